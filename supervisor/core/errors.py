@@ -1,0 +1,51 @@
+"""The errors of longhaul and the exit codes of a script. Pure.
+
+Every message names the thing, the place and the next step; `main` prints the message
+without a traceback and exits with the error's code.
+"""
+
+from __future__ import annotations
+
+OK = 0  # all jobs completed
+SOME_FAILED = 1  # the run is over, some jobs failed
+USAGE = 2  # wrong options, a plan that cannot be run
+UNUSABLE_CHECKPOINT = 65  # neither checkpoint nor journal can be used
+CANNOT_CREATE = 73  # the output directory cannot be written
+IO_ERROR = 74  # the disk failed and could not be worked around
+STOPPED_EARLY = 75  # stopped without a signal; can be resumed
+
+
+class LonghaulError(Exception):
+    """Base of all errors that longhaul raises for the user to read."""
+
+    exit_code = STOPPED_EARLY
+
+
+class UsageError(LonghaulError, ValueError):
+    """The options, the keywords or the plan are wrong; nothing was changed on disk."""
+
+    exit_code = USAGE
+
+
+class UnusableCheckpoint(LonghaulError):
+    """The files of the experiment cannot be used, or belong to different experiments."""
+
+    exit_code = UNUSABLE_CHECKPOINT
+
+
+class CannotCreate(LonghaulError):
+    """A directory or file cannot be created, written, synced or renamed."""
+
+    exit_code = CANNOT_CREATE
+
+
+class StorageError(LonghaulError):
+    """The disk failed in the middle of a run; what was synced before is safe."""
+
+    exit_code = IO_ERROR
+
+
+class WorkersError(LonghaulError):
+    """No worker can be started, or every new one dies before it is ready."""
+
+    exit_code = STOPPED_EARLY

@@ -1,0 +1,185 @@
+"""What the core is told and what it answers. Pure data.
+
+Events are facts in the past tense and come in batches; commands are orders in the
+imperative. `Effects` carries the records, to be written first, and the commands, to be
+carried out only after the records are written ("write-ahead" is in the type).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.core.record_types import AnyRecord
+from workers.messages import Completed, Failed, Failure
+
+# ------------------------------------------------------------------------------- facts
+
+
+class WorkerStarted(msgspec.Struct, frozen=True):
+    """The process exists; it is not ready yet."""
+
+    incarnation: int
+    pid: int
+    process_start: float  # seconds since the epoch
+
+
+class WorkerStartFailed(msgspec.Struct, frozen=True):
+    """No process could be made (EAGAIN, EMFILE, deleted cwd ...)."""
+
+    incarnation: int
+    error: str
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    incarnation: int
+
+
+class WorkerNotReady(msgspec.Struct, frozen=True):
+    """Import or setup failed, told by the worker itself; its death follows."""
+
+    incarnation: int
+    failure: Failure
+
+
+class JobsFinished(msgspec.Struct, frozen=True):
+    """Attempts that ended, in the order in which the worker ran them."""
+
+    incarnation: int
+    outcomes: list[Completed | Failed]
+
+
+class LeasesDropped(msgspec.Struct, frozen=True):
+    incarnation: int
+    leases: list[int]
+
+
+class WorkerDied(msgspec.Struct, frozen=True):
+    """The process is confirmed dead, all that it had written has been delivered, and its
+    descendants have been ended. Unknown facts are None."""
+
+    incarnation: int
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_rss: int | None = None  # bytes
+    output: str = ""  # the last lines that the running job had printed
+    output_bytes: int = 0
+
+
+class WorkerGivenUp(msgspec.Struct, frozen=True):
+    """Killed, but does not die (frozen, D state): its slot is free, its job is not."""
+
+    incarnation: int
+
+
+class SignalReceived(msgspec.Struct, frozen=True):
+    """SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 sent to the supervisor."""
+
+    signum: int
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """Nothing but the time has changed; deadlines are looked at."""
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """All records up to and including number `n` are on the disk."""
+
+    n: int
+
+
+class HandOutBlocked(msgspec.Struct, frozen=True):
+    """Nothing new may be handed out for the reason `why`: no_space, disk_stalled."""
+
+    why: str
+    detail: str = ""
+
+
+class HandOutUnblocked(msgspec.Struct, frozen=True):
+    why: str
+
+
+class ClockJumped(msgspec.Struct, frozen=True):
+    """The supervisor was stopped or the machine slept for so long (already taken out of
+    `now`): for the record only."""
+
+    seconds: float
+
+
+Event = (
+    WorkerStarted
+    | WorkerStartFailed
+    | WorkerReady
+    | WorkerNotReady
+    | JobsFinished
+    | LeasesDropped
+    | WorkerDied
+    | WorkerGivenUp
+    | SignalReceived
+    | TimePassed
+    | Synced
+    | HandOutBlocked
+    | HandOutUnblocked
+    | ClockJumped
+)
+
+# ------------------------------------------------------------------------------ orders
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    worker: int  # slot
+    incarnation: int
+
+
+class StartJobs(msgspec.Struct, frozen=True):
+    """Hand these jobs (numbers in the plan) to a worker; lease i is `first_lease + i`."""
+
+    incarnation: int
+    first_lease: int
+    jobs: list[int]
+    attempts: list[int]
+
+
+class RevokeJobs(msgspec.Struct, frozen=True):
+    incarnation: int
+    leases: list[int]
+
+
+class StopWorker(msgspec.Struct, frozen=True):
+    """Let it finish what it has and exit."""
+
+    incarnation: int
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """End the process, its group and its descendants now (SIGKILL)."""
+
+    incarnation: int
+
+
+class SignalWorker(msgspec.Struct, frozen=True):
+    """Forward a signal to the worker process itself, not to its group."""
+
+    incarnation: int
+    signum: int
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Say something to the user: view and log. `level`: info, warning, error."""
+
+    level: str
+    text: str
+
+
+Command = StartWorker | StartJobs | RevokeJobs | StopWorker | KillWorker | SignalWorker | Tell
+
+
+class Effects(msgspec.Struct):
+    """What follows from a batch of events: write `records`, then perform `commands`.
+
+    `urgent` asks for a sync at once: somebody waits for it (a charge that must be durable
+    before its job is handed out again).
+    """
+
+    records: list[AnyRecord]
+    commands: list[Command]
+    urgent: bool = False

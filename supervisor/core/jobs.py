@@ -1,0 +1,77 @@
+"""Jobs as the user writes them, and the words for what becomes of them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+
+class Job(msgspec.Struct, kw_only=True, frozen=True):
+    """One call of the user's function.
+
+    Parameters
+    ----------
+    id: unique in the experiment; derived from `domain` and `params` when left out.
+    domain: the group a job belongs to ("iris", "protein-7"); optional.
+    params: keyword arguments of the function; JSON values.
+    """
+
+    id: str | None = None
+    domain: str | None = None
+    params: dict[str, Any] = {}
+
+
+# States of a job, as small integers because they live in one byte per job.
+PENDING = 0  # never handed out, or given back unstarted
+LEASED = 1  # handed to a worker; the first of a worker's leases is the one that runs
+INTERRUPTED = 2  # stopped in the middle; counted as in progress; runs again
+COMPLETED = 3
+FAILED = 4
+
+STATE_NAMES = ("pending", "in_progress", "in_progress", "completed", "failed")
+
+# How an attempt ends.
+OUTCOMES = (
+    "completed",
+    "raised",
+    "unencodable",
+    "crashed",
+    "timed_out",
+    "over_memory",
+    "interrupted",
+    "lost",
+)
+
+
+class PlannedJob(msgspec.Struct, frozen=True):
+    """One line of the plan file."""
+
+    id: str
+    domain: str | None
+    params: msgspec.Raw
+
+
+class Counts(msgspec.Struct):
+    """How many jobs are in each state; the four parts always add up to `total`."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    in_progress: int = 0
+    pending: int = 0
+
+
+def derived_id(domain: str | None, params_json: bytes) -> str:
+    """An id for a job that names none: readable if short, else a prefix and a hash."""
+    params: dict[str, Any] = msgspec.json.decode(params_json)
+    words = ",".join(
+        f"{key}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for key, value in params.items()
+    )
+    name = f"{domain}/{words}" if domain else words or "job"
+    if len(name) <= 100:
+        return name
+    digest = hashlib.blake2b(params_json, digest_size=6).hexdigest()
+    return f"{name[:80]}~{digest}"

@@ -1,0 +1,197 @@
+"""The records of the journal: one fact each. Pure; the bytes are made in records/journal.
+
+A line of the journal is a JSON object: `n` first, then `type`, the fields below, and
+`crc` last. `at` is ISO 8601 UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Record(msgspec.Struct, tag_field="type", omit_defaults=True):
+    """Base of all records."""
+
+
+class Opened(Record, tag="opened"):
+    """First line of a journal file."""
+
+    format: str
+    experiment_id: str
+    name: str
+    uuid: str
+    generation: int
+    at: str
+
+
+class RunStarted(Record, tag="run_started"):
+    """A supervisor took the experiment over. Leases left open by earlier runs are void."""
+
+    run: int
+    at: str
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    argv: list[str] = []
+    host: str = ""
+    pid: int = 0
+    boot_id: str = ""
+    process_start: float = 0.0
+    versions: dict[str, str] = {}
+    code: dict[str, Any] = {}  # sha256, git_commit, dirty
+    jobs: int = 0
+
+
+class WorkerStarted(Record, tag="worker_started"):
+    worker: int
+    incarnation: int
+    pid: int
+    at: str
+    process_start: float = 0.0  # seconds since the epoch, as psutil gives it
+
+
+class WorkerEnded(Record, tag="worker_ended"):
+    """`why`: finished, crashed, killed, replaced, never_ready. Its open leases are void."""
+
+    worker: int
+    incarnation: int
+    why: str
+    at: str
+    pid: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_rss: int | None = None  # bytes
+    error: str = ""
+
+
+class Leased(Record, tag="leased"):
+    """Jobs handed to a worker; lease i has number `lease + i`. Written before it is sent."""
+
+    worker: int
+    incarnation: int
+    lease: int
+    jobs: list[str]
+    at: str
+
+
+class Returned(Record, tag="returned"):
+    """These leases were revoked or given back before they started."""
+
+    incarnation: int
+    leases: list[int]
+    at: str
+
+
+class Ended(Record, tag="ended"):
+    """An attempt ended.
+
+    `state` is what became of the job: completed, failed, in_progress (to run again after
+    an interruption), pending (to run again after an error), or "" if the lease had been
+    superseded, in which case the record is evidence only and charges nothing.
+    """
+
+    job: str
+    attempt: int
+    lease: int
+    outcome: str
+    state: str
+    seconds: float
+    worker: int
+    at: str
+    result: msgspec.Raw | None = None  # only when completed
+    error: dict[str, Any] | None = None  # outcome, type, message, traceback, ...
+    nonfinite: list[tuple[str, str]] = []
+    output: int = 0  # bytes printed
+
+
+class Reset(Record, tag="reset"):
+    """Jobs made pending again: "retry" (failed ones, on resume), "rerun" (by name),
+    "changed" (parameters changed, --changed rerun), "gap" (its record was lost)."""
+
+    jobs: list[str]
+    why: Literal["retry", "rerun", "changed", "gap"]
+    at: str
+
+
+class Carried(Record, tag="carried"):
+    """Budget and history of a job, carried into a new generation of the journal."""
+
+    job: str
+    attempts: int
+    state: str
+    crashes: int = 0
+    losses: int = 0
+    errors: int = 0
+
+
+class CarriedRun(Record, tag="carried_run"):
+    """Counters and sums of the whole experiment, carried into a new generation."""
+
+    run: int
+    next_lease: int
+    next_incarnation: int
+    statistics: dict[str, Any]
+    at: str
+
+
+class Paused(Record, tag="paused"):
+    """Nothing is handed out: no_space, disk_stalled, suspended, stopped, user."""
+
+    why: str
+    at: str
+    detail: str = ""
+
+
+class Unpaused(Record, tag="unpaused"):
+    why: str
+    at: str
+    seconds: float = 0.0
+
+
+class Sampled(Record, tag="sampled"):
+    """Resources once in a while: RSS in bytes and CPU in percent by worker slot."""
+
+    at: str
+    rss: dict[str, int]
+    cpu: dict[str, float]
+    free: int = 0
+
+
+class Noted(Record, tag="noted"):
+    """Something a reader in the morning should know, in words."""
+
+    what: str
+    at: str
+    detail: dict[str, Any] = {}
+
+
+class RunEnded(Record, tag="run_ended"):
+    """`state`: finished, interrupted, stopped."""
+
+    run: int
+    state: str
+    at: str
+    exit_code: int = 0
+    signal: int | None = None
+    wall_seconds: float = 0.0
+    counts: dict[str, int] = {}
+
+
+AnyRecord = (
+    Opened
+    | RunStarted
+    | WorkerStarted
+    | WorkerEnded
+    | Leased
+    | Returned
+    | Ended
+    | Reset
+    | Carried
+    | CarriedRun
+    | Paused
+    | Unpaused
+    | Sampled
+    | Noted
+    | RunEnded
+)

@@ -1,0 +1,144 @@
+"""The settings of an experiment: names, defaults, and what is a legal value. Pure.
+
+Every field is an option of the script, a keyword of `run()` and a key of `settings` in
+the checkpoint. Precedence: flag now > remembered in the checkpoint > keyword in the
+script > default; this module only knows the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from supervisor.core.errors import UsageError
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """Remembered settings. Durations are seconds."""
+
+    workers: int | str = 6  # a number or "auto" (usable cores)
+    all_tasks: bool = False
+    timeout: float | None = None
+    retries: int = 0
+    grace: float = 20.0
+    crash_limit: int = 3
+    checkpoint_every: int = 5
+    max_jobs_per_worker: int | None = None
+    seed: int = 0
+    start_method: str = "auto"  # auto, zygote, spawn
+    retry_failed: bool = True
+
+
+START_METHODS = ("auto", "zygote", "spawn")
+
+_DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
+_NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `1.5`, `90s`, `15m`, `2h`, `1d` or `1-12:00:00`; ValueError else."""
+    text = text.strip()
+    if clock := _DURATION.match(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    match = _NUMBER_UNIT.match(text)
+    if match and match.group(2).lower() in _SECONDS:
+        return float(match.group(1)) * _SECONDS[match.group(2).lower()]
+    raise ValueError(f"{text!r} is not a duration: write 90, 15m, 2h or 1-12:00:00")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `1000`, `400M`, `2G` (binary units); ValueError else."""
+    match = _NUMBER_UNIT.match(text.strip())
+    unit = match.group(2).lower().removesuffix("ib").removesuffix("b") if match else ""
+    if match and unit in _BYTES:
+        return int(float(match.group(1)) * _BYTES[unit])
+    raise ValueError(f"{text!r} is not a size: write 1000000, 400M or 2G")
+
+
+def parse_value(key: str, value: Any) -> Any:
+    """One setting from what a user wrote, as text or as a Python value.
+
+    Raises UsageError that names the option, the value and what is expected.
+    """
+    try:
+        return _PARSERS[key](value)
+    except (TypeError, ValueError) as error:
+        option = "--" + key.replace("_", "-")
+        raise UsageError(f"{option} {value}: {error}") from None
+
+
+def _whole(least: int, most: int = 2**53) -> Any:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or isinstance(value, float):
+            raise ValueError("expected a whole number")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("expected a whole number") from None
+        if not least <= number <= most:
+            bound = f"at least {least}" if number < least else f"at most {most}"
+            raise ValueError(f"expected a whole number, {bound}")
+        return number
+
+    return parse
+
+
+def _optional(parse: Any) -> Any:
+    def parse_or_none(value: Any) -> Any:
+        return None if value is None or value == "none" else parse(value)
+
+    return parse_or_none
+
+
+def _duration(least: float, *, open_end: bool = False) -> Any:
+    def parse(value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError("expected a duration")
+        seconds = parse_duration(value) if isinstance(value, str) else float(value)
+        if not seconds < float("inf") or seconds < least or (open_end and seconds == least):
+            raise ValueError(f"expected a duration of {'more than' if open_end else 'at least'} {least:g} s")
+        return seconds
+
+    return parse
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _workers(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    try:
+        number: int = _whole(1, 4096)(value)
+    except ValueError:
+        raise ValueError("expected a whole number, 1 to 4096, or auto") from None
+    return number
+
+
+def _start_method(value: Any) -> str:
+    if value not in START_METHODS:
+        raise ValueError(f"expected one of {', '.join(START_METHODS)}")
+    return str(value)
+
+
+_PARSERS: dict[str, Any] = {
+    "workers": _workers,
+    "all_tasks": _boolean,
+    "timeout": _optional(_duration(0.0, open_end=True)),
+    "retries": _whole(0),
+    "grace": _duration(0.0),
+    "crash_limit": _whole(1),
+    "checkpoint_every": _whole(1),
+    "max_jobs_per_worker": _optional(_whole(1)),
+    "seed": _whole(0, 2**63 - 1),
+    "start_method": _start_method,
+    "retry_failed": _boolean,
+}

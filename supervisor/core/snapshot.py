@@ -1,0 +1,65 @@
+"""What a view, the progress file and the summary may see of a run. Pure, read-only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.core.jobs import Counts
+
+
+class WorkerSnapshot(msgspec.Struct):
+    """One worker. `seconds` is how long its job has been running."""
+
+    worker: int
+    pid: int
+    incarnation: int
+    status: str  # starting, ready, stopping
+    job: str | None = None
+    attempt: int = 0
+    seconds: float = 0.0
+    since: str | None = None  # ISO 8601 UTC
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+
+
+class FailureSnapshot(msgspec.Struct):
+    """One attempt that ended badly. `final`: the job is failed; else it will run again."""
+
+    job: str
+    domain: str | None
+    outcome: str  # raised, unencodable, crashed, timed_out, ...
+    type: str  # "ValueError"; "" for crashes
+    message: str
+    where: str  # "model.py:88", or ""
+    attempt: int
+    final: bool
+    seconds: float = 0.0
+    signal: int | None = None
+    exit_code: int | None = None
+    peak_rss: int | None = None  # bytes
+    traceback: str = ""
+    output_tail: str = ""  # last lines that the job printed
+    at: str = ""
+
+
+class RunSnapshot(msgspec.Struct):
+    """A run at one moment. Durations in seconds, `rate` in jobs per second."""
+
+    experiment_id: str
+    name: str
+    directory: str  # absolute: data/outputs/<name>
+    state: str  # running, draining, paused, waiting_for_space, finished, interrupted
+    counts: Counts
+    elapsed: float
+    rate: float = 0.0
+    eta_seconds: float | None = None
+    finished_in_run: int = 0  # attempts that ended in this run
+    workers: list[WorkerSnapshot] = []
+    grace_left: float | None = None  # while draining
+    waiting_for: str = ""  # why nothing is handed out, in words
+    retries: int = 0
+    crashes: int = 0
+    timeouts: int = 0
+    gone: int = 0  # jobs of earlier plans that this plan does not have
+    unselected: int = 0  # pending jobs that --only leaves out
+    checkpoint_age: float | None = None

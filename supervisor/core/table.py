@@ -1,0 +1,248 @@
+"""The state of every job, in arrays by job number: the one place where it changes. Pure.
+
+A job's number is its position in the plan file; numbers never change. The life of a job:
+
+    PENDING ──leased──▶ LEASED ──completed──▶ COMPLETED
+       ▲                  │ ├────failed─────▶ FAILED
+       │◀──returned───────┘ ├────retried────▶ PENDING       (an error with budget left)
+       │                    └──interrupted──▶ INTERRUPTED   (cut in the middle; runs again)
+       └──reset── COMPLETED, FAILED, INTERRUPTED            (--rerun, retry on resume)
+
+`completed` is legal from every state but COMPLETED, because the first completed result
+of any lease wins, also that of a lease which had been taken back. Every other move that
+is not in `MOVES` raises IllegalMove and changes nothing.
+
+Replaying a journal goes through the same methods (`apply`): the records say what
+happened, nothing is decided twice.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import msgspec
+
+from supervisor.core.jobs import (
+    COMPLETED,
+    FAILED,
+    INTERRUPTED,
+    LEASED,
+    PENDING,
+    Counts,
+)
+from supervisor.core.record_types import (
+    AnyRecord,
+    Carried,
+    Ended,
+    Leased,
+    Reset,
+    Returned,
+    RunStarted,
+    WorkerEnded,
+)
+
+MOVES: dict[tuple[int, str], int] = {
+    (PENDING, "leased"): LEASED,
+    (INTERRUPTED, "leased"): LEASED,
+    (LEASED, "returned"): PENDING,
+    (LEASED, "failed"): FAILED,
+    (LEASED, "retried"): PENDING,
+    (LEASED, "interrupted"): INTERRUPTED,
+    (PENDING, "completed"): COMPLETED,
+    (LEASED, "completed"): COMPLETED,
+    (INTERRUPTED, "completed"): COMPLETED,
+    (FAILED, "completed"): COMPLETED,
+    (COMPLETED, "reset"): PENDING,
+    (FAILED, "reset"): PENDING,
+    (INTERRUPTED, "reset"): PENDING,
+    (PENDING, "reset"): PENDING,
+}
+
+_STATE_OF = {"completed": COMPLETED, "failed": FAILED, "in_progress": INTERRUPTED, "pending": PENDING}
+
+
+class IllegalMove(Exception):
+    """A job was asked to change in a way that `MOVES` does not know."""
+
+
+class Charges(msgspec.Struct):
+    """What a job has spent of its budgets; survives kills of the supervisor."""
+
+    crashes: int = 0  # attempts that killed their worker
+    losses: int = 0  # attempts that ran when the supervisor ended uncleanly
+    errors: int = 0  # raised, unencodable, timed_out
+
+
+class JobTable:
+    """States, attempts, charges and durations of all jobs ever planned.
+
+    `wanted[number]` is 1 for jobs of the current plan; only those are counted. Jobs that
+    are gone from the plan keep their results.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.domains: list[str] = []  # names by domain number; 0 is "no domain"
+        self._domain_numbers: dict[str | None, int] = {None: 0}
+        self.domains.append("")
+        self.domain_of = array("I")
+        self.state = bytearray()
+        self.wanted = bytearray()
+        self.attempts = array("I")  # attempts that started
+        self.seconds = array("d")  # of the last attempt that ended
+        self.charges: dict[int, Charges] = {}
+        self.outcome: dict[int, str] = {}  # of failed jobs: how the last attempt ended
+        # Leases without an end, by worker incarnation, in hand-out order. Kept here while
+        # a journal is replayed; a live run keeps them with its workers.
+        self.open_leases: dict[int, dict[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    # --------------------------------------------------------------------- the plan
+
+    def add(self, job_id: str, domain: str | None = None, *, wanted: bool = True) -> int:
+        """Register a job; its number. An id that is known keeps its number."""
+        number = self.numbers.get(job_id)
+        if number is None:
+            number = len(self.ids)
+            self.numbers[job_id] = number
+            self.ids.append(job_id)
+            self.domain_of.append(0)
+            self.state.append(PENDING)
+            self.wanted.append(0)
+            self.attempts.append(0)
+            self.seconds.append(0.0)
+        if wanted:
+            self.wanted[number] = 1
+        if domain is not None:
+            self.domain_of[number] = self._domain_number(domain)
+        return number
+
+    def _domain_number(self, domain: str) -> int:
+        known = self._domain_numbers.get(domain)
+        if known is None:
+            known = self._domain_numbers[domain] = len(self.domains)
+            self.domains.append(domain)
+        return known
+
+    # ------------------------------------------------------------------------ moves
+
+    def move(self, job: int, cause: str) -> None:
+        """Change one job's state; raises IllegalMove and changes nothing if it may not."""
+        after = MOVES.get((self.state[job], cause))
+        if after is None:
+            raise IllegalMove(f"job {self.ids[job]!r} in state {self.state[job]} cannot be {cause}")
+        self.state[job] = after
+
+    def charge(self, job: int, outcome: str) -> Charges:
+        """Book an attempt's end against the budget of its cause; the charges so far."""
+        charges = self.charges.setdefault(job, Charges())
+        if outcome == "crashed":
+            charges.crashes += 1
+        elif outcome == "lost":
+            charges.losses += 1
+        elif outcome != "interrupted":
+            charges.errors += 1
+        return charges
+
+    def reset(self, job: int, *, forget_charges: bool) -> None:
+        self.move(job, "reset")
+        self.outcome.pop(job, None)
+        if forget_charges:
+            self.charges.pop(job, None)
+
+    # ----------------------------------------------------------------------- replay
+
+    def apply(self, record: AnyRecord) -> None:
+        """Let a record of the journal happen. Unknown job ids are registered as gone.
+
+        Lenient where a live run is strict: lines may have been lost before this one.
+        """
+        if isinstance(record, Ended):
+            self._apply_ended(record)
+        elif isinstance(record, Leased):
+            leases = self.open_leases.setdefault(record.incarnation, {})
+            for offset, job_id in enumerate(record.jobs):
+                leases[record.lease + offset] = self.add(job_id, wanted=False)
+        elif isinstance(record, Returned):
+            leases = self.open_leases.get(record.incarnation, {})
+            for lease in record.leases:
+                leases.pop(lease, None)
+        elif isinstance(record, WorkerEnded):
+            self.open_leases.pop(record.incarnation, None)
+        elif isinstance(record, Reset):
+            for job_id in record.jobs:
+                job = self.add(job_id, wanted=False)
+                self.reset(job, forget_charges=record.why != "retry")
+        elif isinstance(record, Carried):
+            job = self.add(record.job, wanted=False)
+            self.attempts[job] = record.attempts
+            self.state[job] = _STATE_OF[record.state]
+            if record.crashes or record.losses or record.errors:
+                self.charges[job] = Charges(record.crashes, record.losses, record.errors)
+        elif isinstance(record, RunStarted):
+            pass  # its first records end what earlier runs left open
+
+    def _apply_ended(self, record: Ended) -> None:
+        job = self.add(record.job, wanted=False)
+        for leases in self.open_leases.values():
+            if leases.pop(record.lease, None) is not None:
+                break
+        if not record.state:
+            return
+        self.attempts[job] = max(self.attempts[job], record.attempt)
+        self.seconds[job] = record.seconds
+        self.state[job] = _STATE_OF[record.state]
+        if record.outcome == "completed":
+            self.outcome.pop(job, None)
+        else:
+            self.charge(job, record.outcome)
+            self.outcome[job] = record.outcome
+
+    # ----------------------------------------------------------------------- counts
+
+    def counts(self, running: Iterable[int] = ()) -> Counts:
+        """Counts of the jobs in the current plan; `running` are the numbers of leased
+        jobs that have started (the first open lease of each worker)."""
+        return self._counts(self.state, self.wanted, set(running))
+
+    def domain_counts(self, running: Iterable[int] = ()) -> dict[str, Counts]:
+        """The same for each domain; jobs without one are not listed."""
+        result = {name: Counts() for name in self.domains[1:]}
+        busy = set(running)
+        for job, domain in enumerate(self.domain_of):
+            if domain and self.wanted[job]:
+                counts = result[self.domains[domain]]
+                counts.total += 1
+                self._count(counts, self.state[job], job in busy)
+        return {name: counts for name, counts in result.items() if counts.total}
+
+    def _counts(self, state: bytearray, wanted: bytearray, running: set[int]) -> Counts:
+        # state + 8 * wanted would cost a pass in Python; bytes.count runs in C.
+        if wanted.count(1) == len(wanted):
+            view = state
+        else:
+            view = bytearray(s for s, w in zip(state, wanted, strict=True) if w)
+        counts = Counts(
+            total=len(view),
+            completed=view.count(COMPLETED),
+            failed=view.count(FAILED),
+            in_progress=view.count(INTERRUPTED),
+        )
+        counts.in_progress += sum(1 for job in running if state[job] == LEASED and wanted[job])
+        counts.pending = counts.total - counts.completed - counts.failed - counts.in_progress
+        return counts
+
+    @staticmethod
+    def _count(counts: Counts, state: int, running: bool) -> None:
+        if state == COMPLETED:
+            counts.completed += 1
+        elif state == FAILED:
+            counts.failed += 1
+        elif state == INTERRUPTED or (state == LEASED and running):
+            counts.in_progress += 1
+        else:
+            counts.pending += 1

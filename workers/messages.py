@@ -1,0 +1,135 @@
+"""The protocol: what the supervisor and a worker may say to each other.
+
+One message is one msgpack-encoded tagged struct in one frame (`workers.queues`).
+Nothing here is ever unpickled. A lease is one hand-out of a job to a worker; lease
+numbers rise over the whole experiment and every message about a job names its lease,
+so that an answer which comes too late is recognised as such.
+
+Bytes fields named `line`, `lines` and `result` hold JSON exactly as it stands (or will
+stand) on disk; the supervisor passes them through without parsing them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
+    """Where a worker finds a callable: by module and qualified name, or by value.
+
+    `module` is "__mp_main__" for the user's script. `pickled` (cloudpickle) is set only
+    for callables that cannot be imported: notebooks, `python -c`, closures.
+    """
+
+    module: str
+    qualname: str
+    pickled: bytes | None = None
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker has to know that is the same for its whole life."""
+
+    experiment_id: str
+    mark: str  # value of LONGHAUL_EXPERIMENT: "<experiment id>:<uuid>"
+    worker: int  # slot, 0 ... N-1, reused by replacements
+    incarnation: int  # rises with every worker process ever started in the experiment
+    function: FunctionSpec
+    setup: FunctionSpec | None
+    seed: int  # the experiment's seed
+    output_directory: str  # absolute; <id>/output
+    jobs_directory: str  # absolute; <id>/jobs, one folder a job, made on first use
+    output_limit: int = 10_000_000  # bytes of a job's output that are kept
+    environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
+
+
+# ---------------------------------------------------------------- supervisor -> worker
+
+
+class Run(msgspec.Struct, tag=1, array_like=True):
+    """Run these jobs, in order. Lease i has the number `first_lease + i`.
+
+    `lines` is a run of lines of the plan file, one per job, joined by newlines:
+    {"id": ..., "domain": ..., "params": {...}}.
+    """
+
+    first_lease: int
+    attempts: list[int]
+    lines: bytes
+
+
+class Revoke(msgspec.Struct, tag=2, array_like=True):
+    """Forget these leases unless they have started. Answered by `Dropped`."""
+
+    leases: list[int]
+
+
+class Finish(msgspec.Struct, tag=3, array_like=True):
+    """No more jobs will come: run what is queued, then exit."""
+
+
+ToWorker = Run | Revoke | Finish
+
+# ---------------------------------------------------------------- worker -> supervisor
+
+
+class Failure(msgspec.Struct, array_like=True):
+    """An exception as text; nothing of it is ever unpickled.
+
+    `where` is "file.py:88" of the innermost frame in the user's code, "" if unknown.
+    `value_repr` (at most 64 KB) is kept for results that cannot be encoded.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    where: str = ""
+    errno: int | None = None  # of an OSError
+    value_repr: str = ""
+
+
+class Ready(msgspec.Struct, tag=10, array_like=True):
+    """Main module imported, `setup()` done: jobs may come."""
+
+
+class NeverReady(msgspec.Struct, tag=11, array_like=True):
+    """The import of the user's code or `setup()` failed; the worker exits after this."""
+
+    failure: Failure
+
+
+class Completed(msgspec.Struct, tag=12, array_like=True):
+    """The job returned. `result` is JSON.
+
+    `nonfinite` are JSON pointers to values that were NaN or infinite and were written
+    as null: [["/loss", "nan"], ["/bounds/1", "-inf"]]. `converted` names what kinds of
+    values were given a JSON form ("tuple", "numpy.float64", ...). `output` counts the
+    bytes that the job printed.
+    """
+
+    lease: int
+    seconds: float
+    result: bytes
+    output: int = 0
+    nonfinite: list[tuple[str, str]] = []
+    converted: list[str] = []
+
+
+class Failed(msgspec.Struct, tag=13, array_like=True):
+    """The job ended without a result that can be recorded."""
+
+    lease: int
+    seconds: float
+    outcome: Literal["raised", "unencodable", "interrupted"]
+    failure: Failure
+    output: int = 0
+
+
+class Dropped(msgspec.Struct, tag=14, array_like=True):
+    """These leases were queued here and will not be run: revoked, or draining."""
+
+    leases: list[int]
+
+
+FromWorker = Ready | NeverReady | Completed | Failed | Dropped
