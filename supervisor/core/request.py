@@ -1,0 +1,43 @@
+"""What the user asks for in one start of the program, before anything is on disk. Pure data."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """One call of `main` or `run`.
+
+    `settings_now` holds only what was given on this command line (or, for `run`, is
+    empty); `settings_script` the keywords of the script. Both hold parsed values of
+    `core.settings.Settings` fields. The user's own options likewise: `options_now` were
+    given now, `options_default` are the parser's defaults.
+    """
+
+    function: Callable[..., Any]
+    jobs: Any
+    name: str
+    output: str | None = None  # --output, as given
+    setup: Callable[[], Any] | None = None
+    finish: Callable[[Any], Any] | None = None
+    settings_now: dict[str, Any] = {}
+    settings_script: dict[str, Any] = {}
+    parser: argparse.ArgumentParser | None = None  # the script's own options
+    options_now: dict[str, Any] = {}
+    options_default: dict[str, Any] = {}
+    resume: str | None = None  # an id, "latest", "auto"
+    recording: bool = True  # False: --no-resume
+    experiment_id: str | None = None
+    rerun: list[str] = []  # globs
+    only: list[str] = []  # globs
+    changed: str = "refuse"  # refuse, keep, rerun
+    debug: str | None = None  # glob
+    show_output: bool = False
+    list_checkpoints: bool = False
+    command_line: list[str] = []  # to build "resume with" commands from (sys.orig_argv)
+    interactive: bool = True  # False for run(): no summary, no process exit
+    progress: bool = True  # False: no view at all
