@@ -74,7 +74,7 @@ def parse_value(key: str, value: Any) -> Any:
 
 def _whole(least: int, most: int = 2**53) -> Any:
     def parse(value: Any) -> int:
-        if isinstance(value, bool) or isinstance(value, float):
+        if isinstance(value, (bool, float)):
             raise ValueError("expected a whole number")
         try:
             number = int(value)

@@ -1,0 +1,82 @@
+"""The workers as the core sees them. Pure.
+
+The life of one worker process (an incarnation; slots are reused, incarnations never):
+
+    STARTING ──ready──▶ READY ──stopped──▶ STOPPING ──died──▶ (gone)
+        │                 │                    │
+        └─────────────────┴─────killed─────────┴──▶ DOOMED ──died──▶ (gone)
+                                                      └──given up──▶ ABANDONED ──died──▶ (gone)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
+
+
+class Doom(msgspec.Struct, frozen=True):
+    """Why we killed a worker: the outcome that the attempt under `lease` gets."""
+
+    outcome: str
+    lease: int
+
+
+class Worker:
+    """One incarnation. `leases` are (lease, job number) in hand-out order; the first one
+    is the job that runs: it is the first without an outcome."""
+
+    __slots__ = (
+        "slot",
+        "incarnation",
+        "status",
+        "pid",
+        "leases",
+        "revoked",
+        "since",
+        "since_at",
+        "handed",
+        "finished",
+        "doom",
+        "error",
+        "process_start",
+    )
+
+    def __init__(self, slot: int, incarnation: int) -> None:
+        self.slot = slot
+        self.incarnation = incarnation
+        self.status = STARTING
+        self.pid = 0
+        self.process_start = 0.0
+        self.leases: deque[tuple[int, int]] = deque()
+        self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
+        self.since = 0.0  # when the first of the leases started (run clock)
+        self.since_at = ""
+        self.handed = 0  # leases ever handed to it, less those taken back
+        self.finished = 0  # outcomes
+        self.doom: Doom | None = None
+        self.error = ""  # its own words, if it was never ready
+
+    def held(self) -> int:
+        """Leases that it is still expected to run."""
+        return len(self.leases) - len(self.revoked)
+
+    def running(self) -> tuple[int, int] | None:
+        """(lease, job) of the job it is at."""
+        if not self.leases or self.status == STARTING:
+            return None
+        return self.leases[0]
+
+    def settle(self, lease: int) -> int | None:
+        """Take a lease off its list; the job's number, None if it does not hold it."""
+        leases = self.leases
+        self.revoked.discard(lease)
+        if leases and leases[0][0] == lease:
+            return leases.popleft()[1]
+        for entry in leases:
+            if entry[0] == lease:
+                leases.remove(entry)
+                return entry[1]
+        return None

@@ -1,0 +1,242 @@
+"""Who gets the next jobs, which workers there are, and when one has to go. Pure.
+
+The dispatcher owns the crew. It keeps a few milliseconds of work with every worker, hands
+long jobs out one by one, takes back what waits behind a long job, and fills free slots
+with new workers as long as there are jobs for them.
+"""
+
+from __future__ import annotations
+
+from supervisor.core import policy
+from supervisor.core.crew import ABANDONED, DOOMED, READY, STARTING, STOPPING, Doom, Worker
+from supervisor.core.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
+from supervisor.core.ledger import Ledger, Turn
+from supervisor.core.position import Position
+from supervisor.core.record_types import Leased, Returned
+from supervisor.core.settings import Settings
+from supervisor.core.table import JobTable
+
+
+class Dispatcher:
+    """`slots`: how many workers there may be. `failure`: why none can be started."""
+
+    def __init__(
+        self, table: JobTable, ledger: Ledger, settings: Settings, slots: int, position: Position
+    ) -> None:
+        self.table = table
+        self.ledger = ledger
+        self.queue = ledger.queue
+        self.settings = settings
+        self.slots = slots
+        self.next_lease = position.next_lease
+        self.next_incarnation = position.next_incarnation
+        self.crew: dict[int, Worker] = {}
+        self.failure = ""
+        self._start_failures = 0
+        self._start_not_before = 0.0
+        self._mean: float | None = None  # moving average of a job's duration, seconds
+
+    # --------------------------------------------------------------------- questions
+
+    def running(self) -> list[tuple[Worker, int]]:
+        """Workers that are at a job, with the job's number."""
+        pairs = []
+        for worker in self.crew.values():
+            current = worker.running()
+            if current is not None and self.ledger.is_current(*current):
+                pairs.append((worker, current[1]))
+        return pairs
+
+    def nothing_left(self) -> bool:
+        """Every job that this run may run has ended (superseded leases do not count)."""
+        if self.queue.has_any() or self.ledger.held:
+            return False
+        is_current = self.ledger.is_current
+        return not any(
+            is_current(lease, job) for worker in self.crew.values() for lease, job in worker.leases
+        )
+
+    def next_deadline(self) -> float | None:
+        """When a timeout, a take-back or another try to start a worker is due."""
+        times = []
+        timeout = self.settings.timeout
+        for worker in self.crew.values():
+            if worker.leases and worker.status in (READY, STOPPING):
+                if timeout is not None:
+                    times.append(worker.since + timeout)
+                if worker.held() > 1:
+                    times.append(worker.since + policy.TAKE_BACK_AFTER)
+        if self._start_failures:
+            times.append(self._start_not_before)
+        return min(times, default=None)
+
+    # ----------------------------------------------------------------- what it learns
+
+    def learn_duration(self, seconds: float, outcomes: int) -> None:
+        """So many jobs took so long together."""
+        if not outcomes:
+            return
+        mean = seconds / outcomes
+        weight = min(0.5, 0.1 * outcomes)
+        self._mean = mean if self._mean is None else self._mean + weight * (mean - self._mean)
+
+    def worker_is_ready(self, worker: Worker, turn: Turn) -> None:
+        worker.status = READY
+        worker.since, worker.since_at = turn.now, turn.at
+        self._start_failures = 0
+
+    def count_start_failure(self, turn: Turn, error: str, *, stopped: bool) -> None:
+        """Back off; give up if nobody is at work and so many in a row were never ready."""
+        self._start_failures += 1
+        self._start_not_before = turn.now + policy.start_delay(self._start_failures)
+        if stopped:
+            return
+        words = error.strip() or "the workers died before they were ready"
+        if any(worker.status in (READY, STOPPING) for worker in self.crew.values()):
+            text = f"a worker could not be started, the others go on: {words.splitlines()[-1]}"
+            turn.effects.commands.append(Tell("warning", text))
+        elif self._start_failures >= policy.START_FAILURES:
+            self.failure = words
+            self.kill_all(turn)
+
+    # ------------------------------------------------------------------------ kills
+
+    def kill(self, turn: Turn, worker: Worker, outcome: str) -> None:
+        """End a worker's process; the attempt that it is at gets this outcome."""
+        if worker.status in (DOOMED, ABANDONED) or worker.doom is not None:
+            return
+        lease = worker.leases[0][0] if worker.leases else 0
+        worker.doom = Doom(outcome, lease)
+        if worker.status != STARTING:
+            worker.status = DOOMED
+        turn.effects.commands.append(KillWorker(worker.incarnation))
+
+    def kill_all(self, turn: Turn) -> None:
+        for worker in self.crew.values():
+            self.kill(turn, worker, "interrupted")
+
+    def enforce_limits(self, turn: Turn) -> None:
+        """End jobs beyond their timeout; take back what waits behind a long job."""
+        timeout = self.settings.timeout
+        for worker in self.crew.values():
+            if not worker.leases or worker.status not in (READY, STOPPING):
+                continue
+            age = turn.now - worker.since
+            if timeout is not None and age >= timeout:
+                self.kill(turn, worker, "timed_out")
+            elif age >= policy.TAKE_BACK_AFTER and worker.held() > 1:
+                self.take_back(turn, worker)
+
+    # -------------------------------------------------------------------- take-back
+
+    def take_back(self, turn: Turn, worker: Worker) -> None:
+        """Revoke every lease of a worker but the one it is at."""
+        waiting = [entry for entry in list(worker.leases)[1:] if entry[0] not in worker.revoked]
+        if not waiting:
+            return
+        numbers = [lease for lease, _ in waiting]
+        worker.revoked.update(numbers)
+        self.returned(turn, worker, [entry for entry in waiting if self.ledger.is_current(*entry)])
+        turn.effects.commands.append(RevokeJobs(worker.incarnation, numbers))
+
+    def returned(self, turn: Turn, worker: Worker, leases: list[tuple[int, int]]) -> None:
+        """These leases of a worker will not be run by it."""
+        if not leases:
+            return
+        self.ledger.give_back(leases)
+        worker.handed -= len(leases)
+        numbers = [lease for lease, _ in leases]
+        turn.effects.records.append(Returned(worker.incarnation, numbers, turn.at))
+
+    # --------------------------------------------------------------------- staffing
+
+    def start_workers(self, turn: Turn) -> None:
+        """Fill the free slots, as far as there are jobs for them."""
+        if turn.now < self._start_not_before:
+            return
+        taken = {worker.slot for worker in self.crew.values() if worker.status != ABANDONED}
+        if len(taken) >= self.slots or not (self.queue.has_any() or self.ledger.held):
+            return
+        idle = sum(
+            1 for worker in self.crew.values() if worker.status in (STARTING, READY) and not worker.leases
+        )
+        wanted = min(self.slots, len(taken) - idle + self.queue.size() + len(self.ledger.held) + 1)
+        if self._start_failures:
+            wanted = min(wanted, len(taken) + 1)  # one try at a time
+        for slot in range(self.slots):
+            if len(taken) >= wanted:
+                return
+            if slot not in taken:
+                taken.add(slot)
+                self._start_worker(turn, slot)
+
+    def _start_worker(self, turn: Turn, slot: int) -> None:
+        incarnation = self.next_incarnation
+        self.next_incarnation += 1
+        self.crew[incarnation] = Worker(slot, incarnation)
+        turn.effects.commands.append(StartWorker(slot, incarnation))
+
+    def dismiss_idle(self, turn: Turn) -> None:
+        """Nothing more will come: let the idle go, end those that only repeat others' work."""
+        for worker in self.crew.values():
+            if not worker.leases:
+                self._dismiss(turn, worker)
+            elif not any(self.ledger.is_current(*entry) for entry in worker.leases):
+                self.kill(turn, worker, "interrupted")
+
+    def _dismiss(self, turn: Turn, worker: Worker) -> None:
+        if worker.status == READY:
+            worker.status = STOPPING
+            turn.effects.commands.append(StopWorker(worker.incarnation))
+        elif worker.status == STARTING:
+            self.kill(turn, worker, "interrupted")
+
+    # --------------------------------------------------------------------- hand-out
+
+    def hand_out(self, turn: Turn) -> None:
+        """Give the workers that run short of leases new ones, the emptiest first."""
+        ready = [worker for worker in self.crew.values() if worker.status == READY]
+        if not self.queue.has_ready():
+            self._hand_out_alone(turn, ready)
+            return
+        ahead = policy.leases_ahead(self._mean)
+        for worker in sorted(ready, key=Worker.held):
+            held = worker.held()
+            if held > ahead // 2:
+                continue
+            if held and turn.now - worker.since >= policy.TAKE_BACK_AFTER:
+                continue  # it is at a long job: what it got would be taken back
+            self._lease(turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready))))
+
+    def _hand_out_alone(self, turn: Turn, ready: list[Worker]) -> None:
+        """A job that must run alone goes out when nothing else is out."""
+        if self.ledger.held or not ready or not self.queue.has_alone():
+            return
+        if not any(worker.leases for worker in self.crew.values()):
+            self._send(turn, ready[0], [self.queue.take_alone()])
+
+    def _lease(self, turn: Turn, worker: Worker, count: int) -> None:
+        limit = self.settings.max_jobs_per_worker
+        if limit is not None:
+            count = min(count, limit - worker.handed)
+            if count <= 0:
+                if not worker.leases:
+                    self._dismiss(turn, worker)
+                return
+        jobs = self.queue.take(count, empty_handed=not worker.leases)
+        if jobs:
+            self._send(turn, worker, jobs)
+
+    def _send(self, turn: Turn, worker: Worker, jobs: list[int]) -> None:
+        first = self.next_lease
+        self.next_lease += len(jobs)
+        attempts = self.ledger.lease(jobs, first)
+        if not worker.leases:
+            worker.since, worker.since_at = turn.now, turn.at
+        worker.leases.extend(enumerate(jobs, first))
+        worker.handed += len(jobs)
+        ids = self.table.ids
+        turn.effects.records.append(
+            Leased(worker.slot, worker.incarnation, first, [ids[job] for job in jobs], turn.at)
+        )
+        turn.effects.commands.append(StartJobs(worker.incarnation, first, jobs, attempts))

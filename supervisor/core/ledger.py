@@ -1,0 +1,279 @@
+"""What becomes of a job when one of its leases ends: state, charge, record. Pure.
+
+The ledger is the jobs' side of the core (the workers' side is `scheduler`). It holds the
+job table, the queue and, per job, the newest lease: an answer under another lease is
+*superseded*. The first completed result of any lease wins; any other superseded answer is
+noted and charged to nobody.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import msgspec
+
+from supervisor.core.events import Effects, WorkerDied
+from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.policy import EDQUOT, ENOSPC, LOSS_LIMIT, NO_SPACE_LIMIT, NO_SPACE_WAIT, verdict
+from supervisor.core.queue import JobQueue
+from supervisor.core.record_types import Ended, Noted
+from supervisor.core.settings import Settings
+from supervisor.core.table import JobTable
+from workers.messages import Completed, Failed
+
+_MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
+
+
+class Turn:
+    """One call of the core: its time, the number its next record gets, its effects."""
+
+    __slots__ = ("now", "at", "first_n", "effects", "draining")
+
+    def __init__(self, now: float, at: str, first_n: int) -> None:
+        self.now = now
+        self.at = at
+        self.first_n = first_n
+        self.effects = Effects([], [])
+        self.draining = False
+
+    def last_n(self) -> int:
+        """The number of the record that was added last."""
+        return self.first_n + len(self.effects.records) - 1
+
+
+class Ledger:
+    """Books the end of leases. `slot` is the worker's slot, for the records."""
+
+    def __init__(self, table: JobTable, queue: JobQueue, settings: Settings) -> None:
+        self.table = table
+        self.queue = queue
+        self.settings = settings
+        self.newest_lease = array("Q", bytes(8 * len(table)))
+        # Jobs with a charge that must be on the disk before they are handed out again:
+        # (record number, job), in record order.
+        self.held: list[tuple[int, int]] = []
+        self._no_space: dict[int, int] = {}
+
+    # ------------------------------------------------------------------- hand-out
+
+    def lease(self, jobs: list[int], first_lease: int) -> list[int]:
+        """Mark jobs as handed out; the attempt number of each."""
+        table, newest = self.table, self.newest_lease
+        for lease, job in enumerate(jobs, first_lease):
+            table.move(job, "leased")
+            newest[job] = lease
+        return [table.attempts[job] + 1 for job in jobs]
+
+    def give_back(self, leases: list[tuple[int, int]]) -> None:
+        """Leases that did not start: their jobs are first in line again."""
+        jobs = []
+        for lease, job in leases:
+            if self.is_current(lease, job):
+                self.table.move(job, "returned")
+                self.newest_lease[job] = 0
+                jobs.append(job)
+        self.queue.put_back(jobs)
+
+    def is_current(self, lease: int, job: int) -> bool:
+        return self.newest_lease[job] == lease and self.table.state[job] == LEASED
+
+    # ----------------------------------------------------------------- the outcomes
+
+    def completed(self, turn: Turn, slot: int, job: int, outcome: Completed) -> None:
+        table = self.table
+        if table.state[job] == COMPLETED:
+            self._note_superseded(turn, slot, job, outcome.lease, "completed")
+            return
+        table.move(job, "completed")
+        attempt = table.attempts[job] = table.attempts[job] + 1
+        table.seconds[job] = outcome.seconds
+        if table.outcome:
+            table.outcome.pop(job, None)
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=attempt,
+                lease=outcome.lease,
+                outcome="completed",
+                state="completed",
+                seconds=outcome.seconds,
+                worker=slot,
+                at=turn.at,
+                result=msgspec.Raw(outcome.result),
+                nonfinite=outcome.nonfinite,
+                output=outcome.output,
+            )
+        )
+
+    def failed(self, turn: Turn, slot: int, job: int, outcome: Failed) -> None:
+        """The worker told us that the job ended without a result."""
+        failure = outcome.failure
+        error = {
+            "outcome": outcome.outcome,
+            "type": failure.type,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
+        for key in ("where", "errno", "value_repr"):
+            if value := getattr(failure, key):
+                error[key] = value
+        kind: str = outcome.outcome
+        wait = None
+        if failure.errno is not None and (failure.errno == ENOSPC or failure.errno in EDQUOT):
+            tries = self._no_space[job] = self._no_space.get(job, 0) + 1
+            if tries < NO_SPACE_LIMIT:
+                kind, wait = "interrupted", turn.now + NO_SPACE_WAIT
+        self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait)
+
+    def crashed(
+        self, turn: Turn, slot: int, job: int, lease: int, kind: str, seconds: float, death: WorkerDied
+    ) -> None:
+        """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...)."""
+        error: dict[str, Any] = {
+            "outcome": kind,
+            "type": "",
+            "message": _how_it_died(kind, death, seconds),
+            "traceback": "",
+        }
+        evidence = {
+            "signal": death.signal,
+            "exit_code": death.exit_code,
+            "peak_rss": death.peak_rss,
+            "output_tail": death.output or None,
+        }
+        error.update({key: value for key, value in evidence.items() if value is not None})
+        self._end(turn, slot, job, lease, kind, seconds, error, death.output_bytes)
+
+    def lost(self, turn: Turn, job: int, lease: int) -> None:
+        """It was running when the supervisor ended uncleanly (found at the next start)."""
+        self.newest_lease[job] = lease
+        self.table.state[job] = LEASED
+        error = {
+            "outcome": "lost",
+            "type": "",
+            "message": "the supervisor ended while the job was running",
+            "traceback": "",
+        }
+        self._end(turn, -1, job, lease, "lost", 0.0, error, 0)
+
+    # --------------------------------------------------------------------- the rule
+
+    def _end(
+        self,
+        turn: Turn,
+        slot: int,
+        job: int,
+        lease: int,
+        kind: str,
+        seconds: float,
+        error: dict[str, Any],
+        output: int,
+        not_before: float | None = None,
+    ) -> None:
+        """An attempt ended without a result: charge it, move the job, write it down."""
+        table = self.table
+        if not self.is_current(lease, job):
+            self._note_superseded(turn, slot, job, lease, kind, error)
+            return
+        if turn.draining:
+            kind = "interrupted"  # during a drain nothing is anybody's fault
+        error["outcome"] = kind
+        state = "in_progress"
+        if kind != "interrupted":
+            charges = table.charge(job, kind)
+            settings = self.settings
+            state = verdict(kind, charges, retries=settings.retries, crash_limit=settings.crash_limit)
+            if kind == "crashed" and state == "failed":
+                error["quarantined"] = True
+        attempt = table.attempts[job] = table.attempts[job] + 1
+        table.seconds[job] = seconds
+        table.outcome[job] = kind
+        table.move(job, _MOVE_FOR[state])
+        self.newest_lease[job] = 0
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=attempt,
+                lease=lease,
+                outcome=kind,
+                state=state,
+                seconds=seconds,
+                worker=slot,
+                at=turn.at,
+                error=error,
+                output=output,
+            )
+        )
+        if state != "failed":
+            self._queue_again(turn, job, kind, not_before)
+
+    def _queue_again(self, turn: Turn, job: int, kind: str, not_before: float | None) -> None:
+        if kind in ("crashed", "lost"):
+            # It may do it again: it gets a lease of its own, and not before the charge is
+            # on the disk, or a machine that dies with it would forget the charge.
+            self.queue.mark_single(job)
+            self.held.append((turn.last_n(), job))
+            turn.effects.urgent = True
+        elif not_before is not None:
+            self.queue.put_later(job, not_before)
+        elif kind == "interrupted":
+            self.queue.put_first(job)
+        else:
+            self.queue.put_again(job)
+
+    def synced(self, n: int) -> None:
+        """Records up to `n` are on the disk: release the jobs that waited for it."""
+        while self.held and self.held[0][0] <= n:
+            job = self.held.pop(0)[1]
+            charges = self.table.charges.get(job)
+            if charges is not None and charges.losses >= LOSS_LIMIT:
+                self.queue.put_alone(job)
+            else:
+                self.queue.put_first(job)
+
+    def _note_superseded(
+        self, turn: Turn, slot: int, job: int, lease: int, kind: str, error: dict[str, Any] | None = None
+    ) -> None:
+        detail = {"job": self.table.ids[job], "lease": lease, "outcome": kind, "worker": slot}
+        if error:
+            detail["error"] = error
+        turn.effects.records.append(Noted("superseded", turn.at, detail))
+
+    def is_waiting(self, job: int) -> bool:
+        return self.table.state[job] in (PENDING, INTERRUPTED)
+
+
+_SIGNAL_NAMES = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    5: "SIGTRAP",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+    25: "SIGXFSZ",
+    31: "SIGSYS",
+}
+
+
+def signal_name(number: int) -> str:
+    """The usual name of a signal, by its Linux number."""
+    return _SIGNAL_NAMES.get(number, f"signal {number}")
+
+
+def _how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
+    if kind == "timed_out":
+        return f"stopped after {seconds:.1f} s: longer than its timeout"
+    if kind == "interrupted":
+        return "stopped in the middle"
+    if death.signal is not None:
+        return f"its worker was killed by {signal_name(death.signal)}"
+    if death.exit_code is not None:
+        return f"its worker exited with code {death.exit_code} before there was a result"
+    return "its worker died before there was a result"

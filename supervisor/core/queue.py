@@ -1,0 +1,141 @@
+"""The order in which jobs are handed out. Pure.
+
+Four lines, served in this order: jobs that came back unstarted or were cut in the middle,
+jobs not yet tried (in plan order), jobs that get another attempt after an error, and last,
+one by one with nothing beside them, the jobs that are suspected of taking more than their
+own worker with them. A job that has to wait (for a disk to have room again) joins its line
+when its time has come.
+
+A job may have been completed while it stood here (a lease that was taken back in vain);
+such entries are skipped when their turn comes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Iterable
+
+from supervisor.core.jobs import INTERRUPTED, PENDING
+
+_READY = frozenset((PENDING, INTERRUPTED))
+
+
+class JobQueue:
+    """Job numbers waiting for a worker; `state` is the table's and is only read."""
+
+    def __init__(self, state: bytearray) -> None:
+        self._state = state
+        self._first: deque[int] = deque()
+        self._untried = array("I")
+        self._next = 0
+        self._again: deque[int] = deque()
+        self._alone: deque[int] = deque()
+        self._waiting: list[tuple[float, int]] = []  # heap of (not before, job)
+        self._single: set[int] = set()  # never in a batch with others
+
+    def line_up(self, jobs: Iterable[int]) -> None:
+        """The jobs of the run, in order, at its beginning."""
+        self._untried = array("I", jobs)
+
+    def put_back(self, jobs: Iterable[int]) -> None:
+        """Jobs that were handed out but did not start, in the order of their leases."""
+        self._first.extendleft(reversed(list(jobs)))
+
+    def put_first(self, job: int) -> None:
+        self._first.append(job)
+
+    def put_again(self, job: int) -> None:
+        self._again.append(job)
+
+    def put_alone(self, job: int) -> None:
+        self._alone.append(job)
+
+    def put_later(self, job: int, not_before: float) -> None:
+        heapq.heappush(self._waiting, (not_before, job))
+
+    def mark_single(self, job: int) -> None:
+        """Hand this job out in a lease of its own from now on."""
+        self._single.add(job)
+
+    def next_time(self) -> float | None:
+        """When the next waiting job may go."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def wake(self, now: float) -> None:
+        """Let the jobs whose time has come join the line."""
+        while self._waiting and self._waiting[0][0] <= now:
+            self._first.append(heapq.heappop(self._waiting)[1])
+
+    def has_ready(self) -> bool:
+        """Whether `take` would give something (jobs that must run alone not counted)."""
+        self._skip_stale()
+        return bool(self._first or self._next < len(self._untried) or self._again)
+
+    def has_any(self) -> bool:
+        return self.has_ready() or self.has_alone() or bool(self._waiting)
+
+    def has_alone(self) -> bool:
+        while self._alone and self._state[self._alone[0]] not in _READY:
+            self._alone.popleft()
+        return bool(self._alone)
+
+    def size(self) -> int:
+        """How many are ready; entries that will be skipped are counted too."""
+        return len(self._first) + len(self._untried) - self._next + len(self._again)
+
+    def take(self, count: int, *, empty_handed: bool) -> list[int]:
+        """Up to `count` jobs, fewer at a job that must be leased singly.
+
+        A single job is only given to a worker that is `empty_handed`.
+        """
+        taken: list[int] = []
+        while len(taken) < count and self.has_ready():
+            job = self._peek()
+            if job in self._single:
+                if not taken and empty_handed:
+                    self._pop()
+                    taken.append(job)
+                break
+            self._pop()
+            taken.append(job)
+            if not self._first and not self._single and self._next < len(self._untried):
+                self._take_run(taken, count)
+        return taken
+
+    def take_alone(self) -> int:
+        return self._alone.popleft()
+
+    def _take_run(self, taken: list[int], count: int) -> None:
+        """The common case, many untried jobs at once."""
+        state = self._state
+        while len(taken) < count and self._next < len(self._untried):
+            end = self._next + count - len(taken)
+            taken.extend(job for job in self._untried[self._next : end] if state[job] in _READY)
+            self._next = min(end, len(self._untried))
+
+    def _line(self) -> deque[int] | None:
+        if self._first:
+            return self._first
+        return None if self._next < len(self._untried) else self._again
+
+    def _peek(self) -> int:
+        line = self._line()
+        return self._untried[self._next] if line is None else line[0]
+
+    def _pop(self) -> None:
+        line = self._line()
+        if line is None:
+            self._next += 1
+        else:
+            line.popleft()
+
+    def _skip_stale(self) -> None:
+        state = self._state
+        while self._first and state[self._first[0]] not in _READY:
+            self._first.popleft()
+        while self._next < len(self._untried) and state[self._untried[self._next]] not in _READY:
+            self._next += 1
+        while self._again and state[self._again[0]] not in _READY:
+            self._again.popleft()

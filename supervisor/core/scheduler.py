@@ -1,0 +1,411 @@
+"""The core: facts in, records and commands out. Pure; holds no descriptor, asks no clock.
+
+How it works. The loop calls `handle` with a batch of events and the time. The scheduler
+lets each event happen (`_on_<event>`), then looks at the deadlines, then hands out work,
+and returns `Effects`: the records to write first and the commands to carry out after.
+
+A worker holds a queue of leases and runs them in order, so the job that it is at is the
+first of its leases without an outcome. That gives exact blame without shared memory: when
+a worker dies, that job ended with it, and the rest of its leases never started.
+
+Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
+lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers).
+What remains here: facts are told apart, a drain begins and ends, blame is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from supervisor.core import events as facts
+from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
+from supervisor.core.dispatcher import Dispatcher
+from supervisor.core.events import Effects, SignalWorker, Tell
+from supervisor.core.jobs import COMPLETED, INTERRUPTED, PENDING
+from supervisor.core.ledger import Ledger, Turn, signal_name
+from supervisor.core.policy import LOSS_LIMIT
+from supervisor.core.position import InProgress, Position
+from supervisor.core.queue import JobQueue
+from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
+from supervisor.core.settings import Settings
+from supervisor.core.table import JobTable
+from workers.messages import Failed
+
+SIGHUP, SIGINT, SIGTERM = 1, 2, 15
+_STOP_SIGNALS = (SIGINT, SIGTERM)
+_POLITE_DEATHS = (SIGHUP, SIGINT, SIGTERM)  # somebody asked the worker to go: nobody's fault
+
+
+class Scheduler:
+    """One run of an experiment.
+
+    Parameters
+    ----------
+    table: all jobs, as the records left them.
+    slots: how many workers, at most.
+    position: where earlier runs stopped (run, lease and incarnation numbers).
+    """
+
+    def __init__(self, table: JobTable, settings: Settings, slots: int, position: Position) -> None:
+        self.table = table
+        self.settings = settings
+        self.run = position.run
+        self.queue = JobQueue(table.state)
+        self.ledger = Ledger(table, self.queue, settings)
+        self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
+        self.crew = self.dispatcher.crew
+        self.drain_signal: int | None = None  # the signal that began the drain
+        self.grace_ends: float | None = None
+        self.finished_attempts = 0
+        self._stop_signals = 0
+        self._stopping_now = False
+        self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
+        self._handlers: dict[type, Callable[[Any, Turn], None]] = {
+            facts.JobsFinished: self._on_jobs_finished,
+            facts.LeasesDropped: self._on_leases_dropped,
+            facts.WorkerStarted: self._on_worker_started,
+            facts.WorkerStartFailed: self._on_worker_start_failed,
+            facts.WorkerReady: self._on_worker_ready,
+            facts.WorkerNotReady: self._on_worker_not_ready,
+            facts.WorkerDied: self._on_worker_died,
+            facts.WorkerGivenUp: self._on_worker_given_up,
+            facts.SignalReceived: self._on_signal_received,
+            facts.TimePassed: self._on_time_passed,
+            facts.Synced: self._on_synced,
+            facts.HandOutBlocked: self._on_hand_out_blocked,
+            facts.HandOutUnblocked: self._on_hand_out_unblocked,
+            facts.ClockJumped: self._on_clock_jumped,
+        }
+
+    # ------------------------------------------------------------------ the interface
+
+    def begin(
+        self, now: float, at: str, first_n: int, *, selected: bytes | None = None, retry: Sequence[int] = ()
+    ) -> Effects:
+        """Settle what earlier runs left open, then line the jobs up.
+
+        `selected` masks the jobs that this run may hand out (default: all that are
+        wanted). `retry` are failed jobs that were just reset for one more attempt: they
+        go after all others, and those that had been quarantined run alone.
+        """
+        turn = Turn(now, at, first_n)
+        mask = bytes(self.table.wanted) if selected is None else selected
+        for incarnation, leases in sorted(self.table.open_leases.items()):
+            self._settle_lost(turn, incarnation, list(leases.items()), mask)
+        self.table.open_leases.clear()
+        self._line_up(mask, retry)
+        return turn.effects
+
+    def handle(self, events: Sequence[facts.Event], now: float, at: str, first_n: int) -> Effects:
+        """Let a batch of events happen.
+
+        `now`: seconds on the run's clock, which never jumps and stands still while the
+        run is suspended. `at`: the same instant as ISO 8601 UTC. `first_n`: the number
+        that the first of the returned records will get.
+        """
+        turn = Turn(now, at, first_n)
+        turn.draining = self.draining
+        for event in events:
+            self._handlers[type(event)](event, turn)
+        self._look_at_deadlines(turn)
+        dispatcher = self.dispatcher
+        if not self.stopped:
+            self.queue.wake(now)
+            dispatcher.start_workers(turn)
+            if not self._blocked:
+                dispatcher.hand_out(turn)
+        if self.stopped or dispatcher.nothing_left():
+            dispatcher.dismiss_idle(turn)
+        return turn.effects
+
+    @property
+    def draining(self) -> bool:
+        return self.drain_signal is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing is handed out any more, whatever is left."""
+        return self.draining or bool(self.dispatcher.failure)
+
+    @property
+    def finished(self) -> bool:
+        """No worker is left and none will be started."""
+        if any(worker.status != ABANDONED for worker in self.crew.values()):
+            return False
+        return self.stopped or (self.dispatcher.nothing_left() and not self.crew)
+
+    def next_deadline(self) -> float | None:
+        """When `handle` wants to be called even if nothing happens."""
+        times = (self.grace_ends, self.queue.next_time(), self.dispatcher.next_deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def position(self) -> Position:
+        """What a checkpoint has to hold beside the table and the statistics."""
+        table = self.table
+        at_work = [
+            InProgress(job, table.attempts[job] + 1, worker.slot, worker.since_at)
+            for worker, job in self.dispatcher.running()
+        ]
+        cut = [
+            InProgress(job, table.attempts[job], None, "")
+            for job in _where(table.state, INTERRUPTED)
+            if table.wanted[job]
+        ]
+        open_leases = [
+            (worker.incarnation, lease, job) for worker in self.crew.values() for lease, job in worker.leases
+        ]
+        dispatcher = self.dispatcher
+        return Position(
+            self.run, dispatcher.next_lease, dispatcher.next_incarnation, at_work + cut, open_leases
+        )
+
+    def blocked_by(self) -> list[str]:
+        return list(self._blocked)
+
+    # ------------------------------------------------------------------ the beginning
+
+    def _settle_lost(self, turn: Turn, incarnation: int, leases: list[tuple[int, int]], mask: bytes) -> None:
+        """Leases that an earlier run left open: the first one was running, the others had
+        not started. Since that is not certain, all of them are handed out singly."""
+        for index, (lease, job) in enumerate(leases):
+            self.queue.mark_single(job)
+            if index == 0 and self.table.state[job] != COMPLETED:
+                self.ledger.lost(turn, job, lease)
+                if not mask[job]:
+                    self.ledger.held.pop()
+        if len(leases) > 1:
+            turn.effects.records.append(Returned(incarnation, [lease for lease, _ in leases[1:]], turn.at))
+
+    def _line_up(self, mask: bytes, retry: Sequence[int]) -> None:
+        table, queue = self.table, self.queue
+        elsewhere = set(retry) | {job for _, job in self.ledger.held}
+        for job, charges in table.charges.items():
+            if charges.crashes or charges.losses:
+                queue.mark_single(job)
+            if (
+                charges.losses >= LOSS_LIMIT
+                and job not in elsewhere
+                and mask[job]
+                and self.ledger.is_waiting(job)
+            ):
+                queue.put_alone(job)
+                elsewhere.add(job)
+        queue.line_up(
+            job
+            for state in (INTERRUPTED, PENDING)
+            for job in _where(table.state, state)
+            if mask[job] and job not in elsewhere
+        )
+        for job in retry:
+            charged = table.charges.get(job)
+            if charged is not None and charged.crashes >= self.settings.crash_limit:
+                queue.put_alone(job)
+            else:
+                queue.put_again(job)
+
+    # --------------------------------------------------------------- events: jobs
+
+    def _on_jobs_finished(self, event: facts.JobsFinished, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return  # a late word of a worker that is already buried
+        seconds = 0.0
+        ledger, slot, settle = self.ledger, worker.slot, worker.settle
+        finished = 0
+        for outcome in event.outcomes:
+            job = settle(outcome.lease)
+            if job is None:
+                continue  # not under any lease of this worker: nobody asked for it
+            seconds += outcome.seconds
+            finished += 1
+            if isinstance(outcome, Failed):
+                ledger.failed(turn, slot, job, outcome)
+            else:
+                ledger.completed(turn, slot, job, outcome)
+        worker.since, worker.since_at = turn.now, turn.at
+        worker.finished += finished
+        self.finished_attempts += finished
+        self.dispatcher.learn_duration(seconds, finished)
+
+    def _on_leases_dropped(self, event: facts.LeasesDropped, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        dropped = []
+        for lease in event.leases:
+            job = worker.settle(lease)
+            if job is not None and self.ledger.is_current(lease, job):
+                dropped.append((lease, job))  # of its own accord: it knows of the drain already
+        self.dispatcher.returned(turn, worker, dropped)
+
+    # ------------------------------------------------------------ events: workers
+
+    def _on_worker_started(self, event: facts.WorkerStarted, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        worker.pid, worker.process_start = event.pid, event.process_start
+        turn.effects.records.append(
+            WorkerStarted(worker.slot, worker.incarnation, event.pid, turn.at, event.process_start)
+        )
+
+    def _on_worker_ready(self, event: facts.WorkerReady, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is not None and worker.status == STARTING and worker.doom is None:
+            self.dispatcher.worker_is_ready(worker, turn)
+
+    def _on_worker_not_ready(self, event: facts.WorkerNotReady, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is not None:
+            failure = event.failure
+            worker.error = failure.traceback or f"{failure.type}: {failure.message}"
+
+    def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
+        worker = self.crew.pop(event.incarnation, None)
+        if worker is not None:
+            self.dispatcher.count_start_failure(turn, event.error, stopped=self.stopped)
+
+    def _on_worker_died(self, event: facts.WorkerDied, turn: Turn) -> None:
+        worker = self.crew.pop(event.incarnation, None)
+        if worker is None:
+            return
+        kind = self._cause_of_death(worker, event)
+        waiting = list(worker.leases)
+        if waiting and worker.status != STARTING:
+            lease, job = waiting.pop(0)
+            if worker.doom is not None and worker.doom.lease != lease:
+                kind = "interrupted"  # the job we killed it for had ended; this one is innocent
+            seconds = max(0.0, turn.now - worker.since)
+            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event)
+            self.finished_attempts += 1
+        self.ledger.give_back(waiting)
+        turn.effects.records.append(self._obituary(turn, worker, event, kind))
+        self._count_fruitless(turn, worker, event)
+
+    def _cause_of_death(self, worker: Worker, event: facts.WorkerDied) -> str:
+        if worker.doom is not None:
+            return worker.doom.outcome
+        if self.draining or event.signal in _POLITE_DEATHS:
+            return "interrupted"
+        return "crashed"
+
+    def _obituary(self, turn: Turn, worker: Worker, event: facts.WorkerDied, kind: str) -> WorkerEnded:
+        if worker.doom is not None:
+            why = "killed"
+        elif worker.status == STARTING:
+            why = "never_ready"
+        elif worker.status == STOPPING and event.exit_code == 0:
+            why = "finished"
+        else:
+            why = kind
+        return WorkerEnded(
+            worker=worker.slot,
+            incarnation=worker.incarnation,
+            why=why,
+            at=turn.at,
+            pid=worker.pid,
+            exit_code=event.exit_code,
+            signal=event.signal,
+            peak_rss=event.peak_rss,
+            error=worker.error,
+        )
+
+    def _count_fruitless(self, turn: Turn, worker: Worker, event: facts.WorkerDied) -> None:
+        """A worker that died without having been of any use must not be replaced for ever."""
+        if worker.doom is not None:
+            return
+        if worker.status == STARTING:
+            words = worker.error or f"a worker died before it was ready: {_last_words(event)}"
+        elif worker.status == READY and not worker.finished and not worker.leases:
+            words = f"a worker died before it had a job: {_last_words(event)}"
+        else:
+            return
+        self.dispatcher.count_start_failure(turn, words, stopped=self.stopped)
+
+    def _on_worker_given_up(self, event: facts.WorkerGivenUp, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        worker.status = ABANDONED
+        text = f"worker {worker.slot} (pid {worker.pid}) does not die of SIGKILL; another one takes its place"
+        turn.effects.commands.append(Tell("warning", text))
+
+    # ---------------------------------------------------- events: signals and time
+
+    def _on_signal_received(self, event: facts.SignalReceived, turn: Turn) -> None:
+        self._stop_signals += event.signum in _STOP_SIGNALS
+        if not self.draining:
+            self._begin_drain(event.signum, turn)
+        elif self._stop_signals > 1 and not self._stopping_now:
+            self._stopping_now = True
+            turn.effects.commands.append(Tell("warning", "stopping now"))
+            self.dispatcher.kill_all(turn)
+        for worker in self.crew.values():
+            if worker.status in (READY, STOPPING) and worker.leases:
+                turn.effects.commands.append(SignalWorker(worker.incarnation, event.signum))
+
+    def _begin_drain(self, signum: int, turn: Turn) -> None:
+        self.drain_signal = signum
+        turn.draining = True
+        self.grace_ends = turn.now + self.settings.grace
+        busy = len(self.dispatcher.running())
+        text = f"{signal_name(signum)}: no new jobs are started"
+        if busy:
+            text += f"; {busy} running {'job has' if busy == 1 else 'jobs have'} {self.settings.grace:g} s to finish"
+        turn.effects.records.append(Noted("drain", turn.at, {"signal": signum}))
+        turn.effects.commands.append(Tell("warning", text))
+        for worker in self.crew.values():
+            if worker.status == STARTING:
+                self.dispatcher.kill(turn, worker, "interrupted")
+            else:
+                self.dispatcher.take_back(turn, worker)
+
+    def _look_at_deadlines(self, turn: Turn) -> None:
+        if self.grace_ends is not None and turn.now >= self.grace_ends:
+            self.grace_ends = None
+            self.dispatcher.kill_all(turn)
+        self.dispatcher.enforce_limits(turn)
+
+    def _on_time_passed(self, event: facts.TimePassed, turn: Turn) -> None:
+        """Deadlines are looked at after every batch anyway."""
+
+    def _on_synced(self, event: facts.Synced, turn: Turn) -> None:
+        self.ledger.synced(event.n)
+
+    def _on_hand_out_blocked(self, event: facts.HandOutBlocked, turn: Turn) -> None:
+        if event.why in self._blocked:
+            return
+        self._blocked[event.why] = turn.now
+        turn.effects.records.append(Paused(event.why, turn.at, event.detail))
+        turn.effects.commands.append(Tell("warning", f"no new jobs are started: {event.detail or event.why}"))
+
+    def _on_hand_out_unblocked(self, event: facts.HandOutUnblocked, turn: Turn) -> None:
+        since = self._blocked.pop(event.why, None)
+        if since is not None:
+            turn.effects.records.append(Unpaused(event.why, turn.at, round(turn.now - since, 3)))
+            turn.effects.commands.append(Tell("info", "going on"))
+
+    def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
+        turn.effects.records.append(Paused("suspended", turn.at))
+        turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
+        text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"
+        turn.effects.commands.append(Tell("info", text))
+
+
+def _last_words(event: facts.WorkerDied) -> str:
+    if event.output:
+        return event.output
+    if event.signal is not None:
+        return f"killed by {signal_name(event.signal)}"
+    return "it left no trace" if event.exit_code is None else f"exit code {event.exit_code}"
+
+
+def _where(state: bytearray, value: int) -> list[int]:
+    """Positions of a value, found in C."""
+    found = []
+    at = state.find(value)
+    while at >= 0:
+        found.append(at)
+        at = state.find(value, at + 1)
+    return found
