@@ -209,6 +209,10 @@ class JobTable:
         jobs that have started (the first open lease of each worker)."""
         return self._counts(self.state, self.wanted, set(running))
 
+    def gone(self) -> int:
+        """How many jobs of earlier plans the current one does not have."""
+        return self.wanted.count(0)
+
     def domain_counts(self, running: Iterable[int] = ()) -> dict[str, Counts]:
         """The same for each domain; jobs without one are not listed."""
         result = {name: Counts() for name in self.domains[1:]}

@@ -1,0 +1,104 @@
+"""What a run looks like from outside, and how long it may still take. Pure.
+
+The rate is taken over a sliding window, so that the end time follows a change of pace
+within minutes and does not jump with every job.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from supervisor.core.crew import STARTING, Worker
+from supervisor.core.jobs import Counts
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.statistics import Statistics
+
+WINDOW = 600.0  # seconds that the rate looks back
+
+
+class Observer:
+    """Builds snapshots of one run. `gone`: results of jobs that the plan no longer has."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        statistics: Statistics,
+        *,
+        experiment_id: str,
+        name: str,
+        directory: str,
+        now: float,
+        unselected: int = 0,
+    ) -> None:
+        self.scheduler = scheduler
+        self.statistics = statistics
+        self.experiment_id = experiment_id
+        self.name = name
+        self.directory = directory
+        self.started = now
+        self.unselected = unselected
+        self.state = ""  # set when the run is over
+        self._paces: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def rate(self, now: float) -> float:
+        """Attempts that ended per second, lately."""
+        paces, done = self._paces, self.scheduler.finished_attempts
+        if now - paces[-1][0] >= 1.0:
+            paces.append((now, done))
+        while len(paces) > 2 and now - paces[1][0] >= WINDOW:
+            paces.popleft()
+        since, before = paces[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+    def snapshot(self, now: float, *, checkpoint_age: float | None = None) -> RunSnapshot:
+        scheduler = self.scheduler
+        running = scheduler.dispatcher.running()
+        counts = scheduler.table.counts(job for _, job in running)
+        rate = self.rate(now)
+        statistics = self.statistics
+        return RunSnapshot(
+            experiment_id=self.experiment_id,
+            name=self.name,
+            directory=self.directory,
+            state=self.state or self._state_now(),
+            counts=counts,
+            elapsed=now - self.started,
+            rate=rate,
+            eta_seconds=self._eta(counts, rate),
+            finished_in_run=scheduler.finished_attempts,
+            workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
+            grace_left=None if scheduler.grace_ends is None else max(0.0, scheduler.grace_ends - now),
+            waiting_for=", ".join(scheduler.blocked_by()),
+            retries=statistics.retries,
+            crashes=statistics.crashes,
+            timeouts=statistics.timeouts,
+            gone=scheduler.table.gone(),
+            unselected=self.unselected,
+            checkpoint_age=checkpoint_age,
+        )
+
+    def _state_now(self) -> str:
+        if self.scheduler.draining:
+            return "draining"
+        blocked = self.scheduler.blocked_by()
+        if "no_space" in blocked:
+            return "waiting_for_space"
+        return "paused" if blocked else "running"
+
+    def _eta(self, counts: Counts, rate: float) -> float | None:
+        left = counts.pending + counts.in_progress - self.unselected
+        if left <= 0:
+            return 0.0
+        return left / rate if rate > 0 else None
+
+    def _worker(self, worker: Worker, now: float) -> WorkerSnapshot:
+        view = WorkerSnapshot(worker.slot, worker.pid, worker.incarnation, worker.status)
+        if worker.leases and worker.status != STARTING:
+            job = worker.leases[0][1]
+            table = self.scheduler.table
+            view.job = table.ids[job]
+            view.attempt = table.attempts[job] + 1
+            view.seconds = now - worker.since
+            view.since = worker.since_at
+        return view

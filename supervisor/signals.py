@@ -1,0 +1,80 @@
+"""Signals to the supervisor: a flag and a wake-up, nothing more.
+
+A KeyboardInterrupt in the middle of anything breaks invariants, so no handler of ours ever
+raises or does work: the interpreter's C-level handler writes the signal's number into a
+pipe, the loop reads it there. Handlers and wake-up descriptor of the host program are put
+back. Off the main thread nothing is installed (Python forbids it), and only the host
+program can stop the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTSTP, signal.SIGQUIT)
+
+
+class Signals:
+    """A context in which the supervisor's signals arrive at `fileno()` and `read()`."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        for descriptor in (self._reader, self._writer):
+            os.set_blocking(descriptor, False)
+        self._old_handlers: dict[int, Any] = {}
+        self._old_wakeup = -1
+        self._installed = False
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            self._installed = True
+            for signum in (*DRAIN_SIGNALS, signal.SIGQUIT, signal.SIGTSTP):
+                self._install(signum)
+        return self
+
+    def _install(self, signum: signal.Signals) -> None:
+        # nohup and shells' background jobs ignore signals on purpose: leave those.
+        ignored = signal.getsignal(signum) == signal.SIG_IGN
+        if not (ignored and signum in _LEFT_ALONE_IF_IGNORED):
+            self._old_handlers[signum] = signal.signal(signum, _noted)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            for signum, handler in self._old_handlers.items():
+                # A handler that was not installed from Python cannot be put back from it.
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+            signal.set_wakeup_fd(self._old_wakeup)
+            self._old_handlers.clear()
+            self._installed = False
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def read(self) -> list[int]:
+        """Numbers of the signals that came since the last call, in order."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._reader, 4096)
+        return [signum for signum in data if signum in self._old_handlers]
+
+    def stop_self(self) -> None:
+        """Be stopped by Ctrl+Z as if we had no handler; returns after SIGCONT."""
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Stopped here until somebody continues us.
+        signal.signal(signal.SIGTSTP, _noted)
+
+
+def _noted(signum: int, frame: FrameType | None) -> None:
+    """The number is in the pipe already (signal.set_wakeup_fd)."""
