@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from supervisor.core.jobs import Counts
+from supervisor.core.record_types import Ended
 
 
 class WorkerSnapshot(msgspec.Struct):
@@ -63,3 +64,25 @@ class RunSnapshot(msgspec.Struct):
     gone: int = 0  # jobs of earlier plans that this plan does not have
     unselected: int = 0  # pending jobs that --only leaves out
     checkpoint_age: float | None = None
+
+
+def failure_of(record: Ended, domain: str | None) -> FailureSnapshot:
+    """A record of an attempt that ended without a result, as a view wants it."""
+    error = record.error or {}
+    return FailureSnapshot(
+        job=record.job,
+        domain=domain,
+        outcome=record.outcome,
+        type=error.get("type", ""),
+        message=error.get("message", ""),
+        where=error.get("where", ""),
+        attempt=record.attempt,
+        final=record.state == "failed",
+        seconds=record.seconds,
+        signal=error.get("signal"),
+        exit_code=error.get("exit_code"),
+        peak_rss=error.get("peak_rss"),
+        traceback=error.get("traceback", ""),
+        output_tail=error.get("output_tail", ""),
+        at=record.at,
+    )

@@ -1,0 +1,252 @@
+"""The only `while`: wait, decide, record, perform.
+
+A turn: wait for whatever comes first (a worker's word, a death, a signal, a finished sync,
+a deadline); hand what happened to the core; write the records that it answers with; then
+carry out its commands. The loop decides nothing and never waits for a worker or a disk.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+from collections import deque
+from typing import Protocol
+
+from supervisor.clock import RunClock, wall_time
+from supervisor.core import events as facts
+from supervisor.core.events import (
+    Command,
+    Effects,
+    Event,
+    KillWorker,
+    RevokeJobs,
+    SignalWorker,
+    StartJobs,
+    StartWorker,
+    StopWorker,
+    Tell,
+)
+from supervisor.core.observer import Observer
+from supervisor.core.record_types import AnyRecord, Ended, Sampled
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
+from supervisor.engines.protocol import Engine, Usage
+from supervisor.records.plan_file import PlanFile
+from supervisor.records.store import Store
+from supervisor.signals import Signals
+from supervisor.views.protocol import View
+from workers.messages import Run
+
+# The longest wait: a suspension of the machine is noticed within this time.
+LONGEST_WAIT = 30.0
+# How long a checkpoint may hold up the loop at a time.
+SLICE = 0.004
+PROGRESS_EVERY = 1.0
+# A look at memory and CPU costs some system calls per worker.
+USAGE_EVERY = 5.0
+SAMPLE_EVERY = 300.0
+RECENT_FAILURES = 20
+# Attempts that end for no fault of the job are not shown as failures.
+_NOBODYS_FAULT = ("completed", "interrupted", "lost")
+
+
+class ProgressSink(Protocol):
+    """Where the progress file is written; see records/progress."""
+
+    def write(self, snapshot: RunSnapshot, failures: list[FailureSnapshot]) -> None: ...
+
+
+class Loop:
+    """Runs one scheduler until it is finished."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        store: Store,
+        plan: PlanFile,
+        engine: Engine,
+        signals: Signals,
+        view: View,
+        observer: Observer,
+        progress: ProgressSink | None,
+        clock: RunClock,
+    ) -> None:
+        self.scheduler = scheduler
+        self.store = store
+        self.plan = plan
+        self.engine = engine
+        self.signals = signals
+        self.view = view
+        self.observer = observer
+        self.progress = progress
+        self.clock = clock
+        self.recent_failures: deque[FailureSnapshot] = deque(maxlen=RECENT_FAILURES)
+        self._selector = selectors.DefaultSelector()
+        for source in (engine, signals, store):
+            self._selector.register(source.fileno(), selectors.EVENT_READ)
+        self._usage: dict[int, Usage] = {}
+        self._checkpointing = False
+        self._completions = 0  # since the last checkpoint was begun
+        now = clock.now()
+        self._next_view = now
+        self._next_progress = now
+        self._next_usage = now + 1.0
+        self._next_sample = now + SAMPLE_EVERY
+
+    def run(self, effects: Effects) -> None:
+        """Carry out `effects` (of the beginning), then turn until the run is over."""
+        self._carry_out(effects)
+        self._turn([facts.TimePassed()])
+        while not self.scheduler.finished:
+            self._turn(self._wait())
+        self._selector.close()
+        self._show(force=True)
+
+    # ------------------------------------------------------------------------- wait
+
+    def _wait(self) -> list[Event]:
+        timeout = self._timeout()
+        self._selector.select(timeout)
+        stood_still = self.clock.tick(timeout)
+        now = self.clock.now()
+        events: list[Event] = []
+        if stood_still:
+            events.append(facts.ClockJumped(stood_still))
+        events.extend(self.store.poll(now))
+        # What the workers had written before anything else is looked at: a result that is
+        # in the pipe already beats a deadline and a signal.
+        events.extend(self.engine.poll(now))
+        events.extend(self._signal_events())
+        return events
+
+    def _timeout(self) -> float:
+        if self._checkpointing:
+            return 0.0
+        now = self.clock.now()
+        times = [now + LONGEST_WAIT, self._next_view, self._next_usage]
+        if self.progress is not None:
+            times.append(self._next_progress)
+        deadlines = (self.scheduler.next_deadline(), self.engine.next_deadline(), self.store.next_deadline())
+        times.extend(time for time in deadlines if time is not None)
+        return max(0.0, min(times) - now)
+
+    def _signal_events(self) -> list[Event]:
+        events: list[Event] = []
+        for signum in self.signals.read():
+            if signum == signal.SIGTSTP:
+                self._suspend()
+            elif signum == signal.SIGQUIT:
+                self._dump_stacks()
+            else:
+                events.append(facts.SignalReceived(signum))
+        return events
+
+    def _suspend(self) -> None:
+        """Ctrl+Z: the workers stop and go on with us. The clock notices the time."""
+        self.engine.stop_workers(suspend=True)
+        self.view.suspend()
+        self.signals.stop_self()
+        self.engine.stop_workers(suspend=False)
+        self.view.resume()
+
+    def _dump_stacks(self) -> None:
+        """SIGQUIT: each worker writes its Python stacks into its job's output."""
+        for worker in self.scheduler.crew.values():
+            self.engine.signal_worker(worker.incarnation, signal.SIGQUIT)
+        self.view.tell("info", "SIGQUIT: the workers write their stacks into their jobs' output logs")
+
+    # ------------------------------------------------------------------------- turn
+
+    def _turn(self, events: list[Event]) -> None:
+        effects = self.scheduler.handle(events, self.clock.now(), wall_time(), self.store.next_n)
+        self._carry_out(effects)
+        self._checkpoint()
+        self._show()
+
+    def _carry_out(self, effects: Effects) -> None:
+        """Write-ahead: first the records, then the commands."""
+        if effects.records:
+            self.store.append(effects.records, urgent=effects.urgent)
+        for command in effects.commands:
+            self._perform(command)
+        for record in effects.records:
+            if type(record) is Ended:
+                self._ended(record)
+
+    def _perform(self, command: Command) -> None:
+        engine = self.engine
+        match command:
+            case StartJobs(incarnation, first_lease, jobs, attempts):
+                engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs)))
+            case RevokeJobs(incarnation, leases):
+                engine.revoke(incarnation, leases)
+            case StartWorker(worker, incarnation):
+                engine.start_worker(worker, incarnation)
+            case StopWorker(incarnation):
+                engine.stop_worker(incarnation)
+            case KillWorker(incarnation):
+                engine.kill_worker(incarnation)
+            case SignalWorker(incarnation, signum):
+                engine.signal_worker(incarnation, signum)
+            case Tell(level, text):
+                self.view.tell(level, text)
+
+    def _ended(self, record: Ended) -> None:
+        self._completions += record.outcome == "completed"
+        if record.output:
+            self.view.printed(record.job)
+        if record.outcome not in _NOBODYS_FAULT:
+            table = self.scheduler.table
+            domain = table.domains[table.domain_of[table.numbers[record.job]]] or None
+            failure = failure_of(record, domain)
+            self.recent_failures.append(failure)
+            self.view.failed(failure)
+        elif record.outcome == "completed":
+            self.view.completed()
+
+    # -------------------------------------------------------------- what is due now
+
+    def _checkpoint(self) -> None:
+        if self._checkpointing:
+            self._checkpointing = self.store.work(SLICE)
+        elif self.store.checkpoint_due(self._completions, self.clock.now()):
+            self._completions = 0
+            self.store.begin_checkpoint(self.scheduler.position(), self.clock.now())
+            self._checkpointing = True
+
+    def _show(self, *, force: bool = False) -> None:
+        now = self.clock.now()
+        view_due = force or now >= self._next_view
+        progress_due = self.progress is not None and (force or now >= self._next_progress)
+        if now >= self._next_usage:
+            self._next_usage = now + USAGE_EVERY
+            self._usage = self.engine.usage()
+            self._sample(now)
+        if not (view_due or progress_due):
+            return
+        snapshot = self.observer.snapshot(now, checkpoint_age=self.store.checkpoint_age(now))
+        for worker in snapshot.workers:
+            usage = self._usage.get(worker.incarnation)
+            if usage is not None:
+                worker.rss_bytes, worker.cpu_percent = usage.rss_bytes, usage.cpu_percent
+        if progress_due and self.progress is not None:
+            self._next_progress = now + PROGRESS_EVERY
+            self.progress.write(snapshot, list(self.recent_failures))
+        if view_due:
+            self.view.update(snapshot)
+            self._next_view = now + self.view.interval
+
+    def _sample(self, now: float) -> None:
+        """Resources into the journal, now and then: which job ate the memory, and when."""
+        if now < self._next_sample or not self._usage:
+            return
+        self._next_sample = now + SAMPLE_EVERY
+        crew = self.scheduler.crew
+        slots = {key: str(crew[key].slot) for key in self._usage if key in crew}
+        record: AnyRecord = Sampled(
+            wall_time(),
+            rss={slot: self._usage[key].rss_bytes for key, slot in slots.items()},
+            cpu={slot: self._usage[key].cpu_percent for key, slot in slots.items()},
+        )
+        self.store.append([record])

@@ -1,0 +1,109 @@
+"""What code and which machine a run was made with; recorded, and compared on resume."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
+
+
+def code_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """SHA-256 of the function's module, git commit and whether the tree was dirty.
+
+    A function whose file is not known (a notebook) is identified by its own source, or
+    failing that its byte code.
+    """
+    target = inspect.unwrap(function)
+    target = getattr(target, "func", target)  # functools.partial
+    found: dict[str, Any] = {"function": getattr(target, "__qualname__", repr(target))}
+    path = _file_of(target)
+    if path is not None:
+        found["file"] = str(path)
+        found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.update(_git(path.parent))
+    else:
+        found["sha256"] = hashlib.sha256(_source(target)).hexdigest()
+    return found
+
+
+def _file_of(target: Any) -> Path | None:
+    try:
+        path = Path(inspect.getfile(target))
+    except TypeError:
+        return None
+    return path.resolve() if path.is_file() else None
+
+
+def _source(target: Any) -> bytes:
+    try:
+        return inspect.getsource(target).encode()
+    except (OSError, TypeError):
+        code = getattr(target, "__code__", None)
+        return code.co_code + repr(code.co_consts).encode() if code else repr(target).encode()
+
+
+def _git(folder: Path) -> dict[str, Any]:
+    commit = _ask_git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "dirty": bool(changes) if changes is not None else None}
+
+
+def _ask_git(folder: Path, *words: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=GIT_PATIENCE,
+            start_new_session=True,  # Ctrl+C is for us, not for git
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Python, longhaul and the operating system."""
+    try:
+        own = metadata.version("longhaul")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"python": platform.python_version(), "longhaul": own, "system": platform.platform()}
+
+
+def host() -> str:
+    return platform.node()
+
+
+def boot_id() -> str:
+    """Changes with every boot: pids of an earlier boot mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil  # noqa: PLC0415 - only where there is no /proc
+
+        return str(int(psutil.boot_time()))
+
+
+def process_start() -> float:
+    """When this process started, as psutil tells it."""
+    import psutil  # noqa: PLC0415 - keeps `import supervisor` light
+
+    return psutil.Process(os.getpid()).create_time()
+
+
+def command_line() -> list[str]:
+    return list(sys.orig_argv)
