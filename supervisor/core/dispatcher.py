@@ -33,7 +33,7 @@ class Dispatcher:
         self.crew: dict[int, Worker] = {}
         self.failure = ""
         self._start_failures = 0
-        self._start_not_before = 0.0
+        self._start_not_before: float | None = None
         self._mean: float | None = None  # moving average of a job's duration, seconds
 
     # --------------------------------------------------------------------- questions
@@ -66,7 +66,7 @@ class Dispatcher:
                     times.append(worker.since + timeout)
                 if worker.held() > 1:
                     times.append(worker.since + policy.TAKE_BACK_AFTER)
-        if self._start_failures:
+        if self._start_not_before is not None:
             times.append(self._start_not_before)
         return min(times, default=None)
 
@@ -121,10 +121,10 @@ class Dispatcher:
         for worker in self.crew.values():
             if not worker.leases or worker.status not in (READY, STOPPING):
                 continue
-            age = turn.now - worker.since
-            if timeout is not None and age >= timeout:
+            # The same sums as in `next_deadline`, or rounding lets the loop spin.
+            if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out")
-            elif age >= policy.TAKE_BACK_AFTER and worker.held() > 1:
+            elif turn.now >= worker.since + policy.TAKE_BACK_AFTER and worker.held() > 1:
                 self.take_back(turn, worker)
 
     # -------------------------------------------------------------------- take-back
@@ -152,8 +152,9 @@ class Dispatcher:
 
     def start_workers(self, turn: Turn) -> None:
         """Fill the free slots, as far as there are jobs for them."""
-        if turn.now < self._start_not_before:
+        if self._start_not_before is not None and turn.now < self._start_not_before:
             return
+        self._start_not_before = None
         taken = {worker.slot for worker in self.crew.values() if worker.status != ABANDONED}
         if len(taken) >= self.slots or not (self.queue.has_any() or self.ledger.held):
             return
@@ -204,7 +205,7 @@ class Dispatcher:
             held = worker.held()
             if held > ahead // 2:
                 continue
-            if held and turn.now - worker.since >= policy.TAKE_BACK_AFTER:
+            if worker.leases and turn.now >= worker.since + policy.TAKE_BACK_AFTER:
                 continue  # it is at a long job: what it got would be taken back
             self._lease(turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready))))
 
