@@ -1,0 +1,98 @@
+"""What an earlier run means for this one: which experiment, which settings, which jobs again.
+
+Nothing here writes to the disk; `experiment` acts on what is decided here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import msgspec
+
+from supervisor.core.errors import UsageError
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.settings import Settings
+from supervisor.core.table import JobTable
+from supervisor.request import Request
+
+
+class Again(msgspec.Struct):
+    """Jobs (numbers) to be made pending, by reason."""
+
+    rerun: list[int] = []
+    retry: list[int] = []
+
+
+def merge_settings(request: Request, remembered: dict[str, Any] | None) -> Settings:
+    """Flag now > remembered in the checkpoint > keyword in the script > default."""
+    known = Settings.__struct_fields__
+    kept = {key: value for key, value in (remembered or {}).items() if key in known}
+    return msgspec.convert({**request.settings_script, **kept, **request.settings_now}, Settings)
+
+
+def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[str, Any]:
+    """The script's own options, by the same precedence; values as argparse gives them."""
+    known = request.options_default
+    kept = {key: value for key, value in (remembered or {}).items() if key in known}
+    return {**known, **kept, **request.options_now}
+
+
+def select(table: JobTable, only: list[str]) -> tuple[bytes, int]:
+    """A mask of the jobs this run may hand out, and how many unfinished ones it leaves out."""
+    if not only:
+        return bytes(table.wanted), 0
+    mask = bytearray(len(table))
+    for job, job_id in enumerate(table.ids):
+        mask[job] = table.wanted[job] and _matches(job_id, only)
+    if not any(mask):
+        raise UsageError(f"--only {' '.join(only)}: no job of this experiment matches{_some_ids(table)}")
+    left_out = sum(
+        1
+        for job, state in enumerate(table.state)
+        if table.wanted[job] and not mask[job] and state in (PENDING, LEASED, INTERRUPTED)
+    )
+    return bytes(mask), left_out
+
+
+def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Again:
+    """Which completed or failed jobs run again: by name, and failed ones once more."""
+    again = Again()
+    if request.rerun:
+        again.rerun = [
+            job
+            for job, job_id in enumerate(table.ids)
+            if table.wanted[job] and table.state[job] in (COMPLETED, FAILED) and _matches(job_id, request.rerun)
+        ]
+        if not again.rerun and not any(_matches(job_id, request.rerun) for job_id in table.ids):
+            raise UsageError(
+                f"--rerun {' '.join(request.rerun)}: no job of this experiment matches{_some_ids(table)}"
+            )
+    if retry_failed:
+        named = set(again.rerun)
+        again.retry = [
+            job
+            for job, state in enumerate(table.state)
+            if state == FAILED and table.wanted[job] and job not in named
+        ]
+    return again
+
+
+def _matches(job_id: str, globs: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
+
+
+def _some_ids(table: JobTable) -> str:
+    names = ", ".join(repr(job_id) for job_id in table.ids[:3])
+    return f"; ids look like {names}" if names else ""
+
+
+def code_changed(before: dict[str, Any], now: dict[str, Any], completed: int) -> str | None:
+    """What to say if the function's code is not what the results were made with."""
+    if not completed or not before or before.get("sha256") == now.get("sha256"):
+        return None
+    name = str(now.get("function", "the function")).rpartition(".")[2]
+    return (
+        f"{name} changed after {completed} result{'s' if completed != 1 else ''}; "
+        f"they are kept; --rerun '*' repeats them"
+    )
