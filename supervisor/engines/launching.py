@@ -1,0 +1,158 @@
+"""What the engine asks of a launcher: make a worker process, and say how it ended.
+
+There are two: the zygote (Linux), and a fresh interpreter for each worker. A launcher knows
+processes; it knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from selectors import BaseSelector
+from typing import Protocol
+
+import msgspec
+
+from workers.callables import MAIN
+from workers.messages import WorkerSpec
+from workers.preparation import Preparation, prepare
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """The process exists. `pidfd` is None where the system has none."""
+
+    incarnation: int
+    pid: int
+    pidfd: int | None
+
+
+class LaunchFailed(msgspec.Struct, frozen=True):
+    incarnation: int
+    error: str
+
+
+class LaunchLost(msgspec.Struct, frozen=True):
+    """It is not known whether the process exists: try again, with new pipes. Should it
+    exist, it exits when the old ones are closed."""
+
+    incarnation: int
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """The process is dead (told where there is no pidfd)."""
+
+    incarnation: int
+
+
+class Reaped(msgspec.Struct, frozen=True):
+    """How a dead process ended; what it left behind is ended. Unknown facts are None."""
+
+    incarnation: int
+    status: int | None = None  # of wait()
+    peak_rss: int | None = None  # bytes
+
+
+LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped
+
+
+class WorkerEnds:
+    """The ends of the queues that go to a worker; closed here once it has them."""
+
+    def __init__(self, inbox: Connection, outbox: Connection) -> None:
+        self.inbox = inbox
+        self.outbox = outbox
+
+    def close(self) -> None:
+        self.inbox.close()
+        self.outbox.close()
+
+
+class Launcher(Protocol):
+    """No method blocks, but for `close`."""
+
+    greeting: Preparation | None  # to be sent to a worker before its spec
+
+    def start(self) -> None:
+        """Raises OSError if it cannot even begin."""
+
+    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+        """Answered by Launched, LaunchFailed or LaunchLost."""
+
+    def before_kill(self, incarnation: int) -> None:
+        """This worker is about to be killed: note what will be an orphan then."""
+
+    def on_death(self, incarnation: int, now: float) -> None:
+        """The process is dead. Answered by Reaped."""
+
+    def poll(self, now: float) -> list[LaunchEvent]: ...
+
+    def next_deadline(self) -> float | None: ...
+
+    def keep(self) -> set[int]:
+        """Pids of processes of its own that are needed."""
+
+    def close(self, deadline: float) -> None:
+        """End all that it started; `deadline` on the monotonic clock."""
+
+
+class Surround(msgspec.Struct):
+    """What a launcher needs of its engine."""
+
+    spec: WorkerSpec  # of any worker: mark, environment, directories
+    lifeline: int  # read end, for the workers
+    selector: BaseSelector
+    living: Callable[[], set[int]]  # pids of the workers that live
+
+
+def preparation_for(spec: WorkerSpec) -> Preparation:
+    """What a new interpreter has to import to find the functions of this spec."""
+    functions = [spec.function, *([spec.setup] if spec.setup else [])]
+    modules = list(dict.fromkeys(f.module for f in functions if f.pickled is None))
+    modules.sort(key=lambda module: module != MAIN)  # the script sets up what others rely on
+    return prepare(modules, marked_environment(spec))
+
+
+def marked_environment(spec: WorkerSpec) -> dict[str, str]:
+    """What is set in every process of this experiment beside what the supervisor has."""
+    return {**spec.environment, "LONGHAUL_EXPERIMENT": spec.mark}
+
+
+def interpreter(entry: str, *arguments: object) -> list[str]:
+    """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
+    the flags of this one, and with our `workers`, whatever the directory holds."""
+    module, _, function = entry.partition(":")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or "")))
+    call = f"{function}({', '.join(map(repr, arguments))})"
+    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import {function}; {call}"
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, "-c", code]
+
+
+_private: weakref.WeakSet[PrivateDescriptors] = weakref.WeakSet()
+
+
+class PrivateDescriptors:
+    """Descriptors that must exist in this process only: a forked child closes them.
+
+    Else a child of the supervisor that outlives it would keep the lifeline open.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        _private.add(self)
+
+
+def _close_in_child() -> None:
+    for owner in list(_private):
+        for number in owner.numbers:
+            with contextlib.suppress(OSError):
+                os.close(number)
+        owner.numbers.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,428 @@
+"""The engine for one machine: starts, feeds, watches and ends worker processes.
+
+Everything is seen by one selector (outboxes, process ends, the launcher's channel), whose
+descriptor the loop waits for. Nothing here blocks but `close`. That a worker is dead is
+known from the process, never from its pipe; what it had written is delivered first, then
+its death, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from supervisor.core import events as facts
+from supervisor.core.errors import UsageError, WorkersError
+from supervisor.core.events import Event
+from supervisor.engines.incarnation import Incarnation
+from supervisor.engines.launching import (
+    Exited,
+    Launched,
+    Launcher,
+    LaunchEvent,
+    LaunchFailed,
+    LaunchLost,
+    PrivateDescriptors,
+    Reaped,
+    Surround,
+)
+from supervisor.engines.processes import start_time, sweep
+from supervisor.engines.protocol import Usage
+from supervisor.engines.usage import UsageMeter
+from workers.messages import (
+    Completed,
+    Dropped,
+    Failed,
+    Finish,
+    FromWorker,
+    NeverReady,
+    Ready,
+    Revoke,
+    Run,
+    WorkerSpec,
+)
+from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail, trim
+from workers.queues import QueueError
+
+FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
+DIE_WITHIN = 5.0  # seconds from SIGKILL
+REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
+TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
+CLOSE_WITHIN = 5.0
+
+SpecFor = Callable[[int, int], WorkerSpec]
+
+
+class LocalEngine:
+    """Worker processes on this machine (`supervisor.engines.protocol.Engine`).
+
+    `spec_for(worker, incarnation)` gives the spec of a worker; (0, 0) is asked for once, for
+    what is the same for all of them. `start_method`: "auto", "zygote" or "spawn".
+    """
+
+    def __init__(self, spec_for: SpecFor, *, start_method: str = "auto") -> None:
+        self._spec_for = spec_for
+        self._start_method = start_method
+        self._selector = selectors.DefaultSelector()
+        self._workers: dict[int, Incarnation] = {}
+        self._events: list[Event] = []
+        self._launcher: Launcher | None = None
+        self._private = PrivateDescriptors()
+        self._lifeline: tuple[int, int] | None = None
+        self._mark = ""
+        self._now = 0.0
+        self._trim_at = 0.0
+        self._meter = UsageMeter()
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def start(self) -> None:
+        linux = sys.platform.startswith("linux")
+        method = self._start_method if self._start_method != "auto" else "zygote" if linux else "spawn"
+        if method == "zygote" and not linux:
+            raise UsageError("--start-method zygote: only on Linux; use spawn")
+        spec = self._spec_for(0, 0)
+        self._mark = spec.mark
+        try:
+            self._lifeline = os.pipe()
+            self._private.numbers.add(self._lifeline[1])
+            surround = Surround(spec, self._lifeline[0], self._selector, self._living)
+            self._launcher = _launcher(method, surround)
+            self._launcher.start()
+        except OSError as error:
+            raise WorkersError(f"no worker can be started: {error}") from error
+
+    def _living(self) -> set[int]:
+        return {worker.pid for worker in self._workers.values() if worker.pid and worker.dead_at is None}
+
+    # ----------------------------------------------------------------------- orders
+
+    def start_worker(self, worker: int, incarnation: int) -> None:
+        assert self._launcher is not None, "start() comes first"
+        try:
+            member = Incarnation(self._spec_for(worker, incarnation))
+        except OSError as error:
+            self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
+            return
+        self._workers[incarnation] = member
+        self._introduce(member)
+
+    def lease_jobs(self, incarnation: int, message: Run) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None and worker.dead_at is None:
+            worker.leases.sent(message)
+            worker.idle_since = None
+            self._tell(worker, message)
+
+    def revoke(self, incarnation: int, leases: Sequence[int]) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None:
+            self._tell(worker, Revoke(list(leases)))
+
+    def stop_worker(self, incarnation: int) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None and not worker.finish_asked:
+            worker.finish_asked = True
+            self._tell(worker, Finish())
+
+    def kill_worker(self, incarnation: int) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is None or worker.dead_at is not None:
+            return
+        worker.kill_asked = True
+        if worker.pid and self._launcher is not None:
+            self._launcher.before_kill(incarnation)
+            self._send_signal(worker, signal.SIGKILL)
+
+    def signal_worker(self, incarnation: int, signum: int) -> None:
+        worker = self._workers.get(incarnation)
+        # Before it is ready it may not have its handlers yet, and would die of the signal.
+        if worker is not None and worker.ready:
+            self._send_signal(worker, signum)
+
+    def stop_workers(self, *, suspend: bool) -> None:
+        for worker in self._workers.values():
+            if worker.pid and worker.dead_at is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGSTOP if suspend else signal.SIGCONT)
+
+    def _send_signal(self, worker: Incarnation, signum: int) -> None:
+        if worker.dead_at is not None or not worker.pid:
+            return
+        with contextlib.suppress(OSError):
+            if worker.pidfd is not None:
+                signal.pidfd_send_signal(worker.pidfd, signum)
+            else:
+                os.kill(worker.pid, signum)
+
+    def _tell(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
+        """Written as far as it fits; the rest when the selector says so."""
+        if worker.dead_at is None and worker.inbox.send(message):
+            self._watch_inbox(worker)
+
+    def _watch_inbox(self, worker: Incarnation) -> None:
+        with contextlib.suppress(KeyError):  # it is watched already
+            self._selector.register(worker.inbox_end, selectors.EVENT_WRITE, partial(self._flush, worker))
+
+    def _flush(self, worker: Incarnation, mask: int) -> None:
+        if not worker.inbox.flush():
+            self._forget(worker.inbox_end)
+
+    def _forget(self, file: object) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(file)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------------ facts
+
+    def poll(self, now: float) -> list[Event]:
+        self._now = now
+        for key, mask in self._selector.select(0):
+            key.data(mask)
+        if self._launcher is not None:
+            while happened := self._launcher.poll(now):
+                for event in happened:
+                    self._on_launch_event(event)
+        for worker in list(self._workers.values()):
+            self._look_at(worker, now)
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_EVERY
+            self._trim()
+        events, self._events = self._events, []
+        return events
+
+    def _on_outbox(self, worker: Incarnation, mask: int) -> None:
+        try:
+            messages = worker.outbox.read()
+        except QueueError as error:
+            worker.note = f"worker {worker.spec.worker} was killed: {error}"
+            self._forget(worker.outbox_end)
+            worker.outbox.ended = True
+            self.kill_worker(worker.number)
+            return
+        if worker.outbox.ended:
+            self._forget(worker.outbox_end)
+        if messages:
+            self._deliver(worker, messages)
+
+    def _deliver(self, worker: Incarnation, messages: list[FromWorker]) -> None:
+        """Outcomes in one event, up to where something else was said."""
+        outcomes: list[Completed | Failed] = []
+        for message in messages:
+            kind = type(message)
+            if kind is Completed or kind is Failed:
+                outcomes.append(message)  # type: ignore[arg-type]
+                continue
+            if outcomes:
+                self._finished(worker, outcomes)
+                outcomes = []
+            if isinstance(message, Ready):
+                worker.ready = True
+                self._events.append(facts.WorkerReady(worker.number))
+            elif isinstance(message, NeverReady):
+                self._events.append(facts.WorkerNotReady(worker.number, message.failure))
+            elif isinstance(message, Dropped):
+                worker.leases.dropped(message.leases)
+                self._events.append(facts.LeasesDropped(worker.number, message.leases))
+        if outcomes:
+            self._finished(worker, outcomes)
+
+    def _finished(self, worker: Incarnation, outcomes: list[Completed | Failed]) -> None:
+        worker.leases.finished(outcomes[-1].lease)
+        worker.idle_since = None
+        self._events.append(facts.JobsFinished(worker.number, outcomes))
+
+    def _on_launch_event(self, event: LaunchEvent) -> None:
+        worker = self._workers.get(event.incarnation)
+        if worker is None:
+            if isinstance(event, Launched) and event.pidfd is not None:
+                os.close(event.pidfd)
+        elif isinstance(event, Launched):
+            self._on_launched(worker, event)
+        elif isinstance(event, LaunchFailed):
+            self._remove(worker)
+            self._events.append(facts.WorkerStartFailed(worker.number, event.error))
+        elif isinstance(event, LaunchLost):
+            self._launch_again(worker)
+        elif isinstance(event, Exited):
+            self._on_death(worker, 0)
+        elif isinstance(event, Reaped):
+            worker.reaped = event
+            self._on_death(worker, 0)
+
+    def _on_launched(self, worker: Incarnation, event: Launched) -> None:
+        worker.pid, worker.pidfd = event.pid, event.pidfd
+        if worker.pidfd is not None:
+            self._selector.register(worker.pidfd, selectors.EVENT_READ, partial(self._on_death, worker))
+        self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
+        self._events.append(facts.WorkerStarted(worker.number, worker.pid, start_time(worker.pid)))
+        if worker.kill_asked:
+            self.kill_worker(worker.number)
+
+    def _introduce(self, worker: Incarnation) -> None:
+        """What a worker reads first; the pipe keeps it until the process is there."""
+        assert self._launcher is not None
+        self._private.numbers.add(worker.inbox_end.fileno())
+        left = False
+        if self._launcher.greeting is not None:
+            left = worker.inbox.send(self._launcher.greeting)
+        left = worker.inbox.send(worker.spec) or left
+        if worker.finish_asked:
+            left = worker.inbox.send(Finish()) or left
+        if left:
+            self._watch_inbox(worker)
+        self._launcher.launch(worker.number, worker.ends)
+
+    def _launch_again(self, worker: Incarnation) -> None:
+        """With new queues: a process that nobody knows of may hold the old ones."""
+        self._disconnect(worker)
+        try:
+            worker.connect()
+        except OSError as error:
+            del self._workers[worker.number]
+            self._events.append(facts.WorkerStartFailed(worker.number, f"no pipes for a worker: {error}"))
+            return
+        self._introduce(worker)
+
+    def _disconnect(self, worker: Incarnation) -> None:
+        for end in (worker.inbox_end, worker.outbox_end):
+            self._forget(end)
+        self._private.numbers.discard(worker.inbox_end.fileno())
+        worker.disconnect()
+
+    # ----------------------------------------------------------------------- deaths
+
+    def _on_death(self, worker: Incarnation, mask: int) -> None:
+        """The process has ended: read what it had written, then wait for how it ended."""
+        if worker.dead_at is not None:
+            return
+        worker.dead_at = self._now
+        worker.outbox.no_more_is_coming()
+        if worker.pidfd is not None:
+            self._forget(worker.pidfd)
+        while not worker.outbox.ended:
+            self._on_outbox(worker, 0)
+        if worker.reaped is None and self._launcher is not None:
+            self._launcher.on_death(worker.number, self._now)
+
+    def _look_at(self, worker: Incarnation, now: float) -> None:
+        """Deadlines of one worker, and its end."""
+        if worker.dead_at is not None:
+            if worker.reaped is not None or now - worker.dead_at > REAP_WITHIN:
+                self._bury(worker)
+            return
+        if worker.kill_asked and worker.pid:
+            worker.killed_at = now if worker.killed_at is None else worker.killed_at
+            if now - worker.killed_at > DIE_WITHIN and not worker.given_up:
+                worker.given_up = True
+                self._events.append(facts.WorkerGivenUp(worker.number))
+        elif worker.finish_asked and worker.ready and worker.leases.idle():
+            worker.idle_since = now if worker.idle_since is None else worker.idle_since
+            if now - worker.idle_since > FINISH_WITHIN:
+                self.kill_worker(worker.number)
+
+    def _bury(self, worker: Incarnation) -> None:
+        """Confirmed dead, read to the end: put its output away and say so."""
+        exit_code = signum = peak_rss = None
+        if worker.reaped is not None and worker.reaped.status is not None:
+            code = os.waitstatus_to_exitcode(worker.reaped.status)
+            exit_code, signum = (code, None) if code >= 0 else (None, -code)
+            peak_rss = worker.reaped.peak_rss
+        output, size = self._last_words(worker)
+        self._remove(worker)
+        self._events.append(facts.WorkerDied(worker.number, exit_code, signum, peak_rss, output, size))
+
+    def _last_words(self, worker: Incarnation) -> tuple[str, int]:
+        """The end of what a dead worker printed, and its size; it becomes its job's log."""
+        spec = worker.spec
+        scratch = scratch_path(spec.output_directory, spec.worker, spec.incarnation)
+        running = worker.leases.running()
+        words = "\n".join(part for part in (tail(scratch), worker.note) if part)
+        size = 0
+        with contextlib.suppress(OSError):  # the disk refuses; the file stays for later
+            if running is not None:
+                job, attempt = running.job_id, running.attempt
+                size = collect(scratch, spec.output_directory, job, attempt, spec.output_limit)
+            else:
+                path = stray_path(spec.output_directory, spec.worker)
+                size = move(scratch, path, STRAY_HEADING, spec.output_limit)
+        return words, size
+
+    def _remove(self, worker: Incarnation) -> None:
+        del self._workers[worker.number]
+        self._disconnect(worker)
+        if worker.pidfd is not None:
+            self._forget(worker.pidfd)
+            os.close(worker.pidfd)
+
+    # ------------------------------------------------------------------------- time
+
+    def next_deadline(self) -> float | None:
+        times = [time for time in map(self._deadline_of, self._workers.values()) if time is not None]
+        if self._launcher is not None and (due := self._launcher.next_deadline()) is not None:
+            times.append(due)
+        if self._events:
+            times.append(self._now)
+        if self._workers:
+            times.append(self._trim_at)
+        return min(times, default=None)
+
+    def _deadline_of(self, worker: Incarnation) -> float | None:
+        """`_now` for what the next `poll` has to put a time to."""
+        if worker.dead_at is not None:
+            return self._now if worker.reaped is not None else worker.dead_at + REAP_WITHIN
+        if worker.kill_asked and worker.pid and not worker.given_up:
+            return self._now if worker.killed_at is None else worker.killed_at + DIE_WITHIN
+        if worker.finish_asked and worker.ready and not worker.kill_asked and worker.leases.idle():
+            return self._now if worker.idle_since is None else worker.idle_since + FINISH_WITHIN
+        return None
+
+    def _trim(self) -> None:
+        """A runaway printer must not fill the disk while its job runs."""
+        for worker in self._workers.values():
+            if worker.ready:
+                spec = worker.spec
+                path = scratch_path(spec.output_directory, spec.worker, spec.incarnation)
+                trim(path, spec.output_limit)
+
+    def usage(self) -> dict[int, Usage]:
+        return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})
+
+    # -------------------------------------------------------------------------- end
+
+    def close(self) -> None:
+        deadline = time.monotonic() + CLOSE_WITHIN
+        for number in list(self._workers):
+            self.kill_worker(number)
+        if self._launcher is not None:
+            self._launcher.close(deadline)
+            self._launcher = None
+        for worker in list(self._workers.values()):
+            if worker.pidfd is not None:
+                select.select([worker.pidfd], [], [], max(0.0, deadline - time.monotonic()))
+            self._last_words(worker)
+            self._remove(worker)
+        if self._lifeline is not None:
+            self._private.numbers.discard(self._lifeline[1])
+            for descriptor in self._lifeline:
+                os.close(descriptor)
+            self._lifeline = None
+            sweep(self._mark, seconds=max(0.0, deadline - time.monotonic()))
+        self._selector.close()
+
+
+def _launcher(method: str, surround: Surround) -> Launcher:
+    if method == "zygote":
+        from supervisor.engines.zygote_launcher import ZygoteLauncher
+
+        return ZygoteLauncher(surround)
+    from supervisor.engines.spawn_launcher import SpawnLauncher
+
+    return SpawnLauncher(surround)

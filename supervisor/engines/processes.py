@@ -1,0 +1,147 @@
+"""Processes as the system shows them: who descends from whom, what they use, whose they are.
+
+Every process of an experiment carries its mark (`LONGHAUL_EXPERIMENT`) in its environment.
+psutil is imported on first use: a quiet run never needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+
+MARK = "LONGHAUL_EXPERIMENT"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_HAS_PROC = sys.platform.startswith("linux")
+
+
+class ProcessFacts(msgspec.Struct):
+    parent: int
+    cpu_seconds: float
+    rss_bytes: int
+
+
+def process_table() -> dict[int, ProcessFacts]:
+    """All processes of this machine that can be seen."""
+    return _table_from_proc() if _HAS_PROC else _table_from_psutil()
+
+
+def _table_from_proc() -> dict[int, ProcessFacts]:
+    # One read for each process gives all that is wanted; psutil needs several.
+    table = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                stat = file.read(2048)
+        except OSError:
+            continue  # it has just ended
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+        table[int(name)] = ProcessFacts(int(fields[1]), cpu, int(fields[21]) * _PAGE)
+    return table
+
+
+def _table_from_psutil() -> dict[int, ProcessFacts]:
+    import psutil
+
+    table = {}
+    for process in psutil.process_iter(["ppid", "cpu_times", "memory_info"]):
+        facts = process.info
+        cpu, memory = facts["cpu_times"], facts["memory_info"]
+        seconds = cpu.user + cpu.system if cpu else 0.0
+        table[process.pid] = ProcessFacts(facts["ppid"] or 0, seconds, memory.rss if memory else 0)
+    return table
+
+
+def trees(table: dict[int, ProcessFacts], roots: Iterable[int]) -> dict[int, list[int]]:
+    """For each root: its pid and those of its descendants."""
+    children: dict[int, list[int]] = {}
+    for pid, facts in table.items():
+        children.setdefault(facts.parent, []).append(pid)
+    found = {}
+    for root in roots:
+        members = [root] if root in table else []
+        for pid in members:
+            members.extend(child for child in children.get(pid, ()) if child != pid)
+        found[root] = members
+    return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because of SIGSTOP (or a debugger)."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
+    except psutil.Error:
+        return False
+
+
+def start_time(pid: int) -> float:
+    """When a process started, in seconds since the epoch; 0.0 if it is gone."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def end_orphans(mark: str, needed: Collection[int]) -> None:
+    """End marked processes that do not descend from one that is needed."""
+    alive = trees(process_table(), needed)
+    sweep(mark, [pid for tree in alive.values() for pid in tree], seconds=0.0)
+
+
+def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
+    """End all processes of this user that carry `mark`; the pids that were ended.
+
+    Looks again, for at most `seconds`, until none is left. This process and its ancestors
+    are never touched, whatever they carry: this may be a run inside a job of another run.
+    """
+    spared = {os.getpid(), *_ancestors(), *except_pids}
+    deadline = time.monotonic() + seconds
+    ended: list[int] = []
+    while victims := _marked(mark, spared):
+        for process in victims:
+            with contextlib.suppress(Exception):  # it is gone, or not ours to kill
+                process.kill()
+            if process.pid not in ended:
+                ended.append(process.pid)
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.01)
+    return ended
+
+
+def _ancestors() -> list[int]:
+    import psutil
+
+    try:
+        return [process.pid for process in psutil.Process().parents()]
+    except psutil.Error:
+        return [os.getppid()]
+
+
+def _marked(mark: str, spared: set[int]) -> list[Any]:
+    import psutil
+
+    found = []
+    for pid in psutil.pids():
+        if pid in spared:
+            continue
+        try:
+            process = psutil.Process(pid)
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found

@@ -1,0 +1,167 @@
+"""Workers as fresh interpreters: macOS, and `--start-method spawn`.
+
+What the zygote does on Linux is done from here: a worker's descendants are looked up before
+it is killed, its group is killed with it, and what is left is found by its mark.
+
+`subprocess` is used rather than multiprocessing's spawn: it gives the child its own process
+group before it runs anything (so Ctrl+C cannot hit it), needs no resource tracker, and
+leaves the import of the user's code to the worker, which can say what went wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from supervisor.engines.launching import (
+    Exited,
+    Launched,
+    LaunchEvent,
+    LaunchFailed,
+    Reaped,
+    Surround,
+    WorkerEnds,
+    interpreter,
+    marked_environment,
+    preparation_for,
+)
+from supervisor.engines.processes import end_orphans
+from workers.preparation import Preparation
+
+LOOK_EVERY = 0.1  # seconds, where there is no pidfd
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class _Child:
+    def __init__(self, process: subprocess.Popen[bytes], *, watched: bool) -> None:
+        self.process = process
+        self.watched = watched  # by a pidfd
+        self.descendants: list[Any] = []  # psutil processes, as of just before the kill
+
+
+class SpawnLauncher:
+    """Starts and reaps worker processes as children of this process."""
+
+    def __init__(self, surround: Surround) -> None:
+        self._surround = surround
+        self._spec = surround.spec
+        self.greeting: Preparation | None = preparation_for(surround.spec)
+        self._children: dict[int, _Child] = {}
+        self._events: list[LaunchEvent] = []
+        self._look_at = 0.0
+
+    def start(self) -> None:
+        os.makedirs(self._spec.output_directory, exist_ok=True)
+
+    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+        try:
+            process = self._popen(ends)
+        except OSError as error:
+            self._events.append(LaunchFailed(incarnation, f"cannot start a process: {error}"))
+            return
+        finally:
+            ends.close()
+        pidfd = None
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(process.pid)
+        self._children[incarnation] = _Child(process, watched=pidfd is not None)
+        self._events.append(Launched(incarnation, process.pid, pidfd))
+
+    def _popen(self, ends: WorkerEnds) -> subprocess.Popen[bytes]:
+        descriptors = (ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline)
+        # Blocked until the worker has its handlers: Ctrl+C goes to the whole foreground
+        # group, which the child leaves only after it was made.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return subprocess.Popen(
+                interpreter("workers.main:spawned", *descriptors),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **marked_environment(self._spec)},
+                pass_fds=descriptors,
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def before_kill(self, incarnation: int) -> None:
+        import psutil
+
+        child = self._children.get(incarnation)
+        if child is not None:
+            with contextlib.suppress(psutil.Error):
+                child.descendants = psutil.Process(child.process.pid).children(recursive=True)
+
+    def on_death(self, incarnation: int, now: float) -> None:
+        child = self._children.pop(incarnation, None)
+        if child is None:
+            return
+        pid = child.process.pid
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+        for process in child.descendants:
+            with contextlib.suppress(Exception):  # gone before
+                process.kill()
+        self._events.append(_reap(incarnation, child.process))
+        end_orphans(self._spec.mark, self._surround.living() - {pid})
+
+    def poll(self, now: float) -> list[LaunchEvent]:
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            for incarnation, child in self._children.items():
+                if not child.watched and _is_dead(child.process.pid):
+                    self._events.append(Exited(incarnation))
+        events, self._events = self._events, []
+        return events
+
+    def next_deadline(self) -> float | None:
+        if self._events:
+            return 0.0
+        return self._look_at if any(not child.watched for child in self._children.values()) else None
+
+    def keep(self) -> set[int]:
+        return set()
+
+    def close(self, deadline: float) -> None:
+        for incarnation in self._children:
+            self.before_kill(incarnation)
+        for child in self._children.values():
+            with contextlib.suppress(OSError):
+                os.killpg(child.process.pid, signal.SIGKILL)
+            child.process.kill()
+            for process in child.descendants:
+                with contextlib.suppress(Exception):  # gone before
+                    process.kill()
+        for child in self._children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+        self._children.clear()
+        self._events.clear()
+
+
+def _reap(incarnation: int, process: subprocess.Popen[bytes]) -> Reaped:
+    """wait4, for the peak RSS; the process is dead, so this does not block."""
+    try:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    except ChildProcessError:  # somebody else in this process has waited for it
+        process.returncode = 0
+        return Reaped(incarnation)
+    if pid == 0:
+        return Reaped(incarnation)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Reaped(incarnation, status, usage.ru_maxrss * _RSS_UNIT)
+
+
+def _is_dead(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True

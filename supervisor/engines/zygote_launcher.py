@@ -1,0 +1,297 @@
+"""Workers forked by the zygote (`workers.zygote`). Linux only.
+
+The zygote is trusted as little as anything else: one that does not answer is killed and
+replaced, while the workers that it made go on. How such a worker ends can then be seen by
+its pidfd, but its exit status and peak memory stay unknown, and what it leaves behind is
+found by its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+
+import msgspec
+
+from supervisor.engines.launching import (
+    Launched,
+    LaunchEvent,
+    LaunchFailed,
+    LaunchLost,
+    Reaped,
+    Surround,
+    WorkerEnds,
+    interpreter,
+    marked_environment,
+    preparation_for,
+)
+from supervisor.engines.processes import end_orphans, is_stopped
+from workers.output import move
+from workers.preparation import Preparation
+from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
+
+ANSWER_WITHIN = 5.0  # seconds for a fork
+REAP_WITHIN = 2.0  # seconds from a worker's death to the zygote's report of it
+LOSSES_IN_A_ROW = 3  # zygotes that died without having forked anything
+_ASKED_AT_ONCE = 8
+
+_decode = msgspec.msgpack.Decoder(FromZygote).decode
+
+
+class _Zygote:
+    """One zygote process and what is open between it and us."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, scratch: str) -> None:
+        self.process = process
+        self.channel = channel
+        self.scratch = scratch
+        self.prepared = False
+        self.asked: dict[int, float] = {}  # incarnation -> when (0.0: not looked at yet)
+        self.members: dict[int, float | None] = {}  # incarnation -> when it died
+        self.checked_at = 0.0
+
+
+class ZygoteLauncher:
+    """Keeps a zygote and passes requests on to it."""
+
+    greeting: Preparation | None = None
+
+    def __init__(self, surround: Surround) -> None:
+        self._surround = surround
+        self._spec = surround.spec
+        self._preparation = preparation_for(surround.spec)
+        self._preload = True
+        self._zygote: _Zygote | None = None
+        self._ending: list[_Zygote] = []  # told to go, not reaped yet
+        self._waiting: deque[tuple[int, WorkerEnds]] = deque()
+        self._events: list[LaunchEvent] = []
+        self._losses = 0
+        self._serial = 0
+
+    # ------------------------------------------------------------------- the zygote
+
+    def start(self) -> None:
+        os.makedirs(self._spec.output_directory, exist_ok=True)
+        self._serial += 1
+        scratch = os.path.join(self._spec.output_directory, f".worker-zygote-{self._serial}.part")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = self._popen(theirs.fileno(), scratch)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._zygote = _Zygote(process, ours, scratch)
+        self._surround.selector.register(ours, selectors.EVENT_READ, self._hear)
+
+    def _popen(self, channel: int, scratch: str) -> subprocess.Popen[bytes]:
+        prepared = os.memfd_create("longhaul-preparation")
+        try:
+            with open(prepared, "wb", closefd=False) as file:
+                file.write(msgspec.msgpack.encode(self._preparation))
+            os.lseek(prepared, 0, os.SEEK_SET)
+            # Blocked so that Ctrl+C does not kill the child before it has left our session.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                with open(scratch, "ab") as output:
+                    return subprocess.Popen(
+                        interpreter(
+                            "workers.zygote:run", channel, prepared, self._surround.lifeline, self._preload
+                        ),
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        env={**os.environ, **marked_environment(self._spec)},
+                        pass_fds=(channel, prepared, self._surround.lifeline),
+                        start_new_session=True,
+                    )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        finally:
+            os.close(prepared)
+
+    def _replace(self, why: str, *, failed: bool) -> None:
+        """Let go of the zygote; another is started when it is needed."""
+        zygote = self._zygote
+        if zygote is None:
+            return
+        self._zygote = None
+        self._surround.selector.unregister(zygote.channel)
+        zygote.channel.close()
+        if failed:
+            zygote.process.kill()
+            self._losses += 1
+            if not zygote.prepared:  # perhaps the user's code did it: let the workers show it
+                self._preload = False
+        self._ending.append(zygote)
+        self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
+        if any(died is not None for died in zygote.members.values()):
+            self._end_orphans()
+        self._events.extend(Reaped(n) for n, died in zygote.members.items() if died is not None)
+        if self._losses >= LOSSES_IN_A_ROW:
+            self._losses = 0
+            self._refuse(f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}")
+
+    def _refuse(self, error: str) -> None:
+        while self._waiting:
+            incarnation, ends = self._waiting.popleft()
+            ends.close()
+            self._events.append(LaunchFailed(incarnation, error))
+
+    def _end_orphans(self) -> None:
+        end_orphans(self._spec.mark, self._surround.living() | self.keep())
+
+    # --------------------------------------------------------------------- requests
+
+    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+        self._waiting.append((incarnation, ends))
+        self._ask()
+
+    def _ask(self) -> None:
+        """Send what can be sent; the few that are unanswered never fill the channel."""
+        if not self._waiting:
+            return
+        if self._zygote is None:
+            try:
+                self.start()
+            except OSError as error:
+                self._refuse(f"cannot start the process that forks the workers: {error}")
+            return
+        zygote = self._zygote
+        while zygote.prepared and self._waiting and len(zygote.asked) < _ASKED_AT_ONCE:
+            incarnation, ends = self._waiting[0]
+            descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline]
+            try:
+                socket.send_fds(zygote.channel, [msgspec.msgpack.encode(Fork(incarnation))], descriptors)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._replace(str(error), failed=True)
+                return
+            self._waiting.popleft()
+            ends.close()
+            zygote.asked[incarnation] = 0.0
+
+    # ---------------------------------------------------------------------- answers
+
+    def _hear(self, mask: int) -> None:
+        while (zygote := self._zygote) is not None:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(zygote.channel, MAX_PACKET, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._replace("it died", failed=True)
+                return
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+            try:
+                self._on_message(zygote, _decode(data), descriptors)
+            except msgspec.MsgspecError as error:
+                self._replace(f"it said what cannot be understood: {error}", failed=True)
+
+    def _on_message(self, zygote: _Zygote, message: FromZygote, descriptors: list[int]) -> None:
+        if isinstance(message, Forked):
+            zygote.asked.pop(message.incarnation, None)
+            zygote.members[message.incarnation] = None
+            self._losses = 0
+            pidfd = descriptors[0] if descriptors else os.pidfd_open(message.pid)
+            self._events.append(Launched(message.incarnation, message.pid, pidfd))
+        elif isinstance(message, ForkFailed):
+            zygote.asked.pop(message.incarnation, None)
+            self._events.append(LaunchFailed(message.incarnation, message.error))
+        elif isinstance(message, Ended):
+            zygote.members.pop(message.incarnation, None)
+            self._events.append(Reaped(message.incarnation, message.status, message.peak_rss))
+        elif isinstance(message, Prepared):
+            if message.obstacle and self._preload:
+                # It cannot fork usable workers: each of them has to import the user's code.
+                self._preload = False
+                self._replace(message.obstacle, failed=False)
+            else:
+                zygote.prepared = True
+
+    def before_kill(self, incarnation: int) -> None:
+        """Nothing to note: orphans go to the zygote."""
+
+    def on_death(self, incarnation: int, now: float) -> None:
+        zygote = self._zygote
+        if zygote is not None and incarnation in zygote.members:
+            zygote.members[incarnation] = now
+        elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
+            self._end_orphans()
+            self._events.append(Reaped(incarnation))
+
+    # ------------------------------------------------------------------------- time
+
+    def poll(self, now: float) -> list[LaunchEvent]:
+        if self._zygote is not None:
+            self._look_for_silence(self._zygote, now)
+        self._ask()
+        self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
+        events, self._events = self._events, []
+        return events
+
+    def _look_for_silence(self, zygote: _Zygote, now: float) -> None:
+        for incarnation, at in zygote.asked.items():
+            zygote.asked[incarnation] = at or now
+        overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
+        overdue |= any(died is not None and now - died > REAP_WITHIN for died in zygote.members.values())
+        if not zygote.prepared and self._waiting:
+            # An import may take its time, unless somebody has stopped the process.
+            zygote.checked_at = zygote.checked_at or now
+            if now - zygote.checked_at > ANSWER_WITHIN:
+                zygote.checked_at = now
+                overdue |= is_stopped(zygote.process.pid)
+        if overdue:
+            self._replace("it did not answer", failed=True)
+
+    def next_deadline(self) -> float | None:
+        zygote = self._zygote
+        if self._events or (zygote is None and self._waiting):
+            return 0.0
+        if zygote is None:
+            return None
+        times = [at and at + ANSWER_WITHIN for at in zygote.asked.values()]
+        times += [died + REAP_WITHIN for died in zygote.members.values() if died is not None]
+        if not zygote.prepared and self._waiting:
+            times.append(zygote.checked_at and zygote.checked_at + ANSWER_WITHIN)
+        return min(times, default=None)
+
+    def keep(self) -> set[int]:
+        return {self._zygote.process.pid} if self._zygote is not None else set()
+
+    def close(self, deadline: float) -> None:
+        """The end of the channel tells the zygote to end everything, itself last."""
+        self._replace("", failed=False)
+        while self._waiting:
+            self._waiting.popleft()[1].close()
+        for zygote in self._ending:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                zygote.process.wait(max(0.0, deadline - time.monotonic()))
+            zygote.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                zygote.process.wait(0.5)
+            _ended(zygote)
+        self._ending.clear()
+        self._events.clear()
+
+
+def _ended(zygote: _Zygote) -> bool:
+    """Whether it is reaped; then its output is put away."""
+    if zygote.process.poll() is None:
+        return False
+    directory = os.path.dirname(zygote.scratch)
+    with contextlib.suppress(OSError):
+        move(zygote.scratch, os.path.join(directory, "%zygote.log"), "--- another start ---", 10_000_000)
+    return True

@@ -1,0 +1,149 @@
+"""`current_job()`: what a job may know about itself.
+
+Process-global, so that threads of a job see it. The runner sets the fields before each job;
+user code only reads them. Nothing heavy may be imported here: every experiment imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAX_NAME = 100  # bytes of a file name made from a job id
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,+@.")
+
+
+class CurrentJob:
+    """The job that runs in this process.
+
+    Attributes
+    ----------
+    id, domain: as in the plan; `id` is "" when no job runs.
+    attempt: 1 for the first start of the job, rising with each further one.
+    worker: slot of the worker, 0 ... N-1; a replacement takes over the slot.
+    context: what `setup()` returned.
+    stopping: true once a drain has begun; a long job may look at it and return early.
+    """
+
+    __slots__ = (
+        "_directory",
+        "_experiment_seed",
+        "_jobs_directory",
+        "_seed",
+        "attempt",
+        "context",
+        "domain",
+        "id",
+        "stopping",
+        "worker",
+    )
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.domain: str | None = None
+        self.attempt = 1
+        self.worker = 0
+        self.context: Any = None
+        self.stopping = False
+        self._experiment_seed = 0
+        self._seed: int | None = None
+        self._jobs_directory: str | None = None
+        self._directory: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """32 bits from the experiment's seed and the job's id alone, whatever the worker,
+        the order or the resume."""
+        if self._seed is None:
+            self._seed = job_seed(self._experiment_seed, self.id)
+        return self._seed
+
+    @property
+    def directory(self) -> Path:
+        """A folder for the artifacts of this job, made on first use."""
+        if self._directory is None:
+            from pathlib import Path
+
+            if self._jobs_directory is None:
+                from tempfile import mkdtemp
+
+                self._directory = Path(mkdtemp(prefix="longhaul-"))
+            else:
+                self._directory = Path(self._jobs_directory, file_name(self.id))
+                self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def belong_to(self, worker: int, experiment_seed: int, jobs_directory: str) -> None:
+        """What is the same for all jobs of this process."""
+        self.worker = worker
+        self._experiment_seed = experiment_seed
+        self._jobs_directory = jobs_directory
+
+    def become(self, job_id: str, domain: str | None, attempt: int) -> None:
+        """A job is about to start."""
+        self.id = job_id
+        self.domain = domain
+        self.attempt = attempt
+        self._seed = None
+        self._directory = None
+
+
+class _Process:
+    """What kind of process this is."""
+
+    inside_worker = False
+    importing_main = False
+
+
+CURRENT = CurrentJob()
+PROCESS = _Process()
+
+
+def current_job() -> CurrentJob:
+    """The job that runs in this process; outside a worker, a harmless stand-in."""
+    return CURRENT
+
+
+def inside_worker() -> bool:
+    """Whether this process is a worker, or the one that workers are forked from."""
+    return PROCESS.inside_worker
+
+
+def importing_main() -> bool:
+    """Whether the user's script is being imported by a worker right now, not run."""
+    return PROCESS.importing_main
+
+
+def job_seed(experiment_seed: int, job_id: str) -> int:
+    """A seed of 32 bits from the experiment's seed and a job's id."""
+    text = f"{experiment_seed}\n{job_id}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+
+
+def file_name(job_id: str) -> str:
+    """A job's id as the name of a file: percent-encoded; when long, a prefix and a hash.
+
+    Different ids give different names, also where case does not matter to the file system
+    only if they differ in more than case. The name never starts with a dot.
+    """
+    raw = job_id.encode(errors="surrogatepass")
+    parts = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw]
+    if parts and parts[0] == ".":
+        parts[0] = "%2E"
+    name = "".join(parts) or "%"
+    if len(name) <= _MAX_NAME:
+        return name
+    digest = hashlib.blake2b(raw, digest_size=10).hexdigest()
+    prefix = name[: _MAX_NAME - len(digest) - 1]
+    cut = prefix.rfind("%", len(prefix) - 2)
+    return f"{prefix if cut < 0 else prefix[:cut]}~{digest}"
+
+
+def mark_environment(worker: int, mark: str) -> None:
+    """What the programs that a job starts can see of where they belong."""
+    os.environ["LONGHAUL_WORKER"] = str(worker)
+    os.environ["LONGHAUL_EXPERIMENT"] = mark

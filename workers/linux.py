@@ -1,0 +1,144 @@
+"""What Linux offers for keeping processes together, and what stands in for it elsewhere.
+
+Only thin wrappers around system calls; no policy. Every function says what it does where
+the call does not exist.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import sys
+import threading
+
+IS_LINUX = sys.platform.startswith("linux")
+
+_PR_SET_CHILD_SUBREAPER = 36
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+_IO_LINE_BUFFERED = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_STDOUT_SYMBOL = "stdout" if IS_LINUX else "__stdoutp"
+
+
+def become_subreaper() -> bool:
+    """Adopt descendants whose parents have died; false where that cannot be done."""
+    return IS_LINUX and _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def prefer_as_oom_victim(score: int = 500) -> None:
+    """Let the kernel's OOM killer take this process before the supervisor."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            if int(file.read()) < score:
+                file.seek(0)
+                file.write(str(score))
+    except (OSError, ValueError):
+        pass  # not Linux, or not allowed: the kernel chooses by size
+
+
+def hold_lifeline(descriptor: int) -> int | None:
+    """Die, with the whole process group, when the other end of this pipe is closed.
+
+    On Linux the kernel sends SIGKILL, whatever the process is doing (a thread would not be
+    scheduled while a job holds the GIL). The signal's owner belongs to the open file
+    description, hence a fresh one; it is the group, not the process, so that plain
+    children of a job go too. Elsewhere a thread waits. Returns the descriptor that, closed,
+    lets go of the lifeline; None if a thread waits.
+    """
+    try:
+        if not IS_LINUX:
+            raise OSError("no /proc")
+        fresh = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        _kill_group_on_input(fresh)
+    except OSError:
+        _watch_lifeline(descriptor)
+        return None
+    os.close(descriptor)
+    poll = select.poll()
+    poll.register(fresh, select.POLLIN)
+    if poll.poll(0):  # it was closed before the arming
+        os.killpg(0, signal.SIGKILL)
+    return fresh
+
+
+def _kill_group_on_input(descriptor: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgid(0))
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, int(signal.SIGKILL))
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+
+def _watch_lifeline(descriptor: int) -> None:
+    def watch() -> None:
+        os.read(descriptor, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="longhaul-lifeline", daemon=True).start()
+
+
+def punch_hole(descriptor: int, start: int, length: int) -> bool:
+    """Free the blocks of a part of a file; its size stays. False if it cannot be done."""
+    fallocate = getattr(_libc, "fallocate64" if sys.maxsize < 2**32 else "fallocate", None)
+    if fallocate is None:
+        return False
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    result = fallocate(descriptor, mode, ctypes.c_longlong(start), ctypes.c_longlong(length))
+    return bool(result == 0)
+
+
+class CStandardOutput:
+    """The buffer that C code (and what it links) has in front of descriptor 1."""
+
+    def __init__(self) -> None:
+        self._stream: ctypes.c_void_p | None
+        try:
+            self._stream = ctypes.c_void_p.in_dll(_libc, _STDOUT_SYMBOL)
+        except ValueError:
+            self._stream = None
+
+    def buffer_by_line(self) -> None:
+        """So that a crash loses at most the line that was being written."""
+        if self._stream is not None:
+            _libc.setvbuf(self._stream, None, _IO_LINE_BUFFERED, ctypes.c_size_t(0))
+
+    def flush(self) -> None:
+        """Only stdout: `fflush(NULL)` waits for streams that other threads hold."""
+        if self._stream is not None:
+            _libc.fflush(self._stream)
+
+
+def children_of(parent: int) -> list[int]:
+    """Pids of the children of a process, zombies included."""
+    try:
+        with open(f"/proc/{parent}/task/{parent}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        pass  # this kernel keeps no such list: look at everybody's parent
+    children = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and parent_of(int(name)) == parent:
+            children.append(int(name))
+    return children
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(1024)
+    except OSError:
+        return None
+    # The second field is the program's name in parentheses, which may hold anything.
+    return int(stat[stat.rindex(b")") + 2 :].split(None, 2)[1])
+
+
+def thread_count() -> int:
+    """Threads of this process, those of C libraries included."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()

@@ -1,0 +1,198 @@
+"""The worker's life: lifeline, signals, output files, then receive, run, send.
+
+A worker is a process of its own group that runs one job at a time. It is started by the
+zygote (forked) or by the supervisor (a fresh interpreter), and told everything else by its
+inbox: first one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+from collections import deque
+from time import perf_counter
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+
+from workers.callables import load
+from workers.current import CURRENT, PROCESS, mark_environment
+from workers.failures import describe
+from workers.linux import become_subreaper, hold_lifeline, prefer_as_oom_victim
+from workers.messages import Dropped, Finish, NeverReady, Ready, Revoke, Run, ToWorker, WorkerSpec
+from workers.output import CapturedOutput
+from workers.preparation import Preparation
+from workers.queues import QueueClosed, WorkerQueues
+from workers.runner import Runner
+from workers.surroundings import Surroundings
+
+LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
+_DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Worker:
+    """Receives leases, runs them in order, sends each outcome the moment it exists."""
+
+    def __init__(self, queues: WorkerQueues, runner: Runner, output: CapturedOutput) -> None:
+        self._queues = queues
+        self._runner = runner
+        self._output = output
+        self._surroundings = Surroundings()
+        self._leases: deque[tuple[int, int, bytes]] = deque()
+        self._finishing = False
+
+    def serve(self) -> bool:
+        """Until `Finish` has come and nothing is queued.
+
+        True if it ends because a signal has asked this process to stop, while the
+        supervisor knows nothing of a drain: it hands out again what was given back.
+        """
+        leases, run, send, size = self._leases, self._runner.run, self._queues.send, self._output.size
+        looked = 0.0
+        gave_back = False
+        while True:
+            if perf_counter() - looked > LOOK_AFTER:
+                self._settle()
+                looked = perf_counter()
+            if not leases:
+                if self._finishing:
+                    return False
+                self._hear(self._queues.receive())
+                continue
+            if CURRENT.stopping:
+                self._give_back()
+                if gave_back:
+                    return True
+                gave_back = True
+                continue
+            lease, attempt, line = leases.popleft()
+            outcome = run(lease, attempt, line)
+            if size(outcome.seconds):
+                outcome.output = self._output.collect(CURRENT.id, attempt)
+            send(outcome)
+
+    def _settle(self) -> None:
+        """What is due between two jobs, now and then: tidy up, and look at the inbox."""
+        self._surroundings.restore()
+        self._output.reattach()
+        while self._queues.readable():
+            self._hear(self._queues.receive())
+
+    def _hear(self, message: ToWorker) -> None:
+        if isinstance(message, Run):
+            lines = message.lines.split(b"\n")
+            first = message.first_lease
+            self._leases.extend((first + i, attempt, lines[i]) for i, attempt in enumerate(message.attempts))
+        elif isinstance(message, Revoke):
+            wanted = set(message.leases)
+            dropped = [lease for lease, _, _ in self._leases if lease in wanted]
+            if dropped:
+                kept = [entry for entry in self._leases if entry[0] not in wanted]
+                self._leases.clear()
+                self._leases.extend(kept)
+                self._queues.send(Dropped(dropped))
+        elif isinstance(message, Finish):
+            self._finishing = True
+
+    def _give_back(self) -> None:
+        """A drain has begun: what has not started will not start here."""
+        dropped = [lease for lease, _, _ in self._leases]
+        self._leases.clear()
+        self._queues.send(Dropped(dropped))
+
+
+def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
+    """From the spec to the end; never returns.
+
+    `preparation` is None if the user's code is imported already.
+    """
+    output: CapturedOutput | None = None
+    served = stopped = False
+    try:
+        spec = msgspec.msgpack.decode(queues.receive_payload(), type=WorkerSpec)
+        try:
+            os.makedirs(spec.output_directory, exist_ok=True)
+            output = CapturedOutput(spec.output_directory, spec.worker, spec.incarnation, spec.output_limit)
+            runner = _get_ready(spec, preparation)
+            output.collect_setup()
+        except BaseException as error:
+            queues.send(NeverReady(describe(error)))
+        else:
+            queues.send(Ready())
+            stopped = Worker(queues, runner, output).serve()
+            served = True
+    except QueueClosed:
+        pass  # the supervisor has gone, or has closed this worker
+    leave(output, 0 if served else 1, stopped=stopped)
+
+
+def spawned(inbox: int, outbox: int, lifeline: int) -> NoReturn:
+    """Entry point of a fresh interpreter: the first frame says what program this is."""
+    settle_in(lifeline)
+    queues = WorkerQueues(inbox, outbox)
+    preparation = msgspec.msgpack.decode(queues.receive_payload(), type=Preparation)
+    preparation.apply()
+    live(queues, preparation)
+
+
+def settle_in(lifeline: int) -> None:
+    """What has to be so before any code of the user runs: group, lifeline, signals."""
+    PROCESS.inside_worker = True
+    with contextlib.suppress(OSError):  # it leads its group already
+        os.setpgid(0, 0)
+    become_subreaper()
+    hold_lifeline(lifeline)
+    prefer_as_oom_victim()
+    for number in _DRAIN_SIGNALS:
+        signal.signal(number, _note_drain)
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    faulthandler.enable(file=2)
+    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
+
+
+def _note_drain(signum: int, frame: FrameType | None) -> None:
+    CURRENT.stopping = True
+
+
+def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
+    """Import the user's code and run `setup()`; raises whatever they raise."""
+    os.environ.update(spec.environment)
+    mark_environment(spec.worker, spec.mark)
+    CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory)
+    if preparation is not None:
+        preparation.import_modules()
+    function = load(spec.function)
+    _reseed()
+    if spec.setup is not None:
+        CURRENT.context = load(spec.setup)()
+    return Runner(function)
+
+
+def _reseed() -> None:
+    """Forked workers must not repeat each other's random numbers."""
+    for name in ("random", "numpy.random"):
+        module = sys.modules.get(name)
+        if module is not None:
+            module.seed()
+
+
+def leave(output: CapturedOutput | None, code: int, *, stopped: bool) -> NoReturn:
+    """End this process: exit functions and buffers, but no waiting for threads or children.
+
+    A worker that somebody's signal has asked to stop dies of SIGTERM: so it is seen that
+    this was a wish, not a crash.
+    """
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    if output is not None:
+        output.close()
+    if stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(code)

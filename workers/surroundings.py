@@ -1,0 +1,62 @@
+"""What a job may have changed around itself, put back for the next job of this process.
+
+Working directory, umask, signal handlers and mask, a pending alarm, soft limits. What
+cannot be put back (a lowered hard limit) stays: it only harms jobs of this worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from typing import Any
+
+_LIMITS = tuple(getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
+# SIGQUIT is faulthandler's: Python does not see its handler and could not put it back.
+_UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGQUIT}
+
+
+class Surroundings:
+    """The state of this process before any job ran."""
+
+    def __init__(self) -> None:
+        self._directory = _working_directory()
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        numbers = sorted(signal.valid_signals() - _UNTOUCHABLE)
+        self._handlers: list[tuple[int, Any]] = [(n, signal.getsignal(n)) for n in numbers]
+        self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
+
+    def restore(self) -> None:
+        """Put back what has changed; a few microseconds if nothing has."""
+        os.umask(self._umask)
+        if self._directory is not None and _working_directory() != self._directory:
+            with contextlib.suppress(OSError):  # it was deleted
+                os.chdir(self._directory)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+        getsignal = signal.getsignal
+        for number, handler in self._handlers:
+            if getsignal(number) is not handler and getsignal(number) != handler:
+                self._restore_handler(number, handler)
+        for limit, values in self._limits:
+            if resource.getrlimit(limit) != values:
+                with contextlib.suppress(OSError, ValueError):
+                    resource.setrlimit(limit, (values[0], resource.getrlimit(limit)[1]))
+
+    @staticmethod
+    def _restore_handler(number: int, handler: Any) -> None:
+        if handler is None:  # installed by C code, unknown to Python
+            return
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None

@@ -1,0 +1,233 @@
+"""The zygote: forks workers, adopts and ends what they leave behind. Linux only.
+
+One per run: single-threaded, in a session of its own (so that Ctrl+C does not reach it), a
+child subreaper. It imports the user's code once, so that a new worker starts in a few
+milliseconds. It never runs a job, and it never waits for anything but its socket and the
+ends of its workers.
+
+Each worker is a subreaper too: orphans of a job that lives go to their worker. When a
+worker dies, the kernel hands all its children to the zygote. So a child of the zygote that
+is not a worker is exactly what a dead worker has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+
+import msgspec
+
+from workers.current import PROCESS
+from workers.linux import become_subreaper, children_of, hold_lifeline, thread_count
+from workers.main import live, settle_in
+from workers.preparation import Preparation
+from workers.queues import WorkerQueues
+from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
+
+SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
+SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
+LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
+
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+class _Member:
+    """A worker that was forked here."""
+
+    def __init__(self, incarnation: int, pid: int, pidfd: int) -> None:
+        self.incarnation = incarnation
+        self.pid = pid
+        self.pidfd = pidfd
+        self.dead_since: float | None = None
+
+
+class Zygote:
+    """Answers the supervisor, watches workers, sweeps up behind the dead."""
+
+    def __init__(self, channel: socket.socket, preparation: Preparation | None) -> None:
+        self._channel = channel
+        self._preparation = preparation  # for workers that import the user's code themselves
+        self._members: dict[int, _Member] = {}  # by pidfd
+        self._poll = select.poll()
+        self._poll.register(channel, select.POLLIN)
+
+    def serve(self, greeting: FromZygote) -> NoReturn:
+        """Until the supervisor closes the channel, or dies."""
+        self._say(greeting)
+        while True:
+            dead = any(member.dead_since is not None for member in self._members.values())
+            for descriptor, _ in self._poll.poll(SWEEP_EVERY * 1000 if dead else None):
+                if descriptor == self._channel.fileno():
+                    self._hear()
+                else:
+                    self._on_death(self._members[descriptor])
+            self._sweep()
+
+    # --------------------------------------------------------------------- requests
+
+    def _hear(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 3)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            self._end_all()
+        request = msgspec.msgpack.decode(data, type=Fork)
+        try:
+            self._fork(request.incarnation, *descriptors)
+        except OSError as error:
+            self._say(ForkFailed(request.incarnation, f"cannot fork: {error}"))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _say(self, message: FromZygote, descriptors: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self._channel, [msgspec.msgpack.encode(message)], descriptors or [])
+        except OSError:
+            self._end_all()
+
+    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int) -> None:
+        # Blocked until the child has its own handlers: those of here are not for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(inbox, outbox, lifeline)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+            os.setpgid(pid, pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._members[pidfd] = _Member(incarnation, pid, pidfd)
+        self._poll.register(pidfd, select.POLLIN)
+        self._say(Forked(incarnation, pid), [pidfd])
+
+    def _become_worker(self, inbox: int, outbox: int, lifeline: int) -> NoReturn:
+        try:
+            self._channel.close()
+            for pidfd in self._members:
+                os.close(pidfd)
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+            settle_in(lifeline)
+            gc.enable()
+            live(WorkerQueues(inbox, outbox), self._preparation)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+
+    # ----------------------------------------------------------------------- deaths
+
+    def _on_death(self, member: _Member) -> None:
+        """It is a zombie, so its pid and its group still mean what they meant."""
+        self._poll.unregister(member.pidfd)
+        member.dead_since = time.monotonic()
+        with contextlib.suppress(OSError):
+            os.killpg(member.pid, signal.SIGKILL)
+
+    def _sweep(self) -> None:
+        """End what dead workers left behind, then report them."""
+        dead = [member for member in self._members.values() if member.dead_since is not None]
+        if not dead:
+            return
+        clean = not self._kill_strangers()
+        now = time.monotonic()
+        for member in dead:
+            if clean or now - (member.dead_since or now) > SWEEP_FOR:
+                self._report(member)
+
+    def _kill_strangers(self) -> bool:
+        """Kill and reap all children that are not workers; true if some are not dead yet.
+
+        Their own children come to us when they die, so this looks again until none is left.
+        """
+        known = {member.pid for member in self._members.values()}
+        while strangers := set(children_of(os.getpid())) - known:
+            left = False
+            for pid in strangers:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    left |= os.waitpid(pid, os.WNOHANG)[0] == 0
+            if left:
+                return True
+        return False
+
+    def _report(self, member: _Member) -> None:
+        del self._members[member.pidfd]
+        os.close(member.pidfd)
+        try:
+            _, status, usage = os.wait4(member.pid, 0)
+        except OSError:
+            self._say(Ended(member.incarnation, 0, 0))
+        else:
+            self._say(Ended(member.incarnation, status, usage.ru_maxrss * 1024))
+
+    def _end_all(self) -> NoReturn:
+        """The supervisor has gone: nothing that was started here may stay."""
+        for member in self._members.values():
+            with contextlib.suppress(OSError):
+                os.killpg(member.pid, signal.SIGKILL)
+        self._members.clear()
+        deadline = time.monotonic() + LAST_SWEEP_FOR
+        while self._kill_strangers() and time.monotonic() < deadline:
+            time.sleep(SWEEP_EVERY)
+        os._exit(0)
+
+
+def run(channel_descriptor: int, preparation_descriptor: int, lifeline: int, preload: bool) -> NoReturn:
+    """Entry point of the zygote's interpreter."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    PROCESS.inside_worker = True
+    become_subreaper()
+    with open(preparation_descriptor, "rb") as file:
+        preparation = msgspec.msgpack.decode(file.read(), type=Preparation)
+    preparation.apply()
+    obstacle = _import(preparation, lifeline) if preload else "not asked to"
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()  # or each worker would print it again
+    channel = socket.socket(fileno=channel_descriptor)
+    Zygote(channel, preparation if obstacle else None).serve(Prepared(obstacle))
+
+
+def _import(preparation: Preparation, lifeline: int) -> str:
+    """Import the user's code; "", or why workers cannot be forked with it."""
+    # The channel is not looked at meanwhile, so the lifeline has to hold as in a worker.
+    # Afterwards it must not: the zygote has to live long enough to end its workers.
+    held = hold_lifeline(lifeline)
+    try:
+        preparation.import_modules()
+    except BaseException as error:
+        return f"{type(error).__name__} when the user's code was imported"
+    finally:
+        if held is not None:
+            os.close(held)
+    threads = thread_count()
+    return f"{threads} threads run after the user's code was imported" if threads > 1 else ""

@@ -1,0 +1,50 @@
+"""What the supervisor and the zygote say to each other.
+
+One message is one msgpack-encoded struct in one packet of a SOCK_SEQPACKET pair;
+descriptors travel beside it (SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Fork(msgspec.Struct, tag=1, array_like=True):
+    """Fork a worker. Descriptors: inbox (read), outbox (write), lifeline (read)."""
+
+    incarnation: int
+
+
+class Prepared(msgspec.Struct, tag=10, array_like=True):
+    """Ready to fork. `obstacle` says why the user's code is not imported in here, "" if it
+    is: then each worker has to import it, from a zygote that never tried."""
+
+    obstacle: str
+
+
+class Forked(msgspec.Struct, tag=11, array_like=True):
+    """The process exists. Descriptor: its pidfd."""
+
+    incarnation: int
+    pid: int
+
+
+class ForkFailed(msgspec.Struct, tag=12, array_like=True):
+    incarnation: int
+    error: str
+
+
+class Ended(msgspec.Struct, tag=13, array_like=True):
+    """The worker and all it left behind are dead and reaped.
+
+    `status` is that of wait(); `peak_rss` in bytes.
+    """
+
+    incarnation: int
+    status: int
+    peak_rss: int
+
+
+FromZygote = Prepared | Forked | ForkFailed | Ended
+
+MAX_PACKET = 65536
