@@ -11,6 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 
+NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
+
+
 class Record(msgspec.Struct, tag_field="type", omit_defaults=True):
     """Base of all records."""
 
@@ -99,7 +102,7 @@ class Ended(Record, tag="ended"):
     seconds: float
     worker: int
     at: str
-    result: msgspec.Raw | None = None  # only when completed
+    result: msgspec.Raw = NO_RESULT  # JSON; only when completed
     error: dict[str, Any] | None = None  # outcome, type, message, traceback, ...
     nonfinite: list[tuple[str, str]] = []
     output: int = 0  # bytes printed

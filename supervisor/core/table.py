@@ -183,6 +183,8 @@ class JobTable:
             self.state[job] = _STATE_OF[record.state]
             if record.crashes or record.losses or record.errors:
                 self.charges[job] = Charges(record.crashes, record.losses, record.errors)
+            else:
+                self.charges.pop(job, None)
         elif isinstance(record, RunStarted):
             pass  # its first records end what earlier runs left open
 

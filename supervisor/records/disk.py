@@ -1,0 +1,105 @@
+"""The file operations that durability rests on, in one small class.
+
+A test or a simulation hands in a subclass that fails, tears or forgets. Nothing else
+belongs here: no format, no policy, no retry.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None) if sys.platform == "darwin" else None
+# Some network file systems cannot sync a directory and say so with one of these.
+_NOT_FOR_DIRECTORIES = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+
+
+class Disk:
+    """The real disk. Every method raises OSError as the system gives it."""
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """May write less than it was given."""
+        return os.write(fd, data)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """May read less than was asked for only at the end of the file."""
+        data = os.pread(fd, size, offset)
+        if len(data) in (size, 0):
+            return data
+        parts = [data]
+        done = len(data)
+        while done < size and (more := os.pread(fd, size - done, offset + done)):
+            parts.append(more)
+            done += len(more)
+        return b"".join(parts)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def datasync(self, fd: int) -> None:
+        """Content and size reach the medium. On macOS `fsync` only reaches the drive's cache."""
+        if sys.platform == "darwin":
+            self.sync(fd)
+        else:
+            os.fdatasync(fd)
+
+    def sync(self, fd: int) -> None:
+        if _FULL_SYNC is None:
+            os.fsync(fd)
+            return
+        try:
+            fcntl.fcntl(fd, _FULL_SYNC)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+            os.fsync(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def link(self, source: str, target: str) -> bool:
+        """A second name for a file; False where the file system has no such thing."""
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def make_directory(self, path: str) -> None:
+        """With its parents; it may exist already."""
+        os.makedirs(path, exist_ok=True)
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sync(fd)
+        except OSError as error:
+            if error.errno not in _NOT_FOR_DIRECTORIES:
+                raise
+        finally:
+            os.close(fd)
+
+    def space(self, path: str) -> tuple[int, int]:
+        """Bytes that we may still use, and bytes in all, of the file system."""
+        info = os.statvfs(path)
+        return info.f_bavail * info.f_frsize, info.f_blocks * info.f_frsize

@@ -1,0 +1,149 @@
+"""Files that appear whole or not at all; whether a directory can hold them.
+
+Building blocks only; what stands in the files is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from supervisor.core.errors import CannotCreate
+from supervisor.records.disk import Disk
+
+FREE_BYTES = 64 << 20
+FREE_SHARE = 0.05
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CHUNK = 1 << 20
+
+
+def utc_now() -> str:
+    """Now, as ISO 8601 UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def resolved(path: Path | str) -> str:
+    """The file itself, if `path` is a symbolic link: `rename` would replace the link."""
+    return os.path.realpath(path)
+
+
+def temporary_name(path: str) -> str:
+    """A name in the same directory, so that a rename can put the file in its place."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+
+
+def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
+    """Write until everything is written; short writes are normal."""
+    view = memoryview(data)
+    while view:
+        view = view[disk.write(fd, view) :]
+
+
+class NewFile:
+    """A file being written beside its place. `publish` syncs it and renames it in.
+
+    A context manager: what was not published is removed.
+    """
+
+    def __init__(self, disk: Disk, path: Path | str) -> None:
+        self.path = resolved(path)
+        self.size = 0
+        self._disk = disk
+        self._temporary = temporary_name(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            disk.remove(self._temporary)  # left by a process that had our pid
+        self.fd = disk.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+
+    def write(self, data: bytes | bytearray) -> None:
+        write_all(self._disk, self.fd, data)
+        self.size += len(data)
+
+    def publish(self, *, durable: bool = True, keep_open: bool = False) -> None:
+        """Without `durable` a power cut may leave the file empty or absent."""
+        if durable:
+            self._disk.sync(self.fd)
+        self._disk.rename(self._temporary, self.path)
+        self._temporary = ""
+        if durable:
+            self._disk.sync_directory(os.path.dirname(self.path))
+        if not keep_open:
+            self.close()
+
+    def close(self) -> None:
+        """Close and, unless it was published, remove the file."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self._disk.close(fd)
+        if self._temporary:
+            temporary, self._temporary = self._temporary, ""
+            with contextlib.suppress(OSError):
+                self._disk.remove(temporary)
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._temporary:
+            self.close()
+
+
+def write_atomically(
+    disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True
+) -> None:
+    """Replace a file by the joined `parts`: readers see the old or the new one, whole."""
+    with NewFile(disk, path) as file:
+        buffer = bytearray()
+        for part in parts:
+            buffer += part
+            if len(buffer) >= _CHUNK:
+                file.write(buffer)
+                buffer = bytearray()
+        file.write(buffer)
+        file.publish(durable=durable)
+
+
+def backup_name(disk: Disk, path: Path | str) -> str:
+    """`<stem>.backup.json` beside the file, or `.backup-2.json` ...: never one that exists."""
+    folder, name = os.path.split(resolved(path))
+    stem, suffix = os.path.splitext(name)
+    number = 1
+    while True:
+        label = "backup" if number == 1 else f"backup-{number}"
+        candidate = os.path.join(folder, f"{stem}.{label}{suffix}")
+        if not disk.exists(candidate):
+            return candidate
+        number += 1
+
+
+def probe_directory(disk: Disk, directory: Path | str) -> None:
+    """Try everything that a run will need: make, write, sync, rename, remove.
+
+    Raises CannotCreate with the place and the reason; better now than after the first job.
+    """
+    path = os.path.join(resolved(directory), f".probe.{os.getpid()}")
+    step = "created"
+    try:
+        disk.make_directory(os.fspath(directory))
+        step = "written, synced and renamed in"
+        write_atomically(disk, path, [b"probe\n"])
+        disk.remove(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotCreate(
+            f"the directory {os.fspath(directory)} cannot be {step}: {reason}. "
+            f"Choose another one with --output DIR, or make this one writable."
+        ) from None
+
+
+def lack_of_space(disk: Disk, directory: Path | str) -> str | None:
+    """What to say if too little is free to go on safely: 64 MB, or 5 % if that is less."""
+    free, total = disk.space(os.fspath(directory))
+    floor = min(FREE_BYTES, int(total * FREE_SHARE))
+    if free >= floor:
+        return None
+    return f"only {free / 1e6:.1f} MB are free on the file system of {directory}; {floor / 1e6:.1f} MB are needed"

@@ -1,0 +1,283 @@
+"""One line of the journal: made, verified, read back; and a whole file read in one pass.
+
+A line is `{"n":N,"type":...,...,"crc":"xxxxxxxx"}` and a newline. The CRC-32 covers the
+bytes before `,"crc"` and is seeded with uuid and generation, so that each line verifies
+alone and a line of another file does not pass.
+
+What the lines mean is not known here (see `survey`), nor when they are on the disk.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from supervisor.core.record_types import AnyRecord, Ended, Opened, Record
+from supervisor.records.disk import Disk
+
+FORMAT = "longhaul-journal-1"
+SEAL = 19  # bytes from `,"crc"` to the newline
+CHUNK = 4 << 20
+FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyRecord)
+_ended_decoder = msgspec.json.Decoder(Ended)
+_HEAD = re.compile(rb'\{"n":\d+,"type":"')
+_SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
+
+
+def seed_of(uuid: str, generation: int) -> int:
+    """What the CRC of every line of a journal file begins with."""
+    return zlib.crc32(b"%b %d" % (uuid.encode(), generation))
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+def encode_batch(n: int, records: Sequence[AnyRecord], seed: int) -> tuple[bytes, list[int]]:
+    """The lines of `records`, numbered from `n`, and the length of each with its newline."""
+    try:
+        bodies = _encoder.encode_lines(records)[:-2].split(b"}\n")
+    except UnicodeEncodeError:
+        bodies = []
+    if len(bodies) != len(records):  # a lone surrogate, or a newline inside a raw value
+        bodies = [_encode_with_care(record) for record in records]
+    return seal((b'{"n":%d,%b' % (number, body[1:]) for number, body in enumerate(bodies, n)), seed)
+
+
+def seal(bodies: Iterator[bytes], seed: int) -> tuple[bytes, list[int]]:
+    """Lines from what stands before `,"crc"` in each."""
+    crc32 = zlib.crc32
+    lines = [b'%b,"crc":"%08x"}\n' % (body, crc32(body, seed)) for body in bodies]
+    return b"".join(lines), list(map(len, lines))
+
+
+def _encode_with_care(record: Record) -> bytes:
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    return _encoder.encode(type(record)(**{name: _clean(value) for name, value in fields.items()}))[:-1]
+
+
+def _clean(value: Any) -> Any:
+    """The same value, such that it fits into one line of UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, msgspec.Raw):
+        return msgspec.Raw(bytes(value).replace(b"\n", b" "))
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return value
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def verify(line: bytes, seed: int) -> int:
+    """The number of a line (without its newline) if its CRC is right, else 0."""
+    if line[-18:-10] != b',"crc":"':
+        return 0
+    try:
+        if zlib.crc32(line[:-18], seed) != int(line[-10:-2], 16):
+            return 0
+        return int(line[5 : line.index(b",", 5)])
+    except ValueError:
+        return 0
+
+
+def decode_record(line: bytes) -> AnyRecord | None:
+    """The record of a line that verifies; None if a newer version wrote a kind unknown here."""
+    try:
+        if b',"type":"ended","job":' in line[:40]:
+            return _ended_decoder.decode(line)
+        record: AnyRecord = _decoder.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return record
+
+
+class Damage(NamedTuple):
+    """A stretch of bytes that does not verify. `fragment` is its beginning."""
+
+    offset: int
+    length: int
+    fragment: bytes
+
+
+class Scan:
+    """One pass over a journal file: iterate over (n, offset, line), then ask what was found.
+
+    Lines that do not verify are skipped; a good record inside a damaged stretch (a newline
+    was hit) is found all the same. After the pass, `end` is where the last good line ends:
+    what follows is a torn tail, anything listed in `damage` or `missing` is not.
+
+    damage: stretches with a good line after them. missing: (from, to) record numbers.
+    unterminated: the last good line lacks its newline. rebuilt: a good record was found
+    out of its place, so offsets cannot be relied on without a rewrite.
+    """
+
+    def __init__(self, disk: Disk, fd: int, seed: int, *, end: int | None = None) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._seed = seed
+        self._open_damage: list[Damage] = []
+        self.size = disk.size(fd) if end is None else end
+        self.end = 0
+        self.first_n = 0
+        self.last_n = 0
+        self.unterminated = False
+        self.rebuilt = False
+        self.damage: list[Damage] = []
+        self.missing: list[tuple[int, int]] = []
+
+    @property
+    def intact(self) -> bool:
+        """Nothing is missing but, perhaps, a torn tail."""
+        return not (self.damage or self.missing or self.rebuilt)
+
+    @property
+    def torn(self) -> int:
+        """Bytes after the last good line."""
+        return self.size - self.end
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        seed = self._seed
+        for offset, line, whole in self._lines():
+            n = verify(line, seed)
+            if n == self.last_n + 1 and n > 1 and not self._open_damage and whole:
+                self.last_n = n
+                self.end = offset + len(line) + 1
+                yield n, offset, line
+            elif n and self._accept(n):
+                self._good(offset + len(line), whole)
+                yield n, offset, line
+            else:
+                yield from self._salvage(offset, line)
+
+    def _accept(self, n: int) -> bool:
+        """Take note of a good line's number; False if a line with it was there before."""
+        if n <= self.last_n:
+            return False
+        if self.last_n and n != self.last_n + 1:
+            self.missing.append((self.last_n + 1, n - 1))
+        self.first_n = self.first_n or n
+        self.last_n = n
+        return True
+
+    def _good(self, end: int, whole: bool) -> None:
+        self.damage += self._open_damage
+        self._open_damage = []
+        self.unterminated = not whole
+        self.end = end + whole
+
+    def _salvage(self, offset: int, line: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Good records inside a stretch that is not one line."""
+        found = False
+        for head in _HEAD.finditer(line):
+            end = _SEAL.search(line, head.start())
+            if end is None:
+                break
+            inner = line[head.start() : end.end()]
+            n = verify(inner, self._seed) if len(inner) < len(line) else 0
+            if n and self._accept(n):
+                found = self.rebuilt = True
+                self._good(offset + end.end(), True)
+                yield n, offset + head.start(), inner
+        if not found or self.end < offset + len(line):
+            self._open_damage.append(Damage(offset, len(line) + 1, line[:FRAGMENT]))
+
+    def _lines(self) -> Iterator[tuple[int, bytes, bool]]:
+        """(offset, line without newline, whether it had one)."""
+        position, rest, want = 0, b"", CHUNK
+        while position < self.size:
+            chunk = self._disk.pread(self._fd, min(want, self.size - position), position)
+            if not chunk:
+                break
+            start = position - len(rest)
+            position += len(chunk)
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            # A line longer than a chunk: read ever more, so that copying stays linear.
+            want = CHUNK if lines else 2 * want
+            for line in lines:
+                yield start, line, True
+                start += len(line) + 1
+        if rest:
+            yield position - len(rest), rest, False
+
+
+# ------------------------------------------------------------------------- first line
+
+
+def read_opened(disk: Disk, fd: int) -> Opened | None:
+    """The first line of a journal, if it verifies against what it says itself."""
+    line = disk.pread(fd, 1 << 16, 0).partition(b"\n")[0]
+    try:
+        opened = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(opened, Opened) or not verify(line, seed_of(opened.uuid, opened.generation)):
+        return None
+    return opened
+
+
+def guess_seed(disk: Disk, fd: int) -> int | None:
+    """The seed of a journal whose first line is damaged: what its other lines agree on.
+
+    A CRC can be run backwards: from the bytes of a line and its CRC follows the seed.
+    """
+    votes: Counter[int] = Counter()
+    for line in disk.pread(fd, CHUNK, 0).split(b"\n"):
+        if 18 < len(line) <= 4096 and _HEAD.match(line) and _SEAL.fullmatch(line[-18:]):
+            votes[_seed_that_gives(line[:-18], int(line[-10:-2], 16))] += 1
+        if votes.total() >= 50:
+            break
+    best = votes.most_common(1)
+    return best[0][0] if best and best[0][1] > 1 else None
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0xEDB88320 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _seed_that_gives(body: bytes, crc: int) -> int:
+    table = _crc_table()
+    by_top = {value >> 24: index for index, value in enumerate(table)}
+    register = crc ^ 0xFFFFFFFF
+    for byte in reversed(body):
+        index = by_top[register >> 24]
+        register = (((register ^ table[index]) << 8) & 0xFFFFFFFF) | (index ^ byte)
+    return register ^ 0xFFFFFFFF
+
+
+# ----------------------------------------------------- what an attempt's end consists of
+
+
+def ended_part(line: bytes) -> bytes:
+    """The fields of an Ended line after its job's id: `"attempt":1, ... "result":{...}`.
+
+    The same bytes stand in the checkpoint's entry of the job. The search cannot be fooled
+    by an id: inside a JSON string every quote has a backslash before it.
+    """
+    return line[line.index(b',"attempt":') + 1 : -18]
+
+
+def ended_line(n: int, job: bytes, part: bytes) -> bytes:
+    """The body of an Ended line from its job's id (JSON) and its part."""
+    return b'{"n":%d,"type":"ended","job":%b,%b' % (n, job, part)
+
+
+def ended_record(job: bytes, part: bytes) -> Ended:
+    """The record from its job's id (JSON) and its part."""
+    return _ended_decoder.decode(b'{"type":"ended","job":%b,%b}' % (job, part))

@@ -1,0 +1,97 @@
+"""Where the files of an experiment are, and what an experiment may be called.
+
+Paths only; nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from supervisor.core.errors import UsageError
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_BACKUP = re.compile(r".*\.backup(-\d+)?")
+_WORDS = ("latest", "auto", "logs")
+
+
+def check_id(text: str) -> str:
+    """`text` if it may be the id of an experiment; UsageError that says what is wrong."""
+    advice = "use letters, digits and . _ - such as experiment_20251014_210000"
+    if not text:
+        raise UsageError(f"an experiment id must not be empty: {advice}")
+    if len(text) > 100:
+        raise UsageError(f"experiment id {text[:30]!r}... has {len(text)} characters; at most 100 are allowed")
+    if not _ID.fullmatch(text):
+        raise UsageError(f"experiment id {text!r} cannot be a file name everywhere: {advice}, no . or - in front")
+    if text in _WORDS:
+        raise UsageError(f"experiment id {text!r} is taken: it has a meaning of its own; choose another one")
+    if is_backup(text):
+        raise UsageError(f"experiment id {text!r} ends like the name of a backup; choose another one")
+    return text
+
+
+def is_backup(stem: str) -> bool:
+    """Whether the part of a file name where the id stands marks a backup."""
+    return _BACKUP.fullmatch(stem) is not None
+
+
+class Layout:
+    """The paths of one experiment under `directory` (data/outputs/<name>), absolute."""
+
+    def __init__(self, directory: Path | str, experiment_id: str) -> None:
+        self.directory = Path(os.path.realpath(directory))
+        self.experiment_id = experiment_id
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.logs / f"journal_{self.experiment_id}.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        return self.logs / f"plan_{self.experiment_id}.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.logs / f"checkpoint_{self.experiment_id}.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.logs / f"progress_{self.experiment_id}.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.logs / f"lock_{self.experiment_id}"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.logs / f"supervisor_{self.experiment_id}.log"
+
+    @property
+    def results_directory(self) -> Path:
+        return self.directory / self.experiment_id
+
+    @property
+    def final(self) -> Path:
+        return self.results_directory / "logs_final.json"
+
+    @property
+    def statistics(self) -> Path:
+        return self.results_directory / "statistics.json"
+
+    @property
+    def output_directory(self) -> Path:
+        return self.results_directory / "output"
+
+    @property
+    def jobs_directory(self) -> Path:
+        return self.results_directory / "jobs"
+
+    def exists(self) -> bool:
+        """Whether there is an experiment of this id, usable or not."""
+        return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)

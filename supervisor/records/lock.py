@@ -1,0 +1,116 @@
+"""Two supervisors never own one experiment.
+
+`flock` on a file that is never deleted: the kernel lets go when the holder dies, however
+it dies, so there is no stale lock. The content (pid, host, start) is for humans only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.records.files import resolved, utc_now
+
+_NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Holder(msgspec.Struct):
+    """Who holds the lock."""
+
+    pid: int = 0
+    host: str = ""
+    started: str = ""
+
+
+class Lock:
+    """A held lock. `notice` is something to tell the user: the file system cannot lock."""
+
+    def __init__(self, fd: int, path: str, notice: str | None) -> None:
+        self.path = path
+        self.notice = notice
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, path: Path | str, experiment_id: str) -> Lock:
+        """Raises UsageError that names the holder if a live supervisor owns the experiment."""
+        target = resolved(path)
+        while True:
+            fd = _open(target)
+            try:
+                notice = _flock(fd, target, experiment_id)
+            except BaseException:
+                os.close(fd)
+                raise
+            if _is_still_there(fd, target):
+                break
+            os.close(fd)  # somebody deleted the file between our two calls
+        _write_holder(fd)
+        return cls(fd, target, notice)
+
+    def release(self) -> None:
+        """Let go; the file stays. Explicit, because a forked child may share the descriptor."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            if self.notice is None:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise CannotCreate(
+            f"the lock file {path} cannot be opened: {error.strerror}. Choose another directory with --output DIR."
+        ) from None
+
+
+def _flock(fd: int, path: str, experiment_id: str) -> str | None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _read_holder(fd)
+        where = f"pid {holder.pid} on {holder.host}" if holder.pid else "another process"
+        since = f" since {holder.started}" if holder.started else ""
+        raise UsageError(
+            f"experiment {experiment_id} is being run by {where}{since} (lock {path}). "
+            f"Wait until it is over or stop it with `kill {holder.pid or 'PID'}`, then resume; "
+            f"or start another experiment with --experiment-id."
+        ) from None
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise CannotCreate(f"the lock file {path} cannot be locked: {error.strerror}") from None
+        return (
+            f"the file system of {path} cannot lock files ({error.strerror}): "
+            f"make sure yourself that no second supervisor runs {experiment_id}"
+        )
+    return None
+
+
+def _is_still_there(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _write_holder(fd: int) -> None:
+    data = msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), utc_now())) + b"\n"
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, data, 0)
+    except OSError:
+        return  # a full disk: the lock holds all the same
+
+
+def _read_holder(fd: int) -> Holder:
+    try:
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+    except (OSError, msgspec.DecodeError):
+        return Holder()
