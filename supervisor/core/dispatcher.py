@@ -161,7 +161,8 @@ class Dispatcher:
         idle = sum(
             1 for worker in self.crew.values() if worker.status in (STARTING, READY) and not worker.leases
         )
-        wanted = min(self.slots, len(taken) - idle + self.queue.size() + len(self.ledger.held) + 1)
+        jobs = self.queue.size() + len(self.ledger.held) + self.queue.has_alone()
+        wanted = min(self.slots, len(taken) - idle + jobs)
         if self._start_failures:
             wanted = min(wanted, len(taken) + 1)  # one try at a time
         for slot in range(self.slots):

@@ -1,0 +1,400 @@
+"""The core answers facts with records and commands; no process, no file, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from supervisor.core import events as facts
+from supervisor.core import policy
+from supervisor.core.events import (
+    Effects,
+    KillWorker,
+    RevokeJobs,
+    SignalWorker,
+    StartJobs,
+    StartWorker,
+    StopWorker,
+    Tell,
+)
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.position import Position
+from supervisor.core.record_types import Ended, Leased, Noted, Paused, Returned, Unpaused, WorkerEnded
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.settings import Settings
+from supervisor.core.table import IllegalMove, JobTable
+from workers.messages import Completed, Failed, Failure
+
+AT = "2025-10-14T21:00:00.000Z"
+SIGINT, SIGTERM, SIGSEGV = 2, 15, 11
+
+
+class Core:
+    """A scheduler with a hand-turned clock; keeps every record it wrote."""
+
+    def __init__(self, jobs: int, *, workers: int = 2, table: JobTable | None = None, **settings: object) -> None:
+        self.table = table or JobTable()
+        for number in range(jobs):
+            self.table.add(f"job/{number}")
+        self.now = 100.0
+        self.records: list[object] = []
+        self.scheduler = Scheduler(self.table, msgspec.convert(settings, Settings), workers, Position(run=1))
+
+    def begin(self, retry: Sequence[int] = ()) -> Effects:
+        effects = self.scheduler.begin(self.now, AT, len(self.records) + 1, retry=retry)
+        self.records += effects.records
+        return effects
+
+    def tell(self, *events: facts.Event, after: float = 0.0) -> Effects:
+        self.now += after
+        effects = self.scheduler.handle(list(events) or [facts.TimePassed()], self.now, AT, len(self.records) + 1)
+        self.records += effects.records
+        return effects
+
+    def start(self) -> Effects:
+        """Begin, and let every worker become ready."""
+        self.begin()
+        started = [c.incarnation for c in self.tell().commands if isinstance(c, StartWorker)]
+        return self.tell(*[facts.WorkerReady(incarnation) for incarnation in started])
+
+    def ended(self) -> list[Ended]:
+        return [record for record in self.records if isinstance(record, Ended)]
+
+
+def leases(effects: Effects) -> dict[int, StartJobs]:
+    return {c.incarnation: c for c in effects.commands if isinstance(c, StartJobs)}
+
+
+def good(lease: int, seconds: float = 1.0) -> Completed:
+    return Completed(lease, seconds, b'"fine"')
+
+
+def bad(lease: int, errno: int | None = None) -> Failed:
+    return Failed(lease, 1.0, "raised", Failure("ValueError", "no", "Traceback ...", "model.py:88", errno))
+
+
+def test_workers_are_started_only_as_far_as_there_are_jobs() -> None:
+    core = Core(2, workers=6)
+    core.begin()
+    assert [type(c) for c in core.tell().commands] == [StartWorker, StartWorker]
+
+
+def test_each_ready_worker_gets_one_job_while_durations_are_unknown() -> None:
+    core = Core(10)
+    given = leases(core.start())
+    assert [len(command.jobs) for command in given.values()] == [1, 1]
+    assert [type(record) for record in core.records] == [Leased, Leased]
+
+
+def test_short_jobs_travel_in_batches_and_long_ones_alone() -> None:
+    core = Core(10_000)
+    core.start()
+    short = leases(core.tell(facts.JobsFinished(1, [good(1, seconds=0.0001)])))
+    assert len(short[1].jobs) > 20
+    core = Core(10_000)
+    core.start()
+    long = leases(core.tell(facts.JobsFinished(1, [good(1, seconds=2.0)]), after=2.0))
+    assert len(long[1].jobs) == 1
+
+
+def test_a_result_is_recorded_once_with_its_attempt_and_worker() -> None:
+    core = Core(1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    (record,) = core.ended()
+    assert (record.job, record.attempt, record.outcome, record.state, record.worker) == (
+        "job/0",
+        1,
+        "completed",
+        "completed",
+        0,
+    )
+    assert bytes(record.result or b"") == b'"fine"'
+
+
+def test_the_job_that_killed_its_worker_is_blamed_alone() -> None:
+    core = Core(100, workers=1, crash_limit=3)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, seconds=0.0001)]))
+    held = list(core.scheduler.crew[1].leases)
+    assert len(held) > 2
+    effects = core.tell(facts.WorkerDied(1, signal=SIGSEGV))
+    crashed = core.ended()[-1]
+    assert (crashed.job, crashed.outcome, crashed.state) == ("job/1", "crashed", "in_progress")
+    assert crashed.error is not None
+    assert crashed.error["signal"] == SIGSEGV
+    assert core.table.state[1] == INTERRUPTED
+    assert all(core.table.state[job] == PENDING for _, job in held[1:])
+    assert set(core.table.charges) == {1}
+    assert effects.urgent
+
+
+def test_a_crashed_job_waits_until_its_charge_is_on_the_disk() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    effects = core.tell(facts.WorkerDied(1, signal=SIGSEGV))
+    core.tell(facts.WorkerReady(next(c.incarnation for c in effects.commands if isinstance(c, StartWorker))))
+    charge = next(n for n, record in enumerate(core.records, 1) if isinstance(record, Ended))
+    assert not leases(core.tell(facts.Synced(charge - 1)))
+    assert leases(core.tell(facts.Synced(charge)))
+
+
+def test_a_job_that_crashes_three_workers_is_quarantined() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    for incarnation in (1, 2, 3):
+        core.tell(facts.WorkerDied(incarnation, signal=SIGSEGV))
+        core.tell(facts.Synced(len(core.records)))
+        core.tell(facts.WorkerReady(incarnation + 1))
+    assert [record.state for record in core.ended()] == ["in_progress", "in_progress", "failed"]
+    assert core.ended()[-1].error["quarantined"]  # type: ignore[index]
+    assert core.table.state[0] == FAILED
+    assert core.scheduler.finished
+
+
+@pytest.mark.parametrize("signum", [1, SIGINT, SIGTERM])
+def test_a_worker_killed_politely_by_somebody_else_costs_its_job_nothing(signum: int) -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.WorkerDied(1, signal=signum))
+    assert core.ended()[-1].outcome == "interrupted"
+    assert not core.table.charges
+
+
+def test_an_exit_without_a_result_is_a_crash_whatever_the_code() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.WorkerDied(1, exit_code=0))
+    assert core.ended()[-1].outcome == "crashed"
+
+
+def test_raised_fails_at_once_and_with_retries_after_its_budget() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [bad(1)]))
+    assert core.table.state[0] == FAILED
+    core = Core(1, workers=1, retries=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [bad(1)]))
+    assert core.table.state[0] == LEASED  # handed out again in the same turn
+    core.tell(facts.JobsFinished(1, [bad(2)]))
+    assert [record.state for record in core.ended()] == ["pending", "failed"]
+
+
+def test_a_full_disk_is_not_the_jobs_fault() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [bad(1, errno=28)]))
+    assert core.ended()[-1].outcome == "interrupted"
+    assert not leases(core.tell(after=policy.NO_SPACE_WAIT / 2))
+    assert leases(core.tell(after=policy.NO_SPACE_WAIT))
+
+
+def test_a_job_beyond_its_timeout_is_killed_and_fails() -> None:
+    core = Core(2, workers=1, timeout=5.0)
+    core.start()
+    assert core.scheduler.next_deadline() == 105.0
+    assert not core.tell(after=4.9).commands
+    assert core.tell(after=0.1).commands == [KillWorker(1)]
+    core.tell(facts.WorkerDied(1, signal=9), after=0.01)
+    assert (core.ended()[-1].outcome, core.table.state[0]) == ("timed_out", FAILED)
+
+
+def test_a_result_that_was_already_in_the_pipe_beats_the_timeout() -> None:
+    core = Core(2, workers=1, timeout=5.0)
+    core.start()
+    core.tell(after=5.0)
+    core.tell(facts.JobsFinished(1, [good(1)]), facts.WorkerDied(1, signal=9))
+    assert [record.outcome for record in core.ended()] == ["completed"]
+    assert core.table.state[1] in (PENDING, LEASED)
+
+
+def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> None:
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
+    waiting = [lease for lease, _ in core.scheduler.crew[1].leases][1:]
+    assert waiting
+    effects = core.tell(after=0.06)
+    assert RevokeJobs(1, waiting) in effects.commands
+    assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
+
+
+def test_the_first_completed_result_of_any_lease_wins() -> None:
+    core = Core(3, workers=2)
+    core.start()
+    first = core.scheduler.crew[1]
+    core.scheduler.dispatcher._mean = 0.001
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    core.tell(after=1.0)
+    lease, job = first.leases[0]
+    core.tell(facts.JobsFinished(1, [good(lease)]))
+    again = core.tell(facts.JobsFinished(1, [good(lease)]))
+    assert not any(isinstance(record, Ended) for record in again.records)
+    assert core.table.state[job] == COMPLETED
+
+
+def test_a_superseded_crash_is_noted_and_charged_to_nobody() -> None:
+    core = Core(2_000, workers=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
+    core.tell(after=0.06)  # takes back all but the first
+    worker = core.scheduler.crew[1]
+    core.tell(facts.JobsFinished(1, [good(worker.leases[0][0])]))
+    superseded = worker.leases[0]
+    assert superseded[0] in worker.revoked
+    effects = core.tell(facts.WorkerDied(1, signal=SIGSEGV))
+    assert not core.table.charges
+    assert any(isinstance(record, Noted) and record.what == "superseded" for record in effects.records)
+
+
+def test_the_first_signal_drains_and_the_second_stops_now() -> None:
+    core = Core(10, workers=2, grace=20.0)
+    core.start()
+    effects = core.tell(facts.SignalReceived(SIGINT))
+    assert [c for c in effects.commands if isinstance(c, SignalWorker)] == [
+        SignalWorker(1, SIGINT),
+        SignalWorker(2, SIGINT),
+    ]
+    assert any(isinstance(c, Tell) for c in effects.commands)
+    done = core.tell(facts.JobsFinished(1, [good(1)]))
+    assert done.commands == [StopWorker(1)]
+    core.tell(facts.WorkerDied(1, exit_code=0))
+    assert KillWorker(2) in core.tell(facts.SignalReceived(SIGINT)).commands
+    core.tell(facts.WorkerDied(2, signal=9))
+    assert core.scheduler.finished
+    assert core.ended()[-1].outcome == "interrupted"
+    assert core.table.state[1] == INTERRUPTED
+
+
+def test_a_drain_ends_with_the_grace_time() -> None:
+    core = Core(10, workers=1, grace=3.0)
+    core.start()
+    core.tell(facts.SignalReceived(SIGTERM))
+    assert core.scheduler.next_deadline() == core.now + 3.0
+    assert core.tell(after=3.0).commands == [KillWorker(1)]
+
+
+def test_an_error_during_a_drain_is_nobodys_fault() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.SignalReceived(SIGTERM))
+    core.tell(facts.JobsFinished(1, [bad(1)]))
+    assert core.ended()[-1].outcome == "interrupted"
+    assert core.table.state[0] == INTERRUPTED
+
+
+def test_workers_that_are_never_ready_stop_the_run_with_their_own_words() -> None:
+    core = Core(5, workers=1)
+    core.begin()
+    incarnation = 0
+    for _ in range(policy.START_FAILURES):
+        effects = core.tell(after=40.0)
+        incarnation = next(c.incarnation for c in effects.commands if isinstance(c, StartWorker))
+        core.tell(facts.WorkerNotReady(incarnation, Failure("ImportError", "no module named model")))
+        core.tell(facts.WorkerDied(incarnation, exit_code=1))
+    assert "no module named model" in core.scheduler.dispatcher.failure
+    assert core.scheduler.finished
+    assert not core.ended()
+
+
+def test_with_a_full_disk_nothing_is_handed_out_and_the_run_goes_on_by_itself() -> None:
+    core = Core(5, workers=1)
+    core.begin()
+    core.tell()
+    blocked = core.tell(facts.HandOutBlocked("no_space", "12 MB free on /data"), facts.WorkerReady(1))
+    assert not leases(blocked)
+    assert any(isinstance(record, Paused) for record in blocked.records)
+    freed = core.tell(facts.HandOutUnblocked("no_space"), after=60.0)
+    assert leases(freed)
+    assert next(r for r in freed.records if isinstance(r, Unpaused)).seconds == 60.0
+
+
+def test_what_ran_when_the_supervisor_was_killed_is_lost_once_and_runs_again() -> None:
+    table = JobTable()
+    for number in range(4):
+        table.add(f"job/{number}")
+    table.apply(Leased(0, 7, 11, ["job/0", "job/1", "job/2"], AT))
+    core = Core(4, table=table, workers=1)
+    core.begin()
+    (lost,) = core.ended()
+    assert (lost.job, lost.outcome, lost.state, lost.attempt) == ("job/0", "lost", "in_progress", 1)
+    assert table.charges[0].losses == 1
+    core.tell(facts.Synced(99))
+    order: list[int] = []
+    core.tell(facts.WorkerReady(1))
+    while core.scheduler.crew and core.scheduler.crew[1].leases:
+        lease, job = core.scheduler.crew[1].leases[0]
+        assert len(core.scheduler.crew[1].leases) == 1 or job == 3  # suspects are leased singly
+        order.append(job)
+        core.tell(facts.JobsFinished(1, [good(lease, 0.0001)]))
+    assert sorted(order) == [0, 1, 2, 3]
+
+
+def test_a_job_lost_three_times_runs_last_and_alone() -> None:
+    table = JobTable()
+    for number in range(6):
+        table.add(f"job/{number}")
+    for run in range(3):
+        table.apply(Ended("job/0", run + 1, run, "lost", "in_progress", 0.0, -1, AT))
+    core = Core(6, table=table, workers=2)
+    core.start()
+    while any(worker.leases for worker in core.scheduler.crew.values()):
+        busy = [(worker.incarnation, *worker.leases[0]) for worker in core.scheduler.crew.values() if worker.leases]
+        if any(job == 0 for _, _, job in busy):
+            assert len(busy) == 1
+            assert all(table.state[job] == COMPLETED for job in range(1, 6))
+        incarnation, lease, _ = busy[0]
+        core.tell(facts.JobsFinished(incarnation, [good(lease)]))
+    assert table.state[0] == COMPLETED
+
+
+def test_a_quarantined_job_gets_its_new_attempt_alone_after_all_others() -> None:
+    table = JobTable()
+    for number in range(3):
+        table.add(f"job/{number}")
+    for attempt in (1, 2, 3):
+        state = "failed" if attempt == 3 else "in_progress"
+        table.apply(Ended("job/0", attempt, attempt, "crashed", state, 0.0, 0, AT))
+    table.reset(0, forget_charges=False)
+    core = Core(3, table=table, workers=2)
+    core.begin(retry=[0])
+    started = [c.incarnation for c in core.tell().commands if isinstance(c, StartWorker)]
+    core.tell(*[facts.WorkerReady(incarnation) for incarnation in started])
+    handed = {job for worker in core.scheduler.crew.values() for _, job in worker.leases}
+    assert handed == {1, 2}
+
+
+def test_a_worker_is_replaced_after_its_share_of_jobs() -> None:
+    core = Core(5, workers=1, max_jobs_per_worker=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    stopping = core.tell(facts.JobsFinished(1, [good(2)]))
+    assert StopWorker(1) in stopping.commands
+    assert StartWorker(0, 2) in core.tell(facts.WorkerDied(1, exit_code=0)).commands
+    assert any(isinstance(r, WorkerEnded) and r.why == "finished" for r in core.records)
+
+
+def test_a_worker_that_does_not_die_gives_up_its_slot_but_not_its_job() -> None:
+    core = Core(3, workers=1, timeout=5.0)
+    core.start()
+    core.tell(after=5.0)
+    effects = core.tell(facts.WorkerGivenUp(1))
+    assert StartWorker(0, 2) in effects.commands
+    assert core.table.state[0] == LEASED
+    core.tell(facts.WorkerDied(1, signal=9))
+    assert core.ended()[-1].outcome == "timed_out"
+
+
+def test_an_illegal_move_raises_and_changes_nothing() -> None:
+    table = JobTable()
+    table.add("a")
+    with pytest.raises(IllegalMove):
+        table.move(0, "interrupted")
+    assert table.state[0] == PENDING
+    table.move(0, "completed")
+    with pytest.raises(IllegalMove):
+        table.move(0, "leased")
+    assert table.state[0] == COMPLETED
