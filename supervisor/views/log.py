@@ -1,0 +1,66 @@
+"""The supervisor's log, `<id>/supervisor.log`, by way of loguru.
+
+The log has a loguru core of its own: the user's sinks (loguru's default one on stderr
+included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
+A disk that refuses a line costs that line and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger as shared
+
+if TYPE_CHECKING:
+    from loguru import Logger, Message
+
+_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
+
+
+def _logger_of_our_own() -> Logger:
+    """A logger that shares no sink, level, patcher or extra with `loguru.logger`."""
+    own = copy.copy(shared)
+    own._core = type(shared._core)()  # type: ignore[attr-defined]
+    return own
+
+
+class Log:
+    """Lines with the time in UTC, appended to one file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open or create the file; a file that cannot be opened is a log that stays silent."""
+        self._file: io.TextIOWrapper | None = None
+        self._logger = _logger_of_our_own()
+        try:
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            return
+        self._logger.add(self._append, format=_FORMAT, level="DEBUG", colorize=False, catch=False)
+
+    def write(self, level: str, text: str) -> None:
+        """`level`: debug, info, warning, error. Line breaks are kept, indented."""
+        self._logger.log(level.upper(), text.replace("\n", "\n    "))
+
+    def close(self) -> None:
+        self._logger.remove()
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError:  # what is still buffered does not fit on the disk
+                return
+
+    def _append(self, message: Message) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(message)
+            self._file.flush()
+        except (OSError, ValueError):
+            return

@@ -1,0 +1,96 @@
+"""What is said when a run is over: everything that matters in the morning, on 24 lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.views.grouping import Group, group
+from supervisor.views.words import count, cut, duration, one_line, shorten, size
+
+LINES = 24
+_MOST_EVENTS = 4
+_MOST_ENTRIES = 5  # paths, and commands
+
+
+def summary(
+    snapshot: RunSnapshot,
+    failures: Sequence[FailureSnapshot],
+    *,
+    commands: Sequence[tuple[str, str]],
+    paths: Sequence[tuple[str, str]],
+    events: Sequence[str] = (),
+    width: int = 100,
+) -> str:
+    """At most 24 lines: counts, failures grouped, what happened overnight, paths, commands.
+
+    `commands` and `paths` are (what for, text); they are never cut, because they are there
+    to be copied. `failures` are all attempts of the run that ended badly.
+    """
+    head = _head(snapshot, width)
+    tail = _entries(paths) + _entries(commands)
+    happened = _few([cut(f"  {one_line(event)}", width) for event in events], _MOST_EVENTS, "more events")
+    room = LINES - len(head) - len(tail) - len(happened)
+    return "\n".join(head + _failures(group(failures), room, width) + happened + tail)
+
+
+def _head(snapshot: RunSnapshot, width: int) -> list[str]:
+    counts = snapshot.counts
+    state = "stopped early" if snapshot.state not in ("finished", "interrupted") else snapshot.state
+    name = f"{one_line(snapshot.name)} {snapshot.experiment_id}"
+    parts = [f"{counts.completed:,} completed", f"{counts.failed:,} failed"]
+    parts += [f"{counts.in_progress:,} in progress", f"{counts.pending:,} pending"]
+    lines = [
+        f"{cut(name, width)}: {state} after {duration(snapshot.elapsed)}",
+        f"  {', '.join(parts)}, of {count(counts.total, 'job')}",
+    ]
+    notes = [
+        (snapshot.crashes, "worker crash", "worker crashes"),
+        (snapshot.timeouts, "timeout", "timeouts"),
+        (snapshot.retries, "attempt repeated", "attempts repeated"),
+        (snapshot.unselected, "job left out by --only", "jobs left out by --only"),
+        (snapshot.gone, "job no longer in the plan", "jobs no longer in the plan"),
+    ]
+    words = [f"{number:,} {one if number == 1 else many}" for number, one, many in notes if number]
+    if words:
+        lines.append(cut(f"  {', '.join(words)}", width))
+    return lines
+
+
+def _failures(groups: list[Group], room: int, width: int) -> list[str]:
+    if not groups or room < 1:
+        return []
+    if len(groups) <= room:
+        return [_group(entry, width) for entry in groups]
+    # Crashes are few and tell much; they are not crowded out by a thousand kinds of errors.
+    kept = sorted(groups, key=lambda entry: not entry.crash)[: max(0, (room - 1) // 2)]
+    kept = [entry for entry in kept if entry.crash]
+    others = [entry for entry in groups if entry not in kept]
+    shown = kept + others[: room - 1 - len(kept)]
+    shown.sort(key=lambda entry: -entry.count)
+    rest = others[room - 1 - len(kept) :]
+    attempts = sum(entry.count for entry in rest)
+    lines = [_group(entry, width) for entry in shown]
+    return [*lines, f"  and {count(attempts, 'more failure')} of {count(len(rest), 'other kind')}"]
+
+
+def _group(entry: Group, width: int) -> str:
+    """`7 × ValueError model.py:88 (first job)`, `2 × SIGSEGV, peak 1.9G (first job), 1 run again`."""
+    text = f"  {entry.count:,} × {cut(entry.kind, max(20, width // 2))}"
+    if entry.peak_rss is not None:
+        text += f", peak {size(entry.peak_rss)}"
+    again = entry.count - entry.failed
+    end = f", {again:,} run again" if again else ""
+    room = max(12, width - len(text) - len(end) - 3)
+    return f"{text} ({shorten(one_line(entry.first_job), room)}){end}"
+
+
+def _entries(entries: Sequence[tuple[str, str]]) -> list[str]:
+    wide = max((len(label) for label, _ in entries), default=0)
+    return [f"  {label + ':':<{wide + 1}} {text}" for label, text in entries[:_MOST_ENTRIES]]
+
+
+def _few(lines: list[str], most: int, words: str) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"  and {len(lines) - most + 1:,} {words}"]

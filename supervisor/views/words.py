@@ -1,0 +1,125 @@
+"""Durations, clock times, sizes and counts as people read them. Pure.
+
+Nothing here looks at a clock: whoever needs the time of day passes it in.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import unicodedata
+from datetime import datetime, timedelta
+
+# Control, format, surrogate, line and paragraph separators; and what steers a terminal.
+_CONTROL = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def duration(seconds: float) -> str:
+    """`0.4s`, `42s`, `3m 20s`, `2h 13m`, `3d 4h`: the two units that matter."""
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s" if seconds else "0s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m {whole % _MINUTE:02d}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02d}m"
+    return f"{whole // _DAY:,}d {whole % _DAY // _HOUR}h"
+
+
+def clock(now: datetime, seconds: float) -> str:
+    """The time of day `seconds` after `now`: `06:40`, later than that `Tue 06:40`, in a week
+    or more `2025-11-03`; beyond what a calendar holds `in years`."""
+    try:
+        then = now + timedelta(seconds=max(0.0, seconds))
+    except OverflowError:
+        return "in years"
+    if then - now < timedelta(hours=18):
+        return then.strftime("%H:%M")
+    if then - now < timedelta(days=6):
+        return then.strftime("%a %H:%M")
+    return then.strftime("%Y-%m-%d")
+
+
+def ends_about(now: datetime, seconds: float | None) -> str:
+    """`ends about 06:40`, or "" when nobody can know yet."""
+    return "" if seconds is None else f"ends about {clock(now, seconds)}"
+
+
+def size(number: float) -> str:
+    """`900B`, `412M`, `1.9G`, in the binary units that the options take."""
+    value = max(0.0, float(number))
+    for unit in ("B", "K", "M", "G"):
+        if value < 999.5:
+            return f"{value:.1f}{unit}" if unit != "B" and value < 9.95 else f"{value:.0f}{unit}"
+        value /= 1024
+    return f"{value:.1f}T" if value < 9.95 else f"{value:,.0f}T"
+
+
+def rate(per_second: float) -> str:
+    """`1.2 jobs/s`, `14 jobs/min` or `3.1 jobs/h`, whichever has a readable number."""
+    for factor, unit in ((1, "s"), (_MINUTE, "min"), (_HOUR, "h")):
+        value = per_second * factor
+        if value >= 1 or unit == "h":
+            break
+    return f"{value:,.0f} jobs/{unit}" if value >= 9.95 else f"{value:.1f} jobs/{unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `1,250 jobs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def percent(part: int, whole: int) -> str:
+    """Rounded down, so that 100% means all."""
+    return f"{part * 100 // whole}%" if whole else "0%"
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV`, or `signal 37` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def one_line(text: str) -> str:
+    """Text of a stranger, safe to print on one line: no line breaks, no control characters
+    (a job id or a message must not steer the terminal)."""
+    text = _ESCAPE.sub("", text)
+    visible = (" " if unicodedata.category(c) in _CONTROL else c for c in text)
+    return " ".join("".join(visible).split())
+
+
+def printed_lines(text: str) -> list[str]:
+    """What a job printed, as lines: of a progress bar its last state, no colours, no control
+    characters, tabs widened."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [_printed_line(line) for line in lines]
+
+
+def _printed_line(line: str) -> str:
+    line = _ESCAPE.sub("", line.rstrip("\r").rpartition("\r")[2]).expandtabs(4)
+    return "".join(c for c in line if unicodedata.category(c) not in _CONTROL)
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters; the middle goes, because ids differ at both ends."""
+    if len(text) <= width:
+        return text
+    if width < 3:
+        return text[: max(0, width)]
+    tail = (width - 1) // 3
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` characters of a sentence; the end goes."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
