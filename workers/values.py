@@ -35,9 +35,9 @@ from workers.json_forms import (
     why_no_result,
 )
 
-# Far below the interpreter's recursion limit, which this walk, the encoder and every
-# later reader of the file share with the code that calls them.
-MAX_DEPTH = 200
+# The walk takes three or four frames a level, and shares the interpreter's limit of 1000
+# with the code that calls it.
+MAX_DEPTH = 150
 # Python refuses to read integers of more than 4300 decimal digits from text.
 MAX_INT_BITS = 14_000
 
@@ -258,15 +258,13 @@ class _Converter:
         finally:
             self._open.discard(id(value))
 
-    def _at(self, part: str | int, value: Any) -> Any:
-        # Not popped on an error: the path then says where the error is.
-        self._path.append(part)
-        plain = self._convert(value)
-        self._path.pop()
-        return plain
-
     def _sequence(self, items: Iterable[Any]) -> list[Any]:
-        return [self._at(index, item) for index, item in enumerate(items)]
+        plain = []
+        for index, item in enumerate(items):
+            self._path.append(index)
+            plain.append(self._convert(item))
+            self._path.pop()  # not on an error: the path then says where the error is
+        return plain
 
     def _array(self, array: Any) -> Any:
         """A NumPy array; those of numbers are often plain and large, and then not walked."""
@@ -289,7 +287,9 @@ class _Converter:
             text = self._text(key if type(key) is str else self._key(key))
             if text in plain:
                 raise self._refusal(f"two keys become the same text, {text!r}; make them differ")
-            plain[text] = self._at(text, item)
+            self._path.append(text)
+            plain[text] = self._convert(item)
+            self._path.pop()
         return plain
 
     def _key(self, key: Any) -> str:
