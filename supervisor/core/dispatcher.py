@@ -90,6 +90,7 @@ class Dispatcher:
         self._start_failures += 1
         self._start_not_before = turn.now + policy.start_delay(self._start_failures)
         if stopped:
+            self._start_not_before = None
             return
         words = error.strip() or "the workers died before they were ready"
         if any(worker.status in (READY, STOPPING) for worker in self.crew.values()):
@@ -112,6 +113,8 @@ class Dispatcher:
         turn.effects.commands.append(KillWorker(worker.incarnation))
 
     def kill_all(self, turn: Turn) -> None:
+        """Nobody goes on, and nobody is to be started."""
+        self._start_not_before = None
         for worker in self.crew.values():
             self.kill(turn, worker, "interrupted")
 
@@ -180,6 +183,7 @@ class Dispatcher:
 
     def dismiss_idle(self, turn: Turn) -> None:
         """Nothing more will come: let the idle go, end those that only repeat others' work."""
+        self._start_not_before = None
         for worker in self.crew.values():
             if not worker.leases:
                 self._dismiss(turn, worker)
