@@ -12,10 +12,11 @@ import msgspec
 class Request(msgspec.Struct, kw_only=True):
     """One call of `main` or `run`.
 
-    `settings_now` holds only what was given on this command line (or, for `run`, is
-    empty); `settings_script` the keywords of the script. Both hold parsed values of
-    `core.settings.Settings` fields. The user's own options likewise: `options_now` were
-    given now, `options_default` are the parser's defaults.
+    `settings_now` holds only what was given on this command line, or in this call of `run`;
+    `settings_script` the keywords that the script gives `main` as defaults. Both hold parsed
+    values of `core.settings.Settings` fields. The user's own options likewise: `options_now`
+    were given now, `options_default` are the parser's defaults; both in the JSON form in
+    which they are remembered, of which `script_options.namespace` makes what `jobs` gets.
     """
 
     function: Callable[..., Any]
@@ -39,5 +40,6 @@ class Request(msgspec.Struct, kw_only=True):
     show_output: bool = False
     list_checkpoints: bool = False
     command_line: list[str] = []  # to build "resume with" commands from (sys.orig_argv)
+    arguments: list[str] = []  # of the script, likewise (sys.argv[1:])
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all

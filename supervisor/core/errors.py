@@ -49,3 +49,9 @@ class WorkersError(LonghaulError):
     """No worker can be started, or every new one dies before it is ready."""
 
     exit_code = STOPPED_EARLY
+
+
+class UnguardedMain(LonghaulError, RuntimeError):
+    """`main` or `run` was called in a worker process: no `if __name__ == "__main__":`."""
+
+    exit_code = USAGE

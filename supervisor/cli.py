@@ -1,0 +1,156 @@
+"""`main` and `run`: how a script and a program start an experiment, and how they end.
+
+What is asked for is read in `options`; what is done stands in `experiment`. Here is only
+what lies around it: errors in one line, exit codes, dying of the right signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError
+from supervisor.options import request_of_main, request_of_run
+from supervisor.outcome import Interrupted
+from supervisor.views.outlet import say
+from workers.current import importing_main, inside_worker
+
+if TYPE_CHECKING:
+    from supervisor.outcome import Outcome
+    from supervisor.request import Request
+
+
+def main(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None = None,
+    parser: argparse.ArgumentParser | None = None,
+    setup: Callable[[], Any] | None = None,
+    finish: Callable[[Any], Any] | None = None,
+    argv: Sequence[str] | None = None,
+    **settings: Any,
+) -> NoReturn:
+    """Give a script a command line, run its experiment, and exit.
+
+    Parameters
+    ----------
+    function: called as `function(**job.params)` in worker processes; its result must have
+        a JSON form.
+    jobs: an iterable of `Job`, or a function that returns one; a function with a parameter
+        gets the namespace of the script's own options.
+    name: of the experiment; its files go to `data/outputs/<name>`.
+    output: another directory for its files.
+    parser: an `ArgumentParser(add_help=False)` with the script's own options.
+    setup: runs once in each worker before its first job; `current_job().context` is what it
+        returned.
+    finish: called with the `Report` after the final files are written.
+    argv: the arguments, if not those of the process.
+    settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
+
+    Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 65 to 75 see
+    `core.errors`), or dies of the signal that stopped the run.
+    """
+    _refuse_inside_worker("main")
+    try:
+        _check_platform()
+        request = request_of_main(
+            function,
+            jobs,
+            name=name,
+            output=output,
+            parser=parser,
+            argv=argv,
+            keywords=settings,
+            setup=setup,
+            finish=finish,
+        )
+        outcome = _execute(request)
+    except LonghaulError as error:
+        say(sys.stderr, f"error: {error}")
+        _flush()
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:  # before the run had its own handlers, or after
+        say(sys.stderr, "interrupted")
+        _die_of(signal.SIGINT)
+    if outcome.signal is not None:
+        _die_of(outcome.signal)
+    _flush()
+    raise SystemExit(outcome.exit_code)
+
+
+def run(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None = None,
+    setup: Callable[[], Any] | None = None,
+    finish: Callable[[Any], Any] | None = None,
+    **settings: Any,
+) -> Any:
+    """Run an experiment from a notebook or another program; returns its `Report`.
+
+    The same as `main` without a command line: keywords are named as the options
+    (`experiment_id=`, `resume="latest"`, `resume=False`, `workers=`, `rerun=[...]`, ...),
+    and all tasks run by default. `progress=False` shows nothing.
+
+    Raises
+    ------
+    UsageError: for an unknown keyword (with the nearest name) or a plan that cannot be run.
+    LonghaulError: if the experiment cannot be run; its `exit_code` says why.
+    Interrupted: a KeyboardInterrupt, after the run has drained; with the `report`.
+    """
+    _refuse_inside_worker("run")
+    _check_platform()
+    request = request_of_run(
+        function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
+    )
+    outcome = _execute(request)
+    if outcome.signal is not None:
+        raise Interrupted(outcome.report)
+    return outcome.report
+
+
+def _execute(request: Request) -> Outcome:
+    # Imported late, so that --help and a wrong option cost no more than they must.
+    from supervisor.experiment import execute
+
+    return execute(request)
+
+
+def _refuse_inside_worker(called: str) -> None:
+    if importing_main():
+        raise UnguardedMain(
+            f"{called}() was called while a worker imported the script; put the call behind\n"
+            f'    if __name__ == "__main__":\n        {called}(...)'
+        )
+    if inside_worker():
+        raise UnguardedMain(f"{called}() was called by a job; an experiment cannot start another one")
+
+
+def _check_platform() -> None:
+    if os.name != "posix" or sys.platform in ("cygwin", "emscripten", "wasi"):
+        raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _die_of(signum: int) -> NoReturn:
+    """End as the signal would have ended us, so that shells and schedulers see it."""
+    _flush()
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+        os.kill(os.getpid(), signum)
+    raise SystemExit(128 + signum)

@@ -1,0 +1,142 @@
+"""The commands that the user may want next, as they can be pasted into a shell. Pure but for
+the look-up of programs on PATH."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+
+# Interpreter options that take their value as a word of its own.
+_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+# What a resume cannot know by itself: where the experiment lies, and how a changed plan is
+# taken. Everything else is remembered with the experiment.
+_KEPT = ("--output", "--changed")
+
+Which = Callable[[str], str | None]
+
+
+def resume_command(
+    orig_argv: Sequence[str],
+    argv: Sequence[str],
+    experiment_id: str,
+    extra: Sequence[str] = (),
+    *,
+    which: Which = shutil.which,
+) -> str:
+    """The command that goes on with an experiment.
+
+    Parameters
+    ----------
+    orig_argv: `sys.orig_argv`; empty for `run()`, which has no command.
+    argv: the arguments that the script was given (`sys.argv[1:]`).
+    extra: further options, such as `["--rerun", "iris/*"]`.
+
+    Without a script to name (`python -c`, a notebook) it is the call that does the same.
+    """
+    program = _program(orig_argv, argv)
+    if program is None:
+        return _call(experiment_id, extra)
+    words = [*_shortened(program, which), *_kept(argv), "--resume", experiment_id, *extra]
+    return shlex.join(words)
+
+
+def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence[str] = ()) -> str:
+    """The command of this start once more, with `extra` options."""
+    program = _program(orig_argv, argv)
+    if program is None:
+        return "run(..." + "".join(f", {_keyword(*pair)}" for pair in _pairs(extra)) + ")"
+    return shlex.join([*_shortened(program, shutil.which), *argv, *extra])
+
+
+def _program(orig_argv: Sequence[str], argv: Sequence[str]) -> list[str] | None:
+    """Interpreter, its options and the script or module; None if there is no script.
+
+    The script's arguments are the tail of the command line, also under programs that run
+    scripts (debuggers, profilers). If they are not, `main` was given others, and the
+    script is the first word that is no option of the interpreter.
+    """
+    script = _script(orig_argv)
+    if script is None:
+        return None
+    tail = len(argv)
+    if list(orig_argv[len(orig_argv) - tail :]) == list(argv) and len(orig_argv) - tail > script:
+        return list(orig_argv[: len(orig_argv) - tail])
+    return list(orig_argv[: script + 1])
+
+
+def _script(orig_argv: Sequence[str]) -> int | None:
+    """Where the name of the script or module stands."""
+    at = 1
+    while at < len(orig_argv):
+        word = orig_argv[at]
+        if word == "-" or _is_switch(word, "c"):
+            return None
+        if _is_switch(word, "m"):
+            at += 0 if len(word) > 2 and not word.endswith("m") else 1
+            module = orig_argv[at] if at < len(orig_argv) else ""
+            return None if not module or module == "ipykernel_launcher" else at
+        if not word.startswith("-"):
+            return at
+        at += 2 if word in _WITH_VALUE else 1
+    return None
+
+
+def _is_switch(word: str, letter: str) -> bool:
+    """`-m`, also behind others as in `-um`, or with its value attached as in `-mpackage`."""
+    if not word.startswith("-") or word.startswith("--"):
+        return False
+    before = word[1:].partition(letter)[0]
+    return letter in word and not set(before) - set("bBdEiIOPqsSuvx")
+
+
+def _shortened(program: list[str], which: Which) -> list[str]:
+    """The interpreter, or a script that stands on PATH, by its plain name."""
+    if len(program) == 2 and _is_on_path(program[1], which) and os.path.isabs(program[1]):
+        return [os.path.basename(program[1])]
+    if program and _is_on_path(program[0], which):
+        return [os.path.basename(program[0]), *program[1:]]
+    return program
+
+
+def _is_on_path(word: str, which: Which) -> bool:
+    return which(os.path.basename(word)) == word
+
+
+def _kept(argv: Sequence[str]) -> list[str]:
+    kept = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            break
+        if word in _KEPT:
+            kept += [word, next(words, "")]
+        elif word.startswith(tuple(f"{option}=" for option in _KEPT)):
+            kept.append(word)
+    return kept
+
+
+# ------------------------------------------------------------------ where there is no script
+
+
+def _call(experiment_id: str, extra: Sequence[str]) -> str:
+    pairs = [("--resume", experiment_id), *_pairs(extra)]
+    return f"run(..., {', '.join(_keyword(*pair) for pair in pairs)})"
+
+
+def _pairs(extra: Sequence[str]) -> list[tuple[str, str | None]]:
+    pairs: list[tuple[str, str | None]] = []
+    for word in extra:
+        if word.startswith("--"):
+            pairs.append((word, None))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], word)
+    return pairs
+
+
+def _keyword(option: str, value: str | None) -> str:
+    name = option.removeprefix("--").replace("-", "_")
+    if value is None:
+        return f"{name.removeprefix('no_')}={not name.startswith('no_')}"
+    return f'{name}="{value}"'
