@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections import deque
 from multiprocessing.connection import Connection
 
@@ -9,7 +12,12 @@ import msgspec
 
 from supervisor.engines.launching import Reaped, WorkerEnds
 from workers.messages import Run, WorkerSpec
+from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail
 from workers.queues import FrameWriter, Outbox, pipe_pair
+
+FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
+DIE_WITHIN = 5.0  # seconds from SIGKILL
+REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
 
 
 class RunningJob(msgspec.Struct):
@@ -107,6 +115,59 @@ class Incarnation:
         self.ends = WorkerEnds(inbox_end, outbox_end)
         self.inbox = FrameWriter(self._inbox.fileno())
         self.outbox = Outbox(self._outbox.fileno())
+
+    # ------------------------------------------------------------------- deadlines
+
+    def begin_waiting(self, now: float) -> None:
+        """Put a time to what has been ordered since the last look."""
+        if self.kill_asked and self.pid and self.killed_at is None:
+            self.killed_at = now
+        if self.finish_asked and self.ready and self.leases.idle():
+            self.idle_since = now if self.idle_since is None else self.idle_since
+
+    def deadline(self, now: float) -> float | None:
+        """When something has to be done about it; `now` is for what waits for a look."""
+        if self.dead_at is not None:
+            return now if self.reaped is not None else self.dead_at + REAP_WITHIN
+        if self.kill_asked:
+            if not self.pid or self.given_up:
+                return None
+            return now if self.killed_at is None else self.killed_at + DIE_WITHIN
+        if self.finish_asked and self.ready and self.leases.idle():
+            return now if self.idle_since is None else self.idle_since + FINISH_WITHIN
+        return None
+
+    # ------------------------------------------------------------- process and output
+
+    def send_signal(self, signum: int) -> None:
+        """To the process alone, if it lives."""
+        if self.dead_at is not None or not self.pid:
+            return
+        with contextlib.suppress(OSError):
+            if self.pidfd is not None:
+                signal.pidfd_send_signal(self.pidfd, signum)
+            else:
+                os.kill(self.pid, signum)
+
+    @property
+    def scratch(self) -> str:
+        """The file that it prints to."""
+        return scratch_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
+
+    def put_output_away(self) -> tuple[str, int]:
+        """After its death: the end of what it printed, and its size; it becomes the log of
+        the job that ran."""
+        spec = self.spec
+        running = self.leases.running()
+        words = "\n".join(part for part in (tail(self.scratch), self.note) if part)
+        try:
+            if running is not None:
+                job, attempt = running.job_id, running.attempt
+                return words, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
+            path = stray_path(spec.output_directory, spec.worker)
+            return words, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
+        except OSError:  # the disk refuses; the file stays where it is
+            return words, 0
 
     @property
     def inbox_end(self) -> Connection:

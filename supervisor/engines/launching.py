@@ -18,9 +18,13 @@ from typing import Protocol
 
 import msgspec
 
+from supervisor.engines.processes import end_orphans
 from workers.callables import MAIN
 from workers.messages import WorkerSpec
 from workers.preparation import Preparation, prepare
+
+SWEEP_EVERY = 0.005  # seconds between looks at whether killed processes are gone
+SWEEP_FOR = 1.5  # seconds after which a death is told although something is left
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -93,9 +97,6 @@ class Launcher(Protocol):
 
     def next_deadline(self) -> float | None: ...
 
-    def keep(self) -> set[int]:
-        """Pids of processes of its own that are needed."""
-
     def close(self, deadline: float) -> None:
         """End all that it started; `deadline` on the monotonic clock."""
 
@@ -107,6 +108,36 @@ class Surround(msgspec.Struct):
     lifeline: int  # read end, for the workers
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
+
+
+class Remains:
+    """Deaths that are not told yet, because what the dead have left behind is still there.
+
+    It is found by the mark, at the cost of a look at every process of the machine; only
+    where no zygote has adopted it.
+    """
+
+    def __init__(self, surround: Surround) -> None:
+        self._surround = surround
+        self._reaped: list[tuple[Reaped, float]] = []
+        self._look_at = 0.0
+
+    def add(self, reaped: Reaped, now: float) -> None:
+        self._reaped.append((reaped, now + SWEEP_FOR))
+        self._look_at = now
+
+    def poll(self, now: float, keep: set[int]) -> list[Reaped]:
+        """The deaths that can be told; `keep` are pids of the launcher's own."""
+        if not self._reaped or now < self._look_at:
+            return []
+        self._look_at = now + SWEEP_EVERY
+        left = end_orphans(self._surround.spec.mark, self._surround.living() | keep)
+        told = [reaped for reaped, until in self._reaped if not left or now >= until]
+        self._reaped = [entry for entry in self._reaped if left and now < entry[1]]
+        return told
+
+    def next_deadline(self) -> float | None:
+        return self._look_at if self._reaped else None
 
 
 def preparation_for(spec: WorkerSpec) -> Preparation:

@@ -48,12 +48,9 @@ from workers.messages import (
     Run,
     WorkerSpec,
 )
-from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail, trim
+from workers.output import trim
 from workers.queues import QueueError
 
-FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
-DIE_WITHIN = 5.0  # seconds from SIGKILL
-REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
 TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
 CLOSE_WITHIN = 5.0
 
@@ -140,28 +137,19 @@ class LocalEngine:
         worker.kill_asked = True
         if worker.pid and self._launcher is not None:
             self._launcher.before_kill(incarnation)
-            self._send_signal(worker, signal.SIGKILL)
+            worker.send_signal(signal.SIGKILL)
 
     def signal_worker(self, incarnation: int, signum: int) -> None:
         worker = self._workers.get(incarnation)
         # Before it is ready it may not have its handlers yet, and would die of the signal.
         if worker is not None and worker.ready:
-            self._send_signal(worker, signum)
+            worker.send_signal(signum)
 
     def stop_workers(self, *, suspend: bool) -> None:
         for worker in self._workers.values():
             if worker.pid and worker.dead_at is None:
                 with contextlib.suppress(OSError):
                     os.killpg(worker.pid, signal.SIGSTOP if suspend else signal.SIGCONT)
-
-    def _send_signal(self, worker: Incarnation, signum: int) -> None:
-        if worker.dead_at is not None or not worker.pid:
-            return
-        with contextlib.suppress(OSError):
-            if worker.pidfd is not None:
-                signal.pidfd_send_signal(worker.pidfd, signum)
-            else:
-                os.kill(worker.pid, signum)
 
     def _tell(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
         """Written as far as it fits; the rest when the selector says so."""
@@ -314,19 +302,17 @@ class LocalEngine:
 
     def _look_at(self, worker: Incarnation, now: float) -> None:
         """Deadlines of one worker, and its end."""
-        if worker.dead_at is not None:
-            if worker.reaped is not None or now - worker.dead_at > REAP_WITHIN:
-                self._bury(worker)
+        worker.begin_waiting(now)
+        due = worker.deadline(now)
+        if due is None or due > now:
             return
-        if worker.kill_asked and worker.pid:
-            worker.killed_at = now if worker.killed_at is None else worker.killed_at
-            if now - worker.killed_at > DIE_WITHIN and not worker.given_up:
-                worker.given_up = True
-                self._events.append(facts.WorkerGivenUp(worker.number))
-        elif worker.finish_asked and worker.ready and worker.leases.idle():
-            worker.idle_since = now if worker.idle_since is None else worker.idle_since
-            if now - worker.idle_since > FINISH_WITHIN:
-                self.kill_worker(worker.number)
+        if worker.dead_at is not None:
+            self._bury(worker)
+        elif worker.kill_asked:
+            worker.given_up = True
+            self._events.append(facts.WorkerGivenUp(worker.number))
+        else:
+            self.kill_worker(worker.number)
 
     def _bury(self, worker: Incarnation) -> None:
         """Confirmed dead, read to the end: put its output away and say so."""
@@ -335,25 +321,9 @@ class LocalEngine:
             code = os.waitstatus_to_exitcode(worker.reaped.status)
             exit_code, signum = (code, None) if code >= 0 else (None, -code)
             peak_rss = worker.reaped.peak_rss
-        output, size = self._last_words(worker)
+        output, size = worker.put_output_away()
         self._remove(worker)
         self._events.append(facts.WorkerDied(worker.number, exit_code, signum, peak_rss, output, size))
-
-    def _last_words(self, worker: Incarnation) -> tuple[str, int]:
-        """The end of what a dead worker printed, and its size; it becomes its job's log."""
-        spec = worker.spec
-        scratch = scratch_path(spec.output_directory, spec.worker, spec.incarnation)
-        running = worker.leases.running()
-        words = "\n".join(part for part in (tail(scratch), worker.note) if part)
-        size = 0
-        with contextlib.suppress(OSError):  # the disk refuses; the file stays for later
-            if running is not None:
-                job, attempt = running.job_id, running.attempt
-                size = collect(scratch, spec.output_directory, job, attempt, spec.output_limit)
-            else:
-                path = stray_path(spec.output_directory, spec.worker)
-                size = move(scratch, path, STRAY_HEADING, spec.output_limit)
-        return words, size
 
     def _remove(self, worker: Incarnation) -> None:
         del self._workers[worker.number]
@@ -365,7 +335,11 @@ class LocalEngine:
     # ------------------------------------------------------------------------- time
 
     def next_deadline(self) -> float | None:
-        times = [time for time in map(self._deadline_of, self._workers.values()) if time is not None]
+        times = [
+            time
+            for time in (worker.deadline(self._now) for worker in self._workers.values())
+            if time is not None
+        ]
         if self._launcher is not None and (due := self._launcher.next_deadline()) is not None:
             times.append(due)
         if self._events:
@@ -374,23 +348,11 @@ class LocalEngine:
             times.append(self._trim_at)
         return min(times, default=None)
 
-    def _deadline_of(self, worker: Incarnation) -> float | None:
-        """`_now` for what the next `poll` has to put a time to."""
-        if worker.dead_at is not None:
-            return self._now if worker.reaped is not None else worker.dead_at + REAP_WITHIN
-        if worker.kill_asked and worker.pid and not worker.given_up:
-            return self._now if worker.killed_at is None else worker.killed_at + DIE_WITHIN
-        if worker.finish_asked and worker.ready and not worker.kill_asked and worker.leases.idle():
-            return self._now if worker.idle_since is None else worker.idle_since + FINISH_WITHIN
-        return None
-
     def _trim(self) -> None:
         """A runaway printer must not fill the disk while its job runs."""
         for worker in self._workers.values():
             if worker.ready:
-                spec = worker.spec
-                path = scratch_path(spec.output_directory, spec.worker, spec.incarnation)
-                trim(path, spec.output_limit)
+                trim(worker.scratch, worker.spec.output_limit)
 
     def usage(self) -> dict[int, Usage]:
         return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})
@@ -407,7 +369,7 @@ class LocalEngine:
         for worker in list(self._workers.values()):
             if worker.pidfd is not None:
                 select.select([worker.pidfd], [], [], max(0.0, deadline - time.monotonic()))
-            self._last_words(worker)
+            worker.put_output_away()
             self._remove(worker)
         if self._lifeline is not None:
             self._private.numbers.discard(self._lifeline[1])

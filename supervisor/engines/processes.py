@@ -95,10 +95,11 @@ def start_time(pid: int) -> float:
         return 0.0
 
 
-def end_orphans(mark: str, needed: Collection[int]) -> None:
-    """End marked processes that do not descend from one that is needed."""
+def end_orphans(mark: str, needed: Collection[int]) -> bool:
+    """End marked processes that do not descend from one that is needed; true if there were
+    any (they may take a moment to be gone)."""
     alive = trees(process_table(), needed)
-    sweep(mark, [pid for tree in alive.values() for pid in tree], seconds=0.0)
+    return bool(sweep(mark, [pid for tree in alive.values() for pid in tree], seconds=0.0))
 
 
 def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:

@@ -24,13 +24,13 @@ from supervisor.engines.launching import (
     LaunchEvent,
     LaunchFailed,
     Reaped,
+    Remains,
     Surround,
     WorkerEnds,
     interpreter,
     marked_environment,
     preparation_for,
 )
-from supervisor.engines.processes import end_orphans
 from workers.preparation import Preparation
 
 LOOK_EVERY = 0.1  # seconds, where there is no pidfd
@@ -53,6 +53,7 @@ class SpawnLauncher:
         self.greeting: Preparation | None = preparation_for(surround.spec)
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
+        self._remains = Remains(surround)
         self._look_at = 0.0
 
     def start(self) -> None:
@@ -108,8 +109,7 @@ class SpawnLauncher:
         for process in child.descendants:
             with contextlib.suppress(Exception):  # gone before
                 process.kill()
-        self._events.append(_reap(incarnation, child.process))
-        end_orphans(self._spec.mark, self._surround.living() - {pid})
+        self._remains.add(_reap(incarnation, child.process), now)
 
     def poll(self, now: float) -> list[LaunchEvent]:
         if now >= self._look_at:
@@ -118,15 +118,15 @@ class SpawnLauncher:
                 if not child.watched and _is_dead(child.process.pid):
                     self._events.append(Exited(incarnation))
         events, self._events = self._events, []
-        return events
+        return [*events, *self._remains.poll(now, set())]
 
     def next_deadline(self) -> float | None:
         if self._events:
             return 0.0
-        return self._look_at if any(not child.watched for child in self._children.values()) else None
-
-    def keep(self) -> set[int]:
-        return set()
+        times = [self._remains.next_deadline()]
+        if any(not child.watched for child in self._children.values()):
+            times.append(self._look_at)
+        return min((time for time in times if time is not None), default=None)
 
     def close(self, deadline: float) -> None:
         for incarnation in self._children:

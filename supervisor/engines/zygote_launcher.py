@@ -25,13 +25,14 @@ from supervisor.engines.launching import (
     LaunchFailed,
     LaunchLost,
     Reaped,
+    Remains,
     Surround,
     WorkerEnds,
     interpreter,
     marked_environment,
     preparation_for,
 )
-from supervisor.engines.processes import end_orphans, is_stopped
+from supervisor.engines.processes import is_stopped
 from workers.output import move
 from workers.preparation import Preparation
 from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
@@ -71,6 +72,7 @@ class ZygoteLauncher:
         self._ending: list[_Zygote] = []  # told to go, not reaped yet
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
+        self._remains = Remains(surround)
         self._losses = 0
         self._serial = 0
 
@@ -133,9 +135,9 @@ class ZygoteLauncher:
                 self._preload = False
         self._ending.append(zygote)
         self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
-        if any(died is not None for died in zygote.members.values()):
-            self._end_orphans()
-        self._events.extend(Reaped(n) for n, died in zygote.members.items() if died is not None)
+        for incarnation, died in zygote.members.items():
+            if died is not None:
+                self._remains.add(Reaped(incarnation), died)
         if self._losses >= LOSSES_IN_A_ROW:
             self._losses = 0
             self._refuse(f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}")
@@ -145,9 +147,6 @@ class ZygoteLauncher:
             incarnation, ends = self._waiting.popleft()
             ends.close()
             self._events.append(LaunchFailed(incarnation, error))
-
-    def _end_orphans(self) -> None:
-        end_orphans(self._spec.mark, self._surround.living() | self.keep())
 
     # --------------------------------------------------------------------- requests
 
@@ -229,8 +228,7 @@ class ZygoteLauncher:
         if zygote is not None and incarnation in zygote.members:
             zygote.members[incarnation] = now
         elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
-            self._end_orphans()
-            self._events.append(Reaped(incarnation))
+            self._remains.add(Reaped(incarnation), now)
 
     # ------------------------------------------------------------------------- time
 
@@ -240,7 +238,8 @@ class ZygoteLauncher:
         self._ask()
         self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
         events, self._events = self._events, []
-        return events
+        own = {self._zygote.process.pid} if self._zygote is not None else set()
+        return [*events, *self._remains.poll(now, own)]
 
     def _look_for_silence(self, zygote: _Zygote, now: float) -> None:
         for incarnation, at in zygote.asked.items():
@@ -260,16 +259,13 @@ class ZygoteLauncher:
         zygote = self._zygote
         if self._events or (zygote is None and self._waiting):
             return 0.0
-        if zygote is None:
-            return None
-        times = [at and at + ANSWER_WITHIN for at in zygote.asked.values()]
-        times += [died + REAP_WITHIN for died in zygote.members.values() if died is not None]
-        if not zygote.prepared and self._waiting:
-            times.append(zygote.checked_at and zygote.checked_at + ANSWER_WITHIN)
-        return min(times, default=None)
-
-    def keep(self) -> set[int]:
-        return {self._zygote.process.pid} if self._zygote is not None else set()
+        times = [self._remains.next_deadline()]
+        if zygote is not None:
+            times += [at and at + ANSWER_WITHIN for at in zygote.asked.values()]
+            times += [died + REAP_WITHIN for died in zygote.members.values() if died is not None]
+            if not zygote.prepared and self._waiting:
+                times.append(zygote.checked_at and zygote.checked_at + ANSWER_WITHIN)
+        return min((time for time in times if time is not None), default=None)
 
     def close(self, deadline: float) -> None:
         """The end of the channel tells the zygote to end everything, itself last."""

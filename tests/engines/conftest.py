@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from supervisor.core import events as facts
+from supervisor.core.events import Event
+from supervisor.engines.local import LocalEngine
+from workers.messages import Completed, Failed, FunctionSpec, Run, WorkerSpec
+
+PATIENCE = 30.0  # seconds until a test gives up; nothing here waits for so long
+
+
+class Driver:
+    """A loop that only turns: polls an engine and keeps all events."""
+
+    def __init__(self, root: Path, function: str, setup: str | None, method: str, limit: int) -> None:
+        self.root = root
+        self.output = root / "output"
+        self.mark = f"test:{root}"
+        self.function = FunctionSpec("engine_jobs", function)
+        self.setup = FunctionSpec("engine_jobs", setup) if setup else None
+        self.limit = limit
+        self.engine = LocalEngine(self.spec, start_method=method)
+        self.events: list[Event] = []
+        self.next_lease = 1
+        self.engine.start()
+
+    def spec(self, worker: int, incarnation: int) -> WorkerSpec:
+        return WorkerSpec(
+            experiment_id="test",
+            mark=self.mark,
+            worker=worker,
+            incarnation=incarnation,
+            function=self.function,
+            setup=self.setup,
+            seed=7,
+            output_directory=str(self.output),
+            jobs_directory=str(self.root / "jobs"),
+            output_limit=self.limit,
+            environment={"OMP_NUM_THREADS": "3"},
+        )
+
+    def turn(self, timeout: float = 0.05) -> None:
+        now = time.monotonic()
+        due = self.engine.next_deadline()
+        wait = timeout if due is None else max(0.0, min(timeout, due - now))
+        select.select([self.engine.fileno()], [], [], wait)
+        self.events.extend(self.engine.poll(time.monotonic()))
+
+    def until(self, reached: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while not (value := reached()):
+            assert time.monotonic() < deadline, f"waited in vain; events: {self.events}"
+            self.turn()
+        return value
+
+    def first(self, kind: type, incarnation: int) -> Any:
+        for event in self.events:
+            if isinstance(event, kind) and event.incarnation == incarnation:  # type: ignore[attr-defined]
+                return event
+        return None
+
+    def start(self, *incarnations: int) -> None:
+        """Workers that are ready; worker slots are the incarnations less one."""
+        for incarnation in incarnations:
+            self.engine.start_worker(incarnation - 1, incarnation)
+        for incarnation in incarnations:
+            self.until(lambda n=incarnation: self.first(facts.WorkerReady, n))
+
+    def lease(self, incarnation: int, *params: dict[str, Any], ids: list[str] | None = None) -> int:
+        """Hand out jobs; the number of the first lease."""
+        first = self.next_lease
+        self.next_lease += len(params)
+        names = ids or [f"job/{first + i}" for i in range(len(params))]
+        lines = [
+            json.dumps({"id": name, "domain": "d", "params": p}).encode()
+            for name, p in zip(names, params, strict=True)
+        ]
+        self.engine.lease_jobs(incarnation, Run(first, [1] * len(params), b"\n".join(lines)))
+        return first
+
+    def outcomes(self) -> dict[int, Completed | Failed]:
+        return {
+            outcome.lease: outcome
+            for event in self.events
+            if isinstance(event, facts.JobsFinished)
+            for outcome in event.outcomes
+        }
+
+    def outcome(self, lease: int) -> Completed | Failed:
+        return self.until(lambda: self.outcomes().get(lease))
+
+    def result(self, lease: int) -> Any:
+        outcome = self.outcome(lease)
+        assert isinstance(outcome, Completed), outcome
+        return json.loads(outcome.result)
+
+    def death(self, incarnation: int) -> facts.WorkerDied:
+        return self.until(lambda: self.first(facts.WorkerDied, incarnation))
+
+    def pid(self, incarnation: int) -> int:
+        return int(self.first(facts.WorkerStarted, incarnation).pid)
+
+    def note(self, name: str) -> Path:
+        return self.root / name
+
+    def read_note(self, name: str) -> str:
+        self.until(self.note(name).exists)
+        return self.note(name).read_text()
+
+    def log(self, job_id: str) -> Path:
+        from workers.current import file_name
+
+        return self.output / (file_name(job_id) + ".log")
+
+    @staticmethod
+    def is_gone(pid: int) -> bool:
+        try:
+            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+
+@pytest.fixture(autouse=True)
+def _jobs_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def make(
+        function: str = "do", *, setup: str | None = None, method: str = "auto", limit: int = 10_000_000
+    ) -> Driver:
+        root = tmp_path / f"run{len(drivers)}"
+        root.mkdir()
+        drivers.append(Driver(root, function, setup, method, limit))
+        return drivers[-1]
+
+    yield make
+    for driver in drivers:
+        driver.engine.close()

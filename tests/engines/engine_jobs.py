@@ -1,0 +1,149 @@
+"""The functions that the workers of these tests run; imported by name in the workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from workers import current_job
+
+
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+def about() -> dict[str, object]:
+    job = current_job()
+    seen_by_thread: list[str] = []
+    thread = threading.Thread(target=lambda: seen_by_thread.append(current_job().id))
+    thread.start()
+    thread.join()
+    return {
+        "id": job.id,
+        "domain": job.domain,
+        "attempt": job.attempt,
+        "seed": job.seed,
+        "worker": job.worker,
+        "context": job.context,
+        "directory": str(job.directory),
+        "thread": seen_by_thread[0],
+        "environment": [os.environ["LONGHAUL_WORKER"], os.environ["LONGHAUL_EXPERIMENT"]],
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "group": os.getpgid(0) == os.getpid(),
+        "stdin": os.readlink("/proc/self/fd/0") if sys.platform == "linux" else "/dev/null",
+    }
+
+
+def setup() -> str:
+    print("setting up")
+    return "prepared"
+
+
+def failing_setup() -> None:
+    print("words before the end")
+    raise RuntimeError("no such device")
+
+
+def do(what: str, **more: object) -> object:
+    return globals()["do_" + what.replace("-", "_")](**more)
+
+
+def do_raise() -> None:
+    raise ValueError("bad value")
+
+
+def do_system_exit() -> None:
+    sys.exit(3)
+
+
+def do_exit_hard(code: int = 0) -> None:
+    os._exit(code)
+
+
+def do_segfault() -> None:
+    ctypes.string_at(0)
+
+
+def do_big(size: int) -> str:
+    return "x" * size
+
+
+def do_lambda() -> object:
+    return {"model": lambda: None}
+
+
+def do_sleep(seconds: float = 1000.0, note: str = "") -> str:
+    _say(note)
+    time.sleep(seconds)
+    return "slept"
+
+
+def do_wait_for_drain(note: str) -> str:
+    _say(note)
+    while not current_job().stopping:
+        time.sleep(0.005)
+    return "stopped early"
+
+
+def do_leave_child(note: str, new_session: bool) -> None:
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=new_session)
+    _say(note, str(child.pid))
+    time.sleep(1000)
+
+
+def do_hold_gil(note: str) -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    _say(note, f"{os.getpid()} {child.pid}")
+    ctypes.PyDLL(None).sleep(1000)  # PyDLL keeps the GIL
+
+
+def do_print(text: str) -> None:
+    print(text)
+    ctypes.CDLL(None).puts(b"from C")
+    subprocess.run(["echo", "from a child"], check=True)
+    print("to stderr", file=sys.stderr)
+
+
+def do_print_much(size: int) -> None:
+    sys.stdout.write("first line\n")
+    for _ in range(size // 1000):
+        sys.stdout.write("x" * 999 + "\n")
+    print("last line")
+
+
+def do_print_and_die() -> None:
+    print("last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def do_spoil(directory: str) -> None:
+    os.chdir(directory)
+    os.umask(0o777)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(1)
+    os.close(1)
+    time.sleep(0.002)  # surroundings are looked at once in a millisecond
+
+
+def do_surroundings() -> list[object]:
+    mask = os.umask(0)
+    os.umask(mask)
+    return [os.getcwd(), mask, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.alarm(0)]
+
+
+def do_pid() -> int:
+    return os.getpid()
+
+
+def _say(note: str, text: str = "here") -> None:
+    """Tell the test that this job has come so far."""
+    if note:
+        scratch = Path(note + ".new")
+        scratch.write_text(text)
+        scratch.rename(note)
