@@ -1,0 +1,68 @@
+# make demo    a small experiment on real data, from nothing but Python 3.11 and pip
+# make test    all tests, with coverage
+# make check   format, lint, types, layering
+# make clean   remove what these made
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXAMPLE := examples/experiment_2025-10-14.py
+OUTPUT := data/outputs/pilot_experiment
+PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test check clean
+
+help:
+	@echo 'make demo    run the example experiment on real data, then resume it for the rest of its tasks'
+	@echo 'make test    run all tests and print what they cover   (ARGS="-k journal" for some of them)'
+	@echo 'make check   formatting, lint, types, layering'
+	@echo 'make clean   remove the virtual environment and caches; results under data/outputs stay'
+	@echo
+	@echo 'PYTHON=/path/to/python3.12 chooses the interpreter; 3.11 or newer is needed.'
+
+demo: $(VENV)/.demo
+	@echo '== a pilot: one task of each domain'
+	$(BIN)/python $(EXAMPLE) $(ARGS)
+	@echo
+	@echo '== the rest: the same experiment, resumed'
+	$(BIN)/python $(EXAMPLE) --resume latest --all-tasks
+	@echo
+	@echo 'The results are here:'
+	@ls -td $(CURDIR)/$(OUTPUT)/*/logs_final.json | head -n 1
+	@ls -td $(CURDIR)/$(OUTPUT)/*/statistics.json | head -n 1
+
+test: $(VENV)/.dev
+	@$(BIN)/coverage erase
+	@status=0; $(BIN)/coverage run -m pytest $(ARGS) || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report; exit $$status
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	find supervisor workers tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed again only when pyproject.toml has changed.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+	    echo "making $(VENV) with $$($$python --version)"; \
+	    $$python -m venv --clear $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "$$python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo 'longhaul needs Python 3.11 or newer; none of these is: $(PYTHONS)' >&2; \
+	echo 'Install one, or name it: make PYTHON=/path/to/python3.12 ...' >&2; \
+	exit 1

@@ -1,0 +1,56 @@
+"""What holds for every test: a clean environment, repeatable examples, no process left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+
+import hypothesis
+import psutil
+import pytest
+
+# The same examples each time, so that a test that passes here passes everywhere. To look
+# for new ones: HYPOTHESIS_PROFILE=explore make test
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# Set by whoever runs the tests, and seen by the programs that the tests start.
+_FOREIGN = ("SLURM_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "OMP_", "OPENBLAS_", "MKL_")
+_MARK = "LONGHAUL_TEST_SESSION"
+
+
+def _survivors(mark: str) -> list[psutil.Process]:
+    """Processes other than this one that carry the mark of this test session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked = process.environ().get(_MARK) == mark
+            helper = any("resource_tracker" in word for word in process.cmdline())
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            continue
+        if marked and not helper and not zombie and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """The tests see nothing of the user's settings, and leave no process behind."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith((*_FOREIGN, "LONGHAUL_")):
+                patch.delenv(name)
+        patch.setenv(_MARK, mark)
+        yield
+        until = time.monotonic() + 5.0
+        while (left := _survivors(mark)) and time.monotonic() < until:
+            time.sleep(0.05)
+        told = [f"{process.pid}: {' '.join(process.cmdline())}" for process in left if process.is_running()]
+        for process in left:
+            process.kill()
+    assert told == [], "the tests left processes behind"
