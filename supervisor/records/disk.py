@@ -23,6 +23,9 @@ class Disk:
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
+    def duplicate(self, fd: int) -> int:
+        return os.dup(fd)
+
     def close(self, fd: int) -> None:
         os.close(fd)
 

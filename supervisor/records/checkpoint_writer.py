@@ -1,0 +1,160 @@
+"""Writes a checkpoint in slices, from copies taken at one moment.
+
+The loop gives it a few milliseconds at a time; jobs go on changing meanwhile, the copies
+do not. The results are read from the journal, whose written part never changes.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from supervisor.core.jobs import COMPLETED, FAILED
+from supervisor.core.position import Position
+from supervisor.core.table import JobTable
+from supervisor.records.checkpoint import (
+    ChargeEntry,
+    Header,
+    InProgressEntry,
+    finished_entry,
+    header_lines,
+)
+from supervisor.records.disk import Disk
+from supervisor.records.files import NewFile
+from supervisor.records.places import GROUP
+from supervisor.records.results import ReadParts
+
+_BLOCK = 2048  # jobs that are looked at between two looks at the clock
+_BUFFER = 256 << 10
+
+
+class CheckpointWriter:
+    """One checkpoint in the making.
+
+    `step` until it returns True, then `publish` (which may run in another thread: it
+    waits for the disk). `discard` gives up at any time before.
+    """
+
+    def __init__(
+        self, disk: Disk, path: Path | str, header: Header, table: JobTable, position: Position, read: ReadParts
+    ) -> None:
+        self.n = header.journal.n
+        self._file = NewFile(disk, path)
+        self._read = read
+        self._ids = table.ids  # only ever grows
+        self._state = bytes(table.state)
+        self._wanted = bytes(table.wanted)
+        self._attempts = table.attempts[:]
+        self._charges = {
+            job: ChargeEntry(0, charge.crashes, charge.losses, charge.errors)
+            for job, charge in table.charges.items()
+            if charge.crashes or charge.losses or charge.errors
+        }
+        self._in_progress = list(position.in_progress)
+        self._header = header
+        self._crc = 0
+        self._parts = self._generate()
+
+    def step(self, budget: float) -> bool:
+        """Work for about `budget` seconds; True when all is written. Raises OSError."""
+        end = time.perf_counter() + budget
+        buffer = bytearray()
+        for part in self._parts:
+            buffer += part
+            if len(buffer) >= _BUFFER:
+                self._write(buffer)
+                buffer = bytearray()
+            if time.perf_counter() >= end:
+                self._write(buffer)
+                return False
+        self._write(buffer)
+        self._file.write(b',\n"crc":"%08x"}\n' % self._crc)
+        return True
+
+    def publish(self) -> None:
+        """Sync and rename in. The journal must be synced up to `n` before."""
+        self._file.publish()
+
+    def discard(self) -> None:
+        self._file.close()
+
+    def _write(self, data: bytearray) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+        self._file.write(data)
+
+    # ---------------------------------------------------------------------- content
+
+    def _generate(self) -> Iterator[bytes]:
+        yield header_lines(self._header)
+        yield from _section(b"charges", self._charge_entries())
+        yield from _section(b"in_progress", self._in_progress_entries())
+        yield from _section(b"completed", self._finished(COMPLETED))
+        yield from _section(b"failed", self._finished(FAILED))
+        yield from _section(b"gone", self._gone())
+
+    def _charge_entries(self) -> Iterator[bytes]:
+        """Jobs whose attempts or charges do not follow from another entry of theirs."""
+        state, attempts, charges = self._state, self._attempts, self._charges
+        for start in range(0, len(state), _BLOCK):
+            lines = []
+            for job in range(start, min(start + _BLOCK, len(state))):
+                if job in charges or (attempts[job] and state[job] not in (COMPLETED, FAILED)):
+                    entry = charges.get(job) or ChargeEntry(0)
+                    entry.attempts = attempts[job]
+                    lines.append(b"%b:%b" % (_json(self._ids[job]), _json(entry)))
+            yield b",\n".join(lines)
+
+    def _in_progress_entries(self) -> Iterator[bytes]:
+        for found in self._in_progress:
+            entry = InProgressEntry(found.attempt, found.worker, found.since)
+            yield b"%b:%b" % (_json(self._ids[found.job]), _json(entry))
+
+    def _finished(self, wanted_state: int) -> Iterator[bytes]:
+        state, wanted = self._state, self._wanted
+        if state.count(wanted_state):
+            yield from self._entries(lambda job: state[job] == wanted_state and wanted[job] == 1)
+
+    def _gone(self) -> Iterator[bytes]:
+        state, wanted = self._state, self._wanted
+        if wanted.count(0):
+            yield from self._entries(lambda job: not wanted[job] and state[job] in (COMPLETED, FAILED))
+
+    def _entries(self, belongs: Callable[[int], bool]) -> Iterator[bytes]:
+        jobs: list[int] = []
+        for start in range(0, len(self._state), GROUP):
+            jobs += filter(belongs, range(start, min(start + GROUP, len(self._state))))
+            if len(jobs) >= GROUP:
+                yield self._copied(jobs)
+                jobs = []
+            else:
+                yield b""  # a chance to look at the clock
+        yield self._copied(jobs)
+
+    def _copied(self, jobs: list[int]) -> bytes:
+        ids, attempts = self._ids, self._attempts
+        return b",\n".join(
+            [
+                finished_entry(_json(ids[job]), attempts[job], part)
+                for job, part in zip(jobs, self._read(jobs), strict=True)
+            ]
+        )
+
+
+def _section(name: bytes, groups: Iterator[bytes]) -> Iterator[bytes]:
+    """`"name":{` entries `}`, from groups of entries that are joined already."""
+    yield b',\n"%b":{\n' % name
+    first = True
+    for group in groups:
+        if not group:
+            yield b""
+            continue
+        yield group if first else b",\n" + group
+        first = False
+    yield b"}" if first else b"\n}"
+
+
+_json = msgspec.json.Encoder().encode

@@ -1,0 +1,185 @@
+"""How a store comes to be: a new experiment, an earlier one, or one that is not kept.
+
+Everything that can be refused is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from supervisor.core.errors import CannotCreate, StorageError, UsageError
+from supervisor.core.jobs import INTERRUPTED
+from supervisor.core.position import InProgress, Position
+from supervisor.core.statistics import Statistics
+from supervisor.core.table import JobTable
+from supervisor.records.disk import Disk
+from supervisor.records.files import resolved
+from supervisor.records.journal import encode_batch
+from supervisor.records.journal_file import Identity, JournalFile
+from supervisor.records.layout import Layout
+from supervisor.records.lock import Lock
+from supervisor.records.plan_file import Comparison, PlanBuilder, PlanFile, unnamed_file
+from supervisor.records.repair import repair
+from supervisor.records.run_facts import RunFacts
+from supervisor.records.survey import Recovered
+from supervisor.records.sync import Syncer
+
+NewSyncer = Callable[[Disk, int, int, int], Syncer]  # disk, descriptor, synced up to, wake
+
+
+class StoreParts(msgspec.Struct, kw_only=True):
+    """What a store is made of.
+
+    offsets, lengths: where the record of each finished job is in the journal, by number.
+    """
+
+    disk: Disk
+    layout: Layout
+    journal: JournalFile
+    plan: PlanFile
+    table: JobTable
+    statistics: Statistics
+    facts: RunFacts
+    offsets: Any  # array("Q")
+    lengths: Any  # array("I")
+    lock: Lock | None
+    settings: dict[str, Any]
+    options: dict[str, Any]
+    new_syncer: NewSyncer
+    ephemeral: bool = False
+
+
+def columns(jobs: int) -> tuple[array[int], array[int]]:
+    """Empty places for so many jobs."""
+    return array("Q", bytes(8 * jobs)), array("I", bytes(array("I").itemsize * jobs))
+
+
+# ------------------------------------------------------------------------------- create
+
+
+def make_files(
+    disk: Disk, layout: Layout, name: str, builder: PlanBuilder, *, ephemeral: bool
+) -> tuple[JournalFile, PlanFile]:
+    """Journal and plan of a new experiment, synced.
+
+    Raises UsageError if the experiment exists, CannotCreate if the files cannot be made.
+    """
+    identity = Identity(layout.experiment_id, name, str(uuid.uuid4()), 1)
+    try:
+        if ephemeral:
+            return _unnamed(disk, layout, identity, builder)
+        if layout_exists(disk, layout):
+            raise FileExistsError
+        disk.make_directory(str(layout.logs))
+        plan = PlanFile.create(disk, layout.plan, builder)
+        return JournalFile.create(disk, resolved(layout.journal), identity), plan
+    except FileExistsError:
+        raise UsageError(
+            f"experiment {layout.experiment_id} exists already in {layout.logs}. Go on with it by "
+            f"--resume {layout.experiment_id}, or choose another --experiment-id."
+        ) from None
+    except OSError as error:
+        raise CannotCreate(
+            f"the files of the experiment cannot be created in {layout.directory}: {error.strerror or error}. "
+            f"Choose another place with --output DIR."
+        ) from None
+
+
+def layout_exists(disk: Disk, layout: Layout) -> bool:
+    return disk.exists(str(layout.journal)) or disk.exists(str(layout.checkpoint))
+
+
+def _unnamed(
+    disk: Disk, layout: Layout, identity: Identity, builder: PlanBuilder
+) -> tuple[JournalFile, PlanFile]:
+    disk.make_directory(str(layout.directory))
+    place = str(layout.directory)
+    fd = unnamed_file(layout.directory)
+    line, _ = encode_batch(1, [identity.opened()], identity.seed)
+    os.write(fd, line)
+    journal = JournalFile(
+        disk, f"a temporary file in {place}", fd, identity, size=len(line), next_n=2, durable=False
+    )
+    return journal, PlanFile.unnamed(disk, layout.directory, builder)
+
+
+# --------------------------------------------------------------------------------- open
+
+
+def take_plan(
+    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, update_changed: bool
+) -> PlanFile:
+    """Bring table and plan file up to the script's plan; synced. Raises StorageError."""
+    table = found.table
+    for job_id, domain in builder.domains.items():
+        table.add(job_id, domain)
+    for job_id in comparison.gone:
+        table.wanted[table.numbers[job_id]] = 0
+    try:
+        return _write_plan(found, builder, comparison, update_changed=update_changed)
+    except OSError as error:
+        raise StorageError(
+            f"the plan {found.layout.plan} cannot be written: {error.strerror or error}. "
+            f"No result was touched; see to the disk, then resume."
+        ) from None
+
+
+def _write_plan(
+    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, update_changed: bool
+) -> PlanFile:
+    plan, table = found.plan, found.table
+    if plan is None or plan.damaged:
+        plan = plan or PlanFile(found.disk, resolved(found.layout.plan), -1)
+        plan.rebuild(builder, table)
+        return plan
+    wanted = {*comparison.new, *comparison.returned, *comparison.relabelled}
+    if update_changed:
+        wanted.update(change.id for change in comparison.changed)
+
+    def lines() -> Iterator[tuple[int, bytes]]:
+        if not wanted:
+            return
+        for job_id, line in zip(builder.domains, builder.lines(), strict=True):
+            if job_id in wanted:
+                yield table.numbers[job_id], line
+
+    if wanted or comparison.gone or plan.torn is not None:
+        plan.extend(lines(), comparison.gone)
+    return plan
+
+
+def mend(found: Recovered) -> tuple[JournalFile, array[int], array[int], list[str]]:
+    """Repair what is damaged; the journal to append to, the places in it, what to say."""
+    try:
+        journal, notes = repair(found)
+    except OSError as error:
+        raise StorageError(
+            f"the files of {found.layout.experiment_id} in {found.layout.logs} cannot be repaired: "
+            f"{error.strerror or error}. Nothing is lost; make room or see to the disk, then resume."
+        ) from None
+    jobs = len(found.table)
+    found.places.grow(jobs)
+    return journal, found.places.offset[:jobs], found.places.length[:jobs], notes
+
+
+def position_of(found: Recovered) -> Position:
+    """Where an earlier run stopped, before the core has settled what it left open."""
+    table = found.table
+    position = found.facts.position()
+    position.in_progress = [
+        InProgress(job, table.attempts[job], None, "")
+        for job, state in enumerate(table.state)
+        if state == INTERRUPTED and table.wanted[job]
+    ]
+    position.open_leases = [
+        (incarnation, lease, job)
+        for incarnation, leases in table.open_leases.items()
+        for lease, job in leases.items()
+    ]
+    return position

@@ -1,0 +1,394 @@
+"""The plan: every job ever asked for, one JSON object per line; built, read, compared.
+
+A later line of the same id wins; `{"id":...,"gone":true}` says that the script no longer
+has the job. Per job only the place of its line is kept in memory. A job's number is given
+by the job table; this file follows it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.jobs import PlannedJob
+from supervisor.core.table import JobTable
+from supervisor.records.disk import Disk
+from supervisor.records.files import NewFile, resolved, write_all
+
+_SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
+_CHUNK = 4 << 20
+_NO_PARAMS = msgspec.Raw(b"{}")
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Line(msgspec.Struct):
+    """What is read of a line when the file is opened; `params` stay where they are."""
+
+    id: str
+    domain: str | None = None
+    gone: bool = False
+
+
+class _FullLine(msgspec.Struct):
+    id: str
+    domain: str | None = None
+    params: msgspec.Raw = _NO_PARAMS
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+_full_decoder = msgspec.json.Decoder(_FullLine)
+
+
+def plan_line(job_id: str, domain: str | None, params_json: bytes) -> bytes:
+    """One line with its newline."""
+    if b"\n" in params_json:
+        params_json = msgspec.json.format(params_json, indent=-1)
+    return _encoder.encode(PlannedJob(job_id, domain, msgspec.Raw(params_json))) + b"\n"
+
+
+def decode_line(line: bytes) -> PlannedJob:
+    found = _full_decoder.decode(line)
+    return PlannedJob(found.id, found.domain, found.params)
+
+
+class PlanBuilder:
+    """Collects the jobs of a script in a spooled temporary file; touches nothing else.
+
+    domains: domain by id, in the order in which the jobs were added.
+    """
+
+    def __init__(self) -> None:
+        self.domains: dict[str, str | None] = {}
+        self.lengths = array("I")
+        self.size = 0
+        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - lives as long as we do
+
+    def __len__(self) -> int:
+        return len(self.domains)
+
+    def add(self, job_id: str, domain: str | None, params_json: bytes) -> None:
+        """Raises UsageError for an id that is there already."""
+        if job_id in self.domains:
+            first = next(place for place, known in enumerate(self.domains, 1) if known == job_id)
+            raise UsageError(
+                f"two jobs have the id {job_id!r}: the jobs at positions {first} and {len(self.domains) + 1} "
+                f"of the plan. Give each job an id of its own (params that differ make ids that differ)."
+            )
+        line = plan_line(job_id, domain, params_json)
+        try:
+            self._spool.write(line)
+        except OSError as error:
+            raise CannotCreate(
+                f"the plan cannot be collected in {tempfile.gettempdir()}: {error.strerror}; "
+                f"make room there or set TMPDIR"
+            ) from None
+        self.domains[job_id] = domain
+        self.lengths.append(len(line))
+        self.size += len(line)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The whole text, in pieces."""
+        self._spool.seek(0)
+        while chunk := self._spool.read(_CHUNK):
+            yield chunk
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line with its newline."""
+        self._spool.seek(0)
+        yield from self._spool
+
+    def fill(self, table: JobTable) -> None:
+        """Register every job in the table, as wanted."""
+        for job_id, domain in self.domains.items():
+            table.add(job_id, domain)
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+class PlanFile:
+    """The plan on disk. `offsets` and `lengths` are by job number; length 0: no line.
+
+    damaged: lines that could not be read were found in the middle. torn: where a torn
+    last line begins, or None.
+    """
+
+    def __init__(self, disk: Disk, path: str, fd: int) -> None:
+        self.path = path
+        self.offsets = array("Q")
+        self.lengths = array("I")
+        self.size = 0
+        self.damaged = 0
+        self.torn: int | None = None
+        self._disk = disk
+        self._fd = fd
+
+    # ------------------------------------------------------------------- open, make
+
+    @classmethod
+    def create(cls, disk: Disk, path: Path | str, builder: PlanBuilder) -> PlanFile:
+        """Write a new plan, synced; the builder's n-th job has the number n."""
+        with NewFile(disk, path) as file:
+            for chunk in builder.chunks():
+                file.write(chunk)
+            file.publish(keep_open=True)
+            plan = cls(disk, file.path, file.fd)
+        plan._take_lengths(builder)
+        return plan
+
+    @classmethod
+    def unnamed(cls, disk: Disk, directory: Path | str, builder: PlanBuilder) -> PlanFile:
+        """A plan that is gone when the process ends (--no-resume)."""
+        plan = cls(disk, "", unnamed_file(directory))
+        for chunk in builder.chunks():
+            write_all(disk, plan._fd, chunk)
+        plan._take_lengths(builder)
+        return plan
+
+    @classmethod
+    def read(cls, disk: Disk, path: Path | str, table: JobTable) -> PlanFile | None:
+        """Open an existing plan and register its jobs in the table; None if there is none."""
+        target = resolved(path)
+        try:
+            fd = disk.open(target, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        plan = cls(disk, target, fd)
+        plan._read_lines(table)
+        return plan
+
+    def _take_lengths(self, builder: PlanBuilder) -> None:
+        offset = 0
+        for length in builder.lengths:
+            self.offsets.append(offset)
+            offset += length
+        self.lengths = array("I", builder.lengths)
+        self.size = offset
+
+    def _read_lines(self, table: JobTable) -> None:
+        end = self._disk.size(self._fd)
+        good_end, bad = 0, 0
+        for offset, line in _lines_of(self._disk, self._fd, end):
+            try:
+                found = _line_decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                bad += 1
+                continue
+            if not line.endswith(b"\n"):
+                break
+            self.damaged += bad
+            bad = 0
+            good_end = offset + len(line)
+            number = table.add(found.id, found.domain, wanted=False)
+            table.wanted[number] = not found.gone
+            if not found.gone:
+                self._note(number, offset, len(line))
+        self.size = good_end
+        self.torn = good_end if good_end < end else None
+
+    def _note(self, job: int, offset: int, length: int) -> None:
+        missing = job + 1 - len(self.offsets)
+        if missing > 0:
+            self.offsets.frombytes(bytes(missing * self.offsets.itemsize))
+            self.lengths.frombytes(bytes(missing * self.lengths.itemsize))
+        self.offsets[job] = offset
+        self.lengths[job] = length
+
+    # ------------------------------------------------------------------------- read
+
+    def lines(self, jobs: Sequence[int]) -> bytes:
+        """The lines of jobs, joined by newlines; one read if they stand one after the other."""
+        offsets, lengths = self.offsets, self.lengths
+        start = offsets[jobs[0]]
+        end = start
+        for job in jobs:
+            if offsets[job] != end:
+                return b"\n".join([self.line(job) for job in jobs])
+            end += lengths[job]
+        return self._disk.pread(self._fd, end - start - 1, start)
+
+    def line(self, job: int) -> bytes:
+        """Without its newline; empty if the plan has no line of this job."""
+        if job >= len(self.lengths) or not self.lengths[job]:
+            return b""
+        return self._disk.pread(self._fd, self.lengths[job] - 1, self.offsets[job])
+
+    # ----------------------------------------------------------------------- change
+
+    def extend(self, lines: Iterable[tuple[int, bytes]], gone: Iterable[str] = ()) -> None:
+        """Append lines (job number, line with newline) and mark ids as gone; synced.
+
+        A torn last line, left by a kill, is cut off first.
+        """
+        fd = self._disk.open(self.path, os.O_RDWR | os.O_APPEND)
+        self._disk.close(self._fd)
+        self._fd = fd
+        if self.torn is not None:
+            self._disk.truncate(fd, self.torn)
+            self.torn = None
+        text = bytearray()
+        for job, line in lines:
+            self._note(job, self.size + len(text), len(line))
+            text += line
+            if len(text) >= _CHUNK:
+                self._write(text)
+                text = bytearray()
+        for job_id in gone:
+            text += _gone_line(job_id)
+        self._write(text)
+        self._disk.sync(fd)
+
+    def _write(self, text: bytearray) -> None:
+        write_all(self._disk, self._fd, text)
+        self.size += len(text)
+
+    def duplicate(self) -> PlanFile:
+        """The same file under a descriptor of its own, to read from."""
+        copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
+        copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
+        return copy
+
+    def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
+        """Write the file anew: the script's lines, then what can be read of other jobs."""
+        others = [
+            (job, self.line(job))
+            for job in range(len(self.lengths))
+            if self.lengths[job] and table.ids[job] not in builder.domains
+        ]
+        with NewFile(self._disk, self.path) as file:
+            for job_id, line in zip(builder.domains, builder.lines(), strict=True):
+                self._note(table.numbers[job_id], file.size, len(line))
+                file.write(line)
+            for job, line in others:
+                self._note(job, file.size, len(line) + 1)
+                file.write(line + b"\n" + _gone_line(table.ids[job]))
+            file.publish(keep_open=True)
+            if self._fd >= 0:
+                self._disk.close(self._fd)
+            self._fd, self.size = file.fd, file.size
+        self.damaged, self.torn = 0, None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+def _gone_line(job_id: str) -> bytes:
+    return _encoder.encode({"id": job_id, "gone": True}) + b"\n"
+
+
+def unnamed_file(directory: Path | str) -> int:
+    """A descriptor of a file without a name, in `directory`."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        fd = os.dup(file.fileno())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
+
+
+def _lines_of(disk: Disk, fd: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, line with its newline if it has one)."""
+    position, rest, want = 0, b"", _CHUNK
+    while position < end and (chunk := disk.pread(fd, min(want, end - position), position)):
+        start = position - len(rest)
+        position += len(chunk)
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        want = _CHUNK if lines else 2 * want
+        for line in lines:
+            yield start, line + b"\n"
+            start += len(line) + 1
+    if rest:
+        yield position - len(rest), rest
+
+
+# ------------------------------------------------------------------------------ compare
+
+
+class Changed(NamedTuple):
+    """A job whose parameters are not what they were under the same id."""
+
+    id: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+
+
+class Comparison(msgspec.Struct):
+    """How the script's plan of now differs from the plan on disk.
+
+    matching: ids in both. relabelled: ids whose domain alone changed. returned: ids that
+    had been gone.
+    """
+
+    matching: int = 0
+    new: list[str] = []
+    gone: list[str] = []
+    changed: list[Changed] = []
+    relabelled: list[str] = []
+    returned: list[str] = []
+
+
+def compare(plan: PlanFile | None, table: JobTable, builder: PlanBuilder) -> Comparison:
+    """Compare by id; quick where the lines are the same bytes in the same order.
+
+    Ids that only the journal knows (their line in the plan was lost) match by name.
+    """
+    result = Comparison()
+    planned = plan.lengths if plan is not None else array("I")
+    read = _window(plan) if plan is not None else None
+    numbers, wanted = table.numbers, table.wanted
+    for (job_id, domain), line in zip(builder.domains.items(), builder.lines(), strict=True):
+        job = numbers.get(job_id)
+        if job is None:
+            result.new.append(job_id)
+            continue
+        result.matching += 1
+        if not wanted[job]:
+            result.returned.append(job_id)
+        if read is None or job >= len(planned) or not planned[job]:
+            continue
+        old = read(job)
+        if old != line:
+            _compare_lines(result, job_id, domain, old, line)
+    result.gone = [
+        job_id for job, job_id in enumerate(table.ids) if wanted[job] and job_id not in builder.domains
+    ]
+    return result
+
+
+def _compare_lines(result: Comparison, job_id: str, domain: str | None, old: bytes, new: bytes) -> None:
+    before, after = decode_line(old), decode_line(new)
+    was, now = msgspec.json.decode(before.params), msgspec.json.decode(after.params)
+    # Sorted text, not ==: 1, 1.0 and True are equal in Python, but not to the function.
+    if _sorted_json(was) != _sorted_json(now):
+        result.changed.append(Changed(job_id, was, now))
+    elif before.domain != domain:
+        result.relabelled.append(job_id)
+
+
+def _sorted_json(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+def _window(plan: PlanFile) -> Callable[[int], bytes]:
+    """Reads lines with few system calls as long as they come roughly in file order."""
+    start, text = 0, b""
+
+    def read(job: int) -> bytes:
+        nonlocal start, text
+        offset, length = plan.offsets[job], plan.lengths[job]
+        if offset < start or offset + length > start + len(text):
+            ahead = _CHUNK if start + len(text) == offset or not text else length
+            start, text = offset, plan._disk.pread(plan._fd, max(ahead, length), offset)
+        return text[offset - start : offset - start + length]
+
+    return read

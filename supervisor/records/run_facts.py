@@ -1,0 +1,78 @@
+"""What is remembered of runs beside jobs and statistics: a fold over records, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.core.position import Position
+from supervisor.core.record_types import (
+    AnyRecord,
+    CarriedRun,
+    Ended,
+    Leased,
+    RunStarted,
+    WorkerEnded,
+    WorkerStarted,
+)
+from supervisor.records.checkpoint import Header
+
+
+class RunFacts:
+    """Settings, numbers that rise over the experiment, and workers that may still live.
+
+    workers: by incarnation; of the last run and the one before it, because a run that was
+    killed early may not have got to end what its predecessor left behind.
+    """
+
+    def __init__(self) -> None:
+        self.run = 0
+        self.next_lease = 1
+        self.next_incarnation = 1
+        self.settings: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
+        self.run_started: RunStarted | None = None
+        self.workers: dict[int, WorkerStarted] = {}
+        self._workers_of_this_run: set[int] = set()
+
+    def take_header(self, header: Header) -> None:
+        """Start from what a checkpoint says."""
+        self.run = header.run
+        self.next_lease = header.next_lease
+        self.next_incarnation = header.next_incarnation
+        self.settings = header.settings
+        self.options = header.options
+        self.run_started = header.run_started
+        self.workers = {worker.incarnation: worker for worker in header.workers}
+        self._workers_of_this_run = set(self.workers)
+
+    def apply(self, record: AnyRecord) -> None:
+        if isinstance(record, Ended):
+            self.next_lease = max(self.next_lease, record.lease + 1)
+        elif isinstance(record, Leased):
+            self.next_lease = max(self.next_lease, record.lease + len(record.jobs))
+            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+        elif isinstance(record, WorkerStarted):
+            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+            self.workers[record.incarnation] = record
+            self._workers_of_this_run.add(record.incarnation)
+        elif isinstance(record, WorkerEnded):
+            self.workers.pop(record.incarnation, None)
+        elif isinstance(record, RunStarted):
+            self._begin_run(record)
+        elif isinstance(record, CarriedRun):
+            self.run = max(self.run, record.run)
+            self.next_lease = max(self.next_lease, record.next_lease)
+            self.next_incarnation = max(self.next_incarnation, record.next_incarnation)
+
+    def _begin_run(self, record: RunStarted) -> None:
+        self.run = max(self.run, record.run)
+        self.settings = record.settings
+        self.options = record.options
+        self.run_started = record
+        recent = self._workers_of_this_run
+        self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
+        self._workers_of_this_run = set()
+
+    def position(self) -> Position:
+        """Where the next run begins."""
+        return Position(self.run, self.next_lease, self.next_incarnation)

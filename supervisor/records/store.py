@@ -1,0 +1,448 @@
+"""The only writer: journal, plan and checkpoint of one experiment, under its lock.
+
+The loop appends records and turns to other things. What the disk does about them comes
+back as events: synced, blocked for want of room, blocked because the disk stalls, going
+on. A failed write or sync is answered with a new file that holds everything; if that
+fails too, StorageError ends the run, and what was synced is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.core.errors import StorageError
+from supervisor.core.events import Event, Synced
+from supervisor.core.jobs import COMPLETED, FAILED
+from supervisor.core.position import Position
+from supervisor.core.record_types import AnyRecord, Ended
+from supervisor.core.statistics import Statistics
+from supervisor.core.table import JobTable
+from supervisor.records import opening
+from supervisor.records.checkpoint import Header, JournalPlace
+from supervisor.records.checkpoint_writer import CheckpointWriter
+from supervisor.records.checkpointer import Checkpointer
+from supervisor.records.disk import Disk
+from supervisor.records.files import utc_now
+from supervisor.records.journal import ended_part, ended_record
+from supervisor.records.layout import Layout
+from supervisor.records.lock import Lock
+from supervisor.records.opening import NewSyncer, StoreParts
+from supervisor.records.plan_file import Comparison, PlanBuilder, compare
+from supervisor.records.results import JournalReader, Results
+from supervisor.records.run_facts import RunFacts
+from supervisor.records.survey import Recovered
+from supervisor.records.sync import Syncer
+from supervisor.records.watch import Watch
+
+CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
+FOREVER = float("inf")
+_FINISHED = ("completed", "failed")
+
+
+def new_syncer(disk: Disk, fd: int, synced: int, wake: int) -> Syncer:
+    return Syncer(disk, fd, synced=synced, wake=wake)
+
+
+class Store:
+    """See the module. The core changes `table`; `append` keeps `statistics` up with it.
+
+    plan: the plan file, to read lines from. facts: settings and numbers of the runs so
+    far. notices: sentences for the user, to be taken out by whoever tells them.
+    """
+
+    def __init__(self, parts: StoreParts) -> None:
+        self.layout = parts.layout
+        self.table: JobTable = parts.table
+        self.statistics: Statistics = parts.statistics
+        self.plan = parts.plan
+        self.facts = parts.facts
+        self.ephemeral = parts.ephemeral
+        self.notices: list[str] = []
+        self._parts = parts
+        self._disk = parts.disk
+        self._journal = parts.journal
+        self._offsets, self._lengths = parts.offsets, parts.lengths
+        self._checkpointer = Checkpointer(int(parts.settings.get("checkpoint_every", 5)))
+        self._watch = Watch(parts.disk, parts.layout.directory)
+        self._now = 0.0  # the loop's clock at the last poll
+        self._reported = parts.journal.next_n - 1  # the last number that was told as synced
+        self._broken = False
+        self._wake_read, self._wake = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake, False)
+        self._syncer = parts.new_syncer(self._disk, self._journal.fd, self._reported, self._wake)
+
+    # ----------------------------------------------------------------- create, open
+
+    @classmethod
+    def create(
+        cls,
+        layout: Layout,
+        *,
+        name: str,
+        plan: PlanBuilder,
+        table: JobTable,
+        lock: Lock | None,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        ephemeral: bool = False,
+        disk: Disk | None = None,
+        syncer: NewSyncer = new_syncer,
+    ) -> Store:
+        """A new experiment; an empty `table` is filled from the plan.
+
+        `ephemeral` (--no-resume): nothing is left behind, no sync, no checkpoint.
+        Raises UsageError if the experiment exists, CannotCreate if it cannot be made.
+        """
+        disk = disk or Disk()
+        journal, plan_file = opening.make_files(disk, layout, name, plan, ephemeral=ephemeral)
+        if not len(table):
+            plan.fill(table)
+        offsets, lengths = opening.columns(len(table))
+        parts = StoreParts(
+            disk=disk,
+            layout=layout,
+            journal=journal,
+            plan=plan_file,
+            table=table,
+            statistics=Statistics(),
+            facts=RunFacts(),
+            offsets=offsets,
+            lengths=lengths,
+            lock=lock,
+            settings=settings,
+            options=options,
+            new_syncer=syncer,
+            ephemeral=ephemeral,
+        )
+        return cls(parts)
+
+    @classmethod
+    def open(
+        cls,
+        layout: Layout,
+        recovered: Recovered,
+        plan: PlanBuilder | None,
+        *,
+        lock: Lock | None,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        comparison: Comparison | None = None,
+        update_changed: bool = False,
+        syncer: NewSyncer = new_syncer,
+    ) -> Store:
+        """Go on with an earlier experiment: repair it, bring its plan up to the script's.
+
+        `plan` None keeps the plan on disk. `update_changed` puts the new parameters of
+        changed jobs into the plan (--changed rerun); else the old ones stay. Takes
+        `recovered` over. Raises StorageError.
+        """
+        if plan is not None:
+            comparison = comparison or compare(recovered.plan, recovered.table, plan)
+            recovered.plan = opening.take_plan(recovered, plan, comparison, update_changed=update_changed)
+        elif recovered.plan is None:
+            raise StorageError(f"the plan {layout.plan} is missing; resume with the script that made it")
+        journal, offsets, lengths, notes = opening.mend(recovered)
+        parts = StoreParts(
+            disk=recovered.disk,
+            layout=layout,
+            journal=journal,
+            plan=recovered.plan,
+            table=recovered.table,
+            statistics=recovered.statistics,
+            facts=recovered.facts,
+            offsets=offsets,
+            lengths=lengths,
+            lock=lock,
+            settings=settings,
+            options=options,
+            new_syncer=syncer,
+        )
+        recovered.plan = None
+        store = cls(parts)
+        store.notices += notes
+        if recovered.checkpoint_state != "good" or recovered.needs_generation:
+            # From here on either of the two files may be lost again.
+            store._write_checkpoint_or_say(opening.position_of(recovered))
+        recovered.close()
+        return store
+
+    # --------------------------------------------------------------------- identity
+
+    @property
+    def uuid(self) -> str:
+        return self._journal.identity.uuid
+
+    @property
+    def name(self) -> str:
+        return self._journal.identity.name
+
+    @property
+    def next_n(self) -> int:
+        """The number that the next record will have."""
+        return self._journal.next_n
+
+    # --------------------------------------------------------------- append and read
+
+    def append(self, records: Sequence[AnyRecord], *, urgent: bool = False) -> int:
+        """Write records, in order; the number of the last one.
+
+        `urgent`: somebody waits for them to be synced. Raises StorageError.
+        """
+        journal = self._journal
+        offset = journal.size
+        lengths = journal.append(records)
+        note, numbers = self.statistics.apply, self.table.numbers
+        for record, length in zip(records, lengths, strict=True):
+            if type(record) is Ended:
+                if record.state in _FINISHED:
+                    job = numbers[record.job]
+                    self._offsets[job] = offset
+                    self._lengths[job] = length
+            else:
+                self.facts.apply(record)
+            note(record)
+            offset += length
+        if journal.failed is not None:
+            self._regenerate(journal.failed)
+        elif journal.full is not None:
+            self._watch.look_soon()
+        elif not self.ephemeral:
+            self._syncer.written(journal.next_n - 1, urgent=urgent)
+        elif urgent:
+            self._wake_loop()
+        return journal.next_n - 1
+
+    def result_of(self, job: int) -> Ended:
+        """The record of a finished job (by number); KeyError for any other job."""
+        if self.table.state[job] not in (COMPLETED, FAILED):
+            raise KeyError(self.table.ids[job])
+        line = self._journal.read(self._offsets[job], self._lengths[job] - 1)
+        return ended_record(msgspec.json.encode(self.table.ids[job]), ended_part(line))
+
+    def results(self) -> Results:
+        """All results so far; can be read after `close` too. Has a `close` of its own."""
+        fd = self._disk.duplicate(self._journal.fd)
+        plan = self.plan.duplicate()
+        reader = JournalReader(self._disk, fd, self._journal.identity.seed, self._offsets, self._lengths)
+
+        def close() -> None:
+            plan.close()
+            self._disk.close(fd)
+
+        return Results(
+            disk=self._disk,
+            layout=self.layout,
+            name=self.name,
+            table=self.table,
+            statistics=self.statistics,
+            facts=self.facts,
+            plan=plan,
+            parts=reader,
+            close=close,
+        )
+
+    # ------------------------------------------------------------------- the loop's
+
+    def fileno(self) -> int:
+        """Readable when `poll` has something to tell."""
+        return self._wake_read
+
+    def next_deadline(self) -> float | None:
+        """When `poll` wants to be called although nothing happens (the loop's clock)."""
+        full = self._journal.full is not None
+        return self._watch.next_deadline(self._now, waiting=self._waiting(), full=full)
+
+    def poll(self, now: float) -> list[Event]:
+        """What the disk has done since the last call. Raises StorageError."""
+        self._now = now
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake_read, 4096):
+                pass
+        events = self._collect_synced(now)
+        self._checkpointer.collect(now)
+        self._tell_failed_checkpoint()
+        if self._watch.look_due(now):
+            self._retry()
+            self._watch.look_at_space()
+        return events + self._watch.changes(self._journal, now)
+
+    def _waiting(self) -> bool:
+        """Whether something that was written is not synced yet."""
+        return not self.ephemeral and self._syncer.synced < self._journal.next_n - 1
+
+    def _collect_synced(self, now: float) -> list[Event]:
+        if self._syncer.error is not None:
+            self._regenerate(self._syncer.error)
+        journal = self._journal
+        synced = self._syncer.synced
+        if self.ephemeral:
+            synced = journal.next_n - 1 if journal.full is None else self._reported
+        progress = synced > self._reported
+        if progress:
+            journal.mark_synced(synced)
+            self._reported = synced
+        self._watch.unsynced(now, waiting=self._waiting(), progress=progress)
+        return [Synced(synced)] if progress else []
+
+    def _retry(self) -> None:
+        """Write what a full disk has kept waiting."""
+        journal = self._journal
+        if journal.full is None:
+            return
+        there_is_room = journal.retry()
+        if journal.failed is not None:
+            self._regenerate(journal.failed)
+        elif there_is_room and not self.ephemeral:
+            self._syncer.written(journal.next_n - 1)
+
+    def _regenerate(self, error: OSError) -> None:
+        """The descriptor cannot be believed any more: all records into a new file."""
+        journal = self._journal
+        self._broken = True
+        if self.ephemeral:
+            raise StorageError(
+                f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
+            )
+        if self._syncer.close(CLOSE_PATIENCE):
+            self._checkpointer.give_up(self._now)
+        journal.mark_synced(self._syncer.synced)
+        self._offsets = journal.regenerate(self._offsets)
+        self._broken = False
+        self.notices.append(
+            f"The disk failed under {journal.path} ({error.strerror or error}); "
+            f"all records were written again, into a new file."
+        )
+        self._syncer = self._parts.new_syncer(self._disk, journal.fd, journal.next_n - 1, self._wake)
+        self._wake_loop()
+
+    def _wake_loop(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"\0")
+
+    # ------------------------------------------------------------------- checkpoint
+
+    def checkpoint_due(self, completions: int, now: float) -> bool:
+        """Whether to begin one now, `completions` jobs after the last one was begun."""
+        if self.ephemeral or self._journal.full is not None:
+            return False
+        return self._checkpointer.due(completions, now)
+
+    def checkpoint_age(self, now: float) -> float | None:
+        """Seconds since the last checkpoint was in its place; None if there was none yet."""
+        return self._checkpointer.age(now)
+
+    def begin_checkpoint(self, position: Position, now: float) -> None:
+        """Take the copies; `work` does the rest."""
+        if not self.ephemeral:
+            self._checkpointer.begin(lambda: self._new_writer(position), now)
+
+    def work(self, budget: float) -> bool:
+        """Write a slice of the checkpoint; True while another one remains."""
+        return self._checkpointer.work(budget, self._syncer, self._now)
+
+    def write_checkpoint(self, position: Position) -> None:
+        """A whole checkpoint now, waiting for the disk. Raises OSError."""
+        self._disk.datasync(self._journal.fd)
+        writer = self._new_writer(position)
+        try:
+            writer.step(FOREVER)
+            writer.publish()
+        finally:
+            writer.discard()
+
+    def _new_writer(self, position: Position) -> CheckpointWriter:
+        journal = self._journal
+        reader = JournalReader(
+            self._disk, journal.fd, journal.identity.seed, self._offsets[:], self._lengths[:]
+        )
+        header = self._header(position)
+        return CheckpointWriter(self._disk, self.layout.checkpoint, header, self.table, position, reader)
+
+    def _header(self, position: Position) -> Header:
+        journal, ids = self._journal, self.table.ids
+        identity = journal.identity
+        running = [found.job for found in position.in_progress if found.worker is not None]
+        return Header(
+            experiment_id=self.layout.experiment_id,
+            name=identity.name,
+            saved_at=utc_now(),
+            journal=JournalPlace(identity.uuid, identity.generation, journal.size, journal.next_n - 1),
+            settings=self._parts.settings,
+            options=self._parts.options,
+            counts=self.table.counts(running),
+            run=position.run,
+            next_lease=position.next_lease,
+            next_incarnation=position.next_incarnation,
+            statistics=msgspec.structs.replace(self.statistics),
+            run_started=self.facts.run_started,
+            workers=list(self.facts.workers.values()),
+            open_leases=[(who, lease, ids[job]) for who, lease, job in position.open_leases],
+        )
+
+    def _write_checkpoint_or_say(self, position: Position) -> None:
+        try:
+            self.write_checkpoint(position)
+        except OSError as error:
+            self._checkpointer.failure = error
+            self._tell_failed_checkpoint()
+
+    def _tell_failed_checkpoint(self) -> None:
+        error, self._checkpointer.failure = self._checkpointer.failure, None
+        if error is None:
+            return
+        notice = (
+            f"The checkpoint {self.layout.checkpoint} could not be written ({error.strerror or error}); "
+            f"it is tried again. The journal holds everything."
+        )
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+    # ------------------------------------------------------------------------ close
+
+    def close(self, position: Position | None = None) -> None:
+        """Sync everything, write the last checkpoint (if a position is given), let go.
+
+        Waits for the disk. Raises StorageError if records could not be brought to it.
+        """
+        try:
+            if not self._broken and not self.ephemeral:
+                self._finish(position)
+        finally:
+            self._let_go()
+
+    def _finish(self, position: Position | None) -> None:
+        journal = self._journal
+        if not self._syncer.close(CLOSE_PATIENCE):
+            raise StorageError(
+                f"the disk under {journal.path} does not answer; what was synced before is safe. "
+                f"See to the disk, then resume."
+            )
+        self._checkpointer.give_up(self._now)
+        self._retry()
+        if journal.full is not None:
+            raise StorageError(
+                f"{journal.full.strerror}: {journal.path}. The last records could not be written; "
+                f"their jobs will run again. Make room, then resume."
+            )
+        try:
+            self._disk.datasync(journal.fd)
+        except OSError as error:
+            self._regenerate(error)
+        if position is not None:
+            self._write_checkpoint_or_say(position)
+
+    def _let_go(self) -> None:
+        if self._syncer.close(CLOSE_PATIENCE):
+            # A thread that hangs in the kernel keeps its descriptors.
+            self._journal.close()
+            os.close(self._wake)
+            os.close(self._wake_read)
+        self.plan.close()
+        if self._parts.lock is not None:
+            self._parts.lock.release()

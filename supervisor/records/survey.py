@@ -1,0 +1,412 @@
+"""What an earlier run left, found out without changing a byte.
+
+The state of every job is the checkpoint's, if it can be used, and then whatever the
+journal says after it. Record numbers rise over all generations of a journal, so "after"
+is a comparison of numbers. The whole journal is verified all the same: a result that only
+the checkpoint still has must get back into the journal before the checkpoint is replaced.
+
+`repair` does the writing; `reports` reads from here as well, from live experiments too.
+"""
+
+from __future__ import annotations
+
+import uuid
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+
+from supervisor.core.errors import StorageError, UnusableCheckpoint
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
+from supervisor.core.record_types import AnyRecord, Ended, Opened
+from supervisor.core.statistics import Statistics
+from supervisor.core.table import Charges, JobTable
+from supervisor.records import journal, words
+from supervisor.records.checkpoint import (
+    CheckpointReader,
+    DamagedCheckpoint,
+    Header,
+    decode_charge,
+    decode_finished,
+    decode_in_progress,
+    entry_part,
+)
+from supervisor.records.disk import Disk
+from supervisor.records.files import resolved
+from supervisor.records.journal import Scan
+from supervisor.records.journal_file import Identity
+from supervisor.records.layout import Layout
+from supervisor.records.places import read_places
+from supervisor.records.plan_file import PlanFile
+from supervisor.records.run_facts import RunFacts
+
+NOWHERE, IN_JOURNAL, IN_CHECKPOINT = 0, 1, 2
+_FINISHED = {"completed": COMPLETED, "failed": FAILED}
+# After lost lines, numbers are taken well beyond any that those lines may have held.
+_MARGIN = 100_000
+
+
+class _Where(msgspec.Struct):
+    """As much of an Ended line as is needed to know whose record stands there."""
+
+    job: str
+    lease: int
+    state: str
+
+
+_where_decoder = msgspec.json.Decoder(_Where)
+
+
+class Places:
+    """Where the record of each finished job is, by job number."""
+
+    def __init__(self) -> None:
+        self.origin = bytearray()
+        self.held = bytearray()  # the state that the record there gives the job
+        self.offset = array("Q")
+        self.length = array("I")
+        self.lease = array("Q")
+
+    def grow(self, jobs: int) -> None:
+        missing = jobs - len(self.origin)
+        if missing > 0:
+            missing += 1024
+            self.origin.extend(bytes(missing))
+            self.held.extend(bytes(missing))
+            for column in (self.offset, self.length, self.lease):
+                column.frombytes(bytes(missing * column.itemsize))
+
+    def note(self, job: int, origin: int, held: int, offset: int, length: int, lease: int) -> None:
+        if job >= len(self.origin):
+            self.grow(job + 1)
+        self.origin[job] = origin
+        self.held[job] = held
+        self.offset[job] = offset
+        self.length[job] = length
+        self.lease[job] = lease
+
+
+class Recovered:
+    """An experiment as its files tell it. Holds them open; `close` when done.
+
+    Parameters that matter to others
+    --------------------------------
+    table, statistics, facts: the state, see there. findings: what to tell the user.
+    checkpoint_state: good, missing, damaged. journal_state: good, torn, damaged, missing,
+    behind. gaps: jobs (numbers) that were finished once, but whose record is lost.
+    """
+
+    def __init__(self, disk: Disk, layout: Layout) -> None:
+        self.disk = disk
+        self.layout = layout
+        self.table = JobTable()
+        self.statistics = Statistics()
+        self.facts = RunFacts()
+        self.places = Places()
+        self.plan: PlanFile | None = None
+        self.checkpoint: CheckpointReader | None = None
+        self.checkpoint_state = "missing"
+        self.journal_state = "missing"
+        self.journal_fd = -1
+        self.scan: Scan | None = None
+        self.identity = Identity(layout.experiment_id, layout.directory.name, "", 0)
+        self.last_n = 0
+        self.gaps: list[int] = []
+        self.gone_ids: set[str] = set()
+        self.findings: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    @property
+    def header(self) -> Header | None:
+        return self.checkpoint.header if self.checkpoint is not None else None
+
+    @property
+    def needs_generation(self) -> bool:
+        """Whether the journal has to be written anew before anything is appended."""
+        return self.journal_state not in ("good", "torn")
+
+    def parts(self, jobs: Sequence[int]) -> list[bytes]:
+        """The Ended parts (see `journal.ended_part`) of finished jobs."""
+        found = dict.fromkeys(jobs, b"")
+        for origin, fd in ((IN_JOURNAL, self.journal_fd), (IN_CHECKPOINT, self._checkpoint_fd())):
+            chosen = [job for job in jobs if self.places.origin[job] == origin]
+            offsets = [self.places.offset[job] for job in chosen]
+            newline = origin == IN_JOURNAL
+            lengths = [self.places.length[job] - newline for job in chosen]
+            for job, text in zip(chosen, read_places(self.disk, fd, offsets, lengths), strict=True):
+                found[job] = journal.ended_part(text) if origin == IN_JOURNAL else entry_part(text)[1]
+        return [found[job] for job in jobs]
+
+    def _checkpoint_fd(self) -> int:
+        return self.checkpoint.fd if self.checkpoint is not None else -1
+
+    def close(self) -> None:
+        for closable in (self.plan, self.checkpoint):
+            if closable is not None:
+                closable.close()
+        self.plan = self.checkpoint = None
+        if self.journal_fd >= 0:
+            self.disk.close(self.journal_fd)
+            self.journal_fd = -1
+
+
+def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
+    """Read everything, change nothing.
+
+    Raises UnusableCheckpoint if neither checkpoint nor journal can be used, if they
+    belong to different experiments, or if another version wrote them.
+    """
+    found = Recovered(disk or Disk(), layout)
+    try:
+        _Survey(found).run()
+    except OSError as error:
+        found.close()
+        raise StorageError(
+            f"the files of {layout.experiment_id} in {layout.logs} cannot be read: {error.strerror or error}. "
+            f"Nothing was changed; see to the disk, then resume."
+        ) from error
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+class _Survey:
+    """One look at one experiment; fills in a Recovered."""
+
+    def __init__(self, found: Recovered) -> None:
+        self.found = found
+        self.table = found.table
+        self.places = found.places
+        self.floor = 0  # records up to here are in the checkpoint
+        self.diverged = False
+        self.unknown = 0  # verified lines of a kind that this version does not know
+        self.fragments: list[bytes] = []
+        self.reason = ""  # why the checkpoint cannot be used
+
+    def run(self) -> None:
+        found = self.found
+        found.plan = PlanFile.read(found.disk, found.layout.plan, self.table)
+        self._load_checkpoint()
+        opened, seed = self._open_journal()
+        if seed is not None:
+            self._replay(seed)
+            if self.diverged and found.scan is not None and found.scan.intact:
+                self._adopt(seed)
+        self._judge_journal(opened)
+        if found.checkpoint is None and not (found.scan and found.scan.first_n):
+            raise UnusableCheckpoint(
+                words.nothing_usable(found.layout, self.reason, journal_there=found.journal_fd >= 0)
+            )
+        self._settle()
+        self._tell()
+
+    # ------------------------------------------------------------------- checkpoint
+
+    def _load_checkpoint(self) -> None:
+        found = self.found
+        try:
+            reader = CheckpointReader(found.disk, found.layout.checkpoint)
+        except FileNotFoundError:
+            return
+        except PermissionError as error:
+            raise UnusableCheckpoint(
+                f"the checkpoint {found.layout.checkpoint} cannot be read: {error.strerror}. Allow it, then resume."
+            ) from None
+        except (DamagedCheckpoint, OSError) as error:
+            found.checkpoint_state = "damaged"
+            self.reason = str(error)
+            return
+        found.checkpoint, found.checkpoint_state = reader, "good"
+        header = reader.header
+        found.identity = Identity(
+            found.layout.experiment_id, header.name, header.journal.uuid, header.journal.generation
+        )
+        found.statistics = header.statistics
+        found.facts.take_header(header)
+        self.floor = found.last_n = header.journal.n
+        for section, offset, entry in reader.entries():
+            if section in ("completed", "failed", "gone"):
+                self._load_finished(section, offset, entry)
+            else:
+                self._load_spent(section, entry)
+        for incarnation, lease, job_id in header.open_leases:
+            leases = self.table.open_leases.setdefault(incarnation, {})
+            leases[lease] = self.table.add(job_id, wanted=False)
+
+    def _load_finished(self, section: str, offset: int, entry: bytes) -> None:
+        job_id, known = decode_finished(entry)
+        table = self.table
+        job = table.add(job_id, wanted=False)
+        if section == "gone":
+            self.found.gone_ids.add(job_id)
+        state = _FINISHED[known.state]
+        table.state[job] = state
+        table.attempts[job] = known.attempts
+        table.seconds[job] = known.seconds
+        if state == FAILED:
+            table.outcome[job] = known.outcome
+        self.places.note(job, IN_CHECKPOINT, state, offset, len(entry), known.lease)
+
+    def _load_spent(self, section: str, entry: bytes) -> None:
+        table = self.table
+        if section == "charges":
+            job_id, spent = decode_charge(entry)
+            job = table.add(job_id, wanted=False)
+            table.attempts[job] = spent.attempts
+            if spent.crashes or spent.losses or spent.errors:
+                table.charges[job] = Charges(spent.crashes, spent.losses, spent.errors)
+        elif section == "in_progress":
+            job_id, running = decode_in_progress(entry)
+            if running.worker is None:
+                table.state[table.add(job_id, wanted=False)] = INTERRUPTED
+
+    # ---------------------------------------------------------------------- journal
+
+    def _open_journal(self) -> tuple[Opened | None, int | None]:
+        """The first record, if it is whole, and the seed of the lines."""
+        found = self.found
+        try:
+            found.journal_fd = found.disk.open(resolved(found.layout.journal), 0)
+        except FileNotFoundError:
+            return None, None
+        opened = journal.read_opened(found.disk, found.journal_fd)
+        if opened is None:
+            return None, self._guess_seed()
+        if opened.format != journal.FORMAT:
+            raise UnusableCheckpoint(
+                f"the journal {found.layout.journal} has the format {opened.format!r}; this version reads "
+                f"{journal.FORMAT!r}. Use the version of longhaul that wrote it."
+            )
+        if found.checkpoint is not None and opened.uuid != found.identity.uuid:
+            raise UnusableCheckpoint(words.different_experiments(found.layout))
+        generation = max(opened.generation, found.identity.generation)
+        found.identity = Identity(found.layout.experiment_id, opened.name, opened.uuid, generation)
+        return opened, journal.seed_of(opened.uuid, opened.generation)
+
+    def _guess_seed(self) -> int | None:
+        """The first line is damaged: its seed follows from the checkpoint or the other lines."""
+        found = self.found
+        seed = journal.guess_seed(found.disk, found.journal_fd)
+        identity = found.identity
+        if found.checkpoint is None:
+            found.identity = identity._replace(uuid=str(uuid.uuid4()), generation=1)
+            return seed
+        for generation in range(1, identity.generation + 100):
+            if seed is None or journal.seed_of(identity.uuid, generation) == seed:
+                found.identity = identity._replace(generation=max(generation, identity.generation))
+                return seed if seed is not None else identity.seed
+        raise UnusableCheckpoint(words.different_experiments(found.layout))
+
+    def _replay(self, seed: int) -> None:
+        found = self.found
+        scan = found.scan = Scan(found.disk, found.journal_fd, seed)
+        floor = self.floor
+        header = found.header
+        for n, offset, line in scan:
+            if n > floor:
+                record = journal.decode_record(line)
+                if record is None:
+                    self.unknown += 1
+                else:
+                    self._apply(record, offset, len(line) + 1)
+            elif b',"type":"ended","job":' in line[:48]:
+                self._match(offset, line)
+            if n == floor and header is not None and seed == journal.seed_of(*header_key(header)):
+                self.diverged = offset + len(line) + 1 != header.journal.position
+        found.last_n = max(found.last_n, scan.last_n)
+
+    def _apply(self, record: AnyRecord, offset: int, length: int) -> None:
+        found = self.found
+        self.table.apply(record)
+        found.statistics.apply(record)
+        found.facts.apply(record)
+        if type(record) is Ended and record.state in _FINISHED:
+            job = self.table.numbers[record.job]
+            self.places.note(job, IN_JOURNAL, _FINISHED[record.state], offset, length, record.lease)
+
+    def _match(self, offset: int, line: bytes) -> None:
+        """A record that the checkpoint holds as well: from now on it is read from here."""
+        try:
+            where = _where_decoder.decode(line)
+        except msgspec.DecodeError:
+            return
+        job = self.table.numbers.get(where.job)
+        places = self.places
+        if job is None or job >= len(places.origin) or where.lease != places.lease[job]:
+            return
+        if _FINISHED.get(where.state) == places.held[job]:
+            places.note(job, IN_JOURNAL, places.held[job], offset, len(line) + 1, where.lease)
+
+    def _adopt(self, seed: int) -> None:
+        """The journal is not the one that the checkpoint was made from: two copies of the
+        experiment went on separately. Results that only the journal has are kept too."""
+        found = self.found
+        for n, offset, line in Scan(found.disk, found.journal_fd, seed):
+            record = journal.decode_record(line) if n <= self.floor else None
+            if type(record) is Ended and record.state == "completed":
+                job = self.table.add(record.job, wanted=False)
+                if self.table.state[job] != COMPLETED:
+                    self._apply(record, offset, len(line) + 1)
+
+    # -------------------------------------------------------------------- judgement
+
+    def _judge_journal(self, opened: Opened | None) -> None:
+        found, scan = self.found, self.found.scan
+        if found.journal_fd < 0:
+            found.journal_state = "missing"
+        elif scan is None or opened is None or not scan.intact or self.diverged:
+            found.journal_state = "damaged"
+        elif scan.last_n < self.floor:
+            found.journal_state = "behind"
+        elif scan.torn or scan.unterminated:
+            found.journal_state = "torn"
+        else:
+            found.journal_state = "good"
+
+    def _settle(self) -> None:
+        """Finished jobs without a record are pending again; everybody has a place."""
+        found, table, places = self.found, self.table, self.places
+        places.grow(len(table))
+        for job, state in enumerate(table.state):
+            if state not in (COMPLETED, FAILED):
+                places.origin[job] = NOWHERE
+            elif places.origin[job] == NOWHERE or places.held[job] != state:
+                found.gaps.append(job)
+                table.state[job] = PENDING
+                table.outcome.pop(job, None)
+                places.origin[job] = NOWHERE
+            elif places.origin[job] == IN_CHECKPOINT and not found.needs_generation:
+                found.journal_state = "damaged"
+        if found.gaps and not found.needs_generation:
+            found.journal_state = "damaged"
+        if found.plan is None or found.plan.damaged:
+            for job, job_id in enumerate(table.ids):
+                table.wanted[job] = job_id not in found.gone_ids
+        if found.needs_generation:
+            found.facts.next_lease += _MARGIN
+            found.facts.next_incarnation += _MARGIN
+
+    def _tell(self) -> None:
+        found = self.found
+        findings = found.findings
+        if found.checkpoint_state == "damaged":
+            findings.append(words.checkpoint_damaged(found.layout, self.reason))
+        elif found.checkpoint_state == "missing" and found.statistics.runs and not found.statistics.run_since:
+            findings.append(words.checkpoint_gone(found.layout))
+        if found.needs_generation:
+            findings.append(words.journal_trouble(found, self.floor, diverged=self.diverged))
+        if found.plan is None:
+            findings.append(words.plan_gone(found.layout))
+        elif found.plan.damaged:
+            findings.append(words.plan_damaged(found.layout, found.plan.damaged))
+        if self.unknown:
+            findings.append(words.unknown_records(found.layout, self.unknown))
+
+
+def header_key(header: Header) -> tuple[str, int]:
+    """What the seed of the journal that a checkpoint was made from consists of."""
+    return header.journal.uuid, header.journal.generation

@@ -1,0 +1,87 @@
+"""Why nothing may be handed out: no room, or a disk that does not answer.
+
+Turns conditions into events, each once when it begins and once when it ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supervisor.core.events import Event, HandOutBlocked, HandOutUnblocked
+from supervisor.records.disk import Disk
+from supervisor.records.files import lack_of_space
+from supervisor.records.journal_file import BOUND, JournalFile
+from supervisor.records.sync import STALLED_AFTER
+
+LOOK_EVERY = 1.0
+
+
+class Watch:
+    """The conditions of one disk, looked at about once a second and at every poll."""
+
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._next_look = 0.0
+        self._lack: str | None = None
+        self._blocked: dict[str, str] = {}
+        self._unsynced_since: float | None = None
+
+    def look_due(self, now: float) -> bool:
+        """True once a second: time to look at the free space, and to try again."""
+        if now < self._next_look:
+            return False
+        self._next_look = now + LOOK_EVERY
+        return True
+
+    def look_soon(self) -> None:
+        self._next_look = 0.0
+
+    def look_at_space(self) -> None:
+        try:
+            self._lack = lack_of_space(self._disk, self._directory)
+        except OSError:
+            self._lack = None  # a file system that does not tell; ENOSPC will
+
+    def unsynced(self, now: float, *, waiting: bool, progress: bool) -> None:
+        """`waiting`: something is not synced; `progress`: a sync ended since the last call."""
+        if not waiting:
+            self._unsynced_since = None
+        elif progress or self._unsynced_since is None:
+            self._unsynced_since = now
+
+    def changes(self, journal: JournalFile, now: float) -> list[Event]:
+        """What to tell the core."""
+        reasons = self._reasons(journal, now)
+        events: list[Event] = [HandOutUnblocked(why) for why in self._blocked if why not in reasons]
+        for why, detail in reasons.items():
+            if why not in self._blocked:
+                events.append(HandOutBlocked(why, detail))
+        self._blocked = reasons
+        return events
+
+    def _reasons(self, journal: JournalFile, now: float) -> dict[str, str]:
+        reasons: dict[str, str] = {}
+        since = self._unsynced_since
+        if journal.full is not None:
+            reasons["no_space"] = (
+                f"{journal.full.strerror} ({journal.path}); results wait in memory, "
+                f"the run goes on by itself when there is room"
+            )
+        elif self._lack is not None:
+            reasons["no_space"] = self._lack
+        if journal.full is None and since is not None and now - since >= STALLED_AFTER:
+            reasons["disk_stalled"] = f"the disk has not answered for {now - since:.0f} s ({journal.path})"
+        elif journal.waiting_bytes > BOUND:
+            waiting = journal.waiting_bytes / 1e6
+            reasons["disk_stalled"] = f"{waiting:.0f} MB of records wait for the disk ({journal.path})"
+        return reasons
+
+    def next_deadline(self, now: float, *, waiting: bool, full: bool) -> float | None:
+        """When the conditions have to be looked at again although nothing happens."""
+        times = []
+        if full or self._blocked:
+            times.append(self._next_look)
+        if waiting and "disk_stalled" not in self._blocked:
+            times.append((now if self._unsynced_since is None else self._unsynced_since) + STALLED_AFTER)
+        return min(times, default=None)
