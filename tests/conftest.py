@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import psutil
@@ -19,6 +20,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 # Set by whoever runs the tests, and seen by the programs that the tests start.
 _FOREIGN = ("SLURM_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "OMP_", "OPENBLAS_", "MKL_")
+_ROOT = Path(__file__).resolve().parent.parent
 _MARK = "LONGHAUL_TEST_SESSION"
 
 
@@ -46,6 +48,8 @@ def clean_environment() -> Iterator[None]:
             if name.startswith((*_FOREIGN, "LONGHAUL_")):
                 patch.delenv(name)
         patch.setenv(_MARK, mark)
+        # Programs that the tests start find the packages, installed or not.
+        patch.setenv("PYTHONPATH", str(_ROOT), prepend=os.pathsep)
         yield
         until = time.monotonic() + 5.0
         while (left := _survivors(mark)) and time.monotonic() < until:
