@@ -1,0 +1,59 @@
+"""longhaul: run CPU-heavy experiments so that no finished job is lost or run again.
+
+    from supervisor import Job, main
+
+`main(function, jobs, name=...)` gives a script its command line; `run(...)` is the same for
+notebooks and other programs; `load(directory)` reads what an experiment has come to. The
+names are imported when they are used, so that a worker, which imports the script as well,
+starts light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from supervisor.cli import main as main
+    from supervisor.cli import run as run
+    from supervisor.core.errors import CannotCreate as CannotCreate
+    from supervisor.core.errors import LonghaulError as LonghaulError
+    from supervisor.core.errors import StorageError as StorageError
+    from supervisor.core.errors import UnusableCheckpoint as UnusableCheckpoint
+    from supervisor.core.errors import UsageError as UsageError
+    from supervisor.core.errors import WorkersError as WorkersError
+    from supervisor.core.jobs import Job as Job
+    from supervisor.outcome import Interrupted as Interrupted
+    from supervisor.records.reports import Report as Report
+    from supervisor.records.reports import load as load
+
+_HOMES = {
+    "Job": "supervisor.core.jobs",
+    "main": "supervisor.cli",
+    "run": "supervisor.cli",
+    "load": "supervisor.records.reports",
+    "Report": "supervisor.records.reports",
+    "Interrupted": "supervisor.outcome",
+    "LonghaulError": "supervisor.core.errors",
+    "UsageError": "supervisor.core.errors",
+    "UnusableCheckpoint": "supervisor.core.errors",
+    "CannotCreate": "supervisor.core.errors",
+    "StorageError": "supervisor.core.errors",
+    "WorkersError": "supervisor.core.errors",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'supervisor' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

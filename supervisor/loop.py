@@ -161,6 +161,8 @@ class Loop:
     def _turn(self, events: list[Event]) -> None:
         effects = self.scheduler.handle(events, self.clock.now(), wall_time(), self.store.next_n)
         self._carry_out(effects)
+        while self.store.notices:
+            self.view.tell("warning", self.store.notices.pop(0))
         self._checkpoint()
         self._show()
 

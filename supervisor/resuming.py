@@ -22,6 +22,13 @@ class Again(msgspec.Struct):
 
     rerun: list[int] = []
     retry: list[int] = []
+    changed: list[int] = []
+
+    def keep_selected(self, selected: bytes) -> None:
+        """Each job under one reason only, and failed ones only if this run may run them."""
+        changed, rerun = set(self.changed), set(self.rerun)
+        self.rerun = [job for job in self.rerun if job not in changed]
+        self.retry = [job for job in self.retry if selected[job] and job not in changed | rerun]
 
 
 def merge_settings(request: Request, remembered: dict[str, Any] | None) -> Settings:

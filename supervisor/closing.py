@@ -1,0 +1,143 @@
+"""What is said and written around a run: the first line, final files, summary, the table of
+checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from supervisor.core.errors import LonghaulError
+from supervisor.core.jobs import FAILED, Counts
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
+from supervisor.opening import Opened
+from supervisor.records.catalogue import experiments
+from supervisor.records.layout import Layout
+from supervisor.records.reports import Report, write_reports
+from supervisor.records.results import Results
+from supervisor.records.survey import survey
+from supervisor.request import Request
+from supervisor.views.checkpoints import CheckpointRow, checkpoint_table, no_checkpoints
+from supervisor.views.commands import resume_command, start_command
+from supervisor.views.outlet import say
+from supervisor.views.summary import summary
+from supervisor.views.words import count
+
+MOST_FAILURES = 10_000  # that are read again for the summary
+
+
+def opening_line(request: Request, opened: Opened, slots: int) -> str:
+    """What is about to run, in one line."""
+    table, counts = opened.table, opened.table.counts()
+    number = f"{counts.total} of {opened.offered} tasks, one per domain"
+    tasks = number if opened.offered > counts.total and not opened.settings.all_tasks else count(counts.total, "task")
+    workers = count(min(slots, max(1, len(table))), "worker")
+    line = f"{request.name} {opened.layout.experiment_id}: {tasks}, {workers}"
+    if opened.resumed:
+        left = counts.pending + counts.in_progress
+        line += f"; going on: {counts.completed} completed, {len(opened.retry)} failed to try again, {left} to run"
+    return line
+
+
+def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> str:
+    """finished, interrupted (by a signal) or stopped (early, without one)."""
+    if scheduler.drain_signal is not None:
+        return "interrupted"
+    counts = opened.table.counts()
+    left = counts.pending + counts.in_progress - opened.unselected
+    return "stopped" if error is not None or left > 0 else "finished"
+
+
+def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
+    return resume_command(request.command_line if request.interactive else [], request.arguments, experiment_id, extra)
+
+
+def _start_with(request: Request, *extra: str) -> str:
+    return start_command(request.command_line if request.interactive else [], [], extra)
+
+
+def final_files(results: Results) -> Report:
+    """logs_final.json and statistics.json; the report on the experiment."""
+    return write_reports(results)
+
+
+def failures(results: Results) -> list[FailureSnapshot]:
+    """The failed jobs of the experiment, from its records."""
+    table = results.table
+    jobs = [job for job, state in enumerate(table.state) if state == FAILED and table.wanted[job]]
+    return [
+        failure_of(record, table.domains[table.domain_of[job]] or None)
+        for job, record in results.records(jobs[:MOST_FAILURES])
+        if record is not None
+    ]
+
+
+def print_summary(
+    request: Request, opened: Opened, snapshot: RunSnapshot, failed: list[FailureSnapshot]
+) -> None:
+    """At most 24 lines on stderr, where the run's own lines go."""
+    text = summary(
+        snapshot,
+        failed,
+        commands=_commands(request, opened, snapshot),
+        paths=_paths(request, opened),
+        width=shutil.get_terminal_size((100, 24)).columns,
+    )
+    say(sys.stderr, text)
+
+
+def _paths(request: Request, opened: Opened) -> list[tuple[str, str]]:
+    layout = opened.layout
+    paths = [("results", str(layout.final)), ("statistics", str(layout.statistics))]
+    if request.recording:
+        paths.append(("job output", str(layout.output_directory)))
+    return paths
+
+
+def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[tuple[str, str]]:
+    if not request.recording:
+        return []
+    experiment_id, counts = opened.layout.experiment_id, snapshot.counts
+    commands = []
+    if counts.pending + counts.in_progress:
+        commands.append(("resume", resume_with(request, experiment_id)))
+    if counts.failed:
+        first = next(
+            opened.table.ids[job]
+            for job, state in enumerate(opened.table.state)
+            if state == FAILED and opened.table.wanted[job]
+        )
+        commands.append(("try the failed again", resume_with(request, experiment_id)))
+        commands.append(("debug the first", _start_with(request, "--debug", first)))
+    if opened.offered > counts.total and not opened.settings.all_tasks:
+        commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
+    elif counts.completed and not commands:
+        commands.append(("run some again", resume_with(request, experiment_id, "--rerun", "GLOB")))
+    return commands[:3]
+
+
+def list_checkpoints(directory: Path, request: Request) -> None:
+    """The experiments that can be resumed, as a table on stdout."""
+    rows = [checkpoint_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
+    if not rows:
+        print(no_checkpoints(str(directory / "logs")))
+        return
+    print(checkpoint_table(rows, resume_with(request, "ID")))
+
+
+def checkpoint_row(layout: Layout) -> CheckpointRow:
+    """One experiment of the table; a damaged one is listed as such."""
+    try:
+        found = survey(layout)
+    except LonghaulError as error:
+        return CheckpointRow(layout.experiment_id, f"unusable: {error}"[:60], Counts())
+    try:
+        counts = found.table.counts()
+        left = counts.pending + counts.in_progress
+        state = "unfinished" if left else "finished"
+        saved: Any = found.header.saved_at if found.header is not None else found.statistics.last_at
+        return CheckpointRow(layout.experiment_id, state, counts, saved, found.name)
+    finally:
+        found.close()

@@ -1,0 +1,73 @@
+"""`--debug GLOB`: matching jobs in this process, one after the other, nothing recorded.
+
+The terminal stays attached, a job that raises ends in pdb (where there is a terminal), and
+nothing is written but what the jobs write themselves: their artifacts go to a temporary
+folder.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import pdb
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any
+
+import msgspec
+
+from supervisor import resuming
+from supervisor.core.errors import OK, SOME_FAILED, UsageError
+from supervisor.core.jobs import PlannedJob
+from supervisor.outcome import Outcome
+from supervisor.planning import build_plan
+from supervisor.records.plan_file import decode_line
+from supervisor.request import Request
+from supervisor.script_options import namespace
+from workers.current import current_job
+from workers.values import Unencodable, encode_result
+
+
+def debug(request: Request) -> Outcome:
+    """Run the matching jobs here. Exit code 1 if one of them raised."""
+    glob = request.debug or "*"
+    options = resuming.merge_options(request, None)
+    plan = build_plan(request.function, request.jobs, namespace(request.parser, options), all_tasks=True)
+    chosen = [job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)]
+    if not chosen:
+        some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
+        raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
+    settings = resuming.merge_settings(request, None)
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:
+        current_job().belong_to(0, settings.seed, folder)
+        current_job().context = request.setup() if request.setup is not None else None
+        for job in chosen:
+            failed += not _run_here(request, job)
+    _say(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
+    return Outcome(exit_code=SOME_FAILED if failed else OK)
+
+
+def _run_here(request: Request, job: PlannedJob) -> bool:
+    """One job; False if it raised or its result cannot be encoded."""
+    _say(f"running {job.id} {msgspec.json.decode(job.params)}")
+    current_job().become(job.id, job.domain, 1)
+    began = time.perf_counter()
+    try:
+        result: Any = request.function(**msgspec.json.decode(job.params))
+        encoded = encode_result(result)
+    except Unencodable as error:
+        _say(f"{job.id}: its result cannot be encoded: {error}")
+        return False
+    except Exception:  # noqa: BLE001 - it is the user's, and it is what they want to see
+        traceback.print_exc()
+        if sys.stdin is not None and sys.stdin.isatty():
+            pdb.post_mortem()
+        return False
+    _say(f"{job.id}: {encoded.json.decode()[:2000]} in {time.perf_counter() - began:.2f} s")
+    return True
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,241 @@
+"""One start of the program: wires plan, records, engine, loop and views together.
+
+`execute` opens the experiment, plays one run of it and closes it, whatever happens in
+between. The order at the end matters: first what is needed to go on (the last checkpoint),
+then what is nice to have (final files, summary), last the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from supervisor import closing, provenance
+from supervisor.clock import RunClock, wall_time
+from supervisor.core.errors import CannotCreate, LonghaulError, UsageError, WorkersError
+from supervisor.core.jobs import INTERRUPTED, PENDING
+from supervisor.core.observer import Observer
+from supervisor.core.record_types import RunEnded
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.snapshot import FailureSnapshot
+from supervisor.cores import thread_caps, usable_cores
+from supervisor.engines.local import LocalEngine
+from supervisor.engines.processes import sweep
+from supervisor.loop import Loop
+from supervisor.opening import Opened, open_experiment, output_directory, release
+from supervisor.outcome import Outcome
+from supervisor.records.progress import ProgressFile
+from supervisor.request import Request
+from supervisor.signals import Signals
+from supervisor.views.log import Log
+from supervisor.views.opening import open_view
+from supervisor.views.protocol import Silent, View
+from workers.callables import CannotSend, describe
+from workers.messages import FunctionSpec, WorkerSpec
+
+def execute(request: Request) -> Outcome:
+    """Do what the user asks for. Raises LonghaulError for what the user has to know."""
+    directory = output_directory(request)
+    if request.list_checkpoints:
+        closing.list_checkpoints(directory, request)
+        return Outcome()
+    if request.debug is not None:
+        from supervisor.debugging import debug
+
+        return debug(request)
+    functions = _functions(request)
+    with Signals() as signals:
+        opened = open_experiment(request, directory)
+        outcome = _Run(request, opened, signals, functions).play()
+    # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
+    if request.finish is not None and outcome.signal is None:
+        request.finish(outcome.report)
+    return outcome
+
+
+def _functions(request: Request) -> tuple[FunctionSpec, FunctionSpec | None]:
+    """Where workers find the user's functions; refused before anything is on disk."""
+    try:
+        function = describe(request.function)
+        return function, None if request.setup is None else describe(request.setup)
+    except CannotSend as error:
+        raise UsageError(str(error)) from None
+
+
+class _Run:
+    """One run of an opened experiment, from the first worker to the released lock."""
+
+    def __init__(
+        self,
+        request: Request,
+        opened: Opened,
+        signals: Signals,
+        functions: tuple[FunctionSpec, FunctionSpec | None],
+    ) -> None:
+        self.request = request
+        self.opened = opened
+        self.signals = signals
+        self.functions = functions
+        wanted = opened.settings.workers
+        self.slots = usable_cores() if wanted == "auto" else int(wanted)
+        self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
+        self.scheduler = Scheduler(opened.table, opened.settings, self.slots, opened.position)
+        self.clock = RunClock()
+        self.observer = Observer(
+            self.scheduler,
+            opened.store.statistics,
+            experiment_id=opened.layout.experiment_id,
+            name=request.name,
+            directory=str(opened.layout.directory),
+            now=self.clock.now(),
+            unselected=opened.unselected,
+        )
+        self.log = Log(opened.layout.supervisor_log) if request.recording else None
+        self.view = self._open_view()
+        self.failures: list[FailureSnapshot] = []
+        self.progress = ProgressFile(opened.layout, opened.table) if request.recording else None
+
+    def play(self) -> Outcome:
+        opened, store = self.opened, self.opened.store
+        error: LonghaulError | None = None
+        try:
+            self._announce()
+            effects = self.scheduler.begin(
+                self.clock.now(), wall_time(), store.next_n, selected=opened.selected, retry=opened.retry
+            )
+            if opened.resumed:
+                self._end_survivors()
+            self._work(effects)
+        except LonghaulError as problem:
+            error = problem
+        finally:
+            outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
+        if error is not None:
+            raise error
+        return outcome
+
+    # ---------------------------------------------------------------------- before
+
+    def _open_view(self) -> View:
+        if not self.request.progress:
+            return Silent()
+        return open_view(
+            sys.stderr,
+            show_output=self.request.show_output,
+            output_directory=str(self.opened.layout.output_directory),
+            log=self.log,
+        )
+
+    def _announce(self) -> None:
+        opened = self.opened
+        self.view.tell("info", closing.opening_line(self.request, opened, self.slots))
+        for level, text in opened.notices:
+            self.view.tell(level, text)
+
+    def _end_survivors(self) -> None:
+        """Processes of an earlier run that still compute must not go on beside ours."""
+        ended = sweep(self.mark)
+        if ended:
+            pids = ", ".join(map(str, ended))
+            self.view.tell("warning", f"ended processes of an earlier run that were still alive: {pids}")
+
+    # -------------------------------------------------------------------- the work
+
+    def _work(self, effects: Any) -> None:
+        opened = self.opened
+        if not self._anything_to_do():
+            self.opened.store.append(effects.records)
+            return
+        engine = LocalEngine(self._spec, start_method=opened.settings.start_method)
+        try:
+            engine.start()
+            Loop(
+                scheduler=self.scheduler,
+                store=opened.store,
+                plan=opened.store.plan,
+                engine=engine,
+                signals=self.signals,
+                view=self.view,
+                observer=self.observer,
+                progress=self.progress,
+                clock=self.clock,
+            ).run(effects)
+        finally:
+            engine.close()
+        if self.scheduler.dispatcher.failure and not self.scheduler.draining:
+            raise WorkersError(self._no_workers())
+
+    def _anything_to_do(self) -> bool:
+        table, selected = self.opened.table, self.opened.selected
+        return bool(self.opened.retry) or any(
+            state in (PENDING, INTERRUPTED) and chosen for state, chosen in zip(table.state, selected, strict=True)
+        )
+
+    def _no_workers(self) -> str:
+        command = closing.resume_with(self.request, self.opened.layout.experiment_id)
+        return (
+            f"no worker got ready; this is what the last one said:\n"
+            f"{self.scheduler.dispatcher.failure}\n"
+            f"When that is mended, go on with: {command}"
+        )
+
+    def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
+        layout, settings = self.opened.layout, self.opened.settings
+        function, setup = self.functions
+        return WorkerSpec(
+            experiment_id=layout.experiment_id,
+            mark=self.mark,
+            worker=worker,
+            incarnation=incarnation,
+            function=function,
+            setup=setup,
+            seed=settings.seed,
+            output_directory=str(layout.output_directory),
+            jobs_directory=str(layout.jobs_directory),
+            environment=thread_caps(self.slots),
+        )
+
+    # ----------------------------------------------------------------------- after
+
+    def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
+        """Checkpoint, final files, summary, lock, in this order."""
+        opened, scheduler = self.opened, self.scheduler
+        outcome = self._outcome(error)
+        self.observer.state = closing.state_word(scheduler, opened, error)
+        snapshot = self.observer.snapshot(self.clock.now())
+        with contextlib.ExitStack() as stack:
+            stack.callback(release, opened.lock)
+            stack.callback(self._close_views, snapshot, outcome)
+            ended = RunEnded(
+                run=opened.position.run,
+                state=self.observer.state,
+                at=wall_time(),
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                wall_seconds=round(snapshot.elapsed, 3),
+            )
+            opened.store.append([ended])
+            results = opened.store.results()
+            stack.callback(results.close)
+            opened.store.close(scheduler.position())
+            if self.progress is not None:
+                self.progress.write(snapshot, [])
+            if not crashed:
+                outcome.report = closing.final_files(results)
+                self.failures = closing.failures(results)
+        return outcome
+
+    def _outcome(self, error: LonghaulError | None) -> Outcome:
+        if error is not None:
+            return Outcome(exit_code=error.exit_code)
+        if self.scheduler.drain_signal is not None:
+            return Outcome(exit_code=128 + self.scheduler.drain_signal, signal=self.scheduler.drain_signal)
+        return Outcome(exit_code=1 if self.opened.table.counts().failed else 0)
+
+    def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
+        self.view.close(snapshot)
+        if self.request.progress:
+            closing.print_summary(self.request, self.opened, snapshot, self.failures)
+        if self.log is not None:
+            self.log.close()

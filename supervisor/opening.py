@@ -1,0 +1,347 @@
+"""Opening an experiment: a new one, or an earlier one where it stopped.
+
+Everything that may be refused is looked at before anything is changed on disk: options,
+plan, lock, what is left of earlier runs. Only then files are made or repaired.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from supervisor import provenance, resuming
+from supervisor.clock import wall_time
+from supervisor.core.errors import LonghaulError, UsageError
+from supervisor.core.jobs import COMPLETED
+from supervisor.core.position import Position
+from supervisor.core.record_types import AnyRecord, Reset, RunStarted
+from supervisor.core.settings import Settings
+from supervisor.core.table import JobTable
+from supervisor.planning import Plan, build_plan
+from supervisor.records.disk import Disk
+from supervisor.records.files import probe_directory
+from supervisor.records.catalogue import experiments
+from supervisor.records.layout import Layout, check_id
+from supervisor.records.lock import Lock
+from supervisor.records.plan_file import Changed, Comparison, compare
+from supervisor.records.store import Store
+from supervisor.records.survey import Recovered, survey
+from supervisor.request import Request
+from supervisor.script_options import namespace
+
+Notice = tuple[str, str]  # level, text
+
+
+class Opened(msgspec.Struct):
+    """An experiment that is ours (locked), with everything that a run needs."""
+
+    layout: Layout
+    lock: Lock | None
+    settings: Settings
+    store: Store
+    position: Position
+    offered: int  # jobs that the script has; more than the plan with one per domain
+    retry: list[int]  # failed jobs that get one more attempt
+    selected: bytes
+    unselected: int
+    notices: list[Notice]
+    resumed: bool = False
+
+    @property
+    def table(self) -> JobTable:
+        return self.store.table
+
+
+def output_directory(request: Request) -> Path:
+    """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute."""
+    given = request.output or os.environ.get("LONGHAUL_OUTPUT")
+    if given:
+        return Path(os.path.abspath(os.path.expanduser(given)))
+    _check_name(request.name)
+    return Path(os.path.abspath(os.path.join("data", "outputs", request.name)))
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise UsageError(
+            f"name={name!r} cannot be a directory: give the experiment a name like 'pilot_experiment'"
+        )
+
+
+def open_experiment(request: Request, directory: Path) -> Opened:
+    """Find out what is asked for, and open it. Raises LonghaulError."""
+    disk = Disk()
+    if request.resume is None:
+        return _open_new(request, directory, disk, request.experiment_id)
+    if request.resume == "auto":
+        return _open_auto(request, directory, disk)
+    if request.resume == "latest":
+        found = experiments(directory)
+        if not found:
+            raise UsageError(_nothing_to_resume(directory))
+        return _open_earlier(request, Layout(directory, found[0]), disk)
+    layout = Layout(directory, check_id(request.resume))
+    if not layout.exists():
+        known = ", ".join(experiments(directory)[:5])
+        hint = f"there are: {known}" if known else _nothing_to_resume(directory)
+        raise UsageError(f"no experiment {request.resume!r} in {layout.logs}; {hint}")
+    return _open_earlier(request, layout, disk)
+
+
+def _nothing_to_resume(directory: Path) -> str:
+    return f"No checkpoints found to resume from in {directory / 'logs'}"
+
+
+def _open_auto(request: Request, directory: Path, disk: Disk) -> Opened:
+    if request.experiment_id is not None:
+        layout = Layout(directory, check_id(request.experiment_id))
+        if layout.exists():
+            return _open_earlier(request, layout, disk)
+        return _open_new(request, directory, disk, request.experiment_id)
+    for experiment_id in experiments(directory):
+        layout = Layout(directory, experiment_id)
+        if _left(layout)[0]:
+            return _open_earlier(request, layout, disk)
+    return _open_new(request, directory, disk, None)
+
+
+# -------------------------------------------------------------------------------- new
+
+
+def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str | None) -> Opened:
+    settings = resuming.merge_settings(request, None)
+    options = resuming.merge_options(request, None)
+    if experiment_id is not None and Layout(directory, check_id(experiment_id)).exists():
+        raise UsageError(
+            f"experiment {experiment_id!r} exists in {directory}; nothing is overwritten. "
+            f"Go on with it: --resume {experiment_id}, or choose another --experiment-id."
+        )
+    plan = build_plan(
+        request.function, request.jobs, namespace(request.parser, options), all_tasks=settings.all_tasks
+    )
+    table = JobTable()
+    plan.builder.fill(table)
+    selected, unselected = resuming.select(table, request.only)
+    notices = _mention_unfinished(directory) if request.recording else []
+    probe_directory(disk, directory / "logs" if request.recording else directory)
+    layout, lock = _claim(directory, experiment_id, recording=request.recording)
+    try:
+        store = Store.create(
+            layout,
+            name=request.name,
+            plan=plan.builder,
+            table=table,
+            lock=None,
+            settings=msgspec.to_builtins(settings),
+            options=options,
+            ephemeral=not request.recording,
+        )
+    except BaseException:
+        release(lock)
+        raise
+    opened = Opened(
+        layout=layout,
+        lock=lock,
+        settings=settings,
+        store=store,
+        position=Position(run=1),
+        offered=plan.offered,
+        retry=[],
+        selected=selected,
+        unselected=unselected,
+        notices=notices,
+    )
+    _start_run(request, opened, options, [])
+    return opened
+
+
+def release(lock: Lock | None) -> None:
+    """Let go of an experiment; nothing to do for one that is not recorded."""
+    if lock is not None:
+        lock.release()
+
+
+def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock | None]:
+    """A layout whose id is ours alone: taken by locking, with a suffix on collision."""
+    stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")  # noqa: DTZ005 - a name for humans
+    for number in range(1, 1000):
+        layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
+        if layout.exists() or layout.lock.exists():
+            if wanted is not None and layout.exists():
+                raise UsageError(f"experiment {wanted!r} was started by somebody else just now")
+            if wanted is None:
+                continue
+        if not recording:
+            layout.results_directory.mkdir(parents=True, exist_ok=True)
+            return layout, None
+        try:
+            return layout, Lock.acquire(layout.lock, layout.experiment_id)
+        except UsageError:
+            if wanted is not None:
+                raise
+    raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")
+
+
+def _mention_unfinished(directory: Path) -> list[Notice]:
+    """A plain start beside an unfinished experiment says so: perhaps a resume was meant."""
+    for experiment_id in experiments(directory)[:1]:
+        try:
+            left, total = _left(Layout(directory, experiment_id))
+        except LonghaulError:
+            return []  # somebody else's damage must not stop a new start
+        if left:
+            text = f"{experiment_id} is unfinished ({left} of {total} jobs left); --resume {experiment_id} goes on with it"
+            return [("info", text)]
+    return []
+
+
+def _left(layout: Layout) -> tuple[int, int]:
+    """How many jobs of an experiment are pending or in progress, and how many there are."""
+    found = survey(layout)
+    counts = found.table.counts()
+    found.close()
+    return counts.pending + counts.in_progress, counts.total
+
+
+# ---------------------------------------------------------------------------- earlier
+
+
+def _open_earlier(request: Request, layout: Layout, disk: Disk) -> Opened:
+    probe_directory(disk, layout.logs)
+    lock = Lock.acquire(layout.lock, layout.experiment_id)
+    try:
+        return _go_on(request, layout, disk, lock)
+    except BaseException:
+        release(lock)
+        raise
+
+
+def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
+    recovered = survey(layout, disk)
+    settings = resuming.merge_settings(request, recovered.facts.settings)
+    options = resuming.merge_options(request, recovered.facts.options)
+    plan = build_plan(
+        request.function, request.jobs, namespace(request.parser, options), all_tasks=settings.all_tasks
+    )
+    comparison = compare(recovered.plan, recovered.table, plan.builder)
+    _refuse_changes(request, recovered, plan, comparison)
+    code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}
+    notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
+    notices += [("warning", lock.notice)] if lock.notice else []
+    notices += _tell_changes(comparison)
+    store = Store.open(
+        layout,
+        recovered,
+        plan.builder,
+        lock=None,
+        settings=msgspec.to_builtins(settings),
+        options=options,
+        comparison=comparison,
+        update_changed=request.changed == "rerun",
+    )
+    table = store.table
+    selected, unselected = resuming.select(table, request.only)
+    retry_failed = settings.retry_failed and request.resume != "auto"
+    again = resuming.jobs_again(table, request, retry_failed=retry_failed)
+    again.changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
+    again.keep_selected(selected)
+    position = store.facts.position()
+    position.run += 1
+    opened = Opened(
+        layout=layout,
+        lock=lock,
+        settings=settings,
+        store=store,
+        position=position,
+        offered=plan.offered,
+        retry=again.retry,
+        selected=selected,
+        unselected=unselected,
+        notices=notices,
+        resumed=True,
+    )
+    code = provenance.code_of(request.function)
+    if warning := resuming.code_changed(code_before, code, table.state.count(COMPLETED)):
+        notices.append(("warning", warning))
+    _start_run(request, opened, options, _resets(table, again))
+    return opened
+
+
+def _refuse_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> None:
+    if recovered.name and recovered.name != request.name:
+        raise UsageError(
+            f"experiment {recovered.layout.experiment_id} is called {recovered.name!r}, this script's is "
+            f"{request.name!r}: this looks like another experiment. Start a new one without --resume."
+        )
+    if not comparison.matching and len(recovered.table):
+        raise UsageError(
+            f"none of the {plan.selected} jobs is one of the {len(recovered.table)} jobs of "
+            f"{recovered.layout.experiment_id}: this looks like another experiment. Start a new one without --resume."
+        )
+    if comparison.changed and request.changed == "refuse":
+        first = comparison.changed[0]
+        raise UsageError(
+            f"{len(comparison.changed)} jobs have other params than before under the same id, first "
+            f"{first.id!r}: {_difference(first)}. Give them new ids, or say --changed keep (the old results "
+            f"and params stay) or --changed rerun (they run again)."
+        )
+
+
+def _difference(changed: Changed) -> str:
+    parts = []
+    for key in {**changed.old, **changed.new}:
+        before, after = changed.old.get(key, "(none)"), changed.new.get(key, "(none)")
+        if before != after or type(before) is not type(after):
+            parts.append(f"{key} was {before!r}, is {after!r}")
+    return "; ".join(parts)[:300]
+
+
+def _tell_changes(comparison: Comparison) -> list[Notice]:
+    told: list[Notice] = []
+    if comparison.new or comparison.returned:
+        told.append(("info", f"{len(comparison.new) + len(comparison.returned)} jobs are new in the plan"))
+    if comparison.gone:
+        told.append(
+            ("warning", f"{len(comparison.gone)} jobs are no longer in the plan, first {comparison.gone[0]!r}; "
+                        f"their results are kept and counted apart")
+        )
+    return told
+
+
+def _resets(table: JobTable, again: resuming.Again) -> list[AnyRecord]:
+    """Make jobs pending again, and the records that say so."""
+    records: list[AnyRecord] = []
+    reasons: tuple[tuple[list[int], Literal["changed", "rerun", "retry"]], ...] = (
+        (again.changed, "changed"),
+        (again.rerun, "rerun"),
+        (again.retry, "retry"),
+    )
+    for jobs, why in reasons:
+        for job in jobs:
+            table.reset(job, forget_charges=why != "retry")
+        if jobs:
+            records.append(Reset([table.ids[job] for job in jobs], why, wall_time()))
+    return records
+
+
+def _start_run(request: Request, opened: Opened, options: dict[str, Any], resets: list[AnyRecord]) -> None:
+    started = RunStarted(
+        run=opened.position.run,
+        at=wall_time(),
+        settings=msgspec.to_builtins(opened.settings),
+        options=options,
+        argv=request.command_line or list(sys.orig_argv),
+        host=provenance.host(),
+        pid=os.getpid(),
+        boot_id=provenance.boot_id(),
+        process_start=provenance.process_start(),
+        versions=provenance.versions(),
+        code=provenance.code_of(request.function),
+        jobs=sum(opened.table.wanted),
+    )
+    opened.store.append([started, *resets])

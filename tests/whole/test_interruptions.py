@@ -1,0 +1,149 @@
+"""Interrupt it, kill it, resume it: every job is completed with the right result, and none
+that was recorded as completed runs again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+
+import pytest
+
+from tests.whole.conftest import Experiment, wait_for
+
+SQUARES = """
+    def jobs():
+        for number in range(@JOBS@):
+            yield Job(id=f"square/{number}", domain=f"d{number % 4}", params={"number": number})
+
+    def evaluate(number):
+        note("ran")
+        time.sleep(@SECONDS@)
+        return {"square": number * number}
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="squares", workers=3, all_tasks=True)
+"""
+
+
+def squares(experiment: Experiment, jobs: int, seconds: float) -> None:
+    experiment.write(SQUARES.replace("@JOBS@", str(jobs)).replace("@SECONDS@", str(seconds)))
+
+
+def check_squares(experiment: Experiment, jobs: int) -> None:
+    final = experiment.final()
+    assert len(final) == jobs
+    for number in range(jobs):
+        entry = final[f"square/{number}"]
+        assert entry["state"] == "completed"
+        assert entry["result"] == {"square": number * number}
+
+
+def test_a_run_from_start_to_end_leaves_every_result_and_nothing_alive(experiment: Experiment) -> None:
+    squares(experiment, 12, 0.01)
+    done = experiment.run()
+    assert done.returncode == 0, done.stderr
+    check_squares(experiment, 12)
+    assert sorted(experiment.executions()) == sorted(f"square/{n}" for n in range(12))
+    assert experiment.checkpoint()["counts"]["completed"] == 12
+    assert experiment.statistics()["counts"]["completed"] == 12
+    assert not experiment.processes()
+
+
+def test_ctrl_c_drains_and_resume_does_the_rest_only(experiment: Experiment) -> None:
+    squares(experiment, 30, 0.1)
+    process = experiment.start()
+    wait_for(lambda: len(experiment.completed_in_journal()) >= 5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert "--resume" in err
+    before = set(experiment.completed_in_journal())
+    assert 5 <= len(before) < 30
+    ran_before = len(experiment.executions())
+    assert ran_before == len(before)  # a drain lets running jobs finish
+    done = experiment.run("--resume", "latest")
+    assert done.returncode == 0, done.stderr
+    check_squares(experiment, 30)
+    assert not before & set(experiment.executions()[ran_before:])
+    assert len(experiment.executions()) == 30
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_other_signals_drain_too_and_the_process_dies_of_them(experiment: Experiment, signum: int) -> None:
+    squares(experiment, 40, 0.1)
+    process = experiment.start()
+    wait_for(lambda: len(experiment.completed_in_journal()) >= 3)
+    process.send_signal(signum)
+    process.communicate(timeout=30)
+    assert process.returncode == -signum
+    assert experiment.checkpoint()["counts"]["completed"] >= 3
+    assert not experiment.processes()
+
+
+def test_a_second_ctrl_c_stops_now_and_the_cut_jobs_are_in_progress(experiment: Experiment) -> None:
+    squares(experiment, 6, 30.0)
+    process = experiment.start()
+    wait_for(lambda: len(experiment.executions()) == 3)
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: '"drain"' in experiment.path("journal").read_text())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    counts = experiment.checkpoint()["counts"]
+    assert (counts["in_progress"], counts["pending"]) == (3, 3)
+    assert len(experiment.checkpoint()["in_progress"]) == 3
+    assert not experiment.processes()
+
+
+def test_after_the_grace_time_what_still_runs_is_cut(experiment: Experiment) -> None:
+    squares(experiment, 3, 60.0)
+    process = experiment.start("--grace", "0.5")
+    wait_for(lambda: len(experiment.executions()) == 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=15)
+    assert process.returncode == -signal.SIGTERM
+    assert experiment.checkpoint()["counts"]["in_progress"] == 3
+
+
+def test_any_mixture_of_kills_and_resumes_completes_every_job_once_recorded(experiment: Experiment) -> None:
+    jobs = 60
+    squares(experiment, jobs, 0.05)
+    rng = random.Random(20251014)
+    arguments: list[str] = []
+    recorded: set[str] = set()
+    for _ in range(25):
+        position = len(experiment.executions())
+        process = experiment.start(*arguments, "--workers", str(rng.choice([1, 2, 4])))
+        target = min(jobs, len(recorded) + rng.randint(1, 9))
+        wait_for(
+            lambda p=process, t=target: p.poll() is not None or len(set(experiment.completed_in_journal())) >= t
+        )
+        trouble = rng.choice(["int", "term", "kill", "worker", "worker"])
+        if process.poll() is None and trouble == "worker":
+            for pid in experiment.processes()[:2]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        elif process.poll() is None:
+            process.send_signal({"int": signal.SIGINT, "term": signal.SIGTERM, "kill": signal.SIGKILL}[trouble])
+        if trouble == "worker":
+            wait_for(
+                lambda p=process, t=target: p.poll() is not None
+                or len(set(experiment.completed_in_journal())) >= min(jobs, t + 5)
+            )
+            process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+        wait_for(lambda: not experiment.processes(), "processes outlived their supervisor")
+        again = recorded & set(experiment.executions()[position:])
+        assert not again, f"recorded as completed and run again: {again}"
+        recorded = set(experiment.completed_in_journal())
+        arguments = ["--resume", "latest"]
+        if process.returncode == 0:
+            break
+    final = experiment.run("--resume", "latest", "--workers", "4")
+    assert final.returncode == 0, final.stderr
+    check_squares(experiment, jobs)
+    completed = experiment.completed_in_journal()
+    assert len(completed) == len(set(completed)) == jobs

@@ -1,0 +1,176 @@
+"""Bad input: one clear message, the right exit code, no traceback, nothing overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.whole.conftest import Experiment, wait_for
+
+SCRIPT = """
+    def jobs():
+        @JOBS@
+
+    def evaluate(number):
+        note("ran")
+        time.sleep(@SECONDS@)
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="refused", all_tasks=True)
+"""
+
+
+def write(experiment: Experiment, jobs: str, seconds: float = 0.0) -> None:
+    experiment.write(SCRIPT.replace("@JOBS@", jobs).replace("@SECONDS@", str(seconds)))
+
+
+GOOD_JOBS = 'return [Job(id=f"job/{n}", params={"number": n}) for n in range(4)]'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workers", "0"], ["--workers", "0"]),
+        (["--workers", "many"], ["--workers", "many"]),
+        (["--worker", "2"], ["--worker", "--workers"]),
+        (["--resume", "nowhere"], ["nowhere"]),
+        (["--resume", "latest"], ["No checkpoints found to resume from"]),
+        (["--experiment-id", "../../x"], ["../../x"]),
+        (["--experiment-id", ""], ["empty"]),
+        (["--timeout", "soon"], ["--timeout", "soon"]),
+        (["--timeout", "0"], ["--timeout"]),
+        (["--grace", "-1"], ["--grace"]),
+        (["--retries", "-1"], ["--retries"]),
+        (["--resume", "x", "--no-resume"], ["--resume", "--no-resume"]),
+        (["--rerun", "*"], ["--rerun", "--resume"]),
+        (["--only", "nothing/*"], ["nothing/*"]),
+        (["--start-method", "fork"], ["--start-method", "fork"]),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_is_made(
+    experiment: Experiment, arguments: list[str], words: list[str]
+) -> None:
+    write(experiment, GOOD_JOBS)
+    done = experiment.run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not experiment.output.exists()
+    assert not experiment.executions()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ("return []", ["no jobs"]),
+        ('return [Job(id="same", params={"number": n}) for n in (1, 2)]', ["same", "1", "2"]),
+        ('return [Job(id="a", params={"number": {1, 2}})]', ["'a'", "/number"]),
+        ('return [Job(id="a", params={"number": float("nan")})]', ["'a'", "/number"]),
+        ('return [Job(id="a", params={"number": {1: 2}})]', ["'a'"]),
+        ('return [Job(id="a", params={"numbr": 1})]', ["'a'", "numbr"]),
+        ("return [{'number': 1}]", ["Job("]),
+        ("return 7", ["int"]),
+        ('return [Job(id="", params={"number": 1})]', ["id"]),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_refused_and_nothing_is_made(
+    experiment: Experiment, jobs: str, words: list[str]
+) -> None:
+    write(experiment, jobs)
+    done = experiment.run()
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not experiment.output.exists()
+
+
+def test_an_experiment_that_exists_is_not_overwritten(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run("--experiment-id", "mine").returncode == 0
+    before = {path: path.read_bytes() for path in experiment.output.rglob("*.json*")}
+    done = experiment.run("--experiment-id", "mine")
+    assert done.returncode == 2
+    assert "--resume mine" in done.stderr
+    assert before == {path: path.read_bytes() for path in experiment.output.rglob("*.json*")}
+
+
+def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS, seconds=30.0)
+    first = experiment.start("--experiment-id", "mine")
+    wait_for(lambda: experiment.executions())
+    done = experiment.run("--resume", "mine")
+    assert done.returncode == 2, done.stderr
+    assert str(first.pid) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_params_under_an_old_id_are_refused_with_the_difference(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run().returncode == 0
+    write(experiment, 'return [Job(id=f"job/{n}", params={"number": n + (n == 2)}) for n in range(4)]')
+    refused = experiment.run("--resume", "latest")
+    assert refused.returncode == 2
+    assert "'job/2'" in refused.stderr
+    assert "number was 2, is 3" in refused.stderr
+    kept = experiment.run("--resume", "latest", "--changed", "keep")
+    assert kept.returncode == 0, kept.stderr
+    assert experiment.final()["job/2"]["result"] == 2
+    again = experiment.run("--resume", "latest", "--changed", "rerun")
+    assert again.returncode == 0, again.stderr
+    assert experiment.final()["job/2"]["result"] == 3
+    assert experiment.executions().count("job/2") == 2
+
+
+def test_a_plan_without_any_old_id_looks_like_another_experiment(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run().returncode == 0
+    write(experiment, 'return [Job(id="other", params={"number": 1})]')
+    done = experiment.run("--resume", "latest")
+    assert done.returncode == 2
+    assert "looks like another experiment" in done.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    (experiment.folder / "file").write_text("in the way")
+    process = experiment.start("--output", str(experiment.folder / "file" / "out"))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 73, err
+    assert str(experiment.folder / "file") in err
+    assert "Traceback" not in err
+
+
+def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
+    text = SCRIPT.replace("@JOBS@", GOOD_JOBS).replace("@SECONDS@", "0")
+    experiment.write(text.replace('    if __name__ == "__main__":\n        main(', "    main("))
+    done = experiment.run()
+    assert done.returncode == 75, done.stderr
+    assert '__name__ == "__main__"' in done.stderr
+    assert not experiment.executions()
+
+
+def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    text = experiment.script.read_text()
+    experiment.script.write_text(text + '\nif __name__ == "__mp_main__":\n    raise ImportError("no model here")\n')
+    done = experiment.run()
+    assert done.returncode == 75, done.stderr
+    assert "no model here" in done.stderr
+    assert "--resume" in done.stderr
+
+
+def test_a_symlinked_checkpoint_stays_a_symlink(experiment: Experiment, tmp_path: Path) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run("--only", "job/0").returncode == 0
+    path = experiment.path("checkpoint")
+    elsewhere = tmp_path / "elsewhere.json"
+    os.rename(path, elsewhere)
+    path.symlink_to(elsewhere)
+    assert experiment.run("--resume", "latest").returncode == 0
+    assert path.is_symlink()
+    assert experiment.checkpoint()["counts"]["completed"] == 4
