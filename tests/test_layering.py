@@ -162,7 +162,9 @@ def test_a_right_import_is_let_through(module: str, source: str) -> None:
 def test_a_worker_starts_light() -> None:
     heavy = ("supervisor", "loguru", "rich", "psutil", "numpy", "asyncio", "logging", "cloudpickle")
     program = f"import sys, workers.main; print([name for name in {heavy!r} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout == "[]\n"
 
 
