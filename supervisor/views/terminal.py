@@ -190,9 +190,7 @@ def _worker(worker: WorkerSnapshot, width: int) -> Text:
     if worker.job is None:
         what = "waiting for a job" if worker.status == "ready" else worker.status
         return _one_line(f"{worker.worker:>4}  {what}", "dim")
-    name = shorten(one_line(worker.job), max(10, width - 32))
+    again = f" (attempt {worker.attempt})" if worker.attempt > 1 else ""
     room = max(10, min(60, width - 32))
-    text = _one_line(f"{worker.worker:>4}  {name:<{room}}  {duration(worker.seconds):>8}  {usage}")
-    if worker.attempt > 1:
-        text.append(f"  attempt {worker.attempt}", style="yellow")
-    return text
+    name = shorten(one_line(worker.job), max(5, room - len(again))) + again
+    return _one_line(f"{worker.worker:>4}  {name:<{room}}  {duration(worker.seconds):>8}  {usage}")

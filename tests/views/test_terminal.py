@@ -1,0 +1,209 @@
+"""The view on a real terminal (a pty), and when that terminal shrinks, hangs up or stalls."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import select
+import struct
+import termios
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+from rich.console import Console
+
+from supervisor.views.opening import open_view
+from supervisor.views.plain import PlainView
+from supervisor.views.protocol import View
+from supervisor.views.terminal import TerminalView, frame
+from tests.views.made import counts, failure, snapshot, worker
+
+EVENING = datetime(2025, 10, 14, 22, 30)
+
+
+class Terminal:
+    """The other side of a pty: remembers everything that was drawn."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        self.stream = open(self.slave, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        self.drawn = ""
+        self.resize(80, 24)
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def wait_for(self, text: str, seconds: float = 20.0) -> None:
+        until = time.monotonic() + seconds
+        while text not in self.drawn:
+            assert time.monotonic() < until, f"{text!r} was not drawn, but {self.drawn!r}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.drawn += os.read(self.master, 1 << 16).decode(errors="replace")
+
+    def hang_up(self) -> None:
+        os.close(self.master)
+
+    def close(self) -> None:
+        for descriptor in (self.master, self.slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    opened = Terminal()
+    yield opened
+    opened.close()
+
+
+def lines_of(frame_width: int, frame_height: int, **more: object) -> list[str]:
+    console = Console(file=io.StringIO(), width=frame_width, height=frame_height, force_terminal=False)
+    with console.capture() as capture:
+        console.print(frame(snapshot(**more), EVENING, frame_width, frame_height))  # type: ignore[arg-type]
+    return capture.get().splitlines()
+
+
+def test_the_frame_shows_bar_counts_end_time_and_workers() -> None:
+    lines = lines_of(100, 30)
+    assert lines[0] == "pilot_experiment experiment_20251014_223000  running  2h 13m"
+    assert "37%  743 of 2,000  ends about 03:30" in lines[1]
+    assert lines[2] == "740 completed  3 failed  6 in progress  1,251 pending  1.2 jobs/s"
+    assert re.fullmatch(r" +5  iris/forest/5 +5m 00s +1\.0G +98%", lines[8])
+    assert len(lines) == 9
+
+
+@pytest.mark.parametrize("workers", [0, 1, 6, 9, 64])
+@pytest.mark.parametrize("size", [(80, 24), (40, 10), (20, 4), (200, 60), (10, 2)])
+def test_the_frame_fits_whatever_the_terminal(workers: int, size: tuple[int, int]) -> None:
+    width, height = size
+    lines = lines_of(width, height, workers=workers, state="draining", grace_left=12.0, name="x" * 300)
+    assert len(lines) <= max(1, height - 1)
+    assert all(len(line) <= width for line in lines)
+
+
+def test_of_many_workers_those_are_shown_whose_jobs_run_longest() -> None:
+    lines = lines_of(80, 24, workers=20)
+    assert [line.split()[0] for line in lines[3:]] == ["13", "14", "15", "16", "17", "18", "19", "+"]
+    assert lines[-1].strip() == "+ 13 more"
+
+
+def test_workers_without_a_job_say_so() -> None:
+    idle = [worker(0, job=None), worker(1, job=None, status="starting"), worker(2, attempt=3)]
+    lines = lines_of(100, 24, workers=0)
+    assert len(lines) == 3
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(frame(snapshot(workers=0), EVENING, 100, 24))
+        for entry in idle:
+            console.print(frame(_with(entry), EVENING, 100, 24))
+    text = capture.get()
+    assert "0  waiting for a job" in text
+    assert "1  starting" in text
+    assert "attempt 3" in text
+
+
+def _with(entry: object) -> object:
+    over = snapshot(workers=0)
+    over.workers = [entry]  # type: ignore[list-item]
+    return over
+
+
+def test_failures_and_output_scroll_above_a_frame_that_is_erased_at_the_end(terminal: Terminal) -> None:
+    view = open_view(terminal.stream)
+    view.update(snapshot())
+    terminal.wait_for("ends about")
+    view.failed(failure(output_tail="last words"))
+    terminal.wait_for("FAILED iris/forest/200: ValueError model.py:88: no such split")
+    terminal.wait_for("| last words")
+    view.output("iris/1", "loss 0.3\n")
+    terminal.wait_for("loss 0.3")
+    view.tell("warning", "no room")
+    terminal.wait_for("warning: no room")
+    terminal.wait_for("iris/forest/5")
+    view.close(snapshot())
+    terminal.stream.write("THE END")
+    terminal.stream.flush()
+    terminal.wait_for("THE END")
+    assert terminal.drawn.rpartition("iris/forest/5")[2].count("\x1b[2K") >= 9, "every line is erased"
+    assert terminal.drawn.rfind("\x1b[?25h") > terminal.drawn.rfind("\x1b[?25l"), "the cursor is visible"
+
+
+def test_the_terminal_is_clean_while_the_shell_has_it(terminal: Terminal) -> None:
+    view = open_view(terminal.stream)
+    view.update(snapshot())
+    view.suspend()
+    terminal.stream.write("$ fg")
+    terminal.stream.flush()
+    terminal.wait_for("$ fg")
+    assert terminal.drawn.endswith("\x1b[1A\x1b[2K$ fg")
+    view.resume()
+    terminal.drawn = ""
+    view.update(snapshot())
+    terminal.wait_for("ends about")
+    view.close()
+
+
+def test_a_resize_in_the_middle_is_followed(terminal: Terminal) -> None:
+    view = open_view(terminal.stream)
+    for columns, lines in ((80, 24), (30, 5), (0, 0), (300, 100)):
+        terminal.resize(columns, lines)
+        view.update(snapshot(workers=64))
+        terminal.wait_for("37%")
+        terminal.drawn = ""
+    view.close()
+
+
+def test_no_colour_is_used_if_the_user_wants_none(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    view = open_view(terminal.stream)
+    view.failed(failure())
+    view.update(snapshot(counts=counts()))
+    terminal.wait_for("ends about")
+    view.close()
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal.drawn)
+
+
+def test_a_terminal_that_hangs_up_silences_the_view_and_nothing_else(terminal: Terminal) -> None:
+    view = open_view(terminal.stream)
+    view.update(snapshot())
+    terminal.wait_for("ends about")
+    terminal.hang_up()
+    until = time.monotonic() + 1.0
+    for number in range(50):
+        view.update(snapshot())
+        view.failed(failure(str(number)))
+        view.tell("info", "hello")
+    view.close(snapshot())
+    assert time.monotonic() < until + 20.0
+
+
+def test_a_terminal_stopped_with_ctrl_s_does_not_hold_up_the_run(terminal: Terminal) -> None:
+    termios.tcflow(terminal.slave, termios.TCOOFF)
+    view = open_view(terminal.stream)
+    began = time.monotonic()
+    for number in range(300):
+        view.tell("info", f"line {number} " + "x" * 1000)
+        view.update(snapshot())
+    assert time.monotonic() - began < 20.0, "nothing waited for the terminal"
+    termios.tcflow(terminal.slave, termios.TCOON)
+    terminal.wait_for("line 200")
+    view.close()
+
+
+def test_the_view_fits_the_stream(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(_inner(open_view(terminal.stream)), TerminalView)
+    assert isinstance(_inner(open_view(io.StringIO())), PlainView)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(_inner(open_view(terminal.stream)), PlainView)
+
+
+def _inner(view: View) -> View:
+    return view._inner  # type: ignore[attr-defined,no-any-return]
