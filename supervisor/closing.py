@@ -32,7 +32,11 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
     """What is about to run, in one line."""
     table, counts = opened.table, opened.table.counts()
     number = f"{counts.total} of {opened.offered} tasks, one per domain"
-    tasks = number if opened.offered > counts.total and not opened.settings.all_tasks else count(counts.total, "task")
+    tasks = (
+        number
+        if opened.offered > counts.total and not opened.settings.all_tasks
+        else count(counts.total, "task")
+    )
     workers = count(min(slots, max(1, len(table))), "worker")
     line = f"{request.name} {opened.layout.experiment_id}: {tasks}, {workers}"
     if opened.resumed:
@@ -51,7 +55,9 @@ def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None
 
 
 def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
-    return resume_command(request.command_line if request.interactive else [], request.arguments, experiment_id, extra)
+    return resume_command(
+        request.command_line if request.interactive else [], request.arguments, experiment_id, extra
+    )
 
 
 def _start_with(request: Request, *extra: str) -> str:

@@ -34,7 +34,9 @@ def debug(request: Request) -> Outcome:
     glob = request.debug or "*"
     options = resuming.merge_options(request, None)
     plan = build_plan(request.function, request.jobs, namespace(request.parser, options), all_tasks=True)
-    chosen = [job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)]
+    chosen = [
+        job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)
+    ]
     if not chosen:
         some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
         raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
@@ -60,7 +62,7 @@ def _run_here(request: Request, job: PlannedJob) -> bool:
     except Unencodable as error:
         _say(f"{job.id}: its result cannot be encoded: {error}")
         return False
-    except Exception:  # noqa: BLE001 - it is the user's, and it is what they want to see
+    except Exception:
         traceback.print_exc()
         if sys.stdin is not None and sys.stdin.isatty():
             pdb.post_mortem()

@@ -11,9 +11,9 @@ import contextlib
 import sys
 from typing import Any
 
-from supervisor import closing, provenance
+from supervisor import closing
 from supervisor.clock import RunClock, wall_time
-from supervisor.core.errors import CannotCreate, LonghaulError, UsageError, WorkersError
+from supervisor.core.errors import LonghaulError, UsageError, WorkersError
 from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
@@ -23,7 +23,7 @@ from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
 from supervisor.engines.processes import sweep
 from supervisor.loop import Loop
-from supervisor.opening import Opened, open_experiment, output_directory, release
+from supervisor.opening import Opened, open_experiment, output_directory
 from supervisor.outcome import Outcome
 from supervisor.records.progress import ProgressFile
 from supervisor.request import Request
@@ -33,6 +33,7 @@ from supervisor.views.opening import open_view
 from supervisor.views.protocol import Silent, View
 from workers.callables import CannotSend, describe
 from workers.messages import FunctionSpec, WorkerSpec
+
 
 def execute(request: Request) -> Outcome:
     """Do what the user asks for. Raises LonghaulError for what the user has to know."""
@@ -169,7 +170,8 @@ class _Run:
     def _anything_to_do(self) -> bool:
         table, selected = self.opened.table, self.opened.selected
         return bool(self.opened.retry) or any(
-            state in (PENDING, INTERRUPTED) and chosen for state, chosen in zip(table.state, selected, strict=True)
+            state in (PENDING, INTERRUPTED) and chosen
+            for state, chosen in zip(table.state, selected, strict=True)
         )
 
     def _no_workers(self) -> str:
@@ -205,7 +207,7 @@ class _Run:
         self.observer.state = closing.state_word(scheduler, opened, error)
         snapshot = self.observer.snapshot(self.clock.now())
         with contextlib.ExitStack() as stack:
-            stack.callback(release, opened.lock)
+            stack.callback(opened.store.release)
             stack.callback(self._close_views, snapshot, outcome)
             ended = RunEnded(
                 run=opened.position.run,
@@ -218,7 +220,7 @@ class _Run:
             opened.store.append([ended])
             results = opened.store.results()
             stack.callback(results.close)
-            opened.store.close(scheduler.position())
+            opened.store.save(scheduler.position())
             if self.progress is not None:
                 self.progress.write(snapshot, [])
             if not crashed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import selectors
 import signal
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from supervisor.clock import RunClock, wall_time
@@ -53,7 +54,7 @@ _NOBODYS_FAULT = ("completed", "interrupted", "lost")
 class ProgressSink(Protocol):
     """Where the progress file is written; see records/progress."""
 
-    def write(self, snapshot: RunSnapshot, failures: list[FailureSnapshot]) -> None: ...
+    def write(self, snapshot: RunSnapshot, failures: Sequence[FailureSnapshot]) -> bool: ...
 
 
 class Loop:

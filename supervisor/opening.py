@@ -23,9 +23,9 @@ from supervisor.core.record_types import AnyRecord, Reset, RunStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from supervisor.planning import Plan, build_plan
+from supervisor.records.catalogue import experiments
 from supervisor.records.disk import Disk
 from supervisor.records.files import probe_directory
-from supervisor.records.catalogue import experiments
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import Changed, Comparison, compare
@@ -41,7 +41,6 @@ class Opened(msgspec.Struct):
     """An experiment that is ours (locked), with everything that a run needs."""
 
     layout: Layout
-    lock: Lock | None
     settings: Settings
     store: Store
     position: Position
@@ -136,17 +135,16 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
             name=request.name,
             plan=plan.builder,
             table=table,
-            lock=None,
+            lock=lock,
             settings=msgspec.to_builtins(settings),
             options=options,
             ephemeral=not request.recording,
         )
     except BaseException:
-        release(lock)
+        lock.release()
         raise
     opened = Opened(
         layout=layout,
-        lock=lock,
         settings=settings,
         store=store,
         position=Position(run=1),
@@ -160,15 +158,9 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     return opened
 
 
-def release(lock: Lock | None) -> None:
-    """Let go of an experiment; nothing to do for one that is not recorded."""
-    if lock is not None:
-        lock.release()
-
-
-def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock | None]:
+def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
     """A layout whose id is ours alone: taken by locking, with a suffix on collision."""
-    stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")  # noqa: DTZ005 - a name for humans
+    stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
     for number in range(1, 1000):
         layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
         if layout.exists() or layout.lock.exists():
@@ -178,7 +170,7 @@ def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Lay
                 continue
         if not recording:
             layout.results_directory.mkdir(parents=True, exist_ok=True)
-            return layout, None
+            return layout, Lock.none()
         try:
             return layout, Lock.acquire(layout.lock, layout.experiment_id)
         except UsageError:
@@ -195,8 +187,8 @@ def _mention_unfinished(directory: Path) -> list[Notice]:
         except LonghaulError:
             return []  # somebody else's damage must not stop a new start
         if left:
-            text = f"{experiment_id} is unfinished ({left} of {total} jobs left); --resume {experiment_id} goes on with it"
-            return [("info", text)]
+            text = f"{experiment_id} is unfinished, {left} of {total} jobs are left"
+            return [("info", f"{text}; --resume {experiment_id} goes on with it")]
     return []
 
 
@@ -217,7 +209,7 @@ def _open_earlier(request: Request, layout: Layout, disk: Disk) -> Opened:
     try:
         return _go_on(request, layout, disk, lock)
     except BaseException:
-        release(lock)
+        lock.release()
         raise
 
 
@@ -238,23 +230,25 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         layout,
         recovered,
         plan.builder,
-        lock=None,
+        lock=lock,
+        name=request.name,
         settings=msgspec.to_builtins(settings),
         options=options,
         comparison=comparison,
-        update_changed=request.changed == "rerun",
+        keep_params=request.changed != "rerun",
     )
     table = store.table
     selected, unselected = resuming.select(table, request.only)
     retry_failed = settings.retry_failed and request.resume != "auto"
     again = resuming.jobs_again(table, request, retry_failed=retry_failed)
-    again.changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
+    again.changed = (
+        [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
+    )
     again.keep_selected(selected)
     position = store.facts.position()
     position.run += 1
     opened = Opened(
         layout=layout,
-        lock=lock,
         settings=settings,
         store=store,
         position=position,
@@ -306,10 +300,8 @@ def _tell_changes(comparison: Comparison) -> list[Notice]:
     if comparison.new or comparison.returned:
         told.append(("info", f"{len(comparison.new) + len(comparison.returned)} jobs are new in the plan"))
     if comparison.gone:
-        told.append(
-            ("warning", f"{len(comparison.gone)} jobs are no longer in the plan, first {comparison.gone[0]!r}; "
-                        f"their results are kept and counted apart")
-        )
+        text = f"{len(comparison.gone)} jobs are no longer in the plan, first {comparison.gone[0]!r}"
+        told.append(("warning", f"{text}; their results are kept and counted apart"))
     return told
 
 

@@ -61,7 +61,9 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterator[Any]:
     if callable(jobs):
         source = jobs(arguments or argparse.Namespace()) if _takes_argument(jobs) else jobs()
     if isinstance(source, (str, bytes, Job)) or not isinstance(source, Iterable):
-        raise UsageError(f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}")
+        raise UsageError(
+            f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}"
+        )
     return iter(source)
 
 
@@ -85,7 +87,9 @@ def _check_job(job: Any, position: int) -> None:
     where = f"job number {position}"
     if job.id is not None and (not isinstance(job.id, str) or not job.id or not _is_text(job.id)):
         raise UsageError(f"{where}: its id must be a text that is not empty, not {job.id!r}")
-    if job.domain is not None and (not isinstance(job.domain, str) or not job.domain or not _is_text(job.domain)):
+    if job.domain is not None and (
+        not isinstance(job.domain, str) or not job.domain or not _is_text(job.domain)
+    ):
         raise UsageError(f"{where}: its domain must be a text that is not empty, or None, not {job.domain!r}")
     if not isinstance(job.params, dict):
         raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_kind(job.params)}")
@@ -125,8 +129,9 @@ class _Calls:
         try:
             self._signature.bind(**job.params)
         except TypeError as error:
+            call = f"{self._function}{self._signature}"
             raise UsageError(
-                f"job {_name(job, position)}: {self._function}{self._signature} cannot be called with its params: {error}"
+                f"job {_name(job, position)}: {call} cannot be called with its params: {error}"
             ) from None
         self._known.add(names)
 

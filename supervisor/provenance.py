@@ -93,14 +93,14 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        import psutil  # noqa: PLC0415 - only where there is no /proc
+        import psutil
 
         return str(int(psutil.boot_time()))
 
 
 def process_start() -> float:
     """When this process started, as psutil tells it."""
-    import psutil  # noqa: PLC0415 - keeps `import supervisor` light
+    import psutil
 
     return psutil.Process(os.getpid()).create_time()
 

@@ -69,7 +69,9 @@ def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Agai
         again.rerun = [
             job
             for job, job_id in enumerate(table.ids)
-            if table.wanted[job] and table.state[job] in (COMPLETED, FAILED) and _matches(job_id, request.rerun)
+            if table.wanted[job]
+            and table.state[job] in (COMPLETED, FAILED)
+            and _matches(job_id, request.rerun)
         ]
         if not again.rerun and not any(_matches(job_id, request.rerun) for job_id in table.ids):
             raise UsageError(

@@ -55,3 +55,9 @@ class UnguardedMain(LonghaulError, RuntimeError):
     """`main` or `run` was called in a worker process: no `if __name__ == "__main__":`."""
 
     exit_code = USAGE
+
+
+class JobsFailed(LonghaulError):
+    """Some jobs of the experiment failed; raised only by `Report.raise_for_failures`."""
+
+    exit_code = SOME_FAILED

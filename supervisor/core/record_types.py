@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import msgspec
 
-
 NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
 
 

@@ -126,7 +126,10 @@ class Experiment:
     def processes(self) -> list[int]:
         """Pids that carry this experiment's mark."""
         found = []
-        marks = [f"LONGHAUL_EXPERIMENT={path.stem.removeprefix('plan_')}:" for path in self.output.glob("logs/plan_*")]
+        marks = [
+            f"LONGHAUL_EXPERIMENT={path.stem.removeprefix('plan_')}:"
+            for path in self.output.glob("logs/plan_*")
+        ]
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:

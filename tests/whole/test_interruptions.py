@@ -117,7 +117,9 @@ def test_any_mixture_of_kills_and_resumes_completes_every_job_once_recorded(expe
         process = experiment.start(*arguments, "--workers", str(rng.choice([1, 2, 4])))
         target = min(jobs, len(recorded) + rng.randint(1, 9))
         wait_for(
-            lambda p=process, t=target: p.poll() is not None or len(set(experiment.completed_in_journal())) >= t
+            lambda p=process, t=target: (
+                p.poll() is not None or len(set(experiment.completed_in_journal())) >= t
+            )
         )
         trouble = rng.choice(["int", "term", "kill", "worker", "worker"])
         if process.poll() is None and trouble == "worker":
@@ -127,11 +129,14 @@ def test_any_mixture_of_kills_and_resumes_completes_every_job_once_recorded(expe
                 except ProcessLookupError:
                     continue
         elif process.poll() is None:
-            process.send_signal({"int": signal.SIGINT, "term": signal.SIGTERM, "kill": signal.SIGKILL}[trouble])
+            process.send_signal(
+                {"int": signal.SIGINT, "term": signal.SIGTERM, "kill": signal.SIGKILL}[trouble]
+            )
         if trouble == "worker":
             wait_for(
-                lambda p=process, t=target: p.poll() is not None
-                or len(set(experiment.completed_in_journal())) >= min(jobs, t + 5)
+                lambda p=process, t=target: (
+                    p.poll() is not None or len(set(experiment.completed_in_journal())) >= min(jobs, t + 5)
+                )
             )
             process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)

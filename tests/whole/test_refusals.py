@@ -102,7 +102,7 @@ def test_an_experiment_that_exists_is_not_overwritten(experiment: Experiment) ->
 def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS, seconds=30.0)
     first = experiment.start("--experiment-id", "mine")
-    wait_for(lambda: experiment.executions())
+    wait_for(experiment.executions)
     done = experiment.run("--resume", "mine")
     assert done.returncode == 2, done.stderr
     assert str(first.pid) in done.stderr
@@ -157,7 +157,9 @@ def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> 
 def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS)
     text = experiment.script.read_text()
-    experiment.script.write_text(text + '\nif __name__ == "__mp_main__":\n    raise ImportError("no model here")\n')
+    experiment.script.write_text(
+        text + '\nif __name__ == "__mp_main__":\n    raise ImportError("no model here")\n'
+    )
     done = experiment.run()
     assert done.returncode == 75, done.stderr
     assert "no model here" in done.stderr
