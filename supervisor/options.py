@@ -336,7 +336,7 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             raise UsageError(f"{name(key)}: expected a pattern of job ids, such as 'iris/*'")
     if asked.get("changed", "refuse") not in CHANGED:
         raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
-    if "output" in given and not str(asked["output"]).strip():
+    if asked["output"] is not None and not str(asked["output"]).strip():
         raise UsageError(f"{name('output')}: expected a directory")
 
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from supervisor.core.errors import UsageError
 
 _ABSENT = object()
+_MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
 _NO_FORM = "not rememberable"  # the key of a form that only says what the value looked like
 
 
@@ -151,14 +152,21 @@ def namespace(parser: argparse.ArgumentParser | None, forms: Mapping[str, Any]) 
         return argparse.Namespace()
     values = optional_parser(parser).parse_args([])
     vars(values).update(restore_options(parser, forms))
-    check_required(parser, {dest for dest, form in forms.items() if form not in (None, [])})
+    check_required(
+        parser, {dest for dest, form in forms.items() if form is not None and not _is_formless(form)}
+    )
     return values
 
 
 def check_required(parser: argparse.ArgumentParser, given: Iterable[str]) -> None:
     """Raises UsageError naming the required options that are neither given nor remembered."""
     known = set(given)
-    missing = [_name(action) for action in parser._actions if action.required and action.dest not in known]
+    missing = [
+        _name(action)
+        for action in parser._actions
+        # argparse calls a positional with nargs="*" required, and is content without it.
+        if action.required and action.nargs not in _MAY_BE_EMPTY and action.dest not in known
+    ]
     for group in parser._mutually_exclusive_groups:
         if group.required and not any(action.dest in known for action in group._group_actions):
             missing.append("one of " + " ".join(_name(action) for action in group._group_actions))

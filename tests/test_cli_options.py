@@ -1,0 +1,509 @@
+"""What a script's command line and the keywords of run() mean, and what they refuse."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import os
+import signal
+import subprocess
+import sys
+import types
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from supervisor import cli
+from supervisor.core.errors import CannotCreate, UnguardedMain, UsageError
+from supervisor.core.settings import Settings
+from supervisor.options import build_parser, our_options, request_of_main, request_of_run
+from supervisor.outcome import Interrupted, Outcome
+from supervisor.request import Request
+from supervisor.script_options import default_forms, namespace, restore_options
+from workers.current import PROCESS
+
+
+def job(**params: object) -> None:
+    """Stands for the user's function."""
+
+
+def main_request(
+    line: str = "", *, parser: argparse.ArgumentParser | None = None, **keywords: Any
+) -> Request:
+    return request_of_main(
+        job,
+        [],
+        name="pilot",
+        output=keywords.pop("output", None),
+        parser=parser,
+        argv=line.split(),
+        setup=None,
+        finish=None,
+        keywords=keywords,
+    )
+
+
+def run_request(**keywords: Any) -> Request:
+    output = keywords.pop("output", None)
+    return request_of_run(job, [], name="pilot", output=output, setup=None, finish=None, keywords=keywords)
+
+
+def refusal(line: str, **more: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        main_request(line, **more)
+    return str(caught.value)
+
+
+# -------------------------------------------------------------------------- our options
+
+
+def test_the_options_of_the_guide() -> None:
+    assert main_request("--resume latest").resume == "latest"
+    assert main_request("--resume experiment_20251014_210000").resume == "experiment_20251014_210000"
+    assert not main_request("--no-resume").recording
+    assert main_request("--experiment-id mine").experiment_id == "mine"
+    assert main_request("--workers 4").settings_now == {"workers": 4}
+    assert main_request("--all-tasks").settings_now == {"all_tasks": True}
+    assert main_request("--list-checkpoints").list_checkpoints
+
+
+def test_values_are_parsed_as_settings() -> None:
+    line = "--workers auto --timeout 2h --grace 1-00:00:00 --retries 2 --max-jobs-per-worker none --seed 7"
+    assert main_request(line).settings_now == {
+        "workers": "auto",
+        "timeout": 7200.0,
+        "grace": 86400.0,
+        "retries": 2,
+        "max_jobs_per_worker": None,
+        "seed": 7,
+    }
+
+
+def test_only_what_was_given_now_is_told_as_given_now() -> None:
+    request = main_request("", workers=3, timeout="15m")
+    assert request.settings_now == {}
+    assert request.settings_script == {"workers": 3, "timeout": 900.0}
+
+
+def test_every_boolean_has_its_negative() -> None:
+    assert main_request("--no-all-tasks").settings_now == {"all_tasks": False}
+    assert main_request("--no-retry-failed").settings_now == {"retry_failed": False}
+    assert main_request("-s").show_output
+    assert not main_request("-s --no-show-output").show_output
+
+
+def test_patterns_may_be_repeated() -> None:
+    request = main_request("--resume latest --rerun a* --rerun b* --only c")
+    assert (request.rerun, request.only) == (["a*", "b*"], ["c"])
+
+
+def test_every_setting_has_an_option() -> None:
+    options = set(our_options())
+    assert {"--" + name.replace("_", "-") for name in Settings.__struct_fields__} <= options
+
+
+def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:
+    text = " ".join(build_parser(None, {"workers": 12, "all_tasks": True}, "exp.py").format_help().split())
+    assert "(default: 12)" in text
+    assert "all tasks instead of 1 per domain (default: yes)" in text
+    assert "how long running jobs may go on after Ctrl+C (default: 20s)" in text
+    assert "==SUPPRESS==" not in text
+    assert "longhaul." not in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--worker 4", "unknown option --worker; did you mean --workers?; --help lists all options"),
+        ("--rerum=x", "unknown option --rerum; did you mean --rerun?; --help lists all options"),
+        ("--frobnicate", "unknown option --frobnicate; --help lists all options"),
+        ("stray", "unexpected argument 'stray'; --help lists all options"),
+        ("--workers four", "--workers four: expected a whole number, 1 to 4096, or auto"),
+        ("--timeout soon", "--timeout soon: 'soon' is not a duration: write 90, 15m, 2h or 1-12:00:00"),
+        ("--start-method magic", "--start-method magic: expected one of auto, zygote, spawn"),
+        ("--resume latest --changed maybe", "--changed maybe: expected one of refuse, keep, rerun"),
+        ("--resume", "argument --resume: expected one argument"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_right(line: str, message: str) -> None:
+    assert refusal(line) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--resume X --no-resume",
+        "--resume X --experiment-id Y",
+        "--resume latest --experiment-id Y",
+        "--rerun a*",
+        "--changed keep",
+        "--no-resume --rerun a*",
+        "--list-checkpoints --resume X",
+        "--list-checkpoints --no-resume",
+        "--list-checkpoints --only a",
+        "--debug a --rerun b --resume X",
+        "--debug a --only b",
+        "--experiment-id ../up",
+        "--experiment-id latest",
+        "--resume a/b",
+    ],
+)
+def test_contradictions_are_refused(line: str) -> None:
+    message = refusal(line)
+    assert message.count("\n") == 0
+    assert line.split()[0] in message or "id" in message
+
+
+def test_an_empty_value_is_refused() -> None:
+    for option in ("--resume", "--experiment-id", "--output", "--only", "--debug"):
+        with pytest.raises(UsageError):
+            request_of_main(
+                job,
+                [],
+                name="n",
+                output=None,
+                parser=None,
+                argv=[option, ""],
+                setup=None,
+                finish=None,
+                keywords={},
+            )
+
+
+def test_auto_goes_with_an_experiment_id_and_so_does_the_same_id_twice() -> None:
+    request = main_request("--resume auto --experiment-id nightly")
+    assert (request.resume, request.experiment_id) == ("auto", "nightly")
+    request = main_request("--resume X --experiment-id X")
+    assert (request.resume, request.experiment_id) == ("X", None)
+
+
+def test_the_directory_given_now_beats_the_scripts() -> None:
+    assert main_request("--output now", output="script").output == "now"
+    assert main_request("", output="script").output == "script"
+
+
+def test_a_wrong_keyword_of_main_is_named_with_the_nearest() -> None:
+    message = refusal("", worker=3)
+    assert message.startswith("unknown keyword worker=; did you mean workers=?; there are ")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", 3, None])
+def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
+    with pytest.raises(UsageError, match="must be the name of a folder"):
+        request_of_run(job, [], name=name, output=None, setup=None, finish=None, keywords={})
+
+
+def test_what_must_be_callable_is_refused_otherwise() -> None:
+    with pytest.raises(UsageError, match="must be callable, not 'job'"):
+        request_of_run("job", [], name="n", output=None, setup=None, finish=None, keywords={})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="finish= must be callable"):
+        request_of_run(job, [], name="n", output=None, setup=None, finish=1, keywords={})  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- the script's own options
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def own_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, description="Measures things.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("extra", nargs="?", type=int, default=5)
+    parser.add_argument("--size", type=int, default=10)
+    parser.add_argument("--day", type=date.fromisoformat, default=date(2025, 1, 1))
+    parser.add_argument("--colour", type=Colour, default=Colour.RED)
+    parser.add_argument("--member", type=lambda name: Colour[name], default=None)
+    parser.add_argument("--span", type=lambda text: tuple(map(int, text.split("-"))))
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--path", type=Path, action="append", default=[Path("first")])
+    parser.add_argument("--names", nargs="+", default=["x"])
+    parser.add_argument("-v", action="count", default=0)
+    parser.add_argument("--flag", action=argparse.BooleanOptionalAction, default=False)
+    parser.set_defaults(hidden="kept")
+    return parser
+
+
+def test_given_options_are_told_apart_from_defaults() -> None:
+    request = main_request("in.csv --size 10 -vv --workers 2", parser=own_parser())
+    assert request.options_now == {"data": "in.csv", "size": 10, "v": 2}
+    assert request.options_default["size"] == 10
+    assert request.options_default["extra"] == 5
+    assert request.settings_now == {"workers": 2}
+
+
+def test_values_survive_being_remembered_as_json() -> None:
+    line = (
+        "in.csv 7 --day 2025-10-14 --colour blue --member RED --span 3-9 --rate nan "
+        "--path second --path third --names a b --flag"
+    )
+    request = main_request(line, parser=own_parser())
+    remembered = msgspec.json.decode(msgspec.json.encode({**request.options_default, **request.options_now}))
+    found = vars(namespace(own_parser(), remembered))
+    assert str(found.pop("rate")) == "nan"
+    assert found == {
+        "data": Path("in.csv"),
+        "extra": 7,
+        "size": 10,
+        "day": date(2025, 10, 14),
+        "colour": Colour.BLUE,
+        "member": Colour.RED,
+        "span": (3, 9),
+        "path": [Path("first"), Path("second"), Path("third")],
+        "names": ["a", "b"],
+        "v": 0,
+        "flag": True,
+        "hidden": "kept",
+    }
+
+
+def test_the_remembered_form_is_readable() -> None:
+    request = main_request("in.csv --colour blue --span 3-9 --path p", parser=own_parser())
+    assert request.options_now == {"data": "in.csv", "colour": "blue", "span": "3-9", "path": ["first", "p"]}
+
+
+def test_a_default_that_json_cannot_hold_stays_the_parsers() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    default = object()
+    parser.add_argument("--thing", default=default)
+    parser.add_argument("--absent", default=argparse.SUPPRESS)
+    forms = default_forms(parser)
+    assert set(forms) == {"thing", "absent"}
+    assert msgspec.json.encode(forms)
+    assert namespace(parser, forms) == argparse.Namespace(thing=default)
+
+
+def test_a_given_value_that_json_cannot_hold_is_refused_by_name() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--function", action="store_const", const=sum)
+    assert "--function: the value <built-in function sum> cannot be kept in the checkpoint" in refusal(
+        "--function", parser=parser
+    )
+
+
+def test_required_options_may_be_missing_only_where_they_are_remembered() -> None:
+    parser = own_parser()
+    parser.add_argument("--must", required=True)
+    assert refusal("", parser=parser) == "the following arguments are required: data, --must"
+    request = main_request("--resume latest", parser=parser)
+    assert request.options_now == {}
+    remembered = {**request.options_default, "data": "in.csv", "must": "yes"}
+    assert namespace(parser, remembered).must == "yes"
+    with pytest.raises(UsageError, match="required: data, --must"):
+        namespace(parser, request.options_default)
+    assert main_request("--list-checkpoints", parser=parser).list_checkpoints
+
+
+def test_a_list_of_positionals_may_be_empty() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("files", nargs="*")
+    request = main_request("", parser=parser)
+    assert namespace(parser, request.options_default).files == []
+    assert main_request("a b", parser=parser).options_now == {"files": ["a", "b"]}
+
+
+def test_one_of_a_required_group_is_required() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--one")
+    group.add_argument("--two")
+    assert refusal("", parser=parser) == "the following arguments are required: one of --one --two"
+    assert "not allowed with" in refusal("--one 1 --two 2", parser=parser)
+    assert main_request("--two 2", parser=parser).options_now == {"two": "2"}
+
+
+def test_the_users_parser_is_not_changed() -> None:
+    parser = own_parser()
+    before = parser.format_help()
+    main_request("in.csv --size 3", parser=parser)
+    namespace(parser, {"data": "d", "size": 4})
+    assert parser.format_help() == before
+    assert [action.required for action in parser._actions][:1] == [True]
+    assert parser.parse_args(["d"]).size == 10
+
+
+def test_the_users_options_and_description_are_in_the_help() -> None:
+    text = build_parser(own_parser(), {}, "exp.py").format_help()
+    assert "Measures things." in text
+    assert "--size SIZE" in text
+    assert text.startswith("usage: exp.py")
+
+
+@pytest.mark.parametrize("option", ["--workers", "-s", "--no-resume", "--no-all-tasks", "--version"])
+def test_a_clash_with_our_options_names_the_option(option: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(option)
+    assert f"the script's option {option} clashes with longhaul's own {option}" in refusal("", parser=parser)
+
+
+def test_the_same_name_without_the_same_option_is_no_clash() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--crew", dest="workers", type=int, default=1)
+    request = main_request("--crew 3 --workers 2", parser=parser)
+    assert request.options_now == {"workers": 3}
+    assert request.settings_now == {"workers": 2}
+
+
+def test_parsers_that_cannot_be_mixed_in_are_refused() -> None:
+    assert "add_help=False" in refusal("", parser=argparse.ArgumentParser())
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_subparsers().add_parser("one")
+    assert "subcommands" in refusal("", parser=parser)
+
+
+def test_a_remembered_value_that_is_not_accepted_any_more_is_named() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--size", type=int)
+    assert restore_options(parser, {"size": "3", "gone": 1}) == {"size": 3}
+    with pytest.raises(UsageError, match="--size: the remembered value 'x' is not accepted any more"):
+        restore_options(parser, {"size": "x"})
+
+
+def test_without_a_parser_the_namespace_is_empty() -> None:
+    assert namespace(None, {"size": 3}) == argparse.Namespace()
+
+
+# ------------------------------------------------------------------------------- run()
+
+
+def test_keywords_of_run_are_named_as_the_options() -> None:
+    request = run_request(resume="latest", workers="auto", rerun="a*", only=["b", "c"], timeout="2h")
+    assert (request.resume, request.rerun, request.only) == ("latest", ["a*"], ["b", "c"])
+    assert request.settings_now == {"workers": "auto", "timeout": 7200.0}
+    assert request.settings_script == {"all_tasks": True}
+    assert not request.interactive
+    assert not run_request(resume=False).recording
+    assert run_request(resume=None, experiment_id=None) == run_request()
+    assert not run_request(progress=False).progress
+
+
+def test_an_unknown_keyword_of_run_raises_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match="unknown keyword experimentid=; did you mean experiment_id="):
+        run_request(experimentid="x")
+
+
+def test_contradictions_of_run_are_told_in_its_own_words() -> None:
+    with pytest.raises(UsageError, match="rerun= needs resume="):
+        run_request(rerun="a")
+    with pytest.raises(UsageError, match="resume=False and rerun= do not go together"):
+        run_request(rerun="a", resume=False)
+    with pytest.raises(UsageError, match="say which experiment"):
+        run_request(resume=True)
+
+
+# ------------------------------------------------------------------------- how it ends
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """In the place of the experiment: does what `act` says, remembers the request."""
+    stand_in = types.SimpleNamespace(act=Outcome, request=None)
+
+    def execute(request: Request) -> Outcome:
+        stand_in.request = request
+        outcome: Outcome = stand_in.act()
+        return outcome
+
+    monkeypatch.setitem(sys.modules, "supervisor.experiment", types.SimpleNamespace(execute=execute))  # type: ignore[arg-type]
+    return stand_in
+
+
+def exit_of(*line: str) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(job, [], name="pilot", argv=line)
+    return caught.value.code
+
+
+def test_main_ends_in_the_exit_code_of_the_run(experiment: types.SimpleNamespace) -> None:
+    experiment.act = lambda: Outcome(exit_code=1)
+    assert exit_of("--workers", "2") == 1
+    assert experiment.request.settings_now == {"workers": 2}
+    assert experiment.request.command_line == sys.orig_argv
+    assert experiment.request.arguments == ["--workers", "2"]
+
+
+def test_errors_are_one_line_and_an_exit_code(
+    experiment: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> Outcome:
+        raise CannotCreate("/data: read-only file system; give --output another directory")
+
+    experiment.act = refuse
+    assert exit_of() == 73
+    assert capsys.readouterr() == (
+        "",
+        "error: /data: read-only file system; give --output another directory\n",
+    )
+    assert exit_of("--worker") == 2
+    assert "did you mean --workers?" in capsys.readouterr().err
+
+
+def test_help_and_version_exit_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_of("--help") == 0
+    assert exit_of("--version") == 0
+    assert "longhaul" in capsys.readouterr().out
+
+
+def test_run_returns_the_report_or_raises_interrupted_with_it(experiment: types.SimpleNamespace) -> None:
+    experiment.act = lambda: Outcome(exit_code=1, report="report")
+    assert cli.run(job, [], name="pilot") == "report"
+    experiment.act = lambda: Outcome(signal=int(signal.SIGTERM), report="report")
+    with pytest.raises(Interrupted) as caught:
+        cli.run(job, [], name="pilot")
+    assert caught.value.report == "report"
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+def test_inside_a_worker_both_refuse_and_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROCESS, "inside_worker", True)
+    with pytest.raises(UnguardedMain, match="called by a job"):
+        cli.main(job, [], name="pilot", argv=[])
+    monkeypatch.setattr(PROCESS, "importing_main", True)
+    with pytest.raises(RuntimeError, match='if __name__ == "__main__":'):
+        cli.run(job, [], name="pilot")
+
+
+def test_another_platform_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.sys, "platform", "wasi")
+    assert exit_of() == 2
+    assert capsys.readouterr().err.startswith("error: longhaul runs on Linux and macOS, not on wasi")
+
+
+DYING = """
+import sys, types
+from supervisor import cli
+from supervisor.outcome import Outcome
+def execute(request):
+    if sys.argv[1] == "interrupt":
+        raise KeyboardInterrupt
+    return Outcome(exit_code=75, signal=int(sys.argv[1]))
+sys.modules["supervisor.experiment"] = types.SimpleNamespace(execute=execute)
+print("flushed", end="")
+cli.main(print, [], name="pilot", argv=[])
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_main_dies_of_the_signal_that_stopped_the_run(signum: signal.Signals) -> None:
+    ended = _dying(str(int(signum)))
+    assert (ended.returncode, ended.stdout) == (-signum, "flushed")
+
+
+def test_an_interrupt_before_the_run_is_no_traceback() -> None:
+    ended = _dying("interrupt")
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
+def _dying(argument: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, "-c", DYING, argument], capture_output=True, text=True, check=False, env=environment
+    )
