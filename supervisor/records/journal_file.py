@@ -212,7 +212,6 @@ class JournalFile:
         head, _ = encode_batch(first, [identity.opened()], identity.seed)
         file.write(head)
         expected = first
-        shift = 0
         bodies: list[bytes] = []
         weight = 0
         for n, line in lines:
@@ -227,8 +226,7 @@ class JournalFile:
         file.write(seal(iter(bodies), identity.seed)[0])
         if expected != self.next_n - 1:
             raise OSError(None, f"record {expected + 1} cannot be read back")
-        shift = file.size - self.size
-        return shift
+        return file.size - self.size
 
     def _all_lines(self) -> Iterator[tuple[int, bytes]]:
         for n, _, line in Scan(self.disk, self.fd, self._seed, end=self._synced):

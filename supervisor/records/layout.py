@@ -1,6 +1,6 @@
-"""Where the files of an experiment are, and what an experiment may be called.
+"""Where the files of an experiment are, what an experiment may be called, which there are.
 
-Paths only; nothing is opened here.
+What stands in the files is not known here, but for when they were last written.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import re
 from pathlib import Path
 
 from supervisor.core.errors import UsageError
+from supervisor.records.checkpoint import peek
+from supervisor.records.disk import Disk
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _BACKUP = re.compile(r".*\.backup(-\d+)?")
+_FILE = re.compile(r"(?:checkpoint_(.+)\.json|journal_(.+)\.jsonl)")
+_AT = re.compile(rb'"at":"([^"\\]+)"')
+_TAIL = 64 << 10  # bytes at the end of a journal in which a time is looked for
 _WORDS = ("latest", "auto", "logs")
 
 
@@ -95,3 +100,34 @@ class Layout:
     def exists(self) -> bool:
         """Whether there is an experiment of this id, usable or not."""
         return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)
+
+
+def experiments(directory: Path | str) -> list[str]:
+    """The ids of the experiments in `directory`, that which was saved last first.
+
+    Found by checkpoint or journal; backups do not count. The times are those that stand
+    in the files: copying a directory changes the others.
+    """
+    logs = os.path.join(os.path.realpath(directory), "logs")
+    try:
+        names = os.listdir(logs)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = {match.group(1) or match.group(2) for match in map(_FILE.fullmatch, names) if match}
+    layouts = [Layout(directory, experiment_id) for experiment_id in found if not is_backup(experiment_id)]
+    layouts.sort(key=lambda layout: (_last_saved(layout), layout.experiment_id), reverse=True)
+    return [layout.experiment_id for layout in layouts]
+
+
+def _last_saved(layout: Layout) -> str:
+    """ISO 8601; "" if no file tells."""
+    header = peek(Disk(), layout.checkpoint)
+    saved = header.saved_at if header is not None else ""
+    try:
+        with layout.journal.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            times = _AT.findall(file.read())
+    except OSError:
+        times = []
+    # The records' own times: one inside a result could be anything, but hardly a later one.
+    return max([saved, times[-1].decode(errors="replace") if times else ""])

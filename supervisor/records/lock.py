@@ -53,6 +53,11 @@ class Lock:
         _write_holder(fd)
         return cls(fd, target, notice)
 
+    @classmethod
+    def none(cls) -> Lock:
+        """Nothing is locked: for experiments that leave nothing behind (--no-resume)."""
+        return cls(-1, "", None)
+
     def release(self) -> None:
         """Let go; the file stays. Explicit, because a forked child may share the descriptor."""
         if self._fd >= 0:

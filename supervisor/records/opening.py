@@ -48,7 +48,7 @@ class StoreParts(msgspec.Struct, kw_only=True):
     facts: RunFacts
     offsets: Any  # array("Q")
     lengths: Any  # array("I")
-    lock: Lock | None
+    lock: Lock
     settings: dict[str, Any]
     options: dict[str, Any]
     new_syncer: NewSyncer
@@ -113,7 +113,7 @@ def _unnamed(
 
 
 def take_plan(
-    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, update_changed: bool
+    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, keep_params: bool
 ) -> PlanFile:
     """Bring table and plan file up to the script's plan; synced. Raises StorageError."""
     table = found.table
@@ -122,7 +122,7 @@ def take_plan(
     for job_id in comparison.gone:
         table.wanted[table.numbers[job_id]] = 0
     try:
-        return _write_plan(found, builder, comparison, update_changed=update_changed)
+        return _write_plan(found, builder, comparison, keep_params=keep_params)
     except OSError as error:
         raise StorageError(
             f"the plan {found.layout.plan} cannot be written: {error.strerror or error}. "
@@ -131,7 +131,7 @@ def take_plan(
 
 
 def _write_plan(
-    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, update_changed: bool
+    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, keep_params: bool
 ) -> PlanFile:
     plan, table = found.plan, found.table
     if plan is None or plan.damaged:
@@ -139,7 +139,7 @@ def _write_plan(
         plan.rebuild(builder, table)
         return plan
     wanted = {*comparison.new, *comparison.returned, *comparison.relabelled}
-    if update_changed:
+    if not keep_params:
         wanted.update(change.id for change in comparison.changed)
 
     def lines() -> Iterator[tuple[int, bytes]]:

@@ -98,10 +98,7 @@ def _new_generation(found: Recovered, notes: list[str]) -> JournalFile:
         writer = _Generation(found, file, identity)
         writer.write()
         file.publish(keep_open=True)
-        journal = JournalFile(
-            found.disk, path, file.fd, identity, size=file.size, next_n=writer.next_n
-        )
-    return journal
+        return JournalFile(found.disk, path, file.fd, identity, size=file.size, next_n=writer.next_n)
 
 
 def _keep_whole(found: Recovered, path: str) -> str:

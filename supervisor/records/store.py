@@ -87,7 +87,7 @@ class Store:
         name: str,
         plan: PlanBuilder,
         table: JobTable,
-        lock: Lock | None,
+        lock: Lock,
         settings: dict[str, Any],
         options: dict[str, Any],
         ephemeral: bool = False,
@@ -127,24 +127,27 @@ class Store:
         cls,
         layout: Layout,
         recovered: Recovered,
-        plan: PlanBuilder | None,
+        builder: PlanBuilder | None,
         *,
-        lock: Lock | None,
+        lock: Lock,
         settings: dict[str, Any],
         options: dict[str, Any],
+        name: str = "",
         comparison: Comparison | None = None,
-        update_changed: bool = False,
+        keep_params: bool = True,
         syncer: NewSyncer = new_syncer,
     ) -> Store:
         """Go on with an earlier experiment: repair it, bring its plan up to the script's.
 
-        `plan` None keeps the plan on disk. `update_changed` puts the new parameters of
-        changed jobs into the plan (--changed rerun); else the old ones stay. Takes
-        `recovered` over. Raises StorageError.
+        `builder` None keeps the plan on disk. Without `keep_params` the new parameters of
+        changed jobs get into the plan (--changed rerun). `name` is used if no file tells
+        it any more. Takes `recovered` over. Raises StorageError.
         """
-        if plan is not None:
-            comparison = comparison or compare(recovered.plan, recovered.table, plan)
-            recovered.plan = opening.take_plan(recovered, plan, comparison, update_changed=update_changed)
+        if not recovered.name:
+            recovered.identity = recovered.identity._replace(name=name)
+        if builder is not None:
+            comparison = comparison or compare(recovered.plan, recovered.table, builder)
+            recovered.plan = opening.take_plan(recovered, builder, comparison, keep_params=keep_params)
         elif recovered.plan is None:
             raise StorageError(f"the plan {layout.plan} is missing; resume with the script that made it")
         journal, offsets, lengths, notes = opening.mend(recovered)
@@ -405,18 +408,14 @@ class Store:
 
     # ------------------------------------------------------------------------ close
 
-    def close(self, position: Position | None = None) -> None:
-        """Sync everything, write the last checkpoint (if a position is given), let go.
+    def save(self, position: Position | None = None) -> None:
+        """Sync everything and, if a position is given, write the last checkpoint.
 
-        Waits for the disk. Raises StorageError if records could not be brought to it.
+        Waits for the disk. Nothing is appended after it; results can still be read.
+        Raises StorageError if records could not be brought to the disk.
         """
-        try:
-            if not self._broken and not self.ephemeral:
-                self._finish(position)
-        finally:
-            self._let_go()
-
-    def _finish(self, position: Position | None) -> None:
+        if self._broken or self.ephemeral:
+            return
         journal = self._journal
         if not self._syncer.close(CLOSE_PATIENCE):
             raise StorageError(
@@ -437,12 +436,19 @@ class Store:
         if position is not None:
             self._write_checkpoint_or_say(position)
 
-    def _let_go(self) -> None:
+    def release(self) -> None:
+        """Let go of files and lock."""
         if self._syncer.close(CLOSE_PATIENCE):
             # A thread that hangs in the kernel keeps its descriptors.
             self._journal.close()
             os.close(self._wake)
             os.close(self._wake_read)
         self.plan.close()
-        if self._parts.lock is not None:
-            self._parts.lock.release()
+        self._parts.lock.release()
+
+    def close(self, position: Position | None = None) -> None:
+        """`save`, then `release`, whatever happens."""
+        try:
+            self.save(position)
+        finally:
+            self.release()

@@ -13,11 +13,13 @@ from __future__ import annotations
 import uuid
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from supervisor.core.errors import StorageError, UnusableCheckpoint
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, Counts
+from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Ended, Opened
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import Charges, JobTable
@@ -109,15 +111,53 @@ class Recovered:
         self.journal_state = "missing"
         self.journal_fd = -1
         self.scan: Scan | None = None
-        self.identity = Identity(layout.experiment_id, layout.directory.name, "", 0)
+        self.identity = Identity(layout.experiment_id, "", "", 0)
         self.last_n = 0
         self.gaps: list[int] = []
         self.gone_ids: set[str] = set()
         self.findings: list[str] = []
 
     @property
+    def experiment_id(self) -> str:
+        return self.layout.experiment_id
+
+    @property
     def name(self) -> str:
+        """Empty if no file tells it any more."""
         return self.identity.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the last run had them."""
+        return self.facts.settings
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.facts.options
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What the last run recorded about the function's code."""
+        return self.facts.run_started.code if self.facts.run_started is not None else {}
+
+    @property
+    def position(self) -> Position:
+        """Where the next run begins."""
+        return self.facts.position()
+
+    def running(self) -> list[int]:
+        """Jobs that were running when the last record was written: the first open lease of
+        each worker."""
+        return [next(iter(leases.values())) for leases in self.table.open_leases.values() if leases]
+
+    def counts(self) -> Counts:
+        """How the jobs stand; those that were running are in progress."""
+        counts = self.table.counts()
+        table = self.table
+        cut = sum(1 for job in set(self.running()) if table.state[job] == PENDING and table.wanted[job])
+        counts.in_progress += cut
+        counts.pending -= cut
+        return counts
 
     @property
     def header(self) -> Header | None:
@@ -143,7 +183,11 @@ class Recovered:
     def _checkpoint_fd(self) -> int:
         return self.checkpoint.fd if self.checkpoint is not None else -1
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Let go of the files. What was counted can still be looked at."""
         for closable in (self.plan, self.checkpoint):
             if closable is not None:
                 closable.close()

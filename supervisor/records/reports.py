@@ -1,0 +1,308 @@
+"""What came of an experiment: the final files, and the same for a program to look at.
+
+`write_reports` streams; no file and no report ever holds all results in memory, but for
+`Report.results()` and `rows()`, which are asked for that. Nothing here changes a record.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import msgspec
+
+from supervisor.core.errors import JobsFailed, StorageError, UsageError
+from supervisor.core.jobs import COMPLETED, INTERRUPTED, PENDING, STATE_NAMES, Counts
+from supervisor.core.record_types import NO_RESULT, Ended
+from supervisor.core.snapshot import FailureSnapshot, failure_of
+from supervisor.core.statistics import Statistics
+from supervisor.records.disk import Disk
+from supervisor.records.files import utc_now, write_atomically
+from supervisor.records.layout import Layout, check_id, experiments
+from supervisor.records.results import Results
+from supervisor.records.store import Store
+from supervisor.records.survey import survey
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _FinalEntry(msgspec.Struct, omit_defaults=True):
+    """One job in logs_final.json; `result` is there when completed, `error` when failed."""
+
+    job: str
+    domain: str | None
+    params: msgspec.Raw
+    state: str
+    attempts: int
+    seconds: float
+    result: msgspec.Raw = NO_RESULT
+    error: dict[str, Any] | None = None
+    nonfinite: list[tuple[str, str]] = []
+
+
+class Report:
+    """An experiment as it stands; read-only, also while it runs.
+
+    counts: jobs by state. directory: where its files are (data/outputs/<name>).
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.experiment_id = results.layout.experiment_id
+        self.name = results.name
+        self.directory: Path = results.layout.directory
+        self.counts: Counts = results.table.counts()
+        self.statistics: Statistics = results.statistics.closed()
+        self._results = results
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return (
+            f"<Report {self.experiment_id}: {counts.completed} completed, {counts.failed} failed, "
+            f"{counts.in_progress} in progress, {counts.pending} pending of {counts.total}>"
+        )
+
+    def results(self) -> dict[str, Any]:
+        """What each completed job returned, by job id, in plan order; NaN and infinities
+        are what they were."""
+        return {record.job: _value(record) for _, record in self._records() if _is_completed(record)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
+        `params.*`, `result.*` (`result` if it is not an object). For pandas.DataFrame."""
+        rows = []
+        for number, record in self._records():
+            planned = self._results.planned([number])[0]
+            row = {
+                "job": planned.id,
+                "domain": planned.domain,
+                "state": self._state(number),
+                "seconds": self._results.table.seconds[number] if record is not None else None,
+            }
+            _flatten(row, "params", msgspec.json.decode(planned.params))
+            if _is_completed(record):
+                _flatten(row, "result", _value(record))
+            rows.append(row)
+        return rows
+
+    def failures(self) -> list[FailureSnapshot]:
+        """How each failed job failed, in plan order."""
+        table = self._results.table
+        return [
+            failure_of(record, table.domains[table.domain_of[number]] or None)
+            for number, record in self._records()
+            if record is not None and record.state == "failed"
+        ]
+
+    def raise_for_failures(self) -> None:
+        """Raises JobsFailed, naming the first failures, if any job failed."""
+        failed = self.failures()
+        if not failed:
+            return
+        first = "; ".join(f"{one.job}: {one.type or one.outcome} {one.message}".strip() for one in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise JobsFailed(
+            f"{len(failed)} of {self.counts.total} jobs failed in {self.experiment_id}: {first}{more}. "
+            f"Their tracebacks are in {self._results.layout.final}; a resume tries them again."
+        )
+
+    def close(self) -> None:
+        """Let go of the files; `counts` and `statistics` stay."""
+        self._results.close()
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------ parts
+
+    def _records(self) -> Iterator[tuple[int, Ended | None]]:
+        return self._results.records(self._results.jobs())
+
+    def _state(self, number: int) -> str:
+        return STATE_NAMES[self._results.table.state[number]]
+
+    def _final_entries(self) -> Iterator[bytes]:
+        """The lines of logs_final.json."""
+        yield b"["
+        table = self._results.table
+        before = b"\n"
+        for number, record in self._records():
+            planned = self._results.planned([number])[0]
+            entry = _FinalEntry(
+                job=planned.id,
+                domain=planned.domain,
+                params=planned.params,
+                state=self._state(number),
+                attempts=table.attempts[number],
+                seconds=table.seconds[number],
+            )
+            if record is not None:
+                entry.error = record.error
+                entry.nonfinite = record.nonfinite
+                if _is_completed(record):
+                    entry.result = record.result or msgspec.Raw(b"null")
+            yield before + _encode(entry)
+            before = b",\n"
+        yield b"\n]\n"
+
+
+def load(directory: str | Path, experiment_id: str = "latest") -> Report:
+    """An experiment in `directory` (data/outputs/<name>), running or not; read-only.
+
+    Raises UsageError if there is none, UnusableCheckpoint if it cannot be read.
+    """
+    if experiment_id == "latest":
+        known = experiments(directory)
+        if not known:
+            raise UsageError(f"no experiments found in {Layout(directory, '').logs}")
+        experiment_id = known[0]
+    layout = Layout(directory, check_id(experiment_id))
+    if not layout.exists():
+        known = experiments(directory)
+        there = f"there are: {', '.join(known[:5])}" if known else "there are none"
+        raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {there}")
+    found = survey(layout)
+    for job in found.running():
+        if found.table.state[job] == PENDING:
+            found.table.state[job] = INTERRUPTED
+    return Report(Results.of(found))
+
+
+# -------------------------------------------------------------------------- final files
+
+
+def write_reports(store: Store, *, state: str) -> Report:
+    """Write logs_final.json and statistics.json; the report. `state`: how the run ended.
+
+    The store must not be released yet; the report can be read when it is.
+    Raises StorageError.
+    """
+    report = Report(store.results())
+    layout = store.layout
+    disk = Disk()
+    path = layout.final
+    try:
+        disk.make_directory(os.fspath(layout.results_directory))
+        write_atomically(disk, path, report._final_entries())
+        path = layout.statistics
+        text = msgspec.json.encode(statistics_document(report, state))
+        write_atomically(disk, path, [msgspec.json.format(text, indent=1), b"\n"])
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}. All results are safe in the journal "
+            f"{layout.journal}; make room, then resume: it writes the final files again."
+        ) from None
+    return report
+
+
+def statistics_document(report: Report, state: str) -> dict[str, Any]:
+    """The content of statistics.json."""
+    results, statistics = report._results, report.statistics
+    table = results.table
+    durations = _durations(results)
+    domains: dict[str, Any] = {
+        name: {**msgspec.structs.asdict(counts), "seconds": durations.get(name, _spread(array("d")))}
+        for name, counts in table.domain_counts().items()
+    }
+    active = statistics.active_seconds
+    workers = results.facts.settings.get("workers")
+    capacity = active * workers if isinstance(workers, int) else 0.0
+    return {
+        "experiment_id": report.experiment_id,
+        "name": report.name,
+        "state": state,
+        "saved_at": utc_now(),
+        "counts": report.counts,
+        "gone": table.gone(),
+        "domains": domains,
+        "seconds": durations[""],
+        "wall_seconds": round(statistics.wall_seconds, 3),
+        "active_seconds": round(active, 3),
+        "busy_seconds": round(statistics.busy_seconds, 6),
+        "paused_seconds": round(statistics.paused_seconds, 3),
+        "jobs_per_second": statistics.outcomes / active if active > 0 else None,
+        "utilisation": min(1.0, statistics.busy_seconds / capacity) if capacity > 0 else None,
+        "attempts": statistics.attempts,
+        "crashes": statistics.crashes,
+        "timeouts": statistics.timeouts,
+        "over_memory": statistics.over_memory,
+        "interrupted": statistics.interrupted,
+        "lost": statistics.lost,
+        "retries": statistics.retries,
+        "reruns": statistics.reruns,
+        "runs": statistics.runs,
+    }
+
+
+def _durations(results: Results) -> dict[str, dict[str, float | None]]:
+    """How long completed jobs took, in seconds, by domain; under "" of all jobs."""
+    table = results.table
+    found: dict[int, array[float]] = {}
+    rows = zip(table.domain_of, table.seconds, table.state, table.wanted, strict=True)
+    for domain, seconds, state, wanted in rows:
+        if state == COMPLETED and wanted:
+            found.setdefault(domain, array("d")).append(seconds)
+    everything = array("d")
+    for durations in found.values():
+        everything.extend(durations)
+    named = {table.domains[domain]: _spread(durations) for domain, durations in found.items() if domain}
+    return {**named, "": _spread(everything)}
+
+
+def _spread(durations: array[float]) -> dict[str, float | None]:
+    if not durations:
+        return {"mean": None, "median": None, "p95": None, "max": None, "total": 0.0}
+    ordered = sorted(durations)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    total = sum(ordered)
+    return {
+        "mean": total / len(ordered),
+        "median": median,
+        "p95": ordered[-(-95 * len(ordered) // 100) - 1],  # nearest rank
+        "max": ordered[-1],
+        "total": total,
+    }
+
+
+# ------------------------------------------------------------------------------- values
+
+
+def _is_completed(record: Ended | None) -> TypeGuard[Ended]:
+    return record is not None and record.outcome == "completed"
+
+
+def _value(record: Ended) -> Any:
+    """The result, with what was not finite put back in its place."""
+    value = msgspec.json.decode(record.result) if record.result else None
+    for pointer, text in record.nonfinite:
+        value = _replaced(value, pointer, float(text))
+    return value
+
+
+def _replaced(value: Any, pointer: str, number: float) -> Any:
+    """`value` with the place that a JSON pointer (RFC 6901) names set to a number."""
+    if not pointer:
+        return number
+    *path, last = [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]
+    place = value
+    for token in path:
+        place = place[int(token)] if isinstance(place, list) else place[token]
+    if isinstance(place, list):
+        place[int(last)] = number
+    else:
+        place[last] = number
+    return value
+
+
+def _flatten(row: dict[str, Any], prefix: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        row[prefix] = value
+        return
+    for key, item in value.items():
+        _flatten(row, f"{prefix}.{key}", item)
