@@ -11,12 +11,10 @@ from typing import Any
 from supervisor.core.errors import LonghaulError
 from supervisor.core.jobs import FAILED, Counts
 from supervisor.core.scheduler import Scheduler
-from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
+from supervisor.core.snapshot import RunSnapshot
 from supervisor.opening import Opened
-from supervisor.records.catalogue import experiments
-from supervisor.records.layout import Layout
-from supervisor.records.reports import Report, write_reports
-from supervisor.records.results import Results
+from supervisor.records.layout import Layout, experiments
+from supervisor.records.reports import Report
 from supervisor.records.survey import survey
 from supervisor.request import Request
 from supervisor.views.checkpoints import CheckpointRow, checkpoint_table, no_checkpoints
@@ -24,8 +22,6 @@ from supervisor.views.commands import resume_command, start_command
 from supervisor.views.outlet import say
 from supervisor.views.summary import summary
 from supervisor.views.words import count
-
-MOST_FAILURES = 10_000  # that are read again for the summary
 
 
 def opening_line(request: Request, opened: Opened, slots: int) -> str:
@@ -64,29 +60,11 @@ def _start_with(request: Request, *extra: str) -> str:
     return start_command(request.command_line if request.interactive else [], [], extra)
 
 
-def final_files(results: Results) -> Report:
-    """logs_final.json and statistics.json; the report on the experiment."""
-    return write_reports(results)
-
-
-def failures(results: Results) -> list[FailureSnapshot]:
-    """The failed jobs of the experiment, from its records."""
-    table = results.table
-    jobs = [job for job, state in enumerate(table.state) if state == FAILED and table.wanted[job]]
-    return [
-        failure_of(record, table.domains[table.domain_of[job]] or None)
-        for job, record in results.records(jobs[:MOST_FAILURES])
-        if record is not None
-    ]
-
-
-def print_summary(
-    request: Request, opened: Opened, snapshot: RunSnapshot, failed: list[FailureSnapshot]
-) -> None:
+def print_summary(request: Request, opened: Opened, snapshot: RunSnapshot, report: Report | None) -> None:
     """At most 24 lines on stderr, where the run's own lines go."""
     text = summary(
         snapshot,
-        failed,
+        report.failures() if report is not None else [],
         commands=_commands(request, opened, snapshot),
         paths=_paths(request, opened),
         width=shutil.get_terminal_size((100, 24)).columns,

@@ -43,7 +43,9 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> float | None:
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")
+) -> float | None:
     """Cores by the CPU bandwidth limits of this process's cgroup and those above it."""
     try:
         lines = self_file.read_text().splitlines()
@@ -76,7 +78,10 @@ def _quotas_v2(root: Path, path: str) -> list[float]:
 def _quotas_v1(root: Path, path: str) -> list[float]:
     quotas = []
     for folder in _levels(root, path):
-        quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+        quota, period = (
+            _read(folder / "cpu.cfs_quota_us").strip(),
+            _read(folder / "cpu.cfs_period_us").strip(),
+        )
         if quota.isdigit() and period.isdigit() and int(period):
             quotas.append(int(quota) / int(period))
     return quotas

@@ -18,7 +18,6 @@ from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
 from supervisor.core.scheduler import Scheduler
-from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
 from supervisor.engines.processes import sweep
@@ -26,6 +25,7 @@ from supervisor.loop import Loop
 from supervisor.opening import Opened, open_experiment, output_directory
 from supervisor.outcome import Outcome
 from supervisor.records.progress import ProgressFile
+from supervisor.records.reports import write_reports
 from supervisor.request import Request
 from supervisor.signals import Signals
 from supervisor.views.log import Log
@@ -94,7 +94,6 @@ class _Run:
         )
         self.log = Log(opened.layout.supervisor_log) if request.recording else None
         self.view = self._open_view()
-        self.failures: list[FailureSnapshot] = []
         self.progress = ProgressFile(opened.layout, opened.table) if request.recording else None
 
     def play(self) -> Outcome:
@@ -218,14 +217,11 @@ class _Run:
                 wall_seconds=round(snapshot.elapsed, 3),
             )
             opened.store.append([ended])
-            results = opened.store.results()
-            stack.callback(results.close)
             opened.store.save(scheduler.position())
             if self.progress is not None:
                 self.progress.write(snapshot, [])
             if not crashed:
-                outcome.report = closing.final_files(results)
-                self.failures = closing.failures(results)
+                outcome.report = write_reports(opened.store, state=self.observer.state)
         return outcome
 
     def _outcome(self, error: LonghaulError | None) -> Outcome:
@@ -238,6 +234,6 @@ class _Run:
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         self.view.close(snapshot)
         if self.request.progress:
-            closing.print_summary(self.request, self.opened, snapshot, self.failures)
+            closing.print_summary(self.request, self.opened, snapshot, outcome.report)
         if self.log is not None:
             self.log.close()
