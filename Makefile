@@ -8,11 +8,13 @@ BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+# Another PYTHON than the one that the environment was made with: make it again.
+ANEW := $(if $(PYTHON),$(if $(filter $(PYTHON),$(shell cat $(VENV)/.made-with 2>/dev/null)),,FORCE))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check clean
+.PHONY: help demo test check clean FORCE
 
 help:
 	@echo 'make demo    run the example experiment on real data, then resume it for the rest of its tasks'
@@ -49,15 +51,15 @@ clean:
 	find supervisor workers tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed again only when pyproject.toml has changed.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(BIN)/python
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(ANEW) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(BIN)/python:
+$(BIN)/python: $(ANEW)
 	@for python in $(PYTHONS); do \
-	  if $$python -c '$(NEW_ENOUGH)' 2>/dev/null; then \
-	    echo "making $(VENV) with $$($$python --version)"; \
-	    $$python -m venv --clear $(VENV) && exit 0; \
+	  if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV) && echo "$$python" > $(VENV)/.made-with && exit 0; \
 	    rm -rf $(VENV); \
 	    echo "$$python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
 	    exit 1; \
