@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from typing import NoReturn
 
 import msgspec
@@ -33,6 +34,7 @@ from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed,
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
 SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
+TRIAL_FOR = 1.0  # seconds for a child that only exits
 LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
 
 _IGNORED = (
@@ -229,5 +231,24 @@ def _import(preparation: Preparation, lifeline: int) -> str:
     finally:
         if held is not None:
             os.close(held)
+    if thread_count() > 1:
+        _fork_for_nothing()
     threads = thread_count()
     return f"{threads} threads run after the user's code was imported" if threads > 1 else ""
+
+
+def _fork_for_nothing() -> None:
+    """Some libraries end their threads when the process forks, and start them again when
+    they are needed (OpenBLAS, as NumPy brings it, starts them on import). Let them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    deadline = time.monotonic() + TRIAL_FOR
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        time.sleep(SWEEP_EVERY)

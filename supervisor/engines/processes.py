@@ -28,7 +28,8 @@ class ProcessFacts(msgspec.Struct):
 
 
 def process_table() -> dict[int, ProcessFacts]:
-    """All processes of this machine that can be seen."""
+    """All processes of this machine that can be seen. Raises OSError rather than leave one
+    out (too many open files): a worker that is not in here would lose its children as orphans."""
     return _table_from_proc() if _HAS_PROC else _table_from_psutil()
 
 
@@ -41,8 +42,8 @@ def _table_from_proc() -> dict[int, ProcessFacts]:
         try:
             with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
                 stat = file.read(2048)
-        except OSError:
-            continue  # it has just ended
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has just ended, or is hidden from us
         fields = stat[stat.rindex(b")") + 2 :].split()
         cpu = (int(fields[11]) + int(fields[12])) / _TICKS
         table[int(name)] = ProcessFacts(int(fields[1]), cpu, int(fields[21]) * _PAGE)
@@ -81,7 +82,7 @@ def is_stopped(pid: int) -> bool:
 
     try:
         return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 
@@ -91,15 +92,25 @@ def start_time(pid: int) -> float:
 
     try:
         return float(psutil.Process(pid).create_time())
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0.0
 
 
 def end_orphans(mark: str, needed: Collection[int]) -> bool:
     """End marked processes that do not descend from one that is needed; true if there were
-    any (they may take a moment to be gone)."""
-    alive = trees(process_table(), needed)
-    return bool(sweep(mark, [pid for tree in alive.values() for pid in tree], seconds=0.0))
+    any (they may take a moment to be gone), or if it was not possible to look."""
+    # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
+    victims = _marked(mark, _untouchable())
+    if not victims:
+        return False
+    try:
+        families = trees(process_table(), needed)
+    except OSError:
+        return True
+    related = {pid for family in families.values() for pid in family}
+    orphans = [process for process in victims if process.pid not in related]
+    _kill(orphans)
+    return bool(orphans)
 
 
 def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
@@ -108,35 +119,43 @@ def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0)
     Looks again, for at most `seconds`, until none is left. This process and its ancestors
     are never touched, whatever they carry: this may be a run inside a job of another run.
     """
-    spared = {os.getpid(), *_ancestors(), *except_pids}
+    spared = _untouchable() | set(except_pids)
     deadline = time.monotonic() + seconds
-    ended: list[int] = []
+    ended: dict[int, None] = {}
     while victims := _marked(mark, spared):
-        for process in victims:
-            with contextlib.suppress(Exception):  # it is gone, or not ours to kill
-                process.kill()
-            if process.pid not in ended:
-                ended.append(process.pid)
+        _kill(victims)
+        ended.update(dict.fromkeys(process.pid for process in victims))
         if time.monotonic() >= deadline:
             break
         time.sleep(0.01)
-    return ended
+    return list(ended)
 
 
-def _ancestors() -> list[int]:
+def _kill(processes: Iterable[Any]) -> None:
+    for process in processes:
+        with contextlib.suppress(Exception):  # it is gone, or not ours to kill
+            process.kill()
+
+
+def _untouchable() -> set[int]:
+    """This process and its ancestors."""
     import psutil
 
     try:
-        return [process.pid for process in psutil.Process().parents()]
-    except psutil.Error:
-        return [os.getppid()]
+        return {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    except (psutil.Error, OSError):
+        return {os.getpid(), os.getppid()}
 
 
 def _marked(mark: str, spared: set[int]) -> list[Any]:
     import psutil
 
     found = []
-    for pid in psutil.pids():
+    try:
+        pids = psutil.pids()
+    except OSError:
+        return []
+    for pid in pids:
         if pid in spared:
             continue
         try:

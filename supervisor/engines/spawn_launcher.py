@@ -96,7 +96,7 @@ class SpawnLauncher:
 
         child = self._children.get(incarnation)
         if child is not None:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 child.descendants = psutil.Process(child.process.pid).children(recursive=True)
 
     def on_death(self, incarnation: int, now: float) -> None:
@@ -118,7 +118,8 @@ class SpawnLauncher:
                 if not child.watched and _is_dead(child.process.pid):
                     self._events.append(Exited(incarnation))
         events, self._events = self._events, []
-        return [*events, *self._remains.poll(now, set())]
+        own = {child.process.pid for child in self._children.values()}
+        return [*events, *self._remains.poll(now, own)]
 
     def next_deadline(self) -> float | None:
         if self._events:
@@ -163,5 +164,7 @@ def _is_dead(pid: int) -> bool:
 
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+    except psutil.NoSuchProcess:
         return True
+    except (psutil.Error, OSError):  # it could not be looked at this time
+        return False

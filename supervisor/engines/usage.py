@@ -19,7 +19,10 @@ class UsageMeter:
         """Usage by key, for the process trees under `pids`, since the last call."""
         now = time.monotonic()
         elapsed = max(now - self._at, 1e-6)
-        table = process_table() if pids else {}
+        try:
+            table = process_table() if pids else {}
+        except OSError:  # too many open files: nothing is known this time
+            return {}
         families = trees(table, pids.values())
         readings: dict[int, dict[int, float]] = {}
         usage = {}

@@ -9,6 +9,7 @@ found by its mark.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -202,10 +203,13 @@ class ZygoteLauncher:
     def _on_message(self, zygote: _Zygote, message: FromZygote, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
             zygote.asked.pop(message.incarnation, None)
-            zygote.members[message.incarnation] = None
             self._losses = 0
-            pidfd = descriptors[0] if descriptors else os.pidfd_open(message.pid)
-            self._events.append(Launched(message.incarnation, message.pid, pidfd))
+            if descriptors:
+                zygote.members[message.incarnation] = None
+                self._events.append(Launched(message.incarnation, message.pid, descriptors[0]))
+            else:  # it did not fit under our limit of open files; the zygote reaps it
+                os.kill(message.pid, signal.SIGKILL)
+                self._events.append(LaunchFailed(message.incarnation, os.strerror(errno.EMFILE)))
         elif isinstance(message, ForkFailed):
             zygote.asked.pop(message.incarnation, None)
             self._events.append(LaunchFailed(message.incarnation, message.error))
@@ -238,7 +242,10 @@ class ZygoteLauncher:
         self._ask()
         self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
         events, self._events = self._events, []
-        own = {self._zygote.process.pid} if self._zygote is not None else set()
+        # Workers that the engine is only now told of count as well.
+        own = {event.pid for event in events if isinstance(event, Launched)}
+        if self._zygote is not None:
+            own.add(self._zygote.process.pid)
         return [*events, *self._remains.poll(now, own)]
 
     def _look_for_silence(self, zygote: _Zygote, now: float) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +359,90 @@ def test_close_leaves_no_process_and_no_scratch_file(drive: Drive, method: str) 
     assert time.monotonic() - started < 5.0
     assert d.is_gone(child) and d.is_gone(d.pid(1)) and d.is_gone(d.pid(2))
     assert not list(d.output.glob(".*"))
+
+
+def test_a_worker_that_does_not_die_is_given_up_and_its_death_told_when_it_comes(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.engines.incarnation.DIE_WITHIN", 0.1)
+    d = drive()
+    d.start(1)
+    with monkeypatch.context() as patched:  # as if it were frozen: the signal has no effect
+        patched.setattr("supervisor.engines.incarnation.Incarnation.send_signal", lambda *_: None)
+        d.engine.kill_worker(1)
+        d.until(lambda: d.first(facts.WorkerGivenUp, 1))
+        assert d.engine.next_deadline() is None or d.engine.next_deadline() > time.monotonic() - 1.0
+    os.kill(d.pid(1), signal.SIGKILL)
+    assert d.death(1).signal == signal.SIGKILL
+    assert [type(e) for e in d.events].count(facts.WorkerGivenUp) == 1
+
+
+def test_a_worker_that_talks_nonsense_is_killed_and_the_reason_told(drive: Drive) -> None:
+    d = drive()
+    d.start(1)
+    first = d.lease(1, {"what": "nonsense"})
+    death = d.death(1)
+    assert death.signal == signal.SIGKILL and "cannot be decoded" in death.output
+    assert first not in d.outcomes()
+
+
+def test_a_job_that_closes_all_descriptors_costs_its_worker_only(drive: Drive) -> None:
+    d = drive()
+    d.start(1, 2)
+    d.lease(1, {"what": "close-everything"})
+    assert d.death(1).exit_code == 1
+    assert d.result(d.lease(2, {"what": "pid"})) == d.pid(2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_start_without_descriptors_fails_and_the_others_go_on(drive: Drive, method: str) -> None:
+    d = drive(method=method)
+    d.start(1)
+    for free in range(12):
+        number = 100 + free
+        with few_descriptors(free):
+            d.engine.start_worker(1, number)
+            d.until(lambda n=number: d.first(facts.WorkerStartFailed, n) or d.first(facts.WorkerReady, n))
+            d.engine.usage()
+        d.engine.kill_worker(number)
+    assert d.first(facts.WorkerStartFailed, 100) and d.first(facts.WorkerReady, 111)
+    assert "Too many open files" in d.first(facts.WorkerStartFailed, 100).error
+    assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
+
+
+@contextlib.contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """As if the limit of open files were nearly reached."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filled: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                filled.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(free):
+            os.close(filled.pop())
+        yield
+    finally:
+        for descriptor in filled:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@linux_only
+def test_workers_killed_at_random_moments_harm_nobody_else(drive: Drive) -> None:
+    """P1, P2: a hundred results each while a neighbour is killed again and again."""
+    d = drive()
+    rng = random.Random(20251014)
+    d.start(1)
+    steady = d.lease(1, *({"what": "big", "size": 1000} for _ in range(2000)))
+    for incarnation in range(2, 14):
+        d.start(incarnation)
+        d.lease(incarnation, *({"what": "big", "size": 200_000} for _ in range(20)))
+        until = time.monotonic() + rng.uniform(0.0, 0.02)
+        while time.monotonic() < until:
+            d.turn(0.001)
+        d.engine.kill_worker(incarnation)
+        d.death(incarnation)
+    assert d.result(steady + 1999) == "x" * 1000
+    assert len([lease for lease in d.outcomes() if lease < steady + 2000]) == 2000

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import os
+import random
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from workers.messages import Completed, Dropped, Finish, Ready, Revoke, Run
+from workers.queues import (
+    MAX_FRAME,
+    BadFrame,
+    FrameReader,
+    FrameWriter,
+    Outbox,
+    QueueClosed,
+    QueueError,
+    TornFrame,
+    WorkerQueues,
+    frame,
+    pipe_pair,
+)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[Any, Any]]:
+    reader, writer = pipe_pair()
+    yield reader, writer
+    reader.close()
+    writer.close()
+
+
+def feed(reader: FrameReader, data: bytes) -> list[bytes]:
+    return [bytes(payload) for payload in reader.feed(data)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_arrive_however_the_stream_is_cut(seed: int) -> None:
+    rng = random.Random(seed)
+    payloads = [rng.randbytes(rng.choice([0, 1, 3, 5, 100, 70_000])) for _ in range(50)]
+    stream = b"".join(map(frame, payloads))
+    reader, got, at = FrameReader(), [], 0
+    while at < len(stream):
+        size = rng.choice([1, 2, 3, 4, 5, 17, 1000, 100_000])
+        got += feed(reader, stream[at : at + size])
+        at += size
+    assert got == payloads
+    reader.close()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 9])
+def test_a_torn_end_is_an_error_of_its_own(cut: int) -> None:
+    reader = FrameReader()
+    assert feed(reader, frame(b"whole") + frame(b"torn!!")[:cut]) == [b"whole"]
+    with pytest.raises(TornFrame):
+        reader.close()
+
+
+def test_a_length_that_no_message_has_is_refused() -> None:
+    for cut in (2, 4):
+        header = struct.pack(">I", MAX_FRAME + 1)
+        reader = FrameReader()
+        if cut < 4:
+            reader.feed(header[:cut])
+            header = header[cut:]
+        with pytest.raises(BadFrame):
+            reader.feed(header + b"x")
+
+
+def test_a_frame_of_200_megabytes_is_assembled_without_copying_it_again_and_again() -> None:
+    size, piece = 200 << 20, bytes(65536)
+    reader = FrameReader()
+    started = time.perf_counter()
+    reader.feed(struct.pack(">I", size))
+    frames = [f for _ in range(size // len(piece)) for f in reader.feed(piece)]
+    assert [len(f) for f in frames] == [size]
+    assert time.perf_counter() - started < 10  # 0.1 s; copying for each piece would take minutes
+
+
+def test_a_writer_keeps_what_does_not_fit(pipe: tuple[Any, Any]) -> None:
+    reader, writer = pipe
+    frames = FrameWriter(writer.fileno())
+    big = Run(1, [1], b"x" * 3_000_000)
+    assert frames.send(big)
+    assert frames.send(Finish())
+    cutter, got = FrameReader(), []
+    while len(got) < 2:
+        got += feed(cutter, os.read(reader.fileno(), 1 << 20))
+        left = frames.flush()
+    assert not left
+    assert msgspec.msgpack.decode(got[0], type=Run) == big
+    assert msgspec.msgpack.decode(got[1], type=Finish) == Finish()
+
+
+def test_a_writer_without_a_reader_says_so_and_forgets(pipe: tuple[Any, Any]) -> None:
+    reader, writer = pipe
+    frames = FrameWriter(writer.fileno())
+    reader.close()
+    assert not frames.send(Finish())
+    assert frames.broken
+    assert not frames.send(Finish())
+
+
+def test_an_outbox_gives_many_messages_at_once_and_then_the_end(pipe: tuple[Any, Any]) -> None:
+    reader, writer = pipe
+    sent = [
+        Ready(),
+        *(Completed(i, 0.5, b'"r"', 3, [("/a", "nan")], ["tuple"]) for i in range(500)),
+        Dropped([7]),
+    ]
+    os.write(writer.fileno(), b"".join(frame(msgspec.msgpack.encode(m)) for m in sent))
+    outbox = Outbox(reader.fileno())
+    assert outbox.read() == sent
+    assert outbox.read() == [] and not outbox.ended
+    os.write(writer.fileno(), frame(b"torn")[:6])
+    writer.close()
+    assert outbox.read() == [] and not outbox.ended
+    assert outbox.read() == [] and outbox.ended
+
+
+def test_an_outbox_whose_writer_is_dead_ends_though_somebody_holds_it_open(pipe: tuple[Any, Any]) -> None:
+    reader, writer = pipe
+    os.write(writer.fileno(), frame(msgspec.msgpack.encode(Ready())))
+    outbox = Outbox(reader.fileno())
+    outbox.no_more_is_coming()
+    assert outbox.read() == [Ready()]
+    assert outbox.read() == [] and outbox.ended
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xc1", msgspec.msgpack.encode([99, 1]), msgspec.msgpack.encode({"a": 1})]
+)
+def test_bytes_that_are_no_message_are_an_error(pipe: tuple[Any, Any], payload: bytes) -> None:
+    reader, writer = pipe
+    os.write(writer.fileno(), frame(payload))
+    with pytest.raises(QueueError):
+        Outbox(reader.fileno()).read()
+
+
+def test_what_is_decoded_does_not_change_when_the_buffer_is_used_again(pipe: tuple[Any, Any]) -> None:
+    reader, writer = pipe
+    outbox = Outbox(reader.fileno())
+    os.write(writer.fileno(), frame(msgspec.msgpack.encode(Completed(1, 0.0, b"first"))))
+    (first,) = outbox.read()
+    os.write(writer.fileno(), frame(msgspec.msgpack.encode(Completed(2, 0.0, b"SECND"))))
+    outbox.read()
+    assert first == Completed(1, 0.0, b"first")
+
+
+def test_a_worker_reads_and_writes_as_the_supervisor_does() -> None:
+    inbox, to_worker = pipe_pair()
+    from_worker, outbox = pipe_pair()
+    queues = WorkerQueues(inbox.fileno(), outbox.fileno())
+    supervisor, heard = FrameWriter(to_worker.fileno()), Outbox(from_worker.fileno())
+    assert not queues.readable()
+    supervisor.send(Run(5, [1, 2], b"{}\n{}"))
+    supervisor.send(Revoke([6]))
+    assert queues.readable()
+    assert queues.receive() == Run(5, [1, 2], b"{}\n{}")
+    assert queues.readable()
+    assert queues.receive() == Revoke([6])
+    assert not queues.readable()
+    big = Completed(5, 0.1, b"y" * 9_000_000)
+    thread = threading.Thread(target=queues.send, args=(big,))
+    thread.start()
+    got: list[Any] = []
+    while not got:
+        got = heard.read()
+    thread.join()
+    assert got == [big]
+    queues.send(Ready())  # a small one after a big one
+    assert heard.read() == [Ready()]
+    to_worker.close()
+    with pytest.raises(QueueClosed):
+        queues.receive()
+    from_worker.close()
+    with pytest.raises(QueueClosed):
+        queues.send(Ready())
+    inbox.close()
+    outbox.close()
