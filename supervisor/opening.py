@@ -23,10 +23,9 @@ from supervisor.core.record_types import AnyRecord, Reset, RunStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from supervisor.planning import Plan, build_plan
-from supervisor.records.catalogue import experiments
 from supervisor.records.disk import Disk
 from supervisor.records.files import probe_directory
-from supervisor.records.layout import Layout, check_id
+from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import Changed, Comparison, compare
 from supervisor.records.store import Store

@@ -130,8 +130,9 @@ class _Calls:
             self._signature.bind(**job.params)
         except TypeError as error:
             call = f"{self._function}{self._signature}"
+            given = ", ".join(job.params) or "no params"
             raise UsageError(
-                f"job {_name(job, position)}: {call} cannot be called with its params: {error}"
+                f"job {_name(job, position)}: {call} cannot be called with {given}: {error}"
             ) from None
         self._known.add(names)
 
