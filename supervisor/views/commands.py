@@ -13,6 +13,15 @@ _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 # What a resume cannot know by itself: where the experiment lies, and how a changed plan is
 # taken. Everything else is remembered with the experiment.
 _KEPT = ("--output", "--changed")
+# What is done this time only, and whether a value follows.
+_ONCE = {
+    "--rerun": True,
+    "--only": True,
+    "--debug": True,
+    "--experiment-id": True,
+    "--no-resume": False,
+    "--list-checkpoints": False,
+}
 
 Which = Callable[[str], str | None]
 
@@ -43,11 +52,24 @@ def resume_command(
 
 
 def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence[str] = ()) -> str:
-    """The command of this start once more, with `extra` options."""
+    """The command of this start once more, with `extra` options in the place of those that
+    only said what to do this time (`--rerun`, `--only`, ...)."""
     program = _program(orig_argv, argv)
     if program is None:
-        return "run(..." + "".join(f", {_keyword(*pair)}" for pair in _pairs(extra)) + ")"
-    return shlex.join([*_shortened(program, shutil.which), *argv, *extra])
+        return f"run(...{''.join(f', {_keyword(*pair)}' for pair in _pairs(extra))})"
+    return shlex.join([*_shortened(_lasting(program), shutil.which), *_lasting(argv), *extra])
+
+
+def _lasting(words: Sequence[str]) -> list[str]:
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        option, _, attached = word.partition("=")
+        if option not in _ONCE:
+            kept.append(word)
+        elif _ONCE[option] and not attached:
+            next(rest, None)
+    return kept
 
 
 def _program(orig_argv: Sequence[str], argv: Sequence[str]) -> list[str] | None:

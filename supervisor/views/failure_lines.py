@@ -8,6 +8,7 @@ from supervisor.views.words import cut, duration, one_line, printed_lines, size
 
 _TAIL = 3  # lines of output shown with a failure
 _WIDTH = 160
+_CRASH_STACK = "(most recent call first):"  # as faulthandler writes it
 
 
 def failure_line(failure: FailureSnapshot) -> str:
@@ -25,8 +26,12 @@ def failure_line(failure: FailureSnapshot) -> str:
 
 
 def tail_lines(failure: FailureSnapshot) -> list[str]:
-    """The last lines that the job had printed."""
+    """The last lines that the job had printed; of the stack of a crash, where it happened."""
     lines = [line for line in printed_lines(failure.output_tail) if line.strip()]
+    for at, line in enumerate(lines):
+        if line.endswith(_CRASH_STACK):
+            lines = lines[: at + 2]
+            break
     return [cut(line, _WIDTH) for line in lines[-_TAIL:]]
 
 

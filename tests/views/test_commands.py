@@ -69,5 +69,9 @@ def test_arguments_that_are_not_the_command_lines_leave_the_script_alone() -> No
 def test_the_same_start_once_more() -> None:
     words = ["python", "exp.py", "--size", "3"]
     assert start_command(words, words[2:], ["--debug", "a/*"]) == "python exp.py --size 3 --debug 'a/*'"
+    again = [*words, "--resume", "latest", "--rerun", "b", "--only=c", "--no-resume", "--debug", "d"]
+    command = "python exp.py --size 3 --resume latest --debug 'a/*'"
+    for argv in (again[2:], []):
+        assert start_command(again, argv, ["--debug", "a/*"]) == command
     assert start_command([], [], ["--debug", "a/*"]) == 'run(..., debug="a/*")'
     assert start_command([], []) == "run(...)"

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from supervisor.views.failure_lines import tail_lines
 from supervisor.views.outlet import Outlet
 from supervisor.views.plain import PlainView, interval, progress
 from tests.views.made import counts, crash, failure, snapshot
@@ -55,6 +56,23 @@ def test_each_failure_has_one_line_and_its_last_output() -> None:
         "    | c",
         "    | d",
         f"{again} (attempt 2, 12s, peak 2.0G)",
+    ]
+
+
+def test_of_a_crash_the_innermost_frame_is_shown() -> None:
+    tail = """hello
+Fatal Python error: Aborted
+
+Current thread 0x00007f75 (most recent call first):
+  File "exp.py", line 8 in evaluate
+  File "runner.py", line 47 in run
+
+Extension modules: numpy (total: 1)
+"""
+    assert tail_lines(crash(output_tail=tail)) == [
+        "Fatal Python error: Aborted",
+        "Current thread 0x00007f75 (most recent call first):",
+        '  File "exp.py", line 8 in evaluate',
     ]
 
 

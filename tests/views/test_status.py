@@ -1,0 +1,71 @@
+"""`longhaul status`: a progress file, told to people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from supervisor.views.status import Progress, status_text
+
+NOW = datetime(2025, 10, 14, 22, 30, tzinfo=UTC)
+DOCUMENT = {
+    "experiment_id": "experiment_1",
+    "name": "pilot",
+    "state": "running",
+    "saved_at": "2025-10-14T22:29:58.000Z",
+    "counts": {"total": 10, "completed": 3, "failed": 1, "in_progress": 2, "pending": 4},
+    "rate": 0.5,
+    "eta_seconds": None,
+    "elapsed_seconds": 12.0,
+    "supervisor": {"pid": 77, "host": "box"},
+    "workers": [
+        {"worker": 0, "pid": 1, "job": "a/1", "since": "2025-10-14T22:28:00.000Z", "rss_bytes": 1 << 30},
+        {"worker": 1, "pid": 2, "job": None, "since": None},
+    ],
+    "recent_failures": [
+        {
+            "job": "a/2",
+            "domain": None,
+            "outcome": "raised",
+            "type": "ValueError",
+            "message": "no",
+            "where": "",
+            "attempt": 1,
+            "final": True,
+        }
+    ],
+    "something_new": 1,
+}
+
+
+def told(*, gone: bool = False, **more: object) -> list[str]:
+    return status_text(msgspec.convert({**DOCUMENT, **more}, Progress), NOW, gone=gone).splitlines()
+
+
+def test_a_running_experiment_with_its_workers_and_failures() -> None:
+    assert told() == [
+        "pilot experiment_1: running, 2.0s ago",
+        "  4 of 10 (40%), 1 failed, 1 running, 30 jobs/min, 12s so far",
+        f"     0  {'a/1':<40}    2m 00s    1.0G    0%",
+        "  FAILED a/2: ValueError: no (attempt 1, 0s)",
+    ]
+
+
+def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
+    lines = told(gone=True)
+    assert lines[2] == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was"
+    assert "0 running" in lines[1]
+    assert not any("a/1" in line for line in lines)
+
+
+def test_a_finished_one_runs_nothing() -> None:
+    lines = told(state="finished", gone=True, recent_failures=[])
+    assert lines == [
+        "pilot experiment_1: finished, 2.0s ago",
+        "  4 of 10 (40%), 1 failed, 0 running, 12s so far",
+    ]
+
+
+def test_strange_times_are_left_out() -> None:
+    assert told(saved_at="yesterday")[0] == "pilot experiment_1: running"
