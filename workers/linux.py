@@ -112,7 +112,8 @@ class CStandardOutput:
 
 
 def children_of(parent: int) -> list[int]:
-    """Pids of the children of a process, zombies included."""
+    """Pids of the children of a process, zombies included. Raises OSError rather than leave
+    one out (too many open files)."""
     try:
         with open(f"/proc/{parent}/task/{parent}/children") as file:
             return [int(pid) for pid in file.read().split()]
@@ -130,7 +131,7 @@ def parent_of(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(1024)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The second field is the program's name in parentheses, which may hold anything.
     return int(stat[stat.rindex(b")") + 2 :].split(None, 2)[1])

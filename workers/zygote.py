@@ -13,6 +13,7 @@ is not a worker is exactly what a dead worker has left behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -91,6 +92,8 @@ class Zygote:
             self._end_all()
         request = msgspec.msgpack.decode(data, type=Fork)
         try:
+            if len(descriptors) < 3:  # the kernel drops those that do not fit
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._fork(request.incarnation, *descriptors)
         except OSError as error:
             self._say(ForkFailed(request.incarnation, f"cannot fork: {error}"))
@@ -166,7 +169,13 @@ class Zygote:
         Their own children come to us when they die, so this looks again until none is left.
         """
         known = {member.pid for member in self._members.values()}
-        while strangers := set(children_of(os.getpid())) - known:
+        while True:
+            try:
+                strangers = set(children_of(os.getpid())) - known
+            except OSError:  # too many open files, for now
+                return True
+            if not strangers:
+                return False
             left = False
             for pid in strangers:
                 with contextlib.suppress(OSError):
@@ -175,7 +184,6 @@ class Zygote:
                     left |= os.waitpid(pid, os.WNOHANG)[0] == 0
             if left:
                 return True
-        return False
 
     def _report(self, member: _Member) -> None:
         del self._members[member.pidfd]

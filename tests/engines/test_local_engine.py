@@ -410,6 +410,24 @@ def test_a_start_without_descriptors_fails_and_the_others_go_on(drive: Drive, me
     assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
 
 
+@linux_only
+def test_a_zygote_short_of_descriptors_refuses_and_goes_on(drive: Drive) -> None:
+    d = drive()
+    d.start(1)
+    zygote = psutil.Process(psutil.Process(d.pid(1)).ppid())
+    limits = zygote.rlimit(psutil.RLIMIT_NOFILE)
+    open_now = zygote.num_fds()
+    for more in range(5):
+        zygote.rlimit(psutil.RLIMIT_NOFILE, (open_now + more, limits[1]))
+        number = 100 + more
+        d.engine.start_worker(1, number)
+        d.until(lambda n=number: d.first(facts.WorkerStartFailed, n) or d.first(facts.WorkerStarted, n))
+    assert "Too many open files" in d.first(facts.WorkerStartFailed, 100).error
+    zygote.rlimit(psutil.RLIMIT_NOFILE, limits)
+    d.start(2)
+    assert zygote.is_running() and psutil.Process(d.pid(2)).ppid() == zygote.pid
+
+
 @contextlib.contextmanager
 def few_descriptors(free: int) -> Iterator[None]:
     """As if the limit of open files were nearly reached."""
