@@ -87,6 +87,8 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
 def situation_of(snapshot: RunSnapshot) -> str:
     """Why the run does not simply run, in words; "" if it does."""
     if snapshot.state == "draining":
+        if not any(worker.job is not None for worker in snapshot.workers):
+            return "stopping"
         left = snapshot.grace_left
         grace = "" if left is None else f", {duration(left)} of grace left"
         return f"stopping{grace}; Ctrl+C stops now"

@@ -43,6 +43,7 @@ def test_a_run_that_waits_says_for_what() -> None:
     assert line.endswith("nothing new is started: 12M free in /data, 64M needed")
     line = progress(snapshot(state="draining", grace_left=12.0), EVENING)
     assert line.endswith("stopping, 12s of grace left; Ctrl+C stops now")
+    assert progress(snapshot(state="draining", grace_left=12.0, workers=0), EVENING).endswith(", stopping")
 
 
 def test_each_failure_has_one_line_and_its_last_output() -> None:

@@ -1,0 +1,119 @@
+"""The command `longhaul`, on experiments that a script has made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from supervisor.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SCRIPT = """
+from supervisor import Job, main
+
+def evaluate(n):
+    return 1 // n
+
+if __name__ == "__main__":
+    main(evaluate, [Job(id=str(n), params={"n": n}) for n in range(3)], name="pilot", workers=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scripts")
+    script = folder / "exp.py"
+    script.write_text(SCRIPT)
+    for name in ("one", "two"):
+        done = subprocess.run(
+            [sys.executable, str(script), "--experiment-id", name],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+    return folder / "data" / "outputs"
+
+
+@pytest.mark.parametrize("below", [".", "pilot"])
+def test_list_finds_the_experiments_of_one_name_or_of_all(
+    outputs: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", str(outputs / below)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["experiment", "state", "completed", "failed", "left", "saved"]
+    assert [line.split()[:6] for line in lines[1:]] == [
+        ["one", "finished", "2", "of", "3", "1"],
+        ["two", "finished", "2", "of", "3", "1"],
+    ]
+
+
+def test_status_is_of_the_latest_one_unless_it_is_named(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "latest", str(outputs)]) == 0
+    assert capsys.readouterr().out.startswith("pilot two: finished, ")
+    assert main(["status", "one", str(outputs)]) == 0
+    assert capsys.readouterr().out.startswith("pilot one: finished, ")
+
+
+def test_a_supervisor_that_is_gone_is_noticed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = outputs / "pilot" / "logs" / "progress_one.json"
+    before = path.read_bytes()
+    document = msgspec.json.decode(before)
+    document["state"] = "running"
+    path.write_bytes(msgspec.json.encode(document))
+    try:
+        assert main(["status", "one", str(outputs)]) == 0
+        assert "is gone; a resume goes on where it was" in capsys.readouterr().out
+        document["supervisor"]["pid"] = os.getpid()
+        path.write_bytes(msgspec.json.encode(document))
+        assert main(["list", str(outputs)]) == 0
+        assert "one         running" in capsys.readouterr().out
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_without_a_usable_progress_file_the_checkpoint_tells(
+    outputs: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = outputs / "pilot" / "logs" / "progress_two.json"
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_bytes(content)
+    try:
+        assert main(["status", "two", str(outputs)]) == 0
+    finally:
+        path.write_bytes(before)
+    assert "two         finished     2 of 3" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_one_line_and_exit_code_2(
+    tmp_path: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"No checkpoints found to resume from in {tmp_path}\n"
+    assert main(["list", str(tmp_path / "nowhere")]) == 2
+    assert main(["status", "three", str(outputs)]) == 2
+    assert main(["status", "../one", str(outputs)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("error: ") == err.count("\n") == 3
+
+
+def test_the_module_supervisor_is_the_command() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "supervisor", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.startswith("longhaul ")
