@@ -147,7 +147,7 @@ CONVERTED: list[tuple[Any, Any, list[str]]] = [
     (dt.time(20, 30), "20:30:00", ["datetime.time"]),
     (dt.datetime(2025, 10, 14, tzinfo=dt.UTC), "2025-10-14T00:00:00+00:00", ["datetime.datetime"]),
     (dt.timedelta(minutes=1, microseconds=1), 60.000001, ["datetime.timedelta"]),
-    (pathlib.PurePosixPath("a/b"), "a/b", ["pathlib.PurePosixPath"]),
+    (pathlib.PurePosixPath("a/b"), "a/b", None),
     (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001", ["uuid.UUID"]),
     (decimal.Decimal("1.10"), "1.10", ["decimal.Decimal"]),
     (Colour.RED, "red", [f"{__name__}.Colour"]),
@@ -199,7 +199,8 @@ def test_what_has_an_obvious_form_is_converted_and_named(
     back = msgspec.json.decode(encoded.json)
     assert back == {"at": [plain]}
     assert type(back["at"][0]) is type(plain)
-    assert encoded.converted == named if named is not None else encoded.converted
+    assert encoded.converted
+    assert named is None or encoded.converted == named  # None: the name depends on the version
     assert encoded.nonfinite == []
     assert decoded(value) == plain  # on its own, too
 
