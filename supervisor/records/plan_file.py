@@ -112,7 +112,11 @@ class PlanBuilder:
             table.add(job_id, domain)
 
     def close(self) -> None:
+        """Forget the lines; `domains` stays."""
         self._spool.close()
+
+    def __del__(self) -> None:
+        self.close()  # a plan that was refused leaves its file to us
 
 
 class PlanFile:

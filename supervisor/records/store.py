@@ -96,13 +96,15 @@ class Store:
     ) -> Store:
         """A new experiment; an empty `table` is filled from the plan.
 
-        `ephemeral` (--no-resume): nothing is left behind, no sync, no checkpoint.
+        `ephemeral` (--no-resume): nothing is left behind, no sync, no checkpoint. The
+        plan is taken over (and closed) when it is on the disk.
         Raises UsageError if the experiment exists, CannotCreate if it cannot be made.
         """
         disk = disk or Disk()
         journal, plan_file = opening.make_files(disk, layout, name, plan, ephemeral=ephemeral)
         if not len(table):
             plan.fill(table)
+        plan.close()
         offsets, lengths = opening.columns(len(table))
         parts = StoreParts(
             disk=disk,
@@ -148,6 +150,7 @@ class Store:
         if builder is not None:
             comparison = comparison or compare(recovered.plan, recovered.table, builder)
             recovered.plan = opening.take_plan(recovered, builder, comparison, keep_params=keep_params)
+            builder.close()
         elif recovered.plan is None:
             raise StorageError(f"the plan {layout.plan} is missing; resume with the script that made it")
         journal, offsets, lengths, notes = opening.mend(recovered)
