@@ -1,11 +1,12 @@
-"""Deterministic simulation: the real core under a fake engine, fake time and kills.
+"""Deterministic simulation: the real core and the real store, everything else is fake.
 
     python tools/simulate.py --seeds 2000        many histories, prints a failing seed
     python tools/simulate.py --seed 1234 -v      one history again, exactly
 
 One history is one experiment: random jobs (good, long, raising, crashing, hanging ones),
-random batches and take-backs, workers that die at random, drains, kills of the supervisor
-(with the records that were not synced dropped or kept), resumes with other worker counts.
+random batches and take-backs, workers that die at random, drains, kills of the supervisor,
+power cuts (what was not synced is dropped, torn or kept), full disks, failed syncs, files
+damaged between two runs, resumes with other worker counts. Time and disk are simulated.
 At its end the promises of the design hold, or the seed is printed.
 """
 
@@ -16,6 +17,7 @@ import heapq
 import random
 import sys
 from collections import defaultdict, deque
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import msgspec
 
 from supervisor.core import events as facts
+from supervisor.core.errors import StorageError
 from supervisor.core.events import (
     Command,
     Effects,
@@ -33,13 +36,20 @@ from supervisor.core.events import (
     StartJobs,
     StartWorker,
     StopWorker,
+    Tell,
 )
 from supervisor.core.jobs import COMPLETED, FAILED
-from supervisor.core.position import Position
-from supervisor.core.record_types import AnyRecord, Ended, Leased, Reset, RunStarted, WorkerStarted
+from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
+from supervisor.records.layout import Layout
+from supervisor.records.lock import Lock
+from supervisor.records.plan_file import PlanBuilder
+from supervisor.records.store import Store
+from supervisor.records.survey import survey
+from supervisor.records.sync import Syncer, Task
+from tools.simulated_disk import SimulatedDisk
 from workers.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
@@ -91,29 +101,31 @@ class World:
     # -- commands
 
     def perform(self, command: Command) -> None:
+        if isinstance(command, StartWorker):
+            self.start_worker(command.incarnation)
+            return
+        worker = None if isinstance(command, Tell) else self.workers.get(command.incarnation)
+        if worker is None or worker.dead:
+            return
         match command:
-            case StartWorker(_, incarnation):
-                worker = self.workers[incarnation] = FakeWorker(incarnation)
-                self.inbox.append(facts.WorkerStarted(incarnation, 1000 + incarnation, 0.0))
-                fate = "never_ready" if self.rng.random() < 0.02 else "ready"
-                self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)
-            case StartJobs(incarnation, first, jobs, _):
-                if (worker := self.workers.get(incarnation)) and not worker.dead:
-                    worker.queue.extend(enumerate(jobs, first))
-                    self.next_job(worker)
-            case RevokeJobs(incarnation, leases):
-                if worker := self.workers.get(incarnation):
-                    self.revoke(worker, leases)
-            case StopWorker(incarnation):
-                if worker := self.workers.get(incarnation):
-                    worker.finishing = True
-                    self.next_job(worker)
-            case KillWorker(incarnation):
-                if worker := self.workers.get(incarnation):
-                    self.plan_event(self.rng.choice([0.0, 0.01]), "killed", worker)
-            case SignalWorker(incarnation, _):
-                if worker := self.workers.get(incarnation):
-                    worker.stopping = True
+            case StartJobs(_, first, jobs, _):
+                worker.queue.extend(enumerate(jobs, first))
+                self.next_job(worker)
+            case RevokeJobs(_, leases):
+                self.revoke(worker, leases)
+            case StopWorker():
+                worker.finishing = True
+                self.next_job(worker)
+            case KillWorker():
+                self.plan_event(self.rng.choice([0.0, 0.01]), "killed", worker)
+            case SignalWorker():
+                worker.stopping = True
+
+    def start_worker(self, incarnation: int) -> None:
+        worker = self.workers[incarnation] = FakeWorker(incarnation)
+        self.inbox.append(facts.WorkerStarted(incarnation, 1000 + incarnation, 0.0))
+        fate = "never_ready" if self.rng.random() < 0.02 else "ready"
+        self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)
 
     def revoke(self, worker: FakeWorker, leases: list[int]) -> None:
         # Seen only before the next job starts, sometimes after it (the race).
@@ -186,6 +198,33 @@ class World:
         self.agenda.clear()
 
 
+class SimulatedSyncer(Syncer):
+    """The sync thread without a thread: its work is done when the history says so."""
+
+    def __init__(self, disk: SimulatedDisk, fd: int, synced: int) -> None:
+        super().__init__(disk, fd, synced=synced, wake=-1)
+        self.waiting: list[Task] = []
+
+    def written(self, n: int, *, urgent: bool = False) -> None:
+        self._written = n
+
+    def submit(self, task: Task) -> None:
+        self.waiting.append(task)
+
+    def close(self, timeout: float) -> bool:
+        return True
+
+    def has_work(self) -> bool:
+        return self.error is None and (self._written > self.synced or bool(self.waiting))
+
+    def do_work(self) -> None:
+        task = self.waiting.pop(0) if self.waiting else None
+        if task is None or self.synced < task.after:
+            self._sync(self._written)
+        if task is not None:
+            self._perform(task)
+
+
 class History:
     """One experiment from its first run to its end."""
 
@@ -194,9 +233,12 @@ class History:
         self.verbose = verbose
         self.jobs = self._make_jobs()
         self.world = World(self.rng, self.jobs)
-        self.records: list[AnyRecord] = []
-        self.synced = 0  # how many of the records are on the disk
-        self.completed_at: dict[int, float] = {}
+        self.disk = SimulatedDisk(self.rng)
+        self.layout = Layout("/simulated", "history")
+        self.store: Store
+        self.syncer: SimulatedSyncer
+        self.completed_at: dict[int, int] = {}  # job -> number of its record
+        self.must_have: dict[int, int] = {}
         self.runs = 0
         self.settings = Settings(
             timeout=60.0, retries=self.rng.choice([0, 0, 2]), grace=self.rng.choice([0.5, 20.0])
@@ -218,15 +260,6 @@ class History:
 
     # -- one run
 
-    def table(self) -> JobTable:
-        """Recovery: the plan, then every record that is left."""
-        table = JobTable()
-        for job in self.jobs:
-            table.add(job.id)
-        for record in self.records:
-            table.apply(record)
-        return table
-
     def play(self) -> None:
         for _ in range(200):
             if self.run():
@@ -234,22 +267,69 @@ class History:
                 return
         raise Violation("the experiment does not come to an end in 200 runs")
 
+    def open(self) -> None:
+        """Create the experiment, or recover it from what the disk has kept."""
+        builder = PlanBuilder()
+        for job in self.jobs:
+            builder.add(job.id, None, b"{}")
+
+        def new_syncer(_: object, fd: int, synced: int, __: int) -> SimulatedSyncer:
+            self.syncer = SimulatedSyncer(self.disk, fd, synced)
+            return self.syncer
+
+        settings = msgspec.to_builtins(self.settings)
+        if self.disk.exists(str(self.layout.journal)) or self.disk.exists(str(self.layout.checkpoint)):
+            self.store = Store.open(
+                self.layout,
+                survey(self.layout, self.disk),
+                builder,
+                lock=Lock.none(),
+                settings=settings,
+                options={},
+                name="simulated",
+                syncer=new_syncer,
+            )
+            return
+        table = JobTable()
+        builder.fill(table)
+        self.store = Store.create(
+            self.layout,
+            name="simulated",
+            plan=builder,
+            table=table,
+            lock=Lock.none(),
+            settings=settings,
+            options={},
+            disk=self.disk,
+            syncer=new_syncer,
+        )
+
     def run(self) -> bool:
         """One run of the supervisor; True if the experiment is finished."""
         self.runs += 1
+        self.open()
+        try:
+            return self.run_opened()
+        except StorageError:
+            self.end_supervisor()
+            return False
+        finally:
+            self.store.release()
+
+    def run_opened(self) -> bool:
         world, rng = self.world, self.rng
-        table = self.table()
-        self.records.append(RunStarted(self.runs, EPOCH))
-        leases = [r.lease + len(r.jobs) for r in self.records if isinstance(r, Leased)]
-        incarnations = [r.incarnation + 1 for r in self.records if isinstance(r, (WorkerStarted, Leased))]
-        position = Position(self.runs, max(leases, default=1), max(incarnations, default=1))
-        core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
+        table = self.store.table
+        self.check_recovered()
+        position = self.store.facts.position()
+        position.run += 1
+        self.store.append([RunStarted(position.run, EPOCH)])
         retry = [job for job in range(len(table)) if table.state[job] == FAILED and rng.random() < 0.2]
         if retry:
-            self.records.append(Reset([table.ids[job] for job in retry], "retry", EPOCH))
             for job in retry:
                 table.reset(job, forget_charges=False)
-        self.carry_out(core, core.begin(world.now, EPOCH, len(self.records) + 1, retry=retry))
+            self.store.append([Reset([table.ids[job] for job in retry], "retry", EPOCH)])
+        core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
+        self.carry_out(core, core.begin(world.now, EPOCH, self.store.next_n, retry=retry))
         self.step(core, [facts.TimePassed()])
         trouble = world.now + rng.expovariate(1 / 3.0)
         drained_at = None
@@ -264,21 +344,27 @@ class History:
                     drained_at = world.now
                     self.step(core, [facts.SignalReceived(rng.choice([2, 15]))])
                     continue
-                if what < 0.5 and world.workers:
+                if what < 0.2:
+                    self.disk.room = rng.randrange(2000)
+                elif what < 0.23:
+                    self.disk.failing_syncs = 1
+                elif what < 0.5 and world.workers:
                     self.murder()
             self.turn(core)
             if drained_at is not None and world.now > drained_at + self.settings.grace + 2.0:
                 raise Violation(f"the drain took {world.now - drained_at:.1f} s")
-        if not core.draining and core.dispatcher.failure:
-            return False
-        return not core.draining
+        self.disk.room = None
+        self.store.append([RunEnded(position.run, "interrupted" if core.draining else "finished", EPOCH)])
+        self.store.save(core.position())
+        return not core.draining and not core.dispatcher.failure
 
     def turn(self, core: Scheduler) -> None:
         """Advance to what comes first; deliver what has come, in batches."""
-        world = self.world
-        deadline = core.next_deadline()
-        sync_due = self.synced < len(self.records)
-        if not world.inbox and not sync_due and not world.agenda and deadline is None:
+        world, store = self.world, self.store
+        deadlines = [time for time in (core.next_deadline(), store.next_deadline()) if time is not None]
+        deadline = min(deadlines, default=None)
+        disk_works = self.syncer.has_work()
+        if not world.inbox and not disk_works and not world.agenda and deadline is None:
             raise Violation("nothing will ever happen again, and the run is not finished")
         if not world.inbox:
             if world.agenda and (deadline is None or world.agenda[0][0] <= deadline):
@@ -287,11 +373,15 @@ class History:
                 world.now = max(world.now, deadline)
             while world.agenda and world.agenda[0][0] <= world.now + self.rng.choice([0.0, 0.001]):
                 world.happen()
+        if self.disk.room is not None and self.rng.random() < 0.1:
+            self.disk.room = None  # somebody has made room
         events, world.inbox = world.inbox, []
-        if sync_due and self.rng.random() < 0.5:
-            self.synced = len(self.records)
-            events.append(facts.Synced(self.synced))
-        self.step(core, self.coalesced(events) or [facts.TimePassed()])
+        if disk_works and self.rng.random() < 0.5:
+            self.syncer.do_work()
+        self.step(core, self.coalesced([*store.poll(world.now), *events]) or [facts.TimePassed()])
+        if self.rng.random() < 0.05 and not store._checkpointer.busy:
+            store.begin_checkpoint(core.position(), world.now)
+        store.work(0.0 if self.rng.random() < 0.5 else 1e9)
 
     def coalesced(self, events: list[Event]) -> list[Event]:
         """Neighbouring outcomes of a worker arrive as one batch, as the engine reads them."""
@@ -309,17 +399,18 @@ class History:
         return merged
 
     def step(self, core: Scheduler, events: list[Event]) -> None:
-        self.carry_out(core, core.handle(events, self.world.now, EPOCH, len(self.records) + 1))
+        self.carry_out(core, core.handle(events, self.world.now, EPOCH, self.store.next_n))
         counts = core.table.counts(job for _, job in core.dispatcher.running())
         parts = counts.completed + counts.failed + counts.in_progress + counts.pending
         if parts != counts.total or min(counts.pending, counts.in_progress) < 0:
             raise Violation(f"jobs are not all accounted for: {counts}")
 
     def carry_out(self, core: Scheduler, effects: Effects) -> None:
-        self.records.extend(effects.records)
-        for record in effects.records:
+        first = self.store.next_n
+        self.store.append(effects.records, urgent=effects.urgent)
+        for n, record in enumerate(effects.records, first):
             if isinstance(record, Ended) and record.outcome == "completed":
-                self.note_completion(core, record)
+                self.note_completion(core, record, n)
         for command in effects.commands:
             if isinstance(command, StartJobs):
                 for job in command.jobs:
@@ -330,13 +421,13 @@ class History:
             for thing in (*effects.records, *effects.commands):
                 print(f"{self.world.now:10.4f}  {thing}")
 
-    def note_completion(self, core: Scheduler, record: Ended) -> None:
+    def note_completion(self, core: Scheduler, record: Ended, n: int) -> None:
         job = core.table.numbers[record.job]
         if job in self.completed_at:
             raise Violation(f"{record.job} was completed twice")
         if record.result != msgspec.Raw(b'{"of":%d}' % job):
             raise Violation(f"{record.job} got the result of another job")
-        self.completed_at[job] = self.world.now
+        self.completed_at[job] = n
 
     # -- trouble
 
@@ -351,21 +442,60 @@ class History:
         self.world.die(worker, "asked" if polite else "murdered")
 
     def kill_supervisor(self) -> None:
-        if self.rng.random() < 0.3:  # the power goes as well
-            keep = self.rng.randint(self.synced, len(self.records))
-            dropped = self.records[keep:]
-            del self.records[keep:]
-            numbers = {job.id: number for number, job in enumerate(self.jobs)}
-            for record in dropped:
-                if isinstance(record, Ended) and record.outcome == "completed":
-                    del self.completed_at[numbers[record.job]]
-        self.synced = len(self.records)
+        """SIGKILL, a power cut, or SIGKILL and then somebody damages a file."""
+        what = self.rng.random()
+        checkpointed = self.checkpointed()
+        written = self.store._journal.written_n
+        synced = self.syncer.synced
+        self.end_supervisor()
+        if what < 0.4:
+            self.disk.power_cut()
+            self.keep(lambda job, n: n <= synced)
+        elif what < 0.5:
+            self.keep(lambda job, n: n <= written)
+            self.disk.overwrite(str(self.layout.journal), None if self.rng.random() < 0.5 else b"garbage")
+            if checkpointed is None:
+                self.disk.overwrite(str(self.layout.journal), None)
+            self.keep(lambda job, n: checkpointed is not None and self.jobs[job].id in checkpointed)
+        elif what < 0.6 and checkpointed is not None:
+            self.keep(lambda job, n: n <= written)
+            self.disk.overwrite(str(self.layout.checkpoint), b'{"format":' * 3)
+        else:
+            self.keep(lambda job, n: n <= written)
+
+    def end_supervisor(self) -> None:
+        self.disk.process_killed()
         self.world.end_all()
+
+    def keep(self, survives: Callable[[int, int], bool]) -> None:
+        """What must still be there at the next recovery."""
+        self.must_have = {job: n for job, n in self.completed_at.items() if survives(job, n)}
+
+    def checkpointed(self) -> set[str] | None:
+        """Ids that the checkpoint on disk holds as completed."""
+        text = self.disk.contents(str(self.layout.checkpoint))
+        return None if text is None else set(msgspec.json.decode(text)["completed"])
+
+    def check_recovered(self) -> None:
+        """A recorded completed job is there again, with its result; others may have been lost."""
+        table = self.store.table
+        for job, n in list(self.completed_at.items()):
+            if table.state[job] == COMPLETED:
+                record = self.store.result_of(job)
+                if record is None or record.result != msgspec.Raw(b'{"of":%d}' % job):
+                    raise Violation(f"{self.jobs[job].id} came back with {record}")
+            elif job in self.must_have:
+                raise Violation(f"{self.jobs[job].id}, completed in record {n}, was lost")
+            else:
+                del self.completed_at[job]
+        self.must_have = dict(self.completed_at)
 
     # -- promises at the end
 
     def check_end(self) -> None:
-        table = self.table()
+        found = survey(self.layout, self.disk)
+        table = found.table
+        found.close()
         for number, job in enumerate(self.jobs):
             state, charges = table.state[number], table.charges.get(number)
             crashes = charges.crashes if charges else 0

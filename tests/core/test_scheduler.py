@@ -34,7 +34,9 @@ SIGINT, SIGTERM, SIGSEGV = 2, 15, 11
 class Core:
     """A scheduler with a hand-turned clock; keeps every record it wrote."""
 
-    def __init__(self, jobs: int, *, workers: int = 2, table: JobTable | None = None, **settings: object) -> None:
+    def __init__(
+        self, jobs: int, *, workers: int = 2, table: JobTable | None = None, **settings: object
+    ) -> None:
         self.table = table or JobTable()
         for number in range(jobs):
             self.table.add(f"job/{number}")
@@ -49,7 +51,9 @@ class Core:
 
     def tell(self, *events: facts.Event, after: float = 0.0) -> Effects:
         self.now += after
-        effects = self.scheduler.handle(list(events) or [facts.TimePassed()], self.now, AT, len(self.records) + 1)
+        effects = self.scheduler.handle(
+            list(events) or [facts.TimePassed()], self.now, AT, len(self.records) + 1
+        )
         self.records += effects.records
         return effects
 
@@ -342,7 +346,11 @@ def test_a_job_lost_three_times_runs_last_and_alone() -> None:
     core = Core(6, table=table, workers=2)
     core.start()
     while any(worker.leases for worker in core.scheduler.crew.values()):
-        busy = [(worker.incarnation, *worker.leases[0]) for worker in core.scheduler.crew.values() if worker.leases]
+        busy = [
+            (worker.incarnation, *worker.leases[0])
+            for worker in core.scheduler.crew.values()
+            if worker.leases
+        ]
         if any(job == 0 for _, _, job in busy):
             assert len(busy) == 1
             assert all(table.state[job] == COMPLETED for job in range(1, 6))
