@@ -165,9 +165,10 @@ def _counts(snapshot: RunSnapshot) -> Text:
     text.append(f"  {counts.in_progress:,} in progress  {counts.pending:,} pending")
     if snapshot.rate > 0:
         text.append(f"  {rate(snapshot.rate)}")
-    for number, words in ((snapshot.crashes, "crashes"), (snapshot.timeouts, "timeouts")):
-        if number:
-            text.append(f"  {number:,} {words}", style="yellow")
+    if snapshot.crashes:
+        text.append(f"  {snapshot.crashes:,} crashed", style="yellow")
+    if snapshot.timeouts:
+        text.append(f"  {snapshot.timeouts:,} timed out", style="yellow")
     return text
 
 
@@ -177,8 +178,8 @@ def _workers(workers: list[WorkerSnapshot], room: int, width: int) -> list[Rende
         return []
     shown = workers
     if len(workers) > room:
-        longest = sorted(workers, key=lambda worker: (worker.job is None, -worker.seconds))
-        shown = sorted(longest[: room - 1], key=lambda worker: worker.worker)
+        shown = sorted(workers, key=lambda worker: (worker.job is None, -worker.seconds))[: room - 1]
+    shown = sorted(shown, key=lambda worker: worker.worker)
     lines: list[RenderableType] = [_worker(worker, width) for worker in shown]
     if len(shown) < len(workers):
         lines.append(_one_line(f"    + {len(workers) - len(shown):,} more", "dim"))
