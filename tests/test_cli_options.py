@@ -409,7 +409,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         outcome: Outcome = stand_in.act()
         return outcome
 
-    monkeypatch.setitem(sys.modules, "supervisor.experiment", types.SimpleNamespace(execute=execute))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "supervisor.experiment", types.SimpleNamespace(execute=execute))
     return stand_in
 
 
@@ -471,7 +471,7 @@ def test_inside_a_worker_both_refuse_and_say_what_to_do(monkeypatch: pytest.Monk
 def test_another_platform_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.sys, "platform", "wasi")
+    monkeypatch.setattr(sys, "platform", "wasi")
     assert exit_of() == 2
     assert capsys.readouterr().err.startswith("error: longhaul runs on Linux and macOS, not on wasi")
 

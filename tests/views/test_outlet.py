@@ -110,4 +110,4 @@ def test_saying_something_to_nobody_is_no_error() -> None:
     say(closed, "text")
     said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     say(said, "7 × \ud800")
-    assert said.buffer.getvalue() == b"7 ? ?\n"  # type: ignore[attr-defined]
+    assert said.buffer.getvalue() == b"7 ? ?\n"

@@ -17,6 +17,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
+from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
 from supervisor.views.opening import open_view
 from supervisor.views.plain import PlainView
 from supervisor.views.protocol import View
@@ -108,9 +109,9 @@ def test_workers_without_a_job_say_so() -> None:
     assert "attempt 3" in text
 
 
-def _with(entry: object) -> object:
+def _with(entry: WorkerSnapshot) -> RunSnapshot:
     over = snapshot(workers=0)
-    over.workers = [entry]  # type: ignore[list-item]
+    over.workers = [entry]
     return over
 
 
