@@ -75,7 +75,7 @@ class Layout:
 
     @property
     def supervisor_log(self) -> Path:
-        return self.logs / f"supervisor_{self.experiment_id}.log"
+        return self.results_directory / "supervisor.log"
 
     @property
     def results_directory(self) -> Path:

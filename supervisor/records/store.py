@@ -440,12 +440,13 @@ class Store:
             self._write_checkpoint_or_say(position)
 
     def release(self) -> None:
-        """Let go of files and lock."""
-        if self._syncer.close(CLOSE_PATIENCE):
+        """Let go of files and lock; a second time it does nothing."""
+        if self._wake_read >= 0 and self._syncer.close(CLOSE_PATIENCE):
             # A thread that hangs in the kernel keeps its descriptors.
             self._journal.close()
             os.close(self._wake)
             os.close(self._wake_read)
+        self._wake_read = -1
         self.plan.close()
         self._parts.lock.release()
 

@@ -173,9 +173,11 @@ class Made:
 
     def die(self) -> None:
         """The supervisor is killed: files stay as they are."""
-        self.store._syncer.close(5.0)
-        self.store._journal.close()
-        self.store.plan.close()
+        self.store.release()
+
+    def __del__(self) -> None:
+        if hasattr(self, "store"):
+            self.store.release()  # many a test leaves its run as a power cut would
 
     def finish(self) -> None:
         for incarnation in self.open:
