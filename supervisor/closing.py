@@ -11,14 +11,14 @@ from typing import Any
 from supervisor.core.errors import LonghaulError
 from supervisor.core.jobs import FAILED, Counts
 from supervisor.core.scheduler import Scheduler
-from supervisor.core.snapshot import RunSnapshot
+from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.opening import Opened
 from supervisor.records.layout import Layout, experiments
 from supervisor.records.reports import Report
 from supervisor.records.survey import survey
 from supervisor.request import Request
 from supervisor.views.checkpoints import CheckpointRow, checkpoint_table, no_checkpoints
-from supervisor.views.commands import resume_command, start_command
+from supervisor.views.commands import resume_command
 from supervisor.views.outlet import say
 from supervisor.views.summary import summary
 from supervisor.views.words import count
@@ -56,15 +56,18 @@ def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
     )
 
 
-def _start_with(request: Request, *extra: str) -> str:
-    return start_command(request.command_line if request.interactive else [], [], extra)
-
-
-def print_summary(request: Request, opened: Opened, snapshot: RunSnapshot, report: Report | None) -> None:
-    """At most 24 lines on stderr, where the run's own lines go."""
+def print_summary(
+    request: Request,
+    opened: Opened,
+    snapshot: RunSnapshot,
+    report: Report | None,
+    retried: list[FailureSnapshot],
+) -> None:
+    """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
+    run whose jobs ran again; what failed for good is in the report."""
     text = summary(
         snapshot,
-        report.failures() if report is not None else [],
+        [*(report.failures() if report is not None else []), *retried],
         commands=_commands(request, opened, snapshot),
         paths=_paths(request, opened),
         width=shutil.get_terminal_size((100, 24)).columns,
@@ -87,14 +90,15 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
     commands = []
     if counts.pending + counts.in_progress:
         commands.append(("resume", resume_with(request, experiment_id)))
+    elif counts.failed:
+        commands.append(("try the failed again", resume_with(request, experiment_id)))
     if counts.failed:
         first = next(
             opened.table.ids[job]
             for job, state in enumerate(opened.table.state)
             if state == FAILED and opened.table.wanted[job]
         )
-        commands.append(("try the failed again", resume_with(request, experiment_id)))
-        commands.append(("debug the first", _start_with(request, "--debug", first)))
+        commands.append(("debug the first", resume_with(request, experiment_id, "--debug", first)))
     if opened.offered > counts.total and not opened.settings.all_tasks:
         commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
     elif counts.completed and not commands:

@@ -20,9 +20,12 @@ import msgspec
 from supervisor import resuming
 from supervisor.core.errors import OK, SOME_FAILED, UsageError
 from supervisor.core.jobs import PlannedJob
+from supervisor.core.settings import Settings
+from supervisor.opening import earlier, output_directory
 from supervisor.outcome import Outcome
 from supervisor.planning import build_plan
 from supervisor.records.plan_file import decode_line
+from supervisor.records.survey import survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
 from workers.current import current_job
@@ -32,7 +35,7 @@ from workers.values import Unencodable, encode_result
 def debug(request: Request) -> Outcome:
     """Run the matching jobs here. Exit code 1 if one of them raised."""
     glob = request.debug or "*"
-    options = resuming.merge_options(request, None)
+    settings, options = _remembered(request)
     plan = build_plan(request.function, request.jobs, namespace(request.parser, options), all_tasks=True)
     chosen = [
         job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)
@@ -40,7 +43,6 @@ def debug(request: Request) -> Outcome:
     if not chosen:
         some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
         raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
-    settings = resuming.merge_settings(request, None)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:
         current_job().belong_to(0, settings.seed, folder)
@@ -49,6 +51,19 @@ def debug(request: Request) -> Outcome:
             failed += not _run_here(request, job)
     _say(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
     return Outcome(exit_code=SOME_FAILED if failed else OK)
+
+
+def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
+    """Settings and the script's options: those of an earlier experiment with --resume."""
+    if request.resume is None:
+        return resuming.merge_settings(request, None), resuming.merge_options(request, None)
+    found = survey(earlier(request.resume, output_directory(request)))
+    try:
+        facts = found.facts
+        settings = resuming.merge_settings(request, facts.settings)
+        return settings, resuming.merge_options(request, facts.options)
+    finally:
+        found.close()
 
 
 def _run_here(request: Request, job: PlannedJob) -> bool:

@@ -18,6 +18,7 @@ from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
 from supervisor.core.scheduler import Scheduler
+from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
 from supervisor.engines.processes import sweep
@@ -30,9 +31,10 @@ from supervisor.request import Request
 from supervisor.signals import Signals
 from supervisor.views.log import Log
 from supervisor.views.opening import open_view
-from supervisor.views.protocol import Silent, View
+from supervisor.views.protocol import View
 from workers.callables import CannotSend, describe
 from workers.messages import FunctionSpec, WorkerSpec
+from workers.output import leftovers
 
 
 def execute(request: Request) -> Outcome:
@@ -94,6 +96,7 @@ class _Run:
         )
         self.log = Log(opened.layout.supervisor_log) if request.recording else None
         self.view = self._open_view()
+        self.retried: list[FailureSnapshot] = []
         self.progress = ProgressFile(opened.layout, opened.table) if request.recording else None
 
     def play(self) -> Outcome:
@@ -118,10 +121,8 @@ class _Run:
     # ---------------------------------------------------------------------- before
 
     def _open_view(self) -> View:
-        if not self.request.progress:
-            return Silent()
         return open_view(
-            sys.stderr,
+            sys.stderr if self.request.progress else None,
             show_output=self.request.show_output,
             output_directory=str(self.opened.layout.output_directory),
             log=self.log,
@@ -134,8 +135,10 @@ class _Run:
             self.view.tell(level, text)
 
     def _end_survivors(self) -> None:
-        """Processes of an earlier run that still compute must not go on beside ours."""
+        """Processes of an earlier run that still compute must not go on beside ours; what
+        they had printed when they were killed is kept."""
         ended = sweep(self.mark)
+        leftovers(str(self.opened.layout.output_directory))
         if ended:
             pids = ", ".join(map(str, ended))
             self.view.tell("warning", f"ended processes of an earlier run that were still alive: {pids}")
@@ -150,7 +153,7 @@ class _Run:
         engine = LocalEngine(self._spec, start_method=opened.settings.start_method)
         try:
             engine.start()
-            Loop(
+            loop = Loop(
                 scheduler=self.scheduler,
                 store=opened.store,
                 plan=opened.store.plan,
@@ -160,7 +163,10 @@ class _Run:
                 observer=self.observer,
                 progress=self.progress,
                 clock=self.clock,
-            ).run(effects)
+                resume_hint=f"go on later with: {closing.resume_with(self.request, opened.layout.experiment_id)}",
+            )
+            loop.run(effects)
+            self.retried = list(loop.retried_crashes)
         finally:
             engine.close()
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
@@ -234,6 +240,6 @@ class _Run:
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         self.view.close(snapshot)
         if self.request.progress:
-            closing.print_summary(self.request, self.opened, snapshot, outcome.report)
+            closing.print_summary(self.request, self.opened, snapshot, outcome.report, self.retried)
         if self.log is not None:
             self.log.close()

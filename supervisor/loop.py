@@ -47,6 +47,7 @@ PROGRESS_EVERY = 1.0
 USAGE_EVERY = 5.0
 SAMPLE_EVERY = 300.0
 RECENT_FAILURES = 20
+RETRIED_CRASHES = 1000  # that are kept for the summary
 # Attempts that end for no fault of the job are not shown as failures.
 _NOBODYS_FAULT = ("completed", "interrupted", "lost")
 
@@ -72,6 +73,7 @@ class Loop:
         observer: Observer,
         progress: ProgressSink | None,
         clock: RunClock,
+        resume_hint: str,
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -82,6 +84,8 @@ class Loop:
         self.observer = observer
         self.progress = progress
         self.clock = clock
+        self.resume_hint = resume_hint
+        self.retried_crashes: deque[FailureSnapshot] = deque(maxlen=RETRIED_CRASHES)
         self.recent_failures: deque[FailureSnapshot] = deque(maxlen=RECENT_FAILURES)
         self._selector = selectors.DefaultSelector()
         for source in (engine, signals, store):
@@ -162,6 +166,8 @@ class Loop:
     def _turn(self, events: list[Event]) -> None:
         effects = self.scheduler.handle(events, self.clock.now(), wall_time(), self.store.next_n)
         self._carry_out(effects)
+        if any(isinstance(event, facts.SignalReceived) for event in events):
+            self.view.tell("info", self.resume_hint)
         while self.store.notices:
             self.view.tell("warning", self.store.notices.pop(0))
         self._checkpoint()
@@ -204,6 +210,8 @@ class Loop:
             domain = table.domains[table.domain_of[table.numbers[record.job]]] or None
             failure = failure_of(record, domain)
             self.recent_failures.append(failure)
+            if failure.outcome == "crashed" and not failure.final:
+                self.retried_crashes.append(failure)
             self.view.failed(failure)
         elif record.outcome == "completed":
             self.view.completed()

@@ -78,17 +78,21 @@ def open_experiment(request: Request, directory: Path) -> Opened:
         return _open_new(request, directory, disk, request.experiment_id)
     if request.resume == "auto":
         return _open_auto(request, directory, disk)
-    if request.resume == "latest":
-        found = experiments(directory)
+    return _open_earlier(request, earlier(request.resume, directory), disk)
+
+
+def earlier(resume: str, directory: Path) -> Layout:
+    """The experiment that `--resume ID` or `--resume latest` means. Raises UsageError."""
+    found = experiments(directory)
+    if resume == "latest":
         if not found:
             raise UsageError(_nothing_to_resume(directory))
-        return _open_earlier(request, Layout(directory, found[0]), disk)
-    layout = Layout(directory, check_id(request.resume))
+        return Layout(directory, found[0])
+    layout = Layout(directory, check_id(resume))
     if not layout.exists():
-        known = ", ".join(experiments(directory)[:5])
-        hint = f"there are: {known}" if known else _nothing_to_resume(directory)
-        raise UsageError(f"no experiment {request.resume!r} in {layout.logs}; {hint}")
-    return _open_earlier(request, layout, disk)
+        hint = f"there are: {', '.join(found[:5])}" if found else _nothing_to_resume(directory)
+        raise UsageError(f"no experiment {resume!r} in {layout.logs}; {hint}")
+    return layout
 
 
 def _nothing_to_resume(directory: Path) -> str:
