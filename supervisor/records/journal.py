@@ -43,10 +43,13 @@ def seed_of(uuid: str, generation: int) -> int:
 def encode_batch(n: int, records: Sequence[AnyRecord], seed: int) -> tuple[bytes, list[int]]:
     """The lines of `records`, numbered from `n`, and the length of each with its newline."""
     try:
-        bodies = _encoder.encode_lines(records)[:-2].split(b"}\n")
-    except UnicodeEncodeError:
-        bodies = []
-    if len(bodies) != len(records):  # a lone surrogate, or a newline inside a raw value
+        text = _encoder.encode_lines(records)
+    except UnicodeEncodeError:  # a lone surrogate
+        text = b""
+    if text.count(b"\n") == len(records):
+        bodies = text.split(b"}\n")
+        bodies.pop()
+    else:  # or a newline inside a raw value
         bodies = [_encode_with_care(record) for record in records]
     return seal((b'{"n":%d,%b' % (number, body[1:]) for number, body in enumerate(bodies, n)), seed)
 
@@ -67,7 +70,7 @@ def _clean(value: Any) -> Any:
     """The same value, such that it fits into one line of UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, msgspec.Raw):
+    if isinstance(value, msgspec.Raw) and b"\n" in bytes(value):
         return msgspec.Raw(bytes(value).replace(b"\n", b" "))
     if isinstance(value, dict):
         return {_clean(key): _clean(item) for key, item in value.items()}

@@ -10,7 +10,15 @@ import msgspec
 
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.position import InProgress, Position
-from supervisor.core.record_types import Ended, Leased, Noted, RunEnded, RunStarted, WorkerEnded, WorkerStarted
+from supervisor.core.record_types import (
+    Ended,
+    Leased,
+    Noted,
+    RunEnded,
+    RunStarted,
+    WorkerEnded,
+    WorkerStarted,
+)
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout

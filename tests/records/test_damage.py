@@ -206,7 +206,9 @@ def test_lines_of_another_journal_do_not_pass(disk: FakeDisk) -> None:
     assert len(completed(found)) == 3
 
 
-@pytest.mark.parametrize("harm", [b"", b"\0" * 500, b"garbage\n", b"{}", None], ids=["empty", "NULs", "text", "json", "cut"])
+@pytest.mark.parametrize(
+    "harm", [b"", b"\0" * 500, b"garbage\n", b"{}", None], ids=["empty", "NULs", "text", "json", "cut"]
+)
 def test_a_damaged_checkpoint_is_moved_aside_and_rebuilt(disk: FakeDisk, harm: bytes | None) -> None:
     made = half_done(disk)
     content = disk.content(made.layout.checkpoint)

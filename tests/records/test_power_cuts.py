@@ -5,6 +5,7 @@ What was told as synced before the cut must be there after the next boot, whatev
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -122,10 +123,8 @@ def test_a_power_cut_in_the_middle_of_a_repair_loses_nothing(victim: str) -> Non
     for cut in range(probe.operations + 1):
         disk = whole.after_power_cut(0)
         disk.cut_at = cut
-        try:
+        with contextlib.suppress(PowerCut):
             Made(HERE, disk).resume()
-        except PowerCut:
-            pass
         later = boot(disk, cut)
         again = Made(HERE, later).resume()
         again.finish()

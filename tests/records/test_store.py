@@ -53,7 +53,8 @@ def test_results_are_read_back_by_place(made: Made) -> None:
     made.end(IDS[3], IDS[1])
     made.end(IDS[2], outcome="raised")
     record = made.store.result_of(3)
-    assert (record.job, record.outcome, json.loads(bytes(record.result))) == (IDS[3], "completed", expected([IDS[3]])[IDS[3]])
+    assert (record.job, record.outcome) == (IDS[3], "completed")
+    assert json.loads(bytes(record.result)) == expected(IDS)[IDS[3]]
     failed = made.store.result_of(2)
     assert failed.error is not None
     assert failed.error["type"] == "ValueError"
@@ -290,7 +291,7 @@ def test_the_sync_thread_tells_through_the_descriptor(tmp_path: Path) -> None:
     made.finish()
     found = survey(made.layout)
     assert completed(found) == expected(IDS)
-    assert found.checkpoint_state == found.journal_state.replace("good", "good") == "good"
+    assert found.checkpoint_state == found.journal_state == "good"
     found.close()
 
 

@@ -1,0 +1,174 @@
+"""The plan file: built before anything is touched, extended, compared, rebuilt."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from supervisor.core.errors import UsageError
+from supervisor.core.table import JobTable
+from supervisor.records.disk import Disk
+from supervisor.records.plan_file import PlanBuilder, PlanFile, compare, decode_line
+from tests.records.fake_disk import FakeDisk
+from tests.records.made import Made, plan_of
+
+IDS = [f"iris/{number}" for number in range(6)]
+HERE = Path("/fake")
+
+
+def read(path: Path, disk: Disk | None = None) -> tuple[PlanFile, JobTable]:
+    table = JobTable()
+    plan = PlanFile.read(disk or Disk(), path, table)
+    assert plan is not None
+    return plan, table
+
+
+def test_duplicate_ids_are_refused_with_both_positions() -> None:
+    builder = plan_of(["a", "b", "c"])
+    with pytest.raises(UsageError, match=r"'b'.*positions 2 and 4"):
+        builder.add("b", None, b"{}")
+
+
+def test_lines_are_what_the_worker_gets(tmp_path: Path) -> None:
+    plan = PlanFile.create(Disk(), tmp_path / "plan", plan_of(IDS))
+    text = plan.lines([2, 3, 4])
+    assert [json.loads(line)["id"] for line in text.split(b"\n")] == IDS[2:5]
+    scattered = plan.lines([4, 0, 5])
+    assert [json.loads(line)["id"] for line in scattered.split(b"\n")] == ["iris/4", "iris/0", "iris/5"]
+    assert json.loads(plan.lines([1])) == {"id": "iris/1", "domain": "iris", "params": {"name": "iris/1"}}
+    plan.close()
+
+
+def test_neighbours_are_read_with_one_call(tmp_path: Path) -> None:
+    calls = []
+
+    class Counting(Disk):
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            calls.append(size)
+            return super().pread(fd, size, offset)
+
+    plan = PlanFile.create(Counting(), tmp_path / "plan", plan_of(IDS))
+    plan.lines(range(6))
+    assert len(calls) == 1
+    plan.close()
+
+
+def test_a_plan_that_is_refused_touches_nothing(tmp_path: Path) -> None:
+    builder = PlanBuilder()
+    builder.add("a", None, b"{}")
+    with pytest.raises(UsageError):
+        builder.add("a", None, b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_params_with_line_breaks_stay_on_one_line(tmp_path: Path) -> None:
+    builder = PlanBuilder()
+    builder.add("a", None, b'{\n"x": [1,\n 2]}')
+    plan = PlanFile.create(Disk(), tmp_path / "plan", builder)
+    assert (tmp_path / "plan").read_bytes().count(b"\n") == 1
+    assert json.loads(bytes(decode_line(plan.line(0)).params)) == {"x": [1, 2]}
+    plan.close()
+
+
+def test_comparison_names_new_gone_changed_and_returned(tmp_path: Path) -> None:
+    plan = PlanFile.create(Disk(), tmp_path / "plan", plan_of(IDS))
+    table = JobTable()
+    plan_of(IDS).fill(table)
+    plan.extend([], ["iris/5"])
+    plan.close()
+    plan, table = read(tmp_path / "plan")
+    assert list(table.wanted) == [1, 1, 1, 1, 1, 0]
+    builder = PlanBuilder()
+    builder.add("new", None, b"{}")
+    for job_id in ("iris/3", "iris/2", "iris/5"):
+        builder.add(job_id, "iris", b'{"name":"%b"}' % job_id.encode())
+    builder.add("iris/1", "iris", b'{"name":1.0}')
+    builder.add("iris/0", "other", b'{"name":"iris/0"}')
+    result = compare(plan, table, builder)
+    assert result.new == ["new"]
+    assert result.gone == ["iris/4"]
+    assert result.returned == ["iris/5"]
+    assert result.relabelled == ["iris/0"]
+    assert result.matching == 5
+    assert [(change.id, change.old, change.new) for change in result.changed] == [
+        ("iris/1", {"name": "iris/1"}, {"name": 1.0})
+    ]
+    plan.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [(b'{"a":1,"b":2}', b'{"b":2,"a":1}', True), (b'{"a":1}', b'{"a":1.0}', False), (b'{"a":1}', b'{"a":true}', False)],
+)
+def test_params_are_the_same_if_the_function_cannot_tell(tmp_path: Path, old: bytes, new: bytes, same: bool) -> None:
+    before, after = PlanBuilder(), PlanBuilder()
+    before.add("x", None, old)
+    after.add("x", None, new)
+    plan = PlanFile.create(Disk(), tmp_path / "plan", before)
+    table = JobTable()
+    before.fill(table)
+    assert (compare(plan, table, after).changed == []) is same
+    plan.close()
+
+
+def test_a_torn_last_line_is_cut_and_its_job_added_again() -> None:
+    disk = FakeDisk()
+    made = Made(HERE, disk).create(IDS)
+    made.finish()
+    file = disk.files[str(made.layout.plan)]
+    del file.data[-10:]
+    again = Made(HERE, disk).resume(plan_of(IDS))
+    plan, table = read(made.layout.plan, disk)
+    assert table.ids == IDS
+    assert plan.damaged == 0
+    assert again.findings == []
+    assert again.store.plan.lines(range(6)) == plan.lines(range(6))
+
+
+@pytest.mark.parametrize("harm", ["removed", "damaged"])
+def test_a_lost_plan_is_rebuilt_from_the_script(harm: str) -> None:
+    disk = FakeDisk()
+    made = Made(HERE, disk).create([*IDS, "gone/1"])
+    made.end("iris/4", "gone/1")
+    made.finish()
+    if harm == "removed":
+        disk.remove(str(made.layout.plan))
+    else:
+        disk.files[str(made.layout.plan)].data[5:120] = b"#" * 115
+    again = Made(HERE, disk).resume(plan_of(IDS))
+    assert any("rebuilt from the jobs of the script" in finding for finding in again.findings)
+    table = again.store.table
+    counts = table.counts()
+    assert (counts.total, counts.completed, counts.pending, table.gone()) == (6, 1, 5, 1)
+    for job_id in IDS:
+        assert json.loads(again.store.plan.line(table.numbers[job_id]))["id"] == job_id
+    again.finish()
+    _, table = read(made.layout.plan, disk)
+    assert {job_id for job_id in table.ids if table.wanted[table.numbers[job_id]]} == set(IDS)
+
+
+def test_changed_params_are_kept_or_replaced() -> None:
+    for keep in (True, False):
+        disk = FakeDisk()
+        made = Made(HERE, disk).create(IDS)
+        made.finish()
+        again = Made(HERE, disk).resume(plan_of(IDS, depth=3), keep_params=keep)
+        assert ("depth" in json.loads(again.store.plan.line(0))["params"]) is not keep
+        plan, _ = read(made.layout.plan, disk)
+        assert plan.line(0) == again.store.plan.line(0)
+
+
+def test_a_large_plan_that_did_not_change_is_compared_quickly(tmp_path: Path) -> None:
+    ids = [f"iris/forest/{number}" for number in range(20_000)]
+    plan = PlanFile.create(Disk(), tmp_path / "plan", plan_of(ids))
+    table = JobTable()
+    builder = plan_of(ids)
+    builder.fill(table)
+    started = time.process_time()
+    result = compare(plan, table, builder)
+    assert time.process_time() - started < 1.0
+    assert (result.matching, result.new, result.gone, result.changed) == (20_000, [], [], [])
+    plan.close()

@@ -1,0 +1,184 @@
+"""What came of it: the final files, the report, the progress file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.core.errors import JobsFailed, StorageError, UsageError
+from supervisor.core.jobs import Counts
+from supervisor.core.record_types import Ended
+from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.records.progress import ProgressFile
+from supervisor.records.reports import Report, load, write_reports
+from tests.records.made import AT, Made, expected
+
+IDS = ["iris/a", "iris/b", "wine/c", "wine/d", "plain"]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """iris/a, iris/b and plain completed, wine/c failed, wine/d never ran."""
+    made = Made(tmp_path, threads=True).create(IDS)
+    made.hand_out(*IDS[:3])
+    made.end("iris/b", "iris/a")
+    made.end("wine/c", outcome="raised")
+    table = made.store.table
+    table.move(4, "completed")
+    table.attempts[4] = 1
+    record = Ended("plain", 1, 9, "completed", "completed", 2.0, 0, AT)
+    record.result = type(record.result)(b'{"loss":null,"bounds":[0,null],"a/b":null}')
+    record.nonfinite = [("/loss", "nan"), ("/bounds/1", "-inf"), ("/a~1b", "inf")]
+    table.seconds[4] = 2.0
+    made.store.append([record])
+    return made
+
+
+def written(made: Made) -> Report:
+    made.store.save(made.position())
+    report = write_reports(made.store, state="stopped")
+    made.store.release()
+    return report
+
+
+def test_final_log_has_one_object_per_job_in_plan_order(made: Made) -> None:
+    written(made).close()
+    text = made.layout.final.read_text()
+    entries: list[dict[str, Any]] = json.loads(text)
+    assert [entry["job"] for entry in entries] == IDS
+    assert len(text.splitlines()) == len(IDS) + 2
+    first, failed, pending, odd = entries[0], entries[2], entries[3], entries[4]
+    assert first == {
+        "job": "iris/a",
+        "domain": "iris",
+        "params": {"name": "iris/a"},
+        "state": "completed",
+        "attempts": 1,
+        "seconds": 0.25,
+        "result": expected(IDS)["iris/a"],
+    }
+    assert failed["state"] == "failed"
+    assert set(failed["error"]) >= {"outcome", "type", "message", "traceback"}
+    assert "result" not in failed
+    assert (pending["state"], pending["attempts"]) == ("pending", 0)
+    assert (odd["domain"], odd["result"]["loss"], odd["nonfinite"][0]) == (None, None, ["/loss", "nan"])
+
+
+def test_statistics_have_the_promised_keys(made: Made) -> None:
+    written(made).close()
+    document = json.loads(made.layout.statistics.read_bytes())
+    assert document["counts"] == {"total": 5, "completed": 3, "failed": 1, "in_progress": 0, "pending": 1}
+    assert document["seconds"] == {"mean": 2.5 / 3, "median": 0.25, "p95": 2.0, "max": 2.0, "total": 2.5}
+    assert document["domains"]["iris"]["completed"] == 2
+    assert document["domains"]["iris"]["seconds"]["total"] == 0.5
+    assert document["domains"]["wine"]["seconds"]["mean"] is None
+    for key in ("wall_seconds", "jobs_per_second", "crashes", "timeouts", "retries", "runs"):
+        assert key in document
+    assert document["runs"] == 1
+
+
+def test_the_report_restores_what_json_cannot_say(made: Made) -> None:
+    report = written(made)
+    results = report.results()
+    assert list(results) == ["iris/a", "iris/b", "plain"]
+    assert math.isnan(results["plain"]["loss"])
+    assert results["plain"]["bounds"] == [0, -math.inf]
+    assert results["plain"]["a/b"] == math.inf
+    assert "3 completed" in repr(report)
+    report.close()
+
+
+def test_rows_are_flat(made: Made) -> None:
+    with written(made) as report:
+        rows = report.rows()
+    assert rows[0] == {
+        "job": "iris/a",
+        "domain": "iris",
+        "state": "completed",
+        "seconds": 0.25,
+        "params.name": "iris/a",
+        "result.of": "iris/a",
+        "result.x": 1.5,
+    }
+    assert rows[3] == {"job": "wine/d", "domain": "wine", "state": "pending", "seconds": None, "params.name": "wine/d"}
+
+
+def test_failures_are_listed_and_can_be_raised(made: Made) -> None:
+    with written(made) as report:
+        (failure,) = report.failures()
+        assert (failure.job, failure.domain, failure.type, failure.final) == ("wine/c", "wine", "ValueError", True)
+        with pytest.raises(JobsFailed, match=r"1 of 5 jobs failed in e1: wine/c: ValueError no"):
+            report.raise_for_failures()
+
+
+def test_load_reads_a_running_experiment_without_touching_it(made: Made) -> None:
+    made.hand_out("wine/d")
+    before = {path.name: path.read_bytes() for path in made.layout.logs.iterdir()}
+    with load(made.layout.directory) as report:
+        assert report.experiment_id == "e1"
+        assert report.directory == made.layout.directory
+        assert report.counts == Counts(total=5, completed=3, failed=1, in_progress=1, pending=0)
+        assert report.rows()[3]["state"] == "in_progress"
+        assert len(report.results()) == 3
+    assert {path.name: path.read_bytes() for path in made.layout.logs.iterdir()} == before
+    made.end("wine/d")
+    with load(str(made.layout.directory), "e1") as report:
+        assert report.counts.completed == 4
+
+
+def test_load_says_what_there_is(tmp_path: Path, made: Made) -> None:
+    with pytest.raises(UsageError, match="there are: e1"):
+        load(tmp_path, "e2")
+    with pytest.raises(UsageError, match="no experiments found"):
+        load(tmp_path / "elsewhere")
+
+
+def test_final_files_that_cannot_be_written_are_told(made: Made) -> None:
+    made.layout.results_directory.write_text("in the way")
+    made.store.save(made.position())
+    with pytest.raises(StorageError, match="resume"):
+        write_reports(made.store, state="stopped")
+
+
+def snapshot(made: Made, state: str = "running") -> RunSnapshot:
+    worker = WorkerSnapshot(0, 4242, 1, "ready", job="wine/d", attempt=1, since=AT, rss_bytes=5, cpu_percent=99.0)
+    return RunSnapshot(
+        experiment_id="e1",
+        name="made",
+        directory=str(made.layout.directory),
+        state=state,
+        counts=made.store.table.counts(),
+        elapsed=3.0,
+        rate=1.5,
+        eta_seconds=2.0,
+        workers=[worker],
+    )
+
+
+def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
+    progress = ProgressFile(made.layout, made.store.table)
+    made.hand_out("wine/d")
+    failure = FailureSnapshot("wine/c", "wine", "raised", "ValueError", "no", "m.py:3", 1, True)
+    assert progress.write(snapshot(made), [failure])
+    document = json.loads(made.layout.progress.read_bytes())
+    assert document["experiment_id"] == "e1"
+    assert document["state"] == "running"
+    assert document["domains"]["iris"] == {"total": 2, "completed": 2, "failed": 0, "in_progress": 0, "pending": 0}
+    assert document["domains"]["wine"]["in_progress"] == 1
+    assert (document["rate"], document["eta_seconds"]) == (1.5, 2.0)
+    assert set(document["supervisor"]) == {"pid", "host"}
+    (worker,) = document["workers"]
+    assert (worker["worker"], worker["pid"], worker["job"], worker["since"]) == (0, 4242, "wine/d", AT)
+    assert (worker["rss_bytes"], worker["cpu_percent"]) == (5, 99.0)
+    assert document["recent_failures"][0]["job"] == "wine/c"
+    assert progress.write(snapshot(made, "stopped"), [])
+    assert json.loads(made.layout.progress.read_bytes())["state"] == "interrupted"
+
+
+def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> None:
+    made.layout.progress.mkdir()
+    assert ProgressFile(made.layout, made.store.table).write(snapshot(made), []) is False
