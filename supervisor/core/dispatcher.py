@@ -64,7 +64,7 @@ class Dispatcher:
             if worker.leases and worker.status in (READY, STOPPING):
                 if timeout is not None:
                     times.append(worker.since + timeout)
-                if worker.held() > 1:
+                if worker.held() > 1 and self._is_behind(worker):
                     times.append(worker.since + policy.TAKE_BACK_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
@@ -128,7 +128,16 @@ class Dispatcher:
             if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out")
             elif turn.now >= worker.since + policy.TAKE_BACK_AFTER and worker.held() > 1:
-                self.take_back(turn, worker)
+                if self._is_behind(worker):
+                    self.take_back(turn, worker)
+
+    def _is_behind(self, worker: Worker) -> bool:
+        """Whether another worker is idle or gets on better. If nobody does, the machine is
+        overloaded or all are at long jobs, and handing leases around would help nobody."""
+        return any(
+            other.status == READY and other is not worker and (not other.leases or other.since > worker.since)
+            for other in self.crew.values()
+        )
 
     # -------------------------------------------------------------------- take-back
 

@@ -6,6 +6,8 @@ from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
 WORK_AHEAD = 0.005
+# What a worker spends on a job beside running it: decoding, encoding, writing.
+JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
 LONG_JOB = 0.05
 # The most leases that one worker may hold.
@@ -28,7 +30,7 @@ def leases_ahead(mean_seconds: float | None) -> int:
     """How many leases a worker should hold when jobs take so long on average."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
-    return min(MOST_AHEAD, 2 + int(2 * WORK_AHEAD / max(mean_seconds, 1e-6)))
+    return min(MOST_AHEAD, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
 
 
 def share(ready: int, workers: int) -> int:

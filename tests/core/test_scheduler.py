@@ -221,7 +221,9 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
     waiting = [lease for lease, _ in core.scheduler.crew[1].leases][1:]
     assert waiting
-    effects = core.tell(after=0.06)
+    lease = core.scheduler.crew[2].leases[0][0]
+    core.tell(facts.JobsFinished(2, [good(lease, 0.0005)]), after=0.04)
+    effects = core.tell(after=0.02)
     assert RevokeJobs(1, waiting) in effects.commands
     assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
 
@@ -240,11 +242,21 @@ def test_the_first_completed_result_of_any_lease_wins() -> None:
     assert core.table.state[job] == COMPLETED
 
 
-def test_a_superseded_crash_is_noted_and_charged_to_nobody() -> None:
+def test_leases_are_not_taken_back_when_nobody_gets_on_better() -> None:
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
-    core.tell(after=0.06)  # takes back all but the first
+    assert core.scheduler.crew[1].held() > 1
+    assert core.scheduler.next_deadline() is None
+    assert not core.tell(after=1.0).commands
+
+
+def test_a_superseded_crash_is_noted_and_charged_to_nobody() -> None:
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
+    core.tell(facts.JobsFinished(2, [good(2, 0.0005)]), after=0.04)
+    core.tell(after=0.02)  # takes back all that the first holds but the job it is at
     worker = core.scheduler.crew[1]
     core.tell(facts.JobsFinished(1, [good(worker.leases[0][0])]))
     superseded = worker.leases[0]
