@@ -24,7 +24,7 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from supervisor.planning import Plan, build_plan
 from supervisor.records.disk import Disk
-from supervisor.records.files import probe_directory
+from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import Changed, Comparison, compare
@@ -239,6 +239,9 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         options=options,
         comparison=comparison,
         keep_params=request.changed != "rerun",
+    )
+    clear_temporaries(
+        (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
     )
     table = store.table
     selected, unselected = resuming.select(table, request.only)

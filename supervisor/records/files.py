@@ -37,6 +37,20 @@ def temporary_name(path: str) -> str:
     return os.path.join(folder, f".{name}.{os.getpid()}.tmp")
 
 
+def clear_temporaries(paths: Iterable[Path | str]) -> None:
+    """Remove what a killed process left of files that it was about to rename to `paths`.
+
+    Only for the holder of the experiment's lock: nobody else may be writing them now.
+    """
+    for path in map(resolved, paths):
+        folder, name = os.path.split(path)
+        begin = os.path.basename(temporary_name(path)).partition(name)[0] + name + "."
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder):
+                if entry.startswith(begin) and entry.endswith(".tmp"):
+                    os.unlink(os.path.join(folder, entry))
+
+
 def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
     """Write until everything is written; short writes are normal."""
     view = memoryview(data)
@@ -92,9 +106,7 @@ class NewFile:
             self.close()
 
 
-def write_atomically(
-    disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True
-) -> None:
+def write_atomically(disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True) -> None:
     """Replace a file by the joined `parts`: readers see the old or the new one, whole."""
     with NewFile(disk, path) as file:
         buffer = bytearray()
