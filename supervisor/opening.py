@@ -130,9 +130,10 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     plan.builder.fill(table)
     selected, unselected = resuming.select(table, request.only)
     notices = _mention_unfinished(directory) if request.recording else []
-    probe_directory(disk, directory / "logs" if request.recording else directory)
     layout, lock = _claim(directory, experiment_id, recording=request.recording)
     try:
+        place = layout.logs if request.recording else layout.results_directory
+        probe_directory(disk, place, layout.experiment_id)
         store = Store.create(
             layout,
             name=request.name,
@@ -172,7 +173,6 @@ def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Lay
             if wanted is None:
                 continue
         if not recording:
-            layout.results_directory.mkdir(parents=True, exist_ok=True)
             return layout, Lock.none()
         try:
             return layout, Lock.acquire(layout.lock, layout.experiment_id)
@@ -207,9 +207,9 @@ def _left(layout: Layout) -> tuple[int, int]:
 
 
 def _open_earlier(request: Request, layout: Layout, disk: Disk) -> Opened:
-    probe_directory(disk, layout.logs)
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
+        probe_directory(disk, layout.logs, layout.experiment_id)
         return _go_on(request, layout, disk, lock)
     except BaseException:
         lock.release()

@@ -132,12 +132,15 @@ def backup_name(disk: Disk, path: Path | str) -> str:
         number += 1
 
 
-def probe_directory(disk: Disk, directory: Path | str) -> None:
+def probe_directory(disk: Disk, directory: Path | str, owner: str = "") -> None:
     """Try everything that a run will need: make, write, sync, rename, remove.
 
-    Raises CannotCreate with the place and the reason; better now than after the first job.
+    `owner` is the experiment whose lock we hold: what an earlier probe of it left behind,
+    because it was killed, is cleared. Raises CannotCreate with the place and the reason;
+    better now than after the first job.
     """
-    path = os.path.join(resolved(directory), f".probe.{os.getpid()}")
+    path = os.path.join(resolved(directory), f".probe_{owner or os.getpid()}")
+    clear_temporaries([path])
     step = "created"
     try:
         disk.make_directory(os.fspath(directory))

@@ -69,6 +69,7 @@ class Lock:
 
 def _open(path: str) -> int:
     try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise CannotCreate(
