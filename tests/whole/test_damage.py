@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.whole.conftest import Experiment, wait_for
+from tests.experiment import Experiment, wait_for
 from tests.whole.test_interruptions import check_squares, squares
 
 JOBS = 20

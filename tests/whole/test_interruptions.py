@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.whole.conftest import Experiment, wait_for
+from tests.experiment import Experiment, wait_for
 
 SQUARES = """
     def jobs():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.whole.conftest import Experiment, wait_for
+from tests.experiment import Experiment, wait_for
 
 SCRIPT = """
     def jobs():

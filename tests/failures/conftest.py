@@ -1,0 +1,7 @@
+"""Failures are brought about in whole programs, as in tests/whole."""
+
+from __future__ import annotations
+
+from tests.experiment import experiment
+
+__all__ = ["experiment"]
