@@ -30,7 +30,7 @@ from supervisor.core.jobs import Counts
 from supervisor.core.record_types import Ended, RunStarted, WorkerStarted
 from supervisor.core.statistics import Statistics
 from supervisor.records.disk import Disk
-from supervisor.records.files import resolved
+from supervisor.records.files import lines_of, resolved
 from supervisor.records.journal import ended_record
 
 FORMAT = "longhaul-checkpoint-1"
@@ -172,20 +172,11 @@ class CheckpointReader:
     def entries(self) -> Iterator[tuple[str, int, bytes]]:
         """(section, offset, entry without the comma) of every job, in file order."""
         section = ""
-        position, rest, want = self._body, b"", _CHUNK
-        while position < self._end:
-            chunk = self._disk.pread(self.fd, min(want, self._end - position), position)
-            start = position - len(rest)
-            position += len(chunk)
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            want = _CHUNK if lines else 2 * want
-            for line in lines:
-                if line.endswith((b"},", b"}")) and len(line) > 2:
-                    yield section, start, line[:-1] if line[-1] == 0x2C else line
-                elif line.endswith(b":{"):
-                    section = line[1:-3].decode()
-                start += len(line) + 1
+        for offset, line, _ in lines_of(self._disk, self.fd, self._body, self._end):
+            if line.endswith(b":{"):
+                section = line[1:-3].decode()
+            elif len(line) > 2:  # else it closes a section
+                yield section, offset, line[:-1] if line[-1] == 0x2C else line
 
     def close(self) -> None:
         self._disk.close(self.fd)

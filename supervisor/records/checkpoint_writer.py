@@ -10,26 +10,62 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
+from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records.checkpoint import (
     ChargeEntry,
     Header,
     InProgressEntry,
+    JournalPlace,
     finished_entry,
     header_lines,
 )
 from supervisor.records.disk import Disk
-from supervisor.records.files import NewFile
+from supervisor.records.files import NewFile, utc_now
+from supervisor.records.journal_file import JournalFile
 from supervisor.records.places import GROUP
 from supervisor.records.results import ReadParts
+from supervisor.records.run_facts import RunFacts
 
 _BLOCK = 2048  # jobs that are looked at between two looks at the clock
 _BUFFER = 256 << 10
+
+
+def header_of(
+    journal: JournalFile,
+    table: JobTable,
+    statistics: Statistics,
+    facts: RunFacts,
+    position: Position,
+    *,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+) -> Header:
+    """The header of a checkpoint that is taken at this moment."""
+    identity = journal.identity
+    running = [found.job for found in position.in_progress if found.worker is not None]
+    return Header(
+        experiment_id=identity.experiment_id,
+        name=identity.name,
+        saved_at=utc_now(),
+        journal=JournalPlace(identity.uuid, identity.generation, journal.size, journal.next_n - 1),
+        settings=settings,
+        options=options,
+        counts=table.counts(running),
+        run=position.run,
+        next_lease=position.next_lease,
+        next_incarnation=position.next_incarnation,
+        statistics=msgspec.structs.replace(statistics),
+        run_started=facts.run_started,
+        workers=list(facts.workers.values()),
+        open_leases=[(who, lease, table.ids[job]) for who, lease, job in position.open_leases],
+    )
 
 
 class CheckpointWriter:

@@ -24,6 +24,7 @@ class Checkpointer:
         self.failure: OSError | None = None
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
+        self._overdue = False  # jobs enough have completed
         self._spent = 0.0  # by the one that is being written
         self._cost = 0.0  # of the last one
         self._ended: float | None = None  # when the last one ended (the loop's clock)
@@ -35,10 +36,14 @@ class Checkpointer:
 
     def due(self, completions: int, now: float) -> bool:
         """At every `every`-th completion if it is time, else as soon as it is."""
-        return completions >= self.every and not self.busy and now >= self.not_before
+        self._overdue = completions >= self.every and not self.busy
+        return self._overdue and now >= self._not_before()
 
-    @property
-    def not_before(self) -> float:
+    def next_deadline(self) -> float | None:
+        """When a checkpoint that had to wait is due; None if none waits."""
+        return self._not_before() if self._overdue and not self.busy else None
+
+    def _not_before(self) -> float:
         return 0.0 if self._ended is None else self._ended + SHARE * self._cost
 
     def age(self, now: float) -> float | None:
@@ -47,6 +52,7 @@ class Checkpointer:
 
     def begin(self, make: Callable[[], CheckpointWriter], now: float) -> None:
         started = time.perf_counter()
+        self._overdue = False
         try:
             self._writer = make()
         except OSError as error:

@@ -89,8 +89,16 @@ class Disk:
         return os.path.lexists(path)
 
     def make_directory(self, path: str) -> None:
-        """With its parents; it may exist already."""
+        """With its parents; it may exist already. A new name is synced where it stands, or
+        all that is put into the directory could be gone after a power cut."""
+        missing = []
+        place = os.path.abspath(path)
+        while not os.path.isdir(place):
+            missing.append(place)
+            place = os.path.dirname(place)
         os.makedirs(path, exist_ok=True)
+        for made in reversed(missing):
+            self.sync_directory(os.path.dirname(made))
 
     def sync_directory(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ FREE_BYTES = 64 << 20
 FREE_SHARE = 0.05
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHUNK = 1 << 20
+_PIECE = 4 << 20
 
 
 def utc_now() -> str:
@@ -56,6 +59,34 @@ def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[disk.write(fd, view) :]
+
+
+def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, bytes, bool]]:
+    """(offset, line without its newline, whether it had one) of the bytes from start to end.
+
+    Reads in large pieces, and ever larger ones inside a line that is longer than a piece,
+    so that copying stays linear.
+    """
+    position, rest, want = start, b"", _PIECE
+    while position < end and (piece := disk.pread(fd, min(want, end - position), position)):
+        offset = position - len(rest)
+        position += len(piece)
+        lines = (rest + piece).split(b"\n")
+        rest = lines.pop()
+        want = _PIECE if lines else 2 * want
+        for line in lines:
+            yield offset, line, True
+            offset += len(line) + 1
+    if rest:
+        yield position - len(rest), rest, False
+
+
+def unnamed_file(directory: Path | str) -> int:
+    """A descriptor of a file without a name, in `directory`; for appending."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        fd = os.dup(file.fileno())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
 
 
 class NewFile:

@@ -19,10 +19,11 @@ import msgspec
 
 from supervisor.core.record_types import AnyRecord, Ended, Opened, Record
 from supervisor.records.disk import Disk
+from supervisor.records.files import lines_of
 
 FORMAT = "longhaul-journal-1"
 SEAL = 19  # bytes from `,"crc"` to the newline
-CHUNK = 4 << 20
+HEAD_BYTES = 4 << 20  # in which the seed is looked for
 FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
 
 _encoder = msgspec.json.Encoder()
@@ -150,7 +151,7 @@ class Scan:
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
         seed = self._seed
-        for offset, line, whole in self._lines():
+        for offset, line, whole in lines_of(self._disk, self._fd, 0, self.size):
             n = verify(line, seed)
             if n == self.last_n + 1 and n > 1 and not self._open_damage and whole:
                 self.last_n = n
@@ -194,25 +195,6 @@ class Scan:
         if not found or self.end < offset + len(line):
             self._open_damage.append(Damage(offset, len(line) + 1, line[:FRAGMENT]))
 
-    def _lines(self) -> Iterator[tuple[int, bytes, bool]]:
-        """(offset, line without newline, whether it had one)."""
-        position, rest, want = 0, b"", CHUNK
-        while position < self.size:
-            chunk = self._disk.pread(self._fd, min(want, self.size - position), position)
-            if not chunk:
-                break
-            start = position - len(rest)
-            position += len(chunk)
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            # A line longer than a chunk: read ever more, so that copying stays linear.
-            want = CHUNK if lines else 2 * want
-            for line in lines:
-                yield start, line, True
-                start += len(line) + 1
-        if rest:
-            yield position - len(rest), rest, False
-
 
 # ------------------------------------------------------------------------- first line
 
@@ -235,7 +217,7 @@ def guess_seed(disk: Disk, fd: int) -> int | None:
     A CRC can be run backwards: from the bytes of a line and its CRC follows the seed.
     """
     votes: Counter[int] = Counter()
-    for line in disk.pread(fd, CHUNK, 0).split(b"\n"):
+    for line in disk.pread(fd, HEAD_BYTES, 0).split(b"\n"):
         if 18 < len(line) <= 4096 and _HEAD.match(line) and _SEAL.fullmatch(line[-18:]):
             votes[_seed_that_gives(line[:-18], int(line[-10:-2], 16))] += 1
         if votes.total() >= 50:

@@ -19,18 +19,22 @@ from supervisor.core.position import InProgress, Position
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.files import resolved
+from supervisor.records.files import resolved, unnamed_file
 from supervisor.records.journal import encode_batch
 from supervisor.records.journal_file import Identity, JournalFile
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
-from supervisor.records.plan_file import Comparison, PlanBuilder, PlanFile, unnamed_file
+from supervisor.records.plan_file import Comparison, PlanBuilder, PlanFile, compare
+from supervisor.records.recovered import Recovered
 from supervisor.records.repair import repair
 from supervisor.records.run_facts import RunFacts
-from supervisor.records.survey import Recovered
 from supervisor.records.sync import Syncer
 
 NewSyncer = Callable[[Disk, int, int, int], Syncer]  # disk, descriptor, synced up to, wake
+
+
+def new_syncer(disk: Disk, fd: int, synced: int, wake: int) -> Syncer:
+    return Syncer(disk, fd, synced=synced, wake=wake)
 
 
 class StoreParts(msgspec.Struct, kw_only=True):
@@ -55,15 +59,46 @@ class StoreParts(msgspec.Struct, kw_only=True):
     ephemeral: bool = False
 
 
-def columns(jobs: int) -> tuple[array[int], array[int]]:
-    """Empty places for so many jobs."""
-    return array("Q", bytes(8 * jobs)), array("I", bytes(array("I").itemsize * jobs))
-
-
 # ------------------------------------------------------------------------------- create
 
 
-def make_files(
+def new(
+    disk: Disk,
+    layout: Layout,
+    *,
+    name: str,
+    builder: PlanBuilder,
+    table: JobTable,
+    lock: Lock,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    ephemeral: bool,
+    syncer: NewSyncer,
+) -> StoreParts:
+    """See `Store.create`."""
+    journal, plan = _make_files(disk, layout, name, builder, ephemeral=ephemeral)
+    if not len(table):
+        builder.fill(table)
+    builder.close()
+    return StoreParts(
+        disk=disk,
+        layout=layout,
+        journal=journal,
+        plan=plan,
+        table=table,
+        statistics=Statistics(),
+        facts=RunFacts(),
+        offsets=array("Q", bytes(8 * len(table))),
+        lengths=array("I", bytes(array("I").itemsize * len(table))),
+        lock=lock,
+        settings=settings,
+        options=options,
+        new_syncer=syncer,
+        ephemeral=ephemeral,
+    )
+
+
+def _make_files(
     disk: Disk, layout: Layout, name: str, builder: PlanBuilder, *, ephemeral: bool
 ) -> tuple[JournalFile, PlanFile]:
     """Journal and plan of a new experiment, synced.
@@ -74,7 +109,7 @@ def make_files(
     try:
         if ephemeral:
             return _unnamed(disk, layout, identity, builder)
-        if layout_exists(disk, layout):
+        if _exists(disk, layout):
             raise FileExistsError
         disk.make_directory(str(layout.logs))
         plan = PlanFile.create(disk, layout.plan, builder)
@@ -91,7 +126,7 @@ def make_files(
         ) from None
 
 
-def layout_exists(disk: Disk, layout: Layout) -> bool:
+def _exists(disk: Disk, layout: Layout) -> bool:
     return disk.exists(str(layout.journal)) or disk.exists(str(layout.checkpoint))
 
 
@@ -113,21 +148,27 @@ def _unnamed(
 
 
 def take_plan(
-    found: Recovered, builder: PlanBuilder, comparison: Comparison, *, keep_params: bool
-) -> PlanFile:
+    found: Recovered, builder: PlanBuilder | None, comparison: Comparison | None, *, keep_params: bool
+) -> None:
     """Bring table and plan file up to the script's plan; synced. Raises StorageError."""
+    if builder is None:
+        if found.plan is None:
+            raise StorageError(f"the plan {found.layout.plan} is missing; resume with the script that made it")
+        return
     table = found.table
+    comparison = comparison or compare(found.plan, table, builder)
     for job_id, domain in builder.domains.items():
         table.add(job_id, domain)
     for job_id in comparison.gone:
         table.wanted[table.numbers[job_id]] = 0
     try:
-        return _write_plan(found, builder, comparison, keep_params=keep_params)
+        found.plan = _write_plan(found, builder, comparison, keep_params=keep_params)
     except OSError as error:
         raise StorageError(
             f"the plan {found.layout.plan} cannot be written: {error.strerror or error}. "
             f"No result was touched; see to the disk, then resume."
         ) from None
+    builder.close()
 
 
 def _write_plan(
@@ -154,18 +195,43 @@ def _write_plan(
     return plan
 
 
-def mend(found: Recovered) -> tuple[JournalFile, array[int], array[int], list[str]]:
-    """Repair what is damaged; the journal to append to, the places in it, what to say."""
+def earlier(
+    layout: Layout,
+    found: Recovered,
+    *,
+    lock: Lock,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    syncer: NewSyncer,
+) -> tuple[StoreParts, list[str]]:
+    """Repair what is damaged, take the plan over; the parts, and what to say."""
     try:
-        journal, notes = repair(found)
+        journal, notices = repair(found)
     except OSError as error:
         raise StorageError(
-            f"the files of {found.layout.experiment_id} in {found.layout.logs} cannot be repaired: "
+            f"the files of {layout.experiment_id} in {layout.logs} cannot be repaired: "
             f"{error.strerror or error}. Nothing is lost; make room or see to the disk, then resume."
         ) from None
+    plan, found.plan = found.plan, None
+    assert plan is not None
     jobs = len(found.table)
     found.places.grow(jobs)
-    return journal, found.places.offset[:jobs], found.places.length[:jobs], notes
+    parts = StoreParts(
+        disk=found.disk,
+        layout=layout,
+        journal=journal,
+        plan=plan,
+        table=found.table,
+        statistics=found.statistics,
+        facts=found.facts,
+        offsets=found.places.offset[:jobs],
+        lengths=found.places.length[:jobs],
+        lock=lock,
+        settings=settings,
+        options=options,
+        new_syncer=syncer,
+    )
+    return parts, notices
 
 
 def position_of(found: Recovered) -> Position:

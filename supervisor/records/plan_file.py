@@ -7,7 +7,6 @@ by the job table; this file follows it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from array import array
@@ -17,11 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import PlannedJob
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.files import NewFile, resolved, write_all
+from supervisor.records.files import NewFile, lines_of, resolved, unnamed_file, write_all
 
 _SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
 _CHUNK = 4 << 20
@@ -181,26 +180,30 @@ class PlanFile:
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
         good_end, bad = 0, 0
-        for offset, line in _lines_of(self._disk, self._fd, end):
+        for offset, line, whole in lines_of(self._disk, self._fd, 0, end):
             try:
                 found = _line_decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 bad += 1
                 continue
-            if not line.endswith(b"\n"):
+            if not whole:
                 break
             self.damaged += bad
             bad = 0
-            good_end = offset + len(line)
+            good_end = offset + len(line) + 1
             number = table.add(found.id, found.domain, wanted=False)
             table.wanted[number] = not found.gone
             if not found.gone:
-                self._note(number, offset, len(line))
+                self._note(number, offset, len(line) + 1)
         self.size = good_end
         self.torn = good_end if good_end < end else None
 
     def _note(self, job: int, offset: int, length: int) -> None:
         missing = job + 1 - len(self.offsets)
+        if missing == 1:
+            self.offsets.append(offset)
+            self.lengths.append(length)
+            return
         if missing > 0:
             self.offsets.frombytes(bytes(missing * self.offsets.itemsize))
             self.lengths.frombytes(bytes(missing * self.lengths.itemsize))
@@ -218,13 +221,28 @@ class PlanFile:
             if offsets[job] != end:
                 return b"\n".join([self.line(job) for job in jobs])
             end += lengths[job]
-        return self._disk.pread(self._fd, end - start - 1, start)
+        return self._pread(end - start - 1, start)
+
+    def has(self, job: int) -> bool:
+        """Whether the plan has a line of this job."""
+        return job < len(self.lengths) and self.lengths[job] > 0
 
     def line(self, job: int) -> bytes:
         """Without its newline; empty if the plan has no line of this job."""
-        if job >= len(self.lengths) or not self.lengths[job]:
+        if not self.has(job):
             return b""
-        return self._disk.pread(self._fd, self.lengths[job] - 1, self.offsets[job])
+        return self._pread(self.lengths[job] - 1, self.offsets[job])
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            text = self._disk.pread(self._fd, size, offset)
+        except OSError as error:
+            raise StorageError(
+                f"the plan {self.path} cannot be read: {error.strerror or error}. See to the disk, then resume."
+            ) from None
+        if len(text) < size:
+            raise StorageError(f"the plan {self.path} was cut short while it was in use. Resume: it is rebuilt.")
+        return text
 
     # ----------------------------------------------------------------------- change
 
@@ -289,30 +307,6 @@ class PlanFile:
 
 def _gone_line(job_id: str) -> bytes:
     return _encoder.encode({"id": job_id, "gone": True}) + b"\n"
-
-
-def unnamed_file(directory: Path | str) -> int:
-    """A descriptor of a file without a name, in `directory`."""
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        fd = os.dup(file.fileno())
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
-    return fd
-
-
-def _lines_of(disk: Disk, fd: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(offset, line with its newline if it has one)."""
-    position, rest, want = 0, b"", _CHUNK
-    while position < end and (chunk := disk.pread(fd, min(want, end - position), position)):
-        start = position - len(rest)
-        position += len(chunk)
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        want = _CHUNK if lines else 2 * want
-        for line in lines:
-            yield start, line + b"\n"
-            start += len(line) + 1
-    if rest:
-        yield position - len(rest), rest
 
 
 # ------------------------------------------------------------------------------ compare

@@ -19,7 +19,7 @@ from supervisor.records.files import NewFile, backup_name, resolved, utc_now, wr
 from supervisor.records.journal import encode_batch, ended_line, seal
 from supervisor.records.journal_file import Identity, JournalFile, open_for_append
 from supervisor.records.places import GROUP
-from supervisor.records.survey import IN_JOURNAL, Recovered
+from supervisor.records.recovered import IN_JOURNAL, Recovered
 
 _CHUNK = 1 << 20
 _STATE = {COMPLETED: "completed", FAILED: "failed", INTERRUPTED: "in_progress"}

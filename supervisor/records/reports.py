@@ -67,14 +67,13 @@ class Report:
     def results(self) -> dict[str, Any]:
         """What each completed job returned, by job id, in plan order; NaN and infinities
         are what they were."""
-        return {record.job: _value(record) for _, record in self._records() if _is_completed(record)}
+        return {record.job: _value(record) for _, _, record in self._results.rows() if _is_completed(record)}
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
         `params.*`, `result.*` (`result` if it is not an object). For pandas.DataFrame."""
         rows = []
-        for number, record in self._records():
-            planned = self._results.planned([number])[0]
+        for number, planned, record in self._results.rows():
             row = {
                 "job": planned.id,
                 "domain": planned.domain,
@@ -92,7 +91,7 @@ class Report:
         table = self._results.table
         return [
             failure_of(record, table.domains[table.domain_of[number]] or None)
-            for number, record in self._records()
+            for number, _, record in self._results.rows()
             if record is not None and record.state == "failed"
         ]
 
@@ -120,9 +119,6 @@ class Report:
 
     # ------------------------------------------------------------------------ parts
 
-    def _records(self) -> Iterator[tuple[int, Ended | None]]:
-        return self._results.records(self._results.jobs())
-
     def _state(self, number: int) -> str:
         return STATE_NAMES[self._results.table.state[number]]
 
@@ -131,8 +127,7 @@ class Report:
         yield b"["
         table = self._results.table
         before = b"\n"
-        for number, record in self._records():
-            planned = self._results.planned([number])[0]
+        for number, planned, record in self._results.rows():
             entry = _FinalEntry(
                 job=planned.id,
                 domain=planned.domain,

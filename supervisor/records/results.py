@@ -6,7 +6,7 @@ Nothing is kept in memory: whoever asks gets one record after the other.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -17,10 +17,11 @@ from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.journal import ended_part, ended_record, verify
 from supervisor.records.layout import Layout
+from supervisor.records.opening import StoreParts
 from supervisor.records.places import GROUP, read_places
 from supervisor.records.plan_file import PlanFile, decode_line
+from supervisor.records.recovered import Recovered
 from supervisor.records.run_facts import RunFacts
-from supervisor.records.survey import Recovered
 
 # The Ended parts (see `journal.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
@@ -94,35 +95,63 @@ class Results:
             close=found.close,
         )
 
+    @classmethod
+    def of_store(cls, parts: StoreParts) -> Results:
+        """From what a store is made of, under descriptors of its own."""
+        disk, plan = parts.disk, parts.plan.duplicate()
+        fd = disk.duplicate(parts.journal.fd)
+        reader = JournalReader(disk, fd, parts.journal.identity.seed, parts.offsets, parts.lengths)
+
+        def close() -> None:
+            plan.close()
+            disk.close(fd)
+
+        return cls(
+            disk=disk,
+            layout=parts.layout,
+            name=parts.journal.identity.name,
+            table=parts.table,
+            statistics=parts.statistics,
+            facts=parts.facts,
+            plan=plan,
+            parts=reader,
+            close=close,
+        )
+
     def jobs(self) -> list[int]:
         """Numbers of the jobs of the current plan, in plan order."""
         return [job for job, wanted in enumerate(self.table.wanted) if wanted]
 
-    def planned(self, jobs: Sequence[int]) -> list[PlannedJob]:
-        """Domain and params as the plan has them; empty params if their line is lost."""
-        return [self._planned(job) for job in jobs]
+    def rows(self) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+        """Number, plan and record of every job of the current plan, in plan order; no record
+        of jobs that are not finished. Raises OSError, StorageError."""
+        group: list[int] = []
+        for job in self.jobs():
+            group.append(job)
+            if len(group) == GROUP:
+                yield from self._read(group)
+                group = []
+        if group:
+            yield from self._read(group)
 
-    def _planned(self, job: int) -> PlannedJob:
+    def _read(self, jobs: list[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+        state, ids = self.table.state, self.table.ids
+        finished = [job for job in jobs if state[job] in (COMPLETED, FAILED)]
+        parts = dict(zip(finished, self._parts(finished), strict=True))
+        for job, planned in zip(jobs, self._planned(jobs), strict=True):
+            part = parts.get(job)
+            yield job, planned, None if part is None else ended_record(msgspec.json.encode(ids[job]), part)
+
+    def _planned(self, jobs: list[int]) -> list[PlannedJob]:
+        """Domain and params as the plan has them; empty params if their line is lost."""
+        plan = self._plan
+        if plan is not None and all(map(plan.has, jobs)):
+            return [decode_line(line) for line in plan.lines(jobs).split(b"\n")]
+        return [self._planned_alone(job) for job in jobs]
+
+    def _planned_alone(self, job: int) -> PlannedJob:
         line = self._plan.line(job) if self._plan is not None else b""
         if line:
             return decode_line(line)
         domain = self.table.domains[self.table.domain_of[job]] or None
         return PlannedJob(self.table.ids[job], domain, msgspec.Raw(b"{}"))
-
-    def records(self, jobs: Iterable[int]) -> Iterator[tuple[int, Ended | None]]:
-        """Each job with its record; None for jobs that are not finished."""
-        group: list[int] = []
-        for job in jobs:
-            group.append(job)
-            if len(group) == GROUP:
-                yield from self._read(group)
-                group = []
-        yield from self._read(group)
-
-    def _read(self, jobs: list[int]) -> Iterator[tuple[int, Ended | None]]:
-        state, ids = self.table.state, self.table.ids
-        finished = [job for job in jobs if state[job] in (COMPLETED, FAILED)]
-        parts = dict(zip(finished, self._parts(finished), strict=True))
-        for job in jobs:
-            part = parts.get(job)
-            yield job, None if part is None else ended_record(msgspec.json.encode(ids[job]), part)

@@ -23,29 +23,21 @@ from supervisor.core.record_types import AnyRecord, Ended
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records import opening
-from supervisor.records.checkpoint import Header, JournalPlace
-from supervisor.records.checkpoint_writer import CheckpointWriter
+from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
 from supervisor.records.checkpointer import Checkpointer
 from supervisor.records.disk import Disk
-from supervisor.records.files import utc_now
 from supervisor.records.journal import ended_part, ended_record
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
-from supervisor.records.opening import NewSyncer, StoreParts
-from supervisor.records.plan_file import Comparison, PlanBuilder, compare
+from supervisor.records.opening import NewSyncer, StoreParts, new_syncer
+from supervisor.records.plan_file import Comparison, PlanBuilder
+from supervisor.records.recovered import Recovered
 from supervisor.records.results import JournalReader, Results
-from supervisor.records.run_facts import RunFacts
-from supervisor.records.survey import Recovered
-from supervisor.records.sync import Syncer
 from supervisor.records.watch import Watch
 
 CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
 FOREVER = float("inf")
 _FINISHED = ("completed", "failed")
-
-
-def new_syncer(disk: Disk, fd: int, synced: int, wake: int) -> Syncer:
-    return Syncer(disk, fd, synced=synced, wake=wake)
 
 
 class Store:
@@ -100,29 +92,20 @@ class Store:
         plan is taken over (and closed) when it is on the disk.
         Raises UsageError if the experiment exists, CannotCreate if it cannot be made.
         """
-        disk = disk or Disk()
-        journal, plan_file = opening.make_files(disk, layout, name, plan, ephemeral=ephemeral)
-        if not len(table):
-            plan.fill(table)
-        plan.close()
-        offsets, lengths = opening.columns(len(table))
-        parts = StoreParts(
-            disk=disk,
-            layout=layout,
-            journal=journal,
-            plan=plan_file,
-            table=table,
-            statistics=Statistics(),
-            facts=RunFacts(),
-            offsets=offsets,
-            lengths=lengths,
-            lock=lock,
-            settings=settings,
-            options=options,
-            new_syncer=syncer,
-            ephemeral=ephemeral,
+        return cls(
+            opening.new(
+                disk or Disk(),
+                layout,
+                name=name,
+                builder=plan,
+                table=table,
+                lock=lock,
+                settings=settings,
+                options=options,
+                ephemeral=ephemeral,
+                syncer=syncer,
+            )
         )
-        return cls(parts)
 
     @classmethod
     def open(
@@ -147,31 +130,12 @@ class Store:
         """
         if not recovered.name:
             recovered.identity = recovered.identity._replace(name=name)
-        if builder is not None:
-            comparison = comparison or compare(recovered.plan, recovered.table, builder)
-            recovered.plan = opening.take_plan(recovered, builder, comparison, keep_params=keep_params)
-            builder.close()
-        elif recovered.plan is None:
-            raise StorageError(f"the plan {layout.plan} is missing; resume with the script that made it")
-        journal, offsets, lengths, notes = opening.mend(recovered)
-        parts = StoreParts(
-            disk=recovered.disk,
-            layout=layout,
-            journal=journal,
-            plan=recovered.plan,
-            table=recovered.table,
-            statistics=recovered.statistics,
-            facts=recovered.facts,
-            offsets=offsets,
-            lengths=lengths,
-            lock=lock,
-            settings=settings,
-            options=options,
-            new_syncer=syncer,
+        opening.take_plan(recovered, builder, comparison, keep_params=keep_params)
+        parts, notices = opening.earlier(
+            layout, recovered, lock=lock, settings=settings, options=options, syncer=syncer
         )
-        recovered.plan = None
         store = cls(parts)
-        store.notices += notes
+        store.notices += notices
         if recovered.checkpoint_state != "good" or recovered.needs_generation:
             # From here on either of the two files may be lost again.
             store._write_checkpoint_or_say(opening.position_of(recovered))
@@ -233,25 +197,7 @@ class Store:
 
     def results(self) -> Results:
         """All results so far; can be read after `close` too. Has a `close` of its own."""
-        fd = self._disk.duplicate(self._journal.fd)
-        plan = self.plan.duplicate()
-        reader = JournalReader(self._disk, fd, self._journal.identity.seed, self._offsets, self._lengths)
-
-        def close() -> None:
-            plan.close()
-            self._disk.close(fd)
-
-        return Results(
-            disk=self._disk,
-            layout=self.layout,
-            name=self.name,
-            table=self.table,
-            statistics=self.statistics,
-            facts=self.facts,
-            plan=plan,
-            parts=reader,
-            close=close,
-        )
+        return Results.of_store(self._parts)
 
     # ------------------------------------------------------------------- the loop's
 
@@ -262,7 +208,11 @@ class Store:
     def next_deadline(self) -> float | None:
         """When `poll` wants to be called although nothing happens (the loop's clock)."""
         full = self._journal.full is not None
-        return self._watch.next_deadline(self._now, waiting=self._waiting(), full=full)
+        times = [
+            None if full else self._checkpointer.next_deadline(),
+            self._watch.next_deadline(self._now, waiting=self._waiting(), full=full),
+        ]
+        return min((time for time in times if time is not None), default=None)
 
     def poll(self, now: float) -> list[Event]:
         """What the disk has done since the last call. Raises StorageError."""
@@ -318,7 +268,7 @@ class Store:
         if self._syncer.close(CLOSE_PATIENCE):
             self._checkpointer.give_up(self._now)
         journal.mark_synced(self._syncer.synced)
-        self._offsets = journal.regenerate(self._offsets)
+        self._offsets = self._parts.offsets = journal.regenerate(self._offsets)
         self._broken = False
         self.notices.append(
             f"The disk failed under {journal.path} ({error.strerror or error}); "
@@ -367,29 +317,16 @@ class Store:
         reader = JournalReader(
             self._disk, journal.fd, journal.identity.seed, self._offsets[:], self._lengths[:]
         )
-        header = self._header(position)
-        return CheckpointWriter(self._disk, self.layout.checkpoint, header, self.table, position, reader)
-
-    def _header(self, position: Position) -> Header:
-        journal, ids = self._journal, self.table.ids
-        identity = journal.identity
-        running = [found.job for found in position.in_progress if found.worker is not None]
-        return Header(
-            experiment_id=self.layout.experiment_id,
-            name=identity.name,
-            saved_at=utc_now(),
-            journal=JournalPlace(identity.uuid, identity.generation, journal.size, journal.next_n - 1),
+        header = header_of(
+            journal,
+            self.table,
+            self.statistics,
+            self.facts,
+            position,
             settings=self._parts.settings,
             options=self._parts.options,
-            counts=self.table.counts(running),
-            run=position.run,
-            next_lease=position.next_lease,
-            next_incarnation=position.next_incarnation,
-            statistics=msgspec.structs.replace(self.statistics),
-            run_started=self.facts.run_started,
-            workers=list(self.facts.workers.values()),
-            open_leases=[(who, lease, ids[job]) for who, lease, job in position.open_leases],
         )
+        return CheckpointWriter(self._disk, self.layout.checkpoint, header, self.table, position, reader)
 
     def _write_checkpoint_or_say(self, position: Position) -> None:
         try:

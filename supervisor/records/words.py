@@ -15,7 +15,7 @@ from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.records.layout import Layout
 
 if TYPE_CHECKING:
-    from supervisor.records.survey import Recovered
+    from supervisor.records.recovered import Recovered
 
 _SHOWN = 10
 _ENDED_JOB = re.compile(rb'"type":"ended","job":("(?:[^"\\]|\\.)*")')

@@ -23,8 +23,9 @@ from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
+from supervisor.records.opening import new_syncer
 from supervisor.records.plan_file import PlanBuilder
-from supervisor.records.store import Store, new_syncer
+from supervisor.records.store import Store
 from supervisor.records.survey import Recovered, survey
 from supervisor.records.sync import Syncer
 
