@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -263,6 +264,13 @@ class Torture:
         if strange:
             raise Violation(f"left over in logs: {strange}")
 
+    def check_no_traceback(self) -> None:
+        """None of ours; a Ctrl+C before the script has reached main() is Python's own."""
+        text = (self.folder / "stderr.txt").read_text(errors="replace")
+        for trace in re.findall(r"^Traceback .*?^(?=\S)(.*?)$", text, re.MULTILINE | re.DOTALL):
+            if not trace.startswith("KeyboardInterrupt"):
+                raise Violation(f"a traceback reached the user: {trace}")
+
     def check_final(self) -> None:
         entries = json.loads((self.output / "torture" / "logs_final.json").read_text())
         final = {entry["job"]: entry for entry in entries}
@@ -297,6 +305,7 @@ class Torture:
                 raise Violation(f"recorded as completed and run again: {sorted(again)[:5]}")
             recorded = self.recorded()
             assert self.process is not None
+            self.check_no_traceback()
             if self.process.returncode in (0, 1):
                 break
             if self.process.returncode == 65:
