@@ -127,9 +127,12 @@ class Dispatcher:
             # The same sums as in `next_deadline`, or rounding lets the loop spin.
             if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out")
-            elif turn.now >= worker.since + policy.TAKE_BACK_AFTER and worker.held() > 1:
-                if self._is_behind(worker):
-                    self.take_back(turn, worker)
+            elif (
+                worker.held() > 1
+                and turn.now >= worker.since + policy.TAKE_BACK_AFTER
+                and self._is_behind(worker)
+            ):
+                self.take_back(turn, worker)
 
     def _is_behind(self, worker: Worker) -> bool:
         """Whether another worker is idle or gets on better. If nobody does, the machine is
