@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 # Set by whoever runs the tests, and seen by the programs that the tests start.
 _FOREIGN = ("SLURM_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "OMP_", "OPENBLAS_", "MKL_")
+# A shell that starts the tests in the background, or nohup, has these ignored, and every
+# program that the tests start would inherit that.
+for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.default_int_handler if _signal is signal.SIGINT else signal.SIG_DFL)
+
 _ROOT = Path(__file__).resolve().parent.parent
 _MARK = "LONGHAUL_TEST_SESSION"
 
