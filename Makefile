@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-WHOLE_PROGRAMS := tests/whole tests/engines
+WHOLE_PROGRAMS := $(wildcard tests/whole tests/engines tests/failures)
 COVERAGE_REPORT = $(BIN)/coverage combine --quiet && $(BIN)/coverage report || status=1
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 # Another PYTHON than the one that the environment was made with: make it again.

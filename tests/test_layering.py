@@ -71,7 +71,7 @@ def is_in(name: str, *places: str) -> bool:
 
 def storey(name: str) -> int:
     """The storey of a name in `supervisor`; 0 is the roof."""
-    room = (name.split(".") + [""])[1]
+    room = [*name.split("."), ""][1]
     for level, (_, rooms) in enumerate(STOREYS):
         if room in rooms:
             return level
