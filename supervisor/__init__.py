@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from supervisor.cli import main as main
     from supervisor.cli import run as run
     from supervisor.core.errors import CannotCreate as CannotCreate
+    from supervisor.core.errors import JobsFailed as JobsFailed
     from supervisor.core.errors import LonghaulError as LonghaulError
     from supervisor.core.errors import StorageError as StorageError
     from supervisor.core.errors import UnusableCheckpoint as UnusableCheckpoint
@@ -39,6 +40,7 @@ _HOMES = {
     "CannotCreate": "supervisor.core.errors",
     "StorageError": "supervisor.core.errors",
     "WorkersError": "supervisor.core.errors",
+    "JobsFailed": "supervisor.core.errors",
 }
 
 __all__ = list(_HOMES)
