@@ -21,7 +21,7 @@ from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
-from supervisor.engines.processes import sweep
+from supervisor.engines.processes import end_recorded, sweep
 from supervisor.loop import Loop
 from supervisor.opening import Opened, open_experiment, output_directory
 from supervisor.outcome import Outcome
@@ -137,7 +137,7 @@ class _Run:
     def _end_survivors(self) -> None:
         """Processes of an earlier run that still compute must not go on beside ours; what
         they had printed when they were killed is kept."""
-        ended = sweep(self.mark)
+        ended = [*end_recorded(self.opened.survivors), *sweep(self.mark)]
         leftovers(str(self.opened.layout.output_directory))
         if ended:
             pids = ", ".join(map(str, ended))

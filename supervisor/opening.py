@@ -49,6 +49,7 @@ class Opened(msgspec.Struct):
     unselected: int
     notices: list[Notice]
     resumed: bool = False
+    survivors: list[tuple[int, float]] = []  # workers of earlier runs that may live: pid, start
 
     @property
     def table(self) -> JobTable:
@@ -264,6 +265,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         unselected=unselected,
         notices=notices,
         resumed=True,
+        survivors=recovered.facts.survivors(provenance.boot_id()),
     )
     code = provenance.code_of(request.function)
     if warning := resuming.code_changed(code_before, code, table.state.count(COMPLETED)):

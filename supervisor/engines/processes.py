@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -120,15 +120,66 @@ def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0)
     are never touched, whatever they carry: this may be a run inside a job of another run.
     """
     spared = _untouchable() | set(except_pids)
+    return _end(lambda: _marked(mark, spared), time.monotonic() + seconds)
+
+
+def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
+    """End workers of an earlier run, known by pid and start time (as `start_time` gives it),
+    with their descendants; the pids that were ended.
+
+    For what a mark does not find: a process can lose its environment, and start programs
+    without one. A pid that belongs to another process by now is left alone.
+    """
+    spared = _untouchable()
+    found = [_the_same(pid, begun) for pid, begun in workers if pid not in spared]
+    roots = [process for process in found if process is not None]
+    for root in roots:  # a worker adopts its orphans: once it stands still, all stays below it
+        with contextlib.suppress(Exception):  # it is gone, or not ours to stop
+            root.suspend()
     deadline = time.monotonic() + seconds
+    below = _end(lambda: [process for root in roots for process in _descendants(root)], deadline)
+    return [*_end(lambda: [root for root in roots if _lives(root)], deadline), *below]
+
+
+def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
+    """Kill what is found, until nothing is or it is too late; the pids."""
     ended: dict[int, None] = {}
-    while victims := _marked(mark, spared):
+    while victims := find():
         _kill(victims)
         ended.update(dict.fromkeys(process.pid for process in victims))
         if time.monotonic() >= deadline:
             break
         time.sleep(0.01)
     return list(ended)
+
+
+def _the_same(pid: int, begun: float) -> Any:
+    """The process that has this pid and started then; None if there is none that lives."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # Kept in hundredths of a second; the sum with the time of boot may round.
+        same = abs(process.create_time() - begun) < 0.005
+    except (psutil.Error, OSError):
+        return None
+    return process if same and _lives(process) else None
+
+
+def _descendants(root: Any) -> list[Any]:
+    try:
+        return [process for process in root.children(recursive=True) if _lives(process)]
+    except Exception:  # it is gone, or cannot be looked at
+        return []
+
+
+def _lives(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):
+        return False
 
 
 def _kill(processes: Iterable[Any]) -> None:

@@ -76,3 +76,10 @@ class RunFacts:
     def position(self) -> Position:
         """Where the next run begins."""
         return Position(self.run, self.next_lease, self.next_incarnation)
+
+    def survivors(self, boot_id: str) -> list[tuple[int, float]]:
+        """Pid and start time of the workers that may still live, seen from a boot of the
+        machine. To be asked before the next run is recorded."""
+        if self.run_started is None or self.run_started.boot_id != boot_id:
+            return []
+        return [(worker.pid, worker.process_start) for worker in self.workers.values()]

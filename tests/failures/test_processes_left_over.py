@@ -1,0 +1,147 @@
+"""Processes that outlive their run, and those that only look like it (P8, P9, P16)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from supervisor.core.record_types import RunStarted, WorkerEnded, WorkerStarted
+from supervisor.engines.processes import end_recorded, start_time
+from supervisor.records.run_facts import RunFacts
+from tests.experiment import Experiment, wait_for
+from tests.failures.observing import (
+    is_gone,
+    kill,
+    outcomes,
+    parent_of,
+    said,
+    standing_still,
+    state_of,
+    wait_until_said,
+    write,
+)
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the lifeline is cut by way of /proc")
+
+CUTS_ITSELF_LOOSE = """
+    import ctypes, fcntl, subprocess
+
+    def cut_the_lifeline():
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            try:
+                flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+            except OSError:
+                continue
+
+    def wipe_the_mark():  # as setproctitle does, by accident
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[47]), int(fields[48])
+        ctypes.memset(start, 0, end - start)
+
+    def lives(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def jobs():
+        return [Job(id=f"job/{number}", params={"number": number}) for number in range(3)]
+
+    def evaluate(number):
+        if number == 2 or current_job().attempt > 1:
+            for word, job, pid in map(str.split, Path(LOG).read_text().splitlines()):
+                if word == "loose" and lives(pid):
+                    note("overlap")
+        else:
+            cut_the_lifeline()
+            if @WIPE@:
+                wipe_the_mark()
+            child = subprocess.Popen(["sleep", "1000"], env={} if @WIPE@ else None, start_new_session=True)
+            with open(LOG, "a") as file:
+                file.write(f"loose {current_job().id}/child {child.pid}\\n")
+            note("loose")
+            time.sleep(1000)
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="loose", workers=2)
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("wipe", [False, True], ids=["marked", "mark wiped out"])
+def test_a_resume_ends_what_still_computes_before_it_hands_out_a_job(
+    experiment: Experiment, wipe: bool
+) -> None:
+    """P8: lifeline cut, zygote and supervisor killed together. Known by the mark, else by pid, start
+    time and boot id from the journal."""
+    write(experiment, CUTS_ITSELF_LOOSE.replace("@WIPE@", str(wipe)))
+    supervisor = experiment.start()
+    workers = [wait_until_said(experiment, "loose", f"job/{number}") for number in range(2)]
+    loose = [pid for _, pid in said(experiment, "loose")]
+    try:
+        with standing_still(supervisor.pid):
+            kill(parent_of(workers[0]))
+            if not wipe:  # its child is nobody's descendant then
+                kill(workers[1])
+                wait_for(lambda: is_gone(workers[1]))
+            supervisor.kill()
+        supervisor.communicate()
+        left = [pid for pid in loose if not is_gone(pid)]
+        assert len(left) == (4 if wipe else 3), "what is to be ended has gone by itself"
+        done = experiment.run("--resume", "latest")
+        assert done.returncode == 0, done.stderr
+        assert said(experiment, "overlap") == []
+        assert all(map(is_gone, loose))
+        assert "ended processes of an earlier run" in done.stderr
+        assert all(str(pid) in done.stderr for pid in left)
+        assert outcomes(experiment, "job/0") == ["lost", "completed"]
+    finally:
+        for pid in loose:
+            kill(pid)
+
+
+def test_a_pid_that_means_another_process_by_now_is_left_alone() -> None:
+    """P9: pids are reused; only the same start time makes it the same process."""
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        try:
+            begun = start_time(stranger.pid)
+            assert end_recorded([(stranger.pid, begun - 1.0), (stranger.pid, 0.0), (2**22, begun)]) == []
+            assert state_of(stranger.pid) not in ("", "Z")
+            assert end_recorded([(stranger.pid, begun)]) == [stranger.pid]
+        finally:
+            stranger.kill()
+
+
+def test_pids_of_an_earlier_boot_mean_nothing() -> None:
+    """P9: after a restart of the machine none of them is looked for."""
+    facts = RunFacts()
+    facts.apply(RunStarted(run=1, at="", boot_id="this one"))
+    facts.apply(WorkerStarted(0, 1, 4711, "", 17.5))
+    facts.apply(WorkerStarted(1, 2, 4712, "", 17.5))
+    facts.apply(WorkerEnded(1, 2, "finished", ""))
+    assert facts.survivors("this one") == [(4711, 17.5)]
+    assert facts.survivors("another one") == []
+
+
+def test_a_zombie_is_not_taken_for_a_survivor() -> None:
+    """P9: psutil.pid_exists says that it lives; nobody can end it any more."""
+    with subprocess.Popen(["true"]) as dead:
+        wait_for(lambda: state_of(dead.pid) == "Z")
+        assert psutil.pid_exists(dead.pid)
+        begun = time.monotonic()
+        assert end_recorded([(dead.pid, start_time(dead.pid))]) == []
+        assert time.monotonic() - begun < 1.0
+
+
+def test_nobody_ends_itself_or_its_ancestors_by_an_old_record() -> None:
+    """P9: this process may have the pid of a worker of a run in another container."""
+    assert (
+        end_recorded([(os.getpid(), start_time(os.getpid())), (os.getppid(), start_time(os.getppid()))]) == []
+    )
