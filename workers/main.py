@@ -24,7 +24,18 @@ from workers.callables import load
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.failures import describe
 from workers.linux import become_subreaper, hold_lifeline, prefer_as_oom_victim
-from workers.messages import Dropped, Finish, NeverReady, Ready, Revoke, Run, ToWorker, WorkerSpec
+from workers.messages import (
+    Completed,
+    Dropped,
+    Failed,
+    Finish,
+    NeverReady,
+    Ready,
+    Revoke,
+    Run,
+    ToWorker,
+    WorkerSpec,
+)
 from workers.output import CapturedOutput
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
@@ -45,14 +56,18 @@ class Worker:
         self._surroundings = Surroundings()
         self._leases: deque[tuple[int, int, bytes]] = deque()
         self._finishing = False
+        self._spoiled = False
+        self._pid = os.getpid()
 
     def serve(self) -> bool:
         """Until `Finish` has come and nothing is queued.
 
         True if it ends because a signal has asked this process to stop, while the
-        supervisor knows nothing of a drain: it hands out again what was given back.
+        supervisor knows nothing of a drain, or because a job has spoiled this process for
+        others: the supervisor hands out again what was given back.
         """
         leases, run, send, size = self._leases, self._runner.run, self._queues.send, self._output.size
+        getpid = os.getpid
         looked = 0.0
         gave_back = False
         while True:
@@ -64,7 +79,7 @@ class Worker:
                     return False
                 self._hear(self._queues.receive())
                 continue
-            if CURRENT.stopping:
+            if CURRENT.stopping or self._spoiled:
                 self._give_back()
                 if gave_back:
                     return True
@@ -72,13 +87,15 @@ class Worker:
                 continue
             lease, attempt, line = leases.popleft()
             outcome = run(lease, attempt, line)
+            if getpid() != self._pid:
+                _leave_fork(outcome)
             if size(outcome.seconds):
                 outcome.output = self._output.collect(CURRENT.id, attempt)
             send(outcome)
 
     def _settle(self) -> None:
         """What is due between two jobs, now and then: tidy up, and look at the inbox."""
-        self._surroundings.restore()
+        self._spoiled |= not self._surroundings.restore()
         self._output.reattach()
         while self._queues.readable():
             self._hear(self._queues.receive())
@@ -154,6 +171,18 @@ def settle_in(lifeline: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     faulthandler.enable(file=2)
     faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
+
+
+def _leave_fork(outcome: Completed | Failed) -> NoReturn:
+    """A job has forked and returned in the child as well: only its parent is the worker, and
+    two readers of one inbox would tear its messages. The child ends as a program would."""
+    if isinstance(outcome, Failed):
+        with contextlib.suppress(Exception):
+            sys.stderr.write(outcome.failure.traceback)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(1 if isinstance(outcome, Failed) else 0)
 
 
 def _note_drain(signum: int, frame: FrameType | None) -> None:

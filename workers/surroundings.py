@@ -1,7 +1,7 @@
 """What a job may have changed around itself, put back for the next job of this process.
 
-Working directory, umask, signal handlers and mask, a pending alarm, soft limits. What
-cannot be put back (a lowered hard limit) stays: it only harms jobs of this worker.
+Working directory, umask, signal handlers and mask, a pending alarm, limits. A limit that
+was lowered for good spoils the process: another worker has to take its place.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Surroundings:
         self._handlers: list[tuple[int, Any]] = [(n, _signal.getsignal(n)) for n in numbers]
         self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
 
-    def restore(self) -> None:
-        """Put back what has changed; a few microseconds if nothing has."""
+    def restore(self) -> bool:
+        """Put back what has changed; a few microseconds if nothing has. False if a limit
+        cannot be put back."""
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -44,10 +45,10 @@ class Surroundings:
         for number, handler in self._handlers:
             if getsignal(number) is not handler:
                 self._restore_handler(number, handler)
-        for limit, values in self._limits:
-            if resource.getrlimit(limit) != values:
-                with contextlib.suppress(OSError, ValueError):
-                    resource.setrlimit(limit, (values[0], resource.getrlimit(limit)[1]))
+        return all(
+            resource.getrlimit(limit) == values or _restore_limit(limit, values)
+            for limit, values in self._limits
+        )
 
     @staticmethod
     def _restore_handler(number: int, handler: Any) -> None:
@@ -56,6 +57,15 @@ class Surroundings:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
+
+
+def _restore_limit(limit: int, values: tuple[int, int]) -> bool:
+    """Whether the soft limit, which is the one that counts, is what it was."""
+    for hard in (values[1], resource.getrlimit(limit)[1]):  # raising it is for the privileged
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (values[0], hard))
+            return True
+    return False
 
 
 def _working_directory() -> str | None:
