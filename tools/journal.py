@@ -76,15 +76,17 @@ def print_records(scan: Scan, arguments: argparse.Namespace) -> Counter[str]:
         kinds[kind] += 1
         if arguments.verify or (arguments.type and kind != arguments.type):
             continue
-        if (
-            arguments.job
-            and arguments.job != record.get("job")
-            and arguments.job not in record.get("jobs", ())
-        ):
+        if arguments.job and arguments.job not in jobs_of(record):
             continue
         text = shown(n, kind, record)
         print(text if width is None or len(text) <= width else text[: width - 1] + "…")
     return kinds
+
+
+def jobs_of(record: dict[str, Any]) -> list[str]:
+    """The ids of the jobs that a record names; a run's start only counts them."""
+    several = record.get("jobs")
+    return several if isinstance(several, list) else [record.get("job", "")]
 
 
 def shown(n: int, kind: str, record: dict[str, Any]) -> str:

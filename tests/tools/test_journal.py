@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.core.record_types import Ended, Leased, Noted, Opened
+from supervisor.core.record_types import Ended, Leased, Noted, Opened, RunStarted
 from supervisor.records.journal import FORMAT, encode_batch, seed_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +21,7 @@ RECORDS = [
     Ended("iris/a b", 1, 1, "completed", "completed", 0.25, 0, AT, result=msgspec.Raw(b'{"accuracy":0.97}')),
     Ended("iris/c", 1, 2, "raised", "failed", 0.5, 0, AT, error={"type": "ValueError"}),
     Noted("drain", AT, {"signal": 2}),
+    RunStarted(run=2, at=AT, jobs=2),
 ]
 
 
@@ -63,7 +64,7 @@ def test_verify_counts_and_a_torn_tail_is_normal(tmp_path: Path, lines: list[byt
     lines[-1] = lines[-1][:-5]
     run = journal(tmp_path, lines, "--verify")
     assert run.returncode == 0
-    assert "4 records verify, 1 to 4" in run.stdout
+    assert "5 records verify, 1 to 5" in run.stdout
     assert "2  ended" in run.stdout
     assert "torn tail" in run.stderr
 
