@@ -81,6 +81,20 @@ def test_other_signals_drain_too_and_the_process_dies_of_them(experiment: Experi
     assert not experiment.processes()
 
 
+@pytest.mark.parametrize(("ignored", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGHUP, 0)])
+def test_of_signals_ignored_at_the_start_only_a_hang_up_stays_ignored(
+    experiment: Experiment, ignored: int, status: int
+) -> None:
+    """A script's `&` starts programs with SIGINT ignored, `nohup` with SIGHUP."""
+    squares(experiment, 12, 0.1)
+    process = experiment.start(preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+    wait_for(lambda: len(experiment.completed_in_journal()) >= 3)
+    process.send_signal(ignored)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == status, err
+    assert (experiment.checkpoint()["counts"]["completed"] == 12) == (ignored == signal.SIGHUP)
+
+
 def test_a_second_ctrl_c_stops_now_and_the_cut_jobs_are_in_progress(experiment: Experiment) -> None:
     squares(experiment, 6, 30.0)
     process = experiment.start()
