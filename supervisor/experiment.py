@@ -163,7 +163,7 @@ class _Run:
                 observer=self.observer,
                 progress=self.progress,
                 clock=self.clock,
-                resume_hint=f"go on later with: {closing.resume_with(self.request, opened.layout.experiment_id)}",
+                resume_hint=self._resume_hint(),
             )
             loop.run(effects)
             self.retried = list(loop.retried_crashes)
@@ -171,6 +171,11 @@ class _Run:
             engine.close()
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
             raise WorkersError(self._no_workers())
+
+    def _resume_hint(self) -> str:
+        if not self.request.recording:
+            return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
+        return f"go on later with: {closing.resume_with(self.request, self.opened.layout.experiment_id)}"
 
     def _anything_to_do(self) -> bool:
         table, selected = self.opened.table, self.opened.selected
@@ -180,12 +185,11 @@ class _Run:
         )
 
     def _no_workers(self) -> str:
+        words = f"no worker got ready; this is what the last one said:\n{self.scheduler.dispatcher.failure}"
+        if not self.request.recording:
+            return f"{words}\nMend that and start again."
         command = closing.resume_with(self.request, self.opened.layout.experiment_id)
-        return (
-            f"no worker got ready; this is what the last one said:\n"
-            f"{self.scheduler.dispatcher.failure}\n"
-            f"When that is mended, go on with: {command}"
-        )
+        return f"{words}\nWhen that is mended, go on with: {command}"
 
     def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
         layout, settings = self.opened.layout, self.opened.settings
@@ -228,6 +232,9 @@ class _Run:
                 self.progress.write(snapshot, [])
             if not crashed:
                 outcome.report = write_reports(opened.store, state=self.observer.state)
+            if not self.request.recording:
+                with contextlib.suppress(OSError):  # not empty if a job has printed something
+                    opened.layout.output_directory.rmdir()
         return outcome
 
     def _outcome(self, error: LonghaulError | None) -> Outcome:

@@ -6,6 +6,7 @@ plan, lock, what is left of earlier runs. Only then files are made or repaired.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from datetime import datetime
@@ -16,7 +17,7 @@ import msgspec
 
 from supervisor import provenance, resuming
 from supervisor.clock import wall_time
-from supervisor.core.errors import LonghaulError, UsageError
+from supervisor.core.errors import CannotCreate, LonghaulError, UsageError
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
@@ -119,11 +120,8 @@ def _open_auto(request: Request, directory: Path, disk: Disk) -> Opened:
 def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str | None) -> Opened:
     settings = resuming.merge_settings(request, None)
     options = resuming.merge_options(request, None)
-    if experiment_id is not None and Layout(directory, check_id(experiment_id)).exists():
-        raise UsageError(
-            f"experiment {experiment_id!r} exists in {directory}; nothing is overwritten. "
-            f"Go on with it: --resume {experiment_id}, or choose another --experiment-id."
-        )
+    if experiment_id is not None:
+        _refuse_taken(Layout(directory, check_id(experiment_id)))
     plan = build_plan(
         request.function, request.jobs, namespace(request.parser, options), all_tasks=settings.all_tasks
     )
@@ -147,6 +145,9 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
         )
     except BaseException:
         lock.release()
+        if not request.recording:
+            with contextlib.suppress(OSError):  # it was our claim; not empty, it stays
+                layout.results_directory.rmdir()
         raise
     opened = Opened(
         layout=layout,
@@ -163,24 +164,58 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     return opened
 
 
+def _refuse_taken(layout: Layout) -> None:
+    experiment_id = layout.experiment_id
+    if layout.exists():
+        raise UsageError(
+            f"experiment {experiment_id!r} exists in {layout.directory}; nothing is overwritten. "
+            f"Go on with it: --resume {experiment_id}, or choose another --experiment-id."
+        )
+    if layout.taken():
+        raise UsageError(
+            f"{layout.results_directory} exists, from a run that kept no record to go on with; nothing is "
+            f"overwritten. Choose another --experiment-id, or move that directory away."
+        )
+
+
 def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
-    """A layout whose id is ours alone: taken by locking, with a suffix on collision."""
+    """A layout whose id is ours alone, with a suffix on collision: claimed by its lock, or
+    where nothing is recorded by making the directory of its results."""
     stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
     for number in range(1, 1000):
         layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
-        if layout.exists() or layout.lock.exists():
-            if wanted is not None and layout.exists():
-                raise UsageError(f"experiment {wanted!r} was started by somebody else just now")
-            if wanted is None:
-                continue
-        if not recording:
-            return layout, Lock.none()
+        if wanted is None and (layout.taken() or layout.lock.exists()):
+            continue
         try:
-            return layout, Lock.acquire(layout.lock, layout.experiment_id)
+            return layout, _claim_recorded(layout) if recording else _claim_unrecorded(layout)
         except UsageError:
             if wanted is not None:
                 raise
     raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")
+
+
+def _claim_recorded(layout: Layout) -> Lock:
+    lock = Lock.acquire(layout.lock, layout.experiment_id)
+    try:
+        _refuse_taken(layout)  # somebody may have made it since we looked
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _claim_unrecorded(layout: Layout) -> Lock:
+    try:
+        layout.directory.mkdir(parents=True, exist_ok=True)
+        layout.results_directory.mkdir()
+    except OSError as error:
+        if layout.directory.is_dir():
+            _refuse_taken(layout)
+        raise CannotCreate(
+            f"the directory {layout.results_directory} cannot be created: {error.strerror}. "
+            f"Choose another one with --output DIR, or make this one writable."
+        ) from None
+    return Lock.none()
 
 
 def _mention_unfinished(directory: Path) -> list[Notice]:

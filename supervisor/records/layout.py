@@ -101,6 +101,11 @@ class Layout:
         """Whether there is an experiment of this id, usable or not."""
         return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)
 
+    def taken(self) -> bool:
+        """Whether there is anything of this id: also results that nothing was recorded of
+        (--no-resume), which a new experiment would overwrite."""
+        return self.exists() or os.path.lexists(self.results_directory)
+
 
 def experiments(directory: Path | str) -> list[str]:
     """The ids of the experiments in `directory`, that which was saved last first.

@@ -95,6 +95,19 @@ def test_of_signals_ignored_at_the_start_only_a_hang_up_stays_ignored(
     assert (experiment.checkpoint()["counts"]["completed"] == 12) == (ignored == signal.SIGHUP)
 
 
+def test_without_a_record_ctrl_c_drains_and_promises_no_resume(experiment: Experiment) -> None:
+    squares(experiment, 12, 0.1)
+    process = experiment.start("--no-resume")
+    wait_for(lambda: len(experiment.executions()) >= 4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT, err
+    assert "--resume" not in err
+    (final,) = experiment.output.glob("*/logs_final.json")
+    assert '"completed"' in final.read_text()
+    assert not (experiment.output / "logs").exists()
+
+
 def test_a_second_ctrl_c_stops_now_and_the_cut_jobs_are_in_progress(experiment: Experiment) -> None:
     squares(experiment, 6, 30.0)
     process = experiment.start()

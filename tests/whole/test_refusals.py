@@ -99,6 +99,27 @@ def test_an_experiment_that_exists_is_not_overwritten(experiment: Experiment) ->
     assert before == {path: path.read_bytes() for path in experiment.output.rglob("*.json*")}
 
 
+def test_results_without_a_record_are_not_overwritten_either(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run("--experiment-id", "mine", "--no-resume").returncode == 0
+    results = experiment.output / "mine"
+    before = {path: path.read_bytes() for path in results.iterdir()}
+    assert sorted(path.name for path in before) == ["logs_final.json", "statistics.json"]
+    assert [path.name for path in experiment.output.iterdir()] == ["mine"]
+    for more in ([], ["--no-resume"], ["--no-resume", "--only", "job/1"]):
+        done = experiment.run("--experiment-id", "mine", *more)
+        assert done.returncode == 2, done.stderr
+        assert str(results) in done.stderr
+        assert before == {path: path.read_bytes() for path in results.iterdir()}
+
+
+def test_two_runs_without_a_record_started_at_once_keep_their_results_apart(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    both = [experiment.start("--no-resume") for _ in range(4)]
+    assert [process.wait(60) for process in both] == [0, 0, 0, 0]
+    assert len(list(experiment.output.glob("*/logs_final.json"))) == 4
+
+
 def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS, seconds=30.0)
     first = experiment.start("--experiment-id", "mine")
@@ -143,6 +164,10 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
     assert process.returncode == 73, err
     assert str(experiment.folder / "file") in err
     assert "Traceback" not in err
+    process = experiment.start("--no-resume", "--output", str(experiment.folder / "file"))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 73, err
+    assert str(experiment.folder / "file") in err
 
 
 def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
