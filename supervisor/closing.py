@@ -110,9 +110,9 @@ def list_checkpoints(directory: Path, request: Request) -> None:
     """The experiments that can be resumed, as a table on stdout."""
     rows = [checkpoint_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
     if not rows:
-        print(no_checkpoints(str(directory / "logs")))
+        say(sys.stdout, no_checkpoints(str(directory / "logs")))
         return
-    print(checkpoint_table(rows, resume_with(request, "ID")))
+    say(sys.stdout, checkpoint_table(rows, resume_with(request, "ID")))
 
 
 def checkpoint_row(layout: Layout) -> CheckpointRow:

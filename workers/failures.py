@@ -18,7 +18,9 @@ MAX_TEXT = 64 * 1024  # characters of a traceback or a repr that are kept
 _MAX_MESSAGE = 8 * 1024
 _MAX_FRAMES = 200  # of a recursion, the first and last halves of these
 
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# A job may call into us: run() refuses to be called by one.
+_OURS = tuple(os.path.join(_ROOT, package, "") for package in ("workers", "supervisor"))
 
 
 def _library_directories() -> tuple[str, ...]:
@@ -100,7 +102,7 @@ def _where(frames: list[tuple[FrameType, int]]) -> str:
     """The innermost place in the user's own code, else the innermost one at all."""
     for frame, line in reversed(frames):
         name = frame.f_code.co_filename
-        if not name.startswith(("<", _OURS)) and not name.startswith(_LIBRARIES):
+        if not name.startswith(("<", *_OURS)) and not name.startswith(_LIBRARIES):
             return f"{os.path.basename(name)}:{line}"
     if frames:
         frame, line = frames[-1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,42 @@ def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> 
     assert done.returncode == 75, done.stderr
     assert '__name__ == "__main__"' in done.stderr
     assert not experiment.executions()
+
+
+def test_a_run_inside_a_job_is_refused_where_the_job_calls_it(experiment: Experiment) -> None:
+    experiment.write(
+        """
+        from supervisor import run
+
+        def evaluate(number):
+            return run(print, [Job(id="inner", params={})], name="inner").counts.total
+
+        if __name__ == "__main__":
+            main(evaluate, [Job(id="outer", params={"number": 1})], name="outer")
+        """
+    )
+    assert experiment.run().returncode == 1
+    error = experiment.final()["outer"]["error"]
+    assert "by a job" in error["message"]
+    assert error["where"].startswith("exp.py:")
+    assert not (experiment.folder / "data").exists()
+
+
+def test_a_list_that_nobody_reads_to_its_end_is_no_error(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, str(experiment.script), "--list-checkpoints"],
+        cwd=experiment.folder,
+        env=experiment.environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+    assert "Traceback" not in process.stderr, process.stderr
 
 
 def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: Experiment) -> None:
