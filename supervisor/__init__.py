@@ -10,6 +10,8 @@ starts light.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +46,21 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
+
+
+def _refuse_hidden_workers() -> None:
+    """Both our import names are common: say which file stands in front of the other half."""
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "workers", "__init__.py")
+    found = importlib.util.find_spec("workers")
+    theirs = found.origin if found is not None else None
+    if theirs is not None and os.path.realpath(theirs) != os.path.realpath(ours):
+        raise ImportError(
+            f"{theirs} hides the package 'workers' that belongs to longhaul ({os.path.dirname(ours)}); "
+            f"rename that file, or start the script from another directory"
+        )
+
+
+_refuse_hidden_workers()
 
 
 def __getattr__(name: str) -> Any:

@@ -36,8 +36,10 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
     workers = count(min(slots, max(1, len(table))), "worker")
     line = f"{request.name} {opened.layout.experiment_id}: {tasks}, {workers}"
     if opened.resumed:
-        left = counts.pending + counts.in_progress
-        line += f"; going on: {counts.completed} completed, {len(opened.retry)} failed to try again, {left} to run"
+        left = counts.pending + counts.in_progress - len(opened.retry) - opened.unselected
+        line += f"; going on: {counts.completed:,} completed, "
+        line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
+        line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
     return line
 
 
@@ -91,7 +93,8 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
     if counts.pending + counts.in_progress:
         commands.append(("resume", resume_with(request, experiment_id)))
     elif counts.failed:
-        commands.append(("try the failed again", resume_with(request, experiment_id)))
+        again = [] if opened.settings.retry_failed else ["--retry-failed"]
+        commands.append(("try the failed again", resume_with(request, experiment_id, *again)))
     if counts.failed:
         first = next(
             opened.table.ids[job]

@@ -133,6 +133,13 @@ class _Run:
         self.view.tell("info", closing.opening_line(self.request, opened, self.slots))
         for level, text in opened.notices:
             self.view.tell(level, text)
+        self._tell_notices()
+
+    def _tell_notices(self) -> None:
+        """What the store has done about damage; nobody may miss that."""
+        notices = self.opened.store.notices
+        while notices:
+            self.view.tell("warning", notices.pop(0))
 
     def _end_survivors(self) -> None:
         """Processes of an earlier run that still compute must not go on beside ours; what
@@ -245,6 +252,7 @@ class _Run:
         return Outcome(exit_code=1 if self.opened.table.counts().failed else 0)
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
+        self._tell_notices()
         self.view.close(snapshot)
         if self.request.progress:
             closing.print_summary(self.request, self.opened, snapshot, outcome.report, self.retried)

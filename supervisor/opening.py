@@ -33,6 +33,7 @@ from supervisor.records.store import Store
 from supervisor.records.survey import Recovered, survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
+from supervisor.views.words import count
 
 Notice = tuple[str, str]  # level, text
 
@@ -127,7 +128,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     )
     table = JobTable()
     plan.builder.fill(table)
-    selected, unselected = resuming.select(table, request.only)
+    selected = resuming.select(table, request.only)
     notices = _mention_unfinished(directory) if request.recording else []
     layout, lock = _claim(directory, experiment_id, recording=request.recording)
     try:
@@ -157,7 +158,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
         offered=plan.offered,
         retry=[],
         selected=selected,
-        unselected=unselected,
+        unselected=0,
         notices=notices,
     )
     _start_run(request, opened, options, [])
@@ -280,7 +281,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
     )
     table = store.table
-    selected, unselected = resuming.select(table, request.only)
+    selected = resuming.select(table, request.only)
     retry_failed = settings.retry_failed and request.resume != "auto"
     again = resuming.jobs_again(table, request, retry_failed=retry_failed)
     again.changed = (
@@ -297,7 +298,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         offered=plan.offered,
         retry=again.retry,
         selected=selected,
-        unselected=unselected,
+        unselected=0,
         notices=notices,
         resumed=True,
         survivors=recovered.facts.survivors(provenance.boot_id()),
@@ -341,9 +342,10 @@ def _difference(changed: Changed) -> str:
 def _tell_changes(comparison: Comparison) -> list[Notice]:
     told: list[Notice] = []
     if comparison.new or comparison.returned:
-        told.append(("info", f"{len(comparison.new) + len(comparison.returned)} jobs are new in the plan"))
+        new = len(comparison.new) + len(comparison.returned)
+        told.append(("info", f"new in the plan: {count(new, 'job')}"))
     if comparison.gone:
-        text = f"{len(comparison.gone)} jobs are no longer in the plan, first {comparison.gone[0]!r}"
+        text = f"no longer in the plan: {count(len(comparison.gone), 'job')}, first {comparison.gone[0]!r}"
         told.append(("warning", f"{text}; their results are kept and counted apart"))
     return told
 
@@ -380,3 +382,4 @@ def _start_run(request: Request, opened: Opened, options: dict[str, Any], resets
         jobs=sum(opened.table.wanted),
     )
     opened.store.append([started, *resets])
+    opened.unselected = resuming.left_out(opened.table, opened.selected)

@@ -25,9 +25,10 @@ class Again(msgspec.Struct):
     changed: list[int] = []
 
     def keep_selected(self, selected: bytes) -> None:
-        """Each job under one reason only, and failed ones only if this run may run them."""
+        """Each job under one reason only, and only if this run may run it: with --only, no
+        result is given up for a job that will not be run."""
         changed, rerun = set(self.changed), set(self.rerun)
-        self.rerun = [job for job in self.rerun if job not in changed]
+        self.rerun = [job for job in self.rerun if selected[job] and job not in changed]
         self.retry = [job for job in self.retry if selected[job] and job not in changed | rerun]
 
 
@@ -45,21 +46,26 @@ def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[s
     return {**known, **kept, **request.options_now}
 
 
-def select(table: JobTable, only: list[str]) -> tuple[bytes, int]:
-    """A mask of the jobs this run may hand out, and how many unfinished ones it leaves out."""
+def select(table: JobTable, only: list[str]) -> bytes:
+    """A mask of the jobs this run may hand out. Raises UsageError if there are none."""
     if not only:
-        return bytes(table.wanted), 0
+        return bytes(table.wanted)
     mask = bytearray(len(table))
     for job, job_id in enumerate(table.ids):
         mask[job] = table.wanted[job] and _matches(job_id, only)
     if not any(mask):
         raise UsageError(f"--only {' '.join(only)}: no job of this experiment matches{_some_ids(table)}")
-    left_out = sum(
+    return bytes(mask)
+
+
+def left_out(table: JobTable, mask: bytes) -> int:
+    """How many unfinished jobs of the plan this run does not hand out."""
+    unfinished = (PENDING, LEASED, INTERRUPTED)
+    return sum(
         1
         for job, state in enumerate(table.state)
-        if table.wanted[job] and not mask[job] and state in (PENDING, LEASED, INTERRUPTED)
+        if state in unfinished and table.wanted[job] and not mask[job]
     )
-    return bytes(mask), left_out
 
 
 def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Again:

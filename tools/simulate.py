@@ -2,6 +2,7 @@
 
     python tools/simulate.py --seeds 2000        many histories, prints a failing seed
     python tools/simulate.py --seed 1234 -v      one history again, exactly
+    python tools/simulate.py --mutants           does it catch deliberate faults in the code?
 
 One history is one experiment: random jobs (good, long, raising, crashing, hanging ones),
 random batches and take-backs, workers that die at random, drains, kills of the supervisor,
@@ -13,10 +14,9 @@ At its end the promises of the design hold, or the seed is printed.
 from __future__ import annotations
 
 import argparse
-import heapq
 import random
 import sys
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,16 +27,9 @@ import msgspec
 from supervisor.core import events as facts
 from supervisor.core.errors import StorageError
 from supervisor.core.events import (
-    Command,
     Effects,
     Event,
-    KillWorker,
-    RevokeJobs,
-    SignalWorker,
     StartJobs,
-    StartWorker,
-    StopWorker,
-    Tell,
 )
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted
@@ -50,152 +43,14 @@ from supervisor.records.store import Store
 from supervisor.records.survey import survey
 from supervisor.records.sync import Syncer, Task
 from tools.simulated_disk import SimulatedDisk
-from workers.messages import Completed, Failed, Failure
+from tools.simulated_world import CRASHES, FLAKY, GOOD, HANGS, RAISES, FakeJob, World
 
-GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
 EPOCH = "2025-10-14T00:00:00.000Z"
+MOST_KILLS, MOST_RUNS = 40, 60  # after so many kills of the supervisor it is left in peace
 
 
 class Violation(AssertionError):
     """A promise did not hold."""
-
-
-class FakeJob(msgspec.Struct):
-    id: str
-    kind: str
-    seconds: float
-
-
-class FakeWorker:
-    """Runs leases in order on simulated time, as a worker process would."""
-
-    def __init__(self, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self.queue: deque[tuple[int, int]] = deque()
-        self.revoked: set[int] = set()
-        self.busy_with: tuple[int, int] | None = None
-        self.ready = False
-        self.finishing = False
-        self.stopping = False
-        self.dead = False
-
-
-class World:
-    """Jobs, workers and time. Survives the supervisor; its events wait to be delivered."""
-
-    def __init__(self, rng: random.Random, jobs: list[FakeJob]) -> None:
-        self.rng = rng
-        self.jobs = jobs
-        self.now = 0.0
-        self.agenda: list[tuple[float, int, str, FakeWorker]] = []
-        self.ticket = 0
-        self.workers: dict[int, FakeWorker] = {}
-        self.inbox: list[Event] = []
-        self.executions: dict[int, list[float]] = defaultdict(list)
-        self.crashes_seen: dict[int, int] = defaultdict(int)
-
-    def plan_event(self, delay: float, what: str, worker: FakeWorker) -> None:
-        self.ticket += 1
-        heapq.heappush(self.agenda, (self.now + delay, self.ticket, what, worker))
-
-    # -- commands
-
-    def perform(self, command: Command) -> None:
-        if isinstance(command, StartWorker):
-            self.start_worker(command.incarnation)
-            return
-        worker = None if isinstance(command, Tell) else self.workers.get(command.incarnation)
-        if worker is None or worker.dead:
-            return
-        match command:
-            case StartJobs(_, first, jobs, _):
-                worker.queue.extend(enumerate(jobs, first))
-                self.next_job(worker)
-            case RevokeJobs(_, leases):
-                self.revoke(worker, leases)
-            case StopWorker():
-                worker.finishing = True
-                self.next_job(worker)
-            case KillWorker():
-                self.plan_event(self.rng.choice([0.0, 0.01]), "killed", worker)
-            case SignalWorker():
-                worker.stopping = True
-
-    def start_worker(self, incarnation: int) -> None:
-        worker = self.workers[incarnation] = FakeWorker(incarnation)
-        self.inbox.append(facts.WorkerStarted(incarnation, 1000 + incarnation, 0.0))
-        fate = "never_ready" if self.rng.random() < 0.02 else "ready"
-        self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)
-
-    def revoke(self, worker: FakeWorker, leases: list[int]) -> None:
-        # Seen only before the next job starts, sometimes after it (the race).
-        worker.revoked.update(leases)
-        if worker.busy_with is None:
-            self.next_job(worker)
-
-    # -- what happens by itself
-
-    def next_job(self, worker: FakeWorker) -> None:
-        if worker.dead or not worker.ready or worker.busy_with is not None:
-            return
-        dropped = [lease for lease, _ in worker.queue if lease in worker.revoked or worker.stopping]
-        if dropped and self.rng.random() < 0.9:
-            worker.queue = deque(entry for entry in worker.queue if entry[0] not in dropped)
-            worker.revoked.difference_update(dropped)
-            self.inbox.append(facts.LeasesDropped(worker.incarnation, dropped))
-        if worker.queue:
-            lease, job = worker.busy_with = worker.queue.popleft()
-            self.executions[job].append(self.now)
-            worker.revoked.discard(lease)
-            kind, seconds = self.jobs[job].kind, self.jobs[job].seconds
-            crash = kind == CRASHES or (kind == FLAKY and self.crashes_seen[job] < 2)
-            if kind != HANGS:
-                self.plan_event(seconds, "crashed" if crash else "ended", worker)
-        elif worker.finishing:
-            self.plan_event(0.001, "exited", worker)
-
-    def happen(self) -> None:
-        """Let the next thing on the agenda happen."""
-        self.now, _, what, worker = heapq.heappop(self.agenda)
-        if worker.dead:
-            return
-        if what == "ready":
-            worker.ready = True
-            self.inbox.append(facts.WorkerReady(worker.incarnation))
-            self.next_job(worker)
-        elif what == "ended":
-            self.end_job(worker)
-        else:
-            if what == "crashed" and worker.busy_with:
-                self.crashes_seen[worker.busy_with[1]] += 1
-            self.die(worker, what)
-
-    def end_job(self, worker: FakeWorker) -> None:
-        if worker.busy_with is None:
-            return
-        lease, job = worker.busy_with
-        worker.busy_with = None
-        fake = self.jobs[job]
-        if fake.kind == RAISES:
-            failure = Failure("ValueError", f"no {job}", "Traceback")
-            outcome: Completed | Failed = Failed(lease, fake.seconds, "raised", failure)
-        else:
-            outcome = Completed(lease, fake.seconds, b'{"of":%d}' % job)
-        self.inbox.append(facts.JobsFinished(worker.incarnation, [outcome]))
-        self.next_job(worker)
-
-    def die(self, worker: FakeWorker, what: str) -> None:
-        worker.dead = True
-        signal = {"crashed": 11, "killed": 9, "murdered": 9, "asked": 15}.get(what)
-        self.inbox.append(facts.WorkerDied(worker.incarnation, None if signal else 0, signal))
-
-    def end_all(self) -> None:
-        """The supervisor died: its workers die with it, unread words are lost."""
-        for worker in self.workers.values():
-            worker.dead = True
-        self.workers.clear()
-        self.inbox.clear()
-        self.agenda.clear()
 
 
 class SimulatedSyncer(Syncer):
@@ -261,11 +116,11 @@ class History:
     # -- one run
 
     def play(self) -> None:
-        for _ in range(200):
+        for _ in range(MOST_RUNS):
             if self.run():
                 self.check_end()
                 return
-        raise Violation("the experiment does not come to an end in 200 runs")
+        raise Violation(f"the experiment does not come to an end in {MOST_RUNS} runs")
 
     def open(self) -> None:
         """Create the experiment, or recover it from what the disk has kept."""
@@ -337,7 +192,7 @@ class History:
             if drained_at is None and world.now >= trouble:
                 what = rng.random()
                 trouble = world.now + rng.expovariate(1 / 3.0)
-                if what < 0.1 and self.runs < 150:
+                if what < 0.1 and self.runs < MOST_KILLS:
                     self.kill_supervisor()
                     return False
                 if what < 0.15:
@@ -524,7 +379,12 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, metavar="SEED")
     parser.add_argument("--seed", type=int, help="replay one history")
     parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("--mutants", action="store_true", help="break the code on purpose, one way at a time")
     arguments = parser.parse_args()
+    if arguments.mutants:
+        from tools.mutants import walk
+
+        return walk(arguments.seeds)
     seeds = range(arguments.start, arguments.start + arguments.seeds)
     if arguments.seed is not None:
         seeds = range(arguments.seed, arguments.seed + 1)

@@ -255,7 +255,7 @@ class Torture:
         end = time.monotonic() + 10.0
         while left := self.marked():
             if time.monotonic() > end:
-                raise Violation(f"processes are left over: {left}")
+                raise Violation(f"processes are left over: {[_describe(pid) for pid in left]}")
             time.sleep(0.02)
 
     def check_no_temporary_files(self) -> None:
@@ -345,6 +345,17 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def _describe(pid: int) -> str:
+    """What a process is, for the report of a violation."""
+    words = []
+    for name in ("stat", "cmdline", "wchan", "cgroup"):
+        with contextlib.suppress(OSError):
+            words.append(
+                Path(f"/proc/{pid}/{name}").read_text(errors="replace")[:120].replace("\0", " ").strip()
+            )
+    return f"{pid}: {' | '.join(words)}"
 
 
 class LoopImage:

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 from workers.current import current_job
 
 __all__ = ["current_job"]
+
+
+def _refuse_hidden_supervisor() -> None:
+    """Both our import names are common: say which file stands in front of the other half."""
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervisor", "__init__.py")
+    found = importlib.util.find_spec("supervisor")
+    theirs = found.origin if found is not None else None
+    if theirs is not None and os.path.realpath(theirs) != os.path.realpath(ours):
+        raise ImportError(
+            f"{theirs} hides the package 'supervisor' that belongs to longhaul ({os.path.dirname(ours)}); "
+            f"rename that file, start the script from another directory, or use an environment without "
+            f"the other package of that name"
+        )
+
+
+_refuse_hidden_supervisor()

@@ -33,6 +33,7 @@ class Dispatcher:
         self.crew: dict[int, Worker] = {}
         self.failure = ""
         self._start_failures = 0
+        self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
         self._mean: float | None = None  # moving average of a job's duration, seconds
 
@@ -85,20 +86,31 @@ class Dispatcher:
         worker.since, worker.since_at = turn.now, turn.at
         self._start_failures = 0
 
+    def count_refused_start(self, turn: Turn, incarnation: int, error: str, *, stopped: bool) -> None:
+        """No process could be made. What was asked for at once is refused at once: that is
+        one failure, or a shortage of a moment would end a run with many workers."""
+        if incarnation >= self._refused_before:
+            self._refused_before = self.next_incarnation
+            self.count_start_failure(turn, error, stopped=stopped)
+
     def count_start_failure(self, turn: Turn, error: str, *, stopped: bool) -> None:
-        """Back off; give up if nobody is at work and so many in a row were never ready."""
+        """Back off; give up if so many in a row were never ready, and nobody is at work or
+        may still become so."""
         self._start_failures += 1
         self._start_not_before = turn.now + policy.start_delay(self._start_failures)
         if stopped:
             self._start_not_before = None
             return
         words = error.strip() or "the workers died before they were ready"
-        if any(worker.status in (READY, STOPPING) for worker in self.crew.values()):
+        if self._anybody(READY, STOPPING):
             text = f"a worker could not be started, the others go on: {words.splitlines()[-1]}"
             turn.effects.commands.append(Tell("warning", text))
-        elif self._start_failures >= policy.START_FAILURES:
+        elif self._start_failures >= policy.START_FAILURES and not self._anybody(STARTING):
             self.failure = words
             self.kill_all(turn)
+
+    def _anybody(self, *statuses: str) -> bool:
+        return any(worker.status in statuses for worker in self.crew.values())
 
     # ------------------------------------------------------------------------ kills
 
@@ -170,6 +182,9 @@ class Dispatcher:
         if self._start_not_before is not None and turn.now < self._start_not_before:
             return
         self._start_not_before = None
+        decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
+        if self._start_failures >= policy.START_FAILURES and not decided:
+            return  # those that start will show whether it is of any use to try again
         taken = {worker.slot for worker in self.crew.values() if worker.status != ABANDONED}
         if len(taken) >= self.slots or not (self.queue.has_any() or self.ledger.held):
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.events import Effects, WorkerDied
+from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.policy import EDQUOT, ENOSPC, LOSS_LIMIT, NO_SPACE_LIMIT, NO_SPACE_WAIT, verdict
 from supervisor.core.queue import JobQueue
@@ -54,6 +54,7 @@ class Ledger:
         # (record number, job), in record order.
         self.held: list[tuple[int, int]] = []
         self._no_space: dict[int, int] = {}
+        self._converted: set[str] = set()  # kinds of result values that were told
 
     # ------------------------------------------------------------------- hand-out
 
@@ -85,6 +86,8 @@ class Ledger:
         if table.state[job] == COMPLETED:
             self._note_superseded(turn, slot, job, outcome.lease, "completed")
             return
+        if outcome.converted:
+            self._tell_conversions(turn, job, outcome.converted)
         table.move(job, "completed")
         attempt = table.attempts[job] = table.attempts[job] + 1
         table.seconds[job] = outcome.seconds
@@ -105,6 +108,14 @@ class Ledger:
                 output=outcome.output,
             )
         )
+
+    def _tell_conversions(self, turn: Turn, job: int, kinds: list[str]) -> None:
+        """JSON has no such values; say once of each kind that they were given its forms."""
+        new = [kind for kind in kinds if kind not in self._converted]
+        if new:
+            self._converted.update(new)
+            text = f"results: {', '.join(new)} written in JSON form, first in {self.table.ids[job]}"
+            turn.effects.commands.append(Tell("info", text))
 
     def failed(self, turn: Turn, slot: int, job: int, outcome: Failed) -> None:
         """The worker told us that the job ended without a result."""

@@ -1,0 +1,214 @@
+"""Deliberate faults in the real code, each of which the simulation has to catch.
+
+A mutant replaces one function for as long as it lives. `walk` plays histories under each
+one until a promise breaks, and fails if one survives: then either the simulation has lost
+its teeth or the code no longer needs what the mutant takes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from supervisor.core import policy
+from supervisor.core.crew import Worker
+from supervisor.core.dispatcher import Dispatcher
+from supervisor.core.ledger import Ledger
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.table import Charges, JobTable
+from supervisor.records import repair, survey
+from supervisor.records.files import NewFile
+from supervisor.records.journal_file import JournalFile
+from supervisor.records.store import Store
+from supervisor.records.sync import Syncer
+from tools.simulate import Violation, play
+from tools.simulated_disk import SimulatedDisk
+
+Patch = tuple[Any, str, Any]
+
+
+def _no_journal_sync(self: Syncer, number: int) -> None:
+    self.synced = max(self.synced, number)
+
+
+def _publish_without(step: str) -> Callable[..., None]:
+    """NewFile.publish with one of its calls to the disk left out."""
+    original = NewFile.publish
+
+    def publish(self: NewFile, **keywords: bool) -> None:
+        with mock.patch.object(SimulatedDisk, step, return_value=None):
+            original(self, **keywords)
+
+    return publish
+
+
+def _checkpoint_before_journal(self: Syncer, task: Any) -> None:
+    self.waiting.append(msgspec.structs.replace(task, after=0))  # type: ignore[attr-defined]
+
+
+def _late_answers_count(self: Ledger, lease: int, job: int) -> bool:
+    return bool(self.table.state[job] in (0, 1, 2))
+
+
+def _no_charge(self: JobTable, job: int, outcome: str) -> Charges:
+    return self.charges.setdefault(job, Charges())
+
+
+def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
+    worker = self.crew.get(event.incarnation)
+    if worker is not None:
+        worker.leases.reverse()
+    _ON_WORKER_DIED(self, event, turn)
+
+
+_ON_WORKER_DIED = Scheduler._on_worker_died
+
+
+def _forget_returned(self: Ledger, leases: list[tuple[int, int]]) -> None:
+    for lease, job in leases:
+        if self.is_current(lease, job):
+            self.table.move(job, "returned")
+
+
+def _resume_from_further_on(self: Any) -> None:
+    _LOAD_CHECKPOINT(self)
+    self.floor += 3
+
+
+_LOAD_CHECKPOINT = survey._Survey._load_checkpoint
+
+
+def _cut_too_much(found: Any, notes: list[str]) -> JournalFile:
+    journal = _CONTINUE(found, notes)
+    text = journal.disk.pread(journal.fd, journal.size, 0)
+    shorter = text.rfind(b"\n", 0, max(0, journal.size - 1)) + 1
+    if found.scan.torn and shorter > 0:
+        journal.disk.truncate(journal.fd, shorter)
+        journal.size = journal._written = journal._synced = shorter
+        journal.next_n -= 1
+    return journal
+
+
+_CONTINUE = repair._continue
+
+
+def _forget_what_waits(self: JournalFile) -> bool:
+    """When there is room again, the records that had waited for it are not written."""
+    if self.full is not None and self._batches:
+        self._written = self.size
+        self.full = None
+    return True
+
+
+def _generation_without_unsynced(self: JournalFile, offsets: array[int]) -> array[int]:
+    if self._batches:
+        self.next_n = self._batches[0].last_n - self._batches[0].data.count(b"\n") + 1
+        self._batches.clear()
+        self.size = self._written = self._synced
+    return _REGENERATE(self, offsets)
+
+
+_REGENERATE = JournalFile.regenerate
+
+
+def _wrong_place(self: Store, records: Any, *, urgent: bool = False) -> int:
+    n = _APPEND(self, records, urgent=urgent)
+    for job, offset in enumerate(self._offsets):
+        if offset and job % 7 == 3:
+            self._offsets[job] = self._offsets[job - 1] or offset
+            self._lengths[job] = self._lengths[job - 1] or self._lengths[job]
+    return n
+
+
+_APPEND = Store.append
+
+
+def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, leases: Any, mask: bytes) -> None:
+    """The job that ran when the supervisor was killed is forgotten: nobody queues it."""
+    for _, job in leases:
+        self.table.state[job] = 4
+
+
+def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
+
+
+def _grace_without_end(self: Scheduler, signum: int, turn: Any) -> None:
+    _BEGIN_DRAIN(self, signum, turn)
+    self.grace_ends = turn.now + 1000.0
+
+
+_BEGIN_DRAIN = Scheduler._begin_drain
+
+
+def _settle_by_position(self: Worker, lease: int) -> int | None:
+    """Whatever a worker says is taken for its first lease."""
+    return self.leases.popleft()[1] if self.leases else None
+
+
+MUTANTS: dict[str, list[Patch]] = {
+    "the journal is never synced": [(Syncer, "_sync", _no_journal_sync)],
+    "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
+    "the directory is not synced after a rename": [(NewFile, "publish", _publish_without("sync_directory"))],
+    "a late answer counts as if its lease were current": [(Ledger, "is_current", _late_answers_count)],
+    "crashes are not charged": [(JobTable, "charge", _no_charge)],
+    "the last of a dead worker's leases is blamed": [(Scheduler, "_on_worker_died", _blame_the_last)],
+    "leases that come back are not queued again": [(Ledger, "give_back", _forget_returned)],
+    "a resume reads on from further than the checkpoint": [
+        (survey._Survey, "_load_checkpoint", _resume_from_further_on)
+    ],
+    "a torn tail takes a whole record with it": [(repair, "_continue", _cut_too_much)],
+    "records that waited for room are not written": [(JournalFile, "retry", _forget_what_waits)],
+    "a new generation forgets what was not synced": [
+        (JournalFile, "regenerate", _generation_without_unsynced)
+    ],
+    "some results are read from another job's place": [(Store, "append", _wrong_place)],
+    "what ran at a kill of the supervisor is forgotten": [
+        (Scheduler, "_settle_lost", _first_lease_is_not_lost)
+    ],
+    "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
+    "the grace time never ends": [(Scheduler, "_begin_drain", _grace_without_end)],
+    "an answer is booked on the first lease, whatever it names": [(Worker, "settle", _settle_by_position)],
+    "a crash limit of one too many": [(policy, "verdict", lambda *_, **__: "in_progress")],
+}
+
+
+@contextlib.contextmanager
+def alive(patches: list[Patch]) -> Iterator[None]:
+    """The code with one fault in it."""
+    with contextlib.ExitStack() as stack:
+        for target, name, replacement in patches:
+            stack.enter_context(mock.patch.object(target, name, replacement))
+        yield
+
+
+def caught(patches: list[Patch], seeds: int) -> str:
+    """How the simulation noticed a fault, "" if it did not in so many histories."""
+    with alive(patches):
+        for seed in range(seeds):
+            try:
+                play(seed)
+            except Violation as violation:
+                return f"seed {seed}: {violation}"
+            except Exception as error:
+                return f"seed {seed}: {type(error).__name__}: {error}"
+    return ""
+
+
+def walk(seeds: int) -> int:
+    """All mutants, one after the other; exit code 1 if one survives."""
+    survivors = 0
+    for name, patches in MUTANTS.items():
+        began = time.monotonic()
+        how = caught(patches, seeds)
+        survivors += not how
+        print(f"{'caught' if how else 'SURVIVED':8}  {time.monotonic() - began:5.1f} s  {name}")
+        if how:
+            print(f"          {how[:110]}")
+    print(f"{len(MUTANTS)} mutants, {survivors} survived")
+    return 1 if survivors else 0
