@@ -212,6 +212,7 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_error(experiment: Experiment)
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
+        check=False,
     )
     os.close(writer)
     assert "Traceback" not in process.stderr, process.stderr
