@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError
+from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError, WorkersError
 from supervisor.options import request_of_main, request_of_run
 from supervisor.outcome import Interrupted
 from supervisor.views.outlet import say
@@ -122,7 +123,15 @@ def _execute(request: Request) -> Outcome:
     # Imported late, so that --help and a wrong option cost no more than they must.
     from supervisor.experiment import execute
 
-    return execute(request)
+    try:
+        return execute(request)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise WorkersError(
+            f"{error.strerror or error}: no worker can be started. Allow more (ulimit -n), then start again "
+            f"or resume."
+        ) from error
 
 
 def _refuse_inside_worker(called: str) -> None:

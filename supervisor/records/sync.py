@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from supervisor.core.errors import WorkersError
 from supervisor.records.disk import Disk
 
 REST_FACTOR = 10.0
@@ -87,8 +88,15 @@ class Syncer:
     # ------------------------------------------------------------------- the thread
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="longhaul-sync", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="longhaul-sync", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise WorkersError(
+                f"{error}: this user or container may have no more of them, and none is left for the workers. "
+                f"Allow more (ulimit -u, pids.max), then start again or resume."
+            ) from None
+        self._thread = thread
 
     def _run(self) -> None:
         while self.error is None:

@@ -316,6 +316,39 @@ def test_workers_that_are_never_ready_stop_the_run_with_their_own_words() -> Non
     assert not core.ended()
 
 
+def test_starts_that_are_refused_at_once_are_one_failure() -> None:
+    """P15: a shortage of a moment does not end a run with many workers."""
+    core = Core(9, workers=4)
+    core.begin()
+    core.tell()
+    core.tell(*[facts.WorkerStartFailed(incarnation, "EAGAIN") for incarnation in (1, 2, 3, 4)])
+    for _ in range(policy.START_FAILURES - 1):
+        assert not core.scheduler.dispatcher.failure
+        (again,) = [c for c in core.tell(after=40.0).commands if isinstance(c, StartWorker)]
+        core.tell(facts.WorkerStartFailed(again.incarnation, "EAGAIN"))
+    assert core.scheduler.dispatcher.failure == "EAGAIN"
+
+
+def test_while_one_is_still_starting_failures_of_others_do_not_end_the_run() -> None:
+    """P15: its setup may take long; nothing more is started until it shows what it comes to."""
+    core = Core(9, workers=4)
+    core.begin()
+    core.tell()
+    for incarnation in (2, 3, 4):
+        core.tell(facts.WorkerDied(incarnation, exit_code=1))
+    assert not core.scheduler.dispatcher.failure
+    assert not core.tell(after=40.0).commands
+    assert core.scheduler.next_deadline() is None
+    core.tell(facts.WorkerReady(1))
+    core.tell(after=40.0)
+    assert [worker.status for worker in core.scheduler.crew.values()] == [
+        "ready",
+        "starting",
+        "starting",
+        "starting",
+    ]
+
+
 def test_with_a_full_disk_nothing_is_handed_out_and_the_run_goes_on_by_itself() -> None:
     core = Core(5, workers=1)
     core.begin()
