@@ -61,10 +61,16 @@ class Opened(msgspec.Struct):
 def output_directory(request: Request) -> Path:
     """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute."""
     given = request.output or os.environ.get("LONGHAUL_OUTPUT")
-    if given:
-        return Path(os.path.abspath(os.path.expanduser(given)))
-    _check_name(request.name)
-    return Path(os.path.abspath(os.path.join("data", "outputs", request.name)))
+    if not given:
+        _check_name(request.name)
+    place = os.path.expanduser(given) if given else os.path.join("data", "outputs", request.name)
+    try:
+        return Path(os.path.abspath(place))
+    except FileNotFoundError:
+        raise CannotCreate(
+            f"the directory that this was started in is deleted, so there is no place for {place}; "
+            f"start it in another one, or give --output a path from the root."
+        ) from None
 
 
 def _check_name(name: Any) -> None:
