@@ -137,6 +137,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     selected = resuming.select(table, request.only)
     notices = _mention_unfinished(directory) if request.recording else []
     layout, lock = _claim(directory, experiment_id, recording=request.recording)
+    notices += [("warning", lock.notice)] if lock.notice else []
     try:
         place = layout.logs if request.recording else layout.results_directory
         probe_directory(disk, place, layout.experiment_id)
@@ -150,6 +151,8 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
             options=options,
             ephemeral=not request.recording,
         )
+        if request.recording:
+            _clear_temporaries(layout)  # of a start that was killed before there was a journal
     except BaseException:
         lock.release()
         if not request.recording:
@@ -169,6 +172,13 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     )
     _start_run(request, opened, options, [])
     return opened
+
+
+def _clear_temporaries(layout: Layout) -> None:
+    """What a killed run left half written. The lock must be ours."""
+    clear_temporaries(
+        (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
+    )
 
 
 def _refuse_taken(layout: Layout) -> None:
@@ -283,9 +293,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
         comparison=comparison,
         keep_params=request.changed != "rerun",
     )
-    clear_temporaries(
-        (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
-    )
+    _clear_temporaries(layout)
     table = store.table
     selected = resuming.select(table, request.only)
     retry_failed = settings.retry_failed and request.resume != "auto"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,10 @@ class Experiment:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
 
-    def start(self, *arguments: str, **keywords: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, wrapper: Sequence[str] = (), **keywords: Any) -> subprocess.Popen[str]:
+        """`wrapper`: a command that runs the script as its own last words say (strace)."""
         process = subprocess.Popen(
-            [sys.executable, str(self.script), "--output", str(self.output), *arguments],
+            [*wrapper, sys.executable, str(self.script), "--output", str(self.output), *arguments],
             cwd=self.folder,
             env=keywords.pop("env", self.environment()),
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ belongs here: no format, no policy, no retry.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -98,7 +99,8 @@ class Disk:
             place = os.path.dirname(place)
         os.makedirs(path, exist_ok=True)
         for made in reversed(missing):
-            self.sync_directory(os.path.dirname(made))
+            with contextlib.suppress(PermissionError):  # of a parent that we may not read
+                self.sync_directory(os.path.dirname(made))
 
     def sync_directory(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

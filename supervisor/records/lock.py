@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.records.disk import Disk
 from supervisor.records.files import resolved, utc_now
 
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -69,7 +70,7 @@ class Lock:
 
 def _open(path: str) -> int:
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Disk().make_directory(os.path.dirname(path))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise CannotCreate(

@@ -183,6 +183,7 @@ def write_reports(store: Store, *, state: str) -> Report:
     path = layout.final
     try:
         disk.make_directory(os.fspath(layout.results_directory))
+        disk.sync_directory(os.fspath(layout.directory))  # the log may have made the folder, unsynced
         write_atomically(disk, path, report._final_entries())
         path = layout.statistics
         text = msgspec.json.encode(statistics_document(report, state))
