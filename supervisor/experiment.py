@@ -97,6 +97,7 @@ class _Run:
         self.log = Log(opened.layout.supervisor_log) if request.recording else None
         self.view = self._open_view()
         self.retried: list[FailureSnapshot] = []
+        self.recent: list[FailureSnapshot] = []
         self.progress = ProgressFile(opened.layout, opened.table) if request.recording else None
 
     def play(self) -> Outcome:
@@ -171,9 +172,11 @@ class _Run:
                 progress=self.progress,
                 clock=self.clock,
                 resume_hint=self._resume_hint(),
+                output_directory=str(opened.layout.output_directory),
             )
             loop.run(effects)
             self.retried = list(loop.retried_crashes)
+            self.recent = list(loop.recent_failures)
         finally:
             engine.close()
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
@@ -236,7 +239,7 @@ class _Run:
             opened.store.append([ended])
             opened.store.save(scheduler.position())
             if self.progress is not None:
-                self.progress.write(snapshot, [])
+                self.progress.write(snapshot, self.recent)
             if not crashed:
                 outcome.report = write_reports(opened.store, state=self.observer.state)
             if not self.request.recording:

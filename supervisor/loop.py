@@ -36,6 +36,7 @@ from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
 from supervisor.signals import Signals
 from supervisor.views.protocol import View
+from supervisor.views.stacks import StackDump
 from workers.messages import Run
 
 # The longest wait: a suspension of the machine is noticed within this time.
@@ -74,6 +75,7 @@ class Loop:
         progress: ProgressSink | None,
         clock: RunClock,
         resume_hint: str,
+        output_directory: str,
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -85,12 +87,14 @@ class Loop:
         self.progress = progress
         self.clock = clock
         self.resume_hint = resume_hint
+        self.output_directory = output_directory
         self.retried_crashes: deque[FailureSnapshot] = deque(maxlen=RETRIED_CRASHES)
         self.recent_failures: deque[FailureSnapshot] = deque(maxlen=RECENT_FAILURES)
         self._selector = selectors.DefaultSelector()
         for source in (engine, signals, store):
             self._selector.register(source.fileno(), selectors.EVENT_READ)
         self._usage: dict[int, Usage] = {}
+        self._stacks: StackDump | None = None  # that are awaited
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
@@ -132,6 +136,8 @@ class Loop:
         times = [now + LONGEST_WAIT, self._next_view, self._next_usage]
         if self.progress is not None:
             times.append(self._next_progress)
+        if self._stacks is not None:
+            times.append(self._stacks.due)
         deadlines = (self.scheduler.next_deadline(), self.engine.next_deadline(), self.store.next_deadline())
         times.extend(time for time in deadlines if time is not None)
         return max(0.0, min(times) - now)
@@ -156,10 +162,18 @@ class Loop:
         self.view.resume()
 
     def _dump_stacks(self) -> None:
-        """SIGQUIT: each worker writes its Python stacks into its job's output."""
-        for worker in self.scheduler.crew.values():
+        """SIGQUIT: each worker writes its Python stacks where it prints to."""
+        crew = list(self.scheduler.crew.values())
+        self._stacks = StackDump(self.output_directory, crew, self.clock.now())
+        for worker in crew:
             self.engine.signal_worker(worker.incarnation, signal.SIGQUIT)
-        self.view.tell("info", "SIGQUIT: the workers write their stacks into their jobs' output logs")
+        self.view.tell("info", "SIGQUIT: the stacks of all workers follow")
+
+    def _tell_stacks(self) -> None:
+        if self._stacks is not None and self.clock.now() >= self._stacks.due:
+            for text in self._stacks.read():
+                self.view.tell("info", text)
+            self._stacks = None
 
     # ------------------------------------------------------------------------- turn
 
@@ -170,6 +184,7 @@ class Loop:
             self.view.tell("info", self.resume_hint)
         while self.store.notices:
             self.view.tell("warning", self.store.notices.pop(0))
+        self._tell_stacks()
         self._checkpoint()
         self._show()
 

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGTSTP, signal.SIGQUIT)
+_LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGTSTP)
 
 
 class Signals:
@@ -43,8 +43,8 @@ class Signals:
         return self
 
     def _install(self, signum: signal.Signals) -> None:
-        # nohup ignores SIGHUP on purpose. SIGINT is ours in any case: what a script starts
-        # with & ignores it from birth, and `kill -INT` must still drain the run.
+        # nohup ignores SIGHUP on purpose. SIGINT and SIGQUIT are ours in any case: what a
+        # script starts with & ignores them from birth, and `kill -INT` must still drain.
         ignored = signal.getsignal(signum) == signal.SIG_IGN
         if not (ignored and signum in _LEFT_ALONE_IF_IGNORED):
             self._old_handlers[signum] = signal.signal(signum, _noted)

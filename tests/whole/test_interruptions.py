@@ -108,6 +108,21 @@ def test_without_a_record_ctrl_c_drains_and_promises_no_resume(experiment: Exper
     assert not (experiment.output / "logs").exists()
 
 
+def test_sigquit_shows_where_all_workers_are_and_disturbs_nobody(experiment: Experiment) -> None:
+    squares(experiment, 3, 2.0)
+    process = experiment.start(preexec_fn=lambda: signal.signal(signal.SIGQUIT, signal.SIG_IGN))
+    wait_for(lambda: len(experiment.executions()) == 3)
+    process.send_signal(signal.SIGQUIT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    (log,) = experiment.output.glob("*/supervisor.log")
+    for text in (err, log.read_text()):
+        for worker in range(3):
+            assert f"stacks of worker {worker}" in text
+        assert text.count("in evaluate") == 3
+    check_squares(experiment, 3)
+
+
 def test_a_second_ctrl_c_stops_now_and_the_cut_jobs_are_in_progress(experiment: Experiment) -> None:
     squares(experiment, 6, 30.0)
     process = experiment.start()
