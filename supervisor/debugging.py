@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 
 from supervisor import resuming
+from supervisor.choosing import earlier
 from supervisor.core.errors import OK, SOME_FAILED, UsageError
 from supervisor.core.jobs import PlannedJob
 from supervisor.core.settings import Settings
-from supervisor.opening import earlier, output_directory
+from supervisor.opening import output_directory
 from supervisor.outcome import Outcome
 from supervisor.planning import build_plan
 from supervisor.records.plan_file import decode_line
@@ -57,7 +58,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
     """Settings and the script's options: those of an earlier experiment with --resume."""
     if request.resume is None:
         return resuming.merge_settings(request, None), resuming.merge_options(request, None)
-    found = survey(earlier(request.resume, output_directory(request)))
+    found = survey(earlier(request.resume, output_directory(request), request.name))
     try:
         facts = found.facts
         settings = resuming.merge_settings(request, facts.settings)

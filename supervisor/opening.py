@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from supervisor import provenance, resuming
+from supervisor import choosing, provenance, resuming
+from supervisor.choosing import Notice
 from supervisor.clock import wall_time
-from supervisor.core.errors import CannotCreate, LonghaulError, UsageError
+from supervisor.core.errors import CannotCreate, UsageError
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
@@ -26,7 +27,7 @@ from supervisor.core.table import JobTable
 from supervisor.planning import Plan, build_plan
 from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
-from supervisor.records.layout import Layout, check_id, experiments
+from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import Changed, Comparison, compare
 from supervisor.records.store import Store
@@ -34,8 +35,6 @@ from supervisor.records.survey import Recovered, survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
 from supervisor.views.words import count
-
-Notice = tuple[str, str]  # level, text
 
 
 class Opened(msgspec.Struct):
@@ -87,25 +86,7 @@ def open_experiment(request: Request, directory: Path) -> Opened:
         return _open_new(request, directory, disk, request.experiment_id)
     if request.resume == "auto":
         return _open_auto(request, directory, disk)
-    return _open_earlier(request, earlier(request.resume, directory), disk)
-
-
-def earlier(resume: str, directory: Path) -> Layout:
-    """The experiment that `--resume ID` or `--resume latest` means. Raises UsageError."""
-    found = experiments(directory)
-    if resume == "latest":
-        if not found:
-            raise UsageError(_nothing_to_resume(directory))
-        return Layout(directory, found[0])
-    layout = Layout(directory, check_id(resume))
-    if not layout.exists():
-        hint = f"there are: {', '.join(found[:5])}" if found else _nothing_to_resume(directory)
-        raise UsageError(f"no experiment {resume!r} in {layout.logs}; {hint}")
-    return layout
-
-
-def _nothing_to_resume(directory: Path) -> str:
-    return f"No checkpoints found to resume from in {directory / 'logs'}"
+    return _open_earlier(request, choosing.earlier(request.resume, directory, request.name), disk)
 
 
 def _open_auto(request: Request, directory: Path, disk: Disk) -> Opened:
@@ -114,10 +95,9 @@ def _open_auto(request: Request, directory: Path, disk: Disk) -> Opened:
         if layout.exists():
             return _open_earlier(request, layout, disk)
         return _open_new(request, directory, disk, request.experiment_id)
-    for experiment_id in experiments(directory):
-        layout = Layout(directory, experiment_id)
-        if _left(layout)[0]:
-            return _open_earlier(request, layout, disk)
+    unfinished = choosing.latest_unfinished(directory, request.name)
+    if unfinished is not None:
+        return _open_earlier(request, unfinished, disk)
     return _open_new(request, directory, disk, None)
 
 
@@ -135,7 +115,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str 
     table = JobTable()
     plan.builder.fill(table)
     selected = resuming.select(table, request.only)
-    notices = _mention_unfinished(directory) if request.recording else []
+    notices = choosing.mention_unfinished(directory, request.name) if request.recording else []
     layout, lock = _claim(directory, experiment_id, recording=request.recording)
     notices += [("warning", lock.notice)] if lock.notice else []
     try:
@@ -233,27 +213,6 @@ def _claim_unrecorded(layout: Layout) -> Lock:
             f"Choose another one with --output DIR, or make this one writable."
         ) from None
     return Lock.none()
-
-
-def _mention_unfinished(directory: Path) -> list[Notice]:
-    """A plain start beside an unfinished experiment says so: perhaps a resume was meant."""
-    for experiment_id in experiments(directory)[:1]:
-        try:
-            left, total = _left(Layout(directory, experiment_id))
-        except LonghaulError:
-            return []  # somebody else's damage must not stop a new start
-        if left:
-            text = f"{experiment_id} is unfinished, {left} of {total} jobs are left"
-            return [("info", f"{text}; --resume {experiment_id} goes on with it")]
-    return []
-
-
-def _left(layout: Layout) -> tuple[int, int]:
-    """How many jobs of an experiment are pending or in progress, and how many there are."""
-    found = survey(layout)
-    counts = found.table.counts()
-    found.close()
-    return counts.pending + counts.in_progress, counts.total
 
 
 # ---------------------------------------------------------------------------- earlier

@@ -1,0 +1,79 @@
+"""Which of the experiments in a directory is meant: the latest one, the latest unfinished one.
+
+Several scripts may share a directory (`--output`): each goes on with experiments of its own
+name. Nothing is changed here, and nothing is locked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supervisor.core.errors import LonghaulError, UsageError
+from supervisor.records.checkpoint import peek
+from supervisor.records.disk import Disk
+from supervisor.records.layout import Layout, check_id, experiments
+from supervisor.records.survey import survey
+
+Notice = tuple[str, str]  # level, text
+
+
+def earlier(resume: str, directory: Path, name: str) -> Layout:
+    """The experiment that `--resume ID` or `--resume latest` means: the latest of this
+    `name`, where several scripts share a directory. Raises UsageError."""
+    found = experiments(directory)
+    if resume == "latest":
+        if not found:
+            raise UsageError(_nothing_to_resume(directory))
+        layouts = [Layout(directory, experiment_id) for experiment_id in found]
+        return next((layout for layout in layouts if _may_be_called(layout, name)), layouts[0])
+    layout = Layout(directory, check_id(resume))
+    if not layout.exists():
+        hint = f"there are: {', '.join(found[:5])}" if found else _nothing_to_resume(directory)
+        raise UsageError(f"no experiment {resume!r} in {layout.logs}; {hint}")
+    return layout
+
+
+def _may_be_called(layout: Layout, name: str) -> bool:
+    """By its checkpoint, quickly; what cannot be told is found out when it is opened."""
+    header = peek(Disk(), layout.checkpoint)
+    return header is None or header.name in ("", name)
+
+
+def _nothing_to_resume(directory: Path) -> str:
+    return f"No checkpoints found to resume from in {directory / 'logs'}"
+
+
+def latest_unfinished(directory: Path, name: str) -> Layout | None:
+    """What `--resume auto` goes on with. Raises UnusableCheckpoint for one of which nobody
+    can tell whether it is finished."""
+    for experiment_id in experiments(directory):
+        layout = Layout(directory, experiment_id)
+        left, _, called = _left(layout)
+        if left and called in ("", name):
+            return layout
+    return None
+
+
+def mention_unfinished(directory: Path, name: str) -> list[Notice]:
+    """A plain start beside an unfinished experiment says so: perhaps a resume was meant."""
+    for experiment_id in experiments(directory):
+        try:
+            left, total, called = _left(Layout(directory, experiment_id))
+        except LonghaulError:
+            return []  # somebody else's damage must not stop a new start
+        if called not in ("", name):
+            continue
+        if left:
+            text = f"{experiment_id} is unfinished, {left} of {total} jobs are left"
+            return [("info", f"{text}; --resume {experiment_id} goes on with it")]
+        break
+    return []
+
+
+def _left(layout: Layout) -> tuple[int, int, str]:
+    """How many jobs of an experiment are pending or in progress, how many there are, and
+    what it is called."""
+    found = survey(layout)
+    counts, name = found.table.counts(), found.name
+    found.close()
+    return counts.pending + counts.in_progress, counts.total, name

@@ -1,0 +1,80 @@
+"""Which experiment a start goes on with: `latest`, `auto`, and scripts that share a directory."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.experiment import Experiment
+
+SCRIPT = """
+    def evaluate(number):
+        note("ran")
+        if number == 2 and os.environ.get("FAIL"):
+            raise ValueError(number)
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, [Job(id=f"@NAME@/{n}", params={"number": n}) for n in range(4)], name="@NAME@")
+"""
+
+
+def write(experiment: Experiment, name: str) -> None:
+    experiment.write(SCRIPT, name=name)
+
+
+def ids(experiment: Experiment) -> set[str]:
+    return {path.stem.removeprefix("plan_") for path in experiment.output.glob("logs/plan_*")}
+
+
+def test_scripts_that_share_a_directory_go_on_with_their_own(experiment: Experiment) -> None:
+    write(experiment, "mine")
+    assert experiment.run("--experiment-id", "a", "--only", "*/0").returncode == 0
+    write(experiment, "other")
+    done = experiment.run("--experiment-id", "b", "--only", "*/0")
+    assert done.returncode == 0
+    assert "unfinished" not in done.stderr
+    write(experiment, "mine")
+    done = experiment.run("--resume", "latest", "--only", "*/1")
+    assert done.returncode == 0, done.stderr
+    write(experiment, "other")
+    done = experiment.run("--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert experiment.executions()[:3] == ["mine/0", "other/0", "mine/1"]
+    assert sorted(experiment.executions()[3:]) == ["other/1", "other/2", "other/3"]
+    done = experiment.run("--experiment-id", "c")
+    assert "a is unfinished" not in done.stderr
+    write(experiment, "mine")
+    done = experiment.run("--experiment-id", "d")
+    assert "a is unfinished, 2 of 4 jobs are left; --resume a goes on with it" in done.stderr
+    refused = experiment.run("--resume", "b")
+    assert refused.returncode == 2
+    assert "looks like another experiment" in refused.stderr
+
+
+def test_auto_starts_goes_on_and_says_when_it_is_finished(experiment: Experiment) -> None:
+    write(experiment, "mine")
+    environment = {**experiment.environment(), "FAIL": "1"}
+    assert experiment.run("--resume", "auto", "--only", "*/[01]").returncode == 0
+    assert len(ids(experiment)) == 1
+    done = experiment.run("--resume", "auto", env=environment)
+    assert done.returncode == 1, done.stderr
+    assert len(ids(experiment)) == 1
+    assert sorted(experiment.executions()) == [f"mine/{n}" for n in range(4)]
+    (only,) = ids(experiment)
+    done = experiment.run("--resume", "auto", "--experiment-id", only)
+    assert done.returncode == 1  # the experiment's code; auto tries no failed job again
+    assert len(experiment.executions()) == 4
+    assert experiment.run("--resume", "auto").returncode == 0  # all are finished: a new one
+    assert len(ids(experiment)) == 2
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_auto_with_an_id_makes_that_experiment_or_goes_on_with_it(
+    experiment: Experiment, first: bool
+) -> None:
+    write(experiment, "mine")
+    if not first:
+        assert experiment.run("--experiment-id", "night", "--only", "*/0").returncode == 0
+    assert experiment.run("--resume", "auto", "--experiment-id", "night").returncode == 0
+    assert ids(experiment) == {"night"}
+    assert sorted(experiment.executions()) == [f"mine/{n}" for n in range(4)]
