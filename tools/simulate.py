@@ -45,6 +45,7 @@ from supervisor.records.sync import Syncer, Task
 from tools.simulated_disk import SimulatedDisk
 from tools.simulated_world import CRASHES, FLAKY, GOOD, HANGS, RAISES, FakeJob, World
 
+MOST_IDLE_TURNS = 2000  # without any time passing
 EPOCH = "2025-10-14T00:00:00.000Z"
 MOST_KILLS, MOST_RUNS = 40, 60  # after so many kills of the supervisor it is left in peace
 
@@ -95,6 +96,8 @@ class History:
         self.completed_at: dict[int, int] = {}  # job -> number of its record
         self.must_have: dict[int, int] = {}
         self.runs = 0
+        self.last_now = 0.0
+        self.idle_turns = 0
         self.settings = Settings(
             timeout=60.0, retries=self.rng.choice([0, 0, 2]), grace=self.rng.choice([0.5, 20.0])
         )
@@ -216,6 +219,10 @@ class History:
     def turn(self, core: Scheduler) -> None:
         """Advance to what comes first; deliver what has come, in batches."""
         world, store = self.world, self.store
+        self.idle_turns = 0 if world.now > self.last_now else self.idle_turns + 1
+        self.last_now = world.now
+        if self.idle_turns > MOST_IDLE_TURNS:
+            raise Violation("the loop spins: a deadline has passed and nothing is done about it")
         deadlines = [time for time in (core.next_deadline(), store.next_deadline()) if time is not None]
         deadline = min(deadlines, default=None)
         disk_works = self.syncer.has_work()
