@@ -16,8 +16,7 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core import policy
-from supervisor.core.crew import Worker
+from supervisor.core import ledger
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.ledger import Ledger
 from supervisor.core.scheduler import Scheduler
@@ -146,11 +145,6 @@ def _grace_without_end(self: Scheduler, signum: int, turn: Any) -> None:
 _BEGIN_DRAIN = Scheduler._begin_drain
 
 
-def _settle_by_position(self: Worker, lease: int) -> int | None:
-    """Whatever a worker says is taken for its first lease."""
-    return self.leases.popleft()[1] if self.leases else None
-
-
 MUTANTS: dict[str, list[Patch]] = {
     "the journal is never synced": [(Syncer, "_sync", _no_journal_sync)],
     "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
@@ -173,8 +167,7 @@ MUTANTS: dict[str, list[Patch]] = {
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Scheduler, "_begin_drain", _grace_without_end)],
-    "an answer is booked on the first lease, whatever it names": [(Worker, "settle", _settle_by_position)],
-    "a crash limit of one too many": [(policy, "verdict", lambda *_, **__: "in_progress")],
+    "no job is ever given up": [(ledger, "verdict", lambda *_, **__: "in_progress")],
 }
 
 
