@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from supervisor.core.errors import JobsFailed, StorageError, UsageError
-from supervisor.core.jobs import COMPLETED, INTERRUPTED, PENDING, STATE_NAMES, Counts
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
 from supervisor.core.record_types import NO_RESULT, Ended
 from supervisor.core.snapshot import FailureSnapshot, failure_of
 from supervisor.core.statistics import Statistics
@@ -91,8 +91,8 @@ class Report:
         table = self._results.table
         return [
             failure_of(record, table.domains[table.domain_of[number]] or None)
-            for number, _, record in self._results.rows()
-            if record is not None and record.state == "failed"
+            for number, _, record in self._results.rows(FAILED)
+            if record is not None
         ]
 
     def raise_for_failures(self) -> None:

@@ -122,11 +122,13 @@ class Results:
         """Numbers of the jobs of the current plan, in plan order."""
         return [job for job, wanted in enumerate(self.table.wanted) if wanted]
 
-    def rows(self) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
-        """Number, plan and record of every job of the current plan, in plan order; no record
-        of jobs that are not finished. Raises OSError, StorageError."""
+    def rows(self, state: int | None = None) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+        """Number, plan and record of every job of the current plan (in this state), in plan
+        order; no record of jobs that are not finished. Raises OSError, StorageError."""
         group: list[int] = []
         for job in self.jobs():
+            if state is not None and self.table.state[job] != state:
+                continue
             group.append(job)
             if len(group) == GROUP:
                 yield from self._read(group)
