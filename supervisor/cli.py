@@ -73,16 +73,18 @@ def main(
             finish=finish,
         )
         outcome = _execute(request)
+        if outcome.signal is not None:
+            _die_of(outcome.signal)
+        _flush()
     except LonghaulError as error:
         say(sys.stderr, f"error: {error}")
         _flush()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before the run had its own handlers, or after
+        with contextlib.suppress(ValueError):  # one more is the end, not a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         say(sys.stderr, "interrupted")
         _die_of(signal.SIGINT)
-    if outcome.signal is not None:
-        _die_of(outcome.signal)
-    _flush()
     raise SystemExit(outcome.exit_code)
 
 

@@ -165,6 +165,9 @@ def settle_in(lifeline: int) -> None:
     become_subreaper()
     hold_lifeline(lifeline)
     prefer_as_oom_victim()
+    # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
+    # and was blocked since. It is for the supervisor to tell us; ignored, it is dropped.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in _DRAIN_SIGNALS:
         signal.signal(number, _note_drain)
         signal.siginterrupt(number, False)

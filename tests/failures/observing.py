@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.experiment import Experiment, wait_for
 
 # What jobs use to wait for the test, and to tell it where they are.
@@ -80,6 +82,33 @@ def standing_still(pid: int) -> Iterator[None]:
         yield
     finally:
         go_on(pid)
+
+
+@contextlib.contextmanager
+def cgroup(controller: str) -> Iterator[Path]:
+    """A control group of our own below the one that we are in; skips where it cannot be made."""
+    with open("/proc/self/cgroup") as file:
+        paths = [line.strip().split(":", 2) for line in file]
+    own = [path for _, controllers, path in paths if controller in controllers.split(",")]
+    if not own:
+        pytest.skip(f"no {controller} controller of cgroup v1 on this machine")
+    group = Path(f"/sys/fs/cgroup/{controller}{own[0]}/longhaul-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"a {controller} cgroup cannot be made here: {error}")
+    try:
+        yield group
+    finally:
+        wait_for(lambda: _removed(group), f"{group} stays busy")
+
+
+def _removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def said(experiment: Experiment, word: str) -> list[tuple[str, int]]:

@@ -1,0 +1,228 @@
+"""Workers that cannot start or never get ready, and Ctrl+C at any moment of it (P14, P15, P17)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.experiment import PATIENCE, Experiment
+from tests.failures.observing import cgroup, others_completed, records, write
+
+PLAIN = """
+    @BEFORE@
+
+    def jobs():
+        return [Job(id=f"job/{number}", params={"number": number}) for number in range(12)]
+
+    def evaluate(number):
+        note("ran")
+        time.sleep(0.02)
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="plain", workers=4)
+"""
+
+
+def plain(experiment: Experiment, before: str = "") -> None:
+    write(experiment, PLAIN.replace("@BEFORE@", before))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ('raise ImportError("no model here")', "no model here"),
+        ('print("on the way", flush=True); os._exit(9)', "on the way"),
+    ],
+    ids=["raises", "exits"],
+)
+def test_workers_that_never_get_ready_are_tried_three_times_and_billed_to_no_job(
+    experiment: Experiment, trouble: str, words: str
+) -> None:
+    """P14: with a growing wait in between; then the run stops with the worker's own words."""
+    plain(experiment, f'if __name__ == "__mp_main__": {trouble}')
+    done = experiment.run("--workers", "1")
+    assert done.returncode == 75, done.stderr
+    assert words in done.stderr
+    assert "Traceback (most recent call last):\n  File" not in done.stderr.partition("error:")[0]
+    assert len(records(experiment, "worker_started")) == 3
+    assert [record["why"] for record in records(experiment, "worker_ended")] == ["never_ready"] * 3
+    assert records(experiment, "leased") == records(experiment, "ended") == []
+    (ended,) = records(experiment, "run_ended")
+    assert ended["wall_seconds"] > 1.0, "there was no wait between the tries"
+    plain(experiment)
+    again = experiment.run("--resume", "latest")
+    assert again.returncode == 0, again.stderr
+    others_completed(experiment)
+
+
+def run(command: list[str], **keywords: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE, **keywords)
+
+
+# ------------------------------------------------------------------- P15: no room to start
+
+
+@pytest.mark.parametrize("room", [1, 4, 5])
+def test_where_no_more_processes_may_be_started_the_run_goes_on_with_those_there_are(
+    experiment: Experiment, room: int
+) -> None:
+    """P15: pids.max as a container sets it. The supervisor's three threads and the zygote take
+    four; with none left for a worker the run stops, and can be resumed."""
+    plain(experiment)
+    with cgroup("pids") as group:
+        (group / "pids.max").write_text(str(room))
+        done = experiment.run(
+            preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())),
+        )
+    enough = room == 5
+    assert done.returncode == (0 if enough else 75), done.stderr
+    assert "Traceback" not in done.stderr
+    assert enough or "temporarily unavailable" in done.stderr or "new thread" in done.stderr
+    if not enough:
+        again = experiment.run("--resume", "latest")
+        assert again.returncode == 0, again.stderr
+    others_completed(experiment)
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_however_few_files_may_be_open_the_run_ends_in_words_or_completes(
+    experiment: Experiment, method: str, tmp_path: Path
+) -> None:
+    """P15: from too few to write anything down to enough for some of the workers."""
+    codes = []
+    for limit in (10, 18, 24, 32) if method == "zygote" else (14, 24, 32):
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        short = Experiment(folder)
+        plain(short)
+        done = short.run(
+            "--start-method",
+            method,
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+        )
+        codes.append(done.returncode)
+        assert done.returncode in (0, 73, 74, 75), (limit, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0 or "Too many open files" in done.stderr
+        assert not short.processes()
+    assert codes[0] != 0 == codes[-1], "10 or 14 are too few, 32 are enough"
+    others_completed(short)
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_long_temporary_directory_is_in_nobodys_way(
+    experiment: Experiment, tmp_path: Path, method: str
+) -> None:
+    """P15: sockets in it would have paths that AF_UNIX does not take."""
+    deep = tmp_path / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    plain(experiment)
+    done = experiment.run("--start-method", method, env={**experiment.environment(), "TMPDIR": str(deep)})
+    assert done.returncode == 0, done.stderr
+    others_completed(experiment)
+    assert list(deep.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_deleted_working_directory_stops_nothing(
+    experiment: Experiment, tmp_path: Path, method: str
+) -> None:
+    """P15: of the supervisor when it starts, so of the workers as well."""
+    plain(experiment)
+
+    def go_nowhere() -> None:
+        nowhere = tmp_path / "nowhere"
+        nowhere.mkdir()
+        os.chdir(nowhere)
+        nowhere.rmdir()
+
+    done = experiment.run("--start-method", method, preexec_fn=go_nowhere)
+    assert done.returncode == 0, done.stderr
+    others_completed(experiment)
+
+
+def test_without_a_place_for_the_results_a_deleted_directory_is_named(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """P15: data/outputs would be below a directory that is not there any more."""
+    plain(experiment)
+    script = f"cd {tmp_path}; mkdir gone; cd gone; rmdir ../gone; exec {sys.executable} {experiment.script}"
+    done = run(["sh", "-c", script], env=experiment.environment())
+    assert done.returncode == 73, done.stderr
+    assert "--output" in done.stderr and "Traceback" not in done.stderr
+
+
+# --------------------------------------------------------------- P17: Ctrl+C on the way up
+
+# The first thing that main() does.
+SAYS_THAT_IT_BEGINS = (
+    'import supervisor.cli; supervisor.cli._check_platform = lambda: print("up", flush=True)'
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "presses"),
+    [("zygote", 1), ("spawn", 1), ("zygote", 500)],
+    ids=["zygote", "spawn", "held down"],
+)
+def test_ctrl_c_at_any_moment_of_the_start_ends_it_quietly(tmp_path: Path, method: str, presses: int) -> None:
+    """P17: to the whole foreground group. No worker dies of it, no traceback, nothing is left."""
+    for milliseconds in range(5, 300, 30 if presses == 1 else 90):
+        folder = tmp_path / str(milliseconds)
+        folder.mkdir()
+        experiment = Experiment(folder)
+        write(experiment, PLAIN.replace("@BEFORE@", SAYS_THAT_IT_BEGINS).replace("0.02", "0.3"))
+        process = experiment.start("--start-method", method)
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "up\n"
+            time.sleep(milliseconds / 1000)  # not to wait for anything: to hit different moments
+            press(process, presses)
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            experiment.clean_up()
+        assert process.returncode == -signal.SIGINT, (milliseconds, err)
+        assert "Traceback" not in err and "KeyboardInterrupt" not in err, (milliseconds, err)
+        deaths = {record.get("signal") for record in records(experiment, "worker_ended")}
+        assert deaths <= {None, signal.SIGKILL}, (milliseconds, deaths)
+        bad = [r for r in records(experiment, "ended") if r["outcome"] not in ("completed", "interrupted")]
+        assert not bad, milliseconds
+        assert not experiment.processes()
+
+
+def press(process: subprocess.Popen[str], times: int) -> None:
+    """Ctrl+C, as a terminal sends it; more than once: as long as the program is there."""
+    for _ in range(times):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        if times > 1:
+            time.sleep(0.003)
+        if process.poll() is not None:
+            return
+
+
+def test_a_ctrl_c_that_a_worker_got_before_it_had_a_group_of_its_own_is_dropped() -> None:
+    """P17: it was blocked and is pending; it must not make the worker give its jobs back."""
+    source = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.kill(os.getpid(), signal.SIGINT)
+from workers.current import CURRENT
+from workers.main import settle_in
+reader, writer = os.pipe()
+settle_in(reader)
+print(CURRENT.stopping, signal.sigpending())
+os.kill(os.getpid(), signal.SIGINT)
+print(CURRENT.stopping)
+"""
+    done = run([sys.executable, "-c", source])
+    assert done.stdout.splitlines() == ["False set()", "True"], done.stderr
