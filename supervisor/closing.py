@@ -69,12 +69,20 @@ def print_summary(
     run whose jobs ran again; what failed for good is in the report."""
     text = summary(
         snapshot,
-        [*(report.failures() if report is not None else []), *retried],
+        [*_failures(report), *retried],
         commands=_commands(request, opened, snapshot),
         paths=_paths(request, opened),
         width=shutil.get_terminal_size((100, 24)).columns,
     )
     say(sys.stderr, text)
+
+
+def _failures(report: Report | None) -> list[FailureSnapshot]:
+    """The failed jobs; none if the disk, as it may by now, does not give them back."""
+    try:
+        return report.failures() if report is not None else []
+    except (OSError, LonghaulError):
+        return []
 
 
 def _paths(request: Request, opened: Opened) -> list[tuple[str, str]]:
