@@ -13,8 +13,9 @@ from typing import Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
-from supervisor.core.errors import LonghaulError, UsageError, WorkersError
+from supervisor.core.errors import LonghaulError, StorageError, UsageError, WorkersError
 from supervisor.core.jobs import INTERRUPTED, PENDING
+from supervisor.core.ledger import signal_name
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
 from supervisor.core.scheduler import Scheduler
@@ -28,9 +29,10 @@ from supervisor.outcome import Outcome
 from supervisor.records.progress import ProgressFile
 from supervisor.records.reports import write_reports
 from supervisor.request import Request
-from supervisor.signals import Signals
+from supervisor.signals import Signals, Stopped
 from supervisor.views.log import Log
 from supervisor.views.opening import open_view
+from supervisor.views.outlet import say
 from supervisor.views.protocol import View
 from workers.callables import CannotSend, describe
 from workers.messages import FunctionSpec, WorkerSpec
@@ -49,7 +51,12 @@ def execute(request: Request) -> Outcome:
         return debug(request)
     functions = _functions(request)
     with Signals() as signals:
-        opened = open_experiment(request, directory)
+        try:
+            opened = open_experiment(request, directory, signals)
+        except Stopped as stop:
+            if request.progress:
+                say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
+            return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
         outcome = _Run(request, opened, signals, functions).play()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
     if request.finish is not None and outcome.signal is None:
@@ -113,6 +120,8 @@ class _Run:
             self._work(effects)
         except LonghaulError as problem:
             error = problem
+        except OSError as problem:  # a read that failed: writes have errors of their own
+            error = StorageError(f"{problem}. What was recorded is safe; see to the disk, then resume.")
         finally:
             outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
         if error is not None:

@@ -34,6 +34,7 @@ from supervisor.records.store import Store
 from supervisor.records.survey import Recovered, survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
+from supervisor.signals import Signals
 from supervisor.views.words import count
 
 
@@ -79,39 +80,43 @@ def _check_name(name: Any) -> None:
         )
 
 
-def open_experiment(request: Request, directory: Path) -> Opened:
-    """Find out what is asked for, and open it. Raises LonghaulError."""
-    disk = Disk()
+def open_experiment(request: Request, directory: Path, signals: Signals) -> Opened:
+    """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
+    comes while the script gives its jobs."""
+    layout = _earlier(request, directory)
+    if layout is not None:
+        return _open_earlier(request, layout, Disk(), signals)
+    return _open_new(request, directory, Disk(), signals)
+
+
+def _earlier(request: Request, directory: Path) -> Layout | None:
+    """The experiment to go on with; None for a new one."""
     if request.resume is None:
-        return _open_new(request, directory, disk, request.experiment_id)
-    if request.resume == "auto":
-        return _open_auto(request, directory, disk)
-    return _open_earlier(request, choosing.earlier(request.resume, directory, request.name), disk)
+        return None
+    if request.resume != "auto":
+        return choosing.earlier(request.resume, directory, request.name)
+    if request.experiment_id is None:
+        return choosing.latest_unfinished(directory, request.name)
+    layout = Layout(directory, check_id(request.experiment_id))
+    return layout if layout.exists() else None
 
 
-def _open_auto(request: Request, directory: Path, disk: Disk) -> Opened:
-    if request.experiment_id is not None:
-        layout = Layout(directory, check_id(request.experiment_id))
-        if layout.exists():
-            return _open_earlier(request, layout, disk)
-        return _open_new(request, directory, disk, request.experiment_id)
-    unfinished = choosing.latest_unfinished(directory, request.name)
-    if unfinished is not None:
-        return _open_earlier(request, unfinished, disk)
-    return _open_new(request, directory, disk, None)
+def _plan(request: Request, settings: Settings, options: dict[str, Any], signals: Signals) -> Plan:
+    arguments = namespace(request.parser, options)
+    with signals.raising():
+        return build_plan(request.function, request.jobs, arguments, all_tasks=settings.all_tasks)
 
 
 # -------------------------------------------------------------------------------- new
 
 
-def _open_new(request: Request, directory: Path, disk: Disk, experiment_id: str | None) -> Opened:
+def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -> Opened:
+    experiment_id = request.experiment_id
     settings = resuming.merge_settings(request, None)
     options = resuming.merge_options(request, None)
     if experiment_id is not None:
         _refuse_taken(Layout(directory, check_id(experiment_id)))
-    plan = build_plan(
-        request.function, request.jobs, namespace(request.parser, options), all_tasks=settings.all_tasks
-    )
+    plan = _plan(request, settings, options, signals)
     table = JobTable()
     plan.builder.fill(table)
     selected = resuming.select(table, request.only)
@@ -218,23 +223,21 @@ def _claim_unrecorded(layout: Layout) -> Lock:
 # ---------------------------------------------------------------------------- earlier
 
 
-def _open_earlier(request: Request, layout: Layout, disk: Disk) -> Opened:
+def _open_earlier(request: Request, layout: Layout, disk: Disk, signals: Signals) -> Opened:
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
         probe_directory(disk, layout.logs, layout.experiment_id)
-        return _go_on(request, layout, disk, lock)
+        return _go_on(request, layout, disk, lock, signals)
     except BaseException:
         lock.release()
         raise
 
 
-def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock) -> Opened:
+def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Signals) -> Opened:
     recovered = survey(layout, disk)
     settings = resuming.merge_settings(request, recovered.facts.settings)
     options = resuming.merge_options(request, recovered.facts.options)
-    plan = build_plan(
-        request.function, request.jobs, namespace(request.parser, options), all_tasks=settings.all_tasks
-    )
+    plan = _plan(request, settings, options, signals)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     _refuse_changes(request, recovered, plan, comparison)
     code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}

@@ -21,7 +21,8 @@ class Outcome(msgspec.Struct):
 
 
 class Interrupted(KeyboardInterrupt):
-    """`run()` was interrupted and has drained; `report` holds what was finished."""
+    """`run()` was interrupted and has drained; `report` holds what was finished, None if the
+    signal came before anything was started."""
 
     def __init__(self, report: Any) -> None:
         super().__init__("the run was interrupted; go on with resume='latest'")

@@ -5,6 +5,10 @@ raises or does work: the interpreter's C-level handler writes the signal's numbe
 pipe, the loop reads it there. Handlers and wake-up descriptor of the host program are put
 back. Off the main thread nothing is installed (Python forbids it), and only the host
 program can stop the run.
+
+There is one exception: while the user's own code runs in this process (`jobs()` may read
+from a slow network for ever), a signal that would begin a drain is raised as `Stopped`.
+Nothing of ours is half done then.
 """
 
 from __future__ import annotations
@@ -13,11 +17,20 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGTSTP)
+
+
+class Stopped(BaseException):
+    """A signal came while the user's code ran in this process; nothing has been started."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 class Signals:
@@ -30,6 +43,8 @@ class Signals:
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup = -1
         self._installed = False
+        self._raising = False
+        self._first: int | None = None  # of the drain signals that came
 
     def fileno(self) -> int:
         return self._reader
@@ -47,7 +62,31 @@ class Signals:
         # script starts with & ignores them from birth, and `kill -INT` must still drain.
         ignored = signal.getsignal(signum) == signal.SIG_IGN
         if not (ignored and signum in _LEFT_ALONE_IF_IGNORED):
-            self._old_handlers[signum] = signal.signal(signum, _noted)
+            self._old_handlers[signum] = signal.signal(signum, self._note)
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """While the user's code runs: drain signals raise Stopped, also those that came
+        before; Ctrl+Z stops at once."""
+        self._raising = True
+        try:
+            if self._first is not None:
+                raise Stopped(self._first)
+            yield
+        finally:
+            self._raising = False
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        """The number is in the pipe already (signal.set_wakeup_fd)."""
+        if signum in DRAIN_SIGNALS and self._first is None:
+            self._first = signum
+        if not self._raising:
+            return
+        if signum == signal.SIGTSTP:
+            self.read()
+            self.stop_self()
+        elif signum in DRAIN_SIGNALS:
+            raise Stopped(signum)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,8 +113,4 @@ class Signals:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         # Stopped here until somebody continues us.
-        signal.signal(signal.SIGTSTP, _noted)
-
-
-def _noted(signum: int, frame: FrameType | None) -> None:
-    """The number is in the pipe already (signal.set_wakeup_fd)."""
+        signal.signal(signal.SIGTSTP, self._note)

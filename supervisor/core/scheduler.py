@@ -263,7 +263,7 @@ class Scheduler:
 
     def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
         worker = self.crew.pop(event.incarnation, None)
-        if worker is not None:
+        if worker is not None and worker.doom is None:
             self.dispatcher.count_refused_start(turn, event.incarnation, event.error, stopped=self.stopped)
 
     def _on_worker_died(self, event: facts.WorkerDied, turn: Turn) -> None:

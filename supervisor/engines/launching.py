@@ -87,6 +87,9 @@ class Launcher(Protocol):
     def launch(self, incarnation: int, ends: WorkerEnds) -> None:
         """Answered by Launched, LaunchFailed or LaunchLost."""
 
+    def cancel(self, incarnation: int) -> None:
+        """This worker is not needed any more. Answered by LaunchFailed if it was not made yet."""
+
     def before_kill(self, incarnation: int) -> None:
         """This worker is about to be killed: note what will be an orphan then."""
 

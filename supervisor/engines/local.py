@@ -132,12 +132,14 @@ class LocalEngine:
 
     def kill_worker(self, incarnation: int) -> None:
         worker = self._workers.get(incarnation)
-        if worker is None or worker.dead_at is not None:
+        if worker is None or worker.dead_at is not None or self._launcher is None:
             return
         worker.kill_asked = True
-        if worker.pid and self._launcher is not None:
+        if worker.pid:
             self._launcher.before_kill(incarnation)
             worker.send_signal(signal.SIGKILL)
+        else:
+            self._launcher.cancel(incarnation)
 
     def signal_worker(self, incarnation: int, signum: int) -> None:
         worker = self._workers.get(incarnation)
@@ -272,6 +274,8 @@ class LocalEngine:
         """With new queues: a process that nobody knows of may hold the old ones."""
         self._disconnect(worker)
         try:
+            if worker.kill_asked:
+                raise OSError("it is not needed any more")
             worker.connect()
         except OSError as error:
             del self._workers[worker.number]

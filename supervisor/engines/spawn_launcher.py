@@ -91,6 +91,9 @@ class SpawnLauncher:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
+    def cancel(self, incarnation: int) -> None:
+        """Nothing waits here: it is made, or refused, at once."""
+
     def before_kill(self, incarnation: int) -> None:
         import psutil
 

@@ -224,6 +224,15 @@ class ZygoteLauncher:
             else:
                 zygote.prepared = True
 
+    def cancel(self, incarnation: int) -> None:
+        """A zygote that still imports the user's code is not waited for."""
+        for entry in self._waiting:
+            if entry[0] == incarnation:
+                self._waiting.remove(entry)
+                entry[1].close()
+                self._events.append(LaunchFailed(incarnation, "it is not needed any more"))
+                return
+
     def before_kill(self, incarnation: int) -> None:
         """Nothing to note: orphans go to the zygote."""
 
@@ -280,6 +289,8 @@ class ZygoteLauncher:
         while self._waiting:
             self._waiting.popleft()[1].close()
         for zygote in self._ending:
+            if not zygote.prepared:  # it has no workers, and does not listen yet
+                zygote.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 zygote.process.wait(max(0.0, deadline - time.monotonic()))
             zygote.process.kill()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 
 import pytest
 
@@ -121,6 +122,50 @@ def test_sigquit_shows_where_all_workers_are_and_disturbs_nobody(experiment: Exp
             assert f"stacks of worker {worker}" in text
         assert text.count("in evaluate") == 3
     check_squares(experiment, 3)
+
+
+SLOW = """
+    if __name__ == "__mp_main__" and @IMPORT@:
+        note("importing", "-")
+        time.sleep(60)
+
+    def jobs():
+        note("planning", "-")
+        time.sleep(@PLAN@)
+        return [Job(id="one", params={})]
+
+    def setup():
+        note("setting_up", "-")
+        time.sleep(@SETUP@)
+
+    def evaluate():
+        note("ran")
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="slow", setup=setup)
+"""
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("phase", ["planning", "importing", "setting_up"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_what_takes_long_before_the_first_job_is_not_waited_for(
+    experiment: Experiment, phase: str, signum: int, method: str
+) -> None:
+    text = SLOW.replace("@IMPORT@", str(phase == "importing"))
+    text = text.replace("@PLAN@", "60" if phase == "planning" else "0")
+    experiment.write(text.replace("@SETUP@", "60" if phase == "setting_up" else "0"))
+    process = experiment.start("--start-method", method)
+    wait_for(lambda: experiment.executions(phase))
+    began = time.monotonic()
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == -signum, err
+    assert time.monotonic() - began < 3.0
+    assert "Traceback" not in err
+    assert not experiment.executions("ran")
+    assert experiment.output.exists() == (phase != "planning")
+    assert not experiment.processes()
 
 
 def test_a_second_ctrl_c_stops_now_and_the_cut_jobs_are_in_progress(experiment: Experiment) -> None:
