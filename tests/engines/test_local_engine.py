@@ -112,6 +112,7 @@ def test_the_last_words_of_a_dead_worker_become_the_log_of_its_job(drive: Drive)
 
 
 def test_what_a_job_prints_is_caught_from_python_c_and_children(drive: Drive) -> None:
+    """P20: by descriptor."""
     d = drive()
     d.start(1)
     first = d.lease(1, {"what": "print", "text": "from Python"}, {"what": "pid"}, ids=["loud", "quiet"])
@@ -145,6 +146,7 @@ def test_big_results_and_big_parameters_pass(drive: Drive, method: str) -> None:
 
 
 def test_a_worker_stopped_in_mid_send_holds_up_nobody(drive: Drive) -> None:
+    """P3, P4: half a result from it and 5 MB for it; it dies of SIGKILL as ever."""
     d = drive()
     d.start(1, 2)
     d.lease(1, {"what": "big", "size": 50_000_000})
@@ -164,6 +166,7 @@ def test_a_worker_stopped_in_mid_send_holds_up_nobody(drive: Drive) -> None:
 def test_what_a_job_has_started_is_gone_when_its_death_is_told(
     drive: Drive, method: str, new_session: bool
 ) -> None:
+    """P7: in the group of the worker or out of it."""
     d = drive(method=method)
     d.start(1, 2)
     running = d.lease(2, {"what": "sleep", "seconds": 0.3})
@@ -210,6 +213,7 @@ def test_a_zygote_that_does_not_answer_is_replaced(drive: Drive, monkeypatch: py
 def test_a_death_is_told_although_the_zygote_stands_still(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """P9: the worker is a zombie that nobody reaps."""
     monkeypatch.setattr("supervisor.engines.zygote_launcher.REAP_WITHIN", 0.2)
     d = drive()
     d.start(1)
@@ -280,6 +284,7 @@ def test_a_worker_that_will_not_finish_is_killed(drive: Drive, monkeypatch: pyte
 
 
 def test_a_job_that_spoils_its_surroundings_does_not_spoil_the_next_one(drive: Drive, tmp_path: Path) -> None:
+    """P19: directory, umask, a handler, an alarm, a closed descriptor."""
     d = drive()
     d.start(1)
     before = d.result(d.lease(1, {"what": "surroundings"}))
@@ -364,6 +369,7 @@ def test_close_leaves_no_process_and_no_scratch_file(drive: Drive, method: str) 
 def test_a_worker_that_does_not_die_is_given_up_and_its_death_told_when_it_comes(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """P23: where there is no freezer."""
     monkeypatch.setattr("supervisor.engines.incarnation.DIE_WITHIN", 0.1)
     d = drive()
     d.start(1)
@@ -396,6 +402,7 @@ def test_a_job_that_closes_all_descriptors_costs_its_worker_only(drive: Drive) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_start_without_descriptors_fails_and_the_others_go_on(drive: Drive, method: str) -> None:
+    """P15: EMFILE while others work."""
     d = drive(method=method)
     d.start(1)
     for free in range(12):

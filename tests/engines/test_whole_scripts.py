@@ -190,6 +190,7 @@ def test_a_module_named_like_ours_is_named_as_the_obstacle(script: Script) -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(script: Script, method: str) -> None:
+    """P6: kill -9 of the supervisor; a second at most."""
     # One that has left the group is found by the zygote; without it, by the next resume.
     session = method == "zygote"
     body = (
@@ -211,7 +212,7 @@ def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(script: Script, m
 
 
 def test_an_interrupt_during_the_start_harms_no_worker(script: Script) -> None:
-    """Ctrl+C goes to the whole foreground group, at any moment of the start."""
+    """P17: Ctrl+C goes to the whole foreground group, at any moment of the start."""
     body = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\ndef f(): return 1"
     for method in METHODS:
         for delay in (0.0, 0.02, 0.05, 0.09):

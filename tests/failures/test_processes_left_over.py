@@ -145,3 +145,40 @@ def test_nobody_ends_itself_or_its_ancestors_by_an_old_record() -> None:
     assert (
         end_recorded([(os.getpid(), start_time(os.getpid())), (os.getppid(), start_time(os.getppid()))]) == []
     )
+
+
+LEAVES_SOMETHING_RUNNING = """
+    import multiprocessing, signal, threading
+
+    def stay():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(LOG + ".child").write_text(str(os.getpid()))
+        time.sleep(1000)
+
+    def evaluate():
+        note("ran")
+        if current_job().id == "thread":
+            threading.Thread(target=time.sleep, args=(1000,)).start()
+        else:
+            multiprocessing.get_context("fork").Process(target=stay, daemon=True).start()
+            while not os.path.exists(LOG + ".child"):
+                time.sleep(0.002)
+
+    if __name__ == "__main__":
+        main(evaluate, [Job(id="@WHAT@")], name="leaves", workers=1)
+"""
+
+
+@pytest.mark.parametrize("what", ["thread", "child"])
+def test_the_end_of_a_run_waits_for_no_thread_and_no_child_of_a_job(
+    experiment: Experiment, what: str
+) -> None:
+    """P16: a thread that is no daemon; a daemonic child that ignores SIGTERM. An interpreter
+    waits for both when it exits."""
+    write(experiment, LEAVES_SOMETHING_RUNNING.replace("@WHAT@", what))
+    begun = time.monotonic()
+    done = experiment.run()
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 20.0  # two seconds and a busy machine
+    assert outcomes(experiment, what) == ["completed"]
+    assert not experiment.processes()

@@ -49,6 +49,7 @@ BAD = """
 
 
 def test_each_bad_job_ends_as_it_should_and_its_neighbours_finish(experiment: Experiment) -> None:
+    """P10, P11: an exception that cannot be unpickled and a lambda are text; exits and a segfault are seen."""
     experiment.write(BAD)
     done = experiment.run("--timeout", "2")
     assert done.returncode == 1, done.stderr
@@ -77,6 +78,7 @@ def test_each_bad_job_ends_as_it_should_and_its_neighbours_finish(experiment: Ex
 
 
 def test_a_timeout_ends_the_whole_process_tree(experiment: Experiment) -> None:
+    """P7: a child in a session of its own."""
     experiment.write(BAD)
     experiment.run("--timeout", "1", "--only", "bad/hang")
     child = int((experiment.folder / "executions.txt.child").read_text())

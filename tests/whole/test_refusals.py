@@ -173,6 +173,7 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
 
 
 def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
+    """P14: each worker would start the run again."""
     text = SCRIPT.replace("@JOBS@", GOOD_JOBS).replace("@SECONDS@", "0")
     experiment.write(text.replace('    if __name__ == "__main__":\n        main(', "    main("))
     done = experiment.run()
@@ -219,6 +220,7 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_error(experiment: Experiment)
 
 
 def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: Experiment) -> None:
+    """P14: and the run can be resumed when it is mended."""
     write(experiment, GOOD_JOBS)
     text = experiment.script.read_text()
     experiment.script.write_text(
