@@ -9,7 +9,8 @@ import pytest
 
 from tests.docs.conftest import ARCHITECTURE, README, ROOT, prose
 
-DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md")
+SURVIVAL = ROOT / "docs" / "what-survives-what.md"
+DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -50,3 +51,12 @@ def test_the_names_in_the_architecture_are_those_of_the_source() -> None:
     named = {code for code in _CODE.findall(prose(ARCHITECTURE)) if _NAME.fullmatch(code)}
     unknown = {name for name in named if not set(re.findall(r"\w+", name)) <= words}
     assert unknown == set()
+
+
+def test_every_line_of_what_survives_what_names_a_test_that_there_is() -> None:
+    text = SURVIVAL.read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert all("::test_" in row for row in rows)
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
