@@ -9,7 +9,7 @@ WORK_AHEAD = 0.005
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
-LONG_JOB = 0.05
+LONG_JOB = 0.02
 # The most leases that one worker may hold.
 MOST_AHEAD = 4096
 # Leases that wait behind a job for so long are given to others.
