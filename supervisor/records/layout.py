@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from supervisor.core.errors import UsageError
+from supervisor.core.errors import StorageError, UsageError
 from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
 
@@ -27,9 +27,13 @@ def check_id(text: str) -> str:
     if not text:
         raise UsageError(f"an experiment id must not be empty: {advice}")
     if len(text) > 100:
-        raise UsageError(f"experiment id {text[:30]!r}... has {len(text)} characters; at most 100 are allowed")
+        raise UsageError(
+            f"experiment id {text[:30]!r}... has {len(text)} characters; at most 100 are allowed"
+        )
     if not _ID.fullmatch(text):
-        raise UsageError(f"experiment id {text!r} cannot be a file name everywhere: {advice}, no . or - in front")
+        raise UsageError(
+            f"experiment id {text!r} cannot be a file name everywhere: {advice}, no . or - in front"
+        )
     if text in _WORDS:
         raise UsageError(f"experiment id {text!r} is taken: it has a meaning of its own; choose another one")
     if is_backup(text):
@@ -111,13 +115,18 @@ def experiments(directory: Path | str) -> list[str]:
     """The ids of the experiments in `directory`, that which was saved last first.
 
     Found by checkpoint or journal; backups do not count. The times are those that stand
-    in the files: copying a directory changes the others.
+    in the files: copying a directory changes the others. Raises StorageError.
     """
     logs = os.path.join(os.path.realpath(directory), "logs")
     try:
         names = os.listdir(logs)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StorageError(
+            f"the directory {logs} cannot be read: {error.strerror or error}. Nothing was changed; "
+            f"make it readable or see to the disk, then start again."
+        ) from None
     found = {match.group(1) or match.group(2) for match in map(_FILE.fullmatch, names) if match}
     layouts = [Layout(directory, experiment_id) for experiment_id in found if not is_backup(experiment_id)]
     layouts.sort(key=lambda layout: (_last_saved(layout), layout.experiment_id), reverse=True)

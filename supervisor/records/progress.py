@@ -1,11 +1,12 @@
 """How it is going right now, for other programs to look at: one small JSON document.
 
-Replaced whole, never synced: it is worth nothing after a power cut. A failure to write it
-is no reason to end a run.
+Replaced whole (on a full disk written over), never synced: it is worth nothing after a power
+cut. A failure to write it is no reason to end a run.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -18,7 +19,7 @@ from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, Counts
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.files import utc_now, write_atomically
+from supervisor.records.files import NO_SPACE, resolved, utc_now, write_atomically
 from supervisor.records.layout import Layout
 
 # What a reader is told of states that only the end of a run knows.
@@ -56,11 +57,31 @@ class ProgressFile:
             "recent_failures": failures,
         }
         try:
-            text = msgspec.json.format(msgspec.json.encode(document), indent=1)
-            write_atomically(self._disk, self._path, [text, b"\n"], durable=False)
+            text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+            self._replace(text)
         except (OSError, UnicodeEncodeError):
             return False
         return True
+
+    def _replace(self, text: bytes) -> None:
+        try:
+            write_atomically(self._disk, self._path, [text], durable=False)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._write_over(text)
+
+    def _write_over(self, text: bytes) -> None:
+        """A full disk has no room for a second file, and that is just what is to be told: the
+        old one is written over, within the blocks that it has. One call, so that a reader sees
+        no half document; what is left of a longer one is blanked out."""
+        fd = self._disk.open(resolved(self._path), os.O_WRONLY)
+        try:
+            if len(text) > os.fstat(fd).st_blocks * 512:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._disk.write(fd, text.rstrip(b"\n").ljust(self._disk.size(fd) - 1) + b"\n")
+        finally:
+            self._disk.close(fd)
 
     def _running(self, snapshot: RunSnapshot) -> set[int]:
         numbers = self._table.numbers

@@ -64,6 +64,7 @@ class Store:
         self._now = 0.0  # the loop's clock at the last poll
         self._reported = parts.journal.next_n - 1  # the last number that was told as synced
         self._broken = False
+        self._hangs = False  # the disk, beyond all patience
         self._wake_read, self._wake = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake, False)
@@ -358,6 +359,7 @@ class Store:
             return
         journal = self._journal
         if not self._syncer.close(CLOSE_PATIENCE):
+            self._hangs = True
             raise StorageError(
                 f"the disk under {journal.path} does not answer; what was synced before is safe. "
                 f"See to the disk, then resume."
@@ -378,7 +380,7 @@ class Store:
 
     def release(self) -> None:
         """Let go of files and lock; a second time it does nothing."""
-        if self._wake_read >= 0 and self._syncer.close(CLOSE_PATIENCE):
+        if self._wake_read >= 0 and self._syncer.close(0.0 if self._hangs else CLOSE_PATIENCE):
             # A thread that hangs in the kernel keeps its descriptors.
             self._journal.close()
             os.close(self._wake)

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -83,12 +82,15 @@ def strace(
     return command
 
 
-def calls_on(log: Path, folder: Path) -> list[tuple[int, str]]:
-    """(how-manieth call, line) of the calls of a trace of one thread that touch a folder."""
-    lines = [
-        line for line in log.read_text(errors="replace").splitlines() if re.match(r"(\d+ +)?\w+\(", line)
-    ]
-    return [(number, line) for number, line in enumerate(lines, 1) if f"{folder}/" in line]
+def calls_on(log: Path, call: str, folder: Path) -> list[int]:
+    """In a trace of one thread: which of its calls of one kind, counted from 1, touch a folder."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(f"{call}(")]
+    return [number for number, line in enumerate(lines, 1) if f"{folder}/" in line]
+
+
+def injected(log: Path) -> str:
+    """The lines of a trace whose calls were tampered with."""
+    return "\n".join(line for line in log.read_text(errors="replace").splitlines() if "(INJECTED)" in line)
 
 
 # -------------------------------------------------------------------------- what is kept
@@ -155,7 +157,7 @@ def left_over(experiment: Experiment) -> list[str]:
     return logs + results + scratch
 
 
-def said_by(experiment: Experiment, done: subprocess.CompletedProcess[str]) -> str:
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
     """What a run said on the terminal; no traceback may be among it."""
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr
@@ -175,24 +177,37 @@ def do(*command: str) -> None:
 
 
 @contextlib.contextmanager
-def mounted(point: Path, *options: str) -> Iterator[Path]:
-    """A file system at `point` inside of the block; skips where it cannot be had."""
-    point.mkdir(exist_ok=True)
-    try:
-        do("mount", *options, str(point))
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"cannot be mounted here: {error.stderr.decode(errors='replace').strip()}")
+def mounted(experiment: Experiment, *options: str) -> Iterator[Path]:
+    """A file system for an experiment's output inside of the block; skips where it cannot be had."""
+    point = experiment.folder / "disk"
+    point.mkdir()
+    _mount_or_skip(*options, str(point))
+    experiment.output = point / "out"
     try:
         yield point
     finally:
+        experiment.clean_up()
         unmount(point)
 
 
+def _mount_or_skip(*words: str) -> None:
+    try:
+        do("mount", *words)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"cannot be mounted here: {error.stderr.decode(errors='replace').strip()}")
+
+
 def unmount(point: Path) -> None:
+    """As soon as nobody uses it any more; if somebody never ends, nothing is left mounted either."""
+
     def gone() -> bool:
         return subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0
 
-    wait_for(gone, f"{point} stays busy")
+    try:
+        wait_for(gone, f"{point} stays busy")
+    except BaseException:
+        do("umount", "--lazy", str(point))
+        raise
 
 
 class Machine:
@@ -202,17 +217,13 @@ class Machine:
         self.point = folder / "disk"
         self.point.mkdir()
         self._image = folder / "disk.img"
+        self._on = False
         with open(self._image, "wb") as file:
             file.truncate((320 if kind == "xfs" else 16) << 20)
         quiet = ("-q", "-F") if kind == "ext4" else ("-q", "-f")
         do(f"mkfs.{kind}", *quiet, str(self._image))
-        self._mount()
-
-    def _mount(self) -> None:
-        try:
-            do("mount", "-o", "loop", str(self._image), str(self.point))
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no loop device: {error.stderr.decode(errors='replace').strip()}")
+        _mount_or_skip("-o", "loop", str(self._image), str(self.point))
+        self._on = True
 
     def cut(self) -> None:
         """Whatever has not reached the medium by now is gone."""
@@ -223,11 +234,15 @@ class Machine:
             os.close(fd)
 
     def boot(self) -> None:
-        unmount(self.point)
-        self._mount()
+        self.shut_down()
+        do("mount", "-o", "loop", str(self._image), str(self.point))
+        self._on = True
 
-    def close(self) -> None:
-        unmount(self.point)
+    def shut_down(self) -> None:
+        """Waits until nobody uses the disk."""
+        if self._on:
+            unmount(self.point)
+        self._on = False
 
 
 def progress(experiment: Experiment) -> dict[str, Any]:

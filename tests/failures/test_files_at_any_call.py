@@ -7,19 +7,31 @@ tried; LONG_TESTS=1 walks all of them.
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
 
 from tests.experiment import Experiment
-from tests.failures.bad_disks import GO_ON, LONG, Witness, calls_on, needs_strace, strace, tiny
+from tests.failures.bad_disks import (
+    GO_ON,
+    LONG,
+    Witness,
+    calls_on,
+    injected,
+    needs_strace,
+    said_by,
+    strace,
+    tiny,
+)
 
 JOBS = 6
 # Calls that only the supervisor makes, in whichever of its threads; of the others only those
 # of its main thread are counted, since every program makes them.
 ANYWHERE = ("fsync", "fdatasync", "rename")
-MAIN = ("openat", "write")
-POINTS = {"fsync": 3, "fdatasync": 3, "rename": 5, "openat": 3, "write": 6}
+POINTS = {"fsync": 3, "fdatasync": 3, "rename": 4, "openat": 3, "write": 4}
+Points = dict[str, list[int]]
 
 pytestmark = [needs_strace(), *([pytest.mark.timeout(0)] if LONG else [])]
 
@@ -32,26 +44,29 @@ def a_new_one(folder: Path, name: str) -> Experiment:
     return experiment
 
 
-def points_of(folder: Path, call: str) -> list[int]:
-    """The numbers of the calls that a whole run makes on its files: all of them, or a few."""
-    experiment = a_new_one(folder, f"whole-{call}")
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Points:
+    """By call, the numbers of those that a whole run makes on its files: all, or a few."""
+    experiment = a_new_one(tmp_path_factory.mktemp("whole"), "run")
     log = experiment.folder / "trace"
-    done = experiment.run(*GO_ON, wrapper=strace(call, log=log, threads=False))
+    done = experiment.run(*GO_ON, wrapper=strace(",".join(POINTS), log=log, threads=False))
     assert done.returncode == 0, done.stderr
-    found = [number for number, _ in calls_on(log, experiment.output)]
-    if call in ANYWHERE:  # other threads make some as well; one more, for a run that succeeds
-        found = list(range(1, found[-1] + 6))
-    if LONG:
-        return found
-    step = max(1, len(found) // POINTS[call])
-    return found[step // 2 :: step]
+    found = {}
+    for call, few in POINTS.items():
+        numbers = calls_on(log, call, experiment.output)
+        if call in ANYWHERE:  # other threads make some as well; the last ones let a run succeed
+            numbers = list(range(1, numbers[-1] + 6))
+        step = 1 if LONG else max(1, len(numbers) // few)
+        found[call] = numbers[step // 2 :: step]
+    return found
 
 
 @pytest.mark.parametrize("call", ["fsync", "fdatasync", "rename", "openat", "write"])
-def test_killed_in_any_system_call_a_run_goes_on_where_it_was(tmp_path: Path, call: str) -> None:
+def test_killed_in_any_system_call_a_run_goes_on_where_it_was(
+    tmp_path: Path, points: Points, call: str
+) -> None:
     killed = 0
-    points = points_of(tmp_path, call)
-    for number in points:
+    for number in points[call]:
         experiment = a_new_one(tmp_path, f"{call}-{number}")
         witness = Witness(experiment)
         kill = strace(call, f"signal=KILL:when={number}", threads=call in ANYWHERE)
@@ -64,4 +79,32 @@ def test_killed_in_any_system_call_a_run_goes_on_where_it_was(tmp_path: Path, ca
         witness.end(JOBS)
         experiment.clean_up()
     assert killed, "no point was hit"
-    print(f"{call}: {killed} kills at {len(points)} points")
+    print(f"{call}: {killed} kills at {len(points[call])} points")
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync", "rename", "openat", "write"])
+def test_refused_any_system_call_a_run_goes_on_or_says_why_not(
+    tmp_path: Path, points: Points, call: str
+) -> None:
+    """One refused call: the run is worked through or ends with the code and the reason."""
+    ends = Counter[tuple[str, int]]()
+    errors = ("EIO", "ENOSPC")
+    few = zip(points[call][::2], cycle(errors), strict=False)
+    for number, error in product(points[call], errors) if LONG else few:
+        experiment = a_new_one(tmp_path, f"{call}-{number}-{error}")
+        log = experiment.folder / "trace"
+        refuse = strace(call, f"error={error}:when={number}", threads=call in ANYWHERE, log=log)
+        witness = Witness(experiment)
+        hit = experiment.run(*GO_ON, wrapper=refuse)
+        if f"{experiment.output}/" not in injected(log):
+            continue  # another file than in the first run: nothing of ours
+        said = said_by(hit)
+        assert hit.returncode in (0, 73, 74, 75), said
+        assert hit.returncode == 0 or "error: " in said
+        ends[error, hit.returncode] += 1
+        witness.look()
+        done = experiment.run(*GO_ON)
+        assert done.returncode == 0, done.stderr
+        witness.end(JOBS)
+        experiment.clean_up()
+    print(f"{call} refused, and how the runs ended: {dict(ends)}")
