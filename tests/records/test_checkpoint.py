@@ -91,6 +91,7 @@ def test_slices_show_one_moment_while_jobs_go_on(disk: FakeDisk) -> None:
 
 
 def test_a_symlinked_checkpoint_stays_a_symlink(tmp_path: Path) -> None:
+    """D8: the file that the link leads to is replaced, from beside it."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     made = Made(tmp_path / "out", threads=True).create(IDS)

@@ -89,6 +89,7 @@ def test_checkpoint_and_journal_alone_give_the_same(disk: FakeDisk) -> None:
 @pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"], ids=["nothing", "NULs", "ones"])
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_journal_cut_at_any_byte_keeps_every_whole_record(fill: bytes, checkpoint: bool) -> None:
+    """D1: a torn tail, or one of NULs or ones, is cut off and kept beside the journal."""
     whole = settled(FakeDisk())
     made = half_done(whole, checkpoint=checkpoint)
     settled(whole)
@@ -109,10 +110,12 @@ def test_a_journal_cut_at_any_byte_keeps_every_whole_record(fill: bytes, checkpo
         again.finish()
         assert set(completed(survey(made.layout, disk))) == ends - {IDS[2]}
         if not checkpoint and cut < len(content) and fill:
-            assert any(".backup" in name for name in disk.files)
+            (backup,) = (disk.content(name) for name in disk.files if ".backup" in name)
+            assert backup and (content[:cut] + fill * (len(content) - cut)).endswith(backup)
 
 
 def test_a_byte_flipped_anywhere_loses_no_result_that_the_checkpoint_has() -> None:
+    """D2: a bad record with a good one after it is damage, and no end of the file."""
     whole = FakeDisk()
     made = Made(HERE, whole).create(IDS)
     made.hand_out(*IDS[:4])

@@ -49,6 +49,7 @@ def test_experiments_are_listed_by_when_they_were_last_saved(tmp_path: Path) -> 
 
 
 def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+    """D6: by flock, which goes by the file and not by what is written in it."""
     path = tmp_path / "lock_e1"
     first = Lock.acquire(path, "e1")
     with pytest.raises(UsageError) as error:
@@ -61,6 +62,7 @@ def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path
 
 
 def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:
+    """D6: there is no stale lock."""
     path = tmp_path / "lock_e1"
     code = (
         "import sys, time; from supervisor.records.lock import Lock; "
@@ -78,6 +80,7 @@ def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_is_said_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D6: unsupported, it is said."""
     import fcntl
 
     def refuse(fd: int, operation: int) -> None:
@@ -96,6 +99,7 @@ def test_a_directory_is_probed_and_left_clean(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_written_is_refused_with_73(tmp_path: Path) -> None:
+    """D9: whatever the probe cannot do is refused with the reason."""
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotCreate) as error:
         probe_directory(Disk(), tmp_path / "file" / "logs")

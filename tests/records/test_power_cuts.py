@@ -68,6 +68,7 @@ def boot(disk: FakeDisk, seed: int) -> FakeDisk:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_power_cut_at_any_operation_loses_nothing_that_was_synced(seed: int) -> None:
+    """D5: on a disk that forgets, tears and reorders whatever was not synced."""
     whole = FakeDisk()
     Story(whole, seed).play(Made(HERE, whole), IDS, resume=False)
     for cut in range(whole.operations):

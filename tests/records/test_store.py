@@ -17,7 +17,7 @@ from supervisor.core.jobs import COMPLETED
 from supervisor.core.table import JobTable
 from supervisor.records.journal_file import BOUND
 from supervisor.records.lock import Lock
-from supervisor.records.store import Store
+from supervisor.records.store import MOST_FAILURES, Store
 from supervisor.records.survey import survey
 from supervisor.records.sync import STALLED_AFTER
 from tests.records.fake_disk import FakeDisk
@@ -79,6 +79,7 @@ def test_an_existing_experiment_is_refused(made: Made, disk: FakeDisk) -> None:
 
 
 def test_a_full_disk_waits_and_goes_on_by_itself(made: Made, disk: FakeDisk) -> None:
+    """D3: a short write first, ENOSPC on the next, and no room to cut it off later."""
     store = made.store
     store.poll(0.0)
     made.hand_out(*IDS)
@@ -127,6 +128,7 @@ def test_too_little_free_space_blocks_before_the_disk_is_full(made: Made, disk: 
 
 
 def test_a_failed_sync_is_answered_with_a_new_file(made: Made, disk: FakeDisk) -> None:
+    """D4: the old descriptor lies from now on, and it is not asked again."""
     made.end(*IDS[:2])
     made.sync()
     made.store.poll(0.0)
@@ -160,6 +162,7 @@ def test_a_failed_write_is_answered_with_a_new_file(made: Made, disk: FakeDisk) 
 
 
 def test_if_the_new_file_fails_too_the_run_ends_with_74(made: Made, disk: FakeDisk) -> None:
+    """D4: nothing is left to be believed."""
     made.end(IDS[0])
     made.sync()
     made.store.poll(0.0)
@@ -170,6 +173,16 @@ def test_if_the_new_file_fails_too_the_run_ends_with_74(made: Made, disk: FakeDi
     assert "resume" in str(error.value)
     made.store.close(made.position())
     assert completed(survey(made.layout, disk)) == expected(IDS[:1])
+
+
+def test_a_disk_that_fails_all_the_time_ends_the_run_with_74(made: Made, disk: FakeDisk) -> None:
+    """D4: a new file each time would only crawl on."""
+    with pytest.raises(StorageError) as error:
+        for job in IDS[:MOST_FAILURES]:
+            disk.fail("write", errno.EIO)
+            made.end(job)
+    assert "times within" in str(error.value)
+    assert made.store._journal.identity.generation == MOST_FAILURES
 
 
 def test_a_synced_part_that_cannot_be_read_back_is_not_passed_on(made: Made, disk: FakeDisk) -> None:
@@ -247,6 +260,7 @@ def test_checkpoints_come_at_every_fifth_completion_but_cost_at_most_two_percent
 
 
 def test_the_journal_is_synced_before_the_checkpoint_is_renamed_in(made: Made, disk: FakeDisk) -> None:
+    """D5: a checkpoint never knows more than the journal on the disk."""
     made.end(*IDS[:5])
     made.store.begin_checkpoint(made.position(), 0.0)
     while made.store.work(1.0):

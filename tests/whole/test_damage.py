@@ -71,6 +71,7 @@ def test_without_a_journal_everything_comes_from_the_checkpoint(interrupted: Exp
 
 
 def test_a_journal_cut_in_the_middle_of_a_line_loses_that_line_at_most(interrupted: Experiment) -> None:
+    """D1: as a kill in the middle of a write leaves it."""
     path = interrupted.path("journal")
     interrupted.checkpoint_ids = set(interrupted.checkpoint()["completed"])  # type: ignore[attr-defined]
     text = path.read_bytes()
@@ -82,6 +83,7 @@ def test_a_journal_cut_in_the_middle_of_a_line_loses_that_line_at_most(interrupt
 def test_damage_in_the_middle_of_the_journal_costs_nothing_the_checkpoint_has(
     interrupted: Experiment, damage: str
 ) -> None:
+    """D2: not read as a short file."""
     path = interrupted.path("journal")
     interrupted.checkpoint_ids = set(interrupted.checkpoint()["completed"])  # type: ignore[attr-defined]
     lines = path.read_bytes().split(b"\n")

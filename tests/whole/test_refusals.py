@@ -92,6 +92,7 @@ def test_a_plan_that_cannot_be_run_is_refused_and_nothing_is_made(
 
 
 def test_an_experiment_that_exists_is_not_overwritten(experiment: Experiment) -> None:
+    """D7: whatever the clock or the user calls it."""
     write(experiment, GOOD_JOBS)
     assert experiment.run("--experiment-id", "mine").returncode == 0
     before = {path: path.read_bytes() for path in experiment.output.rglob("*.json*")}
@@ -123,6 +124,7 @@ def test_two_runs_without_a_record_started_at_once_keep_their_results_apart(expe
 
 
 def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
+    """D6: while the first one runs."""
     write(experiment, GOOD_JOBS, seconds=30.0)
     first = experiment.start("--experiment-id", "mine")
     wait_for(experiment.executions)
@@ -159,6 +161,7 @@ def test_a_plan_without_any_old_id_looks_like_another_experiment(experiment: Exp
 
 
 def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> None:
+    """D9: a file is in the way."""
     write(experiment, GOOD_JOBS)
     (experiment.folder / "file").write_text("in the way")
     process = experiment.start("--output", str(experiment.folder / "file" / "out"))
@@ -233,6 +236,7 @@ def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: E
 
 
 def test_a_symlinked_checkpoint_stays_a_symlink(experiment: Experiment, tmp_path: Path) -> None:
+    """D8: over a resume."""
     write(experiment, GOOD_JOBS)
     assert experiment.run("--only", "job/0").returncode == 0
     path = experiment.path("checkpoint")

@@ -1,4 +1,4 @@
-"""Results and parameters to JSON and back: nothing silently altered, every refusal with its path."""
+"""D10: results and parameters to JSON and back: nothing silently altered, every refusal with its path."""
 
 from __future__ import annotations
 
