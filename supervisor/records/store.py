@@ -36,6 +36,9 @@ from supervisor.records.results import JournalReader, Results
 from supervisor.records.watch import Watch
 
 CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
+# A disk that fails so often within so many seconds is not worked around any more: writing
+# a whole journal again and again helps nobody.
+MOST_FAILURES, FAILURES_WITHIN = 5, 60.0
 FOREVER = float("inf")
 _FINISHED = ("completed", "failed")
 
@@ -64,6 +67,7 @@ class Store:
         self._now = 0.0  # the loop's clock at the last poll
         self._reported = parts.journal.next_n - 1  # the last number that was told as synced
         self._broken = False
+        self._failures: list[float] = []  # when the disk failed lately (the loop's clock)
         self._hangs = False  # the disk, beyond all patience
         self._wake_read, self._wake = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -265,6 +269,12 @@ class Store:
         if self.ephemeral:
             raise StorageError(
                 f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
+            )
+        self._failures = [at for at in self._failures if self._now - at < FAILURES_WITHIN] + [self._now]
+        if len(self._failures) >= MOST_FAILURES:
+            raise StorageError(
+                f"the disk under {journal.path} failed {MOST_FAILURES} times within {FAILURES_WITHIN:.0f} s "
+                f"({error.strerror or error}). What was synced is safe; see to the disk, then resume."
             )
         if self._syncer.close(CLOSE_PATIENCE):
             self._checkpointer.give_up(self._now)
