@@ -74,6 +74,7 @@ def test_no_job_sees_what_the_one_before_it_has_changed(experiment: Experiment) 
     first = seen["probe/before_directory"]
     assert first[0] == str(experiment.folder) and first[3] == []
     assert {job: found for job, found in seen.items() if found != first} == {}
+    assert records(experiment, "ended", outcome="crashed") == [], "the alarm went off in another job"
 
 
 def test_a_megabyte_printed_from_anywhere_blocks_nobody(experiment: Experiment) -> None:
@@ -108,10 +109,11 @@ READS = """
         return [Job(id=f"job/{number}", params={"number": number}) for number in range(8)]
 
     def evaluate(number):
+        read = sys.stdin.read()
         note("ran")
         gate("finish" if number < 2 else "rest")
         print("printed")
-        return sys.stdin.read()
+        return read
 
     if __name__ == "__main__":
         main(evaluate, jobs, name="reads", workers=2)

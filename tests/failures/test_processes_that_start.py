@@ -25,7 +25,7 @@ PLAIN = """
 
     def evaluate(number):
         note("ran")
-        time.sleep(0.02)
+        time.sleep(@SECONDS@)
         return number
 
     if __name__ == "__main__":
@@ -33,8 +33,8 @@ PLAIN = """
 """
 
 
-def plain(experiment: Experiment, before: str = "") -> None:
-    write(experiment, PLAIN.replace("@BEFORE@", before))
+def plain(experiment: Experiment, before: str = "", seconds: float = 0.02) -> None:
+    write(experiment, PLAIN.replace("@BEFORE@", before).replace("@SECONDS@", str(seconds)))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_where_no_more_processes_may_be_started_the_run_goes_on_with_those_there
 ) -> None:
     """P15: pids.max as a container sets it. The supervisor's three threads and the zygote take
     four; with none left for a worker the run stops, and can be resumed."""
-    plain(experiment)
+    plain(experiment, seconds=0.1)
     with cgroup("pids") as group:
         (group / "pids.max").write_text(str(room))
         done = experiment.run(
@@ -181,7 +181,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_quietly(tmp_path: Path, metho
         folder = tmp_path / str(milliseconds)
         folder.mkdir()
         experiment = Experiment(folder)
-        write(experiment, PLAIN.replace("@BEFORE@", SAYS_THAT_IT_BEGINS).replace("0.02", "0.3"))
+        plain(experiment, SAYS_THAT_IT_BEGINS, seconds=0.3)
         process = experiment.start("--start-method", method)
         try:
             assert process.stdout is not None and process.stdout.readline() == "up\n"
@@ -196,6 +196,8 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_quietly(tmp_path: Path, metho
         assert deaths <= {None, signal.SIGKILL}, (milliseconds, deaths)
         bad = [r for r in records(experiment, "ended") if r["outcome"] not in ("completed", "interrupted")]
         assert not bad, milliseconds
+        for log in experiment.output.rglob("*.log"):  # of the zygote, of the workers
+            assert "KeyboardInterrupt" not in log.read_text(), (milliseconds, log)
         assert not experiment.processes()
 
 
@@ -208,6 +210,15 @@ def press(process: subprocess.Popen[str], times: int) -> None:
             time.sleep(0.003)
         if process.poll() is not None:
             return
+
+
+def test_a_ctrl_c_on_top_of_a_ctrl_c_is_no_traceback(experiment: Experiment) -> None:
+    """P17: the second one comes while the first is told."""
+    plain(experiment, "import supervisor.cli; supervisor.cli._check_platform = supervisor.cli.say = stop")
+    text = experiment.script.read_text()
+    experiment.script.write_text(f"import os, signal\n\ndef stop(*_):\n    os.kill(os.getpid(), 2)\n\n{text}")
+    done = experiment.run()
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_ctrl_c_that_a_worker_got_before_it_had_a_group_of_its_own_is_dropped() -> None:
