@@ -40,6 +40,8 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
         line += f"; going on: {counts.completed:,} completed, "
         line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
         line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
+        if kept := counts.failed:
+            line += f"; {kept:,} failed {'stays' if kept == 1 else 'stay'} as they are (--retry-failed tries again)"
     return line
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
-from supervisor.core.errors import LonghaulError, StorageError, UsageError, WorkersError
-from supervisor.core.jobs import INTERRUPTED, PENDING
+from supervisor.core.errors import OK, SOME_FAILED, LonghaulError, StorageError, UsageError, WorkersError
+from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.ledger import signal_name
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
@@ -261,7 +261,9 @@ class _Run:
             return Outcome(exit_code=error.exit_code)
         if self.scheduler.drain_signal is not None:
             return Outcome(exit_code=128 + self.scheduler.drain_signal, signal=self.scheduler.drain_signal)
-        return Outcome(exit_code=1 if self.opened.table.counts().failed else 0)
+        table, selected = self.opened.table, self.opened.selected
+        failed = any(state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True))
+        return Outcome(exit_code=SOME_FAILED if failed else OK)
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         self._tell_notices()

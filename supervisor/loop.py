@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import selectors
 import signal
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -41,6 +42,8 @@ from workers.messages import Run
 
 # The longest wait: a suspension of the machine is noticed within this time.
 LONGEST_WAIT = 30.0
+# Within so many seconds two signals of a kind are one keystroke that was forwarded.
+SAME_KEYSTROKE = 0.005
 # How long a checkpoint may hold up the loop at a time.
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
@@ -144,7 +147,7 @@ class Loop:
 
     def _signal_events(self) -> list[Event]:
         events: list[Event] = []
-        for signum in self.signals.read():
+        for signum in self._signals():
             if signum == signal.SIGTSTP:
                 self._suspend()
             elif signum == signal.SIGQUIT:
@@ -152,6 +155,15 @@ class Loop:
             else:
                 events.append(facts.SignalReceived(signum))
         return events
+
+    def _signals(self) -> list[int]:
+        """Signals that have come. Wrappers that forward signals (timeout, package runners)
+        make two of one Ctrl+C: what comes twice before the drain has begun is one."""
+        signums = self.signals.read()
+        if signums and not self.scheduler.draining:
+            time.sleep(SAME_KEYSTROKE)
+            signums = list(dict.fromkeys(signums + self.signals.read()))
+        return signums
 
     def _suspend(self) -> None:
         """Ctrl+Z: the workers stop and go on with us. The clock notices the time."""

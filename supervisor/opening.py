@@ -119,7 +119,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
     plan = _plan(request, settings, options, signals)
     table = JobTable()
     plan.builder.fill(table)
-    selected = resuming.select(table, request.only)
+    selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
     notices = choosing.mention_unfinished(directory, request.name) if request.recording else []
     layout, lock = _claim(directory, experiment_id, recording=request.recording)
     notices += [("warning", lock.notice)] if lock.notice else []
@@ -241,6 +241,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     _refuse_changes(request, recovered, plan, comparison)
     code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}
+    settings_before = recovered.facts.settings
     notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
     notices += [("warning", lock.notice)] if lock.notice else []
     notices += _tell_changes(comparison)
@@ -257,7 +258,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     )
     _clear_temporaries(layout)
     table = store.table
-    selected = resuming.select(table, request.only)
+    selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
     retry_failed = settings.retry_failed and request.resume != "auto"
     again = resuming.jobs_again(table, request, retry_failed=retry_failed)
     again.changed = (
@@ -280,8 +281,16 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         survivors=recovered.facts.survivors(provenance.boot_id()),
     )
     code = provenance.code_of(request.function)
-    if warning := resuming.code_changed(code_before, code, table.state.count(COMPLETED)):
-        notices.append(("warning", warning))
+    completed = table.state.count(COMPLETED)
+    warnings = (
+        resuming.code_changed(code_before, code, completed),
+        resuming.seed_changed(settings_before, settings, completed),
+    )
+    notices += [("warning", warning) for warning in warnings if warning]
+    if again.changed:
+        notices.append(
+            ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")
+        )
     _start_run(request, opened, options, _resets(table, again))
     return opened
 

@@ -17,7 +17,8 @@ GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tel
 
 
 def code_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """SHA-256 of the function's module, git commit and whether the tree was dirty.
+    """SHA-256 of the function's module and of its own source, git commit and whether the tree
+    was dirty.
 
     A function whose file is not known (a notebook) is identified by its own source, or
     failing that its byte code.
@@ -29,6 +30,7 @@ def code_of(function: Callable[..., Any]) -> dict[str, Any]:
     if path is not None:
         found["file"] = str(path)
         found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found["function_sha256"] = hashlib.sha256(_source(target)).hexdigest()
         found.update(_git(path.parent))
     else:
         found["sha256"] = hashlib.sha256(_source(target)).hexdigest()

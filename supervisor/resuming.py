@@ -46,15 +46,21 @@ def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[s
     return {**known, **kept, **request.options_now}
 
 
-def select(table: JobTable, only: list[str]) -> bytes:
-    """A mask of the jobs this run may hand out. Raises UsageError if there are none."""
+def select(table: JobTable, only: list[str], *, more: bool = False) -> bytes:
+    """A mask of the jobs this run may hand out. Raises UsageError if there are none.
+
+    `more`: the script has more jobs than these, one per domain was asked for.
+    """
     if not only:
         return bytes(table.wanted)
     mask = bytearray(len(table))
     for job, job_id in enumerate(table.ids):
         mask[job] = table.wanted[job] and _matches(job_id, only)
     if not any(mask):
-        raise UsageError(f"--only {' '.join(only)}: no job of this experiment matches{_some_ids(table)}")
+        hint = "; these are one per domain, --all-tasks has all" if more else ""
+        raise UsageError(
+            f"--only {' '.join(only)}: no job of this experiment matches{_some_ids(table)}{hint}"
+        )
     return bytes(mask)
 
 
@@ -103,11 +109,27 @@ def _some_ids(table: JobTable) -> str:
 
 
 def code_changed(before: dict[str, Any], now: dict[str, Any], completed: int) -> str | None:
-    """What to say if the function's code is not what the results were made with."""
+    """What to say if the function's code is not what the results were made with.
+
+    The whole module counts, because the function may call anything in it; if the function
+    itself is the same, that is said as well.
+    """
     if not completed or not before or before.get("sha256") == now.get("sha256"):
         return None
     name = str(now.get("function", "the function")).rpartition(".")[2]
+    after = f"changed after {completed} result{'s' if completed != 1 else ''}"
+    own = before.get("function_sha256")
+    if own is not None and own == now.get("function_sha256"):
+        file = str(now.get("file", "its module")).rpartition("/")[2]
+        return f"{file} {after}, {name} itself did not; they are kept; --rerun '*' repeats them"
+    return f"{name} {after}; they are kept; --rerun '*' repeats them"
+
+
+def seed_changed(before: dict[str, Any], now: Settings, completed: int) -> str | None:
+    """Results made with two seeds stand side by side: nobody should find that out later."""
+    if not completed or before.get("seed", now.seed) == now.seed:
+        return None
     return (
-        f"{name} changed after {completed} result{'s' if completed != 1 else ''}; "
-        f"they are kept; --rerun '*' repeats them"
+        f"the seed was {before['seed']} for the {completed} results so far, and is {now.seed} from here on; "
+        f"--rerun '*' repeats them"
     )

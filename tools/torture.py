@@ -89,6 +89,7 @@ class Torture:
         self.jobs: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.resumes = 0
+        self.traced = False
         self.murdered: Counter[str] = Counter()  # jobs that we may have hit, by id
         self._write_script()
 
@@ -111,6 +112,7 @@ class Torture:
             "TORTURE_LOG": str(self.folder / "executions.txt"),
             "PYTHONPATH": str(ROOT),
         }
+        self.traced = bool(wrapper)
         command = [sys.executable, str(self.folder / "exp.py"), "--output", str(self.output)]
         command += [
             "--experiment-id",
@@ -135,15 +137,15 @@ class Torture:
         return self.process is None or self.process.poll() is not None
 
     def supervisor(self) -> int | None:
-        """Pid of the supervisor itself, also when strace stands before it."""
+        """Pid of the supervisor itself: under strace, of the process that strace has started."""
         if self.over() or self.process is None:
             return None
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            progress = json.loads((self.output / "logs" / "progress_torture.json").read_text())
-            pid = int(progress["supervisor"]["pid"])
-            if pid == self.process.pid or _parent(pid) == self.process.pid:
-                return pid
-        return self.process.pid
+        if not self.traced:
+            return self.process.pid
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _parent(int(entry.name)) == self.process.pid:
+                return int(entry.name)
+        return None
 
     def marked(self) -> list[int]:
         """Processes that carry the experiment's mark: zygote, workers, their children."""
@@ -391,8 +393,8 @@ class LoopImage:
             fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NO_FLUSH))
         finally:
             os.close(fd)
+        torture.kill_supervisor()
         if torture.process is not None:
-            torture.process.kill()
             torture.process.wait()
         torture.wait_until_nothing_is_left()
         self.unmount()

@@ -14,6 +14,8 @@ _CRASH_STACK = "(most recent call first):"  # as faulthandler writes it
 def failure_line(failure: FailureSnapshot) -> str:
     """`FAILED iris/forest/200: ValueError model.py:88: no such split (attempt 1, 12s)`."""
     verdict = "FAILED" if failure.final else "will run again:"
+    if failure.final and failure.outcome == "crashed":
+        verdict = "FAILED, given up after too many crashes:"
     about = [f"attempt {failure.attempt}", duration(failure.seconds)]
     if failure.peak_rss is not None:
         about.append(f"peak {size(failure.peak_rss)}")

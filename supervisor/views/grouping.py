@@ -33,7 +33,8 @@ def kind(failure: FailureSnapshot) -> str:
         if failure.signal is not None:
             return signal_name(failure.signal)
         return "crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"
-    words = [one_line(failure.type), one_line(failure.where)]
+    own_type = "" if failure.type == "Unencodable" else failure.type  # our word for it stands before
+    words = [one_line(own_type), one_line(failure.where)]
     if failure.outcome != "raised" or not failure.type:
         words.insert(0, _WORDS.get(failure.outcome, failure.outcome.replace("_", " ")))
     return " ".join(word for word in words if word)

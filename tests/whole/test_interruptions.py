@@ -239,3 +239,15 @@ def test_any_mixture_of_kills_and_resumes_completes_every_job_once_recorded(expe
     check_squares(experiment, jobs)
     completed = experiment.completed_in_journal()
     assert len(completed) == len(set(completed)) == jobs
+
+
+def test_a_ctrl_c_that_a_wrapper_doubles_drains_and_does_not_stop(experiment: Experiment) -> None:
+    squares(experiment, 6, 0.6)
+    process = experiment.start()
+    wait_for(lambda: len(experiment.executions()) == 3)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    counts = experiment.checkpoint()["counts"]
+    assert (counts["completed"], counts["in_progress"]) == (3, 0)
