@@ -12,7 +12,9 @@ __all__ = ["current_job"]
 
 def _refuse_hidden_supervisor() -> None:
     """Both our import names are common: say which file stands in front of the other half."""
-    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervisor", "__init__.py")
+    ours = os.path.join(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervisor", "__init__.py"
+    )
     found = importlib.util.find_spec("supervisor")
     theirs = found.origin if found is not None else None
     if theirs is not None and os.path.realpath(theirs) != os.path.realpath(ours):

@@ -76,7 +76,13 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, disk: Disk, path: Path | str, header: Header, table: JobTable, position: Position, read: ReadParts
+        self,
+        disk: Disk,
+        path: Path | str,
+        header: Header,
+        table: JobTable,
+        position: Position,
+        read: ReadParts,
     ) -> None:
         self.n = header.journal.n
         self._file = NewFile(disk, path)

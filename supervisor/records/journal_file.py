@@ -53,7 +53,15 @@ class JournalFile:
     """
 
     def __init__(
-        self, disk: Disk, path: str, fd: int, identity: Identity, *, size: int, next_n: int, durable: bool = True
+        self,
+        disk: Disk,
+        path: str,
+        fd: int,
+        identity: Identity,
+        *,
+        size: int,
+        next_n: int,
+        durable: bool = True,
     ) -> None:
         self.disk = disk
         self.path = path

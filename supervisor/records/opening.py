@@ -153,7 +153,9 @@ def take_plan(
     """Bring table and plan file up to the script's plan; synced. Raises StorageError."""
     if builder is None:
         if found.plan is None:
-            raise StorageError(f"the plan {found.layout.plan} is missing; resume with the script that made it")
+            raise StorageError(
+                f"the plan {found.layout.plan} is missing; resume with the script that made it"
+            )
         return
     table = found.table
     comparison = comparison or compare(found.plan, table, builder)

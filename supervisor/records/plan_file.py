@@ -241,7 +241,9 @@ class PlanFile:
                 f"the plan {self.path} cannot be read: {error.strerror or error}. See to the disk, then resume."
             ) from None
         if len(text) < size:
-            raise StorageError(f"the plan {self.path} was cut short while it was in use. Resume: it is rebuilt.")
+            raise StorageError(
+                f"the plan {self.path} was cut short while it was in use. Resume: it is rebuilt."
+            )
         return text
 
     # ----------------------------------------------------------------------- change

@@ -33,8 +33,12 @@ def some(ids: Sequence[str]) -> str:
 
 
 def nothing_usable(layout: Layout, reason: str, *, journal_there: bool) -> str:
-    checkpoint = f"the checkpoint {layout.checkpoint} " + (f"is damaged ({reason})" if reason else "is missing")
-    journal = f"the journal {layout.journal} " + ("holds no line that verifies" if journal_there else "is missing")
+    checkpoint = f"the checkpoint {layout.checkpoint} " + (
+        f"is damaged ({reason})" if reason else "is missing"
+    )
+    journal = f"the journal {layout.journal} " + (
+        "holds no line that verifies" if journal_there else "is missing"
+    )
     return (
         f"experiment {layout.experiment_id} cannot be resumed: {checkpoint}, and {journal}. "
         f"Put one of the two back from a backup, or start again with another --experiment-id."
@@ -106,7 +110,9 @@ def _what_is_wrong(found: Recovered, floor: int, diverged: bool) -> str:
         last = scan.last_n if scan is not None else 0
         return f"The journal {path} ends at record {last}, the checkpoint holds {floor}: its end is missing."
     if diverged:
-        return f"The journal {path} is not the one that the checkpoint was made from, but a copy that went on."
+        return (
+            f"The journal {path} is not the one that the checkpoint was made from, but a copy that went on."
+        )
     stretches = scan.damage if scan is not None else []
     if not stretches:
         return f"The journal {path} is damaged in the middle."

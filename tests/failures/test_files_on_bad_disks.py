@@ -100,15 +100,15 @@ def test_a_disk_that_fills_up_is_waited_for(experiment: Experiment, leave: int) 
 @needs_strace()
 def test_a_failed_sync_is_answered_with_a_new_journal(experiment: Experiment) -> None:
     """D4: the descriptor is not believed again; all records stand in a new file, the run goes on."""
-    tiny(experiment, 40)
+    tiny(experiment, 6)
     witness = Witness(experiment)
     done = experiment.run(*GO_ON, wrapper=strace("fdatasync", "error=EIO:when=3"))
     assert done.returncode == 0, done.stderr
     assert "all records were written again, into a new file" in said_by(done)
     (opened,) = records(experiment, "opened")
     assert opened["generation"] > 1  # one for each third sync of a thread
-    assert sorted(experiment.executions()) == sorted(f"job/{number}" for number in range(40))
-    witness.end(40)
+    assert sorted(experiment.executions()) == sorted(f"job/{number}" for number in range(6))
+    witness.end(6)
 
 
 # ----------------------------------------------------------------------------- power cuts

@@ -78,7 +78,7 @@ def test_where_no_more_processes_may_be_started_the_run_goes_on_with_those_there
 ) -> None:
     """P15: pids.max as a container sets it. The supervisor's three threads and the zygote take
     four; with none left for a worker the run stops, and can be resumed."""
-    plain(experiment, seconds=0.1)
+    plain(experiment, seconds=0.05)
     with cgroup("pids") as group:
         (group / "pids.max").write_text(str(room))
         done = experiment.run(

@@ -105,7 +105,9 @@ class FakeDisk(Disk):
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         self._step("write")
-        room = self.capacity - sum(len(file.data) for file in {id(f): f for f in self.files.values()}.values())
+        room = self.capacity - sum(
+            len(file.data) for file in {id(f): f for f in self.files.values()}.values()
+        )
         if room <= 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         piece = bytes(data[:room])

@@ -45,10 +45,14 @@ def test_the_keys_that_other_tools_rely_on(disk: FakeDisk) -> None:
     assert document["saved_at"].endswith("Z")
     body = text[: text.rindex(b',\n"crc"')]
     assert document["crc"] == f"{zlib.crc32(body):08x}"
-    assert sum(line.startswith(b'"iris/') for line in text.splitlines()) == 1 + 1 + 1 + 1  # one entry per line
+    assert (
+        sum(line.startswith(b'"iris/') for line in text.splitlines()) == 1 + 1 + 1 + 1
+    )  # one entry per line
 
 
-@pytest.mark.parametrize("job_id", ['a":{"attempts":1,', "ü/\u2028\n", 'x","attempt":9', "},", '{"n":1,"type":"ended"'])
+@pytest.mark.parametrize(
+    "job_id", ['a":{"attempts":1,', "ü/\u2028\n", 'x","attempt":9', "},", '{"n":1,"type":"ended"']
+)
 def test_ids_that_look_like_the_format_do_no_harm(disk: FakeDisk, job_id: str) -> None:
     made = Made(HERE, disk).create([job_id, "plain"])
     made.end(job_id, "plain")

@@ -61,7 +61,14 @@ def test_a_killed_run_is_found_as_it_was(disk: FakeDisk) -> None:
     made = half_done(disk)
     found = survey(made.layout, disk)
     table = found.table
-    assert [table.state[number] for number in range(6)] == [COMPLETED, COMPLETED, FAILED, COMPLETED, PENDING, PENDING]
+    assert [table.state[number] for number in range(6)] == [
+        COMPLETED,
+        COMPLETED,
+        FAILED,
+        COMPLETED,
+        PENDING,
+        PENDING,
+    ]
     assert completed(found) == expected([IDS[0], IDS[1], IDS[3]])
     assert table.open_leases == {1: {5: 4, 6: 5}}
     assert table.charges[2].errors == 1
@@ -221,7 +228,9 @@ def test_a_damaged_checkpoint_is_moved_aside_and_rebuilt(disk: FakeDisk, harm: b
     assert len(completed(survey(made.layout, disk))) == 3
     backup = made.layout.checkpoint.with_name("checkpoint_e1.backup.json")
     assert disk.content(backup) == before
-    assert any("is damaged" in finding and str(made.layout.checkpoint) in finding for finding in again.findings)
+    assert any(
+        "is damaged" in finding and str(made.layout.checkpoint) in finding for finding in again.findings
+    )
     assert any(str(backup) in notice for notice in again.store.notices)
     assert json.loads(disk.content(made.layout.checkpoint))["counts"]["completed"] == 3
 
@@ -255,7 +264,9 @@ def test_without_its_journal_the_checkpoint_is_enough(disk: FakeDisk) -> None:
     made = half_done(disk)
     disk.remove(str(made.layout.journal))
     again = Made(HERE, disk).resume()
-    assert any("is missing" in finding and "2 taken from the checkpoint" in finding for finding in again.findings)
+    assert any(
+        "is missing" in finding and "2 taken from the checkpoint" in finding for finding in again.findings
+    )
     again.die()
     disk.remove(str(made.layout.checkpoint))
     found = survey(made.layout, disk)
@@ -312,7 +323,9 @@ def test_files_of_different_experiments_are_refused(disk: FakeDisk) -> None:
         survey(made.layout, disk)
     assert disk.files == before
     # Also when the first line, which names the experiment, is damaged.
-    replace(disk, made.layout.journal, other.content(made.layout.journal).replace(b"longhaul", b"langhaul", 1))
+    replace(
+        disk, made.layout.journal, other.content(made.layout.journal).replace(b"longhaul", b"langhaul", 1)
+    )
     with pytest.raises(UnusableCheckpoint, match="different experiments"):
         survey(made.layout, disk)
 
@@ -321,7 +334,9 @@ def test_the_format_of_another_version_is_refused_not_repaired(disk: FakeDisk) -
     import zlib
 
     made = half_done(disk)
-    body = disk.content(made.layout.checkpoint)[:-20].replace(b"longhaul-checkpoint-1", b"longhaul-checkpoint-9")
+    body = disk.content(made.layout.checkpoint)[:-20].replace(
+        b"longhaul-checkpoint-1", b"longhaul-checkpoint-9"
+    )
     replace(disk, made.layout.checkpoint, body + b',\n"crc":"%08x"}\n' % zlib.crc32(body))
     with pytest.raises(UnusableCheckpoint, match="longhaul-checkpoint-9"):
         survey(made.layout, disk)

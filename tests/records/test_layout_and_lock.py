@@ -79,7 +79,9 @@ def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:
     Lock.acquire(path, "e1").release()
 
 
-def test_a_file_system_without_locks_is_said_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D6: unsupported, it is said."""
     import fcntl
 
@@ -137,7 +139,11 @@ def test_backup_names_are_never_taken_twice(tmp_path: Path) -> None:
         name = Path(backup_name(Disk(), path))
         name.write_text("")
         names.append(name.name)
-    assert names == ["checkpoint_e1.backup.json", "checkpoint_e1.backup-2.json", "checkpoint_e1.backup-3.json"]
+    assert names == [
+        "checkpoint_e1.backup.json",
+        "checkpoint_e1.backup-2.json",
+        "checkpoint_e1.backup-3.json",
+    ]
 
 
 def test_paths_are_those_that_are_promised(tmp_path: Path) -> None:

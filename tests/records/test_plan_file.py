@@ -101,9 +101,15 @@ def test_comparison_names_new_gone_changed_and_returned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "same"),
-    [(b'{"a":1,"b":2}', b'{"b":2,"a":1}', True), (b'{"a":1}', b'{"a":1.0}', False), (b'{"a":1}', b'{"a":true}', False)],
+    [
+        (b'{"a":1,"b":2}', b'{"b":2,"a":1}', True),
+        (b'{"a":1}', b'{"a":1.0}', False),
+        (b'{"a":1}', b'{"a":true}', False),
+    ],
 )
-def test_params_are_the_same_if_the_function_cannot_tell(tmp_path: Path, old: bytes, new: bytes, same: bool) -> None:
+def test_params_are_the_same_if_the_function_cannot_tell(
+    tmp_path: Path, old: bytes, new: bytes, same: bool
+) -> None:
     before, after = PlanBuilder(), PlanBuilder()
     before.add("x", None, old)
     after.add("x", None, new)

@@ -104,13 +104,24 @@ def test_rows_are_flat(made: Made) -> None:
         "result.of": "iris/a",
         "result.x": 1.5,
     }
-    assert rows[3] == {"job": "wine/d", "domain": "wine", "state": "pending", "seconds": None, "params.name": "wine/d"}
+    assert rows[3] == {
+        "job": "wine/d",
+        "domain": "wine",
+        "state": "pending",
+        "seconds": None,
+        "params.name": "wine/d",
+    }
 
 
 def test_failures_are_listed_and_can_be_raised(made: Made) -> None:
     with written(made) as report:
         (failure,) = report.failures()
-        assert (failure.job, failure.domain, failure.type, failure.final) == ("wine/c", "wine", "ValueError", True)
+        assert (failure.job, failure.domain, failure.type, failure.final) == (
+            "wine/c",
+            "wine",
+            "ValueError",
+            True,
+        )
         with pytest.raises(JobsFailed, match=r"1 of 5 jobs failed in e1: wine/c: ValueError no"):
             report.raise_for_failures()
 
@@ -145,7 +156,9 @@ def test_final_files_that_cannot_be_written_are_told(made: Made) -> None:
 
 
 def snapshot(made: Made, state: str = "running") -> RunSnapshot:
-    worker = WorkerSnapshot(0, 4242, 1, "ready", job="wine/d", attempt=1, since=AT, rss_bytes=5, cpu_percent=99.0)
+    worker = WorkerSnapshot(
+        0, 4242, 1, "ready", job="wine/d", attempt=1, since=AT, rss_bytes=5, cpu_percent=99.0
+    )
     return RunSnapshot(
         experiment_id="e1",
         name="made",
@@ -167,7 +180,13 @@ def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
     document = json.loads(made.layout.progress.read_bytes())
     assert document["experiment_id"] == "e1"
     assert document["state"] == "running"
-    assert document["domains"]["iris"] == {"total": 2, "completed": 2, "failed": 0, "in_progress": 0, "pending": 0}
+    assert document["domains"]["iris"] == {
+        "total": 2,
+        "completed": 2,
+        "failed": 0,
+        "in_progress": 0,
+        "pending": 0,
+    }
     assert document["domains"]["wine"]["in_progress"] == 1
     assert (document["rate"], document["eta_seconds"]) == (1.5, 2.0)
     assert set(document["supervisor"]) == {"pid", "host"}
