@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from supervisor.core.errors import UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, PlannedJob
 from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
@@ -76,7 +77,7 @@ class Results:
         self.table = table
         self.statistics = statistics
         self.facts = facts
-        self.close = close
+        self._close: Callable[[], None] | None = close
         self._plan = plan
         self._parts = parts
 
@@ -118,6 +119,11 @@ class Results:
             close=close,
         )
 
+    def close(self) -> None:
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
     def jobs(self) -> list[int]:
         """Numbers of the jobs of the current plan, in plan order."""
         return [job for job, wanted in enumerate(self.table.wanted) if wanted]
@@ -125,6 +131,8 @@ class Results:
     def rows(self, state: int | None = None) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
         """Number, plan and record of every job of the current plan (in this state), in plan
         order; no record of jobs that are not finished. Raises OSError, StorageError."""
+        if self._close is None:
+            raise UsageError("this report is closed: read it inside of `with load(...)`, or load it again")
         group: list[int] = []
         for job in self.jobs():
             if state is not None and self.table.state[job] != state:

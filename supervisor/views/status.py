@@ -55,7 +55,7 @@ class Progress(msgspec.Struct):
 def status_text(progress: Progress, now: datetime, *, gone: bool = False) -> str:
     """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead."""
     over = progress.state in OVER
-    state = progress.state.replace("_", " ")
+    state = "died" if gone and not over else progress.state.replace("_", " ")
     age = _seconds_since(progress.saved_at, now)
     when = "" if age is None else f", {duration(age)} ago"
     lines = [f"{one_line(progress.name)} {progress.experiment_id}: {state}{when}".strip()]

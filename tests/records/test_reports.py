@@ -201,3 +201,10 @@ def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
 def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> None:
     made.layout.progress.mkdir()
     assert ProgressFile(made.layout, made.store.table).write(snapshot(made), []) is False
+
+
+def test_a_closed_report_says_so(made: Made) -> None:
+    with load(made.layout.directory) as report:
+        assert report.counts.completed == 2
+    with pytest.raises(UsageError, match="closed"):
+        report.results()
