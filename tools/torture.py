@@ -266,6 +266,15 @@ class Torture:
         if strange:
             raise Violation(f"left over in logs: {strange}")
 
+    def finished(self) -> bool:
+        """Whether the run said so: an interpreter that Ctrl+C meets while it starts exits
+        with 1 as well."""
+        try:
+            found = json.loads((self.output / "torture" / "statistics.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(found["state"] == "finished")
+
     def check_no_traceback(self) -> None:
         """None of ours; a Ctrl+C before the script has reached main() is Python's own."""
         text = (self.folder / "stderr.txt").read_text(errors="replace")
@@ -308,7 +317,7 @@ class Torture:
             recorded = self.recorded()
             assert self.process is not None
             self.check_no_traceback()
-            if self.process.returncode in (0, 1):
+            if self.process.returncode in (0, 1) and self.finished():
                 break
             if self.process.returncode == 65:
                 raise Violation("the files were called unusable")
