@@ -177,7 +177,7 @@ SAYS_THAT_IT_BEGINS = (
 )
 def test_ctrl_c_at_any_moment_of_the_start_ends_it_quietly(tmp_path: Path, method: str, presses: int) -> None:
     """P17: to the whole foreground group. No worker dies of it, no traceback, nothing is left."""
-    for milliseconds in range(5, 300, 30 if presses == 1 else 90):
+    for milliseconds in range(5, 300, 40 if presses == 1 else 90):
         folder = tmp_path / str(milliseconds)
         folder.mkdir()
         experiment = Experiment(folder)
