@@ -8,6 +8,7 @@ then what is nice to have (final files, summary), last the lock.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from typing import Any
 
@@ -22,7 +23,7 @@ from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
-from supervisor.engines.processes import end_recorded, sweep
+from supervisor.engines.processes import end_recorded, still_there, sweep
 from supervisor.loop import Loop
 from supervisor.opening import Opened, open_experiment, output_directory
 from supervisor.outcome import Outcome
@@ -154,11 +155,20 @@ class _Run:
     def _end_survivors(self) -> None:
         """Processes of an earlier run that still compute must not go on beside ours; what
         they had printed when they were killed is kept."""
-        ended = [*end_recorded(self.opened.survivors), *sweep(self.mark)]
+        ended = end_recorded(self.opened.survivors)
+        ended += sweep(self.mark, ended)
+        stuck = still_there(ended)
         leftovers(str(self.opened.layout.output_directory))
-        if ended:
-            pids = ", ".join(map(str, ended))
-            self.view.tell("warning", f"ended processes of an earlier run that were still alive: {pids}")
+        if gone := [str(pid) for pid in ended if pid not in stuck]:
+            text = f"ended processes of an earlier run that were still alive: {', '.join(gone)}"
+            self.view.tell("warning", text)
+        if stuck:
+            pids = ", ".join(map(str, stuck))
+            text = (
+                f"processes of an earlier run do not die of SIGKILL (frozen, or stuck in the kernel): {pids}"
+            )
+            self.view.tell("warning", f"{text}; they compute no more, their jobs run again")
+        self.clock.tick(math.inf)  # that took its time, but nothing stood still
 
     # -------------------------------------------------------------------- the work
 

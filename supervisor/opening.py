@@ -155,7 +155,11 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
         unselected=0,
         notices=notices,
     )
-    _start_run(request, opened, options, [])
+    try:
+        _start_run(request, opened, options, [])
+    except BaseException:  # no thread for the syncs: the caller may try again in this process
+        store.release()
+        raise
     return opened
 
 

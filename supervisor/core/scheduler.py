@@ -328,7 +328,9 @@ class Scheduler:
         if worker is None:
             return
         worker.status = ABANDONED
-        text = f"worker {worker.slot} (pid {worker.pid}) does not die of SIGKILL; another one takes its place"
+        text = f"worker {worker.slot} (pid {worker.pid}) does not die of SIGKILL"
+        if not self.stopped:
+            text += "; another one takes its place"
         turn.effects.commands.append(Tell("warning", text))
 
     # ---------------------------------------------------- events: signals and time

@@ -53,6 +53,8 @@ from workers.queues import QueueError
 
 TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
 CLOSE_WITHIN = 5.0
+SWEEP_WITHIN = 2.0
+CLOSE_HOPELESS_WITHIN = 1.0  # with a worker that has had its time to die
 
 SpecFor = Callable[[int, int], WorkerSpec]
 
@@ -364,7 +366,8 @@ class LocalEngine:
     # -------------------------------------------------------------------------- end
 
     def close(self) -> None:
-        deadline = time.monotonic() + CLOSE_WITHIN
+        hopeless = any(worker.given_up for worker in self._workers.values())
+        deadline = time.monotonic() + (CLOSE_HOPELESS_WITHIN if hopeless else CLOSE_WITHIN)
         for number in list(self._workers):
             self.kill_worker(number)
         if self._launcher is not None:
@@ -380,7 +383,7 @@ class LocalEngine:
             for descriptor in self._lifeline:
                 os.close(descriptor)
             self._lifeline = None
-            sweep(self._mark, seconds=max(0.0, deadline - time.monotonic()))
+            sweep(self._mark, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
         self._selector.close()
 
 

@@ -141,6 +141,18 @@ def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) 
     return [*_end(lambda: [root for root in roots if _lives(root)], deadline), *below]
 
 
+def still_there(pids: Iterable[int]) -> list[int]:
+    """Those that live although they were killed: frozen, or stuck in the kernel."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error, OSError):
+            if _lives(psutil.Process(pid)):
+                found.append(pid)
+    return found
+
+
 def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
     """Kill what is found, until nothing is or it is too late; the pids."""
     ended: dict[int, None] = {}

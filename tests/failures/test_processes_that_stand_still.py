@@ -226,3 +226,29 @@ def test_a_worker_that_sigkill_does_not_reach_costs_its_slot_for_a_moment_only(
     assert outcomes(experiment, "freezes") == ["timed_out"]
     assert experiment.executions().count("freezes") == 1
     others_completed(experiment, "freezes")
+
+
+def test_what_does_not_die_holds_up_neither_the_drain_nor_the_resume(experiment: Experiment) -> None:
+    """P23: the run ends without it, and says so; the next one does too, and goes on."""
+    text = FREEZES.replace("1000", "0").replace("40", "4")
+    write(experiment, text.replace("time.sleep", 'gate("finish") or time.sleep'))
+    with cgroup("freezer") as group:
+        supervisor = experiment.start("--grace", "0.5")
+        frozen = wait_until_said(experiment, "ran", "freezes")
+        (group / "cgroup.procs").write_text(str(frozen))
+        (group / "freezer.state").write_text("FROZEN")
+        try:
+            supervisor.send_signal(signal.SIGINT)
+            _, err = supervisor.communicate(timeout=PATIENCE)
+            assert supervisor.returncode == -signal.SIGINT, err
+            assert f"(pid {frozen}) does not die of SIGKILL\n" in err
+            assert "freezes" in experiment.checkpoint()["in_progress"]
+            open_gate(experiment, "finish")
+            done = experiment.run("--resume", "latest")
+            assert done.returncode == 0, done.stderr
+            assert f"do not die of SIGKILL (frozen, or stuck in the kernel): {frozen};" in done.stderr
+            assert records(experiment, "paused") == []
+        finally:
+            (group / "freezer.state").write_text("THAWED")
+            wait_for(lambda: is_gone(frozen))
+    assert experiment.final()["freezes"]["state"] == "completed"
