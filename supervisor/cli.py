@@ -122,9 +122,13 @@ def run(
 
 
 def _execute(request: Request) -> Outcome:
-    # Imported late, so that --help and a wrong option cost no more than they must.
-    from supervisor.experiment import execute
-
+    # Imported late, so that --help and a wrong option cost no more than they must. Ctrl+C waits
+    # for it: a KeyboardInterrupt that meets a callback of the import is printed and lost.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        from supervisor.experiment import execute
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         return execute(request)
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from supervisor import closing
@@ -52,17 +53,25 @@ def execute(request: Request) -> Outcome:
         return debug(request)
     functions = _functions(request)
     with Signals() as signals:
-        try:
-            opened = open_experiment(request, directory, signals)
-        except Stopped as stop:
-            if request.progress:
-                say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
-            return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
-        outcome = _Run(request, opened, signals, functions).play()
+        outcome = _open_and_play(request, directory, signals, functions)
+        if outcome.signal is not None and request.interactive:
+            signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
     if request.finish is not None and outcome.signal is None:
         request.finish(outcome.report)
     return outcome
+
+
+def _open_and_play(
+    request: Request, directory: Path, signals: Signals, functions: tuple[FunctionSpec, FunctionSpec | None]
+) -> Outcome:
+    try:
+        opened = open_experiment(request, directory, signals)
+    except Stopped as stop:
+        if request.progress:
+            say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
+        return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
+    return _Run(request, opened, signals, functions).play()
 
 
 def _functions(request: Request) -> tuple[FunctionSpec, FunctionSpec | None]:

@@ -43,6 +43,7 @@ class Signals:
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup = -1
         self._installed = False
+        self._kept = False
         self._raising = False
         self._first: int | None = None  # of the drain signals that came
 
@@ -88,18 +89,27 @@ class Signals:
         elif signum in DRAIN_SIGNALS:
             raise Stopped(signum)
 
+    def keep(self) -> None:
+        """This process is about to end of a signal: leave our handlers in place, for one that
+        raises would make a traceback of a key that is held down."""
+        self._kept = True
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._installed:
-            for signum, handler in self._old_handlers.items():
-                # A handler that was not installed from Python cannot be put back from it.
-                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+            if not self._kept:
+                self._put_back()
             signal.set_wakeup_fd(self._old_wakeup)
-            self._old_handlers.clear()
             self._installed = False
         os.close(self._reader)
         os.close(self._writer)
+
+    def _put_back(self) -> None:
+        for signum, handler in self._old_handlers.items():
+            # A handler that was not installed from Python cannot be put back from it.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        self._old_handlers.clear()
 
     def read(self) -> list[int]:
         """Numbers of the signals that came since the last call, in order."""
