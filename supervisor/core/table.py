@@ -19,7 +19,8 @@ happened, nothing is decided twice.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -121,6 +122,35 @@ class JobTable:
             self.domain_of[number] = self._domain_number(domain)
         return number
 
+    def add_planned(self, ids: Sequence[str], domains: Sequence[str | None]) -> bool:
+        """Register many wanted jobs at once. False if one is known already: nothing is changed."""
+        first, numbers = len(self.ids), self.numbers
+        if not numbers.keys().isdisjoint(ids):
+            return False
+        numbers.update(zip(ids, range(first, first + len(ids)), strict=True))
+        if len(numbers) < first + len(ids):  # one of them stands there twice
+            for job_id in ids:
+                numbers.pop(job_id, None)
+            return False
+        for domain in dict.fromkeys(domains):
+            if domain is not None:
+                self._domain_number(domain)
+        self.ids.extend(ids)
+        self.domain_of.extend(map(self._domain_numbers.__getitem__, domains))
+        self.state.extend(bytes([PENDING]) * len(ids))
+        self.wanted.extend(b"\1" * len(ids))
+        self.attempts.frombytes(bytes(self.attempts.itemsize * len(ids)))
+        self.seconds.frombytes(bytes(self.seconds.itemsize * len(ids)))
+        return True
+
+    def numbers_of(self, ids: list[str]) -> list[int]:
+        """The numbers of many jobs; quick where they follow each other. Unknown ids are
+        registered as gone."""
+        first = self.numbers.get(ids[0]) if ids else None
+        if first is not None and self.ids[first : first + len(ids)] == ids:
+            return list(range(first, first + len(ids)))
+        return [self.add(job_id, wanted=False) for job_id in ids]
+
     def _domain_number(self, domain: str) -> int:
         known = self._domain_numbers.get(domain)
         if known is None:
@@ -153,6 +183,14 @@ class JobTable:
         self.outcome.pop(job, None)
         if forget_charges:
             self.charges.pop(job, None)
+
+    def restore(
+        self, jobs: Sequence[int], states: Sequence[int], attempts: Sequence[int], seconds: Sequence[float]
+    ) -> None:
+        """Set what a checkpoint says of jobs that are finished."""
+        put(self.state, jobs, bytes(states))
+        put(self.attempts, jobs, array("I", attempts))
+        put(self.seconds, jobs, array("d", seconds))
 
     # ----------------------------------------------------------------------- replay
 
@@ -252,3 +290,12 @@ class JobTable:
             counts.in_progress += 1
         else:
             counts.pending += 1
+
+
+def put(column: Any, jobs: Sequence[int], values: Any) -> None:
+    """`column[job] = value` for many; at once where the jobs follow each other."""
+    if jobs and jobs == list(range(jobs[0], jobs[0] + len(jobs))):
+        column[jobs[0] : jobs[0] + len(jobs)] = values
+        return
+    for job, value in zip(jobs, values, strict=True):
+        column[job] = value

@@ -30,7 +30,7 @@ from supervisor.core.jobs import Counts
 from supervisor.core.record_types import Ended, RunStarted, WorkerStarted
 from supervisor.core.statistics import Statistics
 from supervisor.records.disk import Disk
-from supervisor.records.files import lines_of, resolved
+from supervisor.records.files import groups_of, offsets_of, resolved
 from supervisor.records.journal import ended_record
 
 FORMAT = "longhaul-checkpoint-1"
@@ -169,14 +169,21 @@ class CheckpointReader:
                 f"Use the version of longhaul that wrote it."
             )
 
-    def entries(self) -> Iterator[tuple[str, int, bytes]]:
-        """(section, offset, entry without the comma) of every job, in file order."""
+    def groups(self) -> Iterator[tuple[str, list[int], list[bytes]]]:
+        """(section, where the entries stand, entries without their commas) of all jobs, in file
+        order and by the thousand."""
         section = ""
-        for offset, line, _ in lines_of(self._disk, self.fd, self._body, self._end):
-            if line.endswith(b":{"):
-                section = line[1:-3].decode()
-            elif len(line) > 2:  # else it closes a section
-                yield section, offset, line[:-1] if line[-1] == 0x2C else line
+        for offset, lines, _ in groups_of(self._disk, self.fd, self._body, self._end):
+            places = list(offsets_of(offset, lines))
+            start = 0
+            for index in [i for i, line in enumerate(lines) if len(line) <= 2 or line.endswith(b":{")]:
+                if index > start:
+                    yield section, places[start:index], _without_commas(lines[start:index])
+                if len(lines[index]) > 2:  # else it closes a section
+                    section = lines[index][1:-3].decode()
+                start = index + 1
+            if start < len(lines):
+                yield section, places[start : len(lines)], _without_commas(lines[start:])
 
     def close(self) -> None:
         self._disk.close(self.fd)
@@ -213,8 +220,13 @@ def peek(disk: Disk, path: Path | str) -> Header | None:
         disk.close(fd)
 
 
-def decode_finished(entry: bytes) -> tuple[str, FinishedEntry]:
-    return _only(_finished_decoder.decode(b"{%b}" % entry))
+def _without_commas(lines: list[bytes]) -> list[bytes]:
+    return [line[:-1] if line.endswith(b",") else line for line in lines]
+
+
+def decode_finished(entries: list[bytes]) -> dict[str, FinishedEntry]:
+    """Entries of a section, in their order."""
+    return _finished_decoder.decode(b"{%b}" % b",".join(entries))
 
 
 def decode_charge(entry: bytes) -> tuple[str, ChargeEntry]:

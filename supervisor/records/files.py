@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import accumulate, repeat
 from pathlib import Path
 
 from supervisor.core.errors import CannotCreate
@@ -61,8 +62,9 @@ def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
         view = view[disk.write(fd, view) :]
 
 
-def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, line without its newline, whether it had one) of the bytes from start to end.
+def groups_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, list[bytes], bool]]:
+    """(offset of the first, lines without their newlines, whether they had one) of the bytes
+    from start to end: lines by the thousand, so that what is done to each can be done in C.
 
     Reads in large pieces, and ever larger ones inside a line that is longer than a piece,
     so that copying stays linear.
@@ -74,11 +76,21 @@ def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, b
         lines = (rest + piece).split(b"\n")
         rest = lines.pop()
         want = _PIECE if lines else 2 * want
-        for line in lines:
-            yield offset, line, True
-            offset += len(line) + 1
+        if lines:
+            yield offset, lines, True
     if rest:
-        yield position - len(rest), rest, False
+        yield position - len(rest), [rest], False
+
+
+def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, bytes, bool]]:
+    """(offset, line without its newline, whether it had one) of the bytes from start to end."""
+    for offset, lines, whole in groups_of(disk, fd, start, end):
+        yield from zip(offsets_of(offset, lines), lines, repeat(whole))
+
+
+def offsets_of(offset: int, lines: Iterable[bytes]) -> Iterator[int]:
+    """Where each of the lines stands that follow each other from an offset on."""
+    return accumulate([len(line) + 1 for line in lines], initial=offset)
 
 
 def unnamed_file(directory: Path | str) -> int:

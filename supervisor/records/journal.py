@@ -13,13 +13,14 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
 
 from supervisor.core.record_types import AnyRecord, Ended, Opened, Record
 from supervisor.records.disk import Disk
-from supervisor.records.files import lines_of
+from supervisor.records.files import groups_of, offsets_of
 
 FORMAT = "longhaul-journal-1"
 SEAL = 19  # bytes from `,"crc"` to the newline
@@ -150,18 +151,42 @@ class Scan:
         return self.size - self.end
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
-        seed = self._seed
-        for offset, line, whole in lines_of(self._disk, self._fd, 0, self.size):
-            n = verify(line, seed)
-            if n == self.last_n + 1 and n > 1 and not self._open_damage and whole:
-                self.last_n = n
-                self.end = offset + len(line) + 1
-                yield n, offset, line
-            elif n and self._accept(n):
-                self._good(offset + len(line), whole)
-                yield n, offset, line
+        for n, offset, lines in self.groups():
+            yield from zip(count(n), offsets_of(offset, lines), lines)
+
+    def groups(self) -> Iterator[tuple[int, int, list[bytes]]]:
+        """(number of the first, offset of the first, lines): good lines that follow each other."""
+        for offset, lines, whole in groups_of(self._disk, self._fd, 0, self.size):
+            if not self.last_n and whole:  # the first line is looked at alone, the others follow it
+                yield from self._look_at(offset, lines[0], whole)
+                offset, lines = offset + len(lines[0]) + 1, lines[1:]
+            if whole and self._follow(lines):
+                first, self.last_n = self.last_n + 1, self.last_n + len(lines)
+                self.end = offset + sum(map(len, lines)) + len(lines)
+                yield first, offset, lines
             else:
-                yield from self._salvage(offset, line)
+                for place, line in zip(offsets_of(offset, lines), lines, strict=False):
+                    yield from self._look_at(place, line, whole)
+
+    def _follow(self, lines: list[bytes]) -> bool:
+        """Whether all of these are good and follow on what there was, as nearly always."""
+        if self._open_damage or not self.last_n:
+            return False
+        heads = [b'{"n":%d,' % n for n in range(self.last_n + 1, self.last_n + 1 + len(lines))]
+        if not all(map(bytes.startswith, lines, heads)):
+            return False
+        crc32, seed = zlib.crc32, self._seed
+        sums = [crc32(line[:-18], seed) for line in lines]
+        return b"".join([line[-18:] for line in lines]) == b',"crc":"%08x"}' * len(sums) % (*sums,)
+
+    def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
+        n = verify(line, self._seed)
+        if n and self._accept(n):
+            self._good(offset + len(line), whole)
+            yield n, offset, [line]
+        else:
+            for found, place, inner in self._salvage(offset, line):
+                yield found, place, [inner]
 
     def _accept(self, n: int) -> bool:
         """Take note of a good line's number; False if a line with it was there before."""

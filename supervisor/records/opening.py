@@ -159,8 +159,10 @@ def take_plan(
         return
     table = found.table
     comparison = comparison or compare(found.plan, table, builder)
-    for job_id, domain in builder.domains.items():
-        table.add(job_id, domain)
+    whole = found.plan is not None and not found.plan.damaged
+    news = [*comparison.new, *comparison.returned, *comparison.relabelled]
+    for job_id in news if whole else builder.domains:
+        table.add(job_id, builder.domains[job_id])
     for job_id in comparison.gone:
         table.wanted[table.numbers[job_id]] = 0
     try:

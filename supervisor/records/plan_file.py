@@ -20,7 +20,7 @@ from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import PlannedJob
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.files import NewFile, lines_of, resolved, unnamed_file, write_all
+from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
 
 _SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
 _CHUNK = 4 << 20
@@ -107,8 +107,9 @@ class PlanBuilder:
 
     def fill(self, table: JobTable) -> None:
         """Register every job in the table, as wanted."""
-        for job_id, domain in self.domains.items():
-            table.add(job_id, domain)
+        if not table.add_planned(list(self.domains), list(self.domains.values())):
+            for job_id, domain in self.domains.items():
+                table.add(job_id, domain)
 
     def close(self) -> None:
         """Forget the lines; `domains` stays."""
@@ -132,6 +133,7 @@ class PlanFile:
         self.size = 0
         self.damaged = 0
         self.torn: int | None = None
+        self._bad = 0  # lines that cannot be read, with no good one after them so far
         self._disk = disk
         self._fd = fd
 
@@ -179,24 +181,42 @@ class PlanFile:
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
-        good_end, bad = 0, 0
-        for offset, line, whole in lines_of(self._disk, self._fd, 0, end):
+        for offset, lines, whole in groups_of(self._disk, self._fd, 0, end):
+            if not (whole and self._bad == 0 and self._take_group(table, offset, lines)):
+                self._take_lines(table, offset, lines, whole=whole)
+        self.torn = self.size if self.size < end else None
+
+    def _take_group(self, table: JobTable, offset: int, lines: list[bytes]) -> bool:
+        """Lines of new jobs, all of them in order, as nearly all are. False: look at each."""
+        try:
+            found = _line_decoder.decode_lines(b"\n".join(lines))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if len(found) != len(lines) or len(self.offsets) != len(table) or any(line.gone for line in found):
+            return False
+        if not table.add_planned([line.id for line in found], [line.domain for line in found]):
+            return False
+        *places, self.size = offsets_of(offset, lines)
+        self.offsets.extend(places)
+        self.lengths.extend([len(line) + 1 for line in lines])
+        return True
+
+    def _take_lines(self, table: JobTable, offset: int, lines: list[bytes], *, whole: bool) -> None:
+        for place, line in zip(offsets_of(offset, lines), lines, strict=False):
             try:
                 found = _line_decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                bad += 1
+                self._bad += 1
                 continue
             if not whole:
                 break
-            self.damaged += bad
-            bad = 0
-            good_end = offset + len(line) + 1
+            self.damaged += self._bad
+            self._bad = 0
+            self.size = place + len(line) + 1
             number = table.add(found.id, found.domain, wanted=False)
             table.wanted[number] = not found.gone
             if not found.gone:
-                self._note(number, offset, len(line) + 1)
-        self.size = good_end
-        self.torn = good_end if good_end < end else None
+                self._note(number, place, len(line) + 1)
 
     def _note(self, job: int, offset: int, length: int) -> None:
         missing = job + 1 - len(self.offsets)
@@ -226,6 +246,17 @@ class PlanFile:
     def has(self, job: int) -> bool:
         """Whether the plan has a line of this job."""
         return job < len(self.lengths) and self.lengths[job] > 0
+
+    def holds_just(self, builder: PlanBuilder) -> bool:
+        """Whether the file is what `create` would write now: the same jobs in the same order."""
+        if self.damaged or self.size != builder.size or len(self.lengths) != len(builder):
+            return False
+        position = 0
+        for chunk in builder.chunks():
+            if self._disk.pread(self._fd, len(chunk), position) != chunk:
+                return False
+            position += len(chunk)
+        return position == self.size
 
     def line(self, job: int) -> bytes:
         """Without its newline; empty if the plan has no line of this job."""
@@ -342,6 +373,8 @@ def compare(plan: PlanFile | None, table: JobTable, builder: PlanBuilder) -> Com
 
     Ids that only the journal knows (their line in the plan was lost) match by name.
     """
+    if plan is not None and plan.holds_just(builder):
+        return Comparison(matching=len(builder))
     result = Comparison()
     planned = plan.lengths if plan is not None else array("I")
     read = _window(plan) if plan is not None else None

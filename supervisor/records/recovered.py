@@ -9,7 +9,7 @@ from typing import Any
 from supervisor.core.jobs import PENDING, Counts
 from supervisor.core.position import Position
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, put
 from supervisor.records import journal
 from supervisor.records.checkpoint import CheckpointReader, Header, entry_part
 from supervisor.records.disk import Disk
@@ -50,6 +50,21 @@ class Places:
         self.offset[job] = offset
         self.length[job] = length
         self.lease[job] = lease
+
+    def note_all(
+        self, jobs: list[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
+    ) -> None:
+        """The same for many."""
+        self.grow(max(jobs, default=-1) + 1)
+        put(self.held, jobs, held)
+        put(self.lease, jobs, array("Q", leases))
+        self.move_all(jobs, origin, offsets, lengths)
+
+    def move_all(self, jobs: list[int], origin: int, offsets: Any, lengths: Any) -> None:
+        """The same records, found in another place."""
+        put(self.origin, jobs, bytes([origin]) * len(jobs))
+        put(self.offset, jobs, array("Q", offsets))
+        put(self.length, jobs, array("I", lengths))
 
 
 class Recovered:

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import uuid
 from collections.abc import Iterator
+from itertools import compress, count
 
 import msgspec
 
@@ -31,7 +32,7 @@ from supervisor.records.checkpoint import (
     decode_in_progress,
 )
 from supervisor.records.disk import Disk
-from supervisor.records.files import resolved
+from supervisor.records.files import offsets_of, resolved
 from supervisor.records.journal import Scan
 from supervisor.records.journal_file import Identity
 from supervisor.records.layout import Layout
@@ -45,11 +46,12 @@ _MARGIN = 100_000
 
 
 class _Where(msgspec.Struct):
-    """As much of an Ended line as is needed to know whose record stands there."""
+    """As much of a line as is needed to know whether it is an Ended record, and whose."""
 
-    job: str
-    lease: int
-    state: str
+    type: str
+    job: str = ""
+    lease: int = 0
+    state: str = ""
 
 
 _where_decoder = msgspec.json.Decoder(_Where)
@@ -144,28 +146,31 @@ class _Survey:
         found.statistics = header.statistics
         found.facts.take_header(header)
         self.floor = found.last_n = header.journal.n
-        for section, offset, entry in reader.entries():
+        for section, places, entries in reader.groups():
             if section in ("completed", "failed", "gone"):
-                self._load_finished(section, offset, entry)
+                self._load_finished(section, places, entries)
             else:
-                self._load_spent(section, entry)
+                for entry in entries:
+                    self._load_spent(section, entry)
         for incarnation, lease, job_id in header.open_leases:
             leases = self.table.open_leases.setdefault(incarnation, {})
             leases[lease] = self.table.add(job_id, wanted=False)
 
-    def _load_finished(self, section: str, offset: int, entry: bytes) -> None:
-        job_id, known = decode_finished(entry)
+    def _load_finished(self, section: str, offsets: list[int], entries: list[bytes]) -> None:
         table = self.table
-        job = table.add(job_id, wanted=False)
+        known = decode_finished(entries)
+        found = known.values()
+        jobs = table.numbers_of(list(known))
+        states = bytes([_FINISHED[entry.state] for entry in found])
+        table.restore(jobs, states, [entry.attempts for entry in found], [entry.seconds for entry in found])
+        if states.count(FAILED):
+            for job, entry in zip(jobs, found, strict=True):
+                if entry.state == "failed":
+                    table.outcome[job] = entry.outcome
+        leases = [entry.lease for entry in found]
+        self.places.note_all(jobs, IN_CHECKPOINT, states, offsets, map(len, entries), leases)
         if section == "gone":
-            self.found.gone_ids.add(job_id)
-        state = _FINISHED[known.state]
-        table.state[job] = state
-        table.attempts[job] = known.attempts
-        table.seconds[job] = known.seconds
-        if state == FAILED:
-            table.outcome[job] = known.outcome
-        self.places.note(job, IN_CHECKPOINT, state, offset, len(entry), known.lease)
+            self.found.gone_ids.update(known)
 
     def _load_spent(self, section: str, entry: bytes) -> None:
         table = self.table
@@ -222,18 +227,28 @@ class _Survey:
         scan = found.scan = Scan(found.disk, found.journal_fd, seed)
         floor = self.floor
         header = found.header
-        for n, offset, line in scan:
-            if n > floor:
-                record = journal.decode_record(line)
-                if record is None:
-                    self.unknown += 1
-                else:
-                    self._apply(record, offset, len(line) + 1)
-            elif b',"type":"ended","job":' in line[:48]:
-                self._match(offset, line)
-            if n == floor and header is not None and seed == journal.seed_of(*header_key(header)):
-                self.diverged = offset + len(line) + 1 != header.journal.position
+        if header is not None and seed != journal.seed_of(*header_key(header)):
+            header = None
+        for first, start, lines in scan.groups():
+            after = floor + 1 - first  # of these lines are in the checkpoint
+            if after >= len(lines):
+                self._match(start, lines)
+            else:
+                self._match(start, lines[: max(0, after)])
+                for n, offset, line in zip(count(first), offsets_of(start, lines), lines, strict=False):
+                    if n > floor:
+                        self._take(offset, line)
+            if header is not None and 0 < after <= len(lines):
+                end = start + sum(map(len, lines[:after])) + after
+                self.diverged = end != header.journal.position
         found.last_n = max(found.last_n, scan.last_n)
+
+    def _take(self, offset: int, line: bytes) -> None:
+        record = journal.decode_record(line)
+        if record is None:
+            self.unknown += 1
+        else:
+            self._apply(record, offset, len(line) + 1)
 
     def _apply(self, record: AnyRecord, offset: int, length: int) -> None:
         found = self.found
@@ -244,18 +259,28 @@ class _Survey:
             job = self.table.numbers[record.job]
             self.places.note(job, IN_JOURNAL, _FINISHED[record.state], offset, length, record.lease)
 
-    def _match(self, offset: int, line: bytes) -> None:
-        """A record that the checkpoint holds as well: from now on it is read from here."""
+    def _match(self, start: int, lines: list[bytes]) -> None:
+        """Records that the checkpoint holds as well: from now on they are read from here."""
         try:
-            where = _where_decoder.decode(line)
+            found = _where_decoder.decode_lines(b"\n".join(lines))
         except msgspec.DecodeError:
-            return
-        job = self.table.numbers.get(where.job)
+            return  # they verify, but another version wrote them
         places = self.places
-        if job is None or job >= len(places.origin) or where.lease != places.lease[job]:
-            return
-        if _FINISHED.get(where.state) == places.held[job]:
-            places.note(job, IN_JOURNAL, places.held[job], offset, len(line) + 1, where.lease)
+        places.grow(len(self.table))
+        ended = [where.type == "ended" for where in found]
+        found = list(compress(found, ended))
+        jobs = [self.table.numbers.get(where.job, -1) for where in found]
+        offsets = list(compress(offsets_of(start, lines), ended))
+        lengths = [len(line) + 1 for line in compress(lines, ended)]
+        states = [_FINISHED.get(where.state) for where in found]
+        leases = [where.lease for where in found]
+        same = [
+            job >= 0 and lease == places.lease[job] and state == places.held[job]
+            for job, lease, state in zip(jobs, leases, states, strict=True)
+        ]
+        if not all(same):
+            jobs, offsets, lengths = (list(compress(part, same)) for part in (jobs, offsets, lengths))
+        places.move_all(jobs, IN_JOURNAL, offsets, lengths)
 
     def _adopt(self, seed: int) -> None:
         """The journal is not the one that the checkpoint was made from: two copies of the

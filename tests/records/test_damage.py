@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.core.errors import UnusableCheckpoint
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
+from supervisor.records import files
 from supervisor.records.journal import encode_batch, seed_of
 from supervisor.records.journal_file import Identity
 from supervisor.records.survey import survey
@@ -407,3 +408,21 @@ def test_survey_changes_nothing(tmp_path: Path) -> None:
     survey(made.layout).close()
     for path in made.layout.logs.iterdir():
         assert path.read_bytes() == (copy / "logs" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("piece", [1, 50, 700])
+def test_a_survey_does_not_depend_on_how_much_is_read_at_once(
+    disk: FakeDisk, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    made = half_done(disk)
+    made.sync()
+    made.die()
+    whole = survey(made.layout, disk)
+    monkeypatch.setattr(files, "_PIECE", piece)
+    found = survey(made.layout, disk)
+    assert (found.journal_state, found.checkpoint_state, found.findings) == ("good", "good", [])
+    assert found.table.__dict__.keys() == whole.table.__dict__.keys()
+    for name, column in whole.table.__dict__.items():
+        assert getattr(found.table, name) == column, name
+    assert completed(found) == completed(whole)
+    assert found.counts() == whole.counts()

@@ -1,0 +1,46 @@
+"""Many jobs at once are registered and restored as one after the other would be."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.core.jobs import COMPLETED, FAILED, PENDING
+from supervisor.core.table import JobTable
+
+
+def by_one(ids: list[str], domains: list[str | None]) -> JobTable:
+    table = JobTable()
+    for job_id, domain in zip(ids, domains, strict=True):
+        table.add(job_id, domain)
+    return table
+
+
+def test_a_plan_is_registered_at_once_as_one_by_one() -> None:
+    ids, domains = ["a", "b", "c", "d"], ["iris", None, "wine", "iris"]
+    table = JobTable()
+    assert table.add_planned(ids[:1], domains[:1])
+    assert table.add_planned(ids[1:], domains[1:])
+    assert vars(table) == vars(by_one(ids, domains))
+
+
+@pytest.mark.parametrize(
+    "ids", [["c", "a"], ["c", "c"], ["c", "d", "c"]], ids=["known", "twice", "twice apart"]
+)
+def test_a_group_with_a_job_that_is_there_already_changes_nothing(ids: list[str]) -> None:
+    table = by_one(["a", "b"], ["iris", None])
+    assert not table.add_planned(ids, ["new"] * len(ids))
+    assert vars(table) == vars(by_one(["a", "b"], ["iris", None]))
+
+
+@pytest.mark.parametrize("ids", [["b", "c"], ["c", "a"], ["a", "x", "b"], []])
+def test_finished_jobs_are_restored_wherever_they_stand(ids: list[str]) -> None:
+    table = by_one(["a", "b", "c"], [None, None, None])
+    jobs = table.numbers_of(ids)
+    assert [table.ids[job] for job in jobs] == ids
+    table.restore(
+        jobs, [COMPLETED, FAILED, COMPLETED][: len(jobs)], [1, 2, 3][: len(jobs)], [0.5] * len(jobs)
+    )
+    for job, state, attempts in zip(jobs, [COMPLETED, FAILED, COMPLETED], [1, 2, 3], strict=False):
+        assert (table.state[job], table.attempts[job], table.seconds[job]) == (state, attempts, 0.5)
+    assert all(table.state[job] == PENDING for job in range(len(table)) if job not in jobs)
+    assert table.wanted.count(0) == ids.count("x")
