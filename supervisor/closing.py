@@ -47,7 +47,7 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
 
 def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> str:
     """finished, interrupted (by a signal) or stopped (early, without one)."""
-    if scheduler.drain_signal is not None:
+    if scheduler.drain.signal is not None:
         return "interrupted"
     counts = opened.table.counts()
     left = counts.pending + counts.in_progress - opened.unselected

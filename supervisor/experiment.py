@@ -278,8 +278,9 @@ class _Run:
     def _outcome(self, error: LonghaulError | None) -> Outcome:
         if error is not None:
             return Outcome(exit_code=error.exit_code)
-        if self.scheduler.drain_signal is not None:
-            return Outcome(exit_code=128 + self.scheduler.drain_signal, signal=self.scheduler.drain_signal)
+        signum = self.scheduler.drain.signal
+        if signum is not None:
+            return Outcome(exit_code=128 + signum, signal=signum)
         table, selected = self.opened.table, self.opened.selected
         failed = any(state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True))
         return Outcome(exit_code=SOME_FAILED if failed else OK)

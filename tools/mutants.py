@@ -18,6 +18,7 @@ import msgspec
 
 from supervisor.core import ledger
 from supervisor.core.dispatcher import Dispatcher
+from supervisor.core.drain import Drain
 from supervisor.core.ledger import Ledger
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.table import Charges, JobTable
@@ -137,12 +138,12 @@ def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, lease
 def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
 
 
-def _grace_without_end(self: Scheduler, signum: int, turn: Any) -> None:
-    _BEGIN_DRAIN(self, signum, turn)
+def _grace_without_end(self: Drain, turn: Any, reason: str, detail: Any) -> None:
+    _BEGIN_DRAIN(self, turn, reason, detail)
     self.grace_ends = turn.now + 1000.0
 
 
-_BEGIN_DRAIN = Scheduler._begin_drain
+_BEGIN_DRAIN = Drain.begin
 
 
 MUTANTS: dict[str, list[Patch]] = {
@@ -166,7 +167,7 @@ MUTANTS: dict[str, list[Patch]] = {
         (Scheduler, "_settle_lost", _first_lease_is_not_lost)
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
-    "the grace time never ends": [(Scheduler, "_begin_drain", _grace_without_end)],
+    "the grace time never ends": [(Drain, "begin", _grace_without_end)],
     "no job is ever given up": [(ledger, "verdict", lambda *_, **__: "in_progress")],
 }
 

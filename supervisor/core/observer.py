@@ -53,6 +53,7 @@ class Observer:
 
     def snapshot(self, now: float, *, checkpoint_age: float | None = None) -> RunSnapshot:
         scheduler = self.scheduler
+        grace_ends = scheduler.drain.grace_ends
         running = scheduler.dispatcher.running()
         counts = scheduler.table.counts(job for _, job in running)
         rate = self.rate(now)
@@ -68,7 +69,7 @@ class Observer:
             eta_seconds=self._eta(counts, rate),
             finished_in_run=scheduler.finished_attempts,
             workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
-            grace_left=None if scheduler.grace_ends is None else max(0.0, scheduler.grace_ends - now),
+            grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
             waiting_for=", ".join(scheduler.blocked_by()),
             retries=statistics.retries,
             crashes=statistics.crashes,

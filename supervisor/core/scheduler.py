@@ -9,8 +9,8 @@ first of its leases without an outcome. That gives exact blame without shared me
 a worker dies, that job ended with it, and the rest of its leases never started.
 
 Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
-lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers).
-What remains here: facts are told apart, a drain begins and ends, blame is given.
+lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers),
+`drain` (an early end). What remains here: facts are told apart, blame is given.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from typing import Any
 from supervisor.core import events as facts
 from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
 from supervisor.core.dispatcher import Dispatcher
-from supervisor.core.events import Effects, SignalWorker, Tell
+from supervisor.core.drain import Drain
+from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, PENDING
 from supervisor.core.ledger import Ledger, Turn, signal_name
 from supervisor.core.policy import LOSS_LIMIT
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
+from supervisor.core.record_types import Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from workers.messages import Failed
 
-SIGHUP, SIGINT, SIGTERM = 1, 2, 15
-_STOP_SIGNALS = (SIGINT, SIGTERM)
-_POLITE_DEATHS = (SIGHUP, SIGINT, SIGTERM)  # somebody asked the worker to go: nobody's fault
+_POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
 
 
 class Scheduler:
@@ -55,11 +54,8 @@ class Scheduler:
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
         self.crew = self.dispatcher.crew
-        self.drain_signal: int | None = None  # the signal that began the drain
-        self.grace_ends: float | None = None
+        self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
-        self._stop_signals = 0
-        self._stopping_now = False
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
@@ -70,7 +66,7 @@ class Scheduler:
             facts.WorkerNotReady: self._on_worker_not_ready,
             facts.WorkerDied: self._on_worker_died,
             facts.WorkerGivenUp: self._on_worker_given_up,
-            facts.SignalReceived: self._on_signal_received,
+            facts.SignalReceived: self.drain.on_signal,
             facts.TimePassed: self._on_time_passed,
             facts.Synced: self._on_synced,
             facts.HandOutBlocked: self._on_hand_out_blocked,
@@ -121,7 +117,7 @@ class Scheduler:
 
     @property
     def draining(self) -> bool:
-        return self.drain_signal is not None
+        return self.drain.begun
 
     @property
     def stopped(self) -> bool:
@@ -137,7 +133,7 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When `handle` wants to be called even if nothing happens."""
-        times = (self.grace_ends, self.queue.next_time(), self.dispatcher.next_deadline())
+        times = (self.drain.grace_ends, self.queue.next_time(), self.dispatcher.next_deadline())
         return min((time for time in times if time is not None), default=None)
 
     def position(self) -> Position:
@@ -335,38 +331,8 @@ class Scheduler:
 
     # ---------------------------------------------------- events: signals and time
 
-    def _on_signal_received(self, event: facts.SignalReceived, turn: Turn) -> None:
-        self._stop_signals += event.signum in _STOP_SIGNALS
-        if not self.draining:
-            self._begin_drain(event.signum, turn)
-        elif self._stop_signals > 1 and not self._stopping_now:
-            self._stopping_now = True
-            turn.effects.commands.append(Tell("warning", "stopping now"))
-            self.dispatcher.kill_all(turn)
-        for worker in self.crew.values():
-            if worker.status in (READY, STOPPING) and worker.leases:
-                turn.effects.commands.append(SignalWorker(worker.incarnation, event.signum))
-
-    def _begin_drain(self, signum: int, turn: Turn) -> None:
-        self.drain_signal = signum
-        turn.draining = True
-        self.grace_ends = turn.now + self.settings.grace
-        busy = len(self.dispatcher.running())
-        text = f"{signal_name(signum)}: no new jobs are started"
-        if busy:
-            text += f"; {busy} running {'job has' if busy == 1 else 'jobs have'} {self.settings.grace:g} s to finish"
-        turn.effects.records.append(Noted("drain", turn.at, {"signal": signum}))
-        turn.effects.commands.append(Tell("warning", text))
-        for worker in self.crew.values():
-            if worker.status == STARTING:
-                self.dispatcher.kill(turn, worker, "interrupted")
-            else:
-                self.dispatcher.take_back(turn, worker)
-
     def _look_at_deadlines(self, turn: Turn) -> None:
-        if self.grace_ends is not None and turn.now >= self.grace_ends:
-            self.grace_ends = None
-            self.dispatcher.kill_all(turn)
+        self.drain.look(turn)
         self.dispatcher.enforce_limits(turn)
 
     def _on_time_passed(self, event: facts.TimePassed, turn: Turn) -> None:
