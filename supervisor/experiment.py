@@ -15,7 +15,15 @@ from typing import Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
-from supervisor.core.errors import OK, SOME_FAILED, LonghaulError, StorageError, UsageError, WorkersError
+from supervisor.core.errors import (
+    OK,
+    SOME_FAILED,
+    STOPPED_EARLY,
+    LonghaulError,
+    StorageError,
+    UsageError,
+    WorkersError,
+)
 from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.ledger import signal_name
 from supervisor.core.observer import Observer
@@ -281,6 +289,8 @@ class _Run:
         signum = self.scheduler.drain.signal
         if signum is not None:
             return Outcome(exit_code=128 + signum, signal=signum)
+        if closing.state_word(self.scheduler, self.opened, error) == "stopped":
+            return Outcome(exit_code=STOPPED_EARLY)
         table, selected = self.opened.table, self.opened.selected
         failed = any(state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True))
         return Outcome(exit_code=SOME_FAILED if failed else OK)

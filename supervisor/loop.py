@@ -190,9 +190,12 @@ class Loop:
     # ------------------------------------------------------------------------- turn
 
     def _turn(self, events: list[Event]) -> None:
+        was_draining = self.scheduler.draining
         effects = self.scheduler.handle(events, self.clock.now(), wall_time(), self.store.next_n)
         self._carry_out(effects)
-        if any(isinstance(event, facts.SignalReceived) for event in events):
+        if self.scheduler.draining and (
+            not was_draining or any(isinstance(event, facts.SignalReceived) for event in events)
+        ):
             self.view.tell("info", self.resume_hint)
         while self.store.notices:
             self.view.tell("warning", self.store.notices.pop(0))
