@@ -1,0 +1,167 @@
+"""tools/bench.py: what it measures, how it judges and what it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import bench
+from tools.bench_measure import QUICK, SITUATIONS, Bench, Sizes
+from tools.bench_output import BEGIN, END, after_a_kill, markdown, replaced
+from tools.bench_peers import PEERS
+from tools.bench_rows import ROWS, Row
+
+ROW = {row.key: row for row in ROWS}
+
+
+def found(**more: Any) -> dict[str, Any]:
+    """What a run of the benchmark says beside its numbers."""
+    machine = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "cores_of_machine": 2,
+        "system": "Linux 6",
+        "python": "CPython 3.11",
+        "commit": "0123abc",
+        "versions": {"joblib": "1.5"},
+    }
+    base = {"at": "2025-10-14T20:15:00+00:00", "machine": machine, "quick": False, "load": (0.1, 0.1, 0.1)}
+    return {**base, "skipped": {}, "failed": {}, "rounds": 1, **more}
+
+
+def tiny_round(ours: float, theirs: float) -> dict[str, dict[str, float]]:
+    return {
+        "longhaul/tiny": {"sustained": ours, "whole": ours / 2},
+        "executor/tiny": {"sustained": theirs, "whole": theirs},
+    }
+
+
+# ---------------------------------------------------------------------------- arguments
+
+
+def test_every_row_of_the_table_can_be_chosen() -> None:
+    for row in ROWS:
+        assert bench.parse(["--only", row.key]).only == [row.key]
+        assert bench.samples_for([row.key], ["longhaul", *PEERS]) == list(row.samples)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--only", "nothing"], ["--repeat", "0"], ["--repeat", "x"], ["--readme", "--quick"], ["more"]],
+)
+def test_what_is_not_understood_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        bench.parse(words)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_quick_run_takes_every_sample_of_a_whole_one() -> None:
+    """What --quick changes is how much is measured, never what."""
+    samples = bench.samples_for(None, ["longhaul", *PEERS])
+    assert {sample for row in ROWS for sample in row.samples} <= set(samples)
+    assert {sample.partition("/")[2] for sample in samples} == set(SITUATIONS)
+    assert len(samples) == len(set(samples))
+    for quick, whole in zip(QUICK, Sizes(), strict=True):
+        assert quick <= whole
+
+
+def test_a_peer_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "installed", lambda peer: peer.module != "joblib")
+    names, skipped = bench.contenders(heavy=False)
+    assert skipped["joblib"] == "not installed"
+    assert skipped["ray"] == "only with `--heavy`"
+    assert not any("joblib" in sample for sample in bench.samples_for(None, names))
+
+
+# ------------------------------------------------------------------------------- tables
+
+
+def test_a_row_is_judged_in_its_direction() -> None:
+    more = ROW["sustained"]
+    assert [more.judge(value) for value in (24.9, 25, 45)] == ["missed", "reach", "aim"]
+    less = more._replace(reach=4.0, aim=2.5, more_is_better=False)
+    assert [less.judge(value) for value in (4.1, 4.0, 2.5)] == ["missed", "reach", "aim"]
+
+
+def test_the_table_shows_median_and_spread_of_the_rounds() -> None:
+    rounds = [tiny_round(300_000, 10_000), tiny_round(520_000, 10_000), tiny_round(280_000, 10_000)]
+    line = line_of(ROW["sustained"], markdown(found(rounds=3), rounds))
+    assert "| 25 × | 45 × | 30.0 × | 28.0 to 52.0 × | yes |" in line
+    assert "300,000 against 10,000 jobs/s" in line
+
+
+def line_of(row: Row, text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row.what} |")]
+    return line
+
+
+def test_every_row_and_every_peer_stands_in_the_tables_whatever_was_measured() -> None:
+    text = markdown(found(skipped={"mpire": "not installed"}, failed={"loky/tiny": "it fell\nover"}), [])
+    for row in ROWS:
+        assert "not measured" in line_of(row, text)
+    for peer in PEERS.values():
+        assert f"| {peer.shown} |" in text
+    assert "| not installed |" in text
+    assert "`loky/tiny` could not be measured: it fell" in text
+
+
+def test_all_lines_of_a_table_have_the_same_number_of_cells() -> None:
+    text = markdown(found(), [tiny_round(300_000, 10_000)])
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def kill(**more: Any) -> dict[str, Any]:
+    return {"hangs": False, "completed": 20, "jobs": 20, "errors": [], "again_ms": None, **more}
+
+
+def test_what_becomes_of_a_killed_worker_is_told_in_words() -> None:
+    assert after_a_kill([kill(again_ms=12.0), kill(again_ms=14.0)]).startswith("runs again after 13 ms")
+    assert after_a_kill([kill(hangs=True, completed=None)]) == "never answers"
+    broken = kill(completed=4, errors=["BrokenProcessPool"])
+    assert after_a_kill([broken]) == "`BrokenProcessPool`; 16 of 20 jobs without a result"
+    assert "the others complete" in after_a_kill([kill(completed=19, errors=["ProcessExpired"])])
+
+
+# ------------------------------------------------------------------------------- README
+
+
+def test_the_section_between_the_markers_is_replaced_and_nothing_else() -> None:
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert replaced(text, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert replaced(replaced(text, "new"), "new") == replaced(text, "new")
+    with pytest.raises(ValueError, match="bench:begin"):
+        replaced("no markers", "new")
+
+
+# ------------------------------------------------------------------------------ for real
+
+
+def test_a_row_is_measured_for_real_and_written_as_json_and_markdown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "QUICK", QUICK._replace(tiny=200, peers=0.005))
+    document, table = tmp_path / "bench.json", tmp_path / "bench.md"
+    words = ["--quick", "--only", "sustained", "--repeat", "2", "--directory", str(tmp_path / "out")]
+    monkeypatch.setattr(bench, "two_cores", lambda: None)
+    assert bench.main([*words, "--json", str(document), "--markdown", str(table)]) == 0
+    read = json.loads(document.read_text())
+    measured = {row["row"] for row in read["rows"] if len(row["values"]) == 2}
+    assert {"sustained", "end-to-end"} == measured
+    assert read["samples"][0]["longhaul/tiny"]["jobs"] == 200
+    assert "not to be compared" in table.read_text()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_killed_worker_is_measured_for_real(tmp_path: Path) -> None:
+    place = Bench(tmp_path, QUICK)
+    ours = SITUATIONS["killed"](place, "longhaul")
+    assert (ours["completed"], ours["errors"], ours["hangs"]) == (20, [], False)
+    assert 0 < ours["again_ms"] < 10_000
+    theirs = SITUATIONS["killed"](place, "executor")
+    assert theirs["errors"] == ["BrokenProcessPool"]

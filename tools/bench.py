@@ -1,0 +1,164 @@
+"""The benchmark: what longhaul must reach, beside its peers, in one run.
+
+    python tools/bench.py                             everything, about half an hour
+    python tools/bench.py --quick                     a look at everything, within a minute
+    python tools/bench.py --only sustained --repeat 9 one row
+    python tools/bench.py --readme                    everything, into the README
+
+Needs two cores with nothing else to do. Peers are installed with pip install '.[bench]', Ray
+and Dask with '.[bench-heavy]'; one that is missing is said and skipped. A round takes each
+measurement once, all in turn, so that a slow minute of the machine hits everybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.bench_measure import QUICK, Bench, Failed, Sizes, measure
+from tools.bench_output import OURS, ROOT, SITUATIONS, machine, markdown, replaced, summary
+from tools.bench_peers import PEERS, WORKERS, installed
+from tools.bench_rows import ROWS, Round
+
+REPEAT = 5
+PEERS_ROW = "peers"  # as a word for --only: the table of all peers
+README = ROOT / "README.md"
+BUSY = 0.5  # a load average above which it is said that the machine is not quiet
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure longhaul and its peers.")
+    keys = [row.key for row in ROWS]
+    parser.add_argument(
+        "--only",
+        metavar="ROW",
+        action="append",
+        choices=[*keys, PEERS_ROW],
+        help=f"this row; may be repeated: {', '.join(keys)}, {PEERS_ROW}",
+    )
+    parser.add_argument("--repeat", metavar="N", type=_whole, help=f"rounds (default: {REPEAT}, quick: 1)")
+    parser.add_argument("--quick", action="store_true", help="few jobs: does it work at all?")
+    parser.add_argument("--heavy", action="store_true", help="Ray and Dask, too")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="all values, as JSON")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="the tables, to a file as well")
+    parser.add_argument(
+        "--readme", action="store_true", help="the tables into README.md, between its markers"
+    )
+    parser.add_argument(
+        "--directory",
+        metavar="DIR",
+        type=Path,
+        default=ROOT / "data" / "outputs",
+        help="where experiments are written, on the disk that is meant (default: data/outputs)",
+    )
+    arguments = parser.parse_args(words)
+    if arguments.readme and (arguments.quick or arguments.only):
+        parser.error("--readme wants everything: not with --quick or --only")
+    return arguments
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[str]:
+    """What has to be measured for these rows, each once; in the order of the tables."""
+    wanted = [sample for row in ROWS if only is None or row.key in only for sample in row.samples]
+    if only is None or PEERS_ROW in only:
+        wanted += [f"{name}/{situation}" for situation in SITUATIONS for name in contenders]
+    measurable = {f"{name}/" for name in contenders}
+    return [sample for sample in dict.fromkeys(wanted) if sample.partition("/")[0] + "/" in measurable]
+
+
+def contenders(*, heavy: bool) -> tuple[list[str], dict[str, str]]:
+    """Who takes part, and why the others do not."""
+    skipped = {}
+    for name, peer in PEERS.items():
+        if peer.heavy and not heavy:
+            skipped[name] = "only with `--heavy`"
+        elif not installed(peer):
+            skipped[name] = "not installed"
+    return [OURS, *(name for name in PEERS if name not in skipped)], skipped
+
+
+def rounds_of(bench: Bench, samples: Sequence[str], repeat: int, failed: dict[str, str]) -> Iterator[Round]:
+    """Measure; what fails is kept in `failed` and left out of its round."""
+    for number in range(repeat):
+        taken: Round = {}
+        for sample in samples:
+            started = time.monotonic()
+            try:
+                taken[sample] = measure(bench, sample)
+            except Failed as error:
+                failed[sample] = str(error)
+                say(f"round {number + 1}: {sample} failed: {error}")
+                continue
+            say(f"round {number + 1} of {repeat}: {sample}, {time.monotonic() - started:.1f} s")
+        yield taken
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def two_cores() -> None:
+    """On a larger machine everybody gets the same two."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = parse(words)
+    two_cores()
+    names, skipped = contenders(heavy=arguments.heavy)
+    for name, why in skipped.items():
+        say(f"{name} is left out: {why}")
+    load = os.getloadavg()
+    if load[0] > BUSY:
+        say(f"the machine is not quiet (load {load[0]:.2f}): the figures will be worse than they could be")
+    found: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "quick": arguments.quick,
+        "load": load,
+        "skipped": skipped,
+        "failed": {},
+    }
+    repeat = arguments.repeat or (1 if arguments.quick else REPEAT)
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.directory) as folder:
+        bench = Bench(Path(folder), QUICK if arguments.quick else Sizes())
+        samples = samples_for(arguments.only, names)
+        rounds = list(rounds_of(bench, samples, repeat, found["failed"]))
+    found["rounds"] = len(rounds)
+    write(arguments, found, rounds)
+    return 1 if found["failed"] else 0
+
+
+def write(arguments: argparse.Namespace, found: dict[str, Any], rounds: Sequence[Round]) -> None:
+    text = markdown(found, rounds)
+    print(text)
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(text, encoding="utf-8")
+    if arguments.json is not None:
+        document = {**found, "rows": summary(rounds), "samples": rounds}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if arguments.readme:
+        README.write_text(replaced(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""What the benchmark says: Markdown, JSON, and the README's section.
+
+Everything in the Markdown is measured in the run that made it, beside the marks of the rows.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tools.bench_peers import PEERS, Peer
+from tools.bench_rows import ROWS, Round, Row
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+OURS = "longhaul"
+SITUATIONS = ("tiny", "cpu_1ms", "cpu_10ms", "killed")  # of the peers' table
+JUDGED = {"aim": "aim", "reach": "yes", "missed": "**no**", "": "–"}
+NONE = "–"
+
+
+# ------------------------------------------------------------------------ the machine
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured: CPU, cores in use, memory, kernel, Python, versions."""
+    versions = {}
+    for distribution in ("longhaul", *(peer.distribution for peer in PEERS.values()), "numpy"):
+        if distribution and (version := _version(distribution)):
+            versions[distribution] = version
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores_of_machine": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "commit": _commit(),
+        "versions": versions,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+# ------------------------------------------------------------------------- the values
+
+
+def values_of(row: Row, rounds: Sequence[Round]) -> list[float]:
+    """One value per round in which everything that the row needs was measured."""
+    return [row.value(taken) for taken in complete(row, rounds)]
+
+
+def complete(row: Row, rounds: Sequence[Round]) -> list[Round]:
+    return [taken for taken in rounds if all(sample in taken for sample in row.samples)]
+
+
+def shown(value: float, unit: str) -> str:
+    """With as many places as mean something: three figures, and no more than two places."""
+    places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{places}f} {unit}"
+
+
+def mark(value: float, unit: str) -> str:
+    return f"{value:g} {unit}"
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    if len(values) < 2:
+        return NONE
+    return f"{shown(min(values), unit).removesuffix(' ' + unit)} to {shown(max(values), unit)}"
+
+
+def summary(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """The rows for the JSON document."""
+    rows = []
+    for row in ROWS:
+        values = values_of(row, rounds)
+        middle = statistics.median(values) if values else None
+        rows.append(
+            {
+                "row": row.key,
+                "what": row.what,
+                "unit": row.unit,
+                "reach": row.reach,
+                "aim": row.aim,
+                "values": values,
+                "median": middle,
+                "judged": None if middle is None else row.judge(middle),
+            }
+        )
+    return rows
+
+
+# ------------------------------------------------------------------------ the document
+
+
+def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
+    """The tables and what must be said about them."""
+    parts = [_machine_line(found)]
+    if found["quick"]:
+        parts.append("**A quick look: few jobs, one round; not to be compared with the marks.**")
+    parts += [_table_of_rows(rounds), _table_of_peers(rounds, found["skipped"])]
+    for sample, why in found["failed"].items():
+        parts.append(f"`{sample}` could not be measured: {why.splitlines()[0]}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine_line(found: dict[str, Any]) -> str:
+    at = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
+    return (
+        f"{at['cpu']}, {at['cores']} of {at['cores_of_machine']} cores, {at['system']}, {at['python']}; "
+        f"{versions}; commit `{at['commit']}`, {found['at'][:10]}, load before it {found['load'][0]:.2f}. "
+        f"Medians of {found['rounds']} rounds, in which each measurement has its turn; the spread is from "
+        f"the least to the greatest."
+    )
+
+
+def _table_of_rows(rounds: Sequence[Round]) -> str:
+    lines = [
+        "| what | measured as | reach | aim | median | spread | reached | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        values = values_of(row, rounds)
+        cells = [row.what, row.measured, mark(row.reach, row.unit), mark(row.aim, row.unit)]
+        if values:
+            middle = statistics.median(values)
+            cells += [shown(middle, row.unit), spread(values, row.unit), JUDGED[row.judge(middle)]]
+            cells.append(row.detail(complete(row, rounds)))
+        else:
+            cells += [NONE, NONE, NONE, "not measured"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _table_of_peers(rounds: Sequence[Round], skipped: dict[str, str]) -> str:
+    lines = [
+        "| two workers | no-op jobs/s | 1 ms jobs: share of the cores | 10 ms jobs | a worker is killed |",
+        "|---|---|---|---|---|",
+    ]
+    for name, peer in [(OURS, None), *PEERS.items()]:
+        if name in skipped:
+            lines.append(f"| {_title(peer)} | {skipped[name]} | | | |")
+            continue
+        cells = [
+            _middle(rounds, f"{name}/tiny", "sustained", "{:,.0f}"),
+            _middle(rounds, f"{name}/cpu_1ms", "share", "{:.1%}"),
+            _middle(rounds, f"{name}/cpu_10ms", "share", "{:.1%}"),
+            after_a_kill([taken[f"{name}/killed"] for taken in rounds if f"{name}/killed" in taken]),
+        ]
+        lines.append("| " + " | ".join([_title(peer), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _title(peer: Peer | None) -> str:
+    return "**longhaul**, each job journalled" if peer is None else peer.shown
+
+
+def _middle(rounds: Sequence[Round], sample: str, number: str, form: str) -> str:
+    values = [taken[sample][number] for taken in rounds if sample in taken]
+    return form.format(statistics.median(values)) if values else NONE
+
+
+def after_a_kill(found: Sequence[dict[str, Any]]) -> str:
+    """In words, what became of the jobs when one of them had killed its worker."""
+    if not found:
+        return NONE
+    first = found[0]
+    if first["hangs"]:
+        return "never answers"
+    errors = " and ".join(f"`{name}`" for name in dict.fromkeys(first["errors"]))
+    missing = first["jobs"] - first["completed"]
+    if not errors:
+        times = [each["again_ms"] for each in found if each["again_ms"] is not None]
+        if not missing and times:
+            return f"runs again after {statistics.median(times):.0f} ms, all {first['jobs']} jobs complete"
+        return f"says nothing; {missing} of {first['jobs']} jobs are missing"
+    if missing == 1:
+        return f"{errors} for that job, the others complete"
+    return f"{errors}; {missing} of {first['jobs']} jobs without a result"
+
+
+# -------------------------------------------------------------------------- the README
+
+
+def replaced(text: str, section: str) -> str:
+    """`text` with the part between the markers replaced. Raises ValueError without them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"there is no {BEGIN} with {END} behind it")
+    return f"{before}{BEGIN}\n{section.strip()}\n{END}{after}"
