@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.core.errors import LonghaulError, UsageError
+from supervisor.core.errors import LonghaulError, UnusableCheckpoint, UsageError
 from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout, check_id, experiments
@@ -43,15 +43,21 @@ def _nothing_to_resume(directory: Path) -> str:
     return f"No checkpoints found to resume from in {directory / 'logs'}"
 
 
-def latest_unfinished(directory: Path, name: str) -> Layout | None:
-    """What `--resume auto` goes on with. Raises UnusableCheckpoint for one of which nobody
-    can tell whether it is finished."""
+def latest_unfinished(directory: Path, name: str) -> tuple[Layout | None, list[Notice]]:
+    """What `--resume auto` goes on with. One of which nobody can tell whether it is finished
+    is passed over and told: it must not block a command that nobody watches."""
+    passed_over: list[Notice] = []
     for experiment_id in experiments(directory):
         layout = Layout(directory, experiment_id)
-        left, _, called = _left(layout)
+        try:
+            left, _, called = _left(layout)
+        except UnusableCheckpoint as error:
+            text = f"--resume auto passes over {experiment_id}, which cannot be used: {error}"
+            passed_over.append(("warning", text))
+            continue
         if left and called in ("", name):
-            return layout
-    return None
+            return layout, passed_over
+    return None, passed_over
 
 
 def mention_unfinished(directory: Path, name: str) -> list[Notice]:
@@ -60,7 +66,7 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
         try:
             left, total, called = _left(Layout(directory, experiment_id))
         except LonghaulError:
-            return []  # somebody else's damage must not stop a new start
+            continue  # somebody else's damage must not stop a new start
         if called not in ("", name):
             continue
         if left:

@@ -1,23 +1,17 @@
-"""What is said and written around a run: the first line, final files, summary, the table of
-checkpoints."""
+"""What is said around a run: the first line, how it ended, the summary, what to do next."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
 
 from supervisor.core.errors import LonghaulError
-from supervisor.core.jobs import FAILED, Counts
+from supervisor.core.jobs import FAILED
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.opening import Opened
-from supervisor.records.layout import Layout, experiments
 from supervisor.records.reports import Report
-from supervisor.records.survey import survey
 from supervisor.request import Request
-from supervisor.views.checkpoints import CheckpointRow, checkpoint_table, no_checkpoints
 from supervisor.views.commands import resume_command
 from supervisor.views.outlet import say
 from supervisor.views.summary import summary
@@ -117,28 +111,3 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
     elif counts.completed and not commands:
         commands.append(("run some again", resume_with(request, experiment_id, "--rerun", "GLOB")))
     return commands[:3]
-
-
-def list_checkpoints(directory: Path, request: Request) -> None:
-    """The experiments that can be resumed, as a table on stdout."""
-    rows = [checkpoint_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
-    if not rows:
-        say(sys.stdout, no_checkpoints(str(directory / "logs")))
-        return
-    say(sys.stdout, checkpoint_table(rows, resume_with(request, "ID")))
-
-
-def checkpoint_row(layout: Layout) -> CheckpointRow:
-    """One experiment of the table; a damaged one is listed as such."""
-    try:
-        found = survey(layout)
-    except LonghaulError as error:
-        return CheckpointRow(layout.experiment_id, f"unusable: {error}"[:60], Counts())
-    try:
-        counts = found.table.counts()
-        left = counts.pending + counts.in_progress
-        state = "unfinished" if left else "finished"
-        saved: Any = found.header.saved_at if found.header is not None else found.statistics.last_at
-        return CheckpointRow(layout.experiment_id, state, counts, saved, found.name)
-    finally:
-        found.close()

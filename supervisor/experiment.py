@@ -53,7 +53,9 @@ def execute(request: Request) -> Outcome:
     """Do what the user asks for. Raises LonghaulError for what the user has to know."""
     directory = output_directory(request)
     if request.list_checkpoints:
-        closing.list_checkpoints(directory, request)
+        from supervisor.listing import list_checkpoints
+
+        list_checkpoints(directory, closing.resume_with(request, "ID"))
         return Outcome()
     if request.debug is not None:
         from supervisor.debugging import debug

@@ -83,22 +83,25 @@ def _check_name(name: Any) -> None:
 def open_experiment(request: Request, directory: Path, signals: Signals) -> Opened:
     """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
     comes while the script gives its jobs."""
-    layout = _earlier(request, directory)
+    layout, notices = _earlier(request, directory)
     if layout is not None:
-        return _open_earlier(request, layout, Disk(), signals)
-    return _open_new(request, directory, Disk(), signals)
+        opened = _open_earlier(request, layout, Disk(), signals)
+    else:
+        opened = _open_new(request, directory, Disk(), signals)
+    opened.notices[:0] = notices
+    return opened
 
 
-def _earlier(request: Request, directory: Path) -> Layout | None:
-    """The experiment to go on with; None for a new one."""
+def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
+    """The experiment to go on with, None for a new one; and what there is to say."""
     if request.resume is None:
-        return None
+        return None, []
     if request.resume != "auto":
-        return choosing.earlier(request.resume, directory, request.name)
+        return choosing.earlier(request.resume, directory, request.name), []
     if request.experiment_id is None:
         return choosing.latest_unfinished(directory, request.name)
     layout = Layout(directory, check_id(request.experiment_id))
-    return layout if layout.exists() else None
+    return layout if layout.exists() else None, []
 
 
 def _plan(request: Request, settings: Settings, options: dict[str, Any], signals: Signals) -> Plan:
@@ -368,7 +371,9 @@ def _start_run(request: Request, opened: Opened, options: dict[str, Any], resets
         process_start=provenance.process_start(),
         versions=provenance.versions(),
         code=provenance.code_of(request.function),
+        entry=provenance.entry_of(request.function, request.setup),
         jobs=sum(opened.table.wanted),
+        offered=opened.offered,
     )
     opened.store.append([started, *resets])
     opened.unselected = resuming.left_out(opened.table, opened.selected)

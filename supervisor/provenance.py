@@ -8,10 +8,14 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from workers.callables import by_name
+from workers.preparation import prepare
 
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
@@ -35,6 +39,28 @@ def code_of(function: Callable[..., Any]) -> dict[str, Any]:
     else:
         found["sha256"] = hashlib.sha256(_source(target)).hexdigest()
     return found
+
+
+def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> dict[str, Any]:
+    """What another process needs to call the same functions (`longhaul replay`): where they
+    are, by module and name, and what the interpreter was started with. Without `function`
+    they can only be had from the script itself (notebooks, closures)."""
+    found: dict[str, Any] = {"executable": sys.executable}
+    for role, target in (("function", function), ("setup", setup)):
+        spec = by_name(target) if target is not None else None
+        if spec is not None:
+            found[role] = [spec.module, spec.qualname]
+    prepared = prepare([], {})
+    found["main_name"], found["main_path"] = prepared.main_name, prepared.main_path
+    found["directory"] = prepared.directory
+    found["sys_argv"] = prepared.sys_argv
+    found["sys_path"] = [entry for entry in prepared.sys_path if not _is_pythons_own(entry)]
+    return found
+
+
+def _is_pythons_own(entry: str) -> bool:
+    """Whether any interpreter of this installation has the entry by itself."""
+    return entry.endswith(".zip") or entry.startswith(tuple(sysconfig.get_paths().values()))
 
 
 def _file_of(target: Any) -> Path | None:

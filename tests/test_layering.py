@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the roof to the cellar. A module may import from its own storey and from those
 # below. A module directly in `supervisor/` that is not named here belongs to experiment.
 STOREYS = (
-    ("cli", {"", "__main__", "cli", "options"}),  # "" is the package itself, its front door
+    ("cli", {"", "__main__", "cli", "options", "commands"}),  # "" is the package itself, its front door
     ("experiment", {"experiment"}),
     ("loop", {"loop"}),
     ("signals", {"signals", "clock"}),

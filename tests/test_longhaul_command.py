@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from supervisor.__main__ import main
+from supervisor.records.lock import Lock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,12 +75,23 @@ def test_a_supervisor_that_is_gone_is_noticed(outputs: Path, capsys: pytest.Capt
     try:
         assert main(["status", "one", str(outputs)]) == 0
         assert "is gone; a resume goes on where it was" in capsys.readouterr().out
-        document["supervisor"]["pid"] = os.getpid()
-        path.write_bytes(msgspec.json.encode(document))
         assert main(["list", str(outputs)]) == 0
-        assert "one         running" in capsys.readouterr().out
+        assert "running" not in capsys.readouterr().out
     finally:
         path.write_bytes(before)
+
+
+def test_an_experiment_that_is_being_run_is_listed_as_running(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = Lock.acquire(outputs / "pilot" / "logs" / "lock_one", "one")
+    try:
+        assert main(["list", str(outputs)]) == 0
+        assert "one         running      2 of 3" in capsys.readouterr().out
+    finally:
+        lock.release()
+    assert main(["list", str(outputs)]) == 0
+    assert "one         finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}"])

@@ -49,10 +49,19 @@ def describe(function: Callable[..., Any]) -> FunctionSpec:
     qualname = getattr(function, "__qualname__", None)
     if isinstance(module, str) and isinstance(qualname, str):
         _refuse_hidden(function, module)
-        importable = module not in _MAIN_NAMES or any(main_source())
-        if importable and _look_up(sys.modules.get(module), qualname) is function:
-            return FunctionSpec(MAIN if module in _MAIN_NAMES else module, qualname)
-    return FunctionSpec(str(module), str(qualname), _by_value(function))
+    return by_name(function) or FunctionSpec(str(module), str(qualname), _by_value(function))
+
+
+def by_name(function: Callable[..., Any]) -> FunctionSpec | None:
+    """Where another process can import this callable from; None if it cannot."""
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str):
+        return None
+    importable = module not in _MAIN_NAMES or any(main_source())
+    if not importable or _look_up(sys.modules.get(module), qualname) is not function:
+        return None
+    return FunctionSpec(MAIN if module in _MAIN_NAMES else module, qualname)
 
 
 def load(spec: FunctionSpec) -> Callable[..., Any]:

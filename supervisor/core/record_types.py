@@ -42,7 +42,9 @@ class RunStarted(Record, tag="run_started"):
     process_start: float = 0.0
     versions: dict[str, str] = {}
     code: dict[str, Any] = {}  # sha256, git_commit, dirty
+    entry: dict[str, Any] = {}  # where a replay finds function and setup: see provenance.entry_of
     jobs: int = 0
+    offered: int = 0  # that the script has; more than `jobs` with one per domain
 
 
 class WorkerStarted(Record, tag="worker_started"):

@@ -129,12 +129,12 @@ def experiments(directory: Path | str) -> list[str]:
         ) from None
     found = {match.group(1) or match.group(2) for match in map(_FILE.fullmatch, names) if match}
     layouts = [Layout(directory, experiment_id) for experiment_id in found if not is_backup(experiment_id)]
-    layouts.sort(key=lambda layout: (_last_saved(layout), layout.experiment_id), reverse=True)
+    layouts.sort(key=lambda layout: (last_saved(layout), layout.experiment_id), reverse=True)
     return [layout.experiment_id for layout in layouts]
 
 
-def _last_saved(layout: Layout) -> str:
-    """ISO 8601; "" if no file tells."""
+def last_saved(layout: Layout) -> str:
+    """When something was last recorded, by the files' own word: ISO 8601; "" if none tells."""
     header = peek(Disk(), layout.checkpoint)
     saved = header.saved_at if header is not None else ""
     try:

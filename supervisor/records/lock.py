@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from supervisor.core.errors import CannotCreate, UsageError
 from supervisor.records.disk import Disk
 from supervisor.records.files import resolved, utc_now
 
+_TRIES, _BETWEEN_TRIES = 4, 0.02  # seconds
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -78,9 +80,32 @@ def _open(path: str) -> int:
         ) from None
 
 
+def is_held(path: Path | str) -> bool | None:
+    """Whether a live supervisor holds the lock; None where that cannot be told.
+
+    The only way to ask the kernel is to try: for an instant a shared lock may be ours, which
+    is why `Lock.acquire` tries more than once.
+    """
+    try:
+        fd = os.open(resolved(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return False
+
+
 def _flock(fd: int, path: str, experiment_id: str) -> str | None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_for_a_moment(fd)
     except BlockingIOError:
         holder = _read_holder(fd)
         where = f"pid {holder.pid} on {holder.host}" if holder.pid else "another process"
@@ -97,6 +122,18 @@ def _flock(fd: int, path: str, experiment_id: str) -> str | None:
             f"the file system of {path} cannot lock files ({error.strerror}): "
             f"make sure yourself that no second supervisor runs {experiment_id}"
         )
+    return None
+
+
+def _try_for_a_moment(fd: int) -> None:
+    """Take the lock; an onlooker (`is_held`) does not keep us from it."""
+    for attempt in range(_TRIES):
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(_BETWEEN_TRIES)
     return None
 
 

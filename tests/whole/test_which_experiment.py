@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.experiment import Experiment
+from tests.experiment import Experiment, wait_for
 
 SCRIPT = """
     def evaluate(number):
@@ -78,3 +78,42 @@ def test_auto_with_an_id_makes_that_experiment_or_goes_on_with_it(
     assert experiment.run("--resume", "auto", "--experiment-id", "night").returncode == 0
     assert ids(experiment) == {"night"}
     assert sorted(experiment.executions()) == [f"mine/{n}" for n in range(4)]
+
+
+def test_one_that_cannot_be_used_blocks_neither_auto_nor_the_list(experiment: Experiment) -> None:
+    write(experiment, "mine")
+    assert experiment.run("--experiment-id", "whole", "--only", "*/0").returncode == 0
+    assert experiment.run("--experiment-id", "wreck", "--only", "*/0").returncode == 0
+    checkpoint = experiment.output / "logs" / "checkpoint_wreck.json"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-30])  # its header still tells when it was saved
+    (experiment.output / "logs" / "journal_wreck.jsonl").write_bytes(b"nothing that anybody wrote")
+    listed = experiment.run("--list-checkpoints")
+    assert "wreck" in listed.stdout and "unusable" in listed.stdout and "1 of 4" in listed.stdout
+    done = experiment.run("--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "passes over wreck" in done.stderr
+    assert sorted(experiment.executions()[2:]) == ["mine/1", "mine/2", "mine/3"]
+    assert ids(experiment) == {"whole", "wreck"}
+    assert experiment.run("--resume", "auto", "--experiment-id", "wreck").returncode == 65
+
+
+def test_the_list_tells_a_pilot_that_is_done_and_what_runs_right_now(experiment: Experiment) -> None:
+    experiment.write("""
+        def evaluate(number):
+            note("ran")
+            while os.environ.get("HOLD") and not Path("go").exists():
+                time.sleep(0.01)
+
+        if __name__ == "__main__":
+            main(evaluate, [Job(domain=f"d{n % 2}", params={"number": n}) for n in range(6)], name="trial")
+    """)
+    assert experiment.run("--experiment-id", "night").returncode == 0
+    assert "pilot done, of 6" in experiment.run("--list-checkpoints").stdout
+    held = {**experiment.environment(), "HOLD": "1"}
+    running = experiment.start("--resume", "night", "--all-tasks", env=held)
+    wait_for(lambda: len(experiment.executions()) > 2, "the rest has begun")
+    assert "running" in experiment.run("--list-checkpoints").stdout
+    (experiment.folder / "go").touch()
+    assert running.wait(60) == 0
+    listed = experiment.run("--list-checkpoints").stdout
+    assert "finished" in listed and "pilot done" not in listed

@@ -1,0 +1,1 @@
+"""The commands of `longhaul`, one module each; they read, and only `rm` removes."""

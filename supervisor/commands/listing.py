@@ -1,0 +1,34 @@
+"""`longhaul list`: which experiments there are, and how each one stands."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from supervisor.commands.finding import add_directory, all_of, root_of
+from supervisor.commands.tables import add_json, emit, emit_json
+from supervisor.listing import experiment_row
+from supervisor.views.checkpoints import checkpoint_table, no_checkpoints
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", nargs="?", type=Path, metavar="DIR", help="the same as -d DIR")
+    add_directory(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    root = root_of(arguments)
+    rows = [(layout, experiment_row(layout)) for layout in all_of(root)]
+    if arguments.json:
+        rows.sort(key=lambda pair: pair[1].saved_at)
+        emit_json(
+            [{**msgspec.structs.asdict(row), "directory": str(layout.directory)} for layout, row in rows]
+        )
+    elif rows:
+        emit(checkpoint_table([row for _, row in rows]))
+    else:
+        emit(no_checkpoints(str(root.absolute())))
+    return 0

@@ -1,0 +1,76 @@
+"""How a command prints: tables, plain or for a terminal, and JSON.
+
+rich is imported only where there is a terminal to draw on. A closed pipe raises
+BrokenPipeError, which `longhaul` takes for the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.views.words import one_line
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json` for what a program reads."""
+    parser.add_argument("--json", action="store_true", help="print JSON for other programs")
+
+
+def emit(text: str) -> None:
+    """Print text; characters that the terminal's encoding lacks become question marks."""
+    if sys.stdout is None:
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+def emit_json(document: Any) -> None:
+    """Print one JSON document; infinities and NaN become null."""
+    emit(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def on_terminal() -> bool:
+    """Whether there is a terminal that can do more than lines."""
+    stream = sys.stdout
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """A table with a line of heads; the columns named in `right` hold numbers."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    numbers = {heads.index(head) for head in right if head in heads}
+    if on_terminal():
+        _draw(heads, cells, numbers)
+    else:
+        emit(plain_table([heads, *cells], numbers))
+
+
+def plain_table(lines: Sequence[Sequence[str]], numbers: set[int]) -> str:
+    """Columns that stand under each other, two blanks apart."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
