@@ -29,7 +29,7 @@ from supervisor.core.events import (
     Tell,
 )
 from supervisor.core.observer import Observer
-from supervisor.core.record_types import AnyRecord, Ended, Sampled
+from supervisor.core.record_types import AnyRecord, Completions, Ended, Sampled
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
 from supervisor.engines.protocol import Engine, Usage
@@ -119,7 +119,12 @@ class Loop:
 
     def _wait(self) -> list[Event]:
         timeout = self._timeout()
-        self._selector.select(timeout)
+        patience = min(timeout, self.scheduler.dispatcher.patience())
+        if patience > 0.0 and not self.engine.pressing():
+            time.sleep(patience)
+            self._selector.select(timeout - patience)
+        else:
+            self._selector.select(timeout)
         stood_still = self.clock.tick(timeout)
         now = self.clock.now()
         events: list[Event] = []
@@ -210,7 +215,9 @@ class Loop:
         for command in effects.commands:
             self._perform(command)
         for record in effects.records:
-            if type(record) is Ended:
+            if isinstance(record, Completions):
+                self._completed(record)
+            elif isinstance(record, Ended):
                 self._ended(record)
 
     def _perform(self, command: Command) -> None:
@@ -230,6 +237,13 @@ class Loop:
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):
                 self.view.tell(level, text)
+
+    def _completed(self, batch: Completions) -> None:
+        self._completions += len(batch)
+        for job_id, outcome in zip(batch.ids, batch.outcomes, strict=True):
+            if outcome.output:
+                self.view.printed(job_id)
+        self.view.completed()
 
     def _ended(self, record: Ended) -> None:
         self._completions += record.outcome == "completed"

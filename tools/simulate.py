@@ -32,7 +32,7 @@ from supervisor.core.events import (
     StartJobs,
 )
 from supervisor.core.jobs import COMPLETED, FAILED
-from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted
+from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted, singly
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
@@ -270,7 +270,7 @@ class History:
     def carry_out(self, core: Scheduler, effects: Effects) -> None:
         first = self.store.next_n
         self.store.append(effects.records, urgent=effects.urgent)
-        for n, record in enumerate(effects.records, first):
+        for n, record in enumerate(singly(effects.records), first):
             if isinstance(record, Ended) and record.outcome == "completed":
                 self.note_completion(core, record, n)
         for command in effects.commands:
@@ -280,7 +280,7 @@ class History:
                         raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
             self.world.perform(command)
         if self.verbose:
-            for thing in (*effects.records, *effects.commands):
+            for thing in (*singly(effects.records), *effects.commands):
                 print(f"{self.world.now:10.4f}  {thing}")
 
     def note_completion(self, core: Scheduler, record: Ended, n: int) -> None:

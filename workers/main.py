@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections import deque
+from itertools import count
 from time import perf_counter
 from types import FrameType
 from typing import NoReturn
@@ -39,10 +40,11 @@ from workers.messages import (
 from workers.output import CapturedOutput
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
-from workers.runner import Runner
+from workers.runner import PlanLine, Runner, planned
 from workers.surroundings import Surroundings
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
+FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 _DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -54,7 +56,7 @@ class Worker:
         self._runner = runner
         self._output = output
         self._surroundings = Surroundings()
-        self._leases: deque[tuple[int, int, bytes]] = deque()
+        self._leases: deque[tuple[int, int, PlanLine | bytes]] = deque()
         self._finishing = False
         self._spoiled = False
         self._pid = os.getpid()
@@ -71,7 +73,7 @@ class Worker:
         looked = 0.0
         gave_back = False
         while True:
-            if perf_counter() - looked > LOOK_AFTER:
+            if not leases or perf_counter() - looked > LOOK_AFTER:
                 self._settle()
                 looked = perf_counter()
             if not leases:
@@ -87,9 +89,10 @@ class Worker:
                 continue
             lease, attempt, line = leases.popleft()
             outcome = run(lease, attempt, line)
-            if getpid() != self._pid:
+            seconds = outcome.seconds
+            if seconds > FORK_TAKES and getpid() != self._pid:
                 _leave_fork(outcome)
-            if size(outcome.seconds):
+            if size(seconds):
                 outcome.output = self._output.collect(CURRENT.id, attempt)
             send(outcome)
 
@@ -102,9 +105,9 @@ class Worker:
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
-            lines = message.lines.split(b"\n")
-            first = message.first_lease
-            self._leases.extend((first + i, attempt, lines[i]) for i, attempt in enumerate(message.attempts))
+            self._leases.extend(
+                zip(count(message.first_lease), message.attempts, planned(message.lines), strict=False)
+            )
         elif isinstance(message, Revoke):
             wanted = set(message.leases)
             dropped = [lease for lease, _, _ in self._leases if lease in wanted]

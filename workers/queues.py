@@ -1,7 +1,8 @@
 """Frames over pipes: one private pair of queues for each worker process, never shared, never reused.
 
-A frame is four bytes of length (big-endian) and a msgpack payload. What may be in a payload
-is in `workers.messages`; this room only moves bytes. At the supervisor's end nothing blocks,
+A frame is the length of its payload as a msgpack integer of five bytes, and a msgpack payload:
+so a run of frames is a msgpack sequence, and many messages are decoded in one call. What may be
+in a payload is in `workers.messages`; this room only moves bytes. At the supervisor's end nothing blocks,
 so a worker that is stopped in the middle of a message holds up nobody; at the worker's end
 reads and writes block. There is no lock in here: a process that is killed at any instant
 leaves at worst a torn frame, which the reader reports as `TornFrame`.
@@ -18,7 +19,7 @@ import os
 import select
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +28,9 @@ from workers.messages import FromWorker, ToWorker
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then the integer
+MARK = 0xCE
+HEAD = LENGTH.size
 MAX_FRAME = 1 << 30
 READ_SIZE = 1 << 20
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
@@ -69,7 +72,7 @@ def enlarge(descriptor: int) -> None:
 
 def frame(payload: bytes) -> bytes:
     """One payload as a frame."""
-    return LENGTH.pack(len(payload)) + payload
+    return LENGTH.pack(MARK, len(payload)) + payload
 
 
 class FrameReader:
@@ -86,55 +89,78 @@ class FrameReader:
         self._body: bytearray | None = None  # the frame that is being assembled
         self._filled = 0
 
+    @property
+    def inside(self) -> bool:
+        """Whether a frame has begun and is not complete."""
+        return self._body is not None or bool(self._header)
+
+    def cut(self, view: memoryview) -> tuple[Bytes | None, int, int, int]:
+        """(payload of a frame that earlier bytes began, start and end of the whole frames in
+        `view`, how many these are). What follows them is kept.
+
+        Raises BadFrame if the stream cannot be one of frames.
+        """
+        first, start = self._continue(view) if self.inside else (None, 0)
+        stop, size, count = start, len(view), 0
+        unpack = LENGTH.unpack_from
+        while size - stop >= HEAD:
+            mark, length = unpack(view, stop)
+            after = stop + HEAD + length
+            if mark != MARK or after > size:
+                break
+            stop = after
+            count += 1
+        if stop < size:
+            self._begin(view[stop:])
+        return first, start, stop, count
+
     def feed(self, data: Bytes) -> list[Bytes]:
         """The payloads that `data` completes; views into `data` are valid as long as it is.
 
         Raises BadFrame if the stream cannot be one of frames.
         """
         view = memoryview(data)
-        frames: list[Bytes] = []
-        at = self._continue(view, frames) if self._body is not None or self._header else 0
-        end = len(view)
-        unpack = LENGTH.unpack_from
-        while end - at >= 4:
-            stop = at + 4 + unpack(view, at)[0]
-            if stop > end:
-                break
-            frames.append(view[at + 4 : stop])
+        first, at, _, count = self.cut(view)
+        payloads: list[Bytes] = [] if first is None else [first]
+        for _ in range(count):
+            stop = at + HEAD + LENGTH.unpack_from(view, at)[1]
+            payloads.append(view[at + HEAD : stop])
             at = stop
-        if at < end:
-            self._begin(view[at:])
-        return frames
+        return payloads
 
     def _begin(self, rest: memoryview) -> None:
         """Keep the first part of a frame until the others arrive."""
-        if len(rest) < 4:
+        if len(rest) < HEAD:
             self._header = bytes(rest)
             return
-        length = LENGTH.unpack_from(rest)[0]
+        mark, length = LENGTH.unpack_from(rest)
+        if mark != MARK:
+            raise BadFrame(f"a frame began with the byte {mark:#04x}, which none does")
         if length > MAX_FRAME:
             raise BadFrame(f"a frame of {length} bytes was announced, the limit is {MAX_FRAME}")
         self._body = bytearray(length)
-        self._filled = len(rest) - 4
-        self._body[: self._filled] = rest[4:]
+        self._filled = len(rest) - HEAD
+        self._body[: self._filled] = rest[HEAD:]
 
-    def _continue(self, view: memoryview, frames: list[Bytes]) -> int:
-        """Go on with a frame that earlier bytes began; how much of `view` was used."""
+    def _continue(self, view: memoryview) -> tuple[Bytes | None, int]:
+        """Go on with a frame that earlier bytes began: its payload if it is complete, and how
+        much of `view` was used."""
         at = 0
         if self._header:
-            at = min(4 - len(self._header), len(view))
+            at = min(HEAD - len(self._header), len(view))
             header = self._header + bytes(view[:at])
             self._header = b""
             self._begin(memoryview(header))
-        if self._body is None:
-            return at
-        part = view[at : at + len(self._body) - self._filled]
-        self._body[self._filled : self._filled + len(part)] = part
+        body = self._body
+        if body is None:
+            return None, at
+        part = view[at : at + len(body) - self._filled]
+        body[self._filled : self._filled + len(part)] = part
         self._filled += len(part)
-        if self._filled == len(self._body):
-            frames.append(self._body)
-            self._body = None
-        return at + len(part)
+        if self._filled < len(body):
+            return None, at + len(part)
+        self._body = None
+        return body, at + len(part)
 
     def close(self) -> None:
         """The stream has ended. Raises TornFrame if a frame was not complete."""
@@ -147,13 +173,15 @@ class FrameReader:
 class Outbox:
     """The supervisor's end of what a worker says: reads without blocking.
 
-    `read` returns decoded messages. `ended` is true once the stream is over.
+    `read` returns decoded messages. `ended` is true once the stream is over, `pressing` if
+    there was as much to read as fits, or half a message: more should be read at once.
     """
 
     # One buffer serves all outboxes: messages are decoded before the next read, and the
-    # decoder copies what it keeps.
-    _buffer = memoryview(bytearray(READ_SIZE))
+    # decoder copies what it keeps. In front there is room for the head of a msgpack array.
+    _buffer = memoryview(bytearray(HEAD + READ_SIZE))
     _decode = msgspec.msgpack.Decoder(FromWorker).decode
+    _decode_many = msgspec.msgpack.Decoder(list[int | FromWorker]).decode
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -162,6 +190,7 @@ class Outbox:
         self._reader = FrameReader()
         self._writer_is_dead = False
         self.ended = False
+        self.pressing = False
 
     def no_more_is_coming(self) -> None:
         """The writer is dead: an empty pipe is the end, though a process that it has left
@@ -174,8 +203,9 @@ class Outbox:
         Raises QueueError if the bytes are not messages; a torn end is dropped (the worker
         died in the middle of it) and shows only as `ended`.
         """
+        self.pressing = False
         try:
-            size = self._file.readinto(self._buffer)
+            size = self._file.readinto(self._buffer[HEAD:])
         except OSError:
             size = 0
         if size is None:
@@ -184,11 +214,23 @@ class Outbox:
         if size == 0:
             self.ended = True
             return []
-        decode = self._decode
         try:
-            return [decode(payload) for payload in self._reader.feed(self._buffer[:size])]
+            messages = self._messages(self._buffer[: HEAD + size])
         except msgspec.MsgspecError as error:
             raise QueueError(f"a message cannot be decoded: {error}") from error
+        self.pressing = size == READ_SIZE or self._reader.inside
+        return messages
+
+    def _messages(self, buffer: memoryview) -> list[FromWorker]:
+        first, start, stop, count = self._reader.cut(buffer[HEAD:])
+        messages: list[FromWorker] = [] if first is None else [self._decode(first)]
+        if count:
+            # Lengths and payloads in turn, as one array. Its head takes the place of what was
+            # used already, or of the room in front.
+            buffer[start : start + HEAD] = b"\xdd%b" % (2 * count).to_bytes(4, "big")
+            found: list[Any] = self._decode_many(buffer[start : HEAD + stop])
+            messages += found[1::2]
+        return messages
 
 
 class FrameWriter:
@@ -206,9 +248,9 @@ class FrameWriter:
         """Write a message as far as it fits; true if something is left for `flush`."""
         payload = self._encode(message)
         if len(payload) < 4096:
-            self._pieces.append(memoryview(LENGTH.pack(len(payload)) + payload))
+            self._pieces.append(memoryview(frame(payload)))
         else:
-            self._pieces.append(memoryview(LENGTH.pack(len(payload))))
+            self._pieces.append(memoryview(LENGTH.pack(MARK, len(payload))))
             self._pieces.append(memoryview(payload))
         return self.flush()
 
@@ -242,16 +284,16 @@ class WorkerQueues:
         self._payloads: deque[Bytes] = deque()
         self._decode = msgspec.msgpack.Decoder(ToWorker).decode
         self._encode_into = msgspec.msgpack.Encoder().encode_into
-        self._buffer = bytearray(4)
+        self._buffer = bytearray(HEAD)
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
 
     def send(self, message: FromWorker) -> None:
         """Write one message; returns when all of it is in the pipe. Raises QueueClosed."""
         buffer = self._buffer
-        self._encode_into(message, buffer, 4)
+        self._encode_into(message, buffer, HEAD)
         size = len(buffer)
-        LENGTH.pack_into(buffer, 0, size - 4)
+        LENGTH.pack_into(buffer, 0, MARK, size - HEAD)
         try:
             written = os.write(self._outbox, buffer)
             while written < size:
@@ -259,7 +301,7 @@ class WorkerQueues:
         except OSError as error:
             raise QueueClosed(f"the supervisor does not listen any more: {error}") from error
         if size > _KEEP_BUFFER:
-            self._buffer = bytearray(4)
+            self._buffer = bytearray(HEAD)
 
     def receive_payload(self) -> Bytes:
         """The next frame, as it is. Raises QueueClosed at the end of the stream."""

@@ -74,13 +74,19 @@ class Encoded(msgspec.Struct):
     converted: list[str] = []
 
 
+def encode_plain(value: Any) -> bytes | None:
+    """A result that consists of JSON's own types, as JSON; None for any other."""
+    try:
+        return _encode(value) if _is_plain(value, MAX_DEPTH) else None
+    except (UnicodeEncodeError, RuntimeError):
+        return None  # a lone surrogate, or a dict that a thread still changes: the walk says where
+
+
 def encode_result(value: Any) -> Encoded:
     """What a job returned, as JSON. Raises Unencodable for what has no JSON form."""
-    try:
-        if _is_plain(value, MAX_DEPTH):
-            return Encoded(_encode(value))
-    except (UnicodeEncodeError, RuntimeError):
-        pass  # a lone surrogate, or a dict that a thread still changes: the walk says where
+    json = encode_plain(value)
+    if json is not None:
+        return Encoded(json)
     converter = _Converter()
     plain = converter.run(value)
     return Encoded(_encode(plain), converter.nonfinite, list(converter.converted))
@@ -142,10 +148,12 @@ def _is_plain(value: Any, depth: int) -> bool:
         items = value.values()
     elif kind is list:
         items = value
+    elif kind is float:
+        return bool(value - value == 0.0)  # neither NaN nor infinite
+    elif kind is int:
+        return bool(-_FAST_INT < value < _FAST_INT)
     else:
-        items = (value,)
-        if kind not in (float, str, int, bool, type(None)):
-            return False
+        return kind is str or value is None or kind is bool
     if depth <= 0:
         return False
     for item in items:

@@ -11,8 +11,12 @@ The life of one worker process (an incarnation; slots are reused, incarnations n
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
+
+from workers.messages import Completed, Failed
 
 STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
 
@@ -68,6 +72,20 @@ class Worker:
         if not self.leases or self.status == STARTING:
             return None
         return self.leases[0]
+
+    def settle_together(self, outcomes: Sequence[Completed | Failed]) -> list[int] | None:
+        """Take the leases of these outcomes off its list if they are its first, in order;
+        the jobs' numbers. None, and nothing is changed, if they are not."""
+        leases, size = self.leases, len(outcomes)
+        first = list(islice(leases, size))
+        if self.revoked or [lease for lease, _ in first] != [outcome.lease for outcome in outcomes]:
+            return None
+        if size == len(leases):
+            leases.clear()
+        else:
+            for _ in range(size):
+                leases.popleft()
+        return [job for _, job in first]
 
     def settle(self, lease: int) -> int | None:
         """Take a lease off its list; the job's number, None if it does not hold it."""

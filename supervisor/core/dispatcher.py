@@ -71,6 +71,13 @@ class Dispatcher:
             times.append(self._start_not_before)
         return min(times, default=None)
 
+    def patience(self) -> float:
+        """For how many seconds nobody needs us, if nothing but outcomes comes."""
+        held = [worker.held() for worker in self.crew.values() if worker.status == READY]
+        if not held or len(held) < len(self.crew):
+            return 0.0  # somebody starts or goes
+        return policy.patience(self._mean, min(held))
+
     # ----------------------------------------------------------------- what it learns
 
     def learn_duration(self, seconds: float, outcomes: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.core.record_types import AnyRecord
+from supervisor.core.record_types import AnyRecord, Completions
 from workers.messages import Completed, Failed, Failure
 
 # ------------------------------------------------------------------------------- facts
@@ -180,6 +180,6 @@ class Effects(msgspec.Struct):
     before its job is handed out again).
     """
 
-    records: list[AnyRecord]
+    records: list[AnyRecord | Completions]
     commands: list[Command]
     urgent: bool = False

@@ -17,9 +17,9 @@ from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.policy import EDQUOT, ENOSPC, LOSS_LIMIT, NO_SPACE_LIMIT, NO_SPACE_WAIT, verdict
 from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import Ended, Noted
+from supervisor.core.record_types import Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, get, put
 from workers.messages import Completed, Failed
 
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
@@ -39,7 +39,7 @@ class Turn:
 
     def last_n(self) -> int:
         """The number of the record that was added last."""
-        return self.first_n + len(self.effects.records) - 1
+        return self.first_n + lines_in(self.effects.records) - 1
 
 
 class Ledger:
@@ -60,11 +60,9 @@ class Ledger:
 
     def lease(self, jobs: list[int], first_lease: int) -> list[int]:
         """Mark jobs as handed out; the attempt number of each."""
-        table, newest = self.table, self.newest_lease
-        for lease, job in enumerate(jobs, first_lease):
-            table.move(job, "leased")
-            newest[job] = lease
-        return [table.attempts[job] + 1 for job in jobs]
+        self.table.lease(jobs)
+        put(self.newest_lease, jobs, array("Q", range(first_lease, first_lease + len(jobs))))
+        return [attempts + 1 for attempts in get(self.table.attempts, jobs)]
 
     def give_back(self, leases: list[tuple[int, int]]) -> None:
         """Leases that did not start: their jobs are first in line again."""
@@ -80,6 +78,24 @@ class Ledger:
         return self.newest_lease[job] == lease and self.table.state[job] == LEASED
 
     # ----------------------------------------------------------------- the outcomes
+
+    def completed_together(self, turn: Turn, slot: int, jobs: list[int], outcomes: list[Completed]) -> None:
+        """Many completed results of one worker; one record for all if nothing is special."""
+        table = self.table
+        leases = [outcome.lease for outcome in outcomes]
+        if (
+            list(get(self.newest_lease, jobs)) != leases
+            or not table.all_in(jobs, LEASED)
+            or not table.outcome.keys().isdisjoint(jobs)
+            or any([outcome.converted for outcome in outcomes])
+        ):
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                self.completed(turn, slot, job, outcome)
+            return
+        seconds = [outcome.seconds for outcome in outcomes]
+        attempts = table.complete(jobs, seconds)
+        ids = list(get(table.ids, jobs))
+        turn.effects.records.append(Completions(slot, turn.at, jobs, ids, attempts, seconds, outcomes))
 
     def completed(self, turn: Turn, slot: int, job: int, outcome: Completed) -> None:
         table = self.table
@@ -104,7 +120,7 @@ class Ledger:
                 worker=slot,
                 at=turn.at,
                 result=msgspec.Raw(outcome.result),
-                nonfinite=outcome.nonfinite,
+                nonfinite=outcome.nonfinite or [],
                 output=outcome.output,
             )
         )

@@ -12,6 +12,11 @@ JOB_OVERHEAD = 5e-6
 LONG_JOB = 0.02
 # The most leases that one worker may hold.
 MOST_AHEAD = 4096
+# While the workers have enough to do, outcomes gather for so long at most before they are
+# looked at, as network cards gather packets: a wake-up for each costs both sides more than the job.
+PATIENCE = 0.004
+# Less than this is not worth a system call.
+LEAST_PATIENCE = 0.0002
 # Leases that wait behind a job for so long are given to others.
 TAKE_BACK_AFTER = 0.05
 # After so many workers in a row that were never ready, and none that is, the run stops.
@@ -31,6 +36,15 @@ def leases_ahead(mean_seconds: float | None) -> int:
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
     return min(MOST_AHEAD, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
+
+
+def patience(mean_seconds: float | None, least_held: int) -> float:
+    """Seconds for which outcomes may gather when every worker holds at least so many leases:
+    half of what the one with the fewest has to do behind the job it is at."""
+    if mean_seconds is None or mean_seconds > LONG_JOB:
+        return 0.0
+    waiting = (least_held - 1) * (mean_seconds + JOB_OVERHEAD)
+    return min(PATIENCE, waiting / 2) if waiting > 2 * LEAST_PATIENCE else 0.0
 
 
 def share(ready: int, workers: int) -> int:

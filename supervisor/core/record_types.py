@@ -6,9 +6,12 @@ A line of the journal is a JSON object: `n` first, then `type`, the fields below
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
+
+from workers.messages import Completed
 
 NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
 
@@ -109,6 +112,40 @@ class Ended(Record, tag="ended"):
     output: int = 0  # bytes printed
 
 
+class Completions(msgspec.Struct, gc=False):
+    """Many `Ended` records of jobs that completed, in columns: each becomes a line of its own
+    in the journal, without having been an object of its own. `jobs` are numbers."""
+
+    worker: int
+    at: str
+    jobs: list[int]
+    ids: list[str]
+    attempts: list[int]
+    seconds: list[float]
+    outcomes: list[Completed]
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def each(self) -> Iterator[Ended]:
+        """The records that it stands for."""
+        rows = zip(self.ids, self.attempts, self.seconds, self.outcomes, strict=True)
+        for job_id, attempt, seconds, outcome in rows:
+            yield Ended(
+                job=job_id,
+                attempt=attempt,
+                lease=outcome.lease,
+                outcome="completed",
+                state="completed",
+                seconds=seconds,
+                worker=self.worker,
+                at=self.at,
+                result=msgspec.Raw(outcome.result),
+                nonfinite=outcome.nonfinite or [],
+                output=outcome.output,
+            )
+
+
 class Reset(Record, tag="reset"):
     """Jobs made pending again: "retry" (failed ones, on resume), "rerun" (by name),
     "changed" (parameters changed, --changed rerun), "gap" (its record was lost)."""
@@ -199,3 +236,18 @@ AnyRecord = (
     | Noted
     | RunEnded
 )
+Records = Sequence[AnyRecord | Completions]
+
+
+def lines_in(records: Records) -> int:
+    """How many lines of the journal these are."""
+    return sum([len(record) if isinstance(record, Completions) else 1 for record in records])
+
+
+def singly(records: Records) -> Iterator[AnyRecord]:
+    """The same records, one for each line."""
+    for record in records:
+        if isinstance(record, Completions):
+            yield from record.each()
+        else:
+            yield record

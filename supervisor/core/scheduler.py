@@ -16,6 +16,7 @@ lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the nu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from supervisor.core import events as facts
@@ -31,7 +32,7 @@ from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
-from workers.messages import Failed
+from workers.messages import Completed, Failed
 
 _POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
 
@@ -206,23 +207,34 @@ class Scheduler:
         worker = self.crew.get(event.incarnation)
         if worker is None:
             return  # a late word of a worker that is already buried
-        seconds = 0.0
-        ledger, slot, settle = self.ledger, worker.slot, worker.settle
         finished = 0
-        for outcome in event.outcomes:
-            job = settle(outcome.lease)
-            if job is None:
-                continue  # not under any lease of this worker: nobody asked for it
-            seconds += outcome.seconds
-            finished += 1
-            if isinstance(outcome, Failed):
-                ledger.failed(turn, slot, job, outcome)
+        for kind, group in groupby(event.outcomes, type):
+            outcomes: list[Any] = list(group)
+            jobs = worker.settle_together(outcomes) if kind is Completed else None
+            if jobs is not None:
+                self.ledger.completed_together(turn, worker.slot, jobs, outcomes)
             else:
-                ledger.completed(turn, slot, job, outcome)
+                jobs = self._settle_singly(turn, worker, outcomes)
+            finished += len(jobs)
         worker.since, worker.since_at = turn.now, turn.at
         worker.finished += finished
         self.finished_attempts += finished
-        self.dispatcher.learn_duration(seconds, finished)
+        seconds = sum([outcome.seconds for outcome in event.outcomes])
+        self.dispatcher.learn_duration(seconds, len(event.outcomes))
+
+    def _settle_singly(self, turn: Turn, worker: Worker, outcomes: Sequence[Completed | Failed]) -> list[int]:
+        """Outcomes that are not those of the worker's first leases, or not all good."""
+        ledger, jobs = self.ledger, []
+        for outcome in outcomes:
+            job = worker.settle(outcome.lease)
+            if job is None:
+                continue  # not under any lease of this worker: nobody asked for it
+            jobs.append(job)
+            if isinstance(outcome, Failed):
+                ledger.failed(turn, worker.slot, job, outcome)
+            else:
+                ledger.completed(turn, worker.slot, job, outcome)
+        return jobs
 
     def _on_leases_dropped(self, event: facts.LeasesDropped, turn: Turn) -> None:
         worker = self.crew.get(event.incarnation)

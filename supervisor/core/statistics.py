@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import reduce
+from operator import add
 
 import msgspec
 
 from supervisor.core.record_types import (
     AnyRecord,
     CarriedRun,
+    Completions,
     Ended,
     Leased,
     Paused,
@@ -46,9 +49,11 @@ class Statistics(msgspec.Struct):
     last_outcome_at: str = ""
     last_at: str = ""
 
-    def apply(self, record: AnyRecord) -> None:
+    def apply(self, record: AnyRecord | Completions) -> None:
         """Take one record into account, in journal order."""
-        if isinstance(record, Ended):
+        if isinstance(record, Completions):
+            self._apply_completions(record)
+        elif isinstance(record, Ended):
             self._apply_ended(record)
         elif isinstance(record, Leased):
             if not self.first_lease_at:
@@ -89,6 +94,14 @@ class Statistics(msgspec.Struct):
         self.lost += record.outcome == "lost"
         again = record.state in ("pending", "in_progress")
         self.retries += again and record.outcome not in ("interrupted", "lost")
+
+    def _apply_completions(self, batch: Completions) -> None:
+        self.attempts += len(batch)
+        self.outcomes += len(batch)
+        # Not `sum`, which rounds otherwise than one after the other since Python 3.12: a replay
+        # of the lines must come to the same sum.
+        self.busy_seconds = reduce(add, batch.seconds, self.busy_seconds)
+        self.last_outcome_at = batch.at
 
     def _close_run(self) -> None:
         """Add the run that is open, if one is, to the sums."""

@@ -167,6 +167,26 @@ class JobTable:
             raise IllegalMove(f"job {self.ids[job]!r} in state {self.state[job]} cannot be {cause}")
         self.state[job] = after
 
+    def lease(self, jobs: list[int]) -> None:
+        """Hand out many at once; raises IllegalMove as `move` does, and then changes nothing."""
+        for state in set(get(self.state, jobs)):
+            if (state, "leased") not in MOVES:
+                job = next(job for job in jobs if self.state[job] == state)
+                raise IllegalMove(f"job {self.ids[job]!r} in state {state} cannot be leased")
+        put(self.state, jobs, bytes([LEASED]) * len(jobs))
+
+    def complete(self, jobs: list[int], seconds: list[float]) -> list[int]:
+        """Many leased jobs have completed, each for the first time; their attempts."""
+        attempts = [before + 1 for before in get(self.attempts, jobs)]
+        put(self.state, jobs, bytes([COMPLETED]) * len(jobs))
+        put(self.attempts, jobs, array("I", attempts))
+        put(self.seconds, jobs, array("d", seconds))
+        return attempts
+
+    def all_in(self, jobs: list[int], state: int) -> bool:
+        """Whether all these jobs are in a state."""
+        return bytes(get(self.state, jobs)).count(state) == len(jobs)
+
     def charge(self, job: int, outcome: str) -> Charges:
         """Book an attempt's end against the budget of its cause; the charges so far."""
         charges = self.charges.setdefault(job, Charges())
@@ -292,10 +312,27 @@ class JobTable:
             counts.pending += 1
 
 
+def in_a_row(jobs: Sequence[int]) -> bool:
+    """Whether each number follows the one before it, as nearly always."""
+    return (
+        len(jobs) > 0
+        and jobs[-1] - jobs[0] + 1 == len(jobs)
+        and list(jobs) == list(range(jobs[0], jobs[-1] + 1))
+    )
+
+
+def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
+    """`column[job]` of many; at once where the jobs follow each other."""
+    if in_a_row(jobs):
+        piece: Sequence[Any] = column[jobs[0] : jobs[-1] + 1]
+        return piece
+    return [column[job] for job in jobs]
+
+
 def put(column: Any, jobs: Sequence[int], values: Any) -> None:
     """`column[job] = value` for many; at once where the jobs follow each other."""
-    if jobs and jobs == list(range(jobs[0], jobs[0] + len(jobs))):
-        column[jobs[0] : jobs[0] + len(jobs)] = values
+    if in_a_row(jobs):
+        column[jobs[0] : jobs[-1] + 1] = values
         return
     for job, value in zip(jobs, values, strict=True):
         column[job] = value

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
@@ -206,6 +207,9 @@ class LocalEngine:
 
     def _deliver(self, worker: Incarnation, messages: list[FromWorker]) -> None:
         """Outcomes in one event, up to where something else was said."""
+        if set(map(type, messages)) == {Completed}:  # as nearly always
+            self._finished(worker, cast("list[Completed | Failed]", messages))
+            return
         outcomes: list[Completed | Failed] = []
         for message in messages:
             kind = type(message)
@@ -359,6 +363,9 @@ class LocalEngine:
         for worker in self._workers.values():
             if worker.ready:
                 trim(worker.scratch, worker.spec.output_limit)
+
+    def pressing(self) -> bool:
+        return any([worker.outbox.pressing for worker in self._workers.values()])
 
     def usage(self) -> dict[int, Usage]:
         return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})

@@ -45,6 +45,9 @@ class Engine(Protocol):
     def poll(self, now: float) -> list[Event]:
         """What has happened since the last call, in order. `now`: the loop's clock."""
 
+    def pressing(self) -> bool:
+        """Whether a worker waits for us to read on: it has more to say than a pipe holds."""
+
     def next_deadline(self) -> float | None:
         """When `poll` wants to be called even if nothing happens (the loop's clock)."""
 

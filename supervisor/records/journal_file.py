@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from supervisor.core.errors import StorageError
-from supervisor.core.record_types import AnyRecord, Opened
+from supervisor.core.record_types import Opened, Records
 from supervisor.records.disk import Disk
 from supervisor.records.files import NO_SPACE, NewFile, utc_now
 from supervisor.records.journal import FORMAT, Scan, encode_batch, seal, seed_of
@@ -91,14 +91,14 @@ class JournalFile:
 
     # ------------------------------------------------------------------------ write
 
-    def append(self, records: Sequence[AnyRecord]) -> list[int]:
+    def append(self, records: Records) -> list[int]:
         """Write records; their lengths. The first one stands at the `size` of before.
 
         With a full disk they wait in memory (`full` says so). After any other error of
         the disk (`failed` says so) they are in memory too, for `regenerate`.
         """
         data, lengths = encode_batch(self.next_n, records, self._seed)
-        self.next_n += len(records)
+        self.next_n += len(lengths)
         self.size += len(data)
         if self._durable or self.full is not None:
             self._batches.append(_Batch(self.next_n - 1, self.size, data))
@@ -229,9 +229,9 @@ class JournalFile:
             bodies.append(line[:-18])
             weight += len(line)
             if weight > 1 << 20:
-                file.write(seal(iter(bodies), identity.seed)[0])
+                file.write(seal(bodies, identity.seed)[0])
                 bodies, weight = [], 0
-        file.write(seal(iter(bodies), identity.seed)[0])
+        file.write(seal(bodies, identity.seed)[0])
         if expected != self.next_n - 1:
             raise OSError(None, f"record {expected + 1} cannot be read back")
         return file.size - self.size

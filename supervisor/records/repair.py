@@ -168,9 +168,8 @@ class _Generation:
             jobs = finished[start : start + GROUP]
             names = [msgspec.json.encode(found.table.ids[job]) for job in jobs]
             rows = zip(names, found.parts(jobs), strict=True)
-            data, lengths = seal(
-                (ended_line(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)), self.seed
-            )
+            bodies = [ended_line(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)]
+            data, lengths = seal(bodies, self.seed)
             offset = self.file.size
             places = found.places
             for job, length in zip(jobs, lengths, strict=True):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from array import array
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -19,9 +20,9 @@ from supervisor.core.errors import StorageError
 from supervisor.core.events import Event, Synced
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
-from supervisor.core.record_types import AnyRecord, Ended
+from supervisor.core.record_types import Completions, Ended, Records
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, put
 from supervisor.records import opening
 from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
 from supervisor.records.checkpointer import Checkpointer
@@ -164,7 +165,7 @@ class Store:
 
     # --------------------------------------------------------------- append and read
 
-    def append(self, records: Sequence[AnyRecord], *, urgent: bool = False) -> int:
+    def append(self, records: Records, *, urgent: bool = False) -> int:
         """Write records, in order; the number of the last one.
 
         `urgent`: somebody waits for them to be synced. Raises StorageError.
@@ -172,17 +173,20 @@ class Store:
         journal = self._journal
         offset = journal.size
         lengths = journal.append(records)
-        note, numbers = self.statistics.apply, self.table.numbers
-        for record, length in zip(records, lengths, strict=True):
-            if type(record) is Ended:
-                if record.state in _FINISHED:
-                    job = numbers[record.job]
-                    self._offsets[job] = offset
-                    self._lengths[job] = length
+        note = self.statistics.apply
+        line = 0
+        for record in records:
+            if isinstance(record, Completions):
+                offset = self._note_places(record.jobs, offset, lengths[line : line + len(record)])
+                line += len(record)
             else:
-                self.facts.apply(record)
+                if not isinstance(record, Ended):
+                    self.facts.apply(record)
+                elif record.state in _FINISHED:
+                    self._note_places([self.table.numbers[record.job]], offset, [lengths[line]])
+                offset += lengths[line]
+                line += 1
             note(record)
-            offset += length
         if journal.failed is not None:
             self._regenerate(journal.failed)
         elif journal.full is not None:
@@ -192,6 +196,13 @@ class Store:
         elif urgent:
             self._wake_loop()
         return journal.next_n - 1
+
+    def _note_places(self, jobs: list[int], offset: int, lengths: list[int]) -> int:
+        """Where the records of these jobs stand, one after the other; where they end."""
+        *places, end = accumulate(lengths, initial=offset)
+        put(self._offsets, jobs, array("Q", places))
+        put(self._lengths, jobs, array("I", lengths))
+        return end
 
     def result_of(self, job: int) -> Ended:
         """The record of a finished job (by number); KeyError for any other job."""

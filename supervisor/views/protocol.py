@@ -28,7 +28,7 @@ class View(Protocol):
         """An attempt ended badly."""
 
     def completed(self) -> None:
-        """An attempt ended well; called for each one, so it must cost nothing."""
+        """An attempt ended well, or many together did."""
 
     def printed(self, job_id: str) -> None:
         """An attempt that had printed something has ended; its log is complete."""

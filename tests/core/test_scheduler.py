@@ -21,7 +21,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.position import Position
-from supervisor.core.record_types import Ended, Leased, Noted, Paused, Returned, Unpaused, WorkerEnded
+from supervisor.core.record_types import Ended, Leased, Noted, Paused, Returned, Unpaused, WorkerEnded, singly
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.settings import Settings
 from supervisor.core.table import IllegalMove, JobTable
@@ -46,7 +46,7 @@ class Core:
 
     def begin(self, retry: Sequence[int] = ()) -> Effects:
         effects = self.scheduler.begin(self.now, AT, len(self.records) + 1, retry=retry)
-        self.records += effects.records
+        self.records += singly(effects.records)
         return effects
 
     def tell(self, *events: facts.Event, after: float = 0.0) -> Effects:
@@ -54,7 +54,7 @@ class Core:
         effects = self.scheduler.handle(
             list(events) or [facts.TimePassed()], self.now, AT, len(self.records) + 1
         )
-        self.records += effects.records
+        self.records += singly(effects.records)
         return effects
 
     def start(self) -> Effects:
@@ -238,7 +238,7 @@ def test_the_first_completed_result_of_any_lease_wins() -> None:
     lease, job = first.leases[0]
     core.tell(facts.JobsFinished(1, [good(lease)]))
     again = core.tell(facts.JobsFinished(1, [good(lease)]))
-    assert not any(isinstance(record, Ended) for record in again.records)
+    assert not any(isinstance(record, Ended) for record in singly(again.records))
     assert core.table.state[job] == COMPLETED
 
 

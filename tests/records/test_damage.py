@@ -355,7 +355,7 @@ def test_records_of_a_newer_version_are_passed_over(disk: FakeDisk) -> None:
 
     identity = made.store._journal.identity
     n = made.store.next_n
-    line, _ = seal(iter([b'{"n":%d,"type":"telepathy","job":"iris/4"' % n]), identity.seed)
+    line, _ = seal([b'{"n":%d,"type":"telepathy","job":"iris/4"' % n], identity.seed)
     replace(disk, made.layout.journal, disk.content(made.layout.journal) + line)
     found = survey(made.layout, disk)
     assert found.journal_state == "good"

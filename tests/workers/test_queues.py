@@ -62,10 +62,10 @@ def test_a_torn_end_is_an_error_of_its_own(cut: int) -> None:
 
 
 def test_a_length_that_no_message_has_is_refused() -> None:
-    for cut in (2, 4):
-        header = struct.pack(">I", MAX_FRAME + 1)
+    for cut in (2, 5):
+        header = struct.pack(">BI", 0xCE, MAX_FRAME + 1)
         reader = FrameReader()
-        if cut < 4:
+        if cut < 5:
             reader.feed(header[:cut])
             header = header[cut:]
         with pytest.raises(BadFrame):
@@ -76,7 +76,7 @@ def test_a_frame_of_200_megabytes_is_assembled_without_copying_it_again_and_agai
     size, piece = 200 << 20, bytes(65536)
     reader = FrameReader()
     started = time.perf_counter()
-    reader.feed(struct.pack(">I", size))
+    reader.feed(struct.pack(">BI", 0xCE, size))
     frames = [f for _ in range(size // len(piece)) for f in reader.feed(piece)]
     assert [len(f) for f in frames] == [size]
     assert time.perf_counter() - started < 10  # 0.1 s; copying for each piece would take minutes
@@ -117,7 +117,7 @@ def test_an_outbox_gives_many_messages_at_once_and_then_the_end(pipe: tuple[Any,
     outbox = Outbox(reader.fileno())
     assert outbox.read() == sent
     assert outbox.read() == [] and not outbox.ended
-    os.write(writer.fileno(), frame(b"torn")[:6])
+    os.write(writer.fileno(), frame(b"torn")[:7])
     writer.close()
     assert outbox.read() == [] and not outbox.ended
     assert outbox.read() == [] and outbox.ended
