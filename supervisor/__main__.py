@@ -33,6 +33,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "list": Command("supervisor.commands.listing", "which experiments there are"),
     "status": Command("supervisor.commands.status", "how one goes right now"),
+    "failures": Command("supervisor.commands.failures", "what went wrong, grouped by error and place"),
+    "show": Command("supervisor.commands.show", "every attempt of a job"),
+    "output": Command("supervisor.commands.output", "what a job printed, also while it runs"),
+    "memory": Command("supervisor.commands.memory", "which jobs took most memory, and when"),
+    "results": Command("supervisor.commands.results", "params and results as a table, CSV or JSON lines"),
 }
 
 

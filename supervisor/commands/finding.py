@@ -58,6 +58,14 @@ def the_experiment(arguments: argparse.Namespace) -> Layout:
     return find(arguments.experiment, root_of(arguments))
 
 
+def experiment_words(arguments: argparse.Namespace, layout: Layout) -> list[str]:
+    """How the same experiment is named in the next command."""
+    if os.sep in arguments.experiment:
+        return [str(layout.results_directory)]
+    place = arguments.directory or arguments.place
+    return [layout.experiment_id, *([str(place)] if place is not None else [])]
+
+
 def search(root: Path) -> list[Path]:
     """`root` if it has logs, and what has logs one level below. Raises UsageError."""
     try:

@@ -89,7 +89,7 @@ class ProgressFile:
 
 
 def _worker(worker: dict[str, object]) -> dict[str, object]:
-    keys = ("worker", "pid", "status", "job", "attempt", "since", "rss_bytes", "cpu_percent")
+    keys = ("worker", "pid", "incarnation", "status", "job", "attempt", "since", "rss_bytes", "cpu_percent")
     return {key: worker[key] for key in keys}
 
 

@@ -71,20 +71,35 @@ class Report:
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
-        `params.*`, `result.*` (`result` if it is not an object). For pandas.DataFrame."""
-        rows = []
+        `outcome` (of the attempt that finished it, else None), `params.*`, and `result.*`
+        (`result` if it is not an object) or `error.type` and `error.message`. For
+        pandas.DataFrame."""
+        return list(self.each_row())
+
+    def each_row(self) -> Iterator[dict[str, Any]]:
+        """The same, one after the other; nothing is kept in memory."""
         for number, planned, record in self._results.rows():
             row = {
                 "job": planned.id,
                 "domain": planned.domain,
                 "state": self._state(number),
                 "seconds": self._results.table.seconds[number] if record is not None else None,
+                "outcome": record.outcome if record is not None else None,
             }
             _flatten(row, "params", msgspec.json.decode(planned.params))
             if _is_completed(record):
                 _flatten(row, "result", _value(record))
-            rows.append(row)
-        return rows
+            elif record is not None:
+                error = record.error or {}
+                row["error.type"] = error.get("type", "")
+                row["error.message"] = error.get("message", "")
+            yield row
+
+    def domains(self) -> dict[str, str]:
+        """The domain of each job that has one, by job id."""
+        table = self._results.table
+        names = zip(table.ids, table.domain_of, strict=True)
+        return {job_id: table.domains[domain] for job_id, domain in names if domain}
 
     def failures(self) -> list[FailureSnapshot]:
         """How each failed job failed, in plan order."""

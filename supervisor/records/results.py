@@ -139,12 +139,13 @@ class Results:
                 continue
             group.append(job)
             if len(group) == GROUP:
-                yield from self._read(group)
+                yield from self.read(group)
                 group = []
         if group:
-            yield from self._read(group)
+            yield from self.read(group)
 
-    def _read(self, jobs: list[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+    def read(self, jobs: list[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+        """The same for these jobs."""
         state, ids = self.table.state, self.table.ids
         finished = [job for job in jobs if state[job] in (COMPLETED, FAILED)]
         parts = dict(zip(finished, self._parts(finished), strict=True))

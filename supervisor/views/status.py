@@ -24,6 +24,8 @@ class ProgressWorker(msgspec.Struct):
     pid: int = 0
     job: str | None = None
     since: str | None = None
+    attempt: int = 0
+    incarnation: int = 0
     rss_bytes: int = 0
     cpu_percent: float = 0.0
 
@@ -56,7 +58,7 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False) -> str
     """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead."""
     over = progress.state in OVER
     state = "died" if gone and not over else progress.state.replace("_", " ")
-    age = _seconds_since(progress.saved_at, now)
+    age = seconds_since(progress.saved_at, now)
     when = "" if age is None else f", {duration(age)} ago"
     lines = [f"{one_line(progress.name)} {progress.experiment_id}: {state}{when}".strip()]
     workers = [] if over or gone else progress.workers
@@ -82,15 +84,17 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False) -> str
 
 
 def _worker(worker: ProgressWorker, now: datetime) -> str:
-    seconds = _seconds_since(worker.since or "", now)
+    seconds = seconds_since(worker.since or "", now)
     running = "" if seconds is None else duration(seconds)
     name = shorten(one_line(worker.job or ""), 60)
     return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%"
 
 
-def _seconds_since(at: str, now: datetime) -> float | None:
+def seconds_since(at: str, now: datetime | str) -> float | None:
+    """Between two instants, ISO 8601; None if one cannot be read."""
     try:
         then = datetime.fromisoformat(at)
+        now = datetime.fromisoformat(now) if isinstance(now, str) else now
     except ValueError:
         return None
-    return (now - then).total_seconds() if then.tzinfo is not None else None
+    return (now - then).total_seconds() if then.tzinfo is not None and now.tzinfo is not None else None

@@ -100,6 +100,7 @@ def test_rows_are_flat(made: Made) -> None:
         "domain": "iris",
         "state": "completed",
         "seconds": 0.25,
+        "outcome": "completed",
         "params.name": "iris/a",
         "result.of": "iris/a",
         "result.x": 1.5,
@@ -109,7 +110,18 @@ def test_rows_are_flat(made: Made) -> None:
         "domain": "wine",
         "state": "pending",
         "seconds": None,
+        "outcome": None,
         "params.name": "wine/d",
+    }
+    assert rows[2] == {
+        "job": "wine/c",
+        "domain": "wine",
+        "state": "failed",
+        "seconds": 0.25,
+        "outcome": "raised",
+        "params.name": "wine/c",
+        "error.type": "ValueError",
+        "error.message": "no",
     }
 
 

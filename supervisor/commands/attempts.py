@@ -1,0 +1,190 @@
+"""Every attempt of every job, with its worker, its times and its peak memory: a fold over the
+records of a journal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from supervisor.core.record_types import (
+    AnyRecord,
+    Ended,
+    Leased,
+    Noted,
+    Returned,
+    RunStarted,
+    Sampled,
+    WorkerEnded,
+    WorkerStarted,
+)
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One start of a job. Times are ISO 8601 UTC, "" if unknown.
+
+    outcome: as recorded; `running` if it has not ended; `superseded` if the result of
+    another lease had come before. state: what became of the job by it. peak_rss: bytes,
+    the most that was measured while it ran (`peak_at`), or what the kernel told of its
+    worker when that died with it.
+    """
+
+    job: str
+    attempt: int
+    outcome: str
+    run: int
+    worker: int | None = None
+    pid: int | None = None
+    lease: int = 0
+    handed_out: str = ""
+    started: str = ""
+    ended: str = ""
+    seconds: float | None = None
+    state: str = ""
+    peak_rss: int | None = None
+    peak_at: str = ""
+    printed: int = 0  # bytes
+    error: dict[str, Any] | None = None
+
+
+class _Lease(msgspec.Struct):
+    job: str
+    worker: int
+    pid: int
+    at: str
+    run: int
+    peak_rss: int = 0
+    peak_at: str = ""
+
+
+class Attempts:
+    """Feed it all records with `apply`; it calls `ended(attempt)` for each attempt.
+
+    What is still open afterwards is in `running`.
+    """
+
+    def __init__(self, ended: Callable[[Attempt], None]) -> None:
+        self._ended = ended
+        self._run = 0
+        self._open: dict[int, dict[int, _Lease]] = {}  # by incarnation and lease, in hand-out order
+        self._stale: dict[int, _Lease] = {}  # of runs that were killed; their ends may come yet
+        self._pids: dict[int, int] = {}
+        self._slots: dict[int, int] = {}  # the incarnation that a slot has now
+
+    def apply(self, record: AnyRecord) -> None:
+        kind = type(record)
+        if kind is Ended:
+            self._end(record)  # type: ignore[arg-type]
+        elif isinstance(record, Leased):
+            leases = self._open.setdefault(record.incarnation, {})
+            pid = self._pids.get(record.incarnation, 0)
+            for number, job in enumerate(record.jobs, record.lease):
+                leases[number] = _Lease(job, record.worker, pid, record.at, self._run)
+        elif isinstance(record, Returned):
+            for number in record.leases:
+                self._open.get(record.incarnation, {}).pop(number, None)
+        elif isinstance(record, Sampled):
+            self._measure(record)
+        elif isinstance(record, WorkerStarted):
+            self._pids[record.incarnation] = record.pid
+            self._slots[record.worker] = record.incarnation
+        elif isinstance(record, WorkerEnded):
+            self._open.pop(record.incarnation, None)
+        elif isinstance(record, RunStarted):
+            self._run = record.run
+            for leases in self._open.values():
+                self._stale.update(leases)
+            self._open.clear()
+            self._slots.clear()
+        elif isinstance(record, Noted) and record.what == "superseded":
+            self._supersede(record)
+
+    def _measure(self, record: Sampled) -> None:
+        for slot, rss in record.rss.items():
+            leases = self._open.get(self._slots.get(int(slot), -1))
+            lease = next(iter(leases.values())) if leases else None
+            if lease is not None and rss > lease.peak_rss:
+                lease.peak_rss, lease.peak_at = rss, record.at
+
+    def _take(self, number: int) -> _Lease | None:
+        for leases in self._open.values():
+            if number in leases:
+                return leases.pop(number)
+        return self._stale.pop(number, None)
+
+    def _end(self, record: Ended) -> None:
+        lease = self._take(record.lease)
+        error = record.error
+        attempt = Attempt(
+            job=record.job,
+            attempt=record.attempt,
+            outcome=record.outcome,
+            run=self._run if lease is None else lease.run,
+            lease=record.lease,
+            worker=None if record.worker < 0 else record.worker,
+            started=_before(record.at, record.seconds),
+            ended=record.at,
+            seconds=record.seconds,
+            state=record.state,
+            printed=record.output,
+            error=error,
+        )
+        if lease is not None:
+            attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
+            attempt.peak_rss, attempt.peak_at = lease.peak_rss or None, lease.peak_at
+        if record.outcome == "lost":  # nobody saw how long it ran, nor when it ended
+            attempt.started, attempt.ended, attempt.seconds = attempt.handed_out, "", None
+        at_death = (error or {}).get("peak_rss")
+        if isinstance(at_death, int) and at_death > (attempt.peak_rss or 0):
+            attempt.peak_rss, attempt.peak_at = at_death, record.at
+        self._ended(attempt)
+
+    def _supersede(self, record: Noted) -> None:
+        detail = record.detail
+        number = detail.get("lease", 0)
+        lease = self._take(number)
+        self._ended(
+            Attempt(
+                job=detail.get("job", ""),
+                attempt=0,
+                outcome=f"{detail.get('outcome', '')} (superseded)".strip(),
+                run=self._run,
+                lease=number,
+                worker=detail.get("worker"),
+                pid=lease.pid or None if lease else None,
+                handed_out=lease.at if lease else "",
+                ended=record.at,
+                error=detail.get("error"),
+            )
+        )
+
+    def running(self) -> list[Attempt]:
+        """The first open lease of each worker of the last run: what ran when it was written."""
+        firsts = [
+            (number, lease) for leases in self._open.values() for number, lease in list(leases.items())[:1]
+        ]
+        return [
+            Attempt(
+                job=lease.job,
+                attempt=0,
+                outcome="running",
+                run=lease.run,
+                worker=lease.worker,
+                pid=lease.pid or None,
+                lease=number,
+                handed_out=lease.at,
+                peak_rss=lease.peak_rss or None,
+                peak_at=lease.peak_at,
+            )
+            for number, lease in firsts
+        ]
+
+
+def _before(at: str, seconds: float) -> str:
+    try:
+        then = datetime.fromisoformat(at) - timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        return ""
+    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,138 @@
+"""`longhaul failures`: what went wrong, alike failures told as one."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable
+
+import msgspec
+
+from supervisor.commands.finding import add_experiment, experiment_words, the_experiment
+from supervisor.commands.show import clock
+from supervisor.commands.tables import add_json, emit, emit_json
+from supervisor.core.snapshot import FailureSnapshot, failure_of
+from supervisor.records.history import bad_ends
+from supervisor.records.layout import Layout
+from supervisor.records.reports import Report, load
+from supervisor.views.failure_lines import tail_lines
+from supervisor.views.grouping import kind
+from supervisor.views.words import count, cut, one_line, size
+from workers.output import log_path, tail
+
+_JOBS = 5  # ids shown with a group
+_WIDTH = 300
+_NOBODYS_FAULT = ("interrupted", "lost")
+
+
+class FailureGroup(msgspec.Struct):
+    """Attempts that ended alike. `jobs` failed by it for good; `again` ran again after it."""
+
+    kind: str
+    message: str
+    jobs: list[str] = []
+    again: list[str] = []
+    first_at: str = ""
+    last_at: str = ""
+    peak_rss: int | None = None
+    example: str = ""  # the job whose traceback and output stand here
+    traceback: str = ""
+    output_tail: list[str] = []
+
+    @property
+    def attempts(self) -> int:
+        return len(self.jobs) + len(self.again)
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add_experiment(parser)
+    parser.add_argument("--all", action="store_true", help=f"name all jobs of a group, not only {_JOBS}")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    layout = the_experiment(arguments)
+    with load(layout.directory, layout.experiment_id) as report:
+        groups = group(_failed_attempts(layout, report))
+        counts = report.counts
+    for one in groups:
+        one.output_tail = one.output_tail or printed(layout, one.example)
+    if arguments.json:
+        emit_json([{**msgspec.structs.asdict(one), "attempts": one.attempts} for one in groups])
+        return 0
+    failed = f"{counts.failed:,} of {count(counts.total, 'job')} failed"
+    again = sum(len(one.again) for one in groups)
+    ran_again = f", {count(again, 'failed attempt')} ran again" if again else ""
+    emit(f"{one_line(report.name)} {report.experiment_id}: {failed}{ran_again}".strip())
+    for one in groups:
+        _tell(one, most=len(one.jobs) + len(one.again) if arguments.all else _JOBS)
+    if groups:
+        words = ["--"] if groups[0].example.startswith("-") else []
+        words += [groups[0].example, *experiment_words(arguments, layout)]
+        emit(f"\n{shlex.join(['longhaul', 'show', *words])}")
+        emit(shlex.join(["longhaul", "replay", "--pdb", *words]))
+    return 0
+
+
+def _failed_attempts(layout: Layout, report: Report) -> Iterable[FailureSnapshot]:
+    """What failed for good, and before it in the journal what ran again."""
+    domains = report.domains()
+    failures = report.failures()
+    final = {(one.job, one.attempt) for one in failures}
+    yield from failures
+    for record in bad_ends(layout):
+        if record.outcome in _NOBODYS_FAULT or not record.state:
+            continue
+        if (record.job, record.attempt) not in final:
+            yield msgspec.structs.replace(failure_of(record, domains.get(record.job)), final=False)
+
+
+def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:
+    """By error and place; first the group with the most failed jobs."""
+    groups: dict[str, FailureGroup] = {}
+    for failure in failures:
+        name = kind(failure)
+        found = groups.get(name)
+        if found is None:
+            found = groups[name] = FailureGroup(
+                kind=name,
+                message=one_line(failure.message),
+                first_at=failure.at,
+                example=failure.job,
+                traceback=failure.traceback,
+                output_tail=tail_lines(failure),
+            )
+        (found.jobs if failure.final else found.again).append(failure.job)
+        found.first_at, found.last_at = min(found.first_at, failure.at), max(found.last_at, failure.at)
+        if failure.peak_rss is not None:
+            found.peak_rss = max(found.peak_rss or 0, failure.peak_rss)
+    return sorted(groups.values(), key=lambda one: (-len(one.jobs), -len(one.again)))
+
+
+def printed(layout: Layout, job_id: str) -> list[str]:
+    """The last lines in a job's log."""
+    text = tail(log_path(str(layout.output_directory), job_id))
+    return tail_lines(FailureSnapshot(job_id, None, "", "", "", "", 0, False, output_tail=text))
+
+
+def _tell(one: FailureGroup, *, most: int) -> None:
+    parts = [count(len(one.jobs), "job") + " failed"] if one.jobs else []
+    parts += [f"{count(len(one.again), 'attempt')} ran again"] if one.again else []
+    first, last = clock(one.first_at), clock(one.last_at)
+    parts.append(first if first == last else f"{first} to {last}")
+    parts += [f"peak memory {size(one.peak_rss)}"] if one.peak_rss else []
+    emit(f"\n{one.kind}: {', '.join(parts)}")
+    if one.message:
+        emit(f"  {cut(one.message, _WIDTH)}")
+    for word, jobs in (("failed", one.jobs), ("ran again", one.again)):
+        if jobs:
+            emit(f"  {word}: {_some(list(dict.fromkeys(jobs)), most)}")
+    if frames := [line for line in one.traceback.splitlines() if line.startswith("  File ")]:
+        emit(f"  {one_line(frames[-1])}")
+    for line in one.output_tail:
+        emit(f"  | {line}")
+
+
+def _some(jobs: list[str], most: int) -> str:
+    more = f" and {len(jobs) - most:,} more (--all)" if len(jobs) > most else ""
+    return ", ".join(map(one_line, jobs[:most])) + more

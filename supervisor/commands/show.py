@@ -1,0 +1,183 @@
+"""`longhaul show JOB`: every attempt of one job, as the journal tells it."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from supervisor.commands.attempts import Attempt, Attempts
+from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
+from supervisor.commands.tables import add_json, emit, emit_json, show_table
+from supervisor.core.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
+from supervisor.core.record_types import Ended
+from supervisor.listing import is_running
+from supervisor.records.history import history
+from supervisor.records.layout import Layout
+from supervisor.records.recovered import Recovered
+from supervisor.records.results import Results
+from supervisor.records.survey import survey
+from supervisor.views.words import cut, duration, one_line, printed_lines, size
+from workers.output import log_path, tail
+
+_TAIL = 20  # lines of output
+_WIDTH = 2000  # characters of params and of a result
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add_job(parser)
+    add_experiment(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    layout = the_experiment(arguments)
+    live = is_running(layout)
+    found = survey(layout)
+    try:
+        job_id = find_job(arguments.job, found.table.ids)
+        job = found.table.numbers[job_id]
+        planned, record = _read(found, job)
+        if found.table.state[job] == PENDING and job in found.running():
+            found.table.state[job] = INTERRUPTED
+        state, attempts = STATE_NAMES[found.table.state[job]], found.table.attempts[job]
+        gone = not found.table.wanted[job]
+    finally:
+        found.close()
+    tries = attempts_of(layout, job_id, live=live)
+    output = log_path(str(layout.output_directory), job_id)
+    if arguments.json:
+        document: dict[str, Any] = {
+            "experiment_id": layout.experiment_id,
+            "job": job_id,
+            "domain": planned.domain,
+            "params": planned.params,
+            "state": state,
+            "in_plan": not gone,
+            "attempts": tries,
+            "output": output,
+        }
+        if record is not None and record.result:
+            document |= {"result": record.result, "nonfinite": record.nonfinite}
+        emit_json(document)
+        return 0
+    _tell_job(layout, planned, state, record, gone=gone)
+    _tell_attempts(tries, attempts)
+    _tell_errors(tries)
+    if not (tries and (tries[-1].error or {}).get("output_tail")):
+        _tell_output(output)
+    return 0
+
+
+def attempts_of(layout: Layout, job_id: str, *, live: bool) -> list[Attempt]:
+    """In the order in which they ended; what runs now comes last."""
+    tries: list[Attempt] = []
+    fold = Attempts(lambda attempt: tries.append(attempt) if attempt.job == job_id else None)
+    for record in history(layout):
+        fold.apply(record)
+    if live:
+        tries += [attempt for attempt in fold.running() if attempt.job == job_id]
+    return tries
+
+
+def _read(found: Recovered, job: int) -> tuple[PlannedJob, Ended | None]:
+    (row,) = Results.of(found).read([job])
+    return row[1], row[2]
+
+
+def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | None, *, gone: bool) -> None:
+    domain = f", domain {one_line(planned.domain)}" if planned.domain else ""
+    emit(
+        f"{one_line(planned.id)}: {state.replace('_', ' ')}{domain}, in experiment {layout.experiment_id}"
+        f"{'; no longer in the plan' if gone else ''}"
+    )
+    emit(f"params   {_shown(planned.params)}")
+    if record is not None and record.outcome == "completed":
+        emit(f"result   {_shown(record.result or msgspec.Raw(b'null'))}")
+    emit("")
+
+
+def _shown(raw: msgspec.Raw) -> str:
+    return cut(one_line(bytes(raw).decode(errors="replace")), _WIDTH)
+
+
+def _tell_attempts(tries: list[Attempt], counted: int) -> None:
+    known = sum(one.attempt > 0 for one in tries)
+    if known < counted:
+        emit(f"{counted - known} of {counted} attempts are not in the journal any more (it was written anew)")
+    if not tries:
+        emit("it has not been started" if not counted else "")
+        return
+    heads = ["attempt", "run", "worker", "pid", "started", "ended", "took", "outcome", "peak memory", "then"]
+    rows = [
+        [
+            str(one.attempt or "-"),
+            str(one.run),
+            "-" if one.worker is None else str(one.worker),
+            str(one.pid or "-"),
+            clock(one.started or one.handed_out),
+            clock(one.ended),
+            "-" if one.seconds is None else duration(one.seconds),
+            one.outcome.replace("_", " "),
+            peak(one),
+            _then(one),
+        ]
+        for one in tries
+    ]
+    show_table(heads, rows, right=("attempt", "run", "worker", "pid", "took"))
+
+
+def peak(attempt: Attempt) -> str:
+    """`1.9G at 03:10:00`, `-` if it was never measured."""
+    if not attempt.peak_rss:
+        return "-"
+    at = clock(attempt.peak_at)
+    return (
+        f"{size(attempt.peak_rss)} at {at.rpartition(' ')[2]}" if attempt.peak_at else size(attempt.peak_rss)
+    )
+
+
+def clock(at: str) -> str:
+    """A record's time on the clock of this place; `-` if unknown."""
+    try:
+        return datetime.fromisoformat(at).astimezone().strftime("%m-%d %H:%M:%S")
+    except ValueError:
+        return "-"
+
+
+def _then(attempt: Attempt) -> str:
+    if (attempt.error or {}).get("quarantined"):
+        return "given up"
+    words = {"pending": "to run again", "in_progress": "to run again", "failed": "failed", "completed": ""}
+    return words.get(attempt.state, "")
+
+
+def _tell_errors(tries: list[Attempt]) -> None:
+    for one in tries:
+        error = one.error or {}
+        if one.outcome in ("interrupted", "lost") or not error:
+            continue
+        kind = error.get("type") or one.outcome.replace("_", " ")
+        where = f" at {one_line(error['where'])}" if error.get("where") else ""
+        message = f": {one_line(error['message'])}" if error.get("message") else ""
+        emit(f"\nattempt {one.attempt or '-'}: {one_line(kind)}{where}{message}")
+        for heading, key in (
+            ("", "traceback"),
+            ("the value was", "value_repr"),
+            ("last output", "output_tail"),
+        ):
+            if text := error.get(key):
+                if heading:
+                    emit(f"  {heading}:")
+                for line in printed_lines(text):
+                    emit(f"  | {line}")
+
+
+def _tell_output(path: str) -> None:
+    lines = printed_lines(tail(path, _TAIL))
+    if lines and any(lines):
+        emit(f"\noutput, last lines of {path}:")
+        for line in lines:
+            emit(f"  | {line}")

@@ -1,0 +1,88 @@
+"""Which experiment and which job is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.commands.finding import find, find_job
+from supervisor.core.errors import UsageError
+from supervisor.records.layout import Layout
+
+
+def test_an_experiment_is_found_by_id_by_directory_and_by_its_files(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Layout(outputs, "night")
+    for word in ("night", "latest"):
+        for root in (outputs, outputs.parent):
+            assert find(word, root).journal == night.journal
+    nowhere = Path("nowhere")
+    for path in (outputs, outputs.parent, outputs / "night", night.journal, night.checkpoint, night.plan):
+        assert find(str(path), nowhere).journal == night.journal
+    monkeypatch.chdir(outputs)
+    assert find(".", nowhere).journal == night.journal
+    monkeypatch.chdir(outputs.parent)
+    assert find("trial", nowhere).journal == night.journal
+
+
+def test_an_experiment_in_two_places_has_to_be_chosen(spare: Path) -> None:
+    copy = spare.with_name("copy")
+    spare.rename(copy)
+    copy.mkdir(exist_ok=True)
+    (spare / "logs").mkdir(parents=True)
+    (spare / "logs" / "journal_night.jsonl").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"in several places.*choose one with -d"):
+        find("night", spare.parent)
+    assert find("night", copy).directory == copy
+
+
+def test_what_is_not_there_is_told_with_what_there_is(outputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'night'"):
+        find("nigt", outputs)
+    with pytest.raises(UsageError, match="there are: night"):
+        find("zzz", outputs)
+    with pytest.raises(UsageError, match="there are none"):
+        find("night", tmp_path)
+    with pytest.raises(UsageError, match="no experiments in"):
+        find("latest", tmp_path)
+    with pytest.raises(UsageError, match="is not a directory"):
+        find(str(tmp_path / "nowhere"), tmp_path)
+
+
+def test_a_directory_that_cannot_be_read_hides_no_other(spare: Path) -> None:
+    locked = spare.with_name("locked")
+    (locked / "logs").mkdir(parents=True)
+    (locked / "logs").chmod(0)
+    try:
+        assert find("latest", spare.parent).experiment_id == "night"
+    finally:
+        (locked / "logs").chmod(0o700)
+
+
+IDS = ["iris/forest/200", "iris/forest/20", "wine/svm", "wine/sv[m]", "-dash", "a b"]
+
+
+@pytest.mark.parametrize(
+    ("word", "job"),
+    [
+        ("iris/forest/20", "iris/forest/20"),
+        ("iris/forest/200", "iris/forest/200"),
+        ("wine/sv[m]", "wine/sv[m]"),
+        ("*svm", "wine/svm"),
+        ("-d", "-dash"),
+        ("a", "a b"),
+    ],
+)
+def test_a_job_is_named_by_its_id_or_by_what_only_it_has(word: str, job: str) -> None:
+    assert find_job(word, IDS) == job
+
+
+def test_a_job_that_is_not_clear_is_told_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"could be 2 jobs: 'iris/forest/200', 'iris/forest/20'"):
+        find_job("iris", IDS)
+    with pytest.raises(UsageError, match="the nearest id is 'wine/svm'"):
+        find_job("wine/smv", IDS)
+    with pytest.raises(UsageError, match=r"no job 'x' in this experiment$"):
+        find_job("x", [])
