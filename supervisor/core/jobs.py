@@ -49,8 +49,8 @@ class PlannedJob(msgspec.Struct, frozen=True):
     """One line of the plan file."""
 
     id: str
-    domain: str | None
-    params: msgspec.Raw
+    domain: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"{}")  # JSON
 
 
 class Counts(msgspec.Struct):

@@ -9,6 +9,7 @@ noted and charged to nobody.
 from __future__ import annotations
 
 from array import array
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable, get, put
 from workers.messages import Completed, Failed
 
+_converted = attrgetter("converted")
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -87,7 +89,7 @@ class Ledger:
             list(get(self.newest_lease, jobs)) != leases
             or not table.all_in(jobs, LEASED)
             or not table.outcome.keys().isdisjoint(jobs)
-            or any([outcome.converted for outcome in outcomes])
+            or any(map(_converted, outcomes))
         ):
             for job, outcome in zip(jobs, outcomes, strict=True):
                 self.completed(turn, slot, job, outcome)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, get
 from supervisor.records.checkpoint import (
     ChargeEntry,
     Header,
@@ -29,8 +29,8 @@ from supervisor.records.checkpoint import (
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, utc_now
 from supervisor.records.journal_file import JournalFile
-from supervisor.records.places import GROUP
-from supervisor.records.results import ReadParts
+from supervisor.records.places import grouped
+from supervisor.records.results import JournalReader
 from supervisor.records.run_facts import RunFacts
 
 _BLOCK = 2048  # jobs that are looked at between two looks at the clock
@@ -82,7 +82,7 @@ class CheckpointWriter:
         header: Header,
         table: JobTable,
         position: Position,
-        read: ReadParts,
+        read: JournalReader,
     ) -> None:
         self.n = header.journal.n
         self._file = NewFile(disk, path)
@@ -166,24 +166,16 @@ class CheckpointWriter:
             yield from self._entries(lambda job: not wanted[job] and state[job] in (COMPLETED, FAILED))
 
     def _entries(self, belongs: Callable[[int], bool]) -> Iterator[bytes]:
-        jobs: list[int] = []
-        for start in range(0, len(self._state), GROUP):
-            jobs += filter(belongs, range(start, min(start + GROUP, len(self._state))))
-            if len(jobs) >= GROUP:
-                yield self._copied(jobs)
-                jobs = []
-            else:
-                yield b""  # a chance to look at the clock
-        yield self._copied(jobs)
+        for start in range(0, len(self._state), _BLOCK):
+            jobs = list(filter(belongs, range(start, min(start + _BLOCK, len(self._state)))))
+            yield b""  # a chance to look at the clock
+            for group in grouped(jobs, self._read.lengths):
+                yield self._copied(group)
 
-    def _copied(self, jobs: list[int]) -> bytes:
-        ids, attempts = self._ids, self._attempts
-        return b",\n".join(
-            [
-                finished_entry(_json(ids[job]), attempts[job], part)
-                for job, part in zip(jobs, self._read(jobs), strict=True)
-            ]
-        )
+    def _copied(self, jobs: Sequence[int]) -> bytes:
+        names = _encode_lines(get(self._ids, jobs)).split(b"\n")
+        entries = zip(names, get(self._attempts, jobs), self._read(jobs), strict=False)
+        return b",\n".join([finished_entry(*entry) for entry in entries])
 
 
 def _section(name: bytes, groups: Iterator[bytes]) -> Iterator[bytes]:
@@ -200,3 +192,4 @@ def _section(name: bytes, groups: Iterator[bytes]) -> Iterator[bytes]:
 
 
 _json = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from supervisor.core.record_types import AnyRecord, Completions, Ended, Opened, Record, Records
+from supervisor.core.record_types import (
+    NO_RESULT,
+    AnyRecord,
+    Completions,
+    Ended,
+    Opened,
+    Record,
+    Records,
+)
 from supervisor.records.disk import Disk
 from supervisor.records.files import groups_of, offsets_of
 
@@ -159,6 +167,13 @@ def verify(line: bytes, seed: int) -> int:
         return 0
 
 
+def all_verify(lines: Sequence[bytes], seed: int) -> bool:
+    """Whether the CRC of each line (without its newline) is right."""
+    crc32 = zlib.crc32
+    sums = [crc32(line[:-18], seed) for line in lines]
+    return b"".join([line[-18:] for line in lines]) == b',"crc":"%08x"}' * len(sums) % (*sums,)
+
+
 def decode_record(line: bytes) -> AnyRecord | None:
     """The record of a line that verifies; None if a newer version wrote a kind unknown here."""
     try:
@@ -239,9 +254,7 @@ class Scan:
         heads = [b'{"n":%d,' % n for n in range(self.last_n + 1, self.last_n + 1 + len(lines))]
         if not all(map(bytes.startswith, lines, heads)):
             return False
-        crc32, seed = zlib.crc32, self._seed
-        sums = [crc32(line[:-18], seed) for line in lines]
-        return b"".join([line[-18:] for line in lines]) == b',"crc":"%08x"}' * len(sums) % (*sums,)
+        return all_verify(lines, self._seed)
 
     def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
         n = verify(line, self._seed)
@@ -354,3 +367,26 @@ def ended_line(n: int, job: bytes, part: bytes) -> bytes:
 def ended_record(job: bytes, part: bytes) -> Ended:
     """The record from its job's id (JSON) and its part."""
     return _ended_decoder.decode(b'{"type":"ended","job":%b,%b}' % (job, part))
+
+
+def ended_records(jobs: Sequence[str], parts: Sequence[bytes]) -> list[Ended]:
+    """The same for many, from their ids."""
+    names = _encoder.encode_lines(jobs).split(b"\n")
+    lines = [b'{"type":"ended","job":%b,%b}' % pair for pair in zip(names, parts, strict=False)]
+    return _ended_decoder.decode_lines(b"\n".join(lines))
+
+
+class Content(msgspec.Struct, gc=False):
+    """What a finished job came to, as JSON; what it does not have is empty."""
+
+    result: msgspec.Raw = NO_RESULT
+    error: msgspec.Raw = NO_RESULT
+    nonfinite: msgspec.Raw = NO_RESULT
+
+
+def contents(parts: Sequence[bytes]) -> list[Content]:
+    """From the parts of Ended lines; an empty part has none of it."""
+    return _content_decoder.decode_lines(b"\n".join([b"{%b}" % part for part in parts]))
+
+
+_content_decoder = msgspec.json.Decoder(Content)

@@ -5,13 +5,32 @@ A place is an offset and a length in the journal (a line) or in a checkpoint (an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from supervisor.core.table import get
 from supervisor.records.disk import Disk
 
-GROUP = 256  # jobs whose records are read together
+GROUP = 512  # jobs whose records are read together, at most
+_HEAVY = 4 << 20  # bytes of records after which a group is full
 _GAP = 16 << 10  # bytes that are rather read than skipped
 _RUN = 1 << 20
+
+
+def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Jobs in groups whose records, of so many bytes each, are read together."""
+    for start in range(0, len(jobs), GROUP):
+        group = jobs[start : start + GROUP]
+        sizes = get(lengths, group) if group[-1] < len(lengths) else [_HEAVY] * len(group)
+        if sum(sizes) <= _HEAVY:
+            yield group
+            continue
+        begun = size = 0
+        for index, more in enumerate(sizes):
+            if size and size + more > _HEAVY:
+                yield group[begun:index]
+                begun, size = index, 0
+            size += more
+        yield group[begun:]
 
 
 def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:

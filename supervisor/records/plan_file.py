@@ -24,7 +24,6 @@ from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, u
 
 _SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
 _CHUNK = 4 << 20
-_NO_PARAMS = msgspec.Raw(b"{}")
 
 _encoder = msgspec.json.Encoder()
 
@@ -37,14 +36,8 @@ class _Line(msgspec.Struct):
     gone: bool = False
 
 
-class _FullLine(msgspec.Struct):
-    id: str
-    domain: str | None = None
-    params: msgspec.Raw = _NO_PARAMS
-
-
 _line_decoder = msgspec.json.Decoder(_Line)
-_full_decoder = msgspec.json.Decoder(_FullLine)
+_full_decoder = msgspec.json.Decoder(PlannedJob)
 
 
 def plan_line(job_id: str, domain: str | None, params_json: bytes) -> bytes:
@@ -55,8 +48,12 @@ def plan_line(job_id: str, domain: str | None, params_json: bytes) -> bytes:
 
 
 def decode_line(line: bytes) -> PlannedJob:
-    found = _full_decoder.decode(line)
-    return PlannedJob(found.id, found.domain, found.params)
+    return _full_decoder.decode(line)
+
+
+def decode_lines(lines: bytes) -> list[PlannedJob]:
+    """Lines joined by newlines."""
+    return _full_decoder.decode_lines(lines)
 
 
 class PlanBuilder:

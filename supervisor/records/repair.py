@@ -18,7 +18,7 @@ from supervisor.records import words
 from supervisor.records.files import NewFile, backup_name, resolved, utc_now, write_all, write_atomically
 from supervisor.records.journal import encode_batch, ended_line, seal
 from supervisor.records.journal_file import Identity, JournalFile, open_for_append
-from supervisor.records.places import GROUP
+from supervisor.records.places import GROUP, grouped
 from supervisor.records.recovered import IN_JOURNAL, Recovered
 
 _CHUNK = 1 << 20
@@ -164,8 +164,7 @@ class _Generation:
         found = self.found
         state = found.table.state
         finished = [job for job in range(len(state)) if state[job] in (COMPLETED, FAILED)]
-        for start in range(0, len(finished), GROUP):
-            jobs = finished[start : start + GROUP]
+        for jobs in grouped(finished, found.places.length):
             names = [msgspec.json.encode(found.table.ids[job]) for job in jobs]
             rows = zip(names, found.parts(jobs), strict=True)
             bodies = [ended_line(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -19,14 +20,17 @@ from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_
 from supervisor.core.record_types import NO_RESULT, Ended
 from supervisor.core.snapshot import FailureSnapshot, failure_of
 from supervisor.core.statistics import Statistics
+from supervisor.core.table import get
 from supervisor.records.disk import Disk
 from supervisor.records.files import utc_now, write_atomically
+from supervisor.records.journal import contents
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.results import Results
 from supervisor.records.store import Store
 from supervisor.records.survey import survey
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+_NULL = msgspec.Raw(b"null")
 
 
 class _FinalEntry(msgspec.Struct, omit_defaults=True):
@@ -39,8 +43,8 @@ class _FinalEntry(msgspec.Struct, omit_defaults=True):
     attempts: int
     seconds: float
     result: msgspec.Raw = NO_RESULT
-    error: dict[str, Any] | None = None
-    nonfinite: list[tuple[str, str]] = []
+    error: msgspec.Raw = NO_RESULT
+    nonfinite: msgspec.Raw = NO_RESULT
 
 
 class Report:
@@ -138,25 +142,29 @@ class Report:
         return STATE_NAMES[self._results.table.state[number]]
 
     def _final_entries(self) -> Iterator[bytes]:
-        """The lines of logs_final.json."""
+        """The lines of logs_final.json, some hundred at a time."""
         yield b"["
         table = self._results.table
         before = b"\n"
-        for number, planned, record in self._results.rows():
-            entry = _FinalEntry(
-                job=planned.id,
-                domain=planned.domain,
-                params=planned.params,
-                state=self._state(number),
-                attempts=table.attempts[number],
-                seconds=table.seconds[number],
+        for jobs, planned, parts in self._results.groups(self._results.jobs()):
+            found = contents(parts)
+            states = get(table.state, jobs)
+            entries = map(
+                _FinalEntry,
+                [job.id for job in planned],
+                [job.domain for job in planned],
+                [job.params for job in planned],
+                [STATE_NAMES[state] for state in states],
+                get(table.attempts, jobs),
+                get(table.seconds, jobs),
+                [
+                    one.result or (_NULL if state == COMPLETED else NO_RESULT)
+                    for one, state in zip(found, states, strict=True)
+                ],
+                [one.error for one in found],
+                [one.nonfinite for one in found],
             )
-            if record is not None:
-                entry.error = record.error
-                entry.nonfinite = record.nonfinite
-                if _is_completed(record):
-                    entry.result = record.result or msgspec.Raw(b"null")
-            yield before + _encode(entry)
+            yield before + _encode_lines(list(entries))[:-1].replace(b"\n", b",\n")
             before = b",\n"
         yield b"\n]\n"
 
@@ -253,10 +261,13 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
 def _durations(results: Results) -> dict[str, dict[str, float | None]]:
     """How long completed jobs took, in seconds, by domain; under "" of all jobs."""
     table = results.table
-    found: dict[int, array[float]] = {}
-    rows = zip(table.domain_of, table.seconds, table.state, table.wanted, strict=True)
-    for domain, seconds, state, wanted in rows:
-        if state == COMPLETED and wanted:
+    completed = (COMPLETED, 1)
+    chosen = [pair == completed for pair in zip(table.state, table.wanted, strict=True)]
+    found: dict[int, array[float]] = {0: array("d")}
+    if len(table.domains) == 1:
+        found[0].extend(compress(table.seconds, chosen))
+    else:
+        for domain, seconds in compress(zip(table.domain_of, table.seconds, strict=True), chosen):
             found.setdefault(domain, array("d")).append(seconds)
     everything = array("d")
     for durations in found.values():

@@ -16,11 +16,11 @@ from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.journal import ended_part, ended_record, verify
+from supervisor.records.journal import all_verify, ended_part, ended_records, verify
 from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
-from supervisor.records.places import GROUP, read_places
-from supervisor.records.plan_file import PlanFile, decode_line
+from supervisor.records.places import grouped, read_places
+from supervisor.records.plan_file import PlanFile, decode_line, decode_lines
 from supervisor.records.recovered import Recovered
 from supervisor.records.run_facts import RunFacts
 
@@ -40,15 +40,15 @@ class JournalReader:
         self._fd = fd
         self._seed = seed
         self._offsets = offsets
-        self._lengths = lengths
+        self.lengths = lengths  # bytes, by job number
 
     def __call__(self, jobs: Sequence[int]) -> list[bytes]:
         offsets = [self._offsets[job] for job in jobs]
-        lengths = [self._lengths[job] - 1 for job in jobs]
+        lengths = [self.lengths[job] - 1 for job in jobs]
         lines = read_places(self._disk, self._fd, offsets, lengths)
-        for offset, line in zip(offsets, lines, strict=True):
-            if not verify(line, self._seed):
-                raise OSError(None, f"the record at byte {offset} of the journal cannot be read back")
+        if not all_verify(lines, self._seed):
+            bad = next(at for at, line in zip(offsets, lines, strict=True) if not verify(line, self._seed))
+            raise OSError(None, f"the record at byte {bad} of the journal cannot be read back")
         return [ended_part(line) for line in lines]
 
 
@@ -69,6 +69,7 @@ class Results:
         facts: RunFacts,
         plan: PlanFile | None,
         parts: ReadParts,
+        lengths: array[int],
         close: Callable[[], None],
     ) -> None:
         self.disk = disk
@@ -80,6 +81,7 @@ class Results:
         self._close: Callable[[], None] | None = close
         self._plan = plan
         self._parts = parts
+        self._lengths = lengths  # of the records, in bytes
 
     @classmethod
     def of(cls, found: Recovered) -> Results:
@@ -93,6 +95,7 @@ class Results:
             facts=found.facts,
             plan=found.plan,
             parts=found.parts,
+            lengths=found.places.length,
             close=found.close,
         )
 
@@ -116,6 +119,7 @@ class Results:
             facts=parts.facts,
             plan=plan,
             parts=reader,
+            lengths=reader.lengths,
             close=close,
         )
 
@@ -131,33 +135,39 @@ class Results:
     def rows(self, state: int | None = None) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
         """Number, plan and record of every job of the current plan (in this state), in plan
         order; no record of jobs that are not finished. Raises OSError, StorageError."""
+        states = self.table.state
+        return self.read(
+            [job for job in self.jobs() if states[job] == state] if state is not None else self.jobs()
+        )
+
+    def read(self, jobs: Sequence[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
+        """The same for these jobs."""
+        ids = self.table.ids
+        for group, planned, parts in self.groups(jobs):
+            finished = [ids[job] for job, part in zip(group, parts, strict=True) if part]
+            records = iter(ended_records(finished, [part for part in parts if part]))
+            for job, plan, part in zip(group, planned, parts, strict=True):
+                yield job, plan, next(records) if part else None
+
+    def groups(self, jobs: Sequence[int]) -> Iterator[tuple[Sequence[int], list[PlannedJob], list[bytes]]]:
+        """The same by some hundreds: numbers, plans and Ended parts (see `journal.ended_part`);
+        the part of a job that is not finished is empty."""
         if self._close is None:
             raise UsageError("this report is closed: read it inside of `with load(...)`, or load it again")
-        group: list[int] = []
-        for job in self.jobs():
-            if state is not None and self.table.state[job] != state:
-                continue
-            group.append(job)
-            if len(group) == GROUP:
-                yield from self.read(group)
-                group = []
-        if group:
-            yield from self.read(group)
+        states = self.table.state
+        for group in grouped(jobs, self._lengths):
+            finished = [job for job in group if states[job] in (COMPLETED, FAILED)]
+            parts = self._parts(finished)
+            if len(finished) < len(group):
+                known = dict(zip(finished, parts, strict=True))
+                parts = [known.get(job, b"") for job in group]
+            yield group, self._planned(group), parts
 
-    def read(self, jobs: list[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
-        """The same for these jobs."""
-        state, ids = self.table.state, self.table.ids
-        finished = [job for job in jobs if state[job] in (COMPLETED, FAILED)]
-        parts = dict(zip(finished, self._parts(finished), strict=True))
-        for job, planned in zip(jobs, self._planned(jobs), strict=True):
-            part = parts.get(job)
-            yield job, planned, None if part is None else ended_record(msgspec.json.encode(ids[job]), part)
-
-    def _planned(self, jobs: list[int]) -> list[PlannedJob]:
+    def _planned(self, jobs: Sequence[int]) -> list[PlannedJob]:
         """Domain and params as the plan has them; empty params if their line is lost."""
         plan = self._plan
         if plan is not None and all(map(plan.has, jobs)):
-            return [decode_line(line) for line in plan.lines(jobs).split(b"\n")]
+            return decode_lines(plan.lines(jobs))
         return [self._planned_alone(job) for job in jobs]
 
     def _planned_alone(self, job: int) -> PlannedJob:
