@@ -18,17 +18,18 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.bench_measure import QUICK, Bench, Failed, Sizes, measure
+from tools.bench_child import QUICK, Bench, Failed, Sizes
 from tools.bench_output import OURS, ROOT, SITUATIONS, machine, markdown, replaced, summary
 from tools.bench_peers import PEERS, WORKERS, installed
 from tools.bench_rows import ROWS, Round
+from tools.bench_samples import measure
 
 REPEAT = 5
 PEERS_ROW = "peers"  # as a word for --only: the table of all peers
@@ -94,20 +95,16 @@ def contenders(*, heavy: bool) -> tuple[list[str], dict[str, str]]:
     return [OURS, *(name for name in PEERS if name not in skipped)], skipped
 
 
-def rounds_of(bench: Bench, samples: Sequence[str], repeat: int, failed: dict[str, str]) -> Iterator[Round]:
-    """Measure; what fails is kept in `failed` and left out of its round."""
-    for number in range(repeat):
-        taken: Round = {}
-        for sample in samples:
-            started = time.monotonic()
-            try:
-                taken[sample] = measure(bench, sample)
-            except Failed as error:
-                failed[sample] = str(error)
-                say(f"round {number + 1}: {sample} failed: {error}")
-                continue
-            say(f"round {number + 1} of {repeat}: {sample}, {time.monotonic() - started:.1f} s")
-        yield taken
+def take_round(bench: Bench, samples: Sequence[str], taken: Round, failed: dict[str, str]) -> None:
+    """Every sample once, into `taken`; what fails is kept in `failed` and left out."""
+    for sample in samples:
+        started = time.monotonic()
+        try:
+            taken[sample] = measure(bench, sample)
+            say(f"  {sample}: {time.monotonic() - started:.1f} s")
+        except Failed as error:
+            failed[sample] = str(error)
+            say(f"  {sample} failed: {error}")
 
 
 def say(text: str) -> None:
@@ -123,6 +120,7 @@ def two_cores() -> None:
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parse(words)
     two_cores()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
     names, skipped = contenders(heavy=arguments.heavy)
     for name, why in skipped.items():
         say(f"{name} is left out: {why}")
@@ -131,21 +129,28 @@ def main(words: Sequence[str] | None = None) -> int:
         say(f"the machine is not quiet (load {load[0]:.2f}): the figures will be worse than they could be")
     found: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": machine(arguments.directory),
         "quick": arguments.quick,
         "load": load,
         "skipped": skipped,
         "failed": {},
     }
     repeat = arguments.repeat or (1 if arguments.quick else REPEAT)
-    arguments.directory.mkdir(parents=True, exist_ok=True)
+    rounds: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.directory) as folder:
         bench = Bench(Path(folder), QUICK if arguments.quick else Sizes())
         samples = samples_for(arguments.only, names)
-        rounds = list(rounds_of(bench, samples, repeat, found["failed"]))
+        try:
+            for number in range(1, repeat + 1):
+                say(f"round {number} of {repeat}")
+                rounds.append({})
+                take_round(bench, samples, rounds[-1], found["failed"])
+        except KeyboardInterrupt:
+            say("interrupted: this is what has been measured so far")
+            found["interrupted"] = True
     found["rounds"] = len(rounds)
     write(arguments, found, rounds)
-    return 1 if found["failed"] else 0
+    return 130 if "interrupted" in found else 1 if found["failed"] else 0
 
 
 def write(arguments: argparse.Namespace, found: dict[str, Any], rounds: Sequence[Round]) -> None:
@@ -156,7 +161,7 @@ def write(arguments: argparse.Namespace, found: dict[str, Any], rounds: Sequence
     if arguments.json is not None:
         document = {**found, "rows": summary(rounds), "samples": rounds}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if arguments.readme:
+    if arguments.readme and "interrupted" not in found:
         README.write_text(replaced(README.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 

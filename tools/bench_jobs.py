@@ -54,6 +54,48 @@ def fragile_tasks(path: str) -> list[str]:
     return [f"{number}:{path}" for number in range(FRAGILE_JOBS)]
 
 
-def _starts(path: str, number: int) -> int:
+def doomed(path: str, kills: int) -> None:
+    """A busy job that kills its worker `kills` times, and lines in the file about it."""
+    note(path, "start", time.monotonic())
+    if _starts(path, "start") <= kills:
+        spin(0.05)
+        note(path, "kill", time.monotonic())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def busy(path: str, kills: int) -> None:
+    """Keep a worker busy until the job beside this one is through with it."""
+    while not os.path.exists(path) or _starts(path, "start") <= kills:
+        spin(0.05)
+
+
+def doomed_or_busy(which: str, path: str, kills: int) -> None:
+    (doomed if which == "doomed" else busy)(path, kills)
+
+
+STARTS = "LONGHAUL_BENCH_STARTS"  # the name of a variable that names a file
+_announced: list[float] = []  # when; in each process its own
+
+
+def announced(number: int) -> int:
+    """A no-op job; the first one in each process leaves the time in a file."""
+    if not _announced:
+        _announced.append(time.monotonic())
+        note(os.environ[STARTS], _announced[0])
+    return number
+
+
+def sleeper(path: str) -> None:
+    """A job that takes as long as somebody lets it."""
+    note(path, time.monotonic())
+    time.sleep(3600)
+
+
+def blob(number: int, size: int) -> str:
+    """A result of `size` bytes."""
+    return "0123456789" * (size // 10)
+
+
+def _starts(path: str, word: object) -> int:
     with open(path) as file:
-        return sum(line.split()[0] == str(number) for line in file)
+        return sum(line.split()[0] == str(word) for line in file)

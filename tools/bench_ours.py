@@ -9,6 +9,7 @@ nothing heavy stands at its top.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from supervisor import Job, run
-from tools.bench_jobs import fragile, fragile_tasks, noop, spin
+from supervisor import Job, main, run
+from tools.bench_jobs import (
+    STARTS,
+    announced,
+    blob,
+    doomed_or_busy,
+    fragile,
+    fragile_tasks,
+    noop,
+    sleeper,
+    spin,
+)
 
 WORKERS = 2
 
@@ -44,13 +55,16 @@ def tiny(output: str, jobs: int) -> dict[str, Any]:
             yield Job(id=f"job/{number}", params={"number": number})
 
     report, seconds = _run(noop, plan, output)
+    peak = _peak_kb()
     statistics = _statistics(report)
     assert report.counts.completed == jobs, report.counts
     return {
         "jobs": jobs,
-        "jobs_per_second": statistics["jobs_per_second"],
-        "seconds": jobs / statistics["jobs_per_second"],
+        "seconds": statistics["active_seconds"],
         "whole_seconds": seconds,
+        "peak_kb": peak,
+        "checkpoint_share": statistics["checkpoint_seconds"] / seconds,
+        "end_share": statistics["checkpoint_seconds_at_end"] / seconds,
     }
 
 
@@ -68,14 +82,105 @@ def killed(output: str, path: str) -> dict[str, Any]:
     return {"completed": report.counts.completed, "errors": ["failed"] * report.counts.failed}
 
 
-SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {"tiny": tiny, "cpu": cpu, "killed": killed}
+def _two_parts(jobs: int, first: int) -> Callable[[], Iterator[Job]]:
+    def plan() -> Iterator[Job]:
+        for number in range(jobs):
+            part = "first" if number < first else "rest"
+            yield Job(id=f"{part}/{number}", params={"number": number})
+
+    return plan
 
 
-def main() -> None:
+def some(output: str, jobs: int, first: int, starts: str) -> dict[str, Any]:
+    """The first ones of a large plan, and no more."""
+    os.environ[STARTS] = starts
+    report, _ = _run(announced, _two_parts(jobs, first), output, only=["first/*"])
+    assert report.counts.completed == first, report.counts
+    return {}
+
+
+def rest(output: str, jobs: int, first: int, starts: str) -> dict[str, Any]:
+    """A resume that has only few jobs left to run."""
+    os.environ[STARTS] = starts
+    report, seconds = _run(announced, _two_parts(jobs, first), output, resume="latest")
+    peak = _peak_kb()
+    assert report.counts.completed == jobs, report.counts
+    return {"peak_kb": peak, "whole_seconds": seconds}
+
+
+def recovery(output: str, path: str, kills: int) -> dict[str, Any]:
+    """One job keeps a worker busy, the other one is killed again and again."""
+    plan = [
+        Job(id=which, params={"which": which, "path": path, "kills": kills}) for which in ("busy", "doomed")
+    ]
+    report, _ = _run(doomed_or_busy, plan, output, crash_limit=kills + 1)
+    assert report.counts.completed == len(plan), report.counts
+    return {}
+
+
+def fairness(output: str, jobs: int, long_seconds: float) -> dict[str, Any]:
+    """A long job in the middle of tiny ones, when batches are as large as they get."""
+    plan = [
+        Job(id=f"job/{number}", params={"seconds": long_seconds if number == jobs // 2 else 0.0})
+        for number in range(jobs)
+    ]
+    report, _ = _run(spin, plan, output)
+    return {"spans": list(report.results().values())}
+
+
+def quiet(output: str, path: str) -> dict[str, Any]:
+    """Six workers with nothing to tell; until somebody stops it."""
+    plan = [Job(id=f"job/{number}", params={"path": path}) for number in range(6)]
+    _run(sleeper, plan, output, workers=6)
+    return {}
+
+
+def start(output: str, starts: str) -> dict[str, Any]:
+    """A script that calls main(): when it did."""
+    os.environ[STARTS] = starts
+    plan = [Job(id=f"job/{number}", params={"number": number}) for number in range(10)]
+    called = time.monotonic()
+    try:
+        main(announced, plan, name="bench", output=output, workers=WORKERS, all_tasks=True, argv=[])
+    except SystemExit as end:
+        if end.code:
+            raise
+    return {"called": called}
+
+
+def big(output: str, jobs: int, size: int) -> dict[str, Any]:
+    """Big results."""
+    plan = [Job(id=f"job/{number}", params={"number": number, "size": size}) for number in range(jobs)]
+    report, seconds = _run(blob, plan, output)
+    assert report.counts.completed == jobs, report.counts
+    return {"whole_seconds": seconds}
+
+
+def _peak_kb() -> int:
+    """The most memory that this process, the supervisor, has had."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
+SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "tiny": tiny,
+    "cpu": cpu,
+    "killed": killed,
+    "some": some,
+    "rest": rest,
+    "recovery": recovery,
+    "fairness": fairness,
+    "quiet": quiet,
+    "start": start,
+    "big": big,
+}
+
+
+def play() -> None:
     situation, keywords = sys.argv[1:]
     found = SITUATIONS[situation](**json.loads(keywords))
     print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    play()

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tools.bench_peers import PEERS, Peer
 from tools.bench_rows import ROWS, Round, Row
 
@@ -28,16 +30,18 @@ NONE = "–"
 # ------------------------------------------------------------------------ the machine
 
 
-def machine() -> dict[str, Any]:
-    """Where it was measured: CPU, cores in use, memory, kernel, Python, versions."""
+def machine(directory: Path) -> dict[str, Any]:
+    """Where it was measured: CPU, cores in use, memory, file system, kernel, Python, versions."""
     versions = {}
-    for distribution in ("longhaul", *(peer.distribution for peer in PEERS.values()), "numpy"):
+    for distribution in ("msgspec", "numpy", *(peer.distribution for peer in PEERS.values())):
         if distribution and (version := _version(distribution)):
             versions[distribution] = version
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_of_machine": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "file_system": _file_system(directory),
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "commit": _commit(),
@@ -59,6 +63,12 @@ def _cpu_model() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _file_system(directory: Path) -> str:
+    mounted = {Path(found.mountpoint): found.fstype for found in psutil.disk_partitions(all=True)}
+    place = directory.resolve()
+    return next((mounted[path] for path in (place, *place.parents) if path in mounted), "unknown")
 
 
 def _commit() -> str:
@@ -135,17 +145,18 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
 def _machine_line(found: dict[str, Any]) -> str:
     at = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
+    rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
     return (
-        f"{at['cpu']}, {at['cores']} of {at['cores_of_machine']} cores, {at['system']}, {at['python']}; "
-        f"{versions}; commit `{at['commit']}`, {found['at'][:10]}, load before it {found['load'][0]:.2f}. "
-        f"Medians of {found['rounds']} rounds, in which each measurement has its turn; the spread is from "
-        f"the least to the greatest."
+        f"{at['cpu']}, {at['cores']} of {at['cores_of_machine']} cores, {at['memory_gb']:g} GB, files on "
+        f"{at['file_system']}, {at['system']}, {at['python']}; {versions}; commit `{at['commit']}`, "
+        f"{found['at'][:10]}, load before it {found['load'][0]:.2f}. Medians of {rounds}, each of which takes "
+        f"every measurement once, in turn; the spread is from the least to the greatest."
     )
 
 
 def _table_of_rows(rounds: Sequence[Round]) -> str:
     lines = [
-        "| what | measured as | reach | aim | median | spread | reached | |",
+        "| what | measured as | reach | aim | median | spread | reached | in figures |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in ROWS:

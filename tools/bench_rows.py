@@ -66,6 +66,30 @@ def _share(sample: str) -> tuple[Value, Detail]:
     return value, detail
 
 
+def _number(sample: str, number: str, form: str, scale: float = 1.0) -> tuple[Value, Detail]:
+    """A number as it is; `form` is filled with the medians of all numbers of the sample."""
+
+    def value(taken: Round) -> float:
+        return float(scale * taken[sample][number])
+
+    def detail(rounds: Sequence[Round]) -> str:
+        numbers = [name for name, found in rounds[0][sample].items() if isinstance(found, int | float)]
+        return form.format_map({name: median(rounds, sample, name) for name in numbers})
+
+    return value, detail
+
+
+def _memory(taken: Round) -> float:
+    fresh, resumed = taken["longhaul/growth"], taken["longhaul/resume"]
+    return float(max(fresh["peak_mb"], resumed["peak_mb"] - fresh["empty_mb"]))
+
+
+def _about_memory(rounds: Sequence[Round]) -> str:
+    fresh, empty = (median(rounds, "longhaul/growth", number) for number in ("peak_mb", "empty_mb"))
+    resumed = median(rounds, "longhaul/resume", "peak_mb") - empty
+    return f"{fresh:.0f} MB, on a resume {resumed:.0f} MB, above {empty:.0f} MB"
+
+
 def _row(
     key: str,
     what: str,
@@ -121,5 +145,94 @@ ROWS: tuple[Row, ...] = (
         (98.5, 99.5, "%"),
         ("longhaul/cpu_10ms",),
         _share("longhaul/cpu_10ms"),
+    ),
+    _row(
+        "growth",
+        "growth",
+        "marginal time per job, end to end, 500,000 to 1,000,000 against 50,000 to 500,000",
+        (1.15, 1.0, "×"),
+        ("longhaul/growth",),
+        _number(
+            "longhaul/growth",
+            "growth",
+            "{last_us:.1f} against {first_us:.1f} µs; "
+            "sustained {last_sustained_us:.1f} against {first_sustained_us:.1f} µs",
+        ),
+    ),
+    _row(
+        "memory",
+        "memory",
+        "supervisor's peak RSS at 1,000,000 jobs from a generator, above that of an empty run, resume included",
+        (450, 300, "MB"),
+        ("longhaul/growth", "longhaul/resume"),
+        (_memory, _about_memory),
+    ),
+    _row(
+        "resume",
+        "resume",
+        "1,000,000 jobs of which 990,000 completed: from start to the first new job running",
+        (4.0, 2.5, "s"),
+        ("longhaul/resume",),
+        _number("longhaul/resume", "seconds", "from the start of Python"),
+    ),
+    _row(
+        "recovery",
+        "recovery",
+        "SIGKILL of a busy worker to its job running again (median, NumPy preloaded, no idle worker)",
+        (30, 10, "ms"),
+        ("longhaul/recovery",),
+        _number("longhaul/recovery", "ms", "the slowest of a round {worst_ms:.0f} ms"),
+    ),
+    _row(
+        "fairness",
+        "fairness",
+        "one 5 s job among 20,000 no-op jobs: no other job ends later than this after it could have",
+        (0.5, 0.1, "s"),
+        ("longhaul/fairness",),
+        _number(
+            "longhaul/fairness",
+            "seconds",
+            "the longest pause {longest:.3f} s; {after_the_long_one:.0f} ended after the long job",
+        ),
+    ),
+    _row(
+        "quiet",
+        "quiet",
+        "supervisor's CPU over 20 s with six workers in long jobs, progress file on",
+        (1.0, 0.2, "%"),
+        ("longhaul/quiet",),
+        _number("longhaul/quiet", "share", "zygote {helpers_percent:.2f} %", 100.0),
+    ),
+    _row(
+        "start",
+        "start",
+        "`main()` reached to the first job running, nothing heavy imported by the script",
+        (0.4, 0.15, "s"),
+        ("longhaul/start",),
+        _number("longhaul/start", "seconds", "{python_seconds:.2f} s from the start of Python"),
+    ),
+    _row(
+        "import",
+        "import",
+        '`python -X importtime -c "import supervisor"`, total',
+        (120, 60, "ms"),
+        ("longhaul/import",),
+        _number("longhaul/import", "ms", "with `Job`, `main` and `run` {used_ms:.0f} ms"),
+    ),
+    _row(
+        "big-results",
+        "big results",
+        "200 results of 5 MB each, against writing the same bytes once with fsync",
+        (0.12, 0.3, "×"),
+        ("longhaul/big",),
+        _number("longhaul/big", "ratio", "{seconds:.1f} s against {once_seconds:.1f} s"),
+    ),
+    _row(
+        "checkpoint",
+        "checkpoint",
+        "share of wall time at any size: the largest of the three of growth, before the way out",
+        (2.0, 1.0, "%"),
+        ("longhaul/growth",),
+        _number("longhaul/growth", "checkpoint", "the one on the way out {last_percent:.1f} % more", 100.0),
     ),
 )

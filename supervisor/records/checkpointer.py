@@ -17,11 +17,17 @@ COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written co
 
 
 class Checkpointer:
-    """The checkpoints of one run. `failure`: why the last one could not be written."""
+    """The checkpoints of one run. `failure`: why the last one could not be written.
+
+    `seconds`: what all slices so far took of the loop's time. `seconds_at_end`: what the one
+    on the way out took, with its wait for the disk.
+    """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self.failure: OSError | None = None
+        self.seconds = 0.0
+        self.seconds_at_end = 0.0
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
@@ -58,6 +64,7 @@ class Checkpointer:
         except OSError as error:
             self._fail(error, now)
         self._spent = time.perf_counter() - started
+        self.seconds += self._spent
 
     def work(self, budget: float, syncer: Syncer, now: float) -> bool:
         """One slice; True while there is more to do than to wait for the disk."""
@@ -70,7 +77,10 @@ class Checkpointer:
         except OSError as error:
             self._fail(error, now)
             return False
-        self._spent += time.perf_counter() - started
+        finally:
+            spent = time.perf_counter() - started
+            self._spent += spent
+            self.seconds += spent
         if done:
             self._task = Task(after=writer.n, work=writer.publish)
             syncer.submit(self._task)
@@ -87,6 +97,12 @@ class Checkpointer:
         self._ended = self._published = now
         self._cost = self._spent + task.seconds
         self._writer = self._task = None
+
+    def at_end(self, write: Callable[[], None]) -> None:
+        """Write the one on the way out, and keep in mind how long that took."""
+        started = time.perf_counter()
+        write()
+        self.seconds_at_end = time.perf_counter() - started
 
     def give_up(self, now: float) -> None:
         """Forget the one that is being written, unless the disk has done its part already."""

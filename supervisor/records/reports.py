@@ -209,7 +209,7 @@ def write_reports(store: Store, *, state: str) -> Report:
         disk.sync_directory(os.fspath(layout.directory))  # the log may have made the folder, unsynced
         write_atomically(disk, path, report._final_entries())
         path = layout.statistics
-        text = msgspec.json.encode(statistics_document(report, state))
+        text = msgspec.json.encode(statistics_document(report, state) | store.checkpoint_costs())
         write_atomically(disk, path, [msgspec.json.format(text, indent=1), b"\n"])
     except OSError as error:
         raise StorageError(

@@ -315,6 +315,13 @@ class Store:
         """Seconds since the last checkpoint was in its place; None if there was none yet."""
         return self._checkpointer.age(now)
 
+    def checkpoint_costs(self) -> dict[str, float]:
+        """Seconds that checkpoints took of this run so far; see Checkpointer."""
+        return {
+            "checkpoint_seconds": round(self._checkpointer.seconds, 6),
+            "checkpoint_seconds_at_end": round(self._checkpointer.seconds_at_end, 6),
+        }
+
     def begin_checkpoint(self, position: Position, now: float) -> None:
         """Take the copies; `work` does the rest."""
         if not self.ephemeral:
@@ -397,7 +404,7 @@ class Store:
         except OSError as error:
             self._regenerate(error)
         if position is not None:
-            self._write_checkpoint_or_say(position)
+            self._checkpointer.at_end(lambda: self._write_checkpoint_or_say(position))
 
     def release(self) -> None:
         """Let go of files and lock; a second time it does nothing."""

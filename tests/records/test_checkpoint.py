@@ -94,6 +94,25 @@ def test_slices_show_one_moment_while_jobs_go_on(disk: FakeDisk) -> None:
     assert completed(found)[ids[1]] == "second time"
 
 
+def test_what_checkpoints_cost_is_added_up(disk: FakeDisk) -> None:
+    ids = [f"iris/{number}" for number in range(3000)]
+    made = Made(HERE, disk).create(ids)
+    made.end(*ids)
+    assert set(made.store.checkpoint_costs().values()) == {0.0}
+    seen = []
+    for _ in range(2):
+        made.store.begin_checkpoint(made.position(), 0.0)
+        while made.store.work(0.0):
+            pass
+        made.sync()
+        made.store.poll(0.1)
+        seen.append(made.store.checkpoint_costs()["checkpoint_seconds"])
+    made.store.save(made.position())
+    costs = made.store.checkpoint_costs()
+    assert 0 < seen[0] < seen[1] == costs["checkpoint_seconds"]
+    assert costs["checkpoint_seconds_at_end"] > 0
+
+
 def test_a_symlinked_checkpoint_stays_a_symlink(tmp_path: Path) -> None:
     """D8: the file that the link leads to is replaced, from beside it."""
     elsewhere = tmp_path / "elsewhere"

@@ -79,6 +79,8 @@ def test_statistics_have_the_promised_keys(made: Made) -> None:
     for key in ("wall_seconds", "jobs_per_second", "crashes", "timeouts", "retries", "runs"):
         assert key in document
     assert document["runs"] == 1
+    assert document["checkpoint_seconds"] == 0  # of the loop's time
+    assert document["checkpoint_seconds_at_end"] >= 0
 
 
 def test_the_report_restores_what_json_cannot_say(made: Made) -> None:

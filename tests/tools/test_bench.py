@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tools import bench
-from tools.bench_measure import QUICK, SITUATIONS, Bench, Sizes
+from tools.bench_child import QUICK, Bench, Sizes
 from tools.bench_output import BEGIN, END, after_a_kill, markdown, replaced
 from tools.bench_peers import PEERS
 from tools.bench_rows import ROWS, Row
+from tools.bench_samples import SITUATIONS, lateness, measure
 
 ROW = {row.key: row for row in ROWS}
+LEAST = Sizes(
+    tiny=200,
+    peers=0.005,
+    cpu_1ms=20,
+    cpu_10ms=5,
+    growth=(20, 40, 80),
+    resumed=50,
+    completed=40,
+    kills=1,
+    fairness=100,
+    long_seconds=0.2,
+    quiet_seconds=0.2,
+    settle_seconds=0.0,
+    starts=1,
+    imports=1,
+    big=2,
+    big_bytes=10_000,
+    hang_seconds=10.0,
+)
 
 
 def found(**more: Any) -> dict[str, Any]:
@@ -24,6 +45,8 @@ def found(**more: Any) -> dict[str, Any]:
         "cpu": "a CPU",
         "cores": 2,
         "cores_of_machine": 2,
+        "memory_gb": 8.0,
+        "file_system": "ext4",
         "system": "Linux 6",
         "python": "CPython 3.11",
         "commit": "0123abc",
@@ -139,13 +162,54 @@ def test_the_section_between_the_markers_is_replaced_and_nothing_else() -> None:
         replaced("no markers", "new")
 
 
+def test_the_readme_shows_the_rows_and_peers_that_are_measured() -> None:
+    """After a change here: python tools/bench.py --readme."""
+    _, _, rest = bench.README.read_text(encoding="utf-8").partition(BEGIN)
+    section = rest.partition(END)[0]
+    expected = markdown(found(), [])
+    for row in ROWS:
+        marks = line_of(row, expected).split("|")[1:5]
+        assert line_of(row, section).split("|")[1:5] == marks, f"{row.what} is not as in the tool"
+    for peer in PEERS.values():
+        assert f"| {peer.shown} |" in section
+    shown = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
+    assert len(shown) == len(ROWS) + len(PEERS) + 3  # two headers, and longhaul among its peers
+
+
+# --------------------------------------------------------------------------- the numbers
+
+
+def test_the_pauses_of_the_other_worker_are_what_a_job_is_late() -> None:
+    """Three jobs end in time; one waits behind the long one until it is taken back; and then
+    one that was forgotten ends after the long one."""
+    before = [[0.0, 0.001, 0.001]]
+    long = [[0.001, 5.001, 5.0]]
+    in_time = [[0.001 * number, 0.001 * (number + 1), 0.001] for number in (1, 2, 3)]
+    taken_back = [[0.104, 0.105, 0.001]]
+    forgotten = [[5.001, 5.005, 0.004]]
+    assert lateness(before + long + in_time)["seconds"] == 0
+    late = lateness(before + long + in_time + taken_back)
+    assert late["seconds"] == pytest.approx(0.101)
+    assert (late["jobs"], late["after_the_long_one"]) == (4, 0)
+    late = lateness(before + long + in_time + taken_back + forgotten)
+    assert late["seconds"] == pytest.approx(0.101 + 4.9)
+    assert late["after_the_long_one"] == 1
+
+
+def test_memory_is_that_of_a_fresh_run_or_of_a_resume_whichever_is_more() -> None:
+    taken = {"longhaul/growth": {"peak_mb": 250.0, "empty_mb": 30.0}, "longhaul/resume": {"peak_mb": 320.0}}
+    assert ROW["memory"].value(taken) == 290.0
+    taken["longhaul/resume"]["peak_mb"] = 270.0
+    assert ROW["memory"].value(taken) == 250.0
+
+
 # ------------------------------------------------------------------------------ for real
 
 
 def test_a_row_is_measured_for_real_and_written_as_json_and_markdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "QUICK", QUICK._replace(tiny=200, peers=0.005))
+    monkeypatch.setattr(bench, "QUICK", LEAST)
     document, table = tmp_path / "bench.json", tmp_path / "bench.md"
     words = ["--quick", "--only", "sustained", "--repeat", "2", "--directory", str(tmp_path / "out")]
     monkeypatch.setattr(bench, "two_cores", lambda: None)
@@ -165,3 +229,32 @@ def test_a_killed_worker_is_measured_for_real(tmp_path: Path) -> None:
     assert 0 < ours["again_ms"] < 10_000
     theirs = SITUATIONS["killed"](place, "executor")
     assert theirs["errors"] == ["BrokenProcessPool"]
+
+
+OURS = dict.fromkeys(sample for row in ROWS for sample in row.samples if sample.startswith("longhaul/"))
+
+
+@pytest.mark.parametrize("sample", OURS)
+def test_ours_is_measured_for_real(sample: str, tmp_path: Path) -> None:
+    """With as few jobs as can be: the figures mean nothing, but there are some."""
+    taken = {sample: measure(Bench(tmp_path, LEAST), sample)}
+    assert list(tmp_path.glob("*/")) == []  # the files are gone
+    for row in ROWS:
+        if row.samples == (sample,):
+            assert row.judge(row.value(taken)) in ("aim", "reach", "missed")
+            assert row.detail([taken])
+    check, of_sample = CHECKS.get(sample, bool), taken[sample]
+    assert check(of_sample), of_sample
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "longhaul/cpu_1ms": lambda taken: 0 < taken["share"] <= 1,
+    "longhaul/growth": lambda taken: taken["empty_mb"] > 5 and 0 <= taken["checkpoint"] < 1,
+    "longhaul/resume": lambda taken: taken["seconds"] > 0 and taken["peak_mb"] > 5,
+    "longhaul/recovery": lambda taken: 0 < taken["ms"] < 10_000 and len(taken["all_ms"]) == LEAST.kills,
+    "longhaul/fairness": lambda taken: 0 < taken["jobs"] < LEAST.fairness,
+    "longhaul/quiet": lambda taken: 0 <= taken["share"] < 1,
+    "longhaul/start": lambda taken: 0 < taken["seconds"] < taken["python_seconds"],
+    "longhaul/import": lambda taken: 0 < taken["ms"] < taken["used_ms"],
+    "longhaul/big": lambda taken: taken["ratio"] > 0,
+}

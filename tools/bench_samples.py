@@ -1,0 +1,297 @@
+"""What is measured: each situation starts fresh processes and gives numbers.
+
+A sample is one measurement with a name, "CONTENDER/SITUATION"; several rows of the table may
+need the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tools.bench_child import PATIENCE, Bench, Failed, Numbers, end, start
+from tools.bench_jobs import FRAGILE_JOBS, KILLED
+from tools.bench_peers import PEERS, WORKERS
+
+
+def measure(bench: Bench, sample: str) -> Numbers:
+    """Take one sample, by its name: "CONTENDER/SITUATION". Raises Failed."""
+    contender, _, situation = sample.partition("/")
+    os.sync()  # what the one before has written is not our business
+    try:
+        return SITUATIONS[situation](bench, contender)
+    finally:
+        bench.clean()
+
+
+def _run(bench: Bench, contender: str, situation: str, **keywords: Any) -> Numbers:
+    if contender == "longhaul":
+        return bench.ours(situation, output=bench.place(), **keywords)
+    patience = bench.sizes.hang_seconds if situation == "killed" else PATIENCE
+    return bench.child("bench_peers.py", contender, situation, json.dumps(keywords), patience=patience)
+
+
+def _tiny(bench: Bench, contender: str) -> Numbers:
+    jobs = bench.sizes.tiny
+    if contender in PEERS:
+        jobs = int(PEERS[contender].jobs * bench.sizes.peers)
+    found = _run(bench, contender, "tiny", jobs=jobs)
+    return {
+        "jobs": jobs,
+        "sustained": found["jobs"] / found["seconds"],
+        "whole": found["jobs"] / found["whole_seconds"],
+    }
+
+
+def _share(bench: Bench, contender: str, jobs: int, each: float) -> Numbers:
+    """The share of the cores' time, first start to last end, that was spent in jobs."""
+    spans = _run(bench, contender, "cpu", jobs=jobs, each=each)["spans"]
+    wall = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
+    return {"jobs": jobs, "share": sum(used for _, _, used in spans) / (WORKERS * wall)}
+
+
+def _cpu_1ms(bench: Bench, contender: str) -> Numbers:
+    return _share(bench, contender, bench.sizes.cpu_1ms, 0.001)
+
+
+def _cpu_10ms(bench: Bench, contender: str) -> Numbers:
+    return _share(bench, contender, bench.sizes.cpu_10ms, 0.010)
+
+
+def _killed(bench: Bench, contender: str) -> Numbers:
+    """One of twenty jobs kills its worker: what becomes of it, and of the others."""
+    path = Path(bench.place()) / "starts.txt"
+    try:
+        found = _run(bench, contender, "killed", path=str(path))
+    except Failed:
+        found = {"completed": None, "errors": [], "hangs": True}
+    lines = [line.split() for line in path.read_text().splitlines()]
+    killed = [float(at) for word, at in lines if word == "kill"]
+    starts = [float(at) for word, at in lines if word == str(KILLED)]
+    again = (starts[1] - killed[0]) * 1000 if len(starts) > 1 else None
+    return {"hangs": False, **found, "jobs": FRAGILE_JOBS, "again_ms": again}
+
+
+# --------------------------------------------------------- longhaul's own, by the table
+
+
+def _growth(bench: Bench, contender: str) -> Numbers:
+    """No-op jobs from a generator: one, and then more and more; each in a fresh process."""
+    runs = {str(jobs): _run(bench, contender, "tiny", jobs=jobs) for jobs in (1, *bench.sizes.growth)}
+    few, many, most = bench.sizes.growth
+
+    def marginal(low: int, high: int, number: str) -> float:
+        """Microseconds for each job more."""
+        return float(1e6 * (runs[str(high)][number] - runs[str(low)][number]) / (high - low))
+
+    return {
+        "runs": runs,
+        "growth": marginal(many, most, "whole_seconds") / marginal(few, many, "whole_seconds"),
+        "first_us": marginal(few, many, "whole_seconds"),
+        "last_us": marginal(many, most, "whole_seconds"),
+        "first_sustained_us": marginal(few, many, "seconds"),
+        "last_sustained_us": marginal(many, most, "seconds"),
+        "peak_mb": _megabytes(runs[str(most)]["peak_kb"] - runs["1"]["peak_kb"]),
+        "empty_mb": _megabytes(runs["1"]["peak_kb"]),
+        "checkpoint": max(runs[str(jobs)]["checkpoint_share"] for jobs in bench.sizes.growth),
+        "last_percent": 100 * max(runs[str(jobs)]["end_share"] for jobs in bench.sizes.growth),
+    }
+
+
+def _megabytes(kilobytes: float) -> float:
+    return kilobytes * 1024 / 1e6
+
+
+def _resume(bench: Bench, contender: str) -> Numbers:
+    """Nearly all jobs are completed; from the start of Python to the first of the others."""
+    sizes, output = bench.sizes, bench.place()
+    starts = Path(bench.place()) / "starts.txt"
+    plan = {"output": output, "jobs": sizes.resumed, "first": sizes.completed}
+    bench.ours("some", starts=str(starts), **plan)
+    starts.unlink()
+    born = time.monotonic()
+    found = bench.ours("rest", starts=str(starts), **plan)
+    return {**found, "seconds": _first_line(starts) - born, "peak_mb": _megabytes(found["peak_kb"])}
+
+
+def _first_line(path: Path) -> float:
+    return min(map(float, path.read_text().split()))
+
+
+def _recovery(bench: Bench, contender: str) -> Numbers:
+    """A job is killed over and over while the other worker is busy: until it runs again."""
+    path = Path(bench.place()) / "starts.txt"
+    keywords = {"output": bench.place(), "path": str(path), "kills": bench.sizes.kills}
+    bench.child("bench_numpy.py", "recovery", json.dumps(keywords))
+    lines = [line.split() for line in path.read_text().splitlines()]
+    killed = [float(at) for word, at in lines if word == "kill"]
+    starts = [float(at) for word, at in lines if word == "start"]
+    times = [1000 * (again - before) for before, again in zip(killed, starts[1:], strict=True)]
+    return {"ms": statistics.median(times), "worst_ms": max(times), "all_ms": times}
+
+
+def _fairness(bench: Bench, contender: str) -> Numbers:
+    """One long job among tiny ones."""
+    sizes = bench.sizes
+    keywords = {"output": bench.place(), "jobs": sizes.fairness, "long_seconds": sizes.long_seconds}
+    return lateness(bench.ours("fairness", **keywords)["spans"])
+
+
+PAUSE = 0.010  # seconds: more than the kernel takes from one process for another at a time
+
+
+def lateness(spans: list[list[float]]) -> Numbers:
+    """By how much the last of the other jobs could have ended earlier, from the spans (start,
+    end, CPU seconds) of all jobs, in seconds.
+
+    The other worker could have worked through all of them without a pause. So it is the sum
+    of the pauses, from the start of the long job on, in which none of the others ended.
+    """
+    long = max(spans, key=lambda span: span[1] - span[0])
+    long_start, long_end, _ = long
+    ends = sorted(span[1] for span in spans if span is not long and span[1] > long_start)
+    pauses = [after - before for before, after in zip([long_start, *ends], ends, strict=False)]
+    return {
+        "seconds": sum(pause for pause in pauses if pause > PAUSE),
+        "longest": max(pauses, default=0.0),
+        "jobs": len(ends),
+        "after_the_long_one": sum(end > long_end for end in ends),
+    }
+
+
+def _quiet(bench: Bench, contender: str) -> Numbers:
+    """The CPU time of the supervisor while six workers are in jobs that take long."""
+    path, sizes = Path(bench.place()) / "starts.txt", bench.sizes
+    keywords = {"output": bench.place(), "path": str(path)}
+    with (bench.folder / "stderr.txt").open("w") as errors:
+        process = start("bench_ours.py", "quiet", json.dumps(keywords), stderr=errors)
+        try:
+            _wait_for_lines(path, QUIET_WORKERS)
+            time.sleep(sizes.settle_seconds)
+            helpers = [child.pid for child in psutil.Process(process.pid).children()]
+            began, before = time.monotonic(), [_cpu_seconds(pid) for pid in (process.pid, *helpers)]
+            time.sleep(sizes.quiet_seconds)
+            after = [_cpu_seconds(pid) for pid in (process.pid, *helpers)]
+            seconds = time.monotonic() - began
+            _stop(process)
+        finally:
+            end(process)
+    used = [late - early for early, late in zip(before, after, strict=True)]
+    return {"share": used[0] / seconds, "helpers_percent": 100 * sum(used[1:]) / seconds, "seconds": seconds}
+
+
+QUIET_WORKERS = 6
+
+
+def _wait_for_lines(path: Path, number: int, patience: float = 60.0) -> None:
+    deadline = time.monotonic() + patience
+    while not path.exists() or path.read_text().count("\n") < number:
+        if time.monotonic() > deadline:
+            raise Failed(f"not all of {number} jobs were running after {patience:g} s")
+        time.sleep(0.05)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of all threads that there are; psutil knows hundredths of a second, Linux nanoseconds."""
+    try:
+        tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    except OSError:
+        tasks = []
+    if tasks:
+        return sum(int(words[0]) for words in tasks) / 1e9
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """In order, and at once: the second signal does not wait for the jobs."""
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        raise Failed("it did not stop within 30 s of two SIGTERM") from None
+
+
+def _start(bench: Bench, contender: str) -> Numbers:
+    """From main() to the first job, each time a fresh script."""
+    found = []
+    for _ in range(bench.sizes.starts):
+        path = Path(bench.place()) / "starts.txt"
+        born = time.monotonic()
+        called = bench.ours("start", output=bench.place(), starts=str(path))["called"]
+        first = _first_line(path)
+        found.append((first - called, first - born))
+    times = [from_main for from_main, _ in found]
+    whole = statistics.median(from_python for _, from_python in found)
+    return {"seconds": statistics.median(times), "all_seconds": times, "python_seconds": whole}
+
+
+def _import(bench: Bench, contender: str) -> Numbers:
+    """What importing costs, as Python itself measures it, without its own start."""
+    bare = [_import_ms("import supervisor") for _ in range(bench.sizes.imports)]
+    used = [_import_ms("from supervisor import Job, main, run") for _ in range(bench.sizes.imports)]
+    return {"ms": statistics.median(bare), "used_ms": statistics.median(used), "all_ms": bare}
+
+
+def _import_ms(statement: str) -> float:
+    command = [sys.executable, "-X", "importtime", "-c", statement]
+    root = Path(__file__).resolve().parent.parent
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    if said.returncode != 0:
+        raise Failed(said.stderr[-2000:])
+    _, _, ours = said.stderr.partition("| site\n")
+    return sum(int(line.split("|")[0].split()[-1]) for line in ours.splitlines() if "|" in line) / 1000
+
+
+def _big(bench: Bench, contender: str) -> Numbers:
+    """Big results, against writing their bytes once."""
+    sizes, output = bench.sizes, bench.place()
+    total = sizes.big * sizes.big_bytes
+    if shutil.disk_usage(output).free < 6 * total:
+        raise Failed(f"{6 * total / 1e9:.0f} GB of free space are needed below {bench.folder.parent}")
+    once = _write_once(Path(bench.place()) / "bytes", sizes.big, sizes.big_bytes)
+    os.sync()
+    found = bench.ours("big", output=output, jobs=sizes.big, size=sizes.big_bytes)
+    return {"ratio": once / found["whole_seconds"], "once_seconds": once, "seconds": found["whole_seconds"]}
+
+
+def _write_once(path: Path, pieces: int, size: int) -> float:
+    piece = b"0123456789" * (size // 10)
+    os.sync()
+    started = time.monotonic()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(pieces):
+            file.write(piece)
+        os.fsync(file.fileno())
+    seconds = time.monotonic() - started
+    path.unlink()
+    return seconds
+
+
+SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
+    "tiny": _tiny,
+    "cpu_1ms": _cpu_1ms,
+    "cpu_10ms": _cpu_10ms,
+    "killed": _killed,
+    "growth": _growth,
+    "resume": _resume,
+    "recovery": _recovery,
+    "fairness": _fairness,
+    "quiet": _quiet,
+    "start": _start,
+    "import": _import,
+    "big": _big,
+}
