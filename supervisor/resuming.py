@@ -94,7 +94,10 @@ def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Agai
         again.retry = [
             job
             for job, state in enumerate(table.state)
-            if state == FAILED and table.wanted[job] and job not in named
+            if state == FAILED
+            and table.wanted[job]
+            and job not in named
+            and table.outcome.get(job) != "cancelled"
         ]
     return again
 

@@ -25,11 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import msgspec
 
 from supervisor.core import events as facts
+from supervisor.core.control import BY_HAND
+from supervisor.core.crew import ABANDONED
 from supervisor.core.errors import StorageError
 from supervisor.core.events import (
     Effects,
     Event,
     StartJobs,
+    StartWorker,
 )
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted, singly
@@ -48,6 +51,7 @@ from tools.simulated_world import CRASHES, FLAKY, GOOD, HANGS, RAISES, FakeJob, 
 MOST_IDLE_TURNS = 2000  # without any time passing
 EPOCH = "2025-10-14T00:00:00.000Z"
 MOST_KILLS, MOST_RUNS = 40, 60  # after so many kills of the supervisor it is left in peace
+MOST_RETRIED_RUNS = 10  # in which somebody asks for failed jobs to be tried again
 
 
 class Violation(AssertionError):
@@ -101,6 +105,8 @@ class History:
         self.settings = Settings(
             timeout=60.0, retries=self.rng.choice([0, 0, 2]), grace=self.rng.choice([0.5, 20.0])
         )
+        self.called_off: set[str] = set()  # cancelled, and not tried again
+        self.ever_cancelled: set[str] = set()
         self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
 
     def _make_jobs(self) -> list[FakeJob]:
@@ -186,6 +192,7 @@ class History:
             for job in retry:
                 table.reset(job, forget_charges=False)
             self.store.append([Reset([table.ids[job] for job in retry], "retry", EPOCH)])
+            self.called_off.difference_update(table.ids[job] for job in retry)
         core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
         self.carry_out(core, core.begin(world.now, EPOCH, self.store.next_n, retry=retry))
         self.step(core, [facts.TimePassed()])
@@ -208,6 +215,8 @@ class History:
                     self.disk.failing_syncs = 1
                 elif what < 0.5 and world.workers:
                     self.murder()
+                elif what < 0.8 or BY_HAND in core.blocked_by():
+                    self.step(core, [self.order(core)])
             self.turn(core)
             if drained_at is not None and world.now > drained_at + self.settings.grace + 2.0:
                 raise Violation(f"the drain took {world.now - drained_at:.1f} s")
@@ -227,6 +236,9 @@ class History:
         deadline = min(deadlines, default=None)
         disk_works = self.syncer.has_work()
         if not world.inbox and not disk_works and not world.agenda and deadline is None:
+            if BY_HAND in core.blocked_by():
+                self.step(core, [facts.ControlAsked(0, 0, "resume")])
+                return
             raise Violation("nothing will ever happen again, and the run is not finished")
         if not world.inbox:
             if world.agenda and (deadline is None or world.agenda[0][0] <= deadline):
@@ -273,9 +285,18 @@ class History:
         for n, record in enumerate(singly(effects.records), first):
             if isinstance(record, Ended) and record.outcome == "completed":
                 self.note_completion(core, record, n)
+        self.note_orders(effects)
         for command in effects.commands:
+            if isinstance(command, StartWorker):
+                alive = sum(worker.status != ABANDONED for worker in core.crew.values())
+                if alive > core.dispatcher.slots:
+                    raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
             if isinstance(command, StartJobs):
+                if BY_HAND in core.blocked_by():
+                    raise Violation("something was handed out in a pause")
                 for job in command.jobs:
+                    if self.jobs[job].id in self.called_off:
+                        raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
                     if job in self.completed_at:
                         raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
             self.world.perform(command)
@@ -291,7 +312,31 @@ class History:
             raise Violation(f"{record.job} got the result of another job")
         self.completed_at[job] = n
 
+    def note_orders(self, effects: Effects) -> None:
+        for record in effects.records:
+            if isinstance(record, Reset):
+                self.called_off.difference_update(record.jobs)
+            elif isinstance(record, Ended) and record.outcome == "completed":
+                self.called_off.discard(record.job)  # a worker was quicker: a result counts
+            elif isinstance(record, Ended) and record.outcome == "cancelled" and record.state:
+                self.called_off.add(record.job)
+                self.ever_cancelled.add(record.job)
+
     # -- trouble
+
+    def order(self, core: Scheduler) -> Event:
+        """Somebody at another terminal wants something."""
+        rng = self.rng
+        paused = BY_HAND in core.blocked_by()
+        orders = ["pause", "resume", "workers", "cancel", *["retry"] * (self.runs < MOST_RETRIED_RUNS)]
+        order = "resume" if paused else rng.choice(orders)
+        ids = [rng.choice(self.jobs).id for _ in range(rng.choice([1, 3]))]
+        running = [core.table.ids[job] for _, job in core.dispatcher.running()]
+        if order == "cancel" and running and rng.random() < 0.5:
+            ids.append(rng.choice(running))
+        if order == "retry" and rng.random() < 0.5:
+            ids = ["*"]
+        return facts.ControlAsked(0, 0, order, rng.choice([1, 2, 6]), ids)
 
     def murder(self) -> None:
         """Somebody kills a worker from outside."""
@@ -341,6 +386,10 @@ class History:
     def check_recovered(self) -> None:
         """A recorded completed job is there again, with its result; others may have been lost."""
         table = self.store.table
+        # A power cut may have taken the last orders with it.
+        self.called_off = {table.ids[job] for job, how in table.outcome.items() if how == "cancelled"}
+        if not self.called_off <= self.ever_cancelled:
+            raise Violation("a job came back cancelled that never was")
         for job, n in list(self.completed_at.items()):
             if table.state[job] == COMPLETED:
                 record = self.store.result_of(job)
@@ -361,13 +410,16 @@ class History:
         for number, job in enumerate(self.jobs):
             state, charges = table.state[number], table.charges.get(number)
             crashes = charges.crashes if charges else 0
+            if (job.id in self.called_off) != (table.outcome.get(number) == "cancelled"):
+                raise Violation(f"{job.id}: the journal does not know that it was cancelled, or not")
             if state not in (COMPLETED, FAILED):
                 raise Violation(f"{job.id} ({job.kind}) is in state {state} after the end")
             if (state == COMPLETED) != (number in self.completed_at):
                 raise Violation(f"{job.id}: journal and memory disagree")
             if job.kind in (RAISES, CRASHES, HANGS) and state == COMPLETED:
                 raise Violation(f"{job.id} {job.kind} and is completed")
-            if job.kind == GOOD and state == FAILED and self.murders[number] < self.settings.crash_limit:
+            blameless = self.murders[number] < self.settings.crash_limit and job.id not in self.ever_cancelled
+            if job.kind == GOOD and state == FAILED and blameless:
                 raise Violation(f"{job.id} is good and was given up: {charges}")
             if job.kind in (GOOD, RAISES, HANGS) and crashes > self.murders[number]:
                 raise Violation(f"{job.id} was blamed for {crashes} crashes, {self.murders[number]} hit it")

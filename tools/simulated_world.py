@@ -14,10 +14,12 @@ import msgspec
 
 from supervisor.core import events as facts
 from supervisor.core.events import (
+    AnswerControl,
     Command,
     Event,
     KillWorker,
     RevokeJobs,
+    ShowStacks,
     SignalWorker,
     StartJobs,
     StartWorker,
@@ -73,7 +75,9 @@ class World:
         if isinstance(command, StartWorker):
             self.start_worker(command.incarnation)
             return
-        worker = None if isinstance(command, Tell) else self.workers.get(command.incarnation)
+        if isinstance(command, (Tell, AnswerControl, ShowStacks)):
+            return
+        worker = self.workers.get(command.incarnation)
         if worker is None or worker.dead:
             return
         match command:

@@ -224,6 +224,24 @@ class Dispatcher:
             elif not any(self.ledger.is_current(*entry) for entry in worker.leases):
                 self.kill(turn, worker, "interrupted")
 
+    def resize(self, turn: Turn, slots: int) -> tuple[int, int]:
+        """Have so many workers from here on. Of those that are too many, the idle ones go
+        and the busy ones finish their job first: how many of each."""
+        self.slots = slots
+        idle = busy = 0
+        for worker in self.crew.values():
+            if worker.slot < slots or worker.status not in (STARTING, READY):
+                continue
+            if worker.status == READY and worker.leases:
+                busy += 1
+                self.take_back(turn, worker)
+                worker.status = STOPPING
+                turn.effects.commands.append(StopWorker(worker.incarnation))
+            else:
+                idle += 1
+                self._dismiss(turn, worker)
+        return idle, busy
+
     def _dismiss(self, turn: Turn, worker: Worker) -> None:
         if worker.status == READY:
             worker.status = STOPPING

@@ -98,6 +98,20 @@ class HandOutUnblocked(msgspec.Struct, frozen=True):
     why: str
 
 
+class ControlAsked(msgspec.Struct, frozen=True):
+    """Somebody at another terminal wants something of the run; see `control`.
+
+    ticket: names the one who waits for the answer. uid: whose process it is. number: of
+    workers. jobs: ids, or patterns of ids.
+    """
+
+    ticket: int
+    uid: int
+    order: str  # pause, resume, drain, stop, workers, retry, cancel, stacks
+    number: int = 0
+    jobs: list[str] = []
+
+
 class ClockJumped(msgspec.Struct, frozen=True):
     """The supervisor was stopped or the machine slept for so long (already taken out of
     `now`): for the record only."""
@@ -119,6 +133,7 @@ Event = (
     | Synced
     | HandOutBlocked
     | HandOutUnblocked
+    | ControlAsked
     | ClockJumped
 )
 
@@ -170,7 +185,32 @@ class Tell(msgspec.Struct, frozen=True):
     text: str
 
 
-Command = StartWorker | StartJobs | RevokeJobs | StopWorker | KillWorker | SignalWorker | Tell
+class AnswerControl(msgspec.Struct, frozen=True):
+    """Tell the one who asked (ControlAsked.ticket) whether it was done, and what."""
+
+    ticket: int
+    done: bool
+    text: str
+
+
+class ShowStacks(msgspec.Struct, frozen=True):
+    """Let every worker write down what it is at; to the log, and to the one who asked."""
+
+    ticket: int
+    text: str
+
+
+Command = (
+    StartWorker
+    | StartJobs
+    | RevokeJobs
+    | StopWorker
+    | KillWorker
+    | SignalWorker
+    | Tell
+    | AnswerControl
+    | ShowStacks
+)
 
 
 class Effects(msgspec.Struct):

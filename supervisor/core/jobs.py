@@ -40,6 +40,7 @@ OUTCOMES = (
     "crashed",
     "timed_out",
     "over_memory",
+    "cancelled",
     "interrupted",
     "lost",
 )

@@ -24,6 +24,7 @@ from supervisor.core.table import JobTable, get, put
 from workers.messages import Completed, Failed
 
 _converted = attrgetter("converted")
+CANCELLED = "called off by hand (longhaul ctl cancel)"
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -186,6 +187,45 @@ class Ledger:
         }
         self._end(turn, -1, job, lease, "lost", 0.0, error, 0)
 
+    def cancelled(self, turn: Turn, job: int) -> None:
+        """A job that does not run was called off by hand: failed, without an attempt."""
+        table = self.table
+        table.move(job, "cancelled")
+        table.outcome[job] = "cancelled"
+        table.seconds[job] = 0.0
+        self.newest_lease[job] = 0
+        error = {"outcome": "cancelled", "type": "", "message": CANCELLED, "traceback": ""}
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=table.attempts[job],
+                lease=0,
+                outcome="cancelled",
+                state="failed",
+                seconds=0.0,
+                worker=-1,
+                at=turn.at,
+                error=error,
+            )
+        )
+
+    def forget(self, jobs: set[int]) -> None:
+        """These jobs wait for nothing any more."""
+        self.held = [entry for entry in self.held if entry[1] not in jobs]
+        self.queue.remove(jobs)
+
+    def line_up_again(self, turn: Turn, jobs: list[int]) -> None:
+        """Failed jobs that were just reset by hand. What they are charged with must be on
+        the disk first, and with it the reset, which is the last record of this turn."""
+        for job in jobs:
+            charges = self.table.charges.get(job)
+            if charges is not None and (charges.crashes or charges.losses):
+                self.queue.mark_single(job)
+                self.held.append((turn.last_n(), job))
+                turn.effects.urgent = True
+            else:
+                self.queue.put_first(job)
+
     # --------------------------------------------------------------------- the rule
 
     def _end(
@@ -205,7 +245,7 @@ class Ledger:
         if not self.is_current(lease, job):
             self._note_superseded(turn, slot, job, lease, kind, error)
             return
-        if turn.draining:
+        if turn.draining and kind != "cancelled":
             kind = "interrupted"  # during a drain nothing is anybody's fault
         error["outcome"] = kind
         state = "in_progress"
@@ -256,7 +296,9 @@ class Ledger:
         while self.held and self.held[0][0] <= n:
             job = self.held.pop(0)[1]
             charges = self.table.charges.get(job)
-            if charges is not None and charges.losses >= LOSS_LIMIT:
+            if charges is not None and (
+                charges.losses >= LOSS_LIMIT or charges.crashes >= self.settings.crash_limit
+            ):
                 self.queue.put_alone(job)
             else:
                 self.queue.put_first(job)
@@ -301,6 +343,8 @@ def signal_name(number: int) -> str:
 def _how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
     if kind == "timed_out":
         return f"stopped after {seconds:.1f} s: longer than its timeout"
+    if kind == "cancelled":
+        return CANCELLED
     if kind == "interrupted":
         return "stopped in the middle"
     if death.signal is not None:

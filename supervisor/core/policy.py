@@ -63,6 +63,8 @@ def verdict(outcome: str, charges: Charges, *, retries: int, crash_limit: int) -
     error, with budget left) or in_progress (crashed, with budget left)."""
     if outcome == "crashed":
         return "failed" if charges.crashes >= crash_limit else "in_progress"
+    if outcome == "cancelled":
+        return "failed"
     if outcome == "lost":
         return "in_progress"
     if outcome == "raised":

@@ -59,6 +59,16 @@ class JobQueue:
         """Hand this job out in a lease of its own from now on."""
         self._single.add(job)
 
+    def remove(self, jobs: set[int]) -> None:
+        """Take these jobs out of every line."""
+        self._untried = array("I", (job for job in self._untried[self._next :] if job not in jobs))
+        self._next = 0
+        self._first, self._again, self._alone = (
+            deque(job for job in line if job not in jobs) for line in (self._first, self._again, self._alone)
+        )
+        self._waiting = [entry for entry in self._waiting if entry[1] not in jobs]
+        heapq.heapify(self._waiting)
+
     def next_time(self) -> float | None:
         """When the next waiting job may go."""
         return self._waiting[0][0] if self._waiting else None

@@ -10,7 +10,8 @@ a worker dies, that job ended with it, and the rest of its leases never started.
 
 Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
 lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers),
-`drain` (an early end). What remains here: facts are told apart, blame is given.
+`drain` (an early end), `control` (orders from another terminal). What remains here: facts
+are told apart, blame is given.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from itertools import groupby
 from typing import Any
 
 from supervisor.core import events as facts
+from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
-from supervisor.core.jobs import COMPLETED, INTERRUPTED, PENDING
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
 from supervisor.core.ledger import Ledger, Turn, signal_name
 from supervisor.core.policy import LOSS_LIMIT
 from supervisor.core.position import InProgress, Position
@@ -58,6 +60,7 @@ class Scheduler:
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
+        self.control = Control(table, self.ledger, self.dispatcher, self.drain, self._blocked)
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
@@ -72,6 +75,7 @@ class Scheduler:
             facts.Synced: self._on_synced,
             facts.HandOutBlocked: self._on_hand_out_blocked,
             facts.HandOutUnblocked: self._on_hand_out_unblocked,
+            facts.ControlAsked: self.control.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
         }
 
@@ -87,7 +91,7 @@ class Scheduler:
         go after all others, and those that had been quarantined run alone.
         """
         turn = Turn(now, at, first_n)
-        mask = bytes(self.table.wanted) if selected is None else selected
+        mask = self.control.mask = bytes(self.table.wanted) if selected is None else selected
         for incarnation, leases in sorted(self.table.open_leases.items()):
             self._settle_lost(turn, incarnation, list(leases.items()), mask)
         self.table.open_leases.clear()
@@ -105,6 +109,8 @@ class Scheduler:
         turn.draining = self.draining
         for event in events:
             self._handlers[type(event)](event, turn)
+        if self.control.ending:
+            self.control.follow_up(turn)
         self._look_at_deadlines(turn)
         dispatcher = self.dispatcher
         if not self.stopped:
@@ -167,7 +173,7 @@ class Scheduler:
         not started. Since that is not certain, all of them are handed out singly."""
         for index, (lease, job) in enumerate(leases):
             self.queue.mark_single(job)
-            if index == 0 and self.table.state[job] != COMPLETED:
+            if index == 0 and self.table.state[job] not in (COMPLETED, FAILED):
                 self.ledger.lost(turn, job, lease)
                 if not mask[job]:
                     self.ledger.held.pop()

@@ -36,6 +36,7 @@ class Statistics(msgspec.Struct):
     over_memory: int = 0
     interrupted: int = 0
     lost: int = 0
+    cancelled: int = 0
     retries: int = 0  # attempts that ended with the job to be run again after an error or crash
     reruns: int = 0  # completed jobs made pending again by --rerun or --changed rerun
     outcomes: int = 0  # attempts that ended completed or failed
@@ -92,6 +93,9 @@ class Statistics(msgspec.Struct):
         self.over_memory += record.outcome == "over_memory"
         self.interrupted += record.outcome == "interrupted"
         self.lost += record.outcome == "lost"
+        if record.outcome == "cancelled":
+            self.cancelled += 1
+            self.attempts -= not record.lease  # it was not running
         again = record.state in ("pending", "in_progress")
         self.retries += again and record.outcome not in ("interrupted", "lost")
 

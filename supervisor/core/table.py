@@ -6,6 +6,7 @@ A job's number is its position in the plan file; numbers never change. The life 
        ▲                  │ ├────failed─────▶ FAILED
        │◀──returned───────┘ ├────retried────▶ PENDING       (an error with budget left)
        │                    └──interrupted──▶ INTERRUPTED   (cut in the middle; runs again)
+       ├──cancelled─▶ FAILED (by hand; from INTERRUPTED, too)
        └──reset── COMPLETED, FAILED, INTERRUPTED            (--rerun, retry on resume)
 
 `completed` is legal from every state but COMPLETED, because the first completed result
@@ -50,6 +51,8 @@ MOVES: dict[tuple[int, str], int] = {
     (LEASED, "failed"): FAILED,
     (LEASED, "retried"): PENDING,
     (LEASED, "interrupted"): INTERRUPTED,
+    (PENDING, "cancelled"): FAILED,
+    (INTERRUPTED, "cancelled"): FAILED,
     (PENDING, "completed"): COMPLETED,
     (LEASED, "completed"): COMPLETED,
     (INTERRUPTED, "completed"): COMPLETED,
@@ -194,7 +197,7 @@ class JobTable:
             charges.crashes += 1
         elif outcome == "lost":
             charges.losses += 1
-        elif outcome != "interrupted":
+        elif outcome not in ("interrupted", "cancelled"):
             charges.errors += 1
         return charges
 

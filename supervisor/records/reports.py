@@ -252,6 +252,7 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
         "over_memory": statistics.over_memory,
         "interrupted": statistics.interrupted,
         "lost": statistics.lost,
+        "cancelled": statistics.cancelled,
         "retries": statistics.retries,
         "reruns": statistics.reruns,
         "runs": statistics.runs,
