@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ import msgspec
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import Job, derived_id
 from supervisor.records.plan_file import PlanBuilder
-from workers.values import Unencodable, encode_params
+from workers.values import Unencodable, all_plain, encode_params
+
+_GROUP = 512  # jobs that are looked at together
 
 
 class Plan(msgspec.Struct):
@@ -36,24 +39,61 @@ def build_plan(
     Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
     that do not survive JSON or that the function does not take, no jobs at all.
     """
-    builder = PlanBuilder()
-    calls = _Calls(function)
-    domains: set[str] = set()
-    offered = selected = 0
-    for position, job in enumerate(_offered(jobs, arguments), 1):
-        offered += 1
-        _check_job(job, position)
-        if not all_tasks and job.domain is not None:
-            if job.domain in domains:
-                continue
-            domains.add(job.domain)
-        params = _encode(job, position)
-        calls.check(job, position)
-        builder.add(job.id if job.id is not None else derived_id(job.domain, params), job.domain, params)
-        selected += 1
-    if not selected:
+    collected = _Collected(function, all_tasks=all_tasks)
+    source = _offered(jobs, arguments)
+    while group := list(islice(source, _GROUP)):
+        if not (all_tasks and collected.add_together(group)):
+            for position, job in enumerate(group, collected.offered + 1):
+                collected.add(job, position)
+        collected.offered += len(group)
+    if not len(collected.builder):
         raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
-    return Plan(builder, selected, offered)
+    return Plan(collected.builder, len(collected.builder), collected.offered)
+
+
+class _Collected:
+    """What the script has offered so far, and what of it was selected."""
+
+    def __init__(self, function: Callable[..., Any], *, all_tasks: bool) -> None:
+        self.builder = PlanBuilder()
+        self.offered = 0
+        self._all_tasks = all_tasks
+        self._calls = _Calls(function)
+        self._domains: set[str] = set()
+
+    def add(self, job: Any, position: int) -> None:
+        """Raises UsageError if there is anything wrong with it."""
+        _check_job(job, position)
+        if not self._all_tasks and job.domain is not None:
+            if job.domain in self._domains:
+                return
+            self._domains.add(job.domain)
+        params = _encode(job, position)
+        self._calls.check(job, position)
+        job_id = job.id if job.id is not None else derived_id(job.domain, params)
+        self.builder.add(job_id, job.domain, params)
+
+    def add_together(self, jobs: list[Any]) -> bool:
+        """Many at once, if there is nothing special about any of them; else False, and nothing
+        is changed: `add` converts, derives, or says what is wrong."""
+        if set(map(type, jobs)) != {Job}:
+            return False
+        ids = [job.id for job in jobs]
+        domains = [job.domain for job in jobs]
+        params = [job.params for job in jobs]
+        plain = (
+            set(map(type, ids)) == {str}
+            and all(ids)
+            and set(map(type, domains)) <= {str, type(None)}
+            and "" not in domains
+            and set(map(type, params)) == {dict}
+            and all_plain(params)
+            and self._calls.know(params)
+        )
+        try:
+            return plain and self.builder.add_together(ids, domains, params)
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
 
 
 def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterator[Any]:
@@ -121,6 +161,10 @@ class _Calls:
         except (TypeError, ValueError):
             self._signature = None  # some built-in functions do not tell
         self._function = getattr(function, "__name__", repr(function))
+
+    def know(self, params: list[dict[str, Any]]) -> bool:
+        """Whether all these sets of names were checked before."""
+        return self._signature is None or set(map(frozenset, params)) <= self._known
 
     def check(self, job: Job, position: int) -> None:
         names = frozenset(job.params)

@@ -16,6 +16,7 @@ without a word. No file, process or clock enters here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from math import isfinite, isnan
 from typing import Any
 
@@ -42,6 +43,9 @@ MAX_DEPTH = 150
 MAX_INT_BITS = 14_000
 
 _FAST_INT = 2**63
+_TOO_SMALL, _TOO_LARGE = -(2.0**63), 2.0**63
+_NUMBERS = {int, float}
+_SCALARS = {str, int, float, bool, type(None)}
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +76,19 @@ class Encoded(msgspec.Struct):
     json: bytes
     nonfinite: list[tuple[str, str]] = []
     converted: list[str] = []
+
+
+def all_plain(params: Sequence[dict[str, Any]]) -> bool:
+    """Whether JSON surely gives back exactly these, but for lone surrogates in text: done with
+    as little as possible for each, since there may be a million. False: look at each."""
+    kinds = set(map(type, chain.from_iterable(map(dict.values, params))))
+    if not kinds <= _SCALARS or not set(map(type, chain.from_iterable(params))) <= {str}:
+        return all(_is_plain(value, MAX_DEPTH) for value in params)
+    if kinds.isdisjoint(_NUMBERS):
+        return True
+    numbers = [value for each in params for value in each.values() if type(value) in _NUMBERS]
+    # NaN is neither.
+    return all(map(_TOO_LARGE.__gt__, numbers)) and all(map(_TOO_SMALL.__lt__, numbers))
 
 
 def encode_plain(value: Any) -> bytes | None:

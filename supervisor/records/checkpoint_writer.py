@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,13 @@ class CheckpointWriter:
         """Jobs whose attempts or charges do not follow from another entry of theirs."""
         state, attempts, charges = self._state, self._attempts, self._charges
         for start in range(0, len(state), _BLOCK):
+            stop = min(start + _BLOCK, len(state))
+            settled = state.count(COMPLETED, start, stop) + state.count(FAILED, start, stop)
+            if not charges and (settled == stop - start or not any(attempts[start:stop])):
+                yield b""
+                continue
             lines = []
-            for job in range(start, min(start + _BLOCK, len(state))):
+            for job in range(start, stop):
                 if job in charges or (attempts[job] and state[job] not in (COMPLETED, FAILED)):
                     entry = charges.get(job) or ChargeEntry(0)
                     entry.attempts = attempts[job]
@@ -155,22 +160,37 @@ class CheckpointWriter:
             entry = InProgressEntry(found.attempt, found.worker, found.since)
             yield b"%b:%b" % (_json(self._ids[found.job]), _json(entry))
 
-    def _finished(self, wanted_state: int) -> Iterator[bytes]:
+    def _finished(self, chosen: int) -> Iterator[bytes]:
+        """Entries of jobs of the plan in this state."""
         state, wanted = self._state, self._wanted
-        if state.count(wanted_state):
-            yield from self._entries(lambda job: state[job] == wanted_state and wanted[job] == 1)
+        for start in range(0, len(state), _BLOCK):
+            stop = min(start + _BLOCK, len(state))
+            if state.count(chosen, start, stop) == wanted.count(1, start, stop) == stop - start:
+                yield from self._entries(range(start, stop))
+            elif state.count(chosen, start, stop):
+                yield from self._entries(
+                    [job for job in range(start, stop) if state[job] == chosen and wanted[job]]
+                )
+            else:
+                yield b""  # a chance to look at the clock
 
     def _gone(self) -> Iterator[bytes]:
         state, wanted = self._state, self._wanted
-        if wanted.count(0):
-            yield from self._entries(lambda job: not wanted[job] and state[job] in (COMPLETED, FAILED))
+        for start in range(0, len(state), _BLOCK):
+            stop = min(start + _BLOCK, len(state))
+            yield b""
+            if wanted.count(0, start, stop):
+                yield from self._entries(
+                    [
+                        job
+                        for job in range(start, stop)
+                        if not wanted[job] and state[job] in (COMPLETED, FAILED)
+                    ]
+                )
 
-    def _entries(self, belongs: Callable[[int], bool]) -> Iterator[bytes]:
-        for start in range(0, len(self._state), _BLOCK):
-            jobs = list(filter(belongs, range(start, min(start + _BLOCK, len(self._state)))))
-            yield b""  # a chance to look at the clock
-            for group in grouped(jobs, self._read.lengths):
-                yield self._copied(group)
+    def _entries(self, jobs: Sequence[int]) -> Iterator[bytes]:
+        for group in grouped(jobs, self._read.lengths):
+            yield self._copied(group)
 
     def _copied(self, jobs: Sequence[int]) -> bytes:
         names = _encode_lines(get(self._ids, jobs)).split(b"\n")

@@ -39,6 +39,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
 _ended_decoder = msgspec.json.Decoder(Ended)
 _HEAD = re.compile(rb'\{"n":\d+,"type":"')
+_PART = b',"attempt":'
 _SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
 
 
@@ -356,7 +357,12 @@ def ended_part(line: bytes) -> bytes:
     The same bytes stand in the checkpoint's entry of the job. The search cannot be fooled
     by an id: inside a JSON string every quote has a backslash before it.
     """
-    return line[line.index(b',"attempt":') + 1 : -18]
+    return line[line.index(_PART) + 1 : -18]
+
+
+def ended_parts(lines: Sequence[bytes]) -> list[bytes]:
+    """The same of many."""
+    return [line[line.index(_PART) + 1 : -18] for line in lines]
 
 
 def ended_line(n: int, job: bytes, part: bytes) -> bytes:

@@ -6,6 +6,7 @@ A place is an offset and a length in the journal (a line) or in a checkpoint (an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import add
 
 from supervisor.core.table import get
 from supervisor.records.disk import Disk
@@ -14,6 +15,7 @@ GROUP = 512  # jobs whose records are read together, at most
 _HEAVY = 4 << 20  # bytes of records after which a group is full
 _GAP = 16 << 10  # bytes that are rather read than skipped
 _RUN = 1 << 20
+_SPAN = 16 << 20
 
 
 def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -35,6 +37,14 @@ def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[in
 
 def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """The bytes at each place, in the order in which the places are given."""
+    start, end = min(offsets, default=0), max(map(add, offsets, lengths), default=0)
+    if end - start <= min(_SPAN, 4 * sum(lengths) + _GAP):  # close together, as nearly always
+        text = disk.pread(fd, end - start, start)
+        return [text[at - start : at - start + length] for at, length in zip(offsets, lengths, strict=True)]
+    return _read_scattered(disk, fd, offsets, lengths)
+
+
+def _read_scattered(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     order = sorted(range(len(offsets)), key=offsets.__getitem__)
     found = [b""] * len(offsets)
     index = 0

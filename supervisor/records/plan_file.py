@@ -18,7 +18,7 @@ import msgspec
 
 from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import PlannedJob
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, get, in_a_row
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
 
@@ -34,6 +34,14 @@ class _Line(msgspec.Struct):
     id: str
     domain: str | None = None
     gone: bool = False
+
+
+class _Draft(msgspec.Struct):
+    """A line before its params are JSON."""
+
+    id: str
+    domain: str | None
+    params: dict[str, Any]
 
 
 _line_decoder = msgspec.json.Decoder(_Line)
@@ -80,16 +88,32 @@ class PlanBuilder:
                 f"of the plan. Give each job an id of its own (params that differ make ids that differ)."
             )
         line = plan_line(job_id, domain, params_json)
+        self._write(line)
+        self.domains[job_id] = domain
+        self.lengths.append(len(line))
+
+    def add_together(
+        self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
+    ) -> bool:
+        """Many jobs, whose params consist of JSON's own types. False, and nothing is changed, if
+        one of the ids is there already. Raises UnicodeEncodeError."""
+        if len(set(ids)) < len(ids) or not self.domains.keys().isdisjoint(ids):
+            return False
+        text = _encoder.encode_lines([*map(_Draft, ids, domains, params)])
+        self._write(text)
+        self.domains.update(zip(ids, domains, strict=True))
+        self.lengths.extend([len(line) + 1 for line in text.split(b"\n")[:-1]])
+        return True
+
+    def _write(self, text: bytes) -> None:
         try:
-            self._spool.write(line)
+            self._spool.write(text)
         except OSError as error:
             raise CannotCreate(
                 f"the plan cannot be collected in {tempfile.gettempdir()}: {error.strerror}; "
                 f"make room there or set TMPDIR"
             ) from None
-        self.domains[job_id] = domain
-        self.lengths.append(len(line))
-        self.size += len(line)
+        self.size += len(text)
 
     def chunks(self) -> Iterator[bytes]:
         """The whole text, in pieces."""
@@ -233,16 +257,17 @@ class PlanFile:
         """The lines of jobs, joined by newlines; one read if they stand one after the other."""
         offsets, lengths = self.offsets, self.lengths
         start = offsets[jobs[0]]
-        end = start
-        for job in jobs:
-            if offsets[job] != end:
-                return b"\n".join([self.line(job) for job in jobs])
-            end += lengths[job]
+        end = offsets[jobs[-1]] + lengths[jobs[-1]]
+        if not in_a_row(jobs) or sum(lengths[jobs[0] : jobs[-1] + 1]) != end - start:
+            return b"\n".join([self.line(job) for job in jobs])
         return self._pread(end - start - 1, start)
 
     def has(self, job: int) -> bool:
         """Whether the plan has a line of this job."""
         return job < len(self.lengths) and self.lengths[job] > 0
+
+    def has_all(self, jobs: Sequence[int]) -> bool:
+        return max(jobs, default=-1) < len(self.lengths) and 0 not in get(self.lengths, jobs)
 
     def holds_just(self, builder: PlanBuilder) -> bool:
         """Whether the file is what `create` would write now: the same jobs in the same order."""

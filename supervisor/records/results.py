@@ -14,9 +14,9 @@ from supervisor.core.errors import UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, PlannedJob
 from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, get
 from supervisor.records.disk import Disk
-from supervisor.records.journal import all_verify, ended_part, ended_records, verify
+from supervisor.records.journal import all_verify, ended_parts, ended_records, verify
 from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
 from supervisor.records.places import grouped, read_places
@@ -43,13 +43,13 @@ class JournalReader:
         self.lengths = lengths  # bytes, by job number
 
     def __call__(self, jobs: Sequence[int]) -> list[bytes]:
-        offsets = [self._offsets[job] for job in jobs]
-        lengths = [self.lengths[job] - 1 for job in jobs]
+        offsets = get(self._offsets, jobs)
+        lengths = [length - 1 for length in get(self.lengths, jobs)]
         lines = read_places(self._disk, self._fd, offsets, lengths)
         if not all_verify(lines, self._seed):
             bad = next(at for at, line in zip(offsets, lines, strict=True) if not verify(line, self._seed))
             raise OSError(None, f"the record at byte {bad} of the journal cannot be read back")
-        return [ended_part(line) for line in lines]
+        return ended_parts(lines)
 
 
 class Results:
@@ -166,7 +166,7 @@ class Results:
     def _planned(self, jobs: Sequence[int]) -> list[PlannedJob]:
         """Domain and params as the plan has them; empty params if their line is lost."""
         plan = self._plan
-        if plan is not None and all(map(plan.has, jobs)):
+        if plan is not None and plan.has_all(jobs):
             return decode_lines(plan.lines(jobs))
         return [self._planned_alone(job) for job in jobs]
 
