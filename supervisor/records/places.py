@@ -37,7 +37,9 @@ def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[in
 
 def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """The bytes at each place, in the order in which the places are given."""
-    start, end = min(offsets, default=0), max(map(add, offsets, lengths), default=0)
+    if not offsets:
+        return []
+    start, end = min(offsets), max(map(add, offsets, lengths))
     if end - start <= min(_SPAN, 4 * sum(lengths) + _GAP):  # close together, as nearly always
         text = disk.pread(fd, end - start, start)
         return [text[at - start : at - start + length] for at, length in zip(offsets, lengths, strict=True)]
