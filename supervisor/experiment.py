@@ -191,6 +191,7 @@ class _Run:
         they had printed when they were killed is kept."""
         ended = end_recorded(self.opened.survivors)
         ended += sweep(self.mark, ended)
+        self.opened.store.states.clear_temporaries()
         stuck = still_there(ended)
         leftovers(str(self.opened.layout.output_directory))
         if gone := [str(pid) for pid in ended if pid not in stuck]:
@@ -267,6 +268,7 @@ class _Run:
             seed=settings.seed,
             output_directory=str(layout.output_directory),
             jobs_directory=str(layout.jobs_directory),
+            states_directory=str(layout.states_directory),
             environment=thread_caps(self.slots),
         )
 
@@ -296,6 +298,7 @@ class _Run:
             if not crashed:
                 outcome.report = write_reports(opened.store, state=self.observer.state)
             if not self.request.recording:
+                opened.store.states.drop_all()
                 with contextlib.suppress(OSError):  # not empty if a job has printed something
                     opened.layout.output_directory.rmdir()
         return outcome

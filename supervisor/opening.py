@@ -298,6 +298,8 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         notices.append(
             ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")
         )
+    if anew := again.changed + again.rerun:
+        store.states.drop(table.ids[job] for job in anew)
     _start_run(request, opened, options, _resets(table, again))
     return opened
 

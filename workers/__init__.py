@@ -6,8 +6,9 @@ import importlib.util
 import os
 
 from workers.current import current_job
+from workers.wishes import Interrupted
 
-__all__ = ["current_job"]
+__all__ = ["Interrupted", "current_job"]
 
 
 def _refuse_hidden_supervisor() -> None:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from workers.reports import Reporter
+    from workers.states import StateFiles, StatesInMemory
+
+REPORT_EVERY = 0.5  # seconds between two reports of a job that are sent
+FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
 _MAX_NAME = 100  # bytes of a file name made from a job id
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,+@.")
 
@@ -26,14 +33,20 @@ class CurrentJob:
     attempt: 1 for the first start of the job, rising with each further one.
     worker: slot of the worker, 0 ... N-1; a replacement takes over the slot.
     context: what `setup()` returned.
-    stopping: true once a drain has begun; a long job may look at it and return early.
+    stopping: true once a drain has begun; a long job may look at it, `save` what it has and
+        raise `workers.Interrupted`.
     """
 
     __slots__ = (
         "_directory",
         "_experiment_seed",
         "_jobs_directory",
+        "_next_report",
+        "_reported_for",
+        "_reporter",
         "_seed",
+        "_states",
+        "_states_directory",
         "attempt",
         "context",
         "domain",
@@ -53,6 +66,11 @@ class CurrentJob:
         self._seed: int | None = None
         self._jobs_directory: str | None = None
         self._directory: Path | None = None
+        self._states_directory: str | None = None
+        self._states: StateFiles | StatesInMemory | None = None
+        self._reporter: Reporter | None = None
+        self._next_report = 0.0
+        self._reported_for: str | None = None
 
     @property
     def seed(self) -> int:
@@ -77,11 +95,73 @@ class CurrentJob:
                 self._directory.mkdir(parents=True, exist_ok=True)
         return self._directory
 
-    def belong_to(self, worker: int, experiment_seed: int, jobs_directory: str) -> None:
-        """What is the same for all jobs of this process."""
+    def save(self, state: Any) -> None:
+        """Keep `state` for the next attempt of this job, should there be one; it takes the
+        place of what was saved before. Returns when it is on the disk.
+
+        `state` is what parameters may be (None, booleans, numbers, text, lists, dicts with
+        text as keys), NaN and infinities allowed; up to 64 MB of JSON. It is dropped when the
+        job is completed, or made to start anew by --rerun or --changed rerun.
+
+        Raises ValueError (Unencodable, StateTooLarge) for a state that cannot be kept, OSError
+        if the disk refuses; what was saved before is then still there.
+        """
+        self._state_files().save(self.id, self.attempt, state)
+
+    def load(self) -> Any:
+        """What the last `save` of this job has kept, in whatever attempt; None if there is
+        nothing. If it is damaged, the one before it, and the user is told."""
+        state, notice = self._state_files().load(self.id)
+        if notice:
+            print(f"longhaul: {notice}", file=sys.stderr)
+            if self._reporter is not None:
+                self._reporter.notice(self.id, notice)
+        return state
+
+    def _state_files(self) -> StateFiles | StatesInMemory:
+        if self._states is None:
+            from workers import states
+
+            where = self._states_directory
+            self._states = states.StateFiles(where) if where else states.StatesInMemory()
+        return self._states
+
+    def report(self, fraction: float | None = None, /, **metrics: Any) -> None:
+        """Say how far the job is (0 to 1), and numbers or short texts worth seeing: they are
+        shown in the live view and in the progress file, and show that the job is alive.
+
+        Call it as often as you like: one report in half a second is sent, the others cost a
+        fraction of a microsecond and are dropped. From any thread. Nothing is recorded.
+
+        Raises TypeError, ValueError for what is no number or text, or too much.
+        """
+        now = monotonic()
+        if now < self._next_report and (
+            self.id is self._reported_for or now < self._next_report - REPORT_EVERY + FIRST_REPORT_AFTER
+        ):
+            return
+        self._next_report = now + REPORT_EVERY
+        self._reported_for = self.id
+        from workers.reports import checked
+
+        known, plain = checked(fraction, metrics)
+        if self._reporter is not None:
+            self._reporter.report(self.id, known, plain)
+
+    def report_to(self, reporter: Reporter) -> None:
+        """Where reports go from now on."""
+        self._reporter = reporter
+
+    def belong_to(
+        self, worker: int, experiment_seed: int, jobs_directory: str, states_directory: str = ""
+    ) -> None:
+        """What is the same for all jobs of this process; without a directory for states they
+        are kept in memory."""
         self.worker = worker
         self._experiment_seed = experiment_seed
         self._jobs_directory = jobs_directory
+        self._states_directory = states_directory
+        self._states = None
 
     def become(self, job_id: str, domain: str | None, attempt: int) -> None:
         """A job is about to start."""

@@ -40,6 +40,7 @@ from workers.messages import (
 from workers.output import CapturedOutput
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
+from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned
 from workers.surroundings import Surroundings
 
@@ -143,6 +144,7 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
         except BaseException as error:
             queues.send(NeverReady(describe(error)))
         else:
+            CURRENT.report_to(Reporter(queues))
             queues.send(Ready())
             stopped = Worker(queues, runner, output).serve()
             served = True
@@ -199,7 +201,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     """Import the user's code and run `setup()`; raises whatever they raise."""
     os.environ.update(spec.environment)
     mark_environment(spec.worker, spec.mark)
-    CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory)
+    CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)
     if preparation is not None:
         preparation.import_modules()
     function = load(spec.function)

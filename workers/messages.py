@@ -40,6 +40,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     seed: int  # the experiment's seed
     output_directory: str  # absolute; <id>/output
     jobs_directory: str  # absolute; <id>/jobs, one folder a job, made on first use
+    states_directory: str = ""  # absolute; <id>/states, made on first use
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
     environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
 
@@ -133,4 +134,18 @@ class Dropped(msgspec.Struct, tag=14, array_like=True):
     leases: list[int]
 
 
-FromWorker = Ready | NeverReady | Completed | Failed | Dropped
+class Reported(msgspec.Struct, tag=15, array_like=True):
+    """How far the job is that this worker is at; sent aside by any thread or child of it.
+
+    It names the job and no lease: the sender may have outlived it, and which lease the worker
+    is at, the supervisor knows. `metrics` are numbers, short texts, booleans, None. `notice`
+    is something to tell the user. A frame of it is never larger than PIPE_BUF.
+    """
+
+    job: str
+    fraction: float | None = None
+    metrics: dict[str, float | int | str | bool | None] = {}
+    notice: str = ""
+
+
+FromWorker = Ready | NeverReady | Completed | Failed | Dropped | Reported

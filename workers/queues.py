@@ -18,6 +18,7 @@ import io
 import os
 import select
 import struct
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ MAX_FRAME = 1 << 30
 READ_SIZE = 1 << 20
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
+
+PIPE_BUF = select.PIPE_BUF  # what the system writes to a pipe in one piece
+_ASIDE = msgspec.msgpack.Encoder().encode
 
 Bytes = bytes | bytearray | memoryview
 
@@ -274,6 +278,49 @@ class FrameWriter:
         return False
 
 
+class Fence:
+    """Keeps what is said aside out of the middle of a long frame.
+
+    Between threads a lock does it, between a worker and its forked children a record lock of
+    the system, which the death of its holder releases. Who speaks aside never waits for
+    either: the holder may be the very thread that a signal handler has interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._file = os.memfd_create("longhaul") if hasattr(os, "memfd_create") else -1
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        with contextlib.suppress(OSError):  # a job has closed all descriptors
+            if self._file >= 0:
+                fcntl.lockf(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        self.leave()
+
+    def try_enter(self) -> bool:
+        """Without waiting; whether we are in."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._file >= 0:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif os.getpid() != self._owner:
+                raise OSError("no lock between processes on this system")
+        except OSError:
+            self._lock.release()
+            return False
+        return True
+
+    def leave(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._file >= 0:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._lock.release()
+
+
 class WorkerQueues:
     """The worker's ends: `send` and `receive` block, `readable` does not."""
 
@@ -287,6 +334,7 @@ class WorkerQueues:
         self._buffer = bytearray(HEAD)
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
+        self._fence = Fence()
 
     def send(self, message: FromWorker) -> None:
         """Write one message; returns when all of it is in the pipe. Raises QueueClosed."""
@@ -295,13 +343,41 @@ class WorkerQueues:
         size = len(buffer)
         LENGTH.pack_into(buffer, 0, MARK, size - HEAD)
         try:
-            written = os.write(self._outbox, buffer)
-            while written < size:
-                written += os.write(self._outbox, memoryview(buffer)[written:])
+            if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
+                os.write(self._outbox, buffer)
+            else:
+                self._send_long(buffer)
         except OSError as error:
             raise QueueClosed(f"the supervisor does not listen any more: {error}") from error
         if size > _KEEP_BUFFER:
             self._buffer = bytearray(HEAD)
+
+    def _send_long(self, buffer: bytearray) -> None:
+        """Nobody else may write while a part of the frame is in the pipe and a part is not."""
+        with self._fence:
+            view = memoryview(buffer)
+            while view:
+                view = view[os.write(self._outbox, view) :]
+
+    def send_aside(self, message: FromWorker) -> bool:
+        """Write a small message from any thread, signal handler or forked child; false, and
+        nothing is written, if it would have to wait, or is too large to go in one piece."""
+        frame = _ASIDE(message)
+        frame = LENGTH.pack(len(frame)) + frame
+        if len(frame) > PIPE_BUF or not self._fence.try_enter():
+            return False
+        try:
+            poll = select.poll()
+            poll.register(self._outbox, select.POLLOUT)
+            # Room for PIPE_BUF bytes: a write of that size does not wait.
+            if [event for _, event in poll.poll(0)] != [select.POLLOUT]:
+                return False
+            os.write(self._outbox, frame)
+        except OSError:  # the supervisor has gone; the next `send` says so
+            return False
+        finally:
+            self._fence.leave()
+        return True
 
     def receive_payload(self) -> Bytes:
         """The next frame, as it is. Raises QueueClosed at the end of the stream."""

@@ -18,6 +18,7 @@ from workers.failures import describe, safe_repr
 from workers.messages import Completed, Failed, Failure
 from workers.queues import MAX_FRAME
 from workers.values import Unencodable, encode_plain, encode_result
+from workers.wishes import Interrupted
 
 Outcome = Completed | Failed
 
@@ -79,7 +80,8 @@ class Runner:
 
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     stopped = CURRENT.stopping and isinstance(error, KeyboardInterrupt | SystemExit)
-    return Failed(lease, seconds, "interrupted" if stopped else "raised", describe(error))
+    interrupted = stopped or isinstance(error, Interrupted)
+    return Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
 
 
 def _unencodable(lease: int, seconds: float, value: object, error: BaseException) -> Failed:

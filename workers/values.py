@@ -125,6 +125,22 @@ def encode_params(params: Mapping[str, Any]) -> bytes:
     return _encode(_ParamsConverter().run(dict(params)))
 
 
+def encode_state(value: Any) -> Encoded:
+    """What a job saves of itself, as JSON that comes back as it was.
+
+    Like parameters (only tuples and NumPy scalars are converted), but NaN and infinities are
+    allowed: they are restored. Raises Unencodable for anything else.
+    """
+    if _is_plain(value, MAX_DEPTH):
+        try:
+            return Encoded(_encode(value))
+        except (UnicodeEncodeError, RuntimeError):
+            pass  # a lone surrogate, or a dict that a thread still changes: the walk says where
+    converter = _StateConverter()
+    plain = converter.run(value)
+    return Encoded(_encode(plain), converter.nonfinite)
+
+
 def restore_nonfinite(value: Any, nonfinite: Iterable[Sequence[str]]) -> Any:
     """Put NaN and infinities back into a decoded result; changes and returns `value`.
 
@@ -334,8 +350,8 @@ class _Converter:
         return Unencodable(self._pointer(), reason)
 
 
-class _ParamsConverter(_Converter):
-    """Parameters: nothing is converted but tuples and NumPy scalars."""
+class _StateConverter(_Converter):
+    """Nothing is converted but tuples and NumPy scalars."""
 
     def _convert_other(self, value: Any) -> Any:
         if type(value) is tuple:
@@ -344,13 +360,17 @@ class _ParamsConverter(_Converter):
             return self._convert(number)
         raise self._refusal(why_no_parameter(value))
 
+    def _key(self, key: Any) -> str:
+        raise self._refusal(f"the key {repr(key)[:80]} is of type {kind_of(key)}; write it as text")
+
+
+class _ParamsConverter(_StateConverter):
+    """Parameters: what the function receives is what stands on disk."""
+
     def _float(self, value: float) -> float:
         if not isfinite(value):
             raise self._refusal(f"JSON has no {value}; pass None or text that the function understands")
         return value
-
-    def _key(self, key: Any) -> str:
-        raise self._refusal(f"the key {repr(key)[:80]} is of type {kind_of(key)}; write it as text")
 
 
 def _set_order(item: Any) -> tuple[int, float, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,18 @@ class Doom(msgspec.Struct, frozen=True):
 
     outcome: str
     lease: int
+
+
+class Report(msgspec.Struct):
+    """What the job under `lease` has said of itself; `at` is when, on the run's clock."""
+
+    lease: int
+    fraction: float | None
+    metrics: dict[str, Any]
+    at: float
+
+
+MOST_METRICS = 32  # of one job that are kept
 
 
 class Worker:
@@ -46,6 +59,7 @@ class Worker:
         "doom",
         "error",
         "process_start",
+        "_report",
     )
 
     def __init__(self, slot: int, incarnation: int) -> None:
@@ -61,6 +75,7 @@ class Worker:
         self.handed = 0  # leases ever handed to it, less those taken back
         self.finished = 0  # outcomes
         self.doom: Doom | None = None
+        self._report: Report | None = None
         self.error = ""  # its own words, if it was never ready
 
     def held(self) -> int:
@@ -86,6 +101,23 @@ class Worker:
             for _ in range(size):
                 leases.popleft()
         return [job for _, job in first]
+
+    def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
+        """The job that it is at has said something; what was known before and is not said
+        again stays."""
+        before = self.report()
+        if before is not None:
+            fraction = before.fraction if fraction is None else fraction
+            metrics = {**before.metrics, **metrics}
+        kept = dict(list(metrics.items())[:MOST_METRICS])
+        self._report = Report(self.leases[0][0], fraction, kept, now)
+
+    def report(self) -> Report | None:
+        """What the job that it is at has said last; its time is a sign of life."""
+        report = self._report
+        if report is None or not self.leases or self.leases[0][0] != report.lease:
+            return None
+        return report
 
     def settle(self, lease: int) -> int | None:
         """Take a lease off its list; the job's number, None if it does not hold it."""

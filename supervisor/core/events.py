@@ -7,6 +7,8 @@ carried out only after the records are written ("write-ahead" is in the type).
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from supervisor.core.record_types import AnyRecord, Completions
@@ -51,6 +53,16 @@ class JobsFinished(msgspec.Struct, frozen=True):
 class LeasesDropped(msgspec.Struct, frozen=True):
     incarnation: int
     leases: list[int]
+
+
+class JobReported(msgspec.Struct, frozen=True):
+    """The job that a worker is at has said how far it is, or something for the user."""
+
+    incarnation: int
+    job: str  # id
+    fraction: float | None
+    metrics: dict[str, Any]
+    notice: str = ""
 
 
 class WorkerDied(msgspec.Struct, frozen=True):
@@ -126,6 +138,7 @@ Event = (
     | WorkerNotReady
     | JobsFinished
     | LeasesDropped
+    | JobReported
     | WorkerDied
     | WorkerGivenUp
     | SignalReceived

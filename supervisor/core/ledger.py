@@ -16,7 +16,16 @@ import msgspec
 
 from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, PENDING
-from supervisor.core.policy import EDQUOT, ENOSPC, LOSS_LIMIT, NO_SPACE_LIMIT, NO_SPACE_WAIT, verdict
+from supervisor.core.policy import (
+    EDQUOT,
+    ENOSPC,
+    INTERRUPTED_LIMIT,
+    INTERRUPTED_WAIT,
+    LOSS_LIMIT,
+    NO_SPACE_LIMIT,
+    NO_SPACE_WAIT,
+    verdict,
+)
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
@@ -57,6 +66,7 @@ class Ledger:
         # (record number, job), in record order.
         self.held: list[tuple[int, int]] = []
         self._no_space: dict[int, int] = {}
+        self._interrupted: dict[int, int] = {}
         self._converted: set[str] = set()  # kinds of result values that were told
 
     # ------------------------------------------------------------------- hand-out
@@ -154,7 +164,14 @@ class Ledger:
             tries = self._no_space[job] = self._no_space.get(job, 0) + 1
             if tries < NO_SPACE_LIMIT:
                 kind, wait = "interrupted", turn.now + NO_SPACE_WAIT
+        elif kind == "interrupted" and not turn.draining:
+            kind, wait = self._interrupted_itself(job), turn.now + INTERRUPTED_WAIT
         self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait)
+
+    def _interrupted_itself(self, job: int) -> str:
+        """Nothing was being stopped: it runs again, but not for ever."""
+        times = self._interrupted[job] = self._interrupted.get(job, 0) + 1
+        return "interrupted" if times <= INTERRUPTED_LIMIT else "raised"
 
     def crashed(
         self, turn: Turn, slot: int, job: int, lease: int, kind: str, seconds: float, death: WorkerDied

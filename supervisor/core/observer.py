@@ -102,4 +102,7 @@ class Observer:
             view.attempt = table.attempts[job] + 1
             view.seconds = now - worker.since
             view.since = worker.since_at
+            if (report := worker.report()) is not None:
+                view.fraction, view.metrics = report.fraction, report.metrics
+                view.reported = now - report.at
         return view

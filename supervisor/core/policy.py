@@ -26,6 +26,10 @@ LOSS_LIMIT = 3
 # A job that found no space on a disk tries again after this; so often before it fails.
 NO_SPACE_WAIT = 10.0
 NO_SPACE_LIMIT = 6
+# A job that raises `workers.Interrupted` while nothing is being stopped runs again after
+# this, so often in a run before it fails.
+INTERRUPTED_WAIT = 1.0
+INTERRUPTED_LIMIT = 10
 
 ENOSPC = 28
 EDQUOT = (122, 69)  # Linux, macOS

@@ -31,7 +31,7 @@ from supervisor.core.ledger import Ledger, Turn, signal_name
 from supervisor.core.policy import LOSS_LIMIT
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
+from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from workers.messages import Completed, Failed
@@ -68,6 +68,7 @@ class Scheduler:
             facts.WorkerStartFailed: self._on_worker_start_failed,
             facts.WorkerReady: self._on_worker_ready,
             facts.WorkerNotReady: self._on_worker_not_ready,
+            facts.JobReported: self._on_job_reported,
             facts.WorkerDied: self._on_worker_died,
             facts.WorkerGivenUp: self._on_worker_given_up,
             facts.SignalReceived: self.drain.on_signal,
@@ -252,6 +253,20 @@ class Scheduler:
             if job is not None and self.ledger.is_current(lease, job):
                 dropped.append((lease, job))  # of its own accord: it knows of the drain already
         self.dispatcher.returned(turn, worker, dropped)
+
+    def _on_job_reported(self, event: facts.JobReported, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        running = worker.running() if worker is not None else None
+        if worker is None or running is None or self.table.ids[running[1]] != event.job:
+            return  # the word of a thread that has outlived its job
+        if not self.ledger.is_current(*running):
+            return
+        if event.notice:
+            detail = {"job": event.job, "worker": worker.slot, "text": event.notice}
+            turn.effects.records.append(Noted("job_notice", turn.at, detail))
+            turn.effects.commands.append(Tell("warning", event.notice))
+        else:
+            worker.reported(event.fraction, event.metrics, turn.now)
 
     # ------------------------------------------------------------ events: workers
 

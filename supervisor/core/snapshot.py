@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from supervisor.core.jobs import Counts
@@ -21,6 +23,10 @@ class WorkerSnapshot(msgspec.Struct):
     since: str | None = None  # ISO 8601 UTC
     rss_bytes: int = 0
     cpu_percent: float = 0.0
+    fraction: float | None = None  # of its job that is done, as the job has reported it
+    metrics: dict[str, Any] = {}  # that the job has reported
+    reported: float | None = None  # seconds since the job's last report
+    slow: bool = False  # much slower than the other jobs of its domain
 
 
 class FailureSnapshot(msgspec.Struct):

@@ -45,6 +45,7 @@ from workers.messages import (
     FromWorker,
     NeverReady,
     Ready,
+    Reported,
     Revoke,
     Run,
     WorkerSpec,
@@ -227,6 +228,12 @@ class LocalEngine:
             elif isinstance(message, Dropped):
                 worker.leases.dropped(message.leases)
                 self._events.append(facts.LeasesDropped(worker.number, message.leases))
+            elif isinstance(message, Reported):
+                self._events.append(
+                    facts.JobReported(
+                        worker.number, message.job, message.fraction, message.metrics, message.notice
+                    )
+                )
         if outcomes:
             self._finished(worker, outcomes)
 

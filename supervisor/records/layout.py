@@ -101,6 +101,10 @@ class Layout:
     def jobs_directory(self) -> Path:
         return self.results_directory / "jobs"
 
+    @property
+    def states_directory(self) -> Path:
+        return self.results_directory / "states"
+
     def exists(self) -> bool:
         """Whether there is an experiment of this id, usable or not."""
         return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)

@@ -90,7 +90,8 @@ class ProgressFile:
 
 def _worker(worker: dict[str, object]) -> dict[str, object]:
     keys = ("worker", "pid", "incarnation", "status", "job", "attempt", "since", "rss_bytes", "cpu_percent")
-    return {key: worker[key] for key in keys}
+    more = ("fraction", "metrics", "slow") if worker["job"] is not None else ()
+    return {key: worker[key] for key in (*keys, *more)}
 
 
 class _DomainCounts:

@@ -34,6 +34,7 @@ from supervisor.records.opening import NewSyncer, StoreParts, new_syncer
 from supervisor.records.plan_file import Comparison, PlanBuilder
 from supervisor.records.recovered import Recovered
 from supervisor.records.results import JournalReader, Results
+from supervisor.records.states import SavedStates
 from supervisor.records.watch import Watch
 
 CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
@@ -65,6 +66,7 @@ class Store:
         self._offsets, self._lengths = parts.offsets, parts.lengths
         self._checkpointer = Checkpointer(int(parts.settings.get("checkpoint_every", 5)))
         self._watch = Watch(parts.disk, parts.layout.directory)
+        self.states = SavedStates(parts.layout.states_directory, parts.table)
         self._now = 0.0  # the loop's clock at the last poll
         self._reported = parts.journal.next_n - 1  # the last number that was told as synced
         self._broken = False
@@ -242,6 +244,7 @@ class Store:
         if self._watch.look_due(now):
             self._retry()
             self._watch.look_at_space()
+            self.states.look(now, self._journal.next_n - 1, self._reported)
         return events + self._watch.changes(self._journal, now)
 
     def _waiting(self) -> bool:
@@ -405,6 +408,7 @@ class Store:
             self._regenerate(error)
         if position is not None:
             self._checkpointer.at_end(lambda: self._write_checkpoint_or_say(position))
+        self.states.end()
 
     def release(self) -> None:
         """Let go of files and lock; a second time it does nothing."""
