@@ -4,7 +4,7 @@ A frame is the length of its payload as a msgpack integer of five bytes, and a m
 so a run of frames is a msgpack sequence, and many messages are decoded in one call. What may be
 in a payload is in `workers.messages`; this room only moves bytes. At the supervisor's end nothing blocks,
 so a worker that is stopped in the middle of a message holds up nobody; at the worker's end
-reads and writes block. There is no lock in here: a process that is killed at any instant
+reads and writes block. No lock is shared with the supervisor: a process that is killed at any instant
 leaves at worst a torn frame, which the reader reports as `TornFrame`.
 
 All limits are in bytes.
@@ -38,7 +38,7 @@ _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
 PIPE_BUF = select.PIPE_BUF  # what the system writes to a pipe in one piece
-_ASIDE = msgspec.msgpack.Encoder().encode
+_encode_aside = msgspec.msgpack.Encoder().encode
 
 Bytes = bytes | bytearray | memoryview
 
@@ -362,9 +362,8 @@ class WorkerQueues:
     def send_aside(self, message: FromWorker) -> bool:
         """Write a small message from any thread, signal handler or forked child; false, and
         nothing is written, if it would have to wait, or is too large to go in one piece."""
-        frame = _ASIDE(message)
-        frame = LENGTH.pack(len(frame)) + frame
-        if len(frame) > PIPE_BUF or not self._fence.try_enter():
+        framed = frame(_encode_aside(message))
+        if len(framed) > PIPE_BUF or not self._fence.try_enter():
             return False
         try:
             poll = select.poll()
@@ -372,7 +371,7 @@ class WorkerQueues:
             # Room for PIPE_BUF bytes: a write of that size does not wait.
             if [event for _, event in poll.poll(0)] != [select.POLLOUT]:
                 return False
-            os.write(self._outbox, frame)
+            os.write(self._outbox, framed)
         except OSError:  # the supervisor has gone; the next `send` says so
             return False
         finally:
