@@ -37,7 +37,10 @@ COMMANDS = {
     "show": Command("supervisor.commands.show", "every attempt of a job"),
     "output": Command("supervisor.commands.output", "what a job printed, also while it runs"),
     "memory": Command("supervisor.commands.memory", "which jobs took most memory, and when"),
+    "replay": Command("supervisor.commands.replay", "run a job once more here, with --pdb in the debugger"),
     "results": Command("supervisor.commands.results", "params and results as a table, CSV or JSON lines"),
+    "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
+    "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
 }
 
 
@@ -72,15 +75,39 @@ def _run(name: str, words: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     module.describe(parser)
-    code: int = module.run(parser.parse_args(words))
+    code: int = module.run(parser.parse_args(parser.options_first(words)))
     return code
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Says how to name a job or an experiment that looks like an option."""
+    """Options may stand between the other arguments; and it says how to name a job or an
+    experiment that looks like an option."""
+
+    _strange = False  # there was a word with a dash that is no option
+
+    def options_first(self, words: Sequence[str]) -> list[str]:
+        """The same words in an order that argparse understands: it gives all optional
+        arguments up at the first option. (`parse_intermixed_args` forgets about `--`.)"""
+        if self._subparsers is not None:
+            return list(words)
+        options: list[str] = []
+        others: list[str] = []
+        rest = iter(words)
+        for word in rest:
+            if word == "--":
+                others += rest
+            elif word.startswith("-") and word != "-":
+                options.append(word)
+                action = self._option_string_actions.get(word)
+                self._strange |= action is None
+                if action is not None and action.nargs is None:
+                    options += [value for value in [next(rest, None)] if value is not None]
+            else:
+                others.append(word)
+        return [*options, "--", *others] if others else options
 
     def error(self, message: str) -> NoReturn:
-        if "unrecognized arguments: -" in message:
+        if self._strange:
             message += " (an id that begins with a dash stands behind --)"
         super().error(message)
 

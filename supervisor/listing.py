@@ -77,7 +77,7 @@ def is_running(layout: Layout) -> bool:
         progress = read_progress(layout)
     except LonghaulError:
         return False
-    return progress is not None and progress.state not in OVER and is_gone(progress) is False
+    return progress is not None and progress.state not in OVER and is_gone(layout, progress) is False
 
 
 def read_progress(layout: Layout) -> Progress | None:
@@ -92,8 +92,9 @@ def read_progress(layout: Layout) -> Progress | None:
         return None
 
 
-def is_gone(progress: Progress) -> bool | None:
+def is_gone(layout: Layout, progress: Progress) -> bool | None:
     """Whether the supervisor is no more; None if it lives or lived on another machine."""
     if progress.supervisor.host != socket.gethostname():
         return None
-    return not psutil.pid_exists(progress.supervisor.pid)
+    # A supervisor that was killed may be there still, for its parent to notice; its lock is not.
+    return is_held(layout.lock) is False or not psutil.pid_exists(progress.supervisor.pid)

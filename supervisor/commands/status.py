@@ -55,7 +55,7 @@ def _look(layout: Layout) -> tuple[str, bool]:
     if progress is None:
         row = experiment_row(layout)
         return checkpoint_table([row]), row.state != "running"
-    gone = is_gone(progress) is True
+    gone = is_gone(layout, progress) is True
     return status_text(progress, datetime.now(UTC), gone=gone), gone or progress.state in OVER
 
 
@@ -68,6 +68,6 @@ def _print(layout: Layout, *, as_json: bool) -> None:
         emit_json(experiment_row(layout))
         return
     document = msgspec.to_builtins(progress)
-    if is_gone(progress) is True and progress.state not in OVER:
+    if is_gone(layout, progress) is True and progress.state not in OVER:
         document["state"] = "died"
     emit_json({**document, "directory": str(layout.directory)})

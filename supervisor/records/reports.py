@@ -141,8 +141,8 @@ class Report:
     def _state(self, number: int) -> str:
         return STATE_NAMES[self._results.table.state[number]]
 
-    def _final_entries(self) -> Iterator[bytes]:
-        """The lines of logs_final.json, some hundred at a time."""
+    def final_text(self) -> Iterator[bytes]:
+        """The text of logs_final.json as it is now, some hundred lines at a time."""
         yield b"["
         table = self._results.table
         before = b"\n"
@@ -207,7 +207,7 @@ def write_reports(store: Store, *, state: str) -> Report:
     try:
         disk.make_directory(os.fspath(layout.results_directory))
         disk.sync_directory(os.fspath(layout.directory))  # the log may have made the folder, unsynced
-        write_atomically(disk, path, report._final_entries())
+        write_atomically(disk, path, report.final_text())
         path = layout.statistics
         text = msgspec.json.encode(statistics_document(report, state) | store.checkpoint_costs())
         write_atomically(disk, path, [msgspec.json.format(text, indent=1), b"\n"])

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import main
+from tests.experiment import experiment
+
+__all__ = ["experiment"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

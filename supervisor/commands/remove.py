@@ -1,0 +1,115 @@
+"""`longhaul rm`: all files of an experiment, and of no other, are removed.
+
+Under the experiment's lock, so that nobody can be running it. Journal and checkpoint go last:
+until then a removal that was cut short can be seen in the list, and done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from supervisor.commands.finding import add_directory, find, root_of
+from supervisor.commands.tables import emit
+from supervisor.core.errors import StorageError, UsageError
+from supervisor.listing import experiment_row, is_running
+from supervisor.records.layout import Layout
+from supervisor.records.lock import Lock
+from supervisor.views.words import count, size
+
+_NO = 1  # exit code when the answer was no
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiments", nargs="+", metavar="ID", help="experiments, `latest`, or their directories"
+    )
+    add_directory(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    layouts = [find(word, root_of(arguments)) for word in arguments.experiments]
+    for layout in layouts:  # before anything is removed
+        _refuse_a_live_one(layout)
+    for layout in layouts:
+        if not arguments.yes and not _agreed(layout):
+            emit("nothing was removed")
+            return _NO
+    for layout in layouts:
+        lock = Lock.acquire(layout.lock, layout.experiment_id)
+        try:
+            files = files_of(layout)
+            _remove(files)
+        finally:
+            lock.release()
+        emit(f"removed {layout.experiment_id} from {layout.directory}")
+    return 0
+
+
+def _refuse_a_live_one(layout: Layout) -> None:
+    if is_running(layout):
+        raise UsageError(
+            f"experiment {layout.experiment_id} in {layout.directory} is being run; stop it first (Ctrl+C, or "
+            f"longhaul ctl stop). Nothing was removed."
+        )
+
+
+def _agreed(layout: Layout) -> bool:
+    row = experiment_row(layout)
+    files = files_of(layout)
+    results = layout.results_directory
+    emit(
+        f"{layout.experiment_id} in {layout.directory}: {row.state}, {row.counts.completed:,} of "
+        f"{count(row.counts.total, 'job')} completed"
+    )
+    emit(f"  {size(_bytes(files))} in {', '.join(path.name for path in files)}")
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            f"nobody can be asked here: say --yes to remove {results.name}. Nothing was removed."
+        )
+    sys.stdout.write("Remove it? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def files_of(layout: Layout) -> list[Path]:
+    """What belongs to the experiment, in the order in which it is removed."""
+    name = re.escape(layout.experiment_id)
+    files = r"(?:journal|plan|checkpoint|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
+    ours = re.compile(rf"{files}|\.{files}\.\d+\.tmp|\.{{1,2}}probe_{name}(?:\.\d+\.tmp)?")
+    last = [layout.plan, layout.checkpoint, layout.journal, layout.lock]
+    try:
+        names = sorted(os.listdir(layout.logs))
+    except OSError as error:
+        raise StorageError(f"{layout.logs} cannot be read: {error.strerror}. Nothing was removed.") from None
+    others = [layout.logs / name for name in names if ours.fullmatch(name)]
+    found = [layout.results_directory, *(path for path in others if path not in last), *last]
+    return [path for path in found if os.path.lexists(path)]
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename or path} cannot be removed: {error.strerror or error}. What is left can be "
+                f"removed by the same command once that is mended."
+            ) from None
+
+
+def _bytes(paths: Sequence[Path]) -> int:
+    total = 0
+    for path in paths:
+        inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+        total += sum(one.lstat().st_size for one in inner)
+    return total

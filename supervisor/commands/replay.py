@@ -1,0 +1,243 @@
+"""`longhaul replay JOB`: the job once more, in this process, nothing recorded.
+
+With the parameters, the seed and the attempt number of the record, the directory and the
+arguments of the run; the function comes from the script as it is now. What the job puts into
+`current_job().directory` goes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
+from supervisor.core.errors import LonghaulError, UsageError
+from supervisor.core.record_types import Ended, RunStarted
+from supervisor.core.settings import Settings
+from supervisor.cores import thread_caps, usable_cores
+from supervisor.provenance import code_of
+from supervisor.records.results import Results
+from supervisor.records.survey import survey
+from supervisor.views.outlet import say
+from supervisor.views.words import cut, duration, one_line
+from workers.callables import MAIN, CannotLoad, load
+from workers.current import current_job
+from workers.messages import FunctionSpec
+from workers.preparation import import_main
+from workers.values import Encoded, Unencodable, encode_result
+
+_SHOWN = 2000  # characters of a result
+
+
+class _Replayed(msgspec.Struct):
+    """What is known of the job and of the run that it belongs to."""
+
+    job: str
+    domain: str | None
+    params: dict[str, Any]
+    attempt: int
+    record: Ended | None
+    settings: dict[str, Any]
+    started: RunStarted
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add_job(parser)
+    add_experiment(parser)
+    parser.add_argument("--pdb", action="store_true", help="when it raises, look at it with the debugger")
+    parser.add_argument(
+        "--script", type=Path, metavar="FILE", help="the script, if it is not where it was any more"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    replayed = _read(arguments)
+    _announce(replayed)
+    script = arguments.script.absolute() if arguments.script is not None else None
+    function, setup = _functions(replayed, script)
+    _tell_changes(replayed, function)
+    faulthandler.enable()
+    job = current_job()
+    with tempfile.TemporaryDirectory(prefix="longhaul-replay-") as folder:
+        slot = max(0, replayed.record.worker) if replayed.record is not None else 0
+        job.belong_to(slot, int(replayed.settings.get("seed", 0)), folder)
+        try:
+            job.context = setup() if setup is not None else None
+            job.become(replayed.job, replayed.domain, replayed.attempt)
+            began = time.perf_counter()
+            value = function(**replayed.params)
+        except (Exception, SystemExit) as error:
+            _show_error(error, debug=arguments.pdb)
+            return 1
+        return _judge(replayed, value, time.perf_counter() - began)
+
+
+def _read(arguments: argparse.Namespace) -> _Replayed:
+    layout = the_experiment(arguments)
+    found = survey(layout)
+    try:
+        job_id = find_job(arguments.job, found.table.ids)
+        number = found.table.numbers[job_id]
+        if found.plan is None or not found.plan.has(number):
+            raise UsageError(f"the plan {layout.plan} has no params of {job_id!r}: nothing can be replayed")
+        started = found.facts.run_started
+        if started is None:
+            raise UsageError(
+                f"experiment {layout.experiment_id} has no record of a run: nothing can be replayed"
+            )
+        (row,) = Results.of(found).read([number])
+        return _Replayed(
+            job=job_id,
+            domain=row[1].domain,
+            params=msgspec.json.decode(row[1].params),
+            attempt=max(1, found.table.attempts[number]),
+            record=row[2],
+            settings=found.settings,
+            started=started,
+        )
+    finally:
+        found.close()
+
+
+def _announce(replayed: _Replayed) -> None:
+    params = cut(one_line(msgspec.json.encode(replayed.params).decode()), _SHOWN)
+    _say(f"replaying {one_line(replayed.job)} {params}, attempt {replayed.attempt}; nothing is recorded")
+    record = replayed.record
+    if record is None:
+        return
+    error = record.error or {}
+    what = f"{error.get('type') or ''} {error.get('message') or ''}".strip()
+    _say(f"in the record it {record.outcome}{': ' if what else ''}{cut(one_line(what), 300)}".rstrip())
+    if record.outcome == "crashed":
+        _say("it took its worker with it; it may do the same to this process")
+
+
+# -------------------------------------------------------------------------- its functions
+
+
+def _functions(
+    replayed: _Replayed, script: Path | None
+) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
+    """The job's function and the setup, imported as a worker would. Raises UsageError."""
+    entry = replayed.started.entry or _guessed_entry(replayed.started)
+    if "function" not in entry:
+        raise UsageError(
+            f"the function of {replayed.job!r} was defined where nobody can import it from (a notebook, a "
+            f"prompt, another function); call it there, with debug={replayed.job!r} in run()"
+        )
+    function, setup = FunctionSpec(*entry["function"]), entry.get("setup")
+    name, path = entry.get("main_name"), entry.get("main_path")
+    if script is not None:
+        name, path = None, str(script)
+    if MAIN in (function.module, *(setup or ())[:1]) and path is not None and not os.path.isfile(path):
+        raise UsageError(f"the script {path} is not there; say where it is with --script FILE")
+    _look_like_the_run(replayed, entry, path)
+    try:
+        if MAIN in (function.module, *(setup or ())[:1]):
+            import_main(name, path)
+        return load(function), load(FunctionSpec(*setup)) if setup else None
+    except LonghaulError:
+        raise
+    except CannotLoad as error:
+        raise UsageError(f"{error} (as it was when it ran)") from None
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        there = entry.get("executable", sys.executable)
+        raise UsageError(
+            f"the script cannot be imported: {type(error).__name__}: {error}. The run was made with {there}; "
+            f"if that is another Python, use it: {there} -m supervisor replay ..."
+        ) from None
+
+
+def _guessed_entry(started: RunStarted) -> dict[str, Any]:
+    """For records that an older version wrote: the file of the function was the script."""
+    file, name = started.code.get("file"), started.code.get("function")
+    return {"function": [MAIN, name], "main_path": file} if file and name else {}
+
+
+def _look_like_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | None) -> None:
+    """Directory, arguments and path of the run, as far as they are still there."""
+    wanted = replayed.settings.get("workers", Settings().workers)
+    slots = usable_cores() if wanted == "auto" else int(wanted)
+    for name, value in thread_caps(slots).items():
+        os.environ.setdefault(name, value)
+    if replayed.record is not None and replayed.record.worker >= 0:
+        os.environ["LONGHAUL_WORKER"] = str(replayed.record.worker)
+    if "sys_argv" in entry:
+        sys.argv[:] = entry["sys_argv"]
+    folders = [os.path.dirname(path)] if path else []
+    folders += [folder for folder in entry.get("sys_path", ()) if os.path.isdir(folder)]
+    sys.path[:0] = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+    directory = entry.get("directory")
+    if directory and os.path.isdir(directory):
+        os.chdir(directory)
+    elif directory:
+        _say(f"the directory of the run, {directory}, is not there; this one is used")
+    importlib.invalidate_caches()
+
+
+def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
+    before, now = replayed.started.code, code_of(function)
+    if before and before.get("sha256") != now.get("sha256"):
+        _say(f"{now.get('file', 'the code')} has changed since the last run")
+    python = replayed.started.versions.get("python", "")
+    here = ".".join(map(str, sys.version_info[:3]))
+    if python and python != here:
+        _say(f"the run was made with Python {python}, this is {here}")
+
+
+# ------------------------------------------------------------------------------ its end
+
+
+def _show_error(error: BaseException, *, debug: bool) -> None:
+    trace = _without_ours(error.__traceback__)
+    traceback.print_exception(type(error), error, trace)
+    if debug and trace is not None:
+        import pdb
+
+        pdb.post_mortem(trace)
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
+    """Say what came of it, and whether the record says the same."""
+    try:
+        encoded = encode_result(value)
+    except Unencodable as error:
+        _say(f"its result cannot be written as JSON: {error}")
+        return 1
+    _say(f"completed in {duration(seconds)}: {cut(one_line(encoded.json.decode()), _SHOWN)}")
+    record = replayed.record
+    if record is not None and record.outcome == "completed":
+        _say("the same result as in the record" if _same(encoded, record) else "NOT the result of the record")
+    elif record is not None:
+        _say("this time it did not fail")
+    return 0
+
+
+def _same(encoded: Encoded, record: Ended) -> bool:
+    recorded = msgspec.json.decode(record.result) if record.result else None
+    now = msgspec.json.decode(encoded.json)
+    return bool(recorded == now) and list(map(tuple, encoded.nonfinite)) == list(map(tuple, record.nonfinite))
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    say(sys.stderr, text)

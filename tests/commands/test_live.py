@@ -1,0 +1,145 @@
+"""The commands on an experiment that a supervisor is running."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.commands.conftest import ROOT, Longhaul
+from tests.experiment import Experiment, wait_for
+
+SCRIPT = """
+    def evaluate(kind):
+        note("ran")
+        if kind == "quick":
+            return 1
+        print("first words", flush=True)
+        while not Path("go").exists():
+            time.sleep(0.01)
+        print("last words", flush=True)
+        return 2
+
+    if __name__ == "__main__":
+        jobs = [Job(id=f"quick/{n}", params={"kind": "quick"}) for n in range(20)]
+        main(evaluate, [*jobs, Job(id="long", params={"kind": "long"})], name="trial", workers=2)
+"""
+
+
+def lines_of(experiment: Experiment, *words: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", *words, "-d", str(experiment.output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    experiment.started.append(process)
+    return process
+
+
+def progress(experiment: Experiment) -> dict[str, object]:
+    paths = list((experiment.output / "logs").glob("progress_*.json"))
+    return json.loads(paths[0].read_text()) if paths else {}
+
+
+def is_shown_as_running(experiment: Experiment) -> bool:
+    workers = progress(experiment).get("workers", [])
+    assert isinstance(workers, list)
+    return any(worker["job"] == "long" for worker in workers)
+
+
+def test_a_run_is_seen_from_outside_and_not_disturbed(experiment: Experiment, longhaul: Longhaul) -> None:
+    experiment.write(SCRIPT)
+    running = experiment.start("--experiment-id", "live", "--all-tasks")
+    wait_for(lambda: is_shown_as_running(experiment), "the long job runs")
+    wait_for(lambda: len(experiment.completed_in_journal()) == 20, "the quick ones are done")
+    out = experiment.output
+    assert "running" in longhaul("list", out)[1]
+    shown = json.loads(longhaul("show", "long", "live", out, "--json")[1])
+    assert shown["state"] == "in_progress"
+    assert [one["outcome"] for one in shown["attempts"]] == ["running"]
+    assert longhaul("failures", "live", out)[0] == 0
+    code, text, _ = longhaul("verify", "live", "-d", out)
+    assert code == 0, text
+    assert "not compared: a run goes on" in text
+    assert longhaul("rm", "live", "--yes", "-d", out)[0] == 2
+    states = [
+        json.loads(line)["state"] for line in longhaul("results", "-f", "jsonl", "-d", out)[1].splitlines()
+    ]
+    assert states == ["completed"] * 20 + ["in_progress"]
+
+    following = lines_of(experiment, "output", "long", "--follow")
+    watching = lines_of(experiment, "status", "--watch")
+    assert following.stdout is not None and watching.stdout is not None
+    assert following.stdout.readline() == "first words\n"
+    assert watching.stdout.readline().startswith("trial live: running")
+    (experiment.folder / "go").touch()
+    assert running.wait(60) == 0
+    said, complaint = following.communicate(timeout=60)
+    assert (said, complaint, following.returncode) == ("last words\n", "", 0)
+    said, complaint = watching.communicate(timeout=60)
+    assert "trial live: finished" in said and complaint == "" and watching.returncode == 0
+    assert longhaul("verify", "live", "-d", out)[0] == 0
+
+
+def test_the_output_of_a_second_attempt_is_followed_under_a_heading(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write("""
+        def evaluate():
+            note("ran")
+            print("attempt", current_job().attempt, flush=True)
+            if current_job().attempt == 1:
+                raise ValueError
+            while not Path("go").exists():
+                time.sleep(0.01)
+
+        if __name__ == "__main__":
+            main(evaluate, [Job(id="long")], name="trial", workers=1, retries=1)
+    """)
+    running = experiment.start("--experiment-id", "live")
+    wait_for(lambda: is_shown_as_running(experiment), "the second attempt runs")
+    following = lines_of(experiment, "output", "long", "--follow")
+    assert following.stdout is not None
+    first = [following.stdout.readline() for _ in range(4)]
+    assert first == ["attempt 1\n", "\n", "--- attempt 2 ---\n", "attempt 2\n"]
+    (experiment.folder / "go").touch()
+    assert running.wait(60) == 0
+    assert following.communicate(timeout=60) == ("", "")
+    log = (experiment.output / "live" / "output" / "long.log").read_text()
+    assert log == "".join(first)
+    assert longhaul("output", "long", "-d", experiment.output)[1] == log
+
+
+def test_a_watch_ends_when_the_supervisor_is_killed(experiment: Experiment) -> None:
+    experiment.write(SCRIPT)
+    running = experiment.start("--experiment-id", "live", "--all-tasks")
+    wait_for(lambda: is_shown_as_running(experiment), "the long job runs")
+    watching = lines_of(experiment, "status", "--watch")
+    following = lines_of(experiment, "output", "long", "--follow")
+    assert watching.stdout is not None and following.stdout is not None
+    assert following.stdout.readline() == "first words\n"
+    watching.stdout.readline()
+    running.kill()
+    said, _ = watching.communicate(timeout=60)
+    assert "trial live: died" in said and watching.returncode == 0
+    assert following.communicate(timeout=60)[1] == "" and following.returncode == 0
+    running.communicate()
+
+
+def test_nothing_is_written_by_looking(experiment: Experiment, longhaul: Longhaul) -> None:
+    """A kill leaves a torn world; looking at it leaves it as it is."""
+    experiment.write(SCRIPT)
+    running = experiment.start("--experiment-id", "live", "--all-tasks")
+    wait_for(lambda: len(experiment.completed_in_journal()) == 20, "the quick ones are done")
+    running.kill()
+    running.communicate()
+    wait_for(lambda: not experiment.processes(), "its processes are gone")
+    before = {path: path.read_bytes() for path in experiment.output.rglob("*") if path.is_file()}
+    for words in (["list"], ["status"], ["failures"], ["show", "long"], ["output", "long"], ["memory"]):
+        assert longhaul(*words, "-d", experiment.output)[0] == 0
+    assert longhaul("verify", "-d", experiment.output)[0] == 0
+    assert "unfinished" in longhaul("list", experiment.output)[1]
+    assert {path: path.read_bytes() for path in experiment.output.rglob("*") if path.is_file()} == before
