@@ -38,6 +38,9 @@ _SETTING_HELP = {
     "all_tasks": (None, "all tasks instead of 1 per domain"),
     "timeout": ("TIME", "stop a job that runs longer: 90, 15m, 2h, 1-12:00:00, none"),
     "retries": ("N", "further attempts for a job that raises an error"),
+    "retry_timeouts": ("N", "further attempts for a job that was stopped by its timeout"),
+    "retry_over_memory": (None, "one further attempt for a job that was over its memory limit: alone"),
+    "backoff": ("TIME", "wait before another attempt after an error or a timeout; doubled each time"),
     "grace": ("TIME", "how long running jobs may go on after Ctrl+C"),
     "crash_limit": ("N", "give up a job after it has crashed so many workers"),
     "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
@@ -144,7 +147,7 @@ def _shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "none"
-    return f"{value:g}s" if name in ("timeout", "grace") else str(value)
+    return f"{value:g}s" if name in ("timeout", "grace", "backoff") else str(value)
 
 
 # -------------------------------------------------------------------------- the requests

@@ -10,16 +10,19 @@ import argparse
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from supervisor.core.errors import UsageError
-from supervisor.core.jobs import Job, derived_id
+from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
+from supervisor.core.settings import parse_own
 from supervisor.records.plan_file import PlanBuilder
 from workers.values import Unencodable, all_plain, encode_params
 
 _GROUP = 512  # jobs that are looked at together
+_own = attrgetter("timeout", "retries", "priority")
 
 
 class Plan(msgspec.Struct):
@@ -71,7 +74,7 @@ class _Collected:
         params = _encode(job, position)
         self._calls.check(job, position)
         job_id = job.id if job.id is not None else derived_id(job.domain, params)
-        self.builder.add(job_id, job.domain, params)
+        self.builder.add(job_id, job.domain, params, own_settings(job, position))
 
     def add_together(self, jobs: list[Any]) -> bool:
         """Many at once, if there is nothing special about any of them; else False, and nothing
@@ -88,6 +91,7 @@ class _Collected:
             and "" not in domains
             and set(map(type, params)) == {dict}
             and all_plain(params)
+            and [*map(_own, jobs)] == [(None, None, 0)] * len(jobs)
             and self._calls.know(params)
         )
         try:
@@ -133,6 +137,25 @@ def _check_job(job: Any, position: int) -> None:
         raise UsageError(f"{where}: its domain must be a text that is not empty, or None, not {job.domain!r}")
     if not isinstance(job.params, dict):
         raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_kind(job.params)}")
+
+
+def own_settings(job: Job, position: int) -> OwnSettings:
+    """What the job has of its own. Raises UsageError that names the job and the setting."""
+    if job.timeout is None and job.retries is None and job.priority == 0 and job.priority is not False:
+        return NOTHING_OWN
+    if isinstance(job.priority, bool) or not isinstance(job.priority, int) or abs(job.priority) >= 2**31:
+        expected = "expected a whole number (higher ones start first)"
+        raise UsageError(f"job {_name(job, position)}: priority={job.priority!r}: {expected}")
+    own: dict[str, Any] = {}
+    for key, value in (("timeout", job.timeout), ("retries", job.retries)):
+        if value is None:
+            continue
+        try:
+            parsed = parse_own(key, value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"job {_name(job, position)}: {key}={value!r}: {error}") from None
+        own[key] = 0.0 if parsed is None else parsed
+    return OwnSettings(priority=job.priority, **own)
 
 
 def _is_text(text: str) -> bool:

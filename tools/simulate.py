@@ -4,7 +4,8 @@
     python tools/simulate.py --seed 1234 -v      one history again, exactly
     python tools/simulate.py --mutants           does it catch deliberate faults in the code?
 
-One history is one experiment: random jobs (good, long, raising, crashing, hanging ones),
+One history is one experiment: random jobs (good, long, raising, crashing, hanging ones,
+some that ask for another attempt or give up) of some domains, priorities and timeouts,
 random batches and take-backs, workers that die at random, drains, kills of the supervisor,
 power cuts (what was not synced is dropped, torn or kept), full disks, failed syncs, files
 damaged between two runs, resumes with other worker counts. Time and disk are simulated.
@@ -34,11 +35,11 @@ from supervisor.core.events import (
     StartJobs,
     StartWorker,
 )
-from supervisor.core.jobs import COMPLETED, FAILED
+from supervisor.core.jobs import COMPLETED, FAILED, NOTHING_OWN, OwnSettings
 from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted, singly
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.settings import Settings
-from supervisor.core.table import JobTable
+from supervisor.core.table import Charges, JobTable
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import PlanBuilder
@@ -46,11 +47,23 @@ from supervisor.records.store import Store
 from supervisor.records.survey import survey
 from supervisor.records.sync import Syncer, Task
 from tools.simulated_disk import SimulatedDisk
-from tools.simulated_world import CRASHES, FLAKY, GOOD, HANGS, RAISES, FakeJob, World
+from tools.simulated_world import (
+    ASKS,
+    CRASHES,
+    FLAKY,
+    GIVES_UP,
+    GOOD,
+    HANGS,
+    HANGS_ONCE,
+    RAISES,
+    WISHES,
+    FakeJob,
+    World,
+)
 
 MOST_IDLE_TURNS = 2000  # without any time passing
 EPOCH = "2025-10-14T00:00:00.000Z"
-MOST_KILLS, MOST_RUNS = 40, 60  # after so many kills of the supervisor it is left in peace
+MOST_KILLS, MOST_RUNS = 40, 60  # after so many runs the supervisor is left in peace
 MOST_RETRIED_RUNS = 10  # in which somebody asks for failed jobs to be tried again
 
 
@@ -103,21 +116,38 @@ class History:
         self.last_now = 0.0
         self.idle_turns = 0
         self.settings = Settings(
-            timeout=60.0, retries=self.rng.choice([0, 0, 2]), grace=self.rng.choice([0.5, 20.0])
+            timeout=60.0,
+            retries=self.rng.choice([0, 0, 2]),
+            retry_timeouts=self.rng.choice([0, 1, 2]),
+            backoff=self.rng.choice([0.0, 1.0, 5.0]),
+            grace=self.rng.choice([0.5, 20.0]),
         )
         self.called_off: set[str] = set()  # cancelled, and not tried again
         self.ever_cancelled: set[str] = set()
+        self.spent: dict[tuple[int, str], int] = defaultdict(int)  # (job, budget) -> records
+        self.not_before: dict[int, float] = {}  # jobs that wait for their next attempt
+        self.forgot = False  # whether something recorded may have been lost
         self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
 
     def _make_jobs(self) -> list[FakeJob]:
         rng = self.rng
         kinds = [GOOD] * 90 + [RAISES] * 4 + [CRASHES] * 2 + [HANGS] * 1 + [FLAKY] * 3
+        kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS]
         tiny = rng.random() < 0.6
+        domains: list[str | None] = rng.choice([[None], ["iris", "wine"], [None, "iris", "wine", "digits"]])
+        owns = rng.choice(
+            [
+                [NOTHING_OWN],
+                [NOTHING_OWN, OwnSettings(30.0), OwnSettings(None, 1, 3), OwnSettings(priority=-2)],
+            ]
+        )
         return [
             FakeJob(
                 f"job/{number}",
                 rng.choice(kinds),
                 rng.choice([1e-5, 1e-4, 0.001] if tiny and rng.random() < 0.98 else [0.01, 0.3, 5.0]),
+                rng.choice(domains),
+                rng.choice(owns),
             )
             for number in range(rng.choice([1, 7, 60, 400]))
         ]
@@ -135,7 +165,7 @@ class History:
         """Create the experiment, or recover it from what the disk has kept."""
         builder = PlanBuilder()
         for job in self.jobs:
-            builder.add(job.id, None, b"{}")
+            builder.add(job.id, job.domain, b"{}", job.own)
 
         def new_syncer(_: object, fd: int, synced: int, __: int) -> SimulatedSyncer:
             self.syncer = SimulatedSyncer(self.disk, fd, synced)
@@ -184,6 +214,7 @@ class History:
         world, rng = self.world, self.rng
         table = self.store.table
         self.check_recovered()
+        self.not_before.clear()  # a resume waits for nobody
         position = self.store.facts.position()
         position.run += 1
         self.store.append([RunStarted(position.run, EPOCH)])
@@ -205,7 +236,7 @@ class History:
                 if what < 0.1 and self.runs < MOST_KILLS:
                     self.kill_supervisor()
                     return False
-                if what < 0.15:
+                if 0.1 <= what < 0.15 and self.runs < MOST_KILLS:
                     drained_at = world.now
                     self.step(core, [facts.SignalReceived(rng.choice([2, 15]))])
                     continue
@@ -285,6 +316,8 @@ class History:
         for n, record in enumerate(singly(effects.records), first):
             if isinstance(record, Ended) and record.outcome == "completed":
                 self.note_completion(core, record, n)
+            elif isinstance(record, Ended) and record.state:
+                self.note_failure(core, record)
         self.note_orders(effects)
         for command in effects.commands:
             if isinstance(command, StartWorker):
@@ -292,17 +325,29 @@ class History:
                 if alive > core.dispatcher.slots:
                     raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
             if isinstance(command, StartJobs):
-                if BY_HAND in core.blocked_by():
-                    raise Violation("something was handed out in a pause")
-                for job in command.jobs:
-                    if self.jobs[job].id in self.called_off:
-                        raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
-                    if job in self.completed_at:
-                        raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
+                self.check_hand_out(core, command)
             self.world.perform(command)
         if self.verbose:
             for thing in (*singly(effects.records), *effects.commands):
                 print(f"{self.world.now:10.4f}  {thing}")
+
+    def check_hand_out(self, core: Scheduler, command: StartJobs) -> None:
+        if BY_HAND in core.blocked_by():
+            raise Violation("something was handed out in a pause")
+        for job in command.jobs:
+            if self.jobs[job].id in self.called_off:
+                raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
+            if job in self.completed_at:
+                raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
+            if self.world.now < self.not_before.pop(job, 0.0):
+                raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
+
+    def note_failure(self, core: Scheduler, record: Ended) -> None:
+        job = core.table.numbers[record.job]
+        if record.outcome in ("raised", "timed_out"):
+            self.spent[job, record.charged or record.outcome] += 1
+            if record.state == "pending" and not record.charged:
+                self.not_before[job] = self.world.now + self.settings.backoff / 2
 
     def note_completion(self, core: Scheduler, record: Ended, n: int) -> None:
         job = core.table.numbers[record.job]
@@ -351,6 +396,7 @@ class History:
     def kill_supervisor(self) -> None:
         """SIGKILL, a power cut, or SIGKILL and then somebody damages a file."""
         what = self.rng.random()
+        self.forgot |= what < 0.6 or self.store._journal.full is not None
         checkpointed = self.checkpointed()
         written = self.store._journal.written_n
         synced = self.syncer.synced
@@ -412,17 +458,30 @@ class History:
             crashes = charges.crashes if charges else 0
             if (job.id in self.called_off) != (table.outcome.get(number) == "cancelled"):
                 raise Violation(f"{job.id}: the journal does not know that it was cancelled, or not")
+            self.check_budgets(number, charges)
             if state not in (COMPLETED, FAILED):
                 raise Violation(f"{job.id} ({job.kind}) is in state {state} after the end")
             if (state == COMPLETED) != (number in self.completed_at):
                 raise Violation(f"{job.id}: journal and memory disagree")
-            if job.kind in (RAISES, CRASHES, HANGS) and state == COMPLETED:
+            if job.kind in (RAISES, CRASHES, HANGS, GIVES_UP) and state == COMPLETED:
                 raise Violation(f"{job.id} {job.kind} and is completed")
             blameless = self.murders[number] < self.settings.crash_limit and job.id not in self.ever_cancelled
-            if job.kind == GOOD and state == FAILED and blameless:
+            if job.kind in (GOOD, ASKS) and state == FAILED and blameless:
                 raise Violation(f"{job.id} is good and was given up: {charges}")
-            if job.kind in (GOOD, RAISES, HANGS) and crashes > self.murders[number]:
+            if job.kind not in (CRASHES, FLAKY) and crashes > self.murders[number]:
                 raise Violation(f"{job.id} was blamed for {crashes} crashes, {self.murders[number]} hit it")
+
+    def check_budgets(self, number: int, charges: Charges | None) -> None:
+        """What was charged is charged still, after kills and resumes; what may be lost only
+        makes it less."""
+        job, charges = self.jobs[number], charges or Charges()
+        budgets = {"raised": charges.errors, "timed_out": charges.timeouts, "asked": charges.asked}
+        for budget, charged in budgets.items():
+            spent = self.spent[number, budget]
+            if charged > spent or (charged < spent and not self.forgot):
+                raise Violation(f"{job.id} ({job.kind}) spent {spent} of {budget}, charged are {charged}")
+        if charges.asked > WISHES:
+            raise Violation(f"{job.id} wished for {charges.asked} attempts")
 
 
 def play(seed: int, *, verbose: bool = False) -> History:

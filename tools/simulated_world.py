@@ -26,15 +26,20 @@ from supervisor.core.events import (
     StopWorker,
     Tell,
 )
+from supervisor.core.jobs import NOTHING_OWN, OwnSettings
 from workers.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
+HANGS_ONCE, ASKS, GIVES_UP = "hangs once", "asks", "gives up"
+WISHES = 2  # of a job that asks, for other attempts
 
 
 class FakeJob(msgspec.Struct):
     id: str
     kind: str
     seconds: float
+    domain: str | None = None
+    own: OwnSettings = NOTHING_OWN
 
 
 class FakeWorker:
@@ -63,6 +68,7 @@ class World:
         self.workers: dict[int, FakeWorker] = {}
         self.inbox: list[Event] = []
         self.executions: dict[int, list[float]] = defaultdict(list)
+        self.wishes: dict[int, int] = defaultdict(int)
         self.crashes_seen: dict[int, int] = defaultdict(int)
 
     def plan_event(self, delay: float, what: str, worker: FakeWorker) -> None:
@@ -122,7 +128,7 @@ class World:
             worker.revoked.discard(lease)
             kind, seconds = self.jobs[job].kind, self.jobs[job].seconds
             crash = kind == CRASHES or (kind == FLAKY and self.crashes_seen[job] < 2)
-            if kind != HANGS:
+            if kind != HANGS and not (kind == HANGS_ONCE and len(self.executions[job]) == 1):
                 self.plan_event(seconds, "crashed" if crash else "ended", worker)
         elif worker.finishing:
             self.plan_event(0.001, "exited", worker)
@@ -152,6 +158,14 @@ class World:
         if fake.kind == RAISES:
             failure = Failure("ValueError", f"no {job}", "Traceback")
             outcome: Completed | Failed = Failed(lease, fake.seconds, "raised", failure)
+        elif fake.kind == GIVES_UP:
+            failure = Failure("workers.GiveUp", f"no use {job}", "Traceback")
+            outcome = Failed(lease, fake.seconds, "raised", failure, wish="give_up")
+        elif fake.kind == ASKS and self.wishes[job] < WISHES:
+            self.wishes[job] += 1
+            failure = Failure("workers.Retry", f"later {job}", "Traceback")
+            after = self.rng.choice([None, 0.0, 7.0])
+            outcome = Failed(lease, fake.seconds, "raised", failure, wish="retry", after=after, most=10)
         else:
             outcome = Completed(lease, fake.seconds, b'{"of":%d}' % job)
         self.inbox.append(facts.JobsFinished(worker.incarnation, [outcome]))

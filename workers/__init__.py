@@ -6,9 +6,9 @@ import importlib.util
 import os
 
 from workers.current import current_job
-from workers.wishes import Interrupted
+from workers.wishes import GiveUp, Interrupted, Retry
 
-__all__ = ["Interrupted", "current_job"]
+__all__ = ["GiveUp", "Interrupted", "Retry", "current_job"]
 
 
 def _refuse_hidden_supervisor() -> None:

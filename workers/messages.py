@@ -126,6 +126,9 @@ class Failed(msgspec.Struct, tag=13, array_like=True):
     outcome: Literal["raised", "unencodable", "interrupted"]
     failure: Failure
     output: int = 0
+    wish: Literal["", "retry", "give_up"] = ""
+    after: float | None = None  # seconds to wait before the attempt that it wishes for
+    most: int = 0  # wishes of this job that are granted
 
 
 class Dropped(msgspec.Struct, tag=14, array_like=True):

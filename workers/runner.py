@@ -18,7 +18,7 @@ from workers.failures import describe, safe_repr
 from workers.messages import Completed, Failed, Failure
 from workers.queues import MAX_FRAME
 from workers.values import Unencodable, encode_plain, encode_result
-from workers.wishes import Interrupted
+from workers.wishes import GiveUp, Interrupted, Retry
 
 Outcome = Completed | Failed
 
@@ -81,7 +81,12 @@ class Runner:
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     stopped = CURRENT.stopping and isinstance(error, KeyboardInterrupt | SystemExit)
     interrupted = stopped or isinstance(error, Interrupted)
-    return Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
+    failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
+    if isinstance(error, Retry):
+        failed.wish, failed.after, failed.most = "retry", error.after, error.most
+    elif isinstance(error, GiveUp):
+        failed.wish = "give_up"
+    return failed
 
 
 def _unencodable(lease: int, seconds: float, value: object, error: BaseException) -> Failed:

@@ -35,6 +35,7 @@ class Dispatcher:
         self._start_failures = 0
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
+        self._told_waiting = 0.0  # until when it was said that jobs wait
         self._mean: float | None = None  # moving average of a job's duration, seconds
 
     # --------------------------------------------------------------------- questions
@@ -57,12 +58,19 @@ class Dispatcher:
             is_current(lease, job) for worker in self.crew.values() for lease, job in worker.leases
         )
 
+    def only_waiting(self) -> bool:
+        """Whether nothing runs and nothing can be handed out until some job's time has come."""
+        queue = self.queue
+        if not queue.waiting() or queue.has_ready() or queue.has_alone() or self.ledger.held:
+            return False
+        return not any(worker.leases for worker in self.crew.values())
+
     def next_deadline(self) -> float | None:
         """When a timeout, a take-back or another try to start a worker is due."""
         times = []
-        timeout = self.settings.timeout
         for worker in self.crew.values():
             if worker.leases and worker.status in (READY, STOPPING):
+                timeout = self._timeout(worker)
                 if timeout is not None:
                     times.append(worker.since + timeout)
                 if worker.held() > 1 and self._is_behind(worker):
@@ -139,10 +147,10 @@ class Dispatcher:
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; take back what waits behind a long job."""
-        timeout = self.settings.timeout
         for worker in self.crew.values():
             if not worker.leases or worker.status not in (READY, STOPPING):
                 continue
+            timeout = self._timeout(worker)
             # The same sums as in `next_deadline`, or rounding lets the loop spin.
             if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out")
@@ -152,6 +160,14 @@ class Dispatcher:
                 and self._is_behind(worker)
             ):
                 self.take_back(turn, worker)
+
+    def _timeout(self, worker: Worker) -> float | None:
+        """Of the job that it is at: its own, else that of the experiment."""
+        if self.table.own:
+            own = self.table.own.get(worker.leases[0][1])
+            if own is not None and own.timeout is not None:
+                return own.timeout or None
+        return self.settings.timeout
 
     def _is_behind(self, worker: Worker) -> bool:
         """Whether another worker is idle or gets on better. If nobody does, the machine is
@@ -256,6 +272,7 @@ class Dispatcher:
         ready = [worker for worker in self.crew.values() if worker.status == READY]
         if not self.queue.has_ready():
             self._hand_out_alone(turn, ready)
+            self._tell_waiting(turn)
             return
         ahead = policy.leases_ahead(self._mean)
         for worker in sorted(ready, key=Worker.held):
@@ -272,6 +289,17 @@ class Dispatcher:
             return
         if not any(worker.leases for worker in self.crew.values()):
             self._send(turn, ready[0], [self.queue.take_alone()])
+
+    def _tell_waiting(self, turn: Turn) -> None:
+        """Say so when the run stands still until a job may be tried again."""
+        due = self.queue.next_time()
+        if due is None or due <= self._told_waiting or due < turn.now + policy.WAIT_WORTH_TELLING:
+            return
+        if self.only_waiting():
+            self._told_waiting = due
+            number = self.queue.waiting()
+            text = f"nothing to run now: {number} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
+            turn.effects.commands.append(Tell("info", f"{text}, the first for {due - turn.now:.0f} s"))
 
     def _lease(self, turn: Turn, worker: Worker, count: int) -> None:
         limit = self.settings.max_jobs_per_worker

@@ -16,11 +16,17 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     id: unique in the experiment; derived from `domain` and `params` when left out.
     domain: the group a job belongs to ("iris", "protein-7"); optional.
     params: keyword arguments of the function; JSON values.
+    timeout, retries: instead of the experiment's `--timeout` and `--retries`; a timeout is
+        seconds or text ("2h"), or "none" for no timeout at all.
+    priority: jobs with a higher one are started first; 0 if left out, may be negative.
     """
 
     id: str | None = None
     domain: str | None = None
     params: dict[str, Any] = {}
+    timeout: float | str | None = None
+    retries: int | None = None
+    priority: int = 0
 
 
 # States of a job, as small integers because they live in one byte per job.
@@ -44,6 +50,18 @@ OUTCOMES = (
     "interrupted",
     "lost",
 )
+
+
+class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a job has of its own, in place of the experiment's settings. A timeout of 0 is
+    none at all."""
+
+    timeout: float | None = None  # seconds
+    retries: int | None = None
+    priority: int = 0
+
+
+NOTHING_OWN = OwnSettings()
 
 
 class PlannedJob(msgspec.Struct, frozen=True):

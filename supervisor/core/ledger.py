@@ -14,22 +14,21 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core import policy
 from supervisor.core.events import Effects, Tell, WorkerDied
-from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
 from supervisor.core.policy import (
     EDQUOT,
     ENOSPC,
     INTERRUPTED_LIMIT,
     INTERRUPTED_WAIT,
-    LOSS_LIMIT,
     NO_SPACE_LIMIT,
     NO_SPACE_WAIT,
-    verdict,
 )
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
-from supervisor.core.table import JobTable, get, put
+from supervisor.core.table import Charges, JobTable, get, put
 from workers.messages import Completed, Failed
 
 _converted = attrgetter("converted")
@@ -65,6 +64,7 @@ class Ledger:
         # Jobs with a charge that must be on the disk before they are handed out again:
         # (record number, job), in record order.
         self.held: list[tuple[int, int]] = []
+        self.failures = 0  # jobs that failed for good in this run
         self._no_space: dict[int, int] = {}
         self._interrupted: dict[int, int] = {}
         self._converted: set[str] = set()  # kinds of result values that were told
@@ -166,7 +166,8 @@ class Ledger:
                 kind, wait = "interrupted", turn.now + NO_SPACE_WAIT
         elif kind == "interrupted" and not turn.draining:
             kind, wait = self._interrupted_itself(job), turn.now + INTERRUPTED_WAIT
-        self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait)
+        wish = outcome if outcome.wish else None
+        self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait, wish)
 
     def _interrupted_itself(self, job: int) -> str:
         """Nothing was being stopped: it runs again, but not for ever."""
@@ -256,6 +257,7 @@ class Ledger:
         error: dict[str, Any],
         output: int,
         not_before: float | None = None,
+        wish: Failed | None = None,
     ) -> None:
         """An attempt ended without a result: charge it, move the job, write it down."""
         table = self.table
@@ -265,13 +267,13 @@ class Ledger:
         if turn.draining and kind != "cancelled":
             kind = "interrupted"  # during a drain nothing is anybody's fault
         error["outcome"] = kind
-        state = "in_progress"
+        state, charged = "in_progress", ""
         if kind != "interrupted":
-            charges = table.charge(job, kind)
-            settings = self.settings
-            state = verdict(kind, charges, retries=settings.retries, crash_limit=settings.crash_limit)
-            if kind == "crashed" and state == "failed":
-                error["quarantined"] = True
+            charged = "asked" if kind == "raised" and wish is not None and wish.wish == "retry" else ""
+            charges = table.charge(job, charged or kind)
+            state = self._verdict(job, kind, charges, wish, error)
+            if state == "pending" and kind in ("raised", "timed_out"):
+                not_before = turn.now + self._wait(job, kind, charges, wish)
         attempt = table.attempts[job] = table.attempts[job] + 1
         table.seconds[job] = seconds
         table.outcome[job] = kind
@@ -289,20 +291,46 @@ class Ledger:
                 at=turn.at,
                 error=error,
                 output=output,
+                charged=charged,
             )
         )
-        if state != "failed":
-            self._queue_again(turn, job, kind, not_before)
+        if state == "failed":
+            self.failures += 1
+        else:
+            self._queue_again(turn, job, kind, not_before, soon=charged == "asked")
 
-    def _queue_again(self, turn: Turn, job: int, kind: str, not_before: float | None) -> None:
-        if kind in ("crashed", "lost"):
+    def _verdict(
+        self, job: int, kind: str, charges: Charges, wish: Failed | None, error: dict[str, Any]
+    ) -> str:
+        """What becomes of the job; what a reader should know of it is added to `error`."""
+        if kind == "raised" and wish is not None:
+            if wish.wish == "retry":
+                return "pending" if charges.asked <= wish.most else "failed"
+            error["gave_up"] = True
+            return "failed"
+        state = policy.verdict(kind, charges, self.settings, self.table.own.get(job, NOTHING_OWN))
+        if kind == "crashed" and state == "failed":
+            error["quarantined"] = True
+        return state
+
+    def _wait(self, job: int, kind: str, charges: Charges, wish: Failed | None) -> float:
+        """Seconds until the next attempt after an error or a timeout."""
+        tries = charges.timeouts if kind == "timed_out" else charges.errors
+        if wish is not None:
+            if wish.after is not None:
+                return wish.after
+            tries = charges.asked
+        return policy.backoff(self.settings.backoff, tries, self.table.ids[job])
+
+    def _queue_again(self, turn: Turn, job: int, kind: str, not_before: float | None, *, soon: bool) -> None:
+        if kind in ("crashed", "lost", "over_memory"):
             # It may do it again: it gets a lease of its own, and not before the charge is
             # on the disk, or a machine that dies with it would forget the charge.
             self.queue.mark_single(job)
             self.held.append((turn.last_n(), job))
             turn.effects.urgent = True
-        elif not_before is not None:
-            self.queue.put_later(job, not_before)
+        elif not_before is not None and not_before > turn.now:
+            self.queue.put_later(job, not_before, first=soon or kind == "interrupted")
         elif kind == "interrupted":
             self.queue.put_first(job)
         else:
@@ -313,9 +341,7 @@ class Ledger:
         while self.held and self.held[0][0] <= n:
             job = self.held.pop(0)[1]
             charges = self.table.charges.get(job)
-            if charges is not None and (
-                charges.losses >= LOSS_LIMIT or charges.crashes >= self.settings.crash_limit
-            ):
+            if policy.needs_to_be_alone(charges, crash_limit=self.settings.crash_limit):
                 self.queue.put_alone(job)
             else:
                 self.queue.put_first(job)

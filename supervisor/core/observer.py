@@ -70,7 +70,7 @@ class Observer:
             finished_in_run=scheduler.finished_attempts,
             workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
-            waiting_for=", ".join(scheduler.blocked_by()),
+            waiting_for=", ".join(scheduler.blocked_by()) or self._waiting(now),
             retries=statistics.retries,
             crashes=statistics.crashes,
             timeouts=statistics.timeouts,
@@ -86,6 +86,16 @@ class Observer:
         if "no_space" in blocked:
             return "waiting_for_space"
         return "paused" if blocked else "running"
+
+    def _waiting(self, now: float) -> str:
+        """What a run that stands still without being blocked waits for, in words."""
+        scheduler = self.scheduler
+        due = scheduler.queue.next_time()
+        if due is None or scheduler.stopped or not scheduler.dispatcher.only_waiting():
+            return ""
+        number = scheduler.queue.waiting()
+        words = f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
+        return f"{words}, {max(0.0, due - now):.0f} s left"
 
     def _eta(self, counts: Counts, rate: float) -> float | None:
         left = counts.pending + counts.in_progress - self.unselected

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+
+from supervisor.core.jobs import OwnSettings
+from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
@@ -30,6 +34,11 @@ NO_SPACE_LIMIT = 6
 # this, so often in a run before it fails.
 INTERRUPTED_WAIT = 1.0
 INTERRUPTED_LIMIT = 10
+
+# The longest wait before another attempt, however often there was one.
+LONGEST_BACKOFF = 3600.0
+# When a run stands still for so long, because its jobs wait for another attempt, it says so.
+WAIT_WORTH_TELLING = 2.0
 
 ENOSPC = 28
 EDQUOT = (122, 69)  # Linux, macOS
@@ -62,15 +71,42 @@ def start_delay(failures: int) -> float:
     return 0.0 if failures == 0 else min(30.0, 0.25 * 2.0 ** min(failures, 10))
 
 
-def verdict(outcome: str, charges: Charges, *, retries: int, crash_limit: int) -> str:
+def verdict(outcome: str, charges: Charges, settings: Settings, own: OwnSettings) -> str:
     """What becomes of a job after an attempt that is charged to it: failed, pending (an
-    error, with budget left) or in_progress (crashed, with budget left)."""
+    error, with budget left) or in_progress (crashed, with budget left). Each cause has a
+    budget of its own."""
     if outcome == "crashed":
-        return "failed" if charges.crashes >= crash_limit else "in_progress"
+        return "failed" if charges.crashes >= settings.crash_limit else "in_progress"
     if outcome == "cancelled":
         return "failed"
     if outcome == "lost":
         return "in_progress"
+    left = 0
     if outcome == "raised":
-        return "failed" if charges.errors > retries else "pending"
-    return "failed"
+        left = (settings.retries if own.retries is None else own.retries) + 1 - charges.errors
+    elif outcome == "timed_out":
+        left = settings.retry_timeouts + 1 - charges.timeouts
+    elif outcome == "over_memory":
+        left = settings.retry_over_memory + 1 - charges.over_memory
+    return "pending" if left > 0 else "failed"
+
+
+def backoff(base: float, tries: int, job_id: str) -> float:
+    """Seconds to wait before another attempt after `tries` that failed: `base`, doubled each
+    time, less up to half of it, so that jobs that failed together do not come back together.
+
+    The jitter follows from job and try alone: a replay waits as long as the run did.
+    """
+    longest = max(base, LONGEST_BACKOFF)
+    wait = min(longest, base * 2.0 ** min(tries - 1, 60))
+    share = zlib.crc32(f"{job_id}/{tries}".encode(errors="surrogatepass")) / 2**32
+    return wait * (1.0 - share / 2)
+
+
+def needs_to_be_alone(charges: Charges | None, *, crash_limit: int | None = None) -> bool:
+    """Whether a job is suspected of taking more than its worker with it; with `crash_limit`
+    also if it has crashed so many workers."""
+    if charges is None:
+        return False
+    crashed = crash_limit is not None and charges.crashes >= crash_limit
+    return crashed or charges.losses >= LOSS_LIMIT or charges.over_memory > 0

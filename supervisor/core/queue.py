@@ -1,10 +1,11 @@
 """The order in which jobs are handed out. Pure.
 
 Four lines, served in this order: jobs that came back unstarted or were cut in the middle,
-jobs not yet tried (in plan order), jobs that get another attempt after an error, and last,
-one by one with nothing beside them, the jobs that are suspected of taking more than their
-own worker with them. A job that has to wait (for a disk to have room again) joins its line
-when its time has come.
+jobs not yet tried (in the order of `lining_up`), jobs that get another attempt after an
+error (before untried ones of a lower priority), and last, one by one with nothing beside
+them, the jobs that are suspected of taking more than their own worker with them. A job that
+has to wait (for a disk to have room again, for its back-off) joins its line when its time has
+come.
 
 A job may have been completed while it stood here (a lease that was taken back in vain);
 such entries are skipped when their turn comes.
@@ -27,17 +28,20 @@ class JobQueue:
 
     def __init__(self, state: bytearray) -> None:
         self._state = state
+        self._priorities: dict[int, int] = {}  # of the jobs that do not have 0
         self._first: deque[int] = deque()
         self._untried = array("I")
         self._next = 0
-        self._again: deque[int] = deque()
+        self._again: list[tuple[int, int, int]] = []  # heap of (-priority, ticket, job)
+        self._ticket = 0
         self._alone: deque[int] = deque()
-        self._waiting: list[tuple[float, int]] = []  # heap of (not before, job)
+        self._waiting: list[tuple[float, int, bool]] = []  # heap of (not before, job, first)
         self._single: set[int] = set()  # never in a batch with others
 
-    def line_up(self, jobs: Iterable[int]) -> None:
-        """The jobs of the run, in order, at its beginning."""
+    def line_up(self, jobs: Iterable[int], priorities: dict[int, int] | None = None) -> None:
+        """The jobs of the run, in order (of falling priority), at its beginning."""
         self._untried = array("I", jobs)
+        self._priorities = priorities or {}
 
     def put_back(self, jobs: Iterable[int]) -> None:
         """Jobs that were handed out but did not start, in the order of their leases."""
@@ -47,13 +51,15 @@ class JobQueue:
         self._first.append(job)
 
     def put_again(self, job: int) -> None:
-        self._again.append(job)
+        self._ticket += 1
+        heapq.heappush(self._again, (-self._priority(job), self._ticket, job))
 
     def put_alone(self, job: int) -> None:
         self._alone.append(job)
 
-    def put_later(self, job: int, not_before: float) -> None:
-        heapq.heappush(self._waiting, (not_before, job))
+    def put_later(self, job: int, not_before: float, *, first: bool = True) -> None:
+        """`first`: when its time has come it goes before all others, else after them."""
+        heapq.heappush(self._waiting, (not_before, job, first))
 
     def mark_single(self, job: int) -> None:
         """Hand this job out in a lease of its own from now on."""
@@ -63,11 +69,17 @@ class JobQueue:
         """Take these jobs out of every line."""
         self._untried = array("I", (job for job in self._untried[self._next :] if job not in jobs))
         self._next = 0
-        self._first, self._again, self._alone = (
-            deque(job for job in line if job not in jobs) for line in (self._first, self._again, self._alone)
+        self._first, self._alone = (
+            deque(job for job in line if job not in jobs) for line in (self._first, self._alone)
         )
+        self._again = [entry for entry in self._again if entry[2] not in jobs]
+        heapq.heapify(self._again)
         self._waiting = [entry for entry in self._waiting if entry[1] not in jobs]
         heapq.heapify(self._waiting)
+
+    def waiting(self) -> int:
+        """How many jobs wait for their time."""
+        return len(self._waiting)
 
     def next_time(self) -> float | None:
         """When the next waiting job may go."""
@@ -76,7 +88,11 @@ class JobQueue:
     def wake(self, now: float) -> None:
         """Let the jobs whose time has come join the line."""
         while self._waiting and self._waiting[0][0] <= now:
-            self._first.append(heapq.heappop(self._waiting)[1])
+            _, job, first = heapq.heappop(self._waiting)
+            if first:
+                self.put_first(job)
+            else:
+                self.put_again(job)
 
     def has_ready(self) -> bool:
         """Whether `take` would give something (jobs that must run alone not counted)."""
@@ -111,6 +127,8 @@ class JobQueue:
             self._pop()
             taken.append(job)
             if not self._first and not self._single and self._next < len(self._untried):
+                if self._priorities and self._again:
+                    continue  # one of another line may have to go in between
                 self._take_run(taken, count)
         return taken
 
@@ -125,21 +143,29 @@ class JobQueue:
             taken.extend(job for job in self._untried[self._next : end] if state[job] in _READY)
             self._next = min(end, len(self._untried))
 
-    def _line(self) -> deque[int] | None:
-        if self._first:
-            return self._first
-        return None if self._next < len(self._untried) else self._again
+    def _priority(self, job: int) -> int:
+        return self._priorities.get(job, 0) if self._priorities else 0
+
+    def _again_is_next(self) -> bool:
+        """Whether a job of the line of other attempts goes before the untried."""
+        if self._next >= len(self._untried):
+            return True
+        if not (self._priorities and self._again):
+            return False
+        return -self._again[0][0] > self._priority(self._untried[self._next])
 
     def _peek(self) -> int:
-        line = self._line()
-        return self._untried[self._next] if line is None else line[0]
+        if self._first:
+            return self._first[0]
+        return self._again[0][2] if self._again_is_next() else self._untried[self._next]
 
     def _pop(self) -> None:
-        line = self._line()
-        if line is None:
-            self._next += 1
+        if self._first:
+            self._first.popleft()
+        elif self._again_is_next():
+            heapq.heappop(self._again)
         else:
-            line.popleft()
+            self._next += 1
 
     def _skip_stale(self) -> None:
         state = self._state
@@ -147,5 +173,5 @@ class JobQueue:
             self._first.popleft()
         while self._next < len(self._untried) and state[self._untried[self._next]] not in _READY:
             self._next += 1
-        while self._again and state[self._again[0]] not in _READY:
-            self._again.popleft()
+        while self._again and state[self._again[0][2]] not in _READY:
+            heapq.heappop(self._again)

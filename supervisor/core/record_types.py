@@ -110,6 +110,7 @@ class Ended(Record, tag="ended"):
     error: dict[str, Any] | None = None  # outcome, type, message, traceback, ...
     nonfinite: list[tuple[str, str]] = []
     output: int = 0  # bytes printed
+    charged: str = ""  # whose budget, if not that of the outcome: "asked" (workers.Retry)
 
 
 class Completions(msgspec.Struct, gc=False):
@@ -164,6 +165,9 @@ class Carried(Record, tag="carried"):
     crashes: int = 0
     losses: int = 0
     errors: int = 0
+    timeouts: int = 0
+    over_memory: int = 0
+    asked: int = 0
 
 
 class CarriedRun(Record, tag="carried_run"):

@@ -26,9 +26,10 @@ from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
+from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn, signal_name
-from supervisor.core.policy import LOSS_LIMIT
+from supervisor.core.lining_up import lined_up, where
+from supervisor.core.policy import needs_to_be_alone
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
@@ -141,7 +142,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When `handle` wants to be called even if nothing happens."""
-        times = (self.drain.grace_ends, self.queue.next_time(), self.dispatcher.next_deadline())
+        wake = None if self.stopped else self.queue.next_time()
+        times = (self.drain.grace_ends, wake, self.dispatcher.next_deadline())
         return min((time for time in times if time is not None), default=None)
 
     def position(self) -> Position:
@@ -153,7 +155,7 @@ class Scheduler:
         ]
         cut = [
             InProgress(job, table.attempts[job], None, "")
-            for job in _where(table.state, INTERRUPTED)
+            for job in where(table.state, INTERRUPTED)
             if table.wanted[job]
         ]
         open_leases = [
@@ -188,22 +190,16 @@ class Scheduler:
             if charges.crashes or charges.losses:
                 queue.mark_single(job)
             if (
-                charges.losses >= LOSS_LIMIT
+                needs_to_be_alone(charges)
                 and job not in elsewhere
                 and mask[job]
                 and self.ledger.is_waiting(job)
             ):
                 queue.put_alone(job)
                 elsewhere.add(job)
-        queue.line_up(
-            job
-            for state in (INTERRUPTED, PENDING)
-            for job in _where(table.state, state)
-            if mask[job] and job not in elsewhere
-        )
+        queue.line_up(*lined_up(table, mask, elsewhere))
         for job in retry:
-            charged = table.charges.get(job)
-            if charged is not None and charged.crashes >= self.settings.crash_limit:
+            if needs_to_be_alone(table.charges.get(job), crash_limit=self.settings.crash_limit):
                 queue.put_alone(job)
             else:
                 queue.put_again(job)
@@ -400,13 +396,3 @@ def _last_words(event: facts.WorkerDied) -> str:
     if event.signal is not None:
         return f"killed by {signal_name(event.signal)}"
     return "it left no trace" if event.exit_code is None else f"exit code {event.exit_code}"
-
-
-def _where(state: bytearray, value: int) -> list[int]:
-    """Positions of a value, found in C."""
-    found = []
-    at = state.find(value)
-    while at >= 0:
-        found.append(at)
-        at = state.find(value, at + 1)
-    return found

@@ -22,6 +22,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     all_tasks: bool = False
     timeout: float | None = None
     retries: int = 0
+    retry_timeouts: int = 0
+    retry_over_memory: bool = False
+    backoff: float = 1.0
     grace: float = 20.0
     crash_limit: int = 3
     checkpoint_every: int = 5
@@ -70,6 +73,12 @@ def parse_value(key: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         option = "--" + key.replace("_", "-")
         raise UsageError(f"{option} {value}: {error}") from None
+
+
+def parse_own(key: str, value: Any) -> Any:
+    """A setting that a job has of its own; the same values as for the experiment. Raises
+    TypeError or ValueError that says what is expected."""
+    return _PARSERS[key](value)
 
 
 def _whole(least: int, most: int = 2**53) -> Any:
@@ -134,6 +143,9 @@ _PARSERS: dict[str, Any] = {
     "all_tasks": _boolean,
     "timeout": _optional(_duration(0.0, open_end=True)),
     "retries": _whole(0),
+    "retry_timeouts": _whole(0),
+    "retry_over_memory": _boolean,
+    "backoff": _duration(0.0),
     "grace": _duration(0.0),
     "crash_limit": _whole(1),
     "checkpoint_every": _whole(1),

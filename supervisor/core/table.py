@@ -32,6 +32,7 @@ from supervisor.core.jobs import (
     LEASED,
     PENDING,
     Counts,
+    OwnSettings,
 )
 from supervisor.core.record_types import (
     AnyRecord,
@@ -75,7 +76,27 @@ class Charges(msgspec.Struct):
 
     crashes: int = 0  # attempts that killed their worker
     losses: int = 0  # attempts that ran when the supervisor ended uncleanly
-    errors: int = 0  # raised, unencodable, timed_out
+    errors: int = 0  # raised, unencodable
+    timeouts: int = 0
+    over_memory: int = 0
+    asked: int = 0  # attempts that raised workers.Retry
+
+    @classmethod
+    def of(cls, spent: Any) -> Charges:
+        """From a record or an entry that has the same fields."""
+        return cls(*[getattr(spent, field) for field in cls.__struct_fields__])
+
+    def any(self) -> bool:
+        return any(msgspec.structs.astuple(self))
+
+
+_BUDGET_OF = {
+    "crashed": "crashes",
+    "lost": "losses",
+    "timed_out": "timeouts",
+    "over_memory": "over_memory",
+    "asked": "asked",
+}
 
 
 class JobTable:
@@ -98,6 +119,7 @@ class JobTable:
         self.seconds = array("d")  # of the last attempt that ended
         self.charges: dict[int, Charges] = {}
         self.outcome: dict[int, str] = {}  # of failed jobs: how the last attempt ended
+        self.own: dict[int, OwnSettings] = {}  # of the jobs that have settings of their own
         # Leases without an end, by worker incarnation, in hand-out order. Kept here while
         # a journal is replayed; a live run keeps them with its workers.
         self.open_leases: dict[int, dict[int, int]] = {}
@@ -191,14 +213,14 @@ class JobTable:
         return bytes(get(self.state, jobs)).count(state) == len(jobs)
 
     def charge(self, job: int, outcome: str) -> Charges:
-        """Book an attempt's end against the budget of its cause; the charges so far."""
+        """Book an attempt's end against the budget of its cause; the charges so far.
+
+        `outcome`: how it ended, or "asked" if the job itself wanted another attempt.
+        """
         charges = self.charges.setdefault(job, Charges())
-        if outcome == "crashed":
-            charges.crashes += 1
-        elif outcome == "lost":
-            charges.losses += 1
-        elif outcome not in ("interrupted", "cancelled"):
-            charges.errors += 1
+        if outcome not in ("interrupted", "cancelled"):
+            budget = _BUDGET_OF.get(outcome, "errors")
+            setattr(charges, budget, getattr(charges, budget) + 1)
         return charges
 
     def reset(self, job: int, *, forget_charges: bool) -> None:
@@ -242,8 +264,9 @@ class JobTable:
             job = self.add(record.job, wanted=False)
             self.attempts[job] = record.attempts
             self.state[job] = _STATE_OF[record.state]
-            if record.crashes or record.losses or record.errors:
-                self.charges[job] = Charges(record.crashes, record.losses, record.errors)
+            charges = Charges.of(record)
+            if charges.any():
+                self.charges[job] = charges
             else:
                 self.charges.pop(job, None)
         elif isinstance(record, RunStarted):
@@ -262,7 +285,7 @@ class JobTable:
         if record.outcome == "completed":
             self.outcome.pop(job, None)
         else:
-            self.charge(job, record.outcome)
+            self.charge(job, record.charged or record.outcome)
             self.outcome[job] = record.outcome
 
     # ----------------------------------------------------------------------- counts

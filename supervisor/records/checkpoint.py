@@ -78,6 +78,9 @@ class ChargeEntry(msgspec.Struct):
     crashes: int = 0
     losses: int = 0
     errors: int = 0
+    timeouts: int = 0
+    over_memory: int = 0
+    asked: int = 0
 
 
 class InProgressEntry(msgspec.Struct):

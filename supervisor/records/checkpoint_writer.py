@@ -92,9 +92,9 @@ class CheckpointWriter:
         self._wanted = bytes(table.wanted)
         self._attempts = table.attempts[:]
         self._charges = {
-            job: ChargeEntry(0, charge.crashes, charge.losses, charge.errors)
+            job: ChargeEntry(0, *msgspec.structs.astuple(charge))
             for job, charge in table.charges.items()
-            if charge.crashes or charge.losses or charge.errors
+            if charge.any()
         }
         self._in_progress = list(position.in_progress)
         self._header = header

@@ -165,6 +165,7 @@ def take_plan(
         table.add(job_id, builder.domains[job_id])
     for job_id in comparison.gone:
         table.wanted[table.numbers[job_id]] = 0
+    builder.give_own(table)
     try:
         found.plan = _write_plan(found, builder, comparison, keep_params=keep_params)
     except OSError as error:

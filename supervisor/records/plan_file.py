@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from supervisor.core.errors import CannotCreate, StorageError, UsageError
-from supervisor.core.jobs import PlannedJob
+from supervisor.core.jobs import NOTHING_OWN, OwnSettings, PlannedJob
 from supervisor.core.table import JobTable, get, in_a_row
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
@@ -48,11 +48,14 @@ _line_decoder = msgspec.json.Decoder(_Line)
 _full_decoder = msgspec.json.Decoder(PlannedJob)
 
 
-def plan_line(job_id: str, domain: str | None, params_json: bytes) -> bytes:
-    """One line with its newline."""
+def plan_line(job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN) -> bytes:
+    """One line with its newline; settings of its own stand there only if it has any."""
     if b"\n" in params_json:
         params_json = msgspec.json.format(params_json, indent=-1)
-    return _encoder.encode(PlannedJob(job_id, domain, msgspec.Raw(params_json))) + b"\n"
+    line = PlannedJob(job_id, domain, msgspec.Raw(params_json))
+    if own == NOTHING_OWN:
+        return _encoder.encode(line) + b"\n"
+    return _encoder.encode({**msgspec.structs.asdict(line), **msgspec.to_builtins(own)}) + b"\n"
 
 
 def decode_line(line: bytes) -> PlannedJob:
@@ -68,10 +71,12 @@ class PlanBuilder:
     """Collects the jobs of a script in a spooled temporary file; touches nothing else.
 
     domains: domain by id, in the order in which the jobs were added.
+    own: by id, of the jobs that have settings of their own.
     """
 
     def __init__(self) -> None:
         self.domains: dict[str, str | None] = {}
+        self.own: dict[str, OwnSettings] = {}
         self.lengths = array("I")
         self.size = 0
         self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - lives as long as we do
@@ -79,7 +84,9 @@ class PlanBuilder:
     def __len__(self) -> int:
         return len(self.domains)
 
-    def add(self, job_id: str, domain: str | None, params_json: bytes) -> None:
+    def add(
+        self, job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN
+    ) -> None:
         """Raises UsageError for an id that is there already."""
         if job_id in self.domains:
             first = next(place for place, known in enumerate(self.domains, 1) if known == job_id)
@@ -87,9 +94,11 @@ class PlanBuilder:
                 f"two jobs have the id {job_id!r}: the jobs at positions {first} and {len(self.domains) + 1} "
                 f"of the plan. Give each job an id of its own (params that differ make ids that differ)."
             )
-        line = plan_line(job_id, domain, params_json)
+        line = plan_line(job_id, domain, params_json, own)
         self._write(line)
         self.domains[job_id] = domain
+        if own is not NOTHING_OWN:
+            self.own[job_id] = own
         self.lengths.append(len(line))
 
     def add_together(
@@ -131,6 +140,11 @@ class PlanBuilder:
         if not table.add_planned(list(self.domains), list(self.domains.values())):
             for job_id, domain in self.domains.items():
                 table.add(job_id, domain)
+        self.give_own(table)
+
+    def give_own(self, table: JobTable) -> None:
+        """Tell the table what jobs have of their own. It must know all of them."""
+        table.own = {table.numbers[job_id]: own for job_id, own in self.own.items()}
 
     def close(self) -> None:
         """Forget the lines; `domains` stays."""
@@ -378,7 +392,7 @@ class Changed(NamedTuple):
 class Comparison(msgspec.Struct):
     """How the script's plan of now differs from the plan on disk.
 
-    matching: ids in both. relabelled: ids whose domain alone changed. returned: ids that
+    matching: ids in both. relabelled: ids whose domain or own settings alone changed. returned: ids that
     had been gone.
     """
 
@@ -426,8 +440,12 @@ def _compare_lines(result: Comparison, job_id: str, domain: str | None, old: byt
     # Sorted text, not ==: 1, 1.0 and True are equal in Python, but not to the function.
     if _sorted_json(was) != _sorted_json(now):
         result.changed.append(Changed(job_id, was, now))
-    elif before.domain != domain:
+    elif before.domain != domain or _own_settings(old) != _own_settings(new):
         result.relabelled.append(job_id)
+
+
+def _own_settings(line: bytes) -> OwnSettings:
+    return msgspec.json.decode(line, type=OwnSettings)
 
 
 def _sorted_json(value: Any) -> bytes:

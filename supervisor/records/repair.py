@@ -193,9 +193,7 @@ class _Generation:
                 job_id,
                 table.attempts[job],
                 _STATE.get(state, "pending"),
-                charges.crashes,
-                charges.losses,
-                charges.errors,
+                *msgspec.structs.astuple(charges),
             )
 
     def _open_leases(self, now: str) -> Iterator[AnyRecord]:

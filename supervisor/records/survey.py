@@ -178,8 +178,8 @@ class _Survey:
             job_id, spent = decode_charge(entry)
             job = table.add(job_id, wanted=False)
             table.attempts[job] = spent.attempts
-            if spent.crashes or spent.losses or spent.errors:
-                table.charges[job] = Charges(spent.crashes, spent.losses, spent.errors)
+            if (charges := Charges.of(spent)).any():
+                table.charges[job] = charges
         elif section == "in_progress":
             job_id, running = decode_in_progress(entry)
             if running.worker is None:

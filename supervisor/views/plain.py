@@ -95,4 +95,4 @@ def situation_of(snapshot: RunSnapshot) -> str:
     if snapshot.state in ("paused", "waiting_for_space"):
         reason = snapshot.waiting_for or snapshot.state.replace("_", " ")
         return f"nothing new is started: {one_line(reason)}"
-    return ""
+    return one_line(snapshot.waiting_for)

@@ -179,7 +179,7 @@ def test_raised_fails_at_once_and_with_retries_after_its_budget() -> None:
     core.start()
     core.tell(facts.JobsFinished(1, [bad(1)]))
     assert core.table.state[0] == FAILED
-    core = Core(1, workers=1, retries=1)
+    core = Core(1, workers=1, retries=1, backoff=0.0)
     core.start()
     core.tell(facts.JobsFinished(1, [bad(1)]))
     assert core.table.state[0] == LEASED  # handed out again in the same turn

@@ -10,7 +10,8 @@ import pytest
 from tests.docs.conftest import ARCHITECTURE, README, ROOT, prose
 
 SURVIVAL = ROOT / "docs" / "what-survives-what.md"
-DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL)
+BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
+DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL, BOUNDS)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.errors import UsageError
+from supervisor.core.jobs import OwnSettings
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.plan_file import PlanBuilder, PlanFile, compare, decode_line
@@ -96,6 +97,34 @@ def test_comparison_names_new_gone_changed_and_returned(tmp_path: Path) -> None:
     assert [(change.id, change.old, change.new) for change in result.changed] == [
         ("iris/1", {"name": "iris/1"}, {"name": 1.0})
     ]
+    plan.close()
+
+
+def test_a_jobs_own_settings_stand_in_its_line_only_if_it_has_any(tmp_path: Path) -> None:
+    builder = PlanBuilder()
+    builder.add("plain", None, b"{}")
+    builder.add("own", "iris", b"{}", OwnSettings(timeout=5.0, priority=-1))
+    plan = PlanFile.create(Disk(), tmp_path / "plan", builder)
+    assert json.loads(plan.line(0)) == {"id": "plain", "domain": None, "params": {}}
+    expected = {"id": "own", "domain": "iris", "params": {}, "timeout": 5.0, "priority": -1}
+    assert json.loads(plan.line(1)) == expected
+    table = JobTable()
+    builder.fill(table)
+    assert table.own == {1: OwnSettings(timeout=5.0, priority=-1)}
+    plan.close()
+
+
+def test_other_settings_of_a_job_are_no_other_parameters(tmp_path: Path) -> None:
+    before, after = PlanBuilder(), PlanBuilder()
+    for builder, own in ((before, OwnSettings(timeout=5.0)), (after, OwnSettings(retries=2))):
+        builder.add("same", None, b"{}")
+        builder.add("own", None, b"{}", own)
+    plan = PlanFile.create(Disk(), tmp_path / "plan", before)
+    table = JobTable()
+    before.fill(table)
+    result = compare(plan, table, after)
+    assert (result.changed, result.new, result.gone) == ([], [], [])
+    assert result.relabelled == ["own"]  # its line is written anew
     plan.close()
 
 

@@ -1,0 +1,92 @@
+"""The order of the jobs: priorities first, then every domain in turn."""
+
+from __future__ import annotations
+
+import random
+from array import array
+
+from supervisor.core import events as facts
+from supervisor.core import lining_up
+from supervisor.core.jobs import COMPLETED, INTERRUPTED, OwnSettings
+from supervisor.core.lining_up import lined_up, mixed
+from supervisor.core.queue import JobQueue
+from supervisor.core.table import JobTable
+from tests.core.test_scheduler import Core, bad, leases
+
+
+def planned(*domains: str | None) -> JobTable:
+    table = JobTable()
+    for number, domain in enumerate(domains):
+        table.add(f"job/{number}", domain)
+    return table
+
+
+def line(table: JobTable) -> list[int]:
+    return list(lined_up(table, bytes(table.wanted), ())[0])
+
+
+def test_domains_take_turns_each_in_the_order_of_the_plan() -> None:
+    assert line(planned("a", "a", "a", "b", "b", "c")) == [0, 3, 5, 1, 4, 2]
+
+
+def test_jobs_without_a_domain_take_part_and_a_single_domain_stays_as_it_is() -> None:
+    assert line(planned("a", "a", None, None)) == [0, 2, 1, 3]
+    assert line(planned("a", "a", "a")) == [0, 1, 2]
+    assert line(planned(None, None)) == [0, 1]
+    assert line(planned()) == []
+
+
+def test_every_job_is_lined_up_once_whatever_the_domains() -> None:
+    rng = random.Random(1)
+    domain_of = array("I", (min(rng.randrange(1, 60), rng.randrange(1, 60)) for _ in range(5000)))
+    jobs = mixed(array("I", range(5000)), domain_of)
+    assert sorted(jobs) == list(range(5000))
+    assert len({domain_of[job] for job in jobs[:50]}) == 50
+
+
+def test_of_a_large_plan_the_front_is_mixed_and_the_rest_follows_in_order() -> None:
+    size = lining_up.MIXED + 1000
+    domain_of = array("I", [1] * (size // 2) + [2] * (size - size // 2))
+    jobs = mixed(array("I", range(size)), domain_of)
+    assert sorted(jobs) == list(range(size))
+    assert list(jobs[:4]) == [0, size // 2, 1, size // 2 + 1]
+    rest = jobs[lining_up.MIXED :]
+    assert list(rest) == sorted(rest)
+
+
+def test_a_higher_priority_goes_before_everything_else() -> None:
+    table = planned("a", "a", "b", "b", "a")
+    table.own = {1: OwnSettings(priority=-1), 3: OwnSettings(priority=5), 4: OwnSettings(priority=5)}
+    assert line(table) == [3, 4, 0, 2, 1]
+
+
+def test_what_was_cut_in_the_middle_goes_first_and_what_is_done_does_not_go() -> None:
+    table = planned("a", "b", "a", "b")
+    table.state[0], table.state[3] = COMPLETED, INTERRUPTED
+    assert line(table) == [3, 1, 2]
+
+
+def test_another_attempt_goes_before_untried_jobs_of_a_lower_priority() -> None:
+    queue = JobQueue(bytearray(6))
+    queue.line_up([0, 1, 2, 3, 4], {0: 7, 1: 7, 5: 3})
+    assert queue.take(1, empty_handed=True) == [0]
+    queue.put_again(0)
+    queue.put_again(5)
+    assert queue.take(9, empty_handed=True) == [1, 0, 5, 2, 3, 4]
+    assert not queue.has_any()
+
+
+def test_without_priorities_other_attempts_come_last_in_their_order() -> None:
+    queue = JobQueue(bytearray(6))
+    queue.line_up([2, 3])
+    for job in (5, 4):
+        queue.put_again(job)
+    assert queue.take(9, empty_handed=True) == [2, 3, 5, 4]
+
+
+def test_priorities_order_what_workers_get() -> None:
+    core = Core(4, workers=1, retries=1, backoff=0.0)
+    core.table.own = {2: OwnSettings(priority=1)}
+    assert leases(core.start())[1].jobs == [2]
+    again = leases(core.tell(facts.JobsFinished(1, [bad(1)])))
+    assert again[1].jobs == [2]  # its error does not send it behind what matters less
