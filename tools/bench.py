@@ -26,13 +26,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.bench_child import QUICK, Bench, Failed, Sizes
-from tools.bench_output import OURS, ROOT, SITUATIONS, machine, markdown, replaced, summary
+from tools.bench_output import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
 from tools.bench_peers import PEERS, WORKERS, installed
 from tools.bench_rows import ROWS, Round
 from tools.bench_samples import measure
 
 REPEAT = 5
-PEERS_ROW = "peers"  # as a word for --only: the table of all peers
 README = ROOT / "README.md"
 BUSY = 0.5  # a load average above which it is said that the machine is not quiet
 
@@ -131,6 +130,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(arguments.directory),
         "quick": arguments.quick,
+        "only": arguments.only,
         "load": load,
         "skipped": skipped,
         "failed": {},

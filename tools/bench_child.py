@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -66,6 +68,10 @@ class Failed(Exception):
     """A measurement that gave no numbers; the text says why."""
 
 
+class Hangs(Failed):
+    """No answer came within the time that there was."""
+
+
 class Bench:
     """Where and how much is measured. `folder`: for the files of all children."""
 
@@ -89,15 +95,19 @@ class Bench:
     def ours(self, situation: str, **keywords: Any) -> Numbers:
         return self.child("bench_ours.py", situation, json.dumps(keywords))
 
-    def child(self, script: str, *words: str, patience: float = PATIENCE) -> Numbers:
-        """Run a script in a session of its own; the JSON object that it prints last."""
+    def child(
+        self, script: str, *words: str, patience: float = PATIENCE, after: Callable[[], bool] = lambda: True
+    ) -> Numbers:
+        """Run a script in a session of its own; the JSON object that it prints last.
+
+        Raises Hangs if there is none `patience` seconds after `after` has come true, Failed
+        for any other reason.
+        """
         log = self.folder / "stderr.txt"
         with log.open("w") as errors:
             process = start(script, *words, stderr=errors)
             try:
-                said, _ = process.communicate(timeout=patience)
-            except subprocess.TimeoutExpired:
-                raise Failed(f"no answer within {patience:g} s") from None
+                said = _last_words(process, patience, after)
             finally:
                 end(process)
         if process.returncode != 0 or not said.strip():
@@ -105,6 +115,17 @@ class Bench:
             raise Failed(f"{script} {' '.join(words)} ended with {process.returncode}:\n{last}")
         found: Numbers = json.loads(said.splitlines()[-1])
         return found
+
+
+def _last_words(process: subprocess.Popen[str], patience: float, after: Callable[[], bool]) -> str:
+    deadlines = [time.monotonic() + PATIENCE]
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=0.5)[0]
+        if len(deadlines) == 1 and after():
+            deadlines.append(time.monotonic() + patience)
+        if time.monotonic() > min(deadlines):
+            raise Hangs(f"no answer within {patience:g} s")
 
 
 def start(script: str, *words: str, stderr: IO[str]) -> subprocess.Popen[str]:

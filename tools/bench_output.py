@@ -22,6 +22,7 @@ from tools.bench_rows import ROWS, Round, Row
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = "longhaul"
+PEERS_ROW = "peers"  # as a word for --only: the table of all peers
 SITUATIONS = ("tiny", "cpu_1ms", "cpu_10ms", "killed")  # of the peers' table
 JUDGED = {"aim": "aim", "reach": "yes", "missed": "**no**", "": "–"}
 NONE = "–"
@@ -136,7 +137,11 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
     parts = [_machine_line(found)]
     if found["quick"]:
         parts.append("**A quick look: few jobs, one round; not to be compared with the marks.**")
-    parts += [_table_of_rows(rounds), _table_of_peers(rounds, found["skipped"])]
+    chosen = [row for row in ROWS if found["only"] is None or row.key in found["only"]]
+    if chosen:
+        parts.append(_table_of_rows(chosen, rounds))
+    if found["only"] is None or PEERS_ROW in found["only"]:
+        parts.append(_table_of_peers(rounds, found["skipped"]))
     for sample, why in found["failed"].items():
         parts.append(f"`{sample}` could not be measured: {why.splitlines()[0]}")
     return "\n\n".join(parts) + "\n"
@@ -154,12 +159,12 @@ def _machine_line(found: dict[str, Any]) -> str:
     )
 
 
-def _table_of_rows(rounds: Sequence[Round]) -> str:
+def _table_of_rows(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
     lines = [
         "| what | measured as | reach | aim | median | spread | reached | in figures |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in ROWS:
+    for row in rows:
         values = values_of(row, rounds)
         cells = [row.what, row.measured, mark(row.reach, row.unit), mark(row.aim, row.unit)]
         if values:

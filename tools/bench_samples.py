@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tools.bench_child import PATIENCE, Bench, Failed, Numbers, end, start
+from tools.bench_child import PATIENCE, Bench, Failed, Hangs, Numbers, end, start
 from tools.bench_jobs import FRAGILE_JOBS, KILLED
 from tools.bench_peers import PEERS, WORKERS
 
@@ -38,8 +38,7 @@ def measure(bench: Bench, sample: str) -> Numbers:
 def _run(bench: Bench, contender: str, situation: str, **keywords: Any) -> Numbers:
     if contender == "longhaul":
         return bench.ours(situation, output=bench.place(), **keywords)
-    patience = bench.sizes.hang_seconds if situation == "killed" else PATIENCE
-    return bench.child("bench_peers.py", contender, situation, json.dumps(keywords), patience=patience)
+    return bench.child("bench_peers.py", contender, situation, json.dumps(keywords))
 
 
 def _tiny(bench: Bench, contender: str) -> Numbers:
@@ -72,15 +71,24 @@ def _cpu_10ms(bench: Bench, contender: str) -> Numbers:
 def _killed(bench: Bench, contender: str) -> Numbers:
     """One of twenty jobs kills its worker: what becomes of it, and of the others."""
     path = Path(bench.place()) / "starts.txt"
-    try:
+    if contender in PEERS:
+        try:
+            words = (contender, "killed", json.dumps({"path": str(path)}))
+            patience = bench.sizes.hang_seconds
+            found = bench.child("bench_peers.py", *words, patience=patience, after=lambda: _has_killed(path))
+        except Hangs:
+            found = {"completed": None, "errors": [], "hangs": True}
+    else:
         found = _run(bench, contender, "killed", path=str(path))
-    except Failed:
-        found = {"completed": None, "errors": [], "hangs": True}
     lines = [line.split() for line in path.read_text().splitlines()]
     killed = [float(at) for word, at in lines if word == "kill"]
     starts = [float(at) for word, at in lines if word == str(KILLED)]
     again = (starts[1] - killed[0]) * 1000 if len(starts) > 1 else None
     return {"hangs": False, **found, "jobs": FRAGILE_JOBS, "again_ms": again}
+
+
+def _has_killed(path: Path) -> bool:
+    return path.exists() and "kill" in path.read_text()
 
 
 # --------------------------------------------------------- longhaul's own, by the table
@@ -156,14 +164,15 @@ def lateness(spans: list[list[float]]) -> Numbers:
     end, CPU seconds) of all jobs, in seconds.
 
     The other worker could have worked through all of them without a pause. So it is the sum
-    of the pauses, from the start of the long job on, in which none of the others ended.
+    of the pauses, from the start of the long job on, in which none of the others ended; at
+    least the longest one, however short.
     """
     long = max(spans, key=lambda span: span[1] - span[0])
     long_start, long_end, _ = long
     ends = sorted(span[1] for span in spans if span is not long and span[1] > long_start)
     pauses = [after - before for before, after in zip([long_start, *ends], ends, strict=False)]
     return {
-        "seconds": sum(pause for pause in pauses if pause > PAUSE),
+        "seconds": max(sum(pause for pause in pauses if pause > PAUSE), max(pauses, default=0.0)),
         "longest": max(pauses, default=0.0),
         "jobs": len(ends),
         "after_the_long_one": sum(end > long_end for end in ends),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tools import bench
-from tools.bench_child import QUICK, Bench, Sizes
+from tools.bench_child import QUICK, Bench, Failed, Sizes
 from tools.bench_output import BEGIN, END, after_a_kill, markdown, replaced
 from tools.bench_peers import PEERS
 from tools.bench_rows import ROWS, Row
@@ -53,7 +53,7 @@ def found(**more: Any) -> dict[str, Any]:
         "versions": {"joblib": "1.5"},
     }
     base = {"at": "2025-10-14T20:15:00+00:00", "machine": machine, "quick": False, "load": (0.1, 0.1, 0.1)}
-    return {**base, "skipped": {}, "failed": {}, "rounds": 1, **more}
+    return {**base, "only": None, "skipped": {}, "failed": {}, "rounds": 1, **more}
 
 
 def tiny_round(ours: float, theirs: float) -> dict[str, dict[str, float]]:
@@ -133,6 +133,14 @@ def test_every_row_and_every_peer_stands_in_the_tables_whatever_was_measured() -
     assert "`loky/tiny` could not be measured: it fell" in text
 
 
+def test_only_what_was_chosen_is_shown() -> None:
+    text = markdown(found(only=["import", "peers"]), [])
+    assert line_of(ROW["import"], text)
+    assert ROW["start"].measured not in text
+    assert PEERS["joblib"].shown in text
+    assert PEERS["joblib"].shown not in markdown(found(only=["import"]), [])
+
+
 def test_all_lines_of_a_table_have_the_same_number_of_cells() -> None:
     text = markdown(found(), [tiny_round(300_000, 10_000)])
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
@@ -187,7 +195,7 @@ def test_the_pauses_of_the_other_worker_are_what_a_job_is_late() -> None:
     in_time = [[0.001 * number, 0.001 * (number + 1), 0.001] for number in (1, 2, 3)]
     taken_back = [[0.104, 0.105, 0.001]]
     forgotten = [[5.001, 5.005, 0.004]]
-    assert lateness(before + long + in_time)["seconds"] == 0
+    assert lateness(before + long + in_time)["seconds"] == pytest.approx(0.001)
     late = lateness(before + long + in_time + taken_back)
     assert late["seconds"] == pytest.approx(0.101)
     assert (late["jobs"], late["after_the_long_one"]) == (4, 0)
@@ -232,6 +240,13 @@ def test_a_killed_worker_is_measured_for_real(tmp_path: Path) -> None:
 
 
 OURS = dict.fromkeys(sample for row in ROWS for sample in row.samples if sample.startswith("longhaul/"))
+
+
+def test_who_never_answers_hangs_and_who_falls_over_does_not(tmp_path: Path) -> None:
+    place = Bench(tmp_path, LEAST._replace(hang_seconds=0.5))
+    assert measure(place, "pool/killed")["hangs"]
+    with pytest.raises(Failed, match="not enough values"):
+        place.child("bench_peers.py", "pool")
 
 
 @pytest.mark.parametrize("sample", OURS)
