@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from supervisor.core.table import JobTable
+from supervisor.records import states as states_module
 from supervisor.records.states import LOOK_EVERY, SavedStates
 from workers.states import StateFiles
 
@@ -25,7 +28,10 @@ def complete(table: JobTable, job_id: str) -> None:
     table.move(table.numbers[job_id], "completed")
 
 
-def test_a_state_is_dropped_when_the_result_is_on_the_disk(tmp_path: Path) -> None:
+def test_a_state_is_dropped_when_the_result_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states_module, "_BUDGET", 60.0)
     table, files, states = made(tmp_path)
     for job_id in IDS:
         files.save(job_id, 1, job_id)
@@ -79,3 +85,16 @@ def test_leftovers_of_a_kill_and_of_damage_go_too(tmp_path: Path) -> None:
     complete(table, "a/b")
     states.end()
     assert os.listdir(tmp_path / "states") == ["of somebody else"]
+
+
+def test_a_look_takes_its_time_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states_module, "_BUDGET", 0.0)
+    table, files, states = made(tmp_path)
+    for job_id in IDS:
+        files.save(job_id, 1, 1)
+        complete(table, job_id)
+    left = []
+    for number in range(len(IDS) + 2):
+        states.look(number * LOOK_EVERY, last_n=1, synced=1)
+        left.append(len(os.listdir(tmp_path / "states")))
+    assert left == [5, 4, 3, 2, 1, 0, 0]
