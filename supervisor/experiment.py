@@ -140,7 +140,7 @@ class _Run:
         self.view = self._open_view()
         self.retried: list[FailureSnapshot] = []
         self.recent: list[FailureSnapshot] = []
-        self.progress = ProgressFile(opened.layout, opened.table) if request.recording else None
+        self.progress = ProgressFile(opened.layout) if request.recording else None
 
     def play(self) -> Outcome:
         opened, store = self.opened, self.opened.store

@@ -33,6 +33,7 @@ from supervisor.core.record_types import AnyRecord, Completions, Ended, Sampled
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
 from supervisor.engines.protocol import Engine, Usage
+from supervisor.engines.usage import free_memory
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
 from supervisor.signals import Signals
@@ -96,6 +97,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         for source in (engine, signals, store):
             self._selector.register(source.fileno(), selectors.EVENT_READ)
+        self._room: tuple[int | None, int | None, int | None] = None, None, None
         self._usage: dict[int, Usage] = {}
         self._stacks: StackDump | None = None  # that are awaited
         self._checkpointing = False
@@ -277,10 +279,12 @@ class Loop:
         if now >= self._next_usage:
             self._next_usage = now + USAGE_EVERY
             self._usage = self.engine.usage()
+            self._room = self.store.free_space(), *free_memory()
             self._sample(now)
         if not (view_due or progress_due):
             return
         snapshot = self.observer.snapshot(now, checkpoint_age=self.store.checkpoint_age(now))
+        snapshot.disk_free, snapshot.memory_free, snapshot.memory_total = self._room
         for worker in snapshot.workers:
             usage = self._usage.get(worker.incarnation)
             if usage is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from supervisor.core.crew import STARTING, Worker
+from supervisor.core.domain_counts import DomainCounts
 from supervisor.core.jobs import Counts
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
@@ -39,6 +40,7 @@ class Observer:
         self.started = now
         self.unselected = unselected
         self.state = ""  # set when the run is over
+        self._domains = DomainCounts(scheduler.table)
         self._paces: deque[tuple[float, int]] = deque([(now, 0)])
 
     def rate(self, now: float) -> float:
@@ -58,12 +60,14 @@ class Observer:
         counts = scheduler.table.counts(job for _, job in running)
         rate = self.rate(now)
         statistics = self.statistics
+        domains = self._domains.counted([job for _, job in running], to_the_end=bool(self.state))
         return RunSnapshot(
             experiment_id=self.experiment_id,
             name=self.name,
             directory=self.directory,
             state=self.state or self._state_now(),
             counts=counts,
+            domains=domains,
             elapsed=now - self.started,
             rate=rate,
             eta_seconds=self._eta(counts, rate),

@@ -70,6 +70,10 @@ class RunSnapshot(msgspec.Struct):
     gone: int = 0  # jobs of earlier plans that this plan does not have
     unselected: int = 0  # pending jobs that --only leaves out
     checkpoint_age: float | None = None
+    domains: dict[str, Counts] = {}  # a little older than `counts` when there are many jobs
+    disk_free: int | None = None  # bytes, where the experiment is
+    memory_free: int | None = None  # bytes that processes could still get
+    memory_total: int | None = None
 
 
 def failure_of(record: Ended, domain: str | None) -> FailureSnapshot:

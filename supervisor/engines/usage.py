@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import time
 
+import psutil
+
 from supervisor.engines.processes import process_table, trees
 from supervisor.engines.protocol import Usage
+
+
+def free_memory() -> tuple[int | None, int | None]:
+    """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, ValueError):  # no /proc, or too many open files
+        return None, None
+    return memory.available, memory.total
 
 
 class UsageMeter:

@@ -306,6 +306,13 @@ class Store:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"\0")
 
+    def free_space(self) -> int | None:
+        """Bytes that are free where the experiment is; None if the file system does not tell."""
+        try:
+            return self._disk.space(str(self.layout.directory))[0]
+        except OSError:
+            return None
+
     # ------------------------------------------------------------------- checkpoint
 
     def checkpoint_due(self, completions: int, now: float) -> bool:

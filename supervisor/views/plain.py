@@ -87,11 +87,12 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
 def situation_of(snapshot: RunSnapshot) -> str:
     """Why the run does not simply run, in words; "" if it does."""
     if snapshot.state == "draining":
-        if not any(worker.job is not None for worker in snapshot.workers):
+        running = sum(worker.job is not None for worker in snapshot.workers)
+        if not running or snapshot.grace_left is None:
             return "stopping"
         left = snapshot.grace_left
-        grace = "" if left is None else f", {duration(left)} of grace left"
-        return f"stopping{grace}; Ctrl+C stops now"
+        words = f"{left:.0f} s" if left < 99.5 else duration(left)
+        return f"{count(running, 'job')} running, {words} left; Ctrl+C again stops now"
     if snapshot.state in ("paused", "waiting_for_space"):
         reason = snapshot.waiting_for or snapshot.state.replace("_", " ")
         return f"nothing new is started: {one_line(reason)}"

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from supervisor.core.jobs import Counts
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.views.failure_lines import Flood, failure_line, tail_lines
 from supervisor.views.outlet import Outlet
@@ -24,6 +25,7 @@ from supervisor.views.plain import situation_of
 from supervisor.views.protocol import Silent
 from supervisor.views.words import (
     count,
+    cut,
     duration,
     ends_about,
     one_line,
@@ -35,6 +37,8 @@ from supervisor.views.words import (
 )
 
 _MOST_WORKERS = 8  # lines of workers; the others are counted
+_MOST_TOLD = 60  # characters of a job's own words
+_MOST_DOMAIN_LINES = 4
 _MOST_FAILURES = 20  # shown between two updates
 _STYLES = {"warning": "yellow", "error": "bold red"}
 
@@ -126,8 +130,11 @@ def frame(snapshot: RunSnapshot, now: datetime, width: int, height: int) -> Rend
     lines: list[RenderableType] = [_title(snapshot), _bar(snapshot, now, width), _counts(snapshot)]
     if situation := situation_of(snapshot):
         lines.append(_one_line(situation, "yellow"))
-    room = min(_MOST_WORKERS, height - 2 - len(lines))
-    lines.extend(_workers(snapshot.workers, room, width))
+    if room := _room(snapshot):
+        lines.insert(3, _one_line(room, "dim"))
+    left_over = height - 2 - len(lines) - min(_MOST_WORKERS, len(snapshot.workers))
+    lines.extend(_domains(snapshot.domains, min(_MOST_DOMAIN_LINES, left_over), width))
+    lines.extend(_workers(snapshot.workers, min(_MOST_WORKERS, height - 2 - len(lines)), width))
     return Group(*lines[: max(1, height - 1)])
 
 
@@ -172,6 +179,51 @@ def _counts(snapshot: RunSnapshot) -> Text:
     return text
 
 
+def _room(snapshot: RunSnapshot) -> str:
+    """How old the checkpoint is, and what is left of disk and memory."""
+    parts = []
+    if snapshot.checkpoint_age is not None:
+        parts.append(f"checkpoint {duration(snapshot.checkpoint_age)} ago")
+    if snapshot.disk_free is not None:
+        parts.append(f"disk {size(snapshot.disk_free)} free")
+    if snapshot.memory_free is not None and snapshot.memory_total is not None:
+        parts.append(f"memory {size(snapshot.memory_free)} of {size(snapshot.memory_total)} free")
+    return "  ".join(parts)
+
+
+def _domains(domains: dict[str, Counts], room: int, width: int) -> list[RenderableType]:
+    """Domains in columns, as many as there is room for: those that are worked on come first,
+    then those that have failures, those that wait, those that are done."""
+    if room < 1 or len(domains) < 2 or max(counts.total for counts in domains.values()) < 2:
+        return []
+    ranked = sorted(domains.items(), key=_urgency)
+    cell = min(max(len(one_line(name)) for name in domains) + 12, 34, width)
+    columns = max(1, width // cell)
+    shown = ranked if len(ranked) <= columns * room else ranked[: columns * room - 1]
+    cells = [_domain(name, counts, cell) for name, counts in shown]
+    if len(shown) < len(ranked):
+        cells.append(Text(f"+ {len(ranked) - len(shown):,} more domains", style="dim"))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    return [Text("", no_wrap=True, overflow="ellipsis", end="\n").join(row) for row in rows]
+
+
+def _urgency(entry: tuple[str, Counts]) -> int:
+    counts = entry[1]
+    if counts.in_progress:
+        return 0
+    if counts.failed:
+        return 1
+    return 2 if counts.pending else 3
+
+
+def _domain(name: str, counts: Counts, width: int) -> Text:
+    done = counts.completed + counts.failed
+    numbers = f"{done}/{counts.total}" + (f" ({counts.failed})" if counts.failed else "")
+    short = shorten(one_line(name), max(3, width - len(numbers) - 3))
+    style = "red" if counts.failed else "green" if done == counts.total else ""
+    return Text(f"{short} {numbers}".ljust(width), style=style)
+
+
 def _workers(workers: list[WorkerSnapshot], room: int, width: int) -> list[RenderableType]:
     """One line per worker; if there are too many, those whose jobs have run longest."""
     if room < 1 or not workers:
@@ -180,18 +232,35 @@ def _workers(workers: list[WorkerSnapshot], room: int, width: int) -> list[Rende
     if len(workers) > room:
         shown = sorted(workers, key=lambda worker: (worker.job is None, -worker.seconds))[: room - 1]
     shown = sorted(shown, key=lambda worker: worker.worker)
-    lines: list[RenderableType] = [_worker(worker, width) for worker in shown]
+    told = max((len(_told(worker)) for worker in shown), default=0)
+    lines: list[RenderableType] = [_worker(worker, width, told) for worker in shown]
     if len(shown) < len(workers):
         lines.append(_one_line(f"    + {len(workers) - len(shown):,} more", "dim"))
     return lines
 
 
-def _worker(worker: WorkerSnapshot, width: int) -> Text:
+def _told(worker: WorkerSnapshot) -> str:
+    """What the job has reported, and whether it is slow."""
+    if worker.job is None:
+        return ""
+    parts = ["slow"] if worker.slow else []
+    if worker.fraction is not None:
+        parts.append(f"{worker.fraction:.0%} done")
+    for name, value in worker.metrics.items():
+        parts.append(
+            f"{one_line(name)}={value:.4g}" if isinstance(value, float) else one_line(f"{name}={value}")
+        )
+    return cut("  " + " ".join(parts), _MOST_TOLD) if parts else ""
+
+
+def _worker(worker: WorkerSnapshot, width: int, told: int) -> Text:
+    """`told`: the room that the longest of the jobs' own words want."""
     usage = f"{size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%" if worker.rss_bytes else " " * 12
     if worker.job is None:
         what = "waiting for a job" if worker.status == "ready" else worker.status
         return _one_line(f"{worker.worker:>4}  {what}", "dim")
     again = f" (attempt {worker.attempt})" if worker.attempt > 1 else ""
-    room = max(10, min(60, width - 32))
+    room = max(10, min(60, width - 32 - min(told, max(12, width - 32 - 40))))
     name = shorten(one_line(worker.job), max(5, room - len(again))) + again
-    return _one_line(f"{worker.worker:>4}  {name:<{room}}  {duration(worker.seconds):>8}  {usage}")
+    line = _one_line(f"{worker.worker:>4}  {name:<{room}}  {duration(worker.seconds):>8}  {usage}")
+    return line.append(_told(worker), style="yellow" if worker.slow else "cyan")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.core.domain_counts import DomainCounts
 from supervisor.core.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.jobs import Counts
 from supervisor.core.record_types import Ended
@@ -183,11 +184,12 @@ def snapshot(made: Made, state: str = "running") -> RunSnapshot:
         rate=1.5,
         eta_seconds=2.0,
         workers=[worker],
+        domains=DomainCounts(made.store.table).counted([made.store.table.numbers["wine/d"]]),
     )
 
 
 def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
-    progress = ProgressFile(made.layout, made.store.table)
+    progress = ProgressFile(made.layout)
     made.hand_out("wine/d")
     failure = FailureSnapshot("wine/c", "wine", "raised", "ValueError", "no", "m.py:3", 1, True)
     assert progress.write(snapshot(made), [failure])
@@ -214,7 +216,7 @@ def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
 
 def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> None:
     made.layout.progress.mkdir()
-    assert ProgressFile(made.layout, made.store.table).write(snapshot(made), []) is False
+    assert ProgressFile(made.layout).write(snapshot(made), []) is False
 
 
 def test_a_closed_report_says_so(made: Made) -> None:

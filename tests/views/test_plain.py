@@ -42,7 +42,7 @@ def test_a_run_that_waits_says_for_what() -> None:
     line = progress(snapshot(state="waiting_for_space", waiting_for="12M free in /data, 64M needed"), EVENING)
     assert line.endswith("nothing new is started: 12M free in /data, 64M needed")
     line = progress(snapshot(state="draining", grace_left=12.0), EVENING)
-    assert line.endswith("stopping, 12s of grace left; Ctrl+C stops now")
+    assert line.endswith("6 jobs running, 12 s left; Ctrl+C again stops now")
     assert progress(snapshot(state="draining", grace_left=12.0, workers=0), EVENING).endswith(", stopping")
 
 

@@ -17,6 +17,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
+from supervisor.core.jobs import Counts
 from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
 from supervisor.views.opening import open_view
 from supervisor.views.plain import PlainView
@@ -45,6 +46,10 @@ class Terminal:
             assert time.monotonic() < until, f"{text!r} was not drawn, but {self.drawn!r}"
             if select.select([self.master], [], [], 0.1)[0]:
                 self.drawn += os.read(self.master, 1 << 16).decode(errors="replace")
+
+    def swallow(self) -> None:
+        while select.select([self.master], [], [], 0)[0]:
+            os.read(self.master, 1 << 16)
 
     def hang_up(self) -> None:
         os.close(self.master)
@@ -80,10 +85,19 @@ def test_the_frame_shows_bar_counts_end_time_and_workers() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 6, 9, 64])
-@pytest.mark.parametrize("size", [(80, 24), (40, 10), (20, 4), (200, 60), (10, 2)])
+@pytest.mark.parametrize("size", [(80, 24), (40, 10), (20, 4), (200, 60), (10, 2), (1, 1)])
 def test_the_frame_fits_whatever_the_terminal(workers: int, size: tuple[int, int]) -> None:
     width, height = size
-    lines = lines_of(width, height, workers=workers, state="draining", grace_left=12.0, name="x" * 300)
+    lines = lines_of(
+        width,
+        height,
+        workers=workers,
+        state="draining",
+        grace_left=12.0,
+        name="x" * 300,
+        domains=domains(72),
+        checkpoint_age=5.0,
+    )
     assert len(lines) <= max(1, height - 1)
     assert all(len(line) <= width for line in lines)
 
@@ -107,6 +121,79 @@ def test_workers_without_a_job_say_so() -> None:
     assert "0  waiting for a job" in text
     assert "1  starting" in text
     assert "attempt 3" in text
+
+
+def domains(number: int) -> dict[str, Counts]:
+    return {f"domain{n:02}": Counts(40, n % 41, int(n == 7), int(n == 3), 0) for n in range(number)}
+
+
+def test_midnight_has_room_age_of_the_checkpoint_domains_and_slow_jobs() -> None:
+    lines = lines_of(
+        110,
+        40,
+        checkpoint_age=12.0,
+        disk_free=412 << 30,
+        memory_free=11 << 30,
+        memory_total=64 << 30,
+        domains=domains(72),
+        workers=0,
+    )
+    assert lines[3] == "checkpoint 12s ago  disk 412G free  memory 11G of 64G free"
+    assert lines[4].startswith("domain03 3/40"), "worked on first"
+    assert "domain07 8/40 (1)" in lines[4], "then those with failures"
+    assert len(lines) == 8 and lines[7].strip().endswith("more domains")
+
+
+def test_one_domain_or_one_job_of_each_needs_no_table() -> None:
+    assert len(lines_of(100, 40, domains=domains(1))) == 9
+    pilot = {f"d{n}": Counts(1, 0, 0, 0, 1) for n in range(72)}
+    assert len(lines_of(100, 40, domains=pilot)) == 9
+
+
+def test_domains_never_take_the_place_of_workers() -> None:
+    lines = lines_of(80, 13, domains=domains(72))
+    assert len([line for line in lines if "iris/forest" in line]) == 6
+
+
+def test_what_a_job_says_of_itself_stands_in_its_line() -> None:
+    console = Console(file=io.StringIO(), width=110)
+    view = snapshot(workers=0)
+    view.workers = [
+        worker(0, fraction=0.456, metrics={"loss": 0.123456, "epoch": 3, "phase": "fit\x1b[2J"}),
+        worker(1, slow=True),
+        worker(2, job="iris/" + "x" * 100 + "/200"),
+    ]
+    with console.capture() as capture:
+        console.print(frame(view, EVENING, 110, 40))
+    first, second, third = capture.get().splitlines()[3:]
+    assert first.endswith("98%  46% done loss=0.1235 epoch=3 phase=fit")
+    assert second.endswith("98%  slow")
+    assert re.search(r"   2  iris/x+…x*/200 ", third), "both ends of an id can be read"
+    assert first.index("98%") == second.index("98%") == third.index("98%")
+
+
+def test_while_it_drains_the_frame_says_what_is_left() -> None:
+    lines = lines_of(100, 30, state="draining", grace_left=17.2, workers=4)
+    assert lines[3] == "4 jobs running, 17 s left; Ctrl+C again stops now"
+
+
+def test_the_view_costs_less_than_a_hundredth_of_a_core(terminal: Terminal) -> None:
+    """Six workers, 72 domains: an update is due twice a second."""
+    view = open_view(terminal.stream)
+    terminal.resize(120, 40)
+    shown = snapshot(
+        domains=domains(72), checkpoint_age=3.0, disk_free=1 << 40, memory_free=1 << 34, memory_total=1 << 35
+    )
+    for entry in shown.workers:
+        entry.fraction, entry.metrics = 0.5, {"loss": 0.5}
+    costs = []
+    for _ in range(40):
+        began = time.thread_time()
+        view.update(shown)
+        costs.append(time.thread_time() - began)
+        terminal.swallow()
+    view.close()
+    assert sorted(costs)[len(costs) // 2] < 0.5 * 0.01 * 2, "twice that, for slow machines"
 
 
 def _with(entry: WorkerSnapshot) -> RunSnapshot:
@@ -152,10 +239,10 @@ def test_the_terminal_is_clean_while_the_shell_has_it(terminal: Terminal) -> Non
 
 def test_a_resize_in_the_middle_is_followed(terminal: Terminal) -> None:
     view = open_view(terminal.stream)
-    for columns, lines in ((80, 24), (30, 5), (0, 0), (300, 100)):
+    for columns, lines in ((80, 24), (30, 5), (0, 0), (1, 1), (2, 3), (300, 100)):
         terminal.resize(columns, lines)
-        view.update(snapshot(workers=64))
-        terminal.wait_for("37%")
+        view.update(snapshot(workers=64, domains=domains(72), checkpoint_age=1.0))
+        terminal.wait_for("37%" if columns != 1 and columns != 2 else "\x1b")
         terminal.drawn = ""
     view.close()
 
