@@ -12,6 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from supervisor.clock import RunClock, wall_time
@@ -53,6 +54,7 @@ USAGE_EVERY = 5.0
 SAMPLE_EVERY = 300.0
 RECENT_FAILURES = 20
 RETRIED_CRASHES = 1000  # that are kept for the summary
+_output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
 _NOBODYS_FAULT = ("completed", "interrupted", "lost")
 
@@ -242,9 +244,10 @@ class Loop:
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)
-        for job_id, outcome in zip(batch.ids, batch.outcomes, strict=True):
-            if outcome.output:
-                self.view.printed(job_id)
+        if any(map(_output, batch.outcomes)):
+            for job_id, outcome in zip(batch.ids, batch.outcomes, strict=True):
+                if outcome.output:
+                    self.view.printed(job_id)
         self.view.completed()
 
     def _ended(self, record: Ended) -> None:

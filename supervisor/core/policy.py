@@ -9,16 +9,17 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
-WORK_AHEAD = 0.005
+WORK_AHEAD = 0.01
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
 LONG_JOB = 0.02
 # The most leases that one worker may hold.
-MOST_AHEAD = 4096
+MOST_AHEAD = 8192
 # While the workers have enough to do, outcomes gather for so long at most before they are
-# looked at, as network cards gather packets: a wake-up for each costs both sides more than the job.
-PATIENCE = 0.004
+# looked at, as network cards gather packets: a wake-up for each costs both sides more than the
+# job. Longer is slower again: what gathered does not fit into the processor's cache any more.
+PATIENCE = 0.002
 # Less than this is not worth a system call.
 LEAST_PATIENCE = 0.0002
 # Leases that wait behind a job for so long are given to others.

@@ -20,6 +20,7 @@ happened, nothing is decided twice.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -302,12 +303,18 @@ class JobTable:
     def domain_counts(self, running: Iterable[int] = ()) -> dict[str, Counts]:
         """The same for each domain; jobs without one are not listed."""
         result = {name: Counts() for name in self.domains[1:]}
-        busy = set(running)
-        for job, domain in enumerate(self.domain_of):
-            if domain and self.wanted[job]:
-                counts = result[self.domains[domain]]
-                counts.total += 1
-                self._count(counts, self.state[job], job in busy)
+        if not result:
+            return {}
+        # Counted in C: this is asked for every second, of up to a million jobs.
+        amounts = Counter(zip(self.domain_of, self.state, self.wanted, strict=True))
+        for (domain, state, wanted), amount in amounts.items():
+            if domain and wanted:
+                self._count(result[self.domains[domain]], state, amount)
+        for job in set(running):
+            domain = self.domain_of[job]
+            if domain and self.wanted[job] and self.state[job] == LEASED:
+                result[self.domains[domain]].in_progress += 1
+                result[self.domains[domain]].pending -= 1
         return {name: counts for name, counts in result.items() if counts.total}
 
     def _counts(self, state: bytearray, wanted: bytearray, running: set[int]) -> Counts:
@@ -327,15 +334,16 @@ class JobTable:
         return counts
 
     @staticmethod
-    def _count(counts: Counts, state: int, running: bool) -> None:
+    def _count(counts: Counts, state: int, amount: int) -> None:
+        counts.total += amount
         if state == COMPLETED:
-            counts.completed += 1
+            counts.completed += amount
         elif state == FAILED:
-            counts.failed += 1
-        elif state == INTERRUPTED or (state == LEASED and running):
-            counts.in_progress += 1
+            counts.failed += amount
+        elif state == INTERRUPTED:
+            counts.in_progress += amount
         else:
-            counts.pending += 1
+            counts.pending += amount
 
 
 def in_a_row(jobs: Sequence[int]) -> bool:

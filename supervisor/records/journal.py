@@ -390,9 +390,9 @@ class Content(msgspec.Struct, gc=False):
     nonfinite: msgspec.Raw = NO_RESULT
 
 
-def contents(parts: Sequence[bytes]) -> list[Content]:
-    """From the parts of Ended lines; an empty part has none of it."""
-    return _content_decoder.decode_lines(b"\n".join([b"{%b}" % part for part in parts]))
+def contents(lines: Sequence[bytes]) -> list[Content]:
+    """From Ended lines, or from whatever else is an object with the same fields."""
+    return _content_decoder.decode_lines(b"\n".join(lines))
 
 
 _content_decoder = msgspec.json.Decoder(Content)

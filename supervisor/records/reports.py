@@ -23,7 +23,6 @@ from supervisor.core.statistics import Statistics
 from supervisor.core.table import get
 from supervisor.records.disk import Disk
 from supervisor.records.files import utc_now, write_atomically
-from supervisor.records.journal import contents
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.results import Results
 from supervisor.records.store import Store
@@ -146,8 +145,8 @@ class Report:
         yield b"["
         table = self._results.table
         before = b"\n"
-        for jobs, planned, parts in self._results.groups(self._results.jobs()):
-            found = contents(parts)
+        for jobs in self._results.groups(self._results.jobs()):
+            planned, found = self._results.planned(jobs), self._results.contents(jobs)
             states = get(table.state, jobs)
             entries = map(
                 _FinalEntry,

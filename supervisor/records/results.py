@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -16,7 +17,7 @@ from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable, get
 from supervisor.records.disk import Disk
-from supervisor.records.journal import all_verify, ended_parts, ended_records, verify
+from supervisor.records.journal import Content, all_verify, contents, ended_parts, ended_records, verify
 from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
 from supervisor.records.places import grouped, read_places
@@ -24,6 +25,7 @@ from supervisor.records.plan_file import PlanFile, decode_line, decode_lines
 from supervisor.records.recovered import Recovered
 from supervisor.records.run_facts import RunFacts
 
+_Found = TypeVar("_Found")
 # The Ended parts (see `journal.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
 
@@ -43,13 +45,20 @@ class JournalReader:
         self.lengths = lengths  # bytes, by job number
 
     def __call__(self, jobs: Sequence[int]) -> list[bytes]:
+        return ended_parts(self._lines(jobs))
+
+    def contents(self, jobs: Sequence[int]) -> list[Content]:
+        """What these jobs came to."""
+        return contents(self._lines(jobs))
+
+    def _lines(self, jobs: Sequence[int]) -> list[bytes]:
         offsets = get(self._offsets, jobs)
         lengths = [length - 1 for length in get(self.lengths, jobs)]
         lines = read_places(self._disk, self._fd, offsets, lengths)
         if not all_verify(lines, self._seed):
             bad = next(at for at, line in zip(offsets, lines, strict=True) if not verify(line, self._seed))
             raise OSError(None, f"the record at byte {bad} of the journal cannot be read back")
-        return ended_parts(lines)
+        return lines
 
 
 class Results:
@@ -69,6 +78,7 @@ class Results:
         facts: RunFacts,
         plan: PlanFile | None,
         parts: ReadParts,
+        contents: Callable[[Sequence[int]], list[Content]],
         lengths: array[int],
         close: Callable[[], None],
     ) -> None:
@@ -81,6 +91,7 @@ class Results:
         self._close: Callable[[], None] | None = close
         self._plan = plan
         self._parts = parts
+        self._contents = contents
         self._lengths = lengths  # of the records, in bytes
 
     @classmethod
@@ -95,6 +106,7 @@ class Results:
             facts=found.facts,
             plan=found.plan,
             parts=found.parts,
+            contents=lambda jobs: contents([b"{%b}" % part for part in found.parts(jobs)]),
             lengths=found.places.length,
             close=found.close,
         )
@@ -119,6 +131,7 @@ class Results:
             facts=parts.facts,
             plan=plan,
             parts=reader,
+            contents=reader.contents,
             lengths=reader.lengths,
             close=close,
         )
@@ -143,27 +156,35 @@ class Results:
     def read(self, jobs: Sequence[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
         """The same for these jobs."""
         ids = self.table.ids
-        for group, planned, parts in self.groups(jobs):
+        for group in self.groups(jobs):
+            parts = self._of_finished(self._parts, group, b"")
             finished = [ids[job] for job, part in zip(group, parts, strict=True) if part]
             records = iter(ended_records(finished, [part for part in parts if part]))
-            for job, plan, part in zip(group, planned, parts, strict=True):
+            for job, plan, part in zip(group, self.planned(group), parts, strict=True):
                 yield job, plan, next(records) if part else None
 
-    def groups(self, jobs: Sequence[int]) -> Iterator[tuple[Sequence[int], list[PlannedJob], list[bytes]]]:
-        """The same by some hundreds: numbers, plans and Ended parts (see `journal.ended_part`);
-        the part of a job that is not finished is empty."""
+    def groups(self, jobs: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Jobs in groups that are read together."""
         if self._close is None:
             raise UsageError("this report is closed: read it inside of `with load(...)`, or load it again")
-        states = self.table.state
-        for group in grouped(jobs, self._lengths):
-            finished = [job for job in group if states[job] in (COMPLETED, FAILED)]
-            parts = self._parts(finished)
-            if len(finished) < len(group):
-                known = dict(zip(finished, parts, strict=True))
-                parts = [known.get(job, b"") for job in group]
-            yield group, self._planned(group), parts
+        return grouped(jobs, self._lengths)
 
-    def _planned(self, jobs: Sequence[int]) -> list[PlannedJob]:
+    def contents(self, jobs: Sequence[int]) -> list[Content]:
+        """What the jobs of a group came to; nothing, for those that are not finished."""
+        return self._of_finished(self._contents, jobs, Content())
+
+    def _of_finished(
+        self, read: Callable[[Sequence[int]], list[_Found]], jobs: Sequence[int], nothing: _Found
+    ) -> list[_Found]:
+        states = self.table.state
+        finished = [job for job in jobs if states[job] in (COMPLETED, FAILED)]
+        found = read(finished)
+        if len(finished) == len(jobs):
+            return found
+        known = dict(zip(finished, found, strict=True))
+        return [known.get(job, nothing) for job in jobs]
+
+    def planned(self, jobs: Sequence[int]) -> list[PlannedJob]:
         """Domain and params as the plan has them; empty params if their line is lost."""
         plan = self._plan
         if plan is not None and plan.has_all(jobs):

@@ -15,6 +15,12 @@ from workers.states import StateFiles
 IDS = ["a/b", "%", "", "x" * 300, "long/" * 80]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look may take as long as a loaded machine needs."""
+    monkeypatch.setattr(states_module, "_BUDGET", 60.0)
+
+
 def made(folder: Path) -> tuple[JobTable, StateFiles, SavedStates]:
     table = JobTable()
     for job_id in IDS:
