@@ -81,8 +81,12 @@ def main(
         _flush()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before the run had its own handlers, or after
-        with contextlib.suppress(ValueError):  # one more is the end, not a traceback
+        # One more is the end, not a traceback: also one that comes in this very line.
+        try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except (KeyboardInterrupt, ValueError):
+            with contextlib.suppress(KeyboardInterrupt, ValueError):
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
         say(sys.stderr, "interrupted")
         _die_of(signal.SIGINT)
     raise SystemExit(outcome.exit_code)
@@ -153,6 +157,8 @@ def _refuse_inside_worker(called: str) -> None:
 def _check_platform() -> None:
     if os.name != "posix" or sys.platform in ("cygwin", "emscripten", "wasi"):
         raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
+    if sys.platform.startswith("linux") and not os.path.exists("/proc/self/stat"):
+        raise UsageError("/proc is not mounted here; processes cannot be looked after without it")
 
 
 def _flush() -> None:

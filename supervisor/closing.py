@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 
 from supervisor.core.errors import LonghaulError
 from supervisor.core.jobs import FAILED
@@ -13,7 +14,7 @@ from supervisor.opening import Opened
 from supervisor.records.reports import Report
 from supervisor.request import Request
 from supervisor.views.commands import resume_command
-from supervisor.views.outlet import say
+from supervisor.views.outlet import say_until
 from supervisor.views.summary import summary
 from supervisor.views.words import count
 
@@ -60,9 +61,11 @@ def print_summary(
     snapshot: RunSnapshot,
     report: Report | None,
     retried: list[FailureSnapshot],
+    given_up: Callable[[], bool],
 ) -> None:
     """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
-    run whose jobs ran again; what failed for good is in the report."""
+    run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
+    waits for a terminal that does not take it."""
     text = summary(
         snapshot,
         [*_failures(report), *retried],
@@ -70,7 +73,7 @@ def print_summary(
         paths=_paths(request, opened),
         width=shutil.get_terminal_size((100, 24)).columns,
     )
-    say(sys.stderr, text)
+    say_until(sys.stderr, text, given_up)
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,8 +282,9 @@ class _Run:
         self.observer.state = closing.state_word(scheduler, opened, error)
         snapshot = self.observer.snapshot(self.clock.now())
         with contextlib.ExitStack() as stack:
-            stack.callback(opened.store.release)
+            # A terminal may be in no hurry to take the summary: the lock is free by then.
             stack.callback(self._close_views, snapshot, outcome)
+            stack.callback(opened.store.release)
             ended = RunEnded(
                 run=opened.position.run,
                 state=self.observer.state,
@@ -319,6 +321,13 @@ class _Run:
         self._tell_notices()
         self.view.close(snapshot)
         if self.request.progress:
-            closing.print_summary(self.request, self.opened, snapshot, outcome.report, self.retried)
+            closing.print_summary(
+                self.request,
+                self.opened,
+                snapshot,
+                outcome.report,
+                self.retried,
+                given_up=lambda: not {signal.SIGINT, signal.SIGTERM}.isdisjoint(self.signals.read()),
+            )
         if self.log is not None:
             self.log.close()

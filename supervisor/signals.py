@@ -41,6 +41,7 @@ class Signals:
         for descriptor in (self._reader, self._writer):
             os.set_blocking(descriptor, False)
         self._old_handlers: dict[int, Any] = {}
+        self._old_mask: set[Any] = set()
         self._old_wakeup = -1
         self._installed = False
         self._kept = False
@@ -56,6 +57,11 @@ class Signals:
             self._installed = True
             for signum in (*DRAIN_SIGNALS, signal.SIGQUIT, signal.SIGTSTP):
                 self._install(signum)
+            # Ignored from birth (`trap '' CHLD`), nobody could tell how a child has ended.
+            if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+                self._old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Nor may whoever has started us keep the signals from us.
+            self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
         return self
 
     def _install(self, signum: signal.Signals) -> None:
@@ -110,6 +116,7 @@ class Signals:
             # A handler that was not installed from Python cannot be put back from it.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._old_handlers.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
 
     def read(self) -> list[int]:
         """Numbers of the signals that came since the last call, in order."""

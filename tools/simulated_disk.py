@@ -112,6 +112,9 @@ class SimulatedDisk(Disk):
     def exists(self, path: str) -> bool:
         return path in self.names
 
+    def has_name(self, fd: int, path: str) -> bool:
+        return True  # nobody removes files here while they are written
+
     def make_directory(self, path: str) -> None: ...
 
     def sync_directory(self, path: str) -> None:

@@ -8,8 +8,9 @@ outside of the runner, by the job itself. After each interruption and at the end
 promises are checked: what was recorded as completed did not run again and is still there,
 every job ended as it should, nothing is left alive, no temporary file is left over.
 
-Prints a table of the faults injected and exits 1 on a violation. strace (failing calls)
-and root with loop devices (power cuts) are used where they are there.
+Prints a table of the faults injected and exits 1 on a violation. strace (failing calls),
+root with loop devices (power cuts and full disks, on ext4 and XFS) are used where they are
+there; what is missing is said at the start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import struct
@@ -71,7 +73,8 @@ if __name__ == "__main__":
 KINDS = ["good"] * 40 + ["child"] * 3 + ["large"] * 2 + ["raises"] * 2 + ["crashes"]
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 NO_FLUSH = 2
-PATIENCE = 120.0
+PATIENCE = 120.0  # seconds without anything new in the journal until a run hangs
+IMAGES = {"ext4": 64, "xfs": 320}  # MB: XFS is not made any smaller
 
 
 class Violation(Exception):
@@ -179,6 +182,8 @@ class Torture:
                 self.terminate,
                 self.kill_supervisor,
                 self.kill_all_at_once,
+                self.starve_of_files,
+                self.starve_of_files,
             ]
         )
         fault()
@@ -233,6 +238,43 @@ class Torture:
         zygote = self.zygote()
         self._send(self.supervisor(), signal.SIGKILL, "SIGKILL supervisor and zygote")
         self._send(zygote, signal.SIGKILL, "SIGKILL supervisor and zygote")
+
+    def starve_of_files(self) -> None:
+        """No more descriptors for the supervisor or the zygote, for a moment."""
+        pid = self.rng.choice([self.supervisor, self.zygote])()
+        with contextlib.suppress(OSError, TypeError):
+            few = len(os.listdir(f"/proc/{pid}/fd")) + self.rng.randint(-3, 2)
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, resource.RLIM_INFINITY))  # type: ignore[arg-type]
+            self.faults["no more descriptors"] += 1
+            time.sleep(self.rng.choice([0.1, 1.0]))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)  # type: ignore[arg-type]
+
+    def fill_disk(self, disk: Path) -> None:
+        """To the last byte, for a moment."""
+        ballast = disk / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size) == size:
+                        pass
+        self.faults["full disk"] += 1
+        time.sleep(self.rng.choice([0.2, 2.0]))
+        with contextlib.suppress(OSError):
+            ballast.unlink()
+
+    def damage_files(self) -> None:
+        """Between two runs, what costs nothing: any part of the checkpoint, the journal's end."""
+        checkpoint = self.output / "logs" / "checkpoint_torture.json"
+        journal = self.output / "logs" / "journal_torture.jsonl"
+        if self.rng.random() < 0.1 and checkpoint.exists():
+            text = bytearray(checkpoint.read_bytes())
+            text[self.rng.randrange(len(text))] ^= 1 << self.rng.randrange(8)
+            checkpoint.write_bytes(text[: self.rng.randint(0, 2 * len(text))])
+            self.faults["damaged checkpoint"] += 1
+        if self.rng.random() < 0.1 and journal.exists():
+            with open(journal, "ab") as file:
+                file.write(self.rng.choice([b"\0" * 700, b'{"n":', b"\xff" * 13]))
+            self.faults["torn end of the journal"] += 1
 
     # ------------------------------------------------------------------------- checks
 
@@ -304,13 +346,14 @@ class Torture:
 
     # -------------------------------------------------------------------------- round
 
-    def play(self, wrappers: Callable[[], list[str]], power_cut: Callable[[], None] | None) -> None:
+    def play(self, wrappers: Callable[[], list[str]], image: LoopImage | None) -> None:
         recorded: set[str] = set()
         while True:
             self.resumes += 1
             seen = len(self.executions())
+            self.damage_files()
             self.start(wrappers())
-            self._run_under_fire(power_cut)
+            self._run_under_fire(image)
             self.wait_until_nothing_is_left()
             again = recorded & set(self.executions()[seen:])
             if again:
@@ -325,28 +368,39 @@ class Torture:
         self.check_final()
         self.check_no_temporary_files()
 
-    def _run_under_fire(self, power_cut: Callable[[], None] | None) -> None:
-        end = time.monotonic() + PATIENCE
+    def _run_under_fire(self, image: LoopImage | None) -> None:
+        written, end = 0, 0.0
         calm = self.resumes > 25  # let it come to an end
         while not self.over():
             time.sleep(self.rng.choice([0.02, 0.1, 0.4, 0.8]))
+            if written != (written := self._written()):
+                end = time.monotonic() + PATIENCE
             if time.monotonic() > end:
                 raise Violation(f"a run hangs; its last words are in {self.folder / 'stderr.txt'}")
             if calm:
                 continue
-            if power_cut is not None and self.rng.random() < 0.2:
-                self._cut_power(power_cut)
+            if image is not None and self.rng.random() < 0.2:
+                self._cut_power(image)
                 return
-            self.hit()
+            if image is not None and self.rng.random() < 0.1:
+                self.fill_disk(image.mount_point)
+            else:
+                self.hit()
 
-    def _cut_power(self, power_cut: Callable[[], None]) -> None:
+    def _written(self) -> int:
+        """Size of the journal, -1 before there is one: a run that goes on writes it."""
+        with contextlib.suppress(OSError):
+            return (self.output / "logs" / "journal_torture.jsonl").stat().st_size
+        return -1
+
+    def _cut_power(self, image: LoopImage) -> None:
         """What a checkpoint held before the cut must be there after it."""
         kept: set[str] = set()
         with contextlib.suppress(OSError, ValueError):
             text = (self.output / "logs" / "checkpoint_torture.json").read_text()
             kept = set(json.loads(text)["completed"])
-        power_cut()
-        self.faults["power cut"] += 1
+        image.cut(self)
+        self.faults[f"power cut on {image.kind}"] += 1
         missing = kept - self.recorded()
         if missing:
             raise Violation(f"the power cut lost {sorted(missing)[:5]} of the checkpoint")
@@ -373,13 +427,14 @@ def _describe(pid: int) -> str:
 class LoopImage:
     """A small file system in a file, whose power can be cut. Needs root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.kind = kind
         self.image = folder / "disk.img"
         self.mount_point = folder / "disk"
         self.mount_point.mkdir()
         with open(self.image, "wb") as file:
-            file.truncate(64 << 20)
-        self._do("mkfs.ext4", "-q", "-F", str(self.image))
+            file.truncate(IMAGES[kind] << 20)
+        self._do(f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f", str(self.image))
         self.mount()
 
     def _do(self, *command: str) -> None:
@@ -422,18 +477,18 @@ def _strace(rng: random.Random, faults: Counter[str]) -> list[str]:
     return ["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"]
 
 
-def _round(rng: random.Random, faults: Counter[str], *, with_power: bool, with_strace: bool) -> Torture:
+def _round(rng: random.Random, faults: Counter[str], *, disk: str, with_strace: bool) -> Torture:
+    """`disk`: the file system that a power cut may hit, "" for the one that is there."""
     folder = Path(tempfile.mkdtemp(prefix="longhaul-torture-"))
-    image = LoopImage(folder) if with_power else None
+    image = LoopImage(folder, disk) if disk else None
     output = image.mount_point / "out" if image is not None else folder / "out"
     torture = Torture(rng, folder, output, faults)
 
     def wrapper() -> list[str]:
         return _strace(rng, faults) if with_strace and rng.random() < 0.3 else []
 
-    cut = None if image is None else lambda: image.cut(torture)
     try:
-        torture.play(wrapper, cut)
+        torture.play(wrapper, image)
     except BaseException:
         print(f"the files are kept in {folder}", file=sys.stderr)
         if torture.process is not None and torture.process.poll() is None:
@@ -452,7 +507,8 @@ def main() -> int:
     parser.add_argument("--no-power-cuts", action="store_true")
     parser.add_argument("--no-strace", action="store_true")
     arguments = parser.parse_args()
-    can_cut = os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None and not arguments.no_power_cuts
+    can_cut = os.geteuid() == 0 and not arguments.no_power_cuts
+    disks = [kind for kind in IMAGES if can_cut and shutil.which(f"mkfs.{kind}") is not None]
     can_trace = shutil.which("strace") is not None and not arguments.no_strace
     totals: dict[str, Any] = {"rounds": 0, "jobs": 0, "runs": 0}
     faults: Counter[str] = Counter()
@@ -460,12 +516,14 @@ def main() -> int:
     end = time.monotonic() + 60.0 * arguments.minutes
     violation = ""
     print(
-        f"seed {arguments.seed}, power cuts {'on' if can_cut else 'off'}, strace {'on' if can_trace else 'off'}"
+        f"seed {arguments.seed}, power cuts on {' and '.join(disks) or 'nothing'} (they need root and "
+        f"{', '.join(f'mkfs.{kind}' for kind in IMAGES)}), strace {'on' if can_trace else 'off or not there'}",
+        flush=True,
     )
     while time.monotonic() < end and not violation:
         try:
-            with_power = can_cut and rng.random() < 0.3
-            torture = _round(rng, faults, with_power=with_power, with_strace=can_trace and not with_power)
+            disk = rng.choice(disks) if disks and rng.random() < 0.4 else ""
+            torture = _round(rng, faults, disk=disk, with_strace=can_trace and not disk)
         except Violation as found:
             violation = str(found)
             break

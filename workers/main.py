@@ -99,8 +99,8 @@ class Worker:
 
     def _settle(self) -> None:
         """What is due between two jobs, now and then: tidy up, and look at the inbox."""
-        self._spoiled |= not self._surroundings.restore()
         self._output.reattach()
+        self._spoiled |= not self._surroundings.restore()
         while self._queues.readable():
             self._hear(self._queues.receive())
 

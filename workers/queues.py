@@ -327,6 +327,8 @@ class WorkerQueues:
     def __init__(self, inbox: int, outbox: int) -> None:
         self._inbox = inbox
         self._outbox = outbox
+        for descriptor in (inbox, outbox):  # no program that a job starts is to hold them
+            os.set_inheritable(descriptor, False)
         self._reader = FrameReader()
         self._payloads: deque[Bytes] = deque()
         self._decode = msgspec.msgpack.Decoder(ToWorker).decode

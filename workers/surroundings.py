@@ -1,7 +1,8 @@
 """What a job may have changed around itself, put back for the next job of this process.
 
 Working directory, umask, signal handlers and mask, a pending alarm, limits. A limit that
-was lowered for good spoils the process: another worker has to take its place.
+was lowered for good, another user, or descriptors left open until few are free spoil the
+process: another worker has to take its place.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ class Surroundings:
         numbers = [int(n) for n in signal.Signals if n not in _UNTOUCHABLE]
         self._handlers: list[tuple[int, Any]] = [(n, _signal.getsignal(n)) for n in numbers]
         self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
+        self._user = os.geteuid(), os.getegid()
+        # The next descriptor has the lowest free number, which tells how many are open.
+        os.close(lowest := os.dup(1))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
     def restore(self) -> bool:
-        """Put back what has changed; a few microseconds if nothing has. False if a limit
-        cannot be put back."""
+        """Put back what has changed; a few microseconds if nothing has. False if that cannot
+        be done: a limit, another user, descriptors left open until few are free."""
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -45,10 +51,19 @@ class Surroundings:
         for number, handler in self._handlers:
             if getsignal(number) is not handler:
                 self._restore_handler(number, handler)
-        return all(
+        restored = all(
             resource.getrlimit(limit) == values or _restore_limit(limit, values)
             for limit, values in self._limits
         )
+        return restored and (os.geteuid(), os.getegid()) == self._user and self._room_for_files()
+
+    def _room_for_files(self) -> bool:
+        """Whether jobs have left open less than half of the descriptors that there were."""
+        try:
+            os.close(lowest := os.dup(1))
+        except OSError:
+            return False
+        return lowest < self._too_many or self._too_many < 0
 
     @staticmethod
     def _restore_handler(number: int, handler: Any) -> None:

@@ -211,6 +211,7 @@ def run(channel_descriptor: int, preparation_descriptor: int, lifeline: int, pre
     """Entry point of the zygote's interpreter."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
     with open(preparation_descriptor, "rb") as file:

@@ -16,6 +16,7 @@ from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_pat
 from workers.queues import FrameWriter, Outbox, pipe_pair
 
 FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
+MUTE_FOR = 2.0  # seconds that a process may live on when it can say nothing any more
 DIE_WITHIN = 5.0  # seconds from SIGKILL
 REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
 
@@ -98,6 +99,7 @@ class Incarnation:
         self.given_up = False
         self.finish_asked = False
         self.idle_since: float | None = None
+        self.mute_since: float | None = None
         self.dead_at: float | None = None
         self.reaped: Reaped | None = None
         self.note = ""  # why the engine itself has ended it
@@ -124,6 +126,8 @@ class Incarnation:
             self.killed_at = now
         if self.finish_asked and self.ready and self.leases.idle():
             self.idle_since = now if self.idle_since is None else self.idle_since
+        if self.outbox.ended and self.mute_since is None:
+            self.mute_since = now
 
     def deadline(self, now: float) -> float | None:
         """When something has to be done about it; `now` is for what waits for a look."""
@@ -133,6 +137,8 @@ class Incarnation:
             if not self.pid or self.given_up:
                 return None
             return now if self.killed_at is None else self.killed_at + DIE_WITHIN
+        if self.outbox.ended:  # it is about to end, or a job has closed all it had, or called exec
+            return now if self.mute_since is None else self.mute_since + MUTE_FOR
         if self.finish_asked and self.ready and self.leases.idle():
             return now if self.idle_since is None else self.idle_since + FINISH_WITHIN
         return None

@@ -13,7 +13,6 @@ import os
 import select
 import selectors
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,7 +33,7 @@ from supervisor.engines.launching import (
     Reaped,
     Surround,
 )
-from supervisor.engines.processes import start_time, sweep
+from supervisor.engines.processes import has_pidfds, start_time, sweep
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
 from workers.messages import (
@@ -86,10 +85,11 @@ class LocalEngine:
         return self._selector.fileno()
 
     def start(self) -> None:
-        linux = sys.platform.startswith("linux")
-        method = self._start_method if self._start_method != "auto" else "zygote" if linux else "spawn"
-        if method == "zygote" and not linux:
-            raise UsageError("--start-method zygote: only on Linux; use spawn")
+        method = self._start_method
+        if method == "auto":
+            method = "zygote" if has_pidfds() else "spawn"
+        if method == "zygote" and not has_pidfds():
+            raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
         spec = self._spec_for(0, 0)
         self._mark = spec.mark
         try:
@@ -329,6 +329,10 @@ class LocalEngine:
             worker.given_up = True
             self._events.append(facts.WorkerGivenUp(worker.number))
         else:
+            if worker.outbox.ended:
+                worker.note = (
+                    f"worker {worker.spec.worker} was killed: the job has closed the queue for its result"
+                )
             self.kill_worker(worker.number)
 
     def _bury(self, worker: Incarnation) -> None:

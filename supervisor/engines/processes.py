@@ -7,6 +7,7 @@ psutil is imported on first use: a quiet run never needs it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -19,6 +20,18 @@ MARK = "LONGHAUL_EXPERIMENT"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HAS_PROC = sys.platform.startswith("linux")
+
+
+def has_pidfds() -> bool:
+    """Whether a process can be held by a descriptor: older kernels, and the sandboxes of some
+    containers, cannot do it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except AttributeError:
+        return False
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)  # it could, if there were room
+    return True
 
 
 class ProcessFacts(msgspec.Struct):

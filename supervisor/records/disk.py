@@ -89,6 +89,11 @@ class Disk:
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
 
+    def has_name(self, fd: int, path: str) -> bool:
+        """Whether an open file can still be found: false if it, or all under its name, was
+        removed. Inode numbers are not compared: not all network file systems keep them."""
+        return os.path.exists(path) and os.fstat(fd).st_nlink > 0
+
     def make_directory(self, path: str) -> None:
         """With its parents; it may exist already. A new name is synced where it stands, or
         all that is put into the directory could be gone after a power cut."""

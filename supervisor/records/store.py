@@ -9,6 +9,7 @@ fails too, StorageError ends the run, and what was synced is safe.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from array import array
 from itertools import accumulate
@@ -243,6 +244,7 @@ class Store:
         self._tell_failed_checkpoint()
         if self._watch.look_due(now):
             self._retry()
+            self._look_for_the_journal()
             self._watch.look_at_space()
             self.states.look(now, self._journal.next_n - 1, self._reported)
         return events + self._watch.changes(self._journal, now)
@@ -276,6 +278,12 @@ class Store:
         elif there_is_room and not self.ephemeral:
             self._syncer.written(journal.next_n - 1)
 
+    def _look_for_the_journal(self) -> None:
+        """A file without a name is gone when we are. As long as we can read it, it can be
+        written again."""
+        if not self.ephemeral and self._watch.has_vanished(self._journal):
+            self._regenerate(OSError(errno.ENOENT, "somebody has removed the file"))
+
     def _regenerate(self, error: OSError) -> None:
         """The descriptor cannot be believed any more: all records into a new file."""
         journal = self._journal
@@ -298,6 +306,8 @@ class Store:
         self.notices.append(
             f"The disk failed under {journal.path} ({error.strerror or error}); "
             f"all records were written again, into a new file."
+            if error.errno != errno.ENOENT
+            else f"Somebody has removed {journal.path}; all records were written again, into a new file."
         )
         self._syncer = self._parts.new_syncer(self._disk, journal.fd, journal.next_n - 1, self._wake)
         self._wake_loop()
@@ -404,6 +414,7 @@ class Store:
             )
         self._checkpointer.give_up(self._now)
         self._retry()
+        self._look_for_the_journal()
         if journal.full is not None:
             raise StorageError(
                 f"{journal.full.strerror}: {journal.path}. The last records could not be written; "

@@ -5,6 +5,7 @@ Turns conditions into events, each once when it begins and once when it ends.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from supervisor.core.events import Event, HandOutBlocked, HandOutUnblocked
@@ -24,6 +25,7 @@ class Watch:
         self._directory = directory
         self._next_look = 0.0
         self._lack: str | None = None
+        self._was_named = False  # on some file systems no open file has a name
         self._blocked: dict[str, str] = {}
         self._unsynced_since: float | None = None
 
@@ -42,6 +44,19 @@ class Watch:
             self._lack = lack_of_space(self._disk, self._directory)
         except OSError:
             self._lack = None  # a file system that does not tell; ENOSPC will
+
+    def has_vanished(self, journal: JournalFile) -> bool:
+        """Whether nobody can find the journal any more, because it was removed, and a new one
+        can be put in its place."""
+        try:
+            named = self._disk.has_name(journal.fd, journal.path)
+            if named or not self._was_named:
+                self._was_named |= named
+                return False
+            self._disk.make_directory(os.path.dirname(journal.path))
+        except OSError:
+            return False  # the next look may find it possible
+        return True
 
     def unsynced(self, now: float, *, waiting: bool, progress: bool) -> None:
         """`waiting`: something is not synced; `progress`: a sync ended since the last call."""

@@ -12,6 +12,7 @@ import io
 import os
 import select
 import threading
+from collections.abc import Callable
 from typing import TextIO
 
 LIMIT = 1 << 20  # characters that wait for a stalled reader
@@ -145,6 +146,17 @@ def _descriptor(stream: TextIO) -> int | None:
     except (OSError, ValueError, AttributeError):
         return None
     return fd
+
+
+def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) -> None:
+    """`say`, however long the reader takes, until nobody waits for it any more."""
+    if stream is None:
+        return
+    outlet = Outlet(stream)
+    outlet.write(f"{text}\n")
+    while not outlet.drain(0.1) and not given_up():
+        pass
+    outlet.end(0.0)
 
 
 def say(stream: TextIO | None, text: str) -> None:

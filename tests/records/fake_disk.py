@@ -155,6 +155,9 @@ class FakeDisk(Disk):
     def exists(self, path: str) -> bool:
         return path in self.files
 
+    def has_name(self, fd: int, path: str) -> bool:
+        return self.exists(path)
+
     def make_directory(self, path: str) -> None:
         pass
 
