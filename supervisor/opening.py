@@ -7,6 +7,7 @@ plan, lock, what is left of earlier runs. Only then files are made or repaired.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from datetime import datetime
@@ -18,7 +19,7 @@ import msgspec
 from supervisor import choosing, provenance, resuming
 from supervisor.choosing import Notice
 from supervisor.clock import wall_time
-from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
@@ -83,13 +84,31 @@ def _check_name(name: Any) -> None:
 def open_experiment(request: Request, directory: Path, signals: Signals) -> Opened:
     """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
     comes while the script gives its jobs."""
-    layout, notices = _earlier(request, directory)
-    if layout is not None:
-        opened = _open_earlier(request, layout, Disk(), signals)
-    else:
-        opened = _open_new(request, directory, Disk(), signals)
+    try:
+        layout, notices = _earlier(request, directory)
+        if layout is not None:
+            opened = _open_earlier(request, layout, Disk(), signals)
+        else:
+            opened = _open_new(request, directory, Disk(), signals)
+    except _OfTheScript as raised:
+        raise raised.error from None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the disk
+            raise
+        raise StorageError(
+            f"the disk failed under {directory}: {error}. What was recorded is safe; see to the disk, "
+            f"then start again or resume."
+        ) from error
     opened.notices[:0] = notices
     return opened
+
+
+class _OfTheScript(Exception):
+    """An error of the user's own code, which is not to be taken for one of our disk."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
@@ -106,8 +125,11 @@ def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Not
 
 def _plan(request: Request, settings: Settings, options: dict[str, Any], signals: Signals) -> Plan:
     arguments = namespace(request.parser, options)
-    with signals.raising():
-        return build_plan(request.function, request.jobs, arguments, all_tasks=settings.all_tasks)
+    try:
+        with signals.raising():
+            return build_plan(request.function, request.jobs, arguments, all_tasks=settings.all_tasks)
+    except OSError as error:
+        raise _OfTheScript(error) from None
 
 
 # -------------------------------------------------------------------------------- new

@@ -243,8 +243,9 @@ class Torture:
         """No more descriptors for the supervisor or the zygote, for a moment."""
         pid = self.rng.choice([self.supervisor, self.zygote])()
         with contextlib.suppress(OSError, TypeError):
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE)  # type: ignore[arg-type]
             few = len(os.listdir(f"/proc/{pid}/fd")) + self.rng.randint(-3, 2)
-            before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, resource.RLIM_INFINITY))  # type: ignore[arg-type]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))  # type: ignore[arg-type]
             self.faults["no more descriptors"] += 1
             time.sleep(self.rng.choice([0.1, 1.0]))
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)  # type: ignore[arg-type]

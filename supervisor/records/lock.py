@@ -6,6 +6,7 @@ it dies, so there is no stale lock. The content (pid, host, start) is for humans
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -66,7 +67,8 @@ class Lock:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self.notice is None:
-                fcntl.flock(fd, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError):  # closing it does the same, unless somebody has forked
+                    fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 

@@ -108,3 +108,27 @@ def test_refused_any_system_call_a_run_goes_on_or_says_why_not(
         witness.end(JOBS)
         experiment.clean_up()
     print(f"{call} refused, and how the runs ended: {dict(ends)}")
+
+
+def test_a_disk_that_fails_while_an_experiment_is_opened_is_told_in_words(tmp_path: Path) -> None:
+    """The plan is compared with the script's jobs, and cannot be read: no traceback, 74; later
+    the same command goes on. What the script itself cannot read is the script's."""
+    experiment = a_new_one(tmp_path, "run")
+    witness = Witness(experiment)
+    assert experiment.run(*GO_ON, "--only", "job/0").returncode == 0
+    witness.look()
+    log = experiment.folder / "trace"
+    plan = experiment.output / "logs" / "plan_e1.jsonl"
+    fails = strace("pread64", "error=EIO:when=2", threads=False, log=log, paths=[plan])
+    hit = experiment.run(*GO_ON, wrapper=fails)
+    assert "plan_e1" in injected(log)
+    assert hit.returncode == 74, hit.stderr
+    assert "the disk failed under" in said_by(hit)
+    witness.look()
+    script = experiment.script.read_text()
+    experiment.script.write_text(script.replace("def jobs():", "def jobs():\n    open('/no/such/list')", 1))
+    theirs = experiment.run(*GO_ON)
+    assert (theirs.returncode, "No such file or directory: '/no/such/list'" in theirs.stderr) == (1, True)
+    experiment.script.write_text(script)
+    assert experiment.run(*GO_ON).returncode == 0
+    witness.end(JOBS)

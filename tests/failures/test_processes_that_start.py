@@ -221,6 +221,21 @@ def test_a_ctrl_c_on_top_of_a_ctrl_c_is_no_traceback(experiment: Experiment) -> 
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+def test_a_ctrl_c_before_the_first_one_is_dealt_with_is_no_traceback(experiment: Experiment) -> None:
+    """P17: the second one comes in the very call that makes further ones harmless."""
+    plain(
+        experiment, "import supervisor.cli; supervisor.cli._check_platform = lambda: os.kill(os.getpid(), 2)"
+    )
+    text = experiment.script.read_text()
+    late = (
+        "import os, signal\n\ndef late(*words, now=signal.signal, hit=[]):\n    if not hit:\n        hit.append(1)\n"
+        "        os.kill(os.getpid(), 2)\n    return now(*words)\n\nsignal.signal = late\n\n"
+    )
+    experiment.script.write_text(late + text)
+    done = experiment.run()
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
 def test_a_ctrl_c_that_a_worker_got_before_it_had_a_group_of_its_own_is_dropped() -> None:
     """P17: it was blocked and is pending; it must not make the worker give its jobs back."""
     source = """
