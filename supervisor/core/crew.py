@@ -52,6 +52,7 @@ class Worker:
         "pid",
         "leases",
         "revoked",
+        "leaving",
         "since",
         "since_at",
         "handed",
@@ -70,6 +71,7 @@ class Worker:
         self.process_start = 0.0
         self.leases: deque[tuple[int, int]] = deque()
         self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
+        self.leaving = False  # it gives back, of its own accord, what it was handed
         self.since = 0.0  # when the first of the leases started (run clock)
         self.since_at = ""
         self.handed = 0  # leases ever handed to it, less those taken back

@@ -244,6 +244,7 @@ class Scheduler:
         if worker is None:
             return
         dropped = []
+        worker.leaving |= not worker.revoked.issuperset(event.leases)
         for lease in event.leases:
             job = worker.settle(lease)
             if job is not None and self.ledger.is_current(lease, job):
@@ -311,9 +312,9 @@ class Scheduler:
     def _cause_of_death(self, worker: Worker, event: facts.WorkerDied) -> str:
         if worker.doom is not None:
             return worker.doom.outcome
-        if self.draining or event.signal in _POLITE_DEATHS:
-            return "interrupted"
-        return "crashed"
+        # How it ended is unknown if its parent, the zygote, has died before it.
+        left = worker.leaving and event.signal is None and event.exit_code is None
+        return "interrupted" if self.draining or left or event.signal in _POLITE_DEATHS else "crashed"
 
     def _obituary(self, turn: Turn, worker: Worker, event: facts.WorkerDied, kind: str) -> WorkerEnded:
         if worker.doom is not None:

@@ -115,7 +115,7 @@ def test_jobs_that_turn_on_their_runner_harm_only_themselves(experiment: Experim
     assert "Traceback" not in done.stderr
     final = experiment.final()
     failed = {job: entry["error"]["outcome"] for job, entry in final.items() if entry["state"] == "failed"}
-    assert failed == dict.fromkeys(DIE, "crashed")
+    assert failed == dict.fromkeys(DIE, "crashed"), done.stderr
     assert {entry["result"] for job, entry in final.items() if job.startswith("good/")} == {os.geteuid()}
     assert {record["job"] for record in records(experiment, "ended", outcome="crashed")} == DIE
     assert "the job has closed the queue" in final["becomes_another_program"]["error"]["output_tail"]
