@@ -18,6 +18,8 @@ from typing import Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
+from supervisor.control.place import NoPlace
+from supervisor.control.server import ControlServer
 from supervisor.core.errors import (
     OK,
     SOME_FAILED,
@@ -139,6 +141,7 @@ class _Run:
         )
         self.log = Log(opened.layout.supervisor_log) if request.recording else None
         self.view = self._open_view()
+        self.control: ControlServer | None = None
         self.retried: list[FailureSnapshot] = []
         self.recent: list[FailureSnapshot] = []
         self.progress = ProgressFile(opened.layout) if request.recording else None
@@ -216,6 +219,7 @@ class _Run:
         engine = LocalEngine(self._spec, start_method=opened.settings.start_method)
         try:
             engine.start()
+            self.control = self._listen()
             loop = Loop(
                 scheduler=self.scheduler,
                 store=opened.store,
@@ -228,14 +232,34 @@ class _Run:
                 clock=self.clock,
                 resume_hint=self._resume_hint(),
                 output_directory=str(opened.layout.output_directory),
+                control=self.control,
             )
             loop.run(effects)
             self.retried = list(loop.retried_crashes)
             self.recent = list(loop.recent_failures)
         finally:
+            self._stop_listening()
             engine.close()
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
             raise WorkersError(self._no_workers())
+
+    def _listen(self) -> ControlServer | None:
+        """For `longhaul ctl`; without it the run goes on all the same."""
+        if self.progress is None:  # nobody could find the socket
+            return None
+        try:
+            server = ControlServer.open(self.opened.layout.lock)
+        except NoPlace as problem:
+            self.view.tell("warning", f"`longhaul ctl` cannot steer this run: {problem}")
+            return None
+        self.progress.control = server.path
+        return server
+
+    def _stop_listening(self) -> None:
+        if self.control is not None:
+            self.control.close()
+        if self.progress is not None:
+            self.progress.control = None
 
     def _resume_hint(self) -> str:
         if not self.request.recording:

@@ -16,13 +16,16 @@ from operator import attrgetter
 from typing import Protocol
 
 from supervisor.clock import RunClock, wall_time
+from supervisor.control.server import ControlServer
 from supervisor.core import events as facts
 from supervisor.core.events import (
+    AnswerControl,
     Command,
     Effects,
     Event,
     KillWorker,
     RevokeJobs,
+    ShowStacks,
     SignalWorker,
     StartJobs,
     StartWorker,
@@ -82,6 +85,7 @@ class Loop:
         clock: RunClock,
         resume_hint: str,
         output_directory: str,
+        control: ControlServer | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -94,14 +98,18 @@ class Loop:
         self.clock = clock
         self.resume_hint = resume_hint
         self.output_directory = output_directory
+        self.control = control
         self.retried_crashes: deque[FailureSnapshot] = deque(maxlen=RETRIED_CRASHES)
         self.recent_failures: deque[FailureSnapshot] = deque(maxlen=RECENT_FAILURES)
         self._selector = selectors.DefaultSelector()
         for source in (engine, signals, store):
             self._selector.register(source.fileno(), selectors.EVENT_READ)
         self._room: tuple[int | None, int | None, int | None] = None, None, None
+        if control is not None:
+            self._selector.register(control.fileno(), selectors.EVENT_READ, control)
         self._usage: dict[int, Usage] = {}
         self._stacks: StackDump | None = None  # that are awaited
+        self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
@@ -126,9 +134,9 @@ class Loop:
         patience = min(timeout, self.scheduler.dispatcher.patience())
         if patience > 0.0 and not self.engine.pressing():
             time.sleep(patience)
-            self._selector.select(timeout - patience)
+            ready = self._selector.select(timeout - patience)
         else:
-            self._selector.select(timeout)
+            ready = self._selector.select(timeout)
         stood_still = self.clock.tick(timeout)
         now = self.clock.now()
         events: list[Event] = []
@@ -139,6 +147,10 @@ class Loop:
         # in the pipe already beats a deadline and a signal.
         events.extend(self.engine.poll(now))
         events.extend(self._signal_events())
+        if self.control is not None:
+            due = self.control.next_deadline()
+            if any(key.data is not None for key, _ in ready) or (due is not None and now >= due):
+                events.extend(self.control.poll(now))
         return events
 
     def _timeout(self) -> float:
@@ -150,6 +162,8 @@ class Loop:
             times.append(self._next_progress)
         if self._stacks is not None:
             times.append(self._stacks.due)
+        if self.control is not None and (due := self.control.next_deadline()) is not None:
+            times.append(due)
         deadlines = (self.scheduler.next_deadline(), self.engine.next_deadline(), self.store.next_deadline())
         times.extend(time for time in deadlines if time is not None)
         return max(0.0, min(times) - now)
@@ -160,6 +174,7 @@ class Loop:
             if signum == signal.SIGTSTP:
                 self._suspend()
             elif signum == signal.SIGQUIT:
+                self.view.tell("info", "SIGQUIT: the stacks of all workers follow")
                 self._dump_stacks()
             else:
                 events.append(facts.SignalReceived(signum))
@@ -183,18 +198,26 @@ class Loop:
         self.view.resume()
 
     def _dump_stacks(self) -> None:
-        """SIGQUIT: each worker writes its Python stacks where it prints to."""
+        """Each worker writes its Python stacks where it prints to."""
         crew = list(self.scheduler.crew.values())
         self._stacks = StackDump(self.output_directory, crew, self.clock.now())
         for worker in crew:
             self.engine.signal_worker(worker.incarnation, signal.SIGQUIT)
-        self.view.tell("info", "SIGQUIT: the stacks of all workers follow")
 
     def _tell_stacks(self) -> None:
-        if self._stacks is not None and self.clock.now() >= self._stacks.due:
-            for text in self._stacks.read():
-                self.view.tell("info", text)
-            self._stacks = None
+        if self._stacks is None or self.clock.now() < self._stacks.due:
+            return
+        texts = self._stacks.read()
+        self._stacks = None
+        for text in texts:
+            self.view.tell("info", text)
+        for asked in self._stacks_for:
+            self._answer(asked.ticket, True, asked.text, texts)
+        self._stacks_for.clear()
+
+    def _answer(self, ticket: int, done: bool, text: str, stacks: Sequence[str] = ()) -> None:
+        if self.control is not None:
+            self.control.answer(ticket, done, text, stacks)
 
     # ------------------------------------------------------------------------- turn
 
@@ -241,6 +264,12 @@ class Loop:
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):
                 self.view.tell(level, text)
+            case AnswerControl(ticket, done, text):
+                self._answer(ticket, done, text)
+            case ShowStacks():
+                self._stacks_for.append(command)
+                if self._stacks is None:
+                    self._dump_stacks()
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)

@@ -17,7 +17,7 @@ STOREYS = (
     ("cli", {"", "__main__", "cli", "options", "commands"}),  # "" is the package itself, its front door
     ("experiment", {"experiment"}),
     ("loop", {"loop"}),
-    ("signals", {"signals", "clock"}),
+    ("signals", {"signals", "clock", "control"}),
     ("views", {"views"}),
     ("engines", {"engines"}),
     ("records", {"records"}),

@@ -77,7 +77,7 @@ class ControlServer:
 
     def fileno(self) -> int:
         """Readable when `poll` has something to do."""
-        return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
+        return self._selector.fileno()
 
     def next_deadline(self) -> float | None:
         """When `poll` wants to be called although nothing happens (the loop's clock)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from supervisor.core.control import BY_HAND
 from supervisor.core.crew import STARTING, Worker
 from supervisor.core.domain_counts import DomainCounts
 from supervisor.core.jobs import Counts
@@ -15,6 +16,7 @@ from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
 from supervisor.core.statistics import Statistics
 
+_WORDS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
 WINDOW = 600.0  # seconds that the rate looks back
 
 
@@ -74,7 +76,8 @@ class Observer:
             finished_in_run=scheduler.finished_attempts,
             workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
-            waiting_for=", ".join(scheduler.blocked_by()) or self._waiting(now),
+            waiting_for=", ".join(_WORDS.get(why, why) for why in scheduler.blocked_by())
+            or self._waiting(now),
             retries=statistics.retries,
             crashes=statistics.crashes,
             timeouts=statistics.timeouts,

@@ -28,6 +28,7 @@ class ProgressFile:
     def __init__(self, layout: Layout, disk: Disk | None = None) -> None:
         self._path = layout.progress
         self._disk = disk or Disk()
+        self.control: str | None = None  # the socket for `longhaul ctl`
         self._supervisor = {"pid": os.getpid(), "host": socket.gethostname()}
 
     def write(self, snapshot: RunSnapshot, failures: Sequence[FailureSnapshot]) -> bool:
@@ -45,6 +46,7 @@ class ProgressFile:
             "elapsed_seconds": snapshot.elapsed,
             "waiting_for": snapshot.waiting_for,
             "supervisor": self._supervisor,
+            "control": self.control,
             "workers": [_worker(worker) for worker in msgspec.to_builtins(snapshot.workers)],
             "recent_failures": failures,
         }

@@ -50,6 +50,7 @@ class Progress(msgspec.Struct):
     elapsed_seconds: float = 0.0
     waiting_for: str = ""
     supervisor: ProgressSupervisor = msgspec.field(default_factory=ProgressSupervisor)
+    control: str | None = None  # the socket for `longhaul ctl`
     workers: list[ProgressWorker] = []
     recent_failures: list[FailureSnapshot] = []
 

@@ -1,0 +1,195 @@
+"""`longhaul ctl`: asks something of a run that is going on, and prints what it answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from supervisor.commands.finding import add_directory, all_of, find, root_of
+from supervisor.commands.tables import add_json, emit, emit_json
+from supervisor.control.messages import MOST_ANSWERED, Answered, Asked
+from supervisor.control.place import peer_uid
+from supervisor.core.errors import UsageError
+from supervisor.listing import is_running, read_progress
+from supervisor.records.layout import Layout
+from supervisor.views.outlet import say
+from supervisor.views.status import OVER
+from supervisor.views.words import one_line
+
+REFUSED = 1  # exit code: the run has answered, and has not done it
+_PATIENCE = 30.0  # seconds for the answer
+_PIECE = 64 << 10
+
+_ORDERS = {
+    "pause": "hand nothing new out; what runs goes on",
+    "resume": "after a pause: go on",
+    "drain": "end the run as the first Ctrl+C does, exit code 75",
+    "stop": "end it now, as the second Ctrl+C does",
+    "workers N": "have so many workers, in this run",
+    "retry JOB ...": "give failed jobs one more attempt, now",
+    "cancel JOB ...": "end jobs, or do not start them: failed, `cancelled`",
+    "stacks": "show what each worker is at",
+}
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    width = max(map(len, _ORDERS))
+    parser.usage = "longhaul ctl [ID] ORDER [N | JOB ...] [-d DIR] [--json]"
+    parser.epilog = (
+        "orders:\n"
+        + "\n".join(f"  {order:<{width}}  {text}" for order, text in _ORDERS.items())
+        + "\n\nWithout an ID: the one that is running. A JOB may be a pattern, such as 'iris/*'."
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="ORDER",
+        help="an order, see below; before it the ID of an experiment, `latest`, or a directory",
+    )
+    add_directory(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    experiment, asked = _understand(arguments.words)
+    root = root_of(arguments)
+    layout = _the_running_one(root) if experiment is None else find(experiment, root)
+    answer = _ask(layout, _socket_of(layout), asked)
+    if arguments.json:
+        emit_json(answer)
+    elif answer.done:
+        emit("\n".join([one_line(answer.text), *answer.stacks]))
+    else:
+        say(sys.stderr, f"error: {one_line(answer.text)}")
+    return 0 if answer.done else REFUSED
+
+
+# -------------------------------------------------------------------------- what is meant
+
+
+def _understand(words: Sequence[str]) -> tuple[str | None, Asked]:
+    """The experiment, if one is named, and the order. Raises UsageError."""
+    asked = _order(words)
+    if asked is not None:
+        return None, asked
+    if len(words) > 1 and (asked := _order(words[1:])) is not None:
+        return words[0], asked
+    verbs = [order.split()[0] for order in _ORDERS]
+    at = next((at for at, word in enumerate(words[:2]) if word in verbs), None)
+    if at is None:
+        unknown = words[min(1, len(words) - 1)]
+        raise UsageError(f"{unknown!r} is no order; there are {', '.join(_ORDERS)}")
+    wanted = next(order for order in _ORDERS if order.split()[0] == words[at])
+    raise UsageError(f"{' '.join(words[at:])!r}: expected `{wanted}`")
+
+
+def _order(words: Sequence[str]) -> Asked | None:
+    """None if these words are no whole order."""
+    match list(words):
+        case ["workers", number] if number.isdecimal() and len(number) < 10:
+            return Asked("workers", number=int(number))
+        case ["retry" | "cancel" as order, _, *_]:
+            return msgspec.convert({"order": order, "jobs": words[1:]}, Asked)
+        case ["pause" | "resume" | "drain" | "stop" | "stacks" as order]:
+            return msgspec.convert({"order": order}, Asked)
+    return None
+
+
+def _the_running_one(root: Path) -> Layout:
+    running = [layout for layout in all_of(root) if is_running(layout)]
+    if not running:
+        raise UsageError(f"nothing is running in {root.absolute()}; look elsewhere with -d DIR")
+    if len(running) > 1:
+        ids = ", ".join(layout.experiment_id for layout in running)
+        raise UsageError(
+            f"several are running: {ids}; say which: longhaul ctl {running[0].experiment_id} ..."
+        )
+    return running[0]
+
+
+def _socket_of(layout: Layout) -> str:
+    """Where the run listens. Raises UsageError that says why it cannot be asked."""
+    name = layout.experiment_id
+    progress = read_progress(layout)
+    if progress is not None and progress.state not in OVER:
+        host = progress.supervisor.host
+        if host != socket.gethostname():
+            raise UsageError(f"{name} runs on {host} (pid {progress.supervisor.pid}): ask it there")
+    if not is_running(layout):
+        how = "is over" if progress is None or progress.state in OVER else "has died"
+        raise UsageError(f"{name} is not running: it {how}; its script resumes it with --resume {name}")
+    if progress is None or progress.control is None:
+        log = layout.supervisor_log
+        raise UsageError(
+            f"{name} runs but does not listen: it is just starting or ending (try again in a moment), or it "
+            f"could make no socket ({log} says why); `kill -INT` drains it as well"
+        )
+    return progress.control
+
+
+# ----------------------------------------------------------------------- over the socket
+
+
+def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
+    """Raises UsageError if nobody answers."""
+    name = layout.experiment_id
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            connection.connect(path)
+            _check_peer(connection, name)
+            connection.sendall(msgspec.json.encode(asked) + b"\n")
+            line = _receive(connection)
+        except PermissionError:
+            raise UsageError(
+                f"{name} belongs to {_owner(layout)}: only that user (and root) can steer it"
+            ) from None
+        except FileNotFoundError:
+            raise UsageError(
+                f"{name} listens at {path}, which is not there: it has just ended, or runs in a container or "
+                f"with a temporary directory of its own"
+            ) from None
+        except ConnectionRefusedError:
+            raise UsageError(f"{name} is not running any more; resume it with its script") from None
+        except TimeoutError:
+            raise UsageError(
+                f"{name} does not answer: is it stopped (SIGSTOP, Ctrl+Z), or does its disk hang?"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{name} cannot be asked at {path}: {error.strerror or error}") from None
+    if not line.endswith(b"\n"):
+        raise UsageError(f"{name} has ended meanwhile; `longhaul status {name}` tells how")
+    try:
+        return msgspec.json.decode(line, type=Answered)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{name} answered what this version does not understand: {error}") from None
+
+
+def _check_peer(connection: socket.socket, name: str) -> None:
+    """Nobody else may sit at the other end and listen."""
+    uid = peer_uid(connection)
+    if uid != os.geteuid() and os.geteuid() != 0:
+        raise UsageError(f"{name}: uid {uid} listens at its socket, which is not you; nothing was asked")
+
+
+def _receive(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and len(line) <= MOST_ANSWERED:
+        piece = connection.recv(_PIECE)
+        if not piece:
+            break
+        line += piece
+    return line
+
+
+def _owner(layout: Layout) -> str:
+    try:
+        return f"uid {layout.progress.stat().st_uid}"
+    except OSError:
+        return "another user"

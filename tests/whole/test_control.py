@@ -1,0 +1,356 @@
+"""`longhaul ctl`: runs that are steered from another terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from supervisor.__main__ import main
+from tests.experiment import ROOT, Experiment, wait_for
+
+# Each job runs until a file of its name is there.
+SCRIPT = """
+    GATES = Path(os.environ["EXECUTIONS"]).parent / "gates"
+
+    def evaluate(name):
+        note("began")
+        while not (GATES / name).exists() and not (GATES / "all").exists():
+            if current_job().stopping:
+                note("stopping")
+            time.sleep(0.005)
+        if (GATES / f"{name}.fail").exists():
+            raise ValueError("no")
+        note("ran")
+        return name
+
+    if __name__ == "__main__":
+        jobs = [Job(id=f"job/{n}", params={"name": str(n)}) for n in range(6)]
+        main(evaluate, jobs, name="@NAME@", workers=2, grace=60)
+    """
+
+
+@pytest.fixture
+def gated(experiment: Experiment) -> Experiment:
+    experiment.write(SCRIPT)
+    (experiment.folder / "gates").mkdir()
+    return experiment
+
+
+def open_gate(experiment: Experiment, *names: object) -> None:
+    for name in names:
+        (experiment.folder / "gates" / str(name)).touch()
+
+
+class Said(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def ctl(experiment: Experiment, *words: str) -> Said:
+    """The command, in this process: that is quicker."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(["ctl", *words, "-d", str(experiment.output)])
+        except SystemExit as end:  # of argparse
+            code = int(str(end.code))
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def told(experiment: Experiment, *words: str) -> str:
+    done = ctl(experiment, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def progress(experiment: Experiment) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(experiment.path("progress").read_text())
+    return found
+
+
+def listens(experiment: Experiment) -> str | None:
+    """The socket of the run that is going on."""
+    paths = list(experiment.output.glob("logs/progress_*.json"))
+    found: str | None = json.loads(paths[0].read_text())["control"] if paths else None
+    return found
+
+
+def start(experiment: Experiment, *arguments: str, began: int = 2, **keywords: Any) -> subprocess.Popen[str]:
+    process = experiment.start(*arguments, **keywords)
+    wait_for(lambda: listens(experiment), "the run listens")
+    wait_for(lambda: len(experiment.executions("began")) >= began, "jobs run")
+    return process
+
+
+def finish(experiment: Experiment, process: subprocess.Popen[str], code: int = 0) -> str:
+    open_gate(experiment, "all")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    return err
+
+
+def orders(experiment: Experiment) -> list[dict[str, Any]]:
+    return [r["detail"] for r in experiment.journal() if r["type"] == "noted" and r["what"] == "control"]
+
+
+def test_a_paused_run_starts_nothing_until_it_is_resumed(gated: Experiment) -> None:
+    process = start(gated)
+    assert told(gated, "pause") == "paused: 2 running jobs go on, nothing new is handed out"
+    open_gate(gated, 0, 1)
+    wait_for(lambda: len(gated.completed_in_journal()) == 2)
+    wait_for(lambda: progress(gated)["state"] == "paused")
+    assert "paused by hand" in progress(gated)["waiting_for"]
+    assert len(gated.executions("began")) == 2
+    assert "going on after a pause" in told(gated, "resume")
+    err = finish(gated, process)
+    assert "longhaul ctl pause (uid " in err
+    assert "longhaul ctl pause (uid " in (gated.output / gated.experiment_id() / "supervisor.log").read_text()
+    assert [(entry["order"], entry["uid"]) for entry in orders(gated)] == [
+        ("pause", os.getuid()),
+        ("resume", os.getuid()),
+    ]
+    assert [r["why"] for r in gated.journal() if r["type"] in ("paused", "unpaused")] == ["user", "user"]
+    assert listens(gated) is None
+
+
+def test_a_pause_is_forgotten_by_a_resume_of_the_script(gated: Experiment) -> None:
+    process = start(gated)
+    told(gated, "pause")
+    process.kill()
+    process.communicate()
+    finish(gated, start(gated, "--resume", "latest", began=4))
+
+
+@pytest.mark.parametrize("order", ["drain", "stop"])
+def test_a_run_that_is_ended_from_outside_exits_with_75_and_can_be_resumed(
+    gated: Experiment, order: str
+) -> None:
+    process = start(gated)
+    told(gated, order)
+    if order == "drain":
+        wait_for(lambda: len(gated.executions("stopping")) >= 2, "the jobs know")
+        open_gate(gated, 0, 1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "go on later with: " in err
+    assert "stopped early" in err
+    assert len(gated.completed_in_journal()) == (2 if order == "drain" else 0)
+    finish(gated, gated.start("--resume", "latest"))
+    assert len(gated.completed_in_journal()) == 6
+
+
+def test_ctrl_c_after_a_drain_stops_now_and_counts_as_the_signal(gated: Experiment) -> None:
+    process = start(gated)
+    told(gated, "drain")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+
+
+def test_workers_come_and_go_and_a_resume_takes_the_remembered_number(gated: Experiment) -> None:
+    process = start(gated)
+    assert "2 before, 4 from now on" in told(gated, "workers", "4")
+    wait_for(lambda: len(gated.executions("began")) == 4)
+    assert "4 before, 1 from now on; 3 finish a job first" in told(gated, "workers", "1")
+    open_gate(gated, 0, 1, 2, 3)
+    wait_for(lambda: len(gated.executions("began")) == 5)
+    wait_for(lambda: len(progress(gated)["workers"]) == 1)
+    assert progress(gated)["workers"][0]["worker"] == 0
+    told(gated, "drain")
+    open_gate(gated, 4)
+    process.communicate(timeout=60)
+    assert len(gated.executions("began")) == 5
+    finish(gated, start(gated, "--resume", "latest", began=6))
+    assert [r["settings"]["workers"] for r in gated.journal() if r["type"] == "run_started"] == [2, 2]
+
+
+def test_cancelled_jobs_are_failed_and_a_resume_leaves_them_unless_they_are_named(
+    gated: Experiment,
+) -> None:
+    process = start(gated)
+    text = told(gated, "cancel", "job/0", "job/[45]")
+    assert "1 running is ended, 2 waiting are not started" in text
+    finish(gated, process, code=1)
+    final = gated.final()
+    assert {job: entry["error"]["outcome"] for job, entry in final.items() if entry["state"] == "failed"} == {
+        "job/0": "cancelled",
+        "job/4": "cancelled",
+        "job/5": "cancelled",
+    }
+    assert (final["job/0"]["attempts"], final["job/4"]["attempts"]) == (1, 0)
+    assert gated.statistics()["cancelled"] == 3
+    assert gated.statistics()["attempts"] == 4
+    again = gated.run("--resume", "latest")
+    assert again.returncode == 1, again.stderr
+    assert len(gated.executions("ran")) == 3
+    os.unlink(gated.path("checkpoint"))
+    assert gated.run("--resume", "latest").returncode == 1
+    assert len(gated.executions("ran")) == 3
+    assert gated.run("--resume", "latest", "--rerun", "job/[045]").returncode == 0
+    assert len(gated.completed_in_journal()) == 6
+
+
+def test_a_failed_job_is_tried_again_at_once_and_others_are_refused(gated: Experiment) -> None:
+    open_gate(gated, 0, "0.fail")
+    process = start(gated, began=3)
+    wait_for(lambda: [r for r in gated.journal() if r.get("state") == "failed"])
+    os.unlink(gated.folder / "gates" / "0.fail")
+    refused = ctl(gated, "retry", "job/1")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "error: job/1 is running: not failed\n"
+    assert told(gated, "retry", "job/*").startswith("job/0: back in line")
+    finish(gated, process)
+    assert gated.final()["job/0"]["attempts"] == 2
+
+
+def test_the_answer_carries_the_stacks(gated: Experiment) -> None:
+    process = start(gated)
+    done = ctl(gated, "stacks", "--json")
+    answer = json.loads(done.stdout)
+    assert len(answer["stacks"]) == 2
+    assert all("in evaluate" in text for text in answer["stacks"])
+    assert "in evaluate" in finish(gated, process)
+
+
+def test_what_is_not_running_is_told_plainly(gated: Experiment) -> None:
+    gated.output.mkdir()
+    assert "nothing is running in " in ctl(gated, "pause").stderr
+    process = start(gated)
+    name = gated.experiment_id()
+    finish(gated, process)
+    for words in (("pause",), (name, "pause"), ("latest", "pause")):
+        done = ctl(gated, *words)
+        assert done.returncode == 2
+        assert "not running" in done.stderr or "nothing is running" in done.stderr
+    document = progress(gated)
+    document.update(state="running", control="/nowhere", supervisor={"pid": 1, "host": "node17"})
+    gated.path("progress").write_text(json.dumps(document))
+    assert f"{name} runs on node17 (pid 1)" in ctl(gated, name, "pause").stderr
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("pasue",), ("workers",), ("workers", "many"), ("retry",), ("x", "workers"), ("pause", "1")]
+)
+def test_a_wrong_order_names_the_right_one(experiment: Experiment, words: tuple[str, ...]) -> None:
+    experiment.output.mkdir()
+    done = ctl(experiment, *words)
+    assert done.returncode == 2
+    assert "expected `" in done.stderr or "no order" in done.stderr or "required" in done.stderr
+
+
+def test_a_killed_supervisor_leaves_a_socket_that_the_next_one_replaces(gated: Experiment) -> None:
+    process = start(gated)
+    path = Path(str(listens(gated)))
+    process.kill()
+    process.communicate()
+    assert path.is_socket()
+    assert "it has died" in ctl(gated, gated.experiment_id(), "pause").stderr
+    process = start(gated, "--resume", "latest", began=4)
+    assert "paused" in told(gated, "pause")
+    told(gated, "resume")
+    finish(gated, process)
+    assert not path.exists()
+
+
+def test_a_stopped_supervisor_harms_no_one_who_asks_and_answers_later(gated: Experiment) -> None:
+    process = start(gated)
+    process.send_signal(signal.SIGSTOP)
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", "ctl", "pause", "-d", str(gated.output)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    process.send_signal(signal.SIGCONT)
+    assert "paused" in asking.communicate(timeout=60)[0]
+    told(gated, "resume")
+    finish(gated, process)
+
+
+def test_clients_that_hang_flood_or_lie_are_dropped_and_the_run_goes_on(gated: Experiment) -> None:
+    process = start(gated)
+    path = str(listens(gated))
+
+    def connected() -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(30)
+        wait_for(lambda: client.connect_ex(path) == 0)
+        return client
+
+    def answer(client: socket.socket) -> bytes:
+        try:
+            return client.recv(1 << 16)
+        except ConnectionResetError:
+            return b""
+
+    for line in (b"\0" * 70_000, b"{}\n", b"nonsense\n", b'{"order":"explode"}\n', b"[" * 10_000 + b"\n"):
+        with connected() as client:
+            client.sendall(line)
+            assert b'"done":false' in answer(client) or not answer(client)
+    silent = [connected() for _ in range(6)]
+    assert any(b"too many" in answer(client) for client in silent[-2:])
+    for client in silent:
+        client.close()
+    for _ in range(100):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect_ex(path)
+    assert "paused" in wait_for(lambda: ctl(gated, "pause").stdout)
+    told(gated, "resume")
+    finish(gated, process)
+
+
+def test_without_a_place_for_a_socket_the_run_goes_on_and_says_so(gated: Experiment) -> None:
+    long = gated.folder / ("x" * 100)
+    long.mkdir()
+    environment = {**gated.environment(), "TMPDIR": str(long), "XDG_RUNTIME_DIR": str(gated.script)}
+    process = start(gated, env=environment)
+    assert str(listens(gated)).startswith("/tmp/longhaul-")
+    finish(gated, process)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_another_user_can_neither_see_nor_use_the_socket(gated: Experiment) -> None:
+    process = start(gated)
+    path = str(listens(gated))
+    for folder in [gated.output, *gated.output.parents]:
+        if folder == Path("/tmp"):
+            break
+        folder.chmod(0o755)
+    code = (
+        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "for attempt in (os.stat, os.listdir, socket.socket(socket.AF_UNIX).connect):\n"
+        "    try: attempt(os.path.dirname(sys.argv[1]) if attempt is os.listdir else sys.argv[1])\n"
+        "    except PermissionError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["refused"] * 3, done.stderr
+    # Even where the directory lets somebody through, the supervisor looks at who it is.
+    os.chmod(os.path.dirname(path), 0o711)
+    os.chmod(path, 0o666)
+    try:
+        asking = (
+            "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "c = socket.socket(socket.AF_UNIX); c.connect(sys.argv[1])\n"
+            'c.sendall(b\'{"order":"stop"}\\n\'); print(c.recv(9999).decode())\n'
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", asking, path], capture_output=True, text=True, check=False
+        )
+    finally:
+        os.chmod(os.path.dirname(path), 0o700)
+    assert "belongs to uid 0" in done.stdout or "BrokenPipe" in done.stderr, done.stderr
+    assert process.poll() is None
+    assert not orders(gated)
+    finish(gated, process)
