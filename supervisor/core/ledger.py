@@ -237,7 +237,7 @@ class Ledger:
         the disk first, and with it the reset, which is the last record of this turn."""
         for job in jobs:
             charges = self.table.charges.get(job)
-            if charges is not None and (charges.crashes or charges.losses):
+            if charges is not None and (charges.crashes or charges.losses or charges.over_memory):
                 self.queue.mark_single(job)
                 self.held.append((turn.last_n(), job))
                 turn.effects.urgent = True
