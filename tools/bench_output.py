@@ -24,7 +24,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = "longhaul"
 PEERS_ROW = "peers"  # as a word for --only: the table of all peers
 SITUATIONS = ("tiny", "cpu_1ms", "cpu_10ms", "killed")  # of the peers' table
-JUDGED = {"aim": "aim", "reach": "yes", "missed": "**no**", "": "–"}
+JUDGED = {"aim": "aim", "reach": "yes", "missed": "**no**"}
 NONE = "–"
 
 
@@ -139,7 +139,7 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
         parts.append("**A quick look: few jobs, one round; not to be compared with the marks.**")
     chosen = [row for row in ROWS if found["only"] is None or row.key in found["only"]]
     if chosen:
-        parts.append(_table_of_rows(chosen, rounds))
+        parts.append(_table_of_rows(chosen, rounds, quick=found["quick"]))
     if found["only"] is None or PEERS_ROW in found["only"]:
         parts.append(_table_of_peers(rounds, found["skipped"]))
     for sample, why in found["failed"].items():
@@ -159,7 +159,7 @@ def _machine_line(found: dict[str, Any]) -> str:
     )
 
 
-def _table_of_rows(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
+def _table_of_rows(rows: Sequence[Row], rounds: Sequence[Round], *, quick: bool) -> str:
     lines = [
         "| what | measured as | reach | aim | median | spread | reached | in figures |",
         "|---|---|---|---|---|---|---|---|",
@@ -169,7 +169,8 @@ def _table_of_rows(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
         cells = [row.what, row.measured, mark(row.reach, row.unit), mark(row.aim, row.unit)]
         if values:
             middle = statistics.median(values)
-            cells += [shown(middle, row.unit), spread(values, row.unit), JUDGED[row.judge(middle)]]
+            cells += [shown(middle, row.unit), spread(values, row.unit)]
+            cells.append(NONE if quick else JUDGED[row.judge(middle)])
             cells.append(row.detail(complete(row, rounds)))
         else:
             cells += [NONE, NONE, NONE, "not measured"]

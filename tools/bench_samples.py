@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,14 @@ def _tiny(bench: Bench, contender: str) -> Numbers:
 
 
 def _share(bench: Bench, contender: str, jobs: int, each: float) -> Numbers:
-    """The share of the cores' time, first start to last end, that was spent in jobs."""
-    spans = _run(bench, contender, "cpu", jobs=jobs, each=each)["spans"]
+    return {"jobs": jobs, "share": share(_run(bench, contender, "cpu", jobs=jobs, each=each)["spans"])}
+
+
+def share(spans: Sequence[Sequence[float]]) -> float:
+    """The part of the cores' time that was spent in jobs, from the first start to the last
+    end; of spans (start, end, CPU seconds)."""
     wall = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
-    return {"jobs": jobs, "share": sum(used for _, _, used in spans) / (WORKERS * wall)}
+    return sum(used for _, _, used in spans) / (WORKERS * wall)
 
 
 def _cpu_1ms(bench: Bench, contender: str) -> Numbers:
@@ -159,7 +163,7 @@ def _fairness(bench: Bench, contender: str) -> Numbers:
 PAUSE = 0.010  # seconds: more than the kernel takes from one process for another at a time
 
 
-def lateness(spans: list[list[float]]) -> Numbers:
+def lateness(spans: Sequence[Sequence[float]]) -> Numbers:
     """By how much the last of the other jobs could have ended earlier, from the spans (start,
     end, CPU seconds) of all jobs, in seconds.
 

@@ -15,7 +15,7 @@ from tools.bench_child import QUICK, Bench, Failed, Sizes
 from tools.bench_output import BEGIN, END, after_a_kill, markdown, replaced
 from tools.bench_peers import PEERS
 from tools.bench_rows import ROWS, Row
-from tools.bench_samples import SITUATIONS, lateness, measure
+from tools.bench_samples import SITUATIONS, lateness, measure, share
 
 ROW = {row.key: row for row in ROWS}
 LEAST = Sizes(
@@ -116,6 +116,8 @@ def test_the_table_shows_median_and_spread_of_the_rounds() -> None:
     line = line_of(ROW["sustained"], markdown(found(rounds=3), rounds))
     assert "| 25 × | 45 × | 30.0 × | 28.0 to 52.0 × | yes |" in line
     assert "300,000 against 10,000 jobs/s" in line
+    quick = line_of(ROW["sustained"], markdown(found(quick=True), rounds))
+    assert "| 30.0 × | 28.0 to 52.0 × | – |" in quick  # few jobs are not judged
 
 
 def line_of(row: Row, text: str) -> str:
@@ -202,6 +204,12 @@ def test_the_pauses_of_the_other_worker_are_what_a_job_is_late() -> None:
     late = lateness(before + long + in_time + taken_back + forgotten)
     assert late["seconds"] == pytest.approx(0.101 + 4.9)
     assert late["after_the_long_one"] == 1
+
+
+def test_what_jobs_used_of_two_cores_is_their_share() -> None:
+    side_by_side = [[0.0, 1.0, 1.0], [0.0, 1.0, 0.9]]
+    assert share(side_by_side) == pytest.approx(0.95)
+    assert share([[0.0, 1.0, 1.0], [1.0, 2.0, 1.0]]) == pytest.approx(0.5)
 
 
 def test_memory_is_that_of_a_fresh_run_or_of_a_resume_whichever_is_more() -> None:
