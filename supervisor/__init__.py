@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from supervisor.records.reports import Report as Report
     from supervisor.records.reports import load as load
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Job": "supervisor.core.jobs",
     "main": "supervisor.cli",

@@ -2,26 +2,27 @@
 
 What is asked for is read in `options`; what is done stands in `experiment`. Here is only
 what lies around it: errors in one line, exit codes, dying of the right signal.
+
+Whatever is needed is imported when one of the two is called: a worker imports the script as
+well, and with it this module, and calls neither.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError, WorkersError
-from supervisor.options import request_of_main, request_of_run
-from supervisor.outcome import Interrupted
-from supervisor.views.outlet import say
 from workers.current import importing_main, inside_worker
 
 if TYPE_CHECKING:
+    import argparse
+
     from supervisor.outcome import Outcome
     from supervisor.request import Request
 
@@ -61,6 +62,9 @@ def main(
     _refuse_inside_worker("main")
     try:
         _check_platform()
+        with _undisturbed():
+            from supervisor.options import request_of_main
+
         request = request_of_main(
             function,
             jobs,
@@ -77,7 +81,7 @@ def main(
             _die_of(outcome.signal)
         _flush()
     except LonghaulError as error:
-        say(sys.stderr, f"error: {error}")
+        _say(f"error: {error}")
         _flush()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before the run had its own handlers, or after
@@ -87,7 +91,7 @@ def main(
         except (KeyboardInterrupt, ValueError):
             with contextlib.suppress(KeyboardInterrupt, ValueError):
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
-        say(sys.stderr, "interrupted")
+        _say("interrupted")
         _die_of(signal.SIGINT)
     raise SystemExit(outcome.exit_code)
 
@@ -116,23 +120,23 @@ def run(
     """
     _refuse_inside_worker("run")
     _check_platform()
+    with _undisturbed():
+        from supervisor.options import request_of_run
+
     request = request_of_run(
         function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
     )
     outcome = _execute(request)
     if outcome.signal is not None:
+        from supervisor.outcome import Interrupted
+
         raise Interrupted(outcome.report)
     return outcome.report
 
 
 def _execute(request: Request) -> Outcome:
-    # Imported late, so that --help and a wrong option cost no more than they must. Ctrl+C waits
-    # for it: a KeyboardInterrupt that meets a callback of the import is printed and lost.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _undisturbed():
         from supervisor.experiment import execute
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         return execute(request)
     except OSError as error:
@@ -142,6 +146,17 @@ def _execute(request: Request) -> Outcome:
             f"{error.strerror or error}: no worker can be started. Allow more (ulimit -n), then start again "
             f"or resume."
         ) from error
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl+C waits for an import: a KeyboardInterrupt that meets a callback of it is printed
+    and lost."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _refuse_inside_worker(called: str) -> None:
@@ -159,6 +174,12 @@ def _check_platform() -> None:
         raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
     if sys.platform.startswith("linux") and not os.path.exists("/proc/self/stat"):
         raise UsageError("/proc is not mounted here; processes cannot be looked after without it")
+
+
+def _say(text: str) -> None:
+    from supervisor.views.outlet import say
+
+    say(sys.stderr, text)
 
 
 def _flush() -> None:

@@ -338,7 +338,9 @@ class _Run:
         if closing.state_word(self.scheduler, self.opened, error) == "stopped":
             return Outcome(exit_code=STOPPED_EARLY)
         table, selected = self.opened.table, self.opened.selected
-        failed = any(state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True))
+        failed = FAILED in table.state and any(
+            state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)
+        )
         return Outcome(exit_code=SOME_FAILED if failed else OK)
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:

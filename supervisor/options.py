@@ -9,12 +9,12 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from supervisor import __version__
 from supervisor.core.errors import UsageError
 from supervisor.core.settings import START_METHODS, Settings, parse_value
 from supervisor.records.layout import check_id
@@ -49,14 +49,6 @@ _SETTING_HELP = {
     "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
     "retry_failed": (None, "on a resume, give each failed job one more attempt"),
 }
-
-
-def version() -> str:
-    """The installed version of longhaul."""
-    try:
-        return metadata.version("longhaul")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 # --------------------------------------------------------------------------- the parser
@@ -119,7 +111,7 @@ def _add_actions(parser: Parser) -> None:
     add(
         "show_output", None, "show what jobs print (default: no)", "-s", action=argparse.BooleanOptionalAction
     )
-    parser.add_argument("--version", action="version", version=f"longhaul {version()}")
+    parser.add_argument("--version", action="version", version=f"longhaul {__version__}")
 
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any]) -> None:

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from supervisor import __version__
 from workers.callables import by_name
 from workers.preparation import prepare
 
@@ -105,11 +105,13 @@ def _ask_git(folder: Path, *words: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Python, longhaul and the operating system."""
-    try:
-        own = metadata.version("longhaul")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"python": platform.python_version(), "longhaul": own, "system": platform.platform()}
+    # platform.platform() starts a program to ask for what it then leaves out.
+    system = os.uname()
+    return {
+        "python": platform.python_version(),
+        "longhaul": __version__,
+        "system": f"{system.sysname}-{system.release}-{system.machine}",
+    }
 
 
 def host() -> str:

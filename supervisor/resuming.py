@@ -66,6 +66,8 @@ def select(table: JobTable, only: list[str], *, more: bool = False) -> bytes:
 
 def left_out(table: JobTable, mask: bytes) -> int:
     """How many unfinished jobs of the plan this run does not hand out."""
+    if mask.count(1) == len(mask):
+        return 0
     unfinished = (PENDING, LEASED, INTERRUPTED)
     return sum(
         1

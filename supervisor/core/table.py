@@ -348,6 +348,8 @@ class JobTable:
 
 def in_a_row(jobs: Sequence[int]) -> bool:
     """Whether each number follows the one before it, as nearly always."""
+    if type(jobs) is range:
+        return jobs.step == 1 and len(jobs) > 0
     return (
         len(jobs) > 0
         and jobs[-1] - jobs[0] + 1 == len(jobs)

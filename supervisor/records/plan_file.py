@@ -11,6 +11,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,12 +208,9 @@ class PlanFile:
         return plan
 
     def _take_lengths(self, builder: PlanBuilder) -> None:
-        offset = 0
-        for length in builder.lengths:
-            self.offsets.append(offset)
-            offset += length
+        *places, self.size = accumulate(builder.lengths, initial=0)
+        self.offsets = array("Q", places)
         self.lengths = array("I", builder.lengths)
-        self.size = offset
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)

@@ -141,8 +141,10 @@ class Results:
         if close is not None:
             close()
 
-    def jobs(self) -> list[int]:
+    def jobs(self) -> Sequence[int]:
         """Numbers of the jobs of the current plan, in plan order."""
+        if self.table.wanted.count(1) == len(self.table.wanted):
+            return range(len(self.table.wanted))
         return [job for job, wanted in enumerate(self.table.wanted) if wanted]
 
     def rows(self, state: int | None = None) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
@@ -177,6 +179,8 @@ class Results:
         self, read: Callable[[Sequence[int]], list[_Found]], jobs: Sequence[int], nothing: _Found
     ) -> list[_Found]:
         states = self.table.state
+        if bytes(get(states, jobs)).count(COMPLETED) == len(jobs):
+            return read(jobs)
         finished = [job for job in jobs if states[job] in (COMPLETED, FAILED)]
         found = read(finished)
         if len(finished) == len(jobs):
