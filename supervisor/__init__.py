@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from supervisor.records.reports import Report as Report
     from supervisor.records.reports import load as load
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "Job": "supervisor.core.jobs",
     "main": "supervisor.cli",
@@ -66,6 +64,10 @@ _refuse_hidden_workers()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from supervisor.core.version import VERSION
+
+        return VERSION
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'supervisor' has no attribute {name!r}")

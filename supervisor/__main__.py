@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from supervisor import __version__
 from supervisor.core.errors import LonghaulError
+from supervisor.core.version import VERSION
 from supervisor.views.outlet import say
 
 _INTERRUPTED = 130  # as a shell tells Ctrl+C
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"longhaul {__version__}")
+    parser.add_argument("--version", action="version", version=f"longhaul {VERSION}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
     return parser
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from supervisor import __version__
 from supervisor.core.errors import UsageError
 from supervisor.core.settings import START_METHODS, Settings, parse_value
+from supervisor.core.version import VERSION
 from supervisor.records.layout import check_id
 from supervisor.request import Request
 from supervisor.script_options import (
@@ -111,7 +111,7 @@ def _add_actions(parser: Parser) -> None:
     add(
         "show_output", None, "show what jobs print (default: no)", "-s", action=argparse.BooleanOptionalAction
     )
-    parser.add_argument("--version", action="version", version=f"longhaul {__version__}")
+    parser.add_argument("--version", action="version", version=f"longhaul {VERSION}")
 
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any]) -> None:

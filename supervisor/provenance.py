@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor import __version__
+from supervisor.core.version import VERSION
 from workers.callables import by_name
 from workers.preparation import prepare
 
@@ -109,7 +109,7 @@ def versions() -> dict[str, str]:
     system = os.uname()
     return {
         "python": platform.python_version(),
-        "longhaul": __version__,
+        "longhaul": VERSION,
         "system": f"{system.sysname}-{system.release}-{system.machine}",
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Container, Iterable
+from itertools import compress
 
 from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.table import JobTable
@@ -21,8 +22,7 @@ def lined_up(table: JobTable, mask: bytes, elsewhere: Container[int]) -> tuple[a
     """The waiting jobs that `mask` selects, those cut in the middle first, and the priorities
     that are not 0. A higher priority goes before all that."""
     cut, untried = (
-        array("I", (job for job in where(table.state, state) if mask[job] and job not in elsewhere))
-        for state in (INTERRUPTED, PENDING)
+        array("I", _selected(where(table.state, state), mask, elsewhere)) for state in (INTERRUPTED, PENDING)
     )
     priorities = {job: own.priority for job, own in table.own.items() if own.priority}
     if not priorities:
@@ -35,14 +35,17 @@ def lined_up(table: JobTable, mask: bytes, elsewhere: Container[int]) -> tuple[a
     return line, priorities
 
 
+def _selected(jobs: list[int], mask: bytes, elsewhere: Container[int]) -> Iterable[int]:
+    if mask.count(1) == len(mask) and not elsewhere:
+        return jobs
+    return (job for job in jobs if mask[job] and job not in elsewhere)
+
+
 def where(state: bytearray, value: int) -> list[int]:
     """Positions of a value, found in C."""
-    found = []
-    at = state.find(value)
-    while at >= 0:
-        found.append(at)
-        at = state.find(value, at + 1)
-    return found
+    marks = bytearray(256)
+    marks[value] = 1
+    return list(compress(range(len(state)), state.translate(marks)))
 
 
 def mixed(jobs: array[int], domain_of: array[int]) -> array[int]:
