@@ -147,6 +147,38 @@ class _Run:
         self.progress = ProgressFile(opened.layout) if request.recording else None
 
     def play(self) -> Outcome:
+        """The run, and then what the user wants to be run after it."""
+        try:
+            outcome = self._play()
+        except LonghaulError as error:
+            self._run_hooks(Outcome(exit_code=error.exit_code), error)
+            raise
+        self._run_hooks(outcome, None)
+        return outcome
+
+    def _run_hooks(self, outcome: Outcome, error: LonghaulError | None) -> None:
+        settings, layout = self.opened.settings, self.opened.layout
+        if settings.on_finish is None and settings.on_failure is None:
+            return
+        from supervisor import hooks
+
+        log = Log(layout.supervisor_log) if self.request.recording else None
+
+        def tell(level: str, text: str) -> None:
+            if log is not None:
+                log.write(level, text)
+            if self.request.progress and (log is None or level != "info"):
+                say(sys.stderr, text)
+
+        resume = closing.resume_with(self.request, layout.experiment_id)
+        state = self.observer.state
+        told = hooks.document(layout, self.request.name, state, outcome, error, resume)
+        for hook in hooks.hooks_of(settings, outcome, error, self.scheduler.drain):
+            hooks.run_hook(hook, told, settings.hook_timeout, self.signals, tell)
+        if log is not None:
+            log.close()
+
+    def _play(self) -> Outcome:
         opened, store = self.opened, self.opened.store
         error: LonghaulError | None = None
         try:

@@ -48,6 +48,9 @@ _SETTING_HELP = {
     "seed": ("N", "of which each job's own seed is made"),
     "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
     "retry_failed": (None, "on a resume, give each failed job one more attempt"),
+    "on_finish": ("COMMAND", "run by the shell when nothing is left to do"),
+    "on_failure": ("COMMAND", "run by the shell when jobs have failed or the run broke off by itself"),
+    "hook_timeout": ("TIME", "how long each of the two may take"),
 }
 
 
@@ -139,7 +142,7 @@ def _shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "none"
-    return f"{value:g}s" if name in ("timeout", "grace", "backoff") else str(value)
+    return f"{value:g}s" if name in ("timeout", "grace", "backoff", "hook_timeout") else str(value)
 
 
 # -------------------------------------------------------------------------- the requests

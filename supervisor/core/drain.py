@@ -23,6 +23,7 @@ class Drain:
     """Whether a run is being brought to an end, why, and until when.
 
     signal: the one that began it, None if none did. reason: why, in words; "" before.
+    detail: the same as it is recorded.
     grace_ends: when what still runs is stopped, on the run's clock.
     """
 
@@ -33,6 +34,7 @@ class Drain:
         self._stopping_now = False
         self.signal: int | None = None
         self.reason = ""
+        self.detail: dict[str, Any] = {}
         self.grace_ends: float | None = None
 
     @property
@@ -58,6 +60,7 @@ class Drain:
             return
         dispatcher = self._dispatcher
         self.reason = reason
+        self.detail = detail
         turn.draining = True
         self.grace_ends = turn.now + self._grace
         busy = len(dispatcher.running())

@@ -32,6 +32,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     seed: int = 0
     start_method: str = "auto"  # auto, zygote, spawn
     retry_failed: bool = True
+    on_finish: str | None = None  # a command of the shell
+    on_failure: str | None = None
+    hook_timeout: float = 60.0
 
 
 START_METHODS = ("auto", "zygote", "spawn")
@@ -132,6 +135,12 @@ def _workers(value: Any) -> int | str:
     return number
 
 
+def _command(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("expected a command for the shell, or none")
+    return value
+
+
 def _start_method(value: Any) -> str:
     if value not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
@@ -153,4 +162,7 @@ _PARSERS: dict[str, Any] = {
     "seed": _whole(0, 2**63 - 1),
     "start_method": _start_method,
     "retry_failed": _boolean,
+    "on_finish": _optional(_command),
+    "on_failure": _optional(_command),
+    "hook_timeout": _duration(0.0, open_end=True),
 }
