@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workers.reports import Reporter
     from workers.states import StateFiles, StatesInMemory
 
-REPORT_EVERY = 0.5  # seconds between two reports of a job that are sent
+REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
 FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
 _MAX_NAME = 100  # bytes of a file name made from a job id
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,+@.")
@@ -130,7 +130,7 @@ class CurrentJob:
         """Say how far the job is (0 to 1), and numbers or short texts worth seeing: they are
         shown in the live view and in the progress file, and show that the job is alive.
 
-        Call it as often as you like: one report in half a second is sent, the others cost a
+        Call it as often as you like: one report in a second is sent, the others cost a
         fraction of a microsecond and are dropped. From any thread. Nothing is recorded.
 
         Raises TypeError, ValueError for what is no number or text, or too much.

@@ -36,6 +36,8 @@ from supervisor.views.words import (
     size,
 )
 
+OFTEN, SELDOM = 0.5, 1.0  # seconds between two drawings
+OFTEN_FOR = 60.0  # the first so many seconds of a run
 _MOST_WORKERS = 8  # lines of workers; the others are counted
 _MOST_TOLD = 60  # characters of a job's own words
 _MOST_DOMAIN_LINES = 4
@@ -46,8 +48,6 @@ _STYLES = {"warning": "yellow", "error": "bold red"}
 class TerminalView(Silent):
     """Draws on a terminal by way of an `Outlet`."""
 
-    interval = 0.5
-
     def __init__(self, outlet: Outlet, now: Callable[[], datetime] = datetime.now) -> None:
         self._outlet = outlet
         self._now = now
@@ -56,8 +56,14 @@ class TerminalView(Silent):
         file = cast(IO[str], outlet)
         self._console = Console(file=file, force_terminal=True, highlight=False, soft_wrap=False)
         self._live: Live | None = None
+        self._elapsed = 0.0
+
+    @property
+    def interval(self) -> float:  # type: ignore[override]
+        return OFTEN if self._elapsed < OFTEN_FOR else SELDOM
 
     def update(self, snapshot: RunSnapshot) -> None:
+        self._elapsed = snapshot.elapsed
         if held := self._flood.release():
             self._print(Text(f"... and {count(held, 'more failure')}", style="red"))
         self._fit()

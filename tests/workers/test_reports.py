@@ -69,10 +69,10 @@ def test_a_report_says_job_fraction_and_metrics(line: Line, job: CurrentJob) -> 
     assert line.read() == [Reported("a", 0.25, metrics)]
 
 
-def test_one_report_in_half_a_second_is_sent(line: Line, job: CurrentJob, clock: list[float]) -> None:
+def test_one_report_in_a_second_is_sent(line: Line, job: CurrentJob, clock: list[float]) -> None:
     for number in range(100):
         job.report(number / 100)
-        clock[0] += 0.0101
+        clock[0] += 0.0201
     assert [message.fraction for message in line.read()] == [0.0, 0.5]
 
 
