@@ -46,6 +46,7 @@ from supervisor.records.reports import write_reports
 from supervisor.request import Request
 from supervisor.signals import Signals, Stopped
 from supervisor.views.log import Log
+from supervisor.views.notebook import inside_notebook
 from supervisor.views.opening import open_view
 from supervisor.views.outlet import say
 from supervisor.views.protocol import View
@@ -378,7 +379,7 @@ class _Run:
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         self._tell_notices()
         self.view.close(snapshot)
-        if self.request.progress:
+        if self.request.progress and not inside_notebook():
             closing.print_summary(
                 self.request,
                 self.opened,

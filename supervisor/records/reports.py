@@ -79,6 +79,16 @@ class Report:
         pandas.DataFrame."""
         return list(self.each_row())
 
+    def to_frame(self) -> Any:
+        """`rows()` as a pandas.DataFrame. Raises UsageError if pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise UsageError(
+                "to_frame() needs pandas, which is not installed here: pip install pandas, or use rows()"
+            ) from None
+        return pandas.DataFrame.from_records(self.rows())
+
     def each_row(self) -> Iterator[dict[str, Any]]:
         """The same, one after the other; nothing is kept in memory."""
         for number, planned, record in self._results.rows():

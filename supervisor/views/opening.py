@@ -17,6 +17,7 @@ from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.views.alike import FirstAttempts
 from supervisor.views.failure_lines import Flood, failure_line
 from supervisor.views.log import Log
+from supervisor.views.notebook import NotebookView, inside_notebook
 from supervisor.views.outlet import Outlet
 from supervisor.views.plain import PlainView
 from supervisor.views.protocol import Silent, View
@@ -55,6 +56,8 @@ def open_view(
 def _choose(outlet: Outlet | None) -> View:
     if outlet is None:
         return Silent()
+    if inside_notebook():
+        return NotebookView()
     if outlet.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from supervisor.views.terminal import TerminalView
 

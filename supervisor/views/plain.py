@@ -84,15 +84,15 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     return ", ".join(parts)
 
 
-def situation_of(snapshot: RunSnapshot) -> str:
-    """Why the run does not simply run, in words; "" if it does."""
+def situation_of(snapshot: RunSnapshot, *, again: str = "Ctrl+C again") -> str:
+    """Why the run does not simply run, in words; "" if it does. `again` is what stops it now."""
     if snapshot.state == "draining":
         running = sum(worker.job is not None for worker in snapshot.workers)
         if not running or snapshot.grace_left is None:
             return "stopping"
         left = snapshot.grace_left
         words = f"{left:.0f} s" if left < 99.5 else duration(left)
-        return f"{count(running, 'job')} running, {words} left; Ctrl+C again stops now"
+        return f"{count(running, 'job')} running, {words} left; {again} stops now"
     if snapshot.state in ("paused", "waiting_for_space"):
         reason = snapshot.waiting_for or snapshot.state.replace("_", " ")
         return f"nothing new is started: {one_line(reason)}"
