@@ -139,7 +139,8 @@ def test_the_display_has_bar_workers_and_what_was_said_and_escapes_it() -> None:
 def test_a_frame_has_a_row_for_each_job(tmp_path: Path) -> None:
     from supervisor import Job, run
 
-    report = run(len, [Job(id="a", params={})], name="frame", output=str(tmp_path), workers=1, progress=False)
+    one = [Job(id="a", params={"obj": [1]})]
+    report = run(json.dumps, one, name="frame", output=str(tmp_path), workers=1, progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pandas", None)
         with pytest.raises(UsageError, match="pip install pandas"):
