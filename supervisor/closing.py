@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from supervisor.core.errors import LonghaulError
 from supervisor.core.jobs import FAILED
@@ -62,15 +62,17 @@ def print_summary(
     report: Report | None,
     retried: list[FailureSnapshot],
     given_up: Callable[[], bool],
+    events: Sequence[str] = (),
 ) -> None:
     """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
     run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
-    waits for a terminal that does not take it."""
+    waits for a terminal that does not take it. `events`: what happened to the run as a whole."""
     text = summary(
         snapshot,
         [*_failures(report), *retried],
         commands=_commands(request, opened, snapshot),
         paths=_paths(request, opened),
+        events=events,
         width=shutil.get_terminal_size((100, 24)).columns,
     )
     say_until(sys.stderr, text, given_up)

@@ -12,6 +12,7 @@ import gc
 import math
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,15 @@ class _Run:
         error: LonghaulError | None = None
         try:
             self._announce()
+            deadline, now = opened.deadline, self.clock.now()
             effects = self.scheduler.begin(
-                self.clock.now(), wall_time(), store.next_n, selected=opened.selected, retry=opened.retry
+                now,
+                wall_time(),
+                store.next_n,
+                selected=opened.selected,
+                retry=opened.retry,
+                drain_at=None if deadline is None else now + deadline.drain_at - time.time(),
+                drain_reason="" if deadline is None else deadline.reason,
             )
             if opened.resumed:
                 self._end_survivors()
@@ -327,6 +335,7 @@ class _Run:
             output_directory=str(layout.output_directory),
             jobs_directory=str(layout.jobs_directory),
             states_directory=str(layout.states_directory),
+            nice=settings.nice,
             environment=thread_caps(self.slots),
         )
 
@@ -380,6 +389,8 @@ class _Run:
         self._tell_notices()
         self.view.close(snapshot)
         if self.request.progress and not inside_notebook():
+            drain = self.scheduler.drain
+            early = [f"stopped early: {drain.reason}"] if drain.begun and drain.signal is None else []
             closing.print_summary(
                 self.request,
                 self.opened,
@@ -387,6 +398,7 @@ class _Run:
                 outcome.report,
                 self.retried,
                 given_up=lambda: not {signal.SIGINT, signal.SIGTERM}.isdisjoint(self.signals.read()),
+                events=early,
             )
         if self.log is not None:
             self.log.close()

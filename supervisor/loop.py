@@ -18,6 +18,7 @@ from typing import Protocol
 from supervisor.clock import RunClock, wall_time
 from supervisor.control.server import ControlServer
 from supervisor.core import events as facts
+from supervisor.core.crew import Worker
 from supervisor.core.events import (
     AnswerControl,
     Command,
@@ -25,6 +26,7 @@ from supervisor.core.events import (
     Event,
     KillWorker,
     RevokeJobs,
+    ShowStack,
     ShowStacks,
     SignalWorker,
     StartJobs,
@@ -36,8 +38,9 @@ from supervisor.core.observer import Observer
 from supervisor.core.record_types import AnyRecord, Completions, Ended, Sampled
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
-from supervisor.engines.protocol import Engine, Usage
+from supervisor.engines.protocol import Engine
 from supervisor.engines.usage import free_memory
+from supervisor.engines.watch import Watch
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
 from supervisor.signals import Signals
@@ -52,8 +55,6 @@ SAME_KEYSTROKE = 0.005
 # How long a checkpoint may hold up the loop at a time.
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
-# A look at memory and CPU costs some system calls per worker.
-USAGE_EVERY = 5.0
 SAMPLE_EVERY = 300.0
 RECENT_FAILURES = 20
 RETRIED_CRASHES = 1000  # that are kept for the summary
@@ -107,7 +108,6 @@ class Loop:
         self._room: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ, control)
-        self._usage: dict[int, Usage] = {}
         self._stacks: StackDump | None = None  # that are awaited
         self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
@@ -115,7 +115,7 @@ class Loop:
         now = clock.now()
         self._next_view = now
         self._next_progress = now
-        self._next_usage = now + 1.0
+        self._watch = Watch(engine, scheduler.settings, now)
         self._next_sample = now + SAMPLE_EVERY
 
     def run(self, effects: Effects) -> None:
@@ -147,17 +147,26 @@ class Loop:
         # in the pipe already beats a deadline and a signal.
         events.extend(self.engine.poll(now))
         events.extend(self._signal_events())
+        if now >= self._watch.due:
+            events.extend(self._look_at_workers(now))
         if self.control is not None:
             due = self.control.next_deadline()
             if any(key.data is not None for key, _ in ready) or (due is not None and now >= due):
                 events.extend(self.control.poll(now))
         return events
 
+    def _look_at_workers(self, now: float) -> list[Event]:
+        before = self._watch.usage
+        events = self._watch.look(now)
+        if self._watch.usage is not before:
+            self._room = self.store.free_space(), *free_memory()
+        return events
+
     def _timeout(self) -> float:
         if self._checkpointing:
             return 0.0
         now = self.clock.now()
-        times = [now + LONGEST_WAIT, self._next_view, self._next_usage]
+        times = [now + LONGEST_WAIT, self._next_view, self._watch.due]
         if self.progress is not None:
             times.append(self._next_progress)
         if self._stacks is not None:
@@ -199,8 +208,18 @@ class Loop:
 
     def _dump_stacks(self) -> None:
         """Each worker writes its Python stacks where it prints to."""
-        crew = list(self.scheduler.crew.values())
-        self._stacks = StackDump(self.output_directory, crew, self.clock.now())
+        self._stacks = None
+        self._ask_for_stacks(list(self.scheduler.crew.values()))
+
+    def _show_stack(self, incarnation: int) -> None:
+        worker = self.scheduler.crew.get(incarnation)
+        if worker is not None:
+            self._ask_for_stacks([worker])
+
+    def _ask_for_stacks(self, crew: list[Worker]) -> None:
+        if self._stacks is None:
+            self._stacks = StackDump(self.output_directory, self.clock.now())
+        self._stacks.expect(crew)
         for worker in crew:
             self.engine.signal_worker(worker.incarnation, signal.SIGQUIT)
 
@@ -270,6 +289,8 @@ class Loop:
                 self._stacks_for.append(command)
                 if self._stacks is None:
                     self._dump_stacks()
+            case ShowStack(incarnation):
+                self._show_stack(incarnation)
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)
@@ -308,17 +329,13 @@ class Loop:
         now = self.clock.now()
         view_due = force or now >= self._next_view
         progress_due = self.progress is not None and (force or now >= self._next_progress)
-        if now >= self._next_usage:
-            self._next_usage = now + USAGE_EVERY
-            self._usage = self.engine.usage()
-            self._room = self.store.free_space(), *free_memory()
-            self._sample(now)
+        self._sample(now)
         if not (view_due or progress_due):
             return
         snapshot = self.observer.snapshot(now, checkpoint_age=self.store.checkpoint_age(now))
         snapshot.disk_free, snapshot.memory_free, snapshot.memory_total = self._room
         for worker in snapshot.workers:
-            usage = self._usage.get(worker.incarnation)
+            usage = self._watch.usage.get(worker.incarnation)
             if usage is not None:
                 worker.rss_bytes, worker.cpu_percent = usage.rss_bytes, usage.cpu_percent
         if progress_due and self.progress is not None:
@@ -330,14 +347,14 @@ class Loop:
 
     def _sample(self, now: float) -> None:
         """Resources into the journal, now and then: which job ate the memory, and when."""
-        if now < self._next_sample or not self._usage:
+        if now < self._next_sample or not self._watch.usage:
             return
         self._next_sample = now + SAMPLE_EVERY
         crew = self.scheduler.crew
-        slots = {key: str(crew[key].slot) for key in self._usage if key in crew}
+        slots = {key: str(crew[key].slot) for key in self._watch.usage if key in crew}
         record: AnyRecord = Sampled(
             wall_time(),
-            rss={slot: self._usage[key].rss_bytes for key, slot in slots.items()},
-            cpu={slot: self._usage[key].cpu_percent for key, slot in slots.items()},
+            rss={slot: self._watch.usage[key].rss_bytes for key, slot in slots.items()},
+            cpu={slot: self._watch.usage[key].cpu_percent for key, slot in slots.items()},
         )
         self.store.append([record])

@@ -25,6 +25,7 @@ from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
+from supervisor.deadline import Deadline, deadline_of
 from supervisor.planning import Plan, build_plan
 from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
@@ -51,6 +52,7 @@ class Opened(msgspec.Struct):
     selected: bytes
     unselected: int
     notices: list[Notice]
+    deadline: Deadline | None = None
     resumed: bool = False
     survivors: list[tuple[int, float]] = []  # workers of earlier runs that may live: pid, start
 
@@ -138,6 +140,7 @@ def _plan(request: Request, settings: Settings, options: dict[str, Any], signals
 def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -> Opened:
     experiment_id = request.experiment_id
     settings = resuming.merge_settings(request, None)
+    deadline = deadline_of(settings)
     options = resuming.merge_options(request, None)
     if experiment_id is not None:
         _refuse_taken(Layout(directory, check_id(experiment_id)))
@@ -179,6 +182,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
         selected=selected,
         unselected=0,
         notices=notices,
+        deadline=deadline,
     )
     try:
         _start_run(request, opened, options, [])
@@ -265,6 +269,7 @@ def _open_earlier(request: Request, layout: Layout, disk: Disk, signals: Signals
 def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Signals) -> Opened:
     recovered = survey(layout, disk)
     settings = resuming.merge_settings(request, recovered.facts.settings)
+    deadline = deadline_of(settings)
     options = resuming.merge_options(request, recovered.facts.options)
     plan = _plan(request, settings, options, signals)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
@@ -306,6 +311,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         selected=selected,
         unselected=0,
         notices=notices,
+        deadline=deadline,
         resumed=True,
         survivors=recovered.facts.survivors(provenance.boot_id()),
     )

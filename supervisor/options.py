@@ -41,6 +41,13 @@ _SETTING_HELP = {
     "retry_timeouts": ("N", "further attempts for a job that was stopped by its timeout"),
     "retry_over_memory": (None, "one further attempt for a job that was over its memory limit: alone"),
     "backoff": ("TIME", "wait before another attempt after an error or a timeout; doubled each time"),
+    "memory_limit": ("SIZE", "stop a job that holds more memory, with all that it has started: 400M, 2G"),
+    "keep_free": ("SIZE", "start nothing new while less memory than this is available"),
+    "nice": ("N", "niceness of the workers, 0 to 19"),
+    "rate": ("N/s", "start at most so many jobs per second, minute (N/m) or hour (N/h)"),
+    "max_failures": ("N", "stop the run when so many of its jobs have failed, or N% of those that ended"),
+    "deadline": ("TIME", "stop in time for a clock (07:30), a duration from now (8h), or slurm"),
+    "stall": ("TIME", "tell when a job uses no CPU for so long, and what it is at"),
     "grace": ("TIME", "how long running jobs may go on after Ctrl+C"),
     "crash_limit": ("N", "give up a job after it has crashed so many workers"),
     "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
@@ -142,7 +149,10 @@ def _shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "none"
-    return f"{value:g}s" if name in ("timeout", "grace", "backoff", "hook_timeout") else str(value)
+    if name in ("memory_limit", "keep_free"):
+        return f"{value} bytes"
+    seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
+    return f"{value:g}s" if name in seconds else str(value)
 
 
 # -------------------------------------------------------------------------- the requests

@@ -199,6 +199,9 @@ def _note_drain(signum: int, frame: FrameType | None) -> None:
 
 def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     """Import the user's code and run `setup()`; raises whatever they raise."""
+    if spec.nice:
+        with contextlib.suppress(OSError):
+            os.nice(spec.nice)
     os.environ.update(spec.environment)
     mark_environment(spec.worker, spec.mark)
     CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)

@@ -42,6 +42,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     jobs_directory: str  # absolute; <id>/jobs, one folder a job, made on first use
     states_directory: str = ""  # absolute; <id>/states, made on first use
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
+    nice: int = 0  # added to the niceness of this process
     environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
 
 

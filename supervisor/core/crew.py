@@ -27,6 +27,7 @@ class Doom(msgspec.Struct, frozen=True):
 
     outcome: str
     lease: int
+    words: str = ""  # for the record, if the outcome alone does not say it
 
 
 class Report(msgspec.Struct):
@@ -61,6 +62,10 @@ class Worker:
         "error",
         "process_start",
         "_report",
+        "busy_at",
+        "memory",
+        "slow",
+        "stall_told",
     )
 
     def __init__(self, slot: int, incarnation: int) -> None:
@@ -78,6 +83,10 @@ class Worker:
         self.finished = 0  # outcomes
         self.doom: Doom | None = None
         self._report: Report | None = None
+        self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
+        self.memory = 0  # bytes, when it was over its limit
+        self.slow = 0  # the lease that takes much longer than others
+        self.stall_told = 0  # the lease of which it was said that it stands still
         self.error = ""  # its own words, if it was never ready
 
     def held(self) -> int:

@@ -11,9 +11,10 @@ from supervisor.core import policy
 from supervisor.core.crew import ABANDONED, DOOMED, READY, STARTING, STOPPING, Doom, Worker
 from supervisor.core.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
 from supervisor.core.ledger import Ledger, Turn
+from supervisor.core.pace import Pace
 from supervisor.core.position import Position
 from supervisor.core.record_types import Leased, Returned
-from supervisor.core.settings import Settings
+from supervisor.core.settings import Settings, starts_per_second
 from supervisor.core.table import JobTable
 
 
@@ -35,6 +36,7 @@ class Dispatcher:
         self._start_failures = 0
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
+        self.pace = None if settings.rate is None else Pace(starts_per_second(settings.rate))
         self._told_waiting = 0.0  # until when it was said that jobs wait
         self._mean: float | None = None  # moving average of a job's duration, seconds
 
@@ -70,13 +72,15 @@ class Dispatcher:
         times = []
         for worker in self.crew.values():
             if worker.leases and worker.status in (READY, STOPPING):
-                timeout = self._timeout(worker)
+                timeout = self.timeout(worker)
                 if timeout is not None:
                     times.append(worker.since + timeout)
                 if worker.held() > 1 and self._is_behind(worker):
                     times.append(worker.since + policy.TAKE_BACK_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
+        if self.pace is not None and self.pace.due is not None:
+            times.append(self.pace.due)
         return min(times, default=None)
 
     def patience(self) -> float:
@@ -129,12 +133,12 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------ kills
 
-    def kill(self, turn: Turn, worker: Worker, outcome: str) -> None:
-        """End a worker's process; the attempt that it is at gets this outcome."""
+    def kill(self, turn: Turn, worker: Worker, outcome: str, words: str = "") -> None:
+        """End a worker's process; the attempt that it is at gets this outcome, and `words`."""
         if worker.status in (DOOMED, ABANDONED) or worker.doom is not None:
             return
         lease = worker.leases[0][0] if worker.leases else 0
-        worker.doom = Doom(outcome, lease)
+        worker.doom = Doom(outcome, lease, words)
         if worker.status != STARTING:
             worker.status = DOOMED
         turn.effects.commands.append(KillWorker(worker.incarnation))
@@ -150,7 +154,7 @@ class Dispatcher:
         for worker in self.crew.values():
             if not worker.leases or worker.status not in (READY, STOPPING):
                 continue
-            timeout = self._timeout(worker)
+            timeout = self.timeout(worker)
             # The same sums as in `next_deadline`, or rounding lets the loop spin.
             if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out")
@@ -161,7 +165,7 @@ class Dispatcher:
             ):
                 self.take_back(turn, worker)
 
-    def _timeout(self, worker: Worker) -> float | None:
+    def timeout(self, worker: Worker) -> float | None:
         """Of the job that it is at: its own, else that of the experiment."""
         if self.table.own:
             own = self.table.own.get(worker.leases[0][1])
@@ -271,8 +275,13 @@ class Dispatcher:
         """Give the workers that run short of leases new ones, the emptiest first."""
         ready = [worker for worker in self.crew.values() if worker.status == READY]
         if not self.queue.has_ready():
+            if self.pace is not None:
+                self.pace.due = None
             self._hand_out_alone(turn, ready)
             self._tell_waiting(turn)
+            return
+        if self.pace is not None:
+            self._hand_out_paced(turn, ready, self.pace)
             return
         ahead = policy.leases_ahead(self._mean)
         for worker in sorted(ready, key=Worker.held):
@@ -282,6 +291,20 @@ class Dispatcher:
             if worker.leases and turn.now >= worker.since + policy.TAKE_BACK_AFTER:
                 continue  # it is at a long job: what it got would be taken back
             self._lease(turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready))))
+
+    def _hand_out_paced(self, turn: Turn, ready: list[Worker], pace: Pace) -> None:
+        """With `--rate` a hand-out is a start: one job for each idle worker, as it allows."""
+        allowed = pace.allowed(turn.now)
+        for worker in ready:
+            if worker.leases or not self.queue.has_ready():
+                continue
+            if not allowed:
+                pace.wait()
+                return
+            self._lease(turn, worker, 1)
+            if worker.leases:
+                allowed -= 1
+                pace.spend(1)
 
     def _hand_out_alone(self, turn: Turn, ready: list[Worker]) -> None:
         """A job that must run alone goes out when nothing else is out."""

@@ -124,6 +124,20 @@ class ControlAsked(msgspec.Struct, frozen=True):
     jobs: list[str] = []
 
 
+class MemoryMeasured(msgspec.Struct, frozen=True):
+    """How much memory workers hold, with all that they have started, and how much is
+    available on this machine to whoever asks (None: unknown). Bytes."""
+
+    used: dict[int, int]  # by incarnation
+    available: int | None = None
+
+
+class UsageSampled(msgspec.Struct, frozen=True):
+    """What workers, with all that they have started, have used of a core since last time."""
+
+    cpu_percent: dict[int, float]  # by incarnation
+
+
 class ClockJumped(msgspec.Struct, frozen=True):
     """The supervisor was stopped or the machine slept for so long (already taken out of
     `now`): for the record only."""
@@ -139,6 +153,8 @@ Event = (
     | JobsFinished
     | LeasesDropped
     | JobReported
+    | MemoryMeasured
+    | UsageSampled
     | WorkerDied
     | WorkerGivenUp
     | SignalReceived
@@ -213,6 +229,12 @@ class ShowStacks(msgspec.Struct, frozen=True):
     text: str
 
 
+class ShowStack(msgspec.Struct, frozen=True):
+    """Let one worker write down what it is at, without disturbing its job; to the log."""
+
+    incarnation: int
+
+
 Command = (
     StartWorker
     | StartJobs
@@ -223,6 +245,7 @@ Command = (
     | Tell
     | AnswerControl
     | ShowStacks
+    | ShowStack
 )
 
 

@@ -175,13 +175,22 @@ class Ledger:
         return "interrupted" if times <= INTERRUPTED_LIMIT else "raised"
 
     def crashed(
-        self, turn: Turn, slot: int, job: int, lease: int, kind: str, seconds: float, death: WorkerDied
+        self,
+        turn: Turn,
+        slot: int,
+        job: int,
+        lease: int,
+        kind: str,
+        seconds: float,
+        death: WorkerDied,
+        words: str = "",
     ) -> None:
-        """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...)."""
+        """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...);
+        `words`: why we ended it, if the kind alone does not say it."""
         error: dict[str, Any] = {
             "outcome": kind,
             "type": "",
-            "message": _how_it_died(kind, death, seconds),
+            "message": words or _how_it_died(kind, death, seconds),
             "traceback": "",
         }
         evidence = {

@@ -119,6 +119,7 @@ class Observer:
             view.attempt = table.attempts[job] + 1
             view.seconds = now - worker.since
             view.since = worker.since_at
+            view.slow = worker.slow == worker.leases[0][0]
             if (report := worker.report()) is not None:
                 view.fraction, view.metrics = report.fraction, report.metrics
                 view.reported = now - report.at

@@ -20,7 +20,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from supervisor.core import events as facts
+from supervisor.core.bounds import Bounds
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
 from supervisor.core.dispatcher import Dispatcher
@@ -61,6 +64,7 @@ class Scheduler:
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
+        self.bounds = Bounds(self.dispatcher, self.drain, self._blocked)
         self.control = Control(table, self.ledger, self.dispatcher, self.drain, self._blocked)
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
@@ -70,6 +74,8 @@ class Scheduler:
             facts.WorkerReady: self._on_worker_ready,
             facts.WorkerNotReady: self._on_worker_not_ready,
             facts.JobReported: self._on_job_reported,
+            facts.MemoryMeasured: self.bounds.on_memory_measured,
+            facts.UsageSampled: self.bounds.on_usage_sampled,
             facts.WorkerDied: self._on_worker_died,
             facts.WorkerGivenUp: self._on_worker_given_up,
             facts.SignalReceived: self.drain.on_signal,
@@ -84,13 +90,22 @@ class Scheduler:
     # ------------------------------------------------------------------ the interface
 
     def begin(
-        self, now: float, at: str, first_n: int, *, selected: bytes | None = None, retry: Sequence[int] = ()
+        self,
+        now: float,
+        at: str,
+        first_n: int,
+        *,
+        selected: bytes | None = None,
+        retry: Sequence[int] = (),
+        drain_at: float | None = None,
+        drain_reason: str = "",
     ) -> Effects:
         """Settle what earlier runs left open, then line the jobs up.
 
         `selected` masks the jobs that this run may hand out (default: all that are
         wanted). `retry` are failed jobs that were just reset for one more attempt: they
-        go after all others, and those that had been quarantined run alone.
+        go after all others, and those that had been quarantined run alone. `drain_at`: when
+        a drain begins by itself, on the run's clock, and why.
         """
         turn = Turn(now, at, first_n)
         mask = self.control.mask = bytes(self.table.wanted) if selected is None else selected
@@ -98,6 +113,7 @@ class Scheduler:
             self._settle_lost(turn, incarnation, list(leases.items()), mask)
         self.table.open_leases.clear()
         self._line_up(mask, retry)
+        self.bounds.begin(drain_at, drain_reason)
         return turn.effects
 
     def handle(self, events: Sequence[facts.Event], now: float, at: str, first_n: int) -> Effects:
@@ -120,6 +136,8 @@ class Scheduler:
             dispatcher.start_workers(turn)
             if not self._blocked:
                 dispatcher.hand_out(turn)
+        if dispatcher.pace is not None and (self.stopped or self._blocked):
+            dispatcher.pace.due = None  # nobody waits for it now
         if self.stopped or dispatcher.nothing_left():
             dispatcher.dismiss_idle(turn)
         return turn.effects
@@ -143,7 +161,12 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """When `handle` wants to be called even if nothing happens."""
         wake = None if self.stopped else self.queue.next_time()
-        times = (self.drain.grace_ends, wake, self.dispatcher.next_deadline())
+        times = (
+            self.drain.grace_ends,
+            wake,
+            self.bounds.next_deadline(),
+            self.dispatcher.next_deadline(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def position(self) -> Position:
@@ -303,7 +326,10 @@ class Scheduler:
             if worker.doom is not None and worker.doom.lease != lease:
                 kind = "interrupted"  # the job we killed it for had ended; this one is innocent
             seconds = max(0.0, turn.now - worker.since)
-            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event)
+            words = worker.doom.words if worker.doom is not None and kind == worker.doom.outcome else ""
+            if kind == "over_memory":  # the worker alone, or it with all that it has started
+                event = msgspec.structs.replace(event, peak_rss=max(event.peak_rss or 0, worker.memory))
+            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, words)
             self.finished_attempts += 1
         self.ledger.give_back(waiting)
         turn.effects.records.append(self._obituary(turn, worker, event, kind))
@@ -362,6 +388,7 @@ class Scheduler:
     # ---------------------------------------------------- events: signals and time
 
     def _look_at_deadlines(self, turn: Turn) -> None:
+        self.bounds.look(turn)
         self.drain.look(turn)
         self.dispatcher.enforce_limits(turn)
 
@@ -385,6 +412,7 @@ class Scheduler:
             turn.effects.commands.append(Tell("info", "going on"))
 
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
+        self.bounds.on_clock_jumped(event)
         turn.effects.records.append(Paused("suspended", turn.at))
         turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
         text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"

@@ -25,6 +25,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     retry_timeouts: int = 0
     retry_over_memory: bool = False
     backoff: float = 1.0
+    memory_limit: int | None = None  # bytes
+    keep_free: int | None = None  # bytes
+    nice: int = 0
+    rate: str | None = None  # "10/s"; see `starts_per_second`
+    max_failures: str | None = None  # "10" or "5%"; see `failures_allowed`
+    deadline: str | None = None  # "07:30", a date and time, a duration, or "slurm"
+    stall: float | None = None
     grace: float = 20.0
     crash_limit: int = 3
     checkpoint_every: int = 5
@@ -39,6 +46,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
 START_METHODS = ("auto", "zygote", "spawn")
 
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%$")
+_CLOCK = re.compile(r"(?:\d{4}-\d\d-\d\d[T ])?([01]?\d|2[0-3]):[0-5]\d$")
 _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
 _NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -64,6 +74,32 @@ def parse_size(text: str) -> int:
     if match and unit in _BYTES:
         return int(float(match.group(1)) * _BYTES[unit])
     raise ValueError(f"{text!r} is not a size: write 1000000, 400M or 2G")
+
+
+def starts_per_second(rate: str) -> float:
+    """`10/s`, `60/m`, `500/h`; ValueError else."""
+    match = _RATE.match(rate.strip())
+    if not match or not float(match.group(1)):
+        raise ValueError("expected a number of job starts per second, minute or hour: 10/s, 60/m or 500/h")
+    return float(match.group(1)) / _SECONDS[match.group(2)]
+
+
+def failures_allowed(text: str | None) -> tuple[int, float | None] | None:
+    """(number, None) of `10`, (0, share) of `5%`; ValueError else."""
+    if text is None:
+        return None
+    match = _SHARE.match(text.strip())
+    share = float(match.group(1)) / 100 if match else 0.0
+    if match and 0 < share <= 1:
+        return 0, share
+    if not match and text.strip().isdecimal() and int(text) > 0:
+        return int(text), None
+    raise ValueError("expected a number of jobs, 1 or more, or a share of those that ended: 10 or 5%")
+
+
+def is_clock(text: str) -> bool:
+    """Whether it is a time of day, with or without a date: `07:30`, `2025-10-15T07:30`."""
+    return _CLOCK.match(text) is not None
 
 
 def parse_value(key: str, value: Any) -> Any:
@@ -141,6 +177,43 @@ def _command(value: Any) -> str:
     return value
 
 
+def _size(least: int) -> Any:
+    def parse(value: Any) -> int:
+        if isinstance(value, (bool, float)):
+            raise ValueError("expected a size: 1000000, 400M or 2G")
+        size = parse_size(value) if isinstance(value, str) else int(value)
+        if size < least:
+            raise ValueError(f"expected a size of at least {least >> 20}M")
+        return size
+
+    return parse
+
+
+def _rate(value: Any) -> str:
+    starts_per_second(str(value))
+    return str(value).strip()
+
+
+def _max_failures(value: Any) -> str:
+    if isinstance(value, (bool, float)):
+        raise ValueError("expected a number of jobs or a share, 10 or 5%")
+    failures_allowed(str(value))
+    return str(value).strip()
+
+
+def _deadline(value: Any) -> str:
+    text = str(value).strip()
+    if text == "slurm" or (isinstance(value, str) and is_clock(text)):
+        return text
+    try:
+        _duration(0.0, open_end=True)(value)
+    except ValueError:
+        raise ValueError(
+            "expected a time (07:30, 2025-10-15T07:30), a duration from now (8h) or slurm"
+        ) from None
+    return text
+
+
 def _start_method(value: Any) -> str:
     if value not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
@@ -155,6 +228,13 @@ _PARSERS: dict[str, Any] = {
     "retry_timeouts": _whole(0),
     "retry_over_memory": _boolean,
     "backoff": _duration(0.0),
+    "memory_limit": _optional(_size(1 << 20)),
+    "keep_free": _optional(_size(1 << 20)),
+    "nice": _whole(0, 19),
+    "rate": _optional(_rate),
+    "max_failures": _optional(_max_failures),
+    "deadline": _optional(_deadline),
+    "stall": _optional(_duration(0.0, open_end=True)),
     "grace": _duration(0.0),
     "crash_limit": _whole(1),
     "checkpoint_every": _whole(1),

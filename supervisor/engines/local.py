@@ -33,7 +33,8 @@ from supervisor.engines.launching import (
     Reaped,
     Surround,
 )
-from supervisor.engines.processes import has_pidfds, start_time, sweep
+from supervisor.engines.memory import MemoryMeter
+from supervisor.engines.processes import catches, has_pidfds, start_time, sweep
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
 from workers.messages import (
@@ -80,6 +81,7 @@ class LocalEngine:
         self._now = 0.0
         self._trim_at = 0.0
         self._meter = UsageMeter()
+        self._memory = MemoryMeter()
 
     def fileno(self) -> int:
         return self._selector.fileno()
@@ -149,6 +151,8 @@ class LocalEngine:
         worker = self._workers.get(incarnation)
         # Before it is ready it may not have its handlers yet, and would die of the signal.
         if worker is not None and worker.ready:
+            if signum == signal.SIGQUIT and not catches(worker.pid, signum):
+                return  # the job has taken the handler away: it would die of being asked
             worker.send_signal(signum)
 
     def stop_workers(self, *, suspend: bool) -> None:
@@ -380,6 +384,11 @@ class LocalEngine:
 
     def usage(self) -> dict[int, Usage]:
         return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})
+
+    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
+        pids = {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
+        used = {} if limit is None else self._memory.used(pids, limit)
+        return used, self._memory.available() if available else None
 
     # -------------------------------------------------------------------------- end
 

@@ -99,6 +99,18 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for a signal; true where that cannot be known."""
+    if not _HAS_PROC:
+        return True
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            line = next(line for line in file if line.startswith(b"SigCgt:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+
+
 def start_time(pid: int) -> float:
     """When a process started, in seconds since the epoch; 0.0 if it is gone."""
     import psutil

@@ -54,6 +54,10 @@ class Engine(Protocol):
     def usage(self) -> dict[int, Usage]:
         """RSS and CPU by incarnation, since the last call. Costs a few syscalls each."""
 
+    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
+        """Bytes that workers hold, descendants included, by incarnation, if there is a limit to
+        them; and what is available to anybody, if asked for. Called four times a second."""
+
     def stop_workers(self, *, suspend: bool) -> None:
         """Ctrl+Z: stop (True) or continue (False) all worker processes."""
 

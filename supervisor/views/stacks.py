@@ -20,11 +20,15 @@ MOST = 64 << 10  # bytes of one worker's stacks that are shown
 class StackDump:
     """What is expected of the workers that were just sent the signal; `due` is when to look."""
 
-    def __init__(self, output_directory: str, workers: Iterable[Worker], now: float) -> None:
+    def __init__(self, output_directory: str, now: float) -> None:
         self.due = now + WAIT
+        self._output_directory = output_directory
         self._expected: list[tuple[str, str, int]] = []
+
+    def expect(self, workers: Iterable[Worker]) -> None:
+        """They are about to be sent the signal."""
         for worker in workers:
-            path = scratch_path(output_directory, worker.slot, worker.incarnation)
+            path = scratch_path(self._output_directory, worker.slot, worker.incarnation)
             heading = f"worker {worker.slot} (pid {worker.pid})"
             self._expected.append((heading, path, _size(path)))
 

@@ -1,0 +1,186 @@
+"""What keeps a run within what the machine and the night allow. Pure.
+
+Memory: a worker over `--memory-limit` is ended, and its job charged; below `--keep-free`
+nothing new is handed out, and when less than half of that is left, the youngest job is
+stopped and goes back unblamed. Never the last one: if that is still too much, the kernel
+takes it, so that the run gets on. Time and failures: `--deadline` and `--max-failures` begin
+a drain. `--stall` and slow jobs are only told.
+"""
+
+from __future__ import annotations
+
+from supervisor.core import policy
+from supervisor.core.crew import DOOMED, READY, STOPPING, Worker
+from supervisor.core.dispatcher import Dispatcher
+from supervisor.core.drain import Drain
+from supervisor.core.events import ClockJumped, MemoryMeasured, ShowStack, Tell, UsageSampled
+from supervisor.core.jobs import COMPLETED
+from supervisor.core.ledger import Turn
+from supervisor.core.record_types import Noted, Paused, Unpaused
+from supervisor.core.settings import failures_allowed
+from supervisor.core.slowness import Slowness
+
+LOW_MEMORY = "low_memory"  # why nothing is handed out
+_CRITICAL = 0.5  # of --keep-free
+_RELAXED = 1.1  # of --keep-free: hand-out begins again
+_SETTLES_WITHIN = 2.0  # seconds until the memory of a stopped job is surely back
+_IDLE = 1.0  # percent of a core: what less than this uses is standing still
+_SAMPLE = 20  # jobs that ended, before a share of failures means anything
+
+
+class Bounds:
+    """`blocked`: why nothing is handed out -> since when; shared with the scheduler."""
+
+    def __init__(self, dispatcher: Dispatcher, drain: Drain, blocked: dict[str, float]) -> None:
+        self._dispatcher = dispatcher
+        self._drain = drain
+        self._blocked = blocked
+        self._ledger = dispatcher.ledger
+        self._table = dispatcher.table
+        self._settings = dispatcher.settings
+        self._allowed = failures_allowed(self._settings.max_failures)
+        self._completed_before = 0
+        self._failures_seen = 0
+        self._no_stop_before = 0.0
+        self._slowness = Slowness(self._table)
+        self._slow_told = False
+        self._reason = ""
+        self.drain_at: float | None = None  # so that the grace fits before the deadline
+
+    def begin(self, drain_at: float | None, reason: str) -> None:
+        """The run begins. `drain_at`: on the run's clock; `reason`: in words, for the user."""
+        self._completed_before = self._table.state.count(COMPLETED)
+        self.drain_at, self._reason = drain_at, reason
+
+    def next_deadline(self) -> float | None:
+        return None if self._drain.begun else self.drain_at
+
+    # --------------------------------------------------------------- an early end
+
+    def look(self, turn: Turn) -> None:
+        """Begin to drain when it is time, or when too much has failed."""
+        if self._drain.begun:
+            return
+        if self.drain_at is not None and turn.now >= self.drain_at:
+            self._drain.begin_unasked(turn, self._reason, {"deadline": self._settings.deadline})
+        elif self._allowed is not None and self._ledger.failures > self._failures_seen:
+            self._failures_seen = self._ledger.failures
+            self._count_failures(turn)
+
+    def _count_failures(self, turn: Turn) -> None:
+        assert self._allowed is not None
+        failed, (number, share) = self._ledger.failures, self._allowed
+        option = f"--max-failures {self._settings.max_failures}"
+        if share is None:
+            if failed < number:
+                return
+            reason = f"{failed} {'job has' if failed == 1 else 'jobs have'} failed ({option})"
+        else:
+            ended = failed + max(0, self._table.state.count(COMPLETED) - self._completed_before)
+            if ended < _SAMPLE or failed < share * ended:
+                return
+            reason = f"{failed} of {ended} jobs have failed ({option})"
+        self._drain.begin_unasked(turn, reason, {"max_failures": self._settings.max_failures})
+
+    def on_clock_jumped(self, event: ClockJumped) -> None:
+        """The run's clock stood still; the clock on the wall did not."""
+        if self.drain_at is not None:
+            self.drain_at -= event.seconds
+
+    # ------------------------------------------------------------------- memory
+
+    def on_memory_measured(self, event: MemoryMeasured, turn: Turn) -> None:
+        limit = self._settings.memory_limit
+        crew = self._dispatcher.crew
+        for incarnation, used in event.used.items():
+            worker = crew.get(incarnation)
+            if limit is not None and worker is not None and worker.status in (READY, STOPPING):
+                self._hold_to_limit(turn, worker, used, limit)
+        if event.available is not None and self._settings.keep_free is not None:
+            self._keep_free(turn, event.available, self._settings.keep_free)
+
+    def _hold_to_limit(self, turn: Turn, worker: Worker, used: int, limit: int) -> None:
+        if not worker.leases:
+            return
+        if policy.needs_to_be_alone(self._table.charges.get(worker.leases[0][1])):
+            limit *= self._dispatcher.slots  # it runs alone: the shares of the others are free
+        if used > limit:
+            worker.memory = used
+            words = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
+            self._dispatcher.kill(turn, worker, "over_memory", words)
+
+    def _keep_free(self, turn: Turn, available: int, keep: int) -> None:
+        since = self._blocked.get(LOW_MEMORY)
+        if available < keep and since is None:
+            self._blocked[LOW_MEMORY] = turn.now
+            text = f"{sized(available)} of memory is available, less than {sized(keep)} (--keep-free)"
+            turn.effects.records.append(Paused(LOW_MEMORY, turn.at, text))
+            turn.effects.commands.append(Tell("warning", f"no new jobs are started: {text}"))
+        elif since is not None and available >= keep * _RELAXED:
+            del self._blocked[LOW_MEMORY]
+            turn.effects.records.append(Unpaused(LOW_MEMORY, turn.at, round(turn.now - since, 3)))
+            turn.effects.commands.append(Tell("info", "enough memory again: going on"))
+        if available < keep * _CRITICAL and turn.now >= self._no_stop_before:
+            self._stop_youngest(turn, available)
+
+    def _stop_youngest(self, turn: Turn, available: int) -> None:
+        if any(worker.status == DOOMED for worker in self._dispatcher.crew.values()):
+            return  # its memory is about to come back
+        running = self._dispatcher.running()
+        if len(running) < 2:
+            return
+        worker, job = max(running, key=lambda pair: (pair[0].since, pair[0].incarnation))
+        self._no_stop_before = turn.now + _SETTLES_WITHIN
+        job_id = self._table.ids[job]
+        detail = {"job": job_id, "worker": worker.slot, "available": available}
+        turn.effects.records.append(Noted("stopped_for_memory", turn.at, detail))
+        text = f"only {sized(available)} of memory is available: {job_id} is stopped, and runs again later"
+        turn.effects.commands.append(Tell("warning", text))
+        self._dispatcher.kill(turn, worker, "interrupted")
+
+    # -------------------------------------------------------- stalled and slow jobs
+
+    def on_usage_sampled(self, event: UsageSampled, turn: Turn) -> None:
+        for worker, job in self._dispatcher.running():
+            cpu = event.cpu_percent.get(worker.incarnation)
+            if cpu is None or worker.status not in (READY, STOPPING):
+                continue
+            if cpu >= _IDLE:
+                worker.busy_at = turn.now
+            if self._settings.stall is not None:
+                self._watch_stall(turn, worker, job, self._settings.stall)
+            self._watch_slowness(turn, worker, job)
+
+    def _watch_stall(self, turn: Turn, worker: Worker, job: int, stall: float) -> None:
+        report = worker.report()
+        alive = max(worker.since, worker.busy_at, 0.0 if report is None else report.at)
+        lease = worker.leases[0][0]
+        if turn.now - alive < stall or worker.stall_told == lease:
+            return
+        worker.stall_told = lease
+        seconds = round(turn.now - alive, 1)
+        job_id = self._table.ids[job]
+        detail = {"job": job_id, "worker": worker.slot, "seconds": seconds}
+        turn.effects.records.append(Noted("stalled", turn.at, detail))
+        text = f"{job_id} has used no CPU for {seconds:.0f} s (--stall); what it is at follows"
+        turn.effects.commands.append(Tell("warning", text))
+        turn.effects.commands.append(ShowStack(worker.incarnation))
+
+    def _watch_slowness(self, turn: Turn, worker: Worker, job: int) -> None:
+        seconds = turn.now - worker.since
+        usual = self._slowness.usual(job, seconds, turn.now)
+        worker.slow = worker.leases[0][0] if usual is not None else 0
+        if usual is None or self._slow_told or self._dispatcher.timeout(worker) is not None:
+            return
+        self._slow_told = True
+        text = f"{self._table.ids[job]} has been running for {seconds:.0f} s; half of its domain took"
+        turn.effects.commands.append(
+            Tell("info", f"{text} less than {usual:.1f} s. --timeout TIME would end such jobs")
+        )
+
+
+def sized(number: int) -> str:
+    """`412M`, `1.9G`, in the binary units that the options take."""
+    if number < 1 << 30:
+        return f"{number / (1 << 20):.0f}M"
+    return f"{number / (1 << 30):.1f}G"

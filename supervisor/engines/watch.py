@@ -1,0 +1,50 @@
+"""When the workers are looked at: memory and CPU, as often as somebody needs to know.
+
+It only measures; what follows from it is the core's to decide.
+"""
+
+from __future__ import annotations
+
+from supervisor.core.events import Event, MemoryMeasured, UsageSampled
+from supervisor.core.settings import Settings
+from supervisor.engines.protocol import Engine, Usage
+
+# For views and the stall watch; it reads what every process of the machine does.
+USAGE_EVERY = 5.0
+# A leak of a gigabyte per second is seen within a quarter of one.
+MEMORY_EVERY = 0.25
+
+
+class Watch:
+    """`usage`: the last reading, by incarnation."""
+
+    def __init__(self, engine: Engine, settings: Settings, now: float) -> None:
+        self._engine = engine
+        self._limit = settings.memory_limit
+        self._look_at_memory = settings.memory_limit is not None or settings.keep_free is not None
+        self._keep_free = settings.keep_free is not None
+        self._usage_every = USAGE_EVERY
+        if settings.stall is not None:
+            self._usage_every = min(USAGE_EVERY, max(0.25, settings.stall / 2))
+        self._next_usage = now + min(1.0, self._usage_every)
+        self._next_memory = now
+        self.usage: dict[int, Usage] = {}
+
+    @property
+    def due(self) -> float:
+        return min(self._next_usage, self._next_memory) if self._look_at_memory else self._next_usage
+
+    def look(self, now: float) -> list[Event]:
+        """What is due, as events."""
+        events: list[Event] = []
+        if self._look_at_memory and now >= self._next_memory:
+            self._next_memory = now + MEMORY_EVERY
+            used, available = self._engine.memory(self._limit, available=self._keep_free)
+            if used or available is not None:
+                events.append(MemoryMeasured(used, available))
+        if now >= self._next_usage:
+            self._next_usage = now + self._usage_every
+            self.usage = self._engine.usage()
+            if self.usage:
+                events.append(UsageSampled({key: used.cpu_percent for key, used in self.usage.items()}))
+        return events
