@@ -119,7 +119,7 @@ def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:
     [
         ("--worker 4", "unknown option --worker; did you mean --workers?; --help lists all options"),
         ("--rerum=x", "unknown option --rerum; did you mean --rerun?; --help lists all options"),
-        ("--frobnicate", "unknown option --frobnicate; --help lists all options"),
+        ("--xyzzy-plugh", "unknown option --xyzzy-plugh; --help lists all options"),
         ("stray", "unexpected argument 'stray'; --help lists all options"),
         ("--workers four", "--workers four: expected a whole number, 1 to 4096, or auto"),
         ("--timeout soon", "--timeout soon: 'soon' is not a duration: write 90, 15m, 2h or 1-12:00:00"),
@@ -220,7 +220,7 @@ def own_parser() -> argparse.ArgumentParser:
     parser.add_argument("--colour", type=Colour, default=Colour.RED)
     parser.add_argument("--member", type=lambda name: Colour[name], default=None)
     parser.add_argument("--span", type=lambda text: tuple(map(int, text.split("-"))))
-    parser.add_argument("--rate", type=float)
+    parser.add_argument("--speed", type=float)
     parser.add_argument("--path", type=Path, action="append", default=[Path("first")])
     parser.add_argument("--names", nargs="+", default=["x"])
     parser.add_argument("-v", action="count", default=0)
@@ -239,13 +239,13 @@ def test_given_options_are_told_apart_from_defaults() -> None:
 
 def test_values_survive_being_remembered_as_json() -> None:
     line = (
-        "in.csv 7 --day 2025-10-14 --colour blue --member RED --span 3-9 --rate nan "
+        "in.csv 7 --day 2025-10-14 --colour blue --member RED --span 3-9 --speed nan "
         "--path second --path third --names a b --flag"
     )
     request = main_request(line, parser=own_parser())
     remembered = msgspec.json.decode(msgspec.json.encode({**request.options_default, **request.options_now}))
     found = vars(namespace(own_parser(), remembered))
-    assert str(found.pop("rate")) == "nan"
+    assert str(found.pop("speed")) == "nan"
     assert found == {
         "data": Path("in.csv"),
         "extra": 7,

@@ -46,6 +46,16 @@ def test_a_job_asks_for_another_attempt_or_gives_up(folder: Path) -> None:
     assert jobs["urgent"]["result"] == {"name": "fine", "attempts": 1}
 
 
+def test_a_job_that_leaks_is_stopped_and_the_others_finish(folder: Path) -> None:
+    (command,) = [words for words in commands(PAGE) if words[1] == "leak.py"]
+    done = run(folder, *command[1:])
+    assert done.returncode == 1, done.stderr
+    jobs = final(folder, "leak")
+    assert jobs["leaks"]["error"]["outcome"] == "over_memory"
+    assert jobs["leaks"]["error"]["peak_rss"] > 250 << 20
+    assert [entry["state"] for entry in jobs.values()].count("completed") == 4
+
+
 def test_every_option_that_is_named_exists(folder: Path) -> None:
     helped = run(folder, "fetch.py", "--help").stdout
     for command in commands(PAGE):
