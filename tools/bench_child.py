@@ -60,7 +60,7 @@ QUICK = Sizes(
     imports=2,
     big=20,
     big_bytes=1_000_000,
-    hang_seconds=4.0,
+    hang_seconds=6.0,
 )
 
 

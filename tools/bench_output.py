@@ -211,14 +211,15 @@ def after_a_kill(found: Sequence[dict[str, Any]]) -> str:
     if not found:
         return NONE
     first = found[0]
+    times = [each["again_ms"] for each in found if each["again_ms"] is not None]
+    again = f"runs again after {statistics.median(times):.0f} ms, " if times else ""
     if first["hangs"]:
-        return "never answers"
+        return f"{again}no answer within {first['waited']:g} s"
     errors = " and ".join(f"`{name}`" for name in dict.fromkeys(first["errors"]))
     missing = first["jobs"] - first["completed"]
     if not errors:
-        times = [each["again_ms"] for each in found if each["again_ms"] is not None]
-        if not missing and times:
-            return f"runs again after {statistics.median(times):.0f} ms, all {first['jobs']} jobs complete"
+        if again and not missing:
+            return f"{again}all {first['jobs']} jobs complete"
         return f"says nothing; {missing} of {first['jobs']} jobs are missing"
     if missing == 1:
         return f"{errors} for that job, the others complete"

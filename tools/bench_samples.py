@@ -81,7 +81,7 @@ def _killed(bench: Bench, contender: str) -> Numbers:
             patience = bench.sizes.hang_seconds
             found = bench.child("bench_peers.py", *words, patience=patience, after=lambda: _has_killed(path))
         except Hangs:
-            found = {"completed": None, "errors": [], "hangs": True}
+            found = {"completed": None, "errors": [], "hangs": True, "waited": bench.sizes.hang_seconds}
     else:
         found = _run(bench, contender, "killed", path=str(path))
     lines = [line.split() for line in path.read_text().splitlines()]

@@ -155,7 +155,7 @@ def kill(**more: Any) -> dict[str, Any]:
 
 def test_what_becomes_of_a_killed_worker_is_told_in_words() -> None:
     assert after_a_kill([kill(again_ms=12.0), kill(again_ms=14.0)]).startswith("runs again after 13 ms")
-    assert after_a_kill([kill(hangs=True, completed=None)]) == "never answers"
+    assert after_a_kill([kill(hangs=True, completed=None, waited=10.0)]) == "no answer within 10 s"
     broken = kill(completed=4, errors=["BrokenProcessPool"])
     assert after_a_kill([broken]) == "`BrokenProcessPool`; 16 of 20 jobs without a result"
     assert "the others complete" in after_a_kill([kill(completed=19, errors=["ProcessExpired"])])
@@ -170,6 +170,19 @@ def test_the_section_between_the_markers_is_replaced_and_nothing_else() -> None:
     assert replaced(replaced(text, "new"), "new") == replaced(text, "new")
     with pytest.raises(ValueError, match="bench:begin"):
         replaced("no markers", "new")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_readme_gets_whole_runs_only(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.setattr(bench, "README", readme)
+    more = {"interrupted": True} if interrupted else {}
+    bench.write(bench.parse(["--readme"]), found(**more), [tiny_round(300_000, 10_000)])
+    text = readme.read_text()
+    assert ("| 30.0 × |" in text, "old" in text) == (not interrupted, interrupted)
 
 
 def test_the_readme_shows_the_rows_and_peers_that_are_measured() -> None:
