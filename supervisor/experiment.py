@@ -101,7 +101,10 @@ def _open_and_play(
         if request.progress:
             say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
         return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
-    return _Run(request, opened, signals, functions).play()
+    try:
+        return _Run(request, opened, signals, functions).play()
+    except OSError as problem:  # on the way out: while the final files are made
+        raise StorageError(f"{problem}. What was recorded is safe; see to it, then resume.") from problem
 
 
 def _functions(request: Request) -> tuple[FunctionSpec, FunctionSpec | None]:

@@ -118,6 +118,11 @@ class Incarnation:
         self.inbox = FrameWriter(self._inbox.fileno())
         self.outbox = Outbox(self._outbox.fileno())
 
+    @property
+    def cut_off(self) -> bool:
+        """Nothing can come from it any more, or nothing reaches it."""
+        return self.outbox.ended or self.inbox.broken
+
     # ------------------------------------------------------------------- deadlines
 
     def begin_waiting(self, now: float) -> None:
@@ -126,7 +131,7 @@ class Incarnation:
             self.killed_at = now
         if self.finish_asked and self.ready and self.leases.idle():
             self.idle_since = now if self.idle_since is None else self.idle_since
-        if self.outbox.ended and self.mute_since is None:
+        if self.cut_off and self.mute_since is None:
             self.mute_since = now
 
     def deadline(self, now: float) -> float | None:
@@ -137,7 +142,7 @@ class Incarnation:
             if not self.pid or self.given_up:
                 return None
             return now if self.killed_at is None else self.killed_at + DIE_WITHIN
-        if self.outbox.ended:  # it is about to end, or a job has closed all it had, or called exec
+        if self.cut_off:  # it is about to end, or a job has closed all it had, or called exec
             return now if self.mute_since is None else self.mute_since + MUTE_FOR
         if self.finish_asked and self.ready and self.leases.idle():
             return now if self.idle_since is None else self.idle_since + FINISH_WITHIN

@@ -337,6 +337,8 @@ class LocalEngine:
                 worker.note = (
                     f"worker {worker.spec.worker} was killed: the job has closed the queue for its result"
                 )
+            elif worker.inbox.broken:
+                worker.note = f"worker {worker.spec.worker} was killed: it could not be written to"
             self.kill_worker(worker.number)
 
     def _bury(self, worker: Incarnation) -> None:

@@ -282,6 +282,27 @@ def test_a_reader_who_stands_still_keeps_neither_the_lock_nor_a_deaf_program(exp
 
 # ------------------------------------------------------------------------- in mid-run
 
+NOT_TOLD = """import supervisor.engines.incarnation
+        supervisor.engines.incarnation.MUTE_FOR = 0.2
+
+        def refuse(descriptor, parts, write=os.writev, calls=[]):
+            calls.append(descriptor)
+            if len(calls) == 3:
+                raise OSError(5, "Input/output error")
+            return write(descriptor, parts)
+
+        os.writev = refuse"""
+
+
+def test_a_worker_that_cannot_be_told_anything_is_replaced(experiment: Experiment) -> None:
+    """The system refuses a write to its pipe: what it was to hear is lost, and would never come."""
+    crashes(experiment, NOT_TOLD)
+    open_gate(experiment, "on")
+    done = experiment.run()
+    assert done.returncode == 1, done.stderr
+    assert "it could not be written to" in done.stderr
+    assert {e["state"] for e in experiment.final().values()} == {"completed", "failed"}
+
 
 def test_a_run_without_descriptors_goes_on_with_the_workers_that_there_are(experiment: Experiment) -> None:
     """One worker dies while the supervisor can open nothing; later there is room again."""
@@ -316,3 +337,19 @@ def test_a_zygote_that_stands_still_does_not_hold_up_the_end(experiment: Experim
     (ended,) = records(experiment, "run_ended")
     assert time.monotonic() - asked < 10.0, err  # two and a half, and a busy machine
     assert ended["state"] == "interrupted"
+
+
+def test_what_goes_wrong_on_the_way_out_is_told_in_words(experiment: Experiment) -> None:
+    """The results cannot be opened for the final files; a resume writes them."""
+    refuse = (
+        "from supervisor.records.disk import Disk\n        Disk.duplicate = lambda *_: os.open('/no/room', 0)"
+    )
+    crashes(experiment, refuse)
+    open_gate(experiment, "on")
+    done = experiment.run()
+    assert done.returncode == 74, done.stderr
+    assert "Traceback" not in done.stderr and "What was recorded is safe" in done.stderr
+    crashes(experiment)
+    again = experiment.run("--resume", "latest", "--no-retry-failed")
+    assert again.returncode == 1, again.stderr
+    others_completed(experiment, "crashes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -13,6 +14,7 @@ from tests.failures.observing import (
     open_gate,
     others_completed,
     outcomes,
+    parent_of,
     records,
     standing_still,
     wait_until_said,
@@ -163,6 +165,27 @@ def test_what_a_job_has_started_ends_with_the_supervisor(experiment: Experiment)
     wait_for(lambda: len(sleepers(experiment)) == 5)
     supervisor.kill()
     wait_for(lambda: not experiment.processes(), "processes outlive their supervisor")
+
+
+def test_plain_children_end_with_the_supervisor_though_nobody_is_left_to_end_them(
+    experiment: Experiment,
+) -> None:
+    """P6: the lifeline is owned by the group of the worker. Without the zygote nothing else ends
+    what the job has started; what has left the group waits for the next resume."""
+    write(experiment, LEAVES_CHILDREN.replace("@CRASH@", "False"))
+    supervisor = experiment.start()
+    worker = wait_until_said(experiment, "left", "leaves")
+    started = wait_for(lambda: len(found := sleepers(experiment)) == 5 and found)
+    plain = [pid for pid in started if os.getpgid(pid) == worker]
+    assert plain
+    try:
+        with standing_still(supervisor.pid):
+            kill(parent_of(worker))
+            supervisor.kill()
+        wait_for(lambda: is_gone(worker) and all(map(is_gone, plain)), "they outlive their supervisor")
+    finally:
+        for pid in started:
+            kill(pid)
 
 
 WAYS_TO_END = {
