@@ -143,7 +143,7 @@ def do_nonsense() -> None:
     for descriptor in map(int, os.listdir("/dev/fd")):
         try:
             if descriptor > 2 and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-                os.write(descriptor, b"\0\0\0\1\xc1")
+                os.write(descriptor, b"\xce\0\0\0\1\xc1")
         except OSError:
             continue
     time.sleep(1000)
