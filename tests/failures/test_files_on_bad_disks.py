@@ -5,6 +5,7 @@ LONG_TESTS=1 cuts the power many times instead of a few.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -93,6 +94,37 @@ def test_a_disk_that_fills_up_is_waited_for(experiment: Experiment, leave: int) 
         assert experiment.statistics()["paused_seconds"] > 0
         assert sorted(experiment.executions()) == [f"job/{number}" for number in range(8)]
         assert all(entry["result"]["pad"] == "x" * 5000 for entry in experiment.final().values())
+        assert left_over(experiment) == []
+
+
+@needs_root("mount")
+def test_a_disk_that_takes_no_more_files_costs_checkpoints_and_nothing_else(experiment: Experiment) -> None:
+    """D3: of inodes. Files that are there already can be written: the journal holds everything."""
+    write(
+        experiment,
+        FULL.replace(
+            'number == 3:\n            gate("on")', 'number in (3, 6):\n            gate(f"on{number}")'
+        ),
+    )
+    with mounted(experiment, "-t", "tmpfs", "-o", "size=20m,nr_inodes=60", "tmpfs") as disk:
+        supervisor = experiment.start("--checkpoint-every", "1")
+        wait_until_said(experiment, "ran", "job/3")
+        taken = []
+        with contextlib.suppress(OSError):
+            for number in range(60):
+                taken.append(disk / f"taken{number}")
+                taken[-1].touch()
+        open_gate(experiment, "on3")
+        wait_for(lambda: "No space left on device); it is tried again" in log_of(experiment))
+        assert supervisor.poll() is None
+        for path in taken:
+            path.unlink(missing_ok=True)
+        open_gate(experiment, "on6")
+        _, err = supervisor.communicate(timeout=60)
+        assert supervisor.returncode == 0, err
+        assert "The journal holds everything" in err
+        assert experiment.executions() == [f"job/{number}" for number in range(8)]
+        assert len(experiment.checkpoint()["completed"]) == 8
         assert left_over(experiment) == []
 
 
