@@ -76,6 +76,12 @@ def main(
             setup=setup,
             finish=finish,
         )
+        if request.detach:
+            from supervisor.detaching import start_detached, status_pipe
+
+            request.started_by = status_pipe()
+            if request.started_by is None:
+                raise SystemExit(start_detached())
         outcome = _execute(request)
         if outcome.signal is not None:
             _die_of(outcome.signal)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 import signal
 import sys
 import time
@@ -102,6 +103,10 @@ def _open_and_play(
             say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
         return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
     try:
+        if request.started_by is not None:
+            from supervisor.detaching import leave_terminal
+
+            leave_terminal(request.started_by, opened.layout)
         return _Run(request, opened, signals, functions).play()
     except OSError as problem:  # on the way out: while the final files are made
         raise StorageError(f"{problem}. What was recorded is safe; see to it, then resume.") from problem
@@ -162,26 +167,12 @@ class _Run:
         return outcome
 
     def _run_hooks(self, outcome: Outcome, error: LonghaulError | None) -> None:
-        settings, layout = self.opened.settings, self.opened.layout
-        if settings.on_finish is None and settings.on_failure is None:
-            return
-        from supervisor import hooks
+        settings = self.opened.settings
+        if settings.on_finish is not None or settings.on_failure is not None:
+            from supervisor.hooks import Ended, run_hooks
 
-        log = Log(layout.supervisor_log) if self.request.recording else None
-
-        def tell(level: str, text: str) -> None:
-            if log is not None:
-                log.write(level, text)
-            if self.request.progress and (log is None or level != "info"):
-                say(sys.stderr, text)
-
-        resume = closing.resume_with(self.request, layout.experiment_id)
-        state = self.observer.state
-        told = hooks.document(layout, self.request.name, state, outcome, error, resume)
-        for hook in hooks.hooks_of(settings, outcome, error, self.scheduler.drain):
-            hooks.run_hook(hook, told, settings.hook_timeout, self.signals, tell)
-        if log is not None:
-            log.close()
+            ended = Ended(self.observer.state, outcome, error, self.scheduler.drain)
+            run_hooks(self.request, self.opened, ended, self.signals)
 
     def _play(self) -> Outcome:
         opened, store = self.opened, self.opened.store
@@ -224,6 +215,12 @@ class _Run:
     def _announce(self) -> None:
         opened = self.opened
         self.view.tell("info", closing.opening_line(self.request, opened, self.slots))
+        over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
+        if over_ssh and self.request.interactive and self.request.progress:
+            from supervisor.detaching import terminal_may_go
+
+            if notice := terminal_may_go(os.environ):
+                self.view.tell("warning", notice)
         for level, text in opened.notices:
             self.view.tell(level, text)
         self._tell_notices()

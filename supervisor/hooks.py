@@ -12,18 +12,23 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from supervisor import closing
 from supervisor.core.drain import Drain
 from supervisor.core.errors import LonghaulError
 from supervisor.core.settings import Settings
+from supervisor.opening import Opened
 from supervisor.outcome import Outcome
-from supervisor.records.layout import Layout
+from supervisor.request import Request
 from supervisor.signals import DRAIN_SIGNALS, Signals
+from supervisor.views.log import Log
+from supervisor.views.outlet import say
 
 Say = Callable[[str, str], None]  # level, text
 MOST_OUTPUT = 64 << 10  # bytes of a hook's output that are kept
@@ -37,26 +42,52 @@ class Hook(msgspec.Struct, frozen=True):
     command: str
 
 
-def hooks_of(settings: Settings, outcome: Outcome, error: LonghaulError | None, drain: Drain) -> list[Hook]:
+class Ended(NamedTuple):
+    """How a run has ended: its state in a word, and what brought it about."""
+
+    state: str
+    outcome: Outcome
+    error: LonghaulError | None
+    drain: Drain
+
+
+def run_hooks(request: Request, opened: Opened, ended: Ended, signals: Signals) -> None:
+    """Run what is to be run now, one after the other; never raises for its sake."""
+    log = Log(opened.layout.supervisor_log) if request.recording else None
+
+    def tell(level: str, text: str) -> None:
+        if log is not None:
+            log.write(level, text)
+        if request.progress and (log is None or level != "info"):
+            say(sys.stderr, text)
+
+    told = document(request, opened, ended)
+    for hook in hooks_of(opened.settings, ended):
+        run_hook(hook, told, opened.settings.hook_timeout, signals, tell)
+    if log is not None:
+        log.close()
+
+
+def hooks_of(settings: Settings, ended: Ended) -> list[Hook]:
     """What is to be run after a run that ended like this.
 
     A run that somebody has stopped (a signal, `longhaul ctl`, a deadline) runs none: it is
     going to be resumed. One that stopped itself for too many failures has failed.
     """
-    if error is not None:
+    exit_code = ended.outcome.exit_code
+    if ended.error is not None:
         names = ["on_failure"]
-    elif drain.begun and outcome.exit_code not in (0, 1):
-        names = ["on_failure"] if "max_failures" in drain.detail else []
+    elif ended.drain.begun and exit_code not in (0, 1):
+        names = ["on_failure"] if "max_failures" in ended.drain.detail else []
     else:
-        names = ["on_finish"] if outcome.exit_code == 0 else ["on_finish", "on_failure"]
+        names = ["on_finish"] if exit_code == 0 else ["on_finish", "on_failure"]
     found = ((name, getattr(settings, name)) for name in names)
     return [Hook(f"--{name.replace('_', '-')}", command) for name, command in found if command]
 
 
-def document(
-    layout: Layout, name: str, state: str, outcome: Outcome, error: LonghaulError | None, resume: str
-) -> dict[str, Any]:
+def document(request: Request, opened: Opened, ended: Ended) -> dict[str, Any]:
     """What a hook gets on stdin."""
+    layout, outcome, error = opened.layout, ended.outcome, ended.error
     report = outcome.report
     failures: list[dict[str, Any]] = []
     if report is not None:
@@ -67,8 +98,8 @@ def document(
             ]
     return {
         "experiment_id": layout.experiment_id,
-        "name": name,
-        "state": state,
+        "name": request.name,
+        "state": ended.state,
         "exit_code": outcome.exit_code if error is None else error.exit_code,
         "error": None if error is None else str(error),
         "counts": None if report is None else msgspec.to_builtins(report.counts),
@@ -76,7 +107,7 @@ def document(
         "directory": str(layout.directory),
         "results": str(layout.final),
         "statistics": str(layout.statistics),
-        "resume": resume,
+        "resume": closing.resume_with(request, layout.experiment_id),
     }
 
 

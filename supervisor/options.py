@@ -117,6 +117,13 @@ def _add_actions(parser: Parser) -> None:
         "GLOB",
         "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
     )
+    add = _adder(parser.add_argument_group("where it runs"))
+    add(
+        "detach",
+        None,
+        "in the background: closing the terminal does not end it (default: no)",
+        action=argparse.BooleanOptionalAction,
+    )
     add = _adder(parser.add_argument_group("what is shown"))
     add(
         "show_output", None, "show what jobs print (default: no)", "-s", action=argparse.BooleanOptionalAction
@@ -317,6 +324,9 @@ _CONTRADICTIONS = (
     ("list_checkpoints", "rerun", "listing runs nothing"),
     ("list_checkpoints", "only", "listing runs nothing"),
     ("list_checkpoints", "debug", "listing runs nothing"),
+    ("detach", "list_checkpoints", "listing runs nothing"),
+    ("detach", "debug", "debugging needs the terminal"),
+    ("detach", "no_resume", "without a record nobody could look at it, nor resume it"),
     ("debug", "rerun", "debugging records nothing; it runs completed jobs as well"),
     ("debug", "only", "debugging names its jobs itself"),
     ("debug", "no_resume", "debugging records nothing anyway"),

@@ -82,6 +82,7 @@ def files_of(layout: Layout) -> list[Path]:
     """What belongs to the experiment, in the order in which it is removed."""
     name = re.escape(layout.experiment_id)
     files = r"(?:journal|plan|checkpoint|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
+    files = rf"(?:{files}|console_{name}\.log)"
     ours = re.compile(rf"{files}|\.{files}\.\d+\.tmp|\.{{1,2}}probe_{name}(?:\.\d+\.tmp)?")
     last = [layout.plan, layout.checkpoint, layout.journal, layout.lock]
     try:

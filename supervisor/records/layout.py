@@ -78,6 +78,11 @@ class Layout:
         return self.logs / f"lock_{self.experiment_id}"
 
     @property
+    def console(self) -> Path:
+        """What a run in the background (--detach) says."""
+        return self.logs / f"console_{self.experiment_id}.log"
+
+    @property
     def supervisor_log(self) -> Path:
         return self.results_directory / "supervisor.log"
 
