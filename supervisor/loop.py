@@ -35,11 +35,12 @@ from supervisor.core.events import (
     Tell,
 )
 from supervisor.core.observer import Observer
-from supervisor.core.record_types import AnyRecord, Completions, Ended, Sampled
+from supervisor.core.record_types import AnyRecord, Completions, Ended
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
 from supervisor.engines.protocol import Engine
 from supervisor.engines.usage import free_memory
+from supervisor.engines.sampling import Sampler
 from supervisor.engines.watch import Watch
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
@@ -55,7 +56,6 @@ SAME_KEYSTROKE = 0.005
 # How long a checkpoint may hold up the loop at a time.
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
-SAMPLE_EVERY = 300.0
 RECENT_FAILURES = 20
 RETRIED_CRASHES = 1000  # that are kept for the summary
 _output = attrgetter("output")
@@ -116,7 +116,7 @@ class Loop:
         self._next_view = now
         self._next_progress = now
         self._watch = Watch(engine, scheduler.settings, now)
-        self._next_sample = now + SAMPLE_EVERY
+        self._sampler = Sampler(scheduler.crew, now)
 
     def run(self, effects: Effects) -> None:
         """Carry out `effects` (of the beginning), then turn until the run is over."""
@@ -346,15 +346,6 @@ class Loop:
             self._next_view = now + self.view.interval
 
     def _sample(self, now: float) -> None:
-        """Resources into the journal, now and then: which job ate the memory, and when."""
-        if now < self._next_sample or not self._watch.usage:
-            return
-        self._next_sample = now + SAMPLE_EVERY
-        crew = self.scheduler.crew
-        slots = {key: str(crew[key].slot) for key in self._watch.usage if key in crew}
-        record: AnyRecord = Sampled(
-            wall_time(),
-            rss={slot: self._watch.usage[key].rss_bytes for key, slot in slots.items()},
-            cpu={slot: self._watch.usage[key].cpu_percent for key, slot in slots.items()},
-        )
-        self.store.append([record])
+        usage = self._watch.usage
+        if self._sampler.is_due(usage, now):
+            self.store.append([self._sampler.sample(usage, now, wall_time())])

@@ -143,3 +143,30 @@ def test_nothing_is_written_by_looking(experiment: Experiment, longhaul: Longhau
     assert longhaul("verify", "-d", experiment.output)[0] == 0
     assert "unfinished" in longhaul("list", experiment.output)[1]
     assert {path: path.read_bytes() for path in experiment.output.rglob("*") if path.is_file()} == before
+
+
+def test_a_job_that_grows_is_measured_before_the_next_sample_is_due(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write("""
+        def evaluate(megabytes):
+            block = b"x" * (megabytes << 20)
+            journal = next(Path("out/logs").glob("journal_*"))
+            while megabytes and b'"type":"sampled"' not in journal.read_bytes():
+                time.sleep(0.01)
+
+        if __name__ == "__main__":
+            import supervisor.engines.watch
+            supervisor.engines.watch.USAGE_EVERY = 0.05
+            jobs = [Job(id=f"{size} MB", params={"megabytes": size}) for size in (0, 256)]
+            main(evaluate, jobs, name="trial", workers=1, max_jobs_per_worker=1)
+    """)
+    done = experiment.run("--experiment-id", "night")
+    assert done.returncode == 0, done.stderr
+    use = json.loads(longhaul("memory", "-d", experiment.output, "--json")[1])
+    (attempt,) = use["attempts"]
+    assert attempt["job"] == "256 MB"
+    assert 250 << 20 < attempt["peak_rss"] < 400 << 20
+    assert attempt["peak_at"]
+    assert [worker["jobs"] for worker in use["workers"]] == [["0 MB"]]
+    assert " at " in longhaul("show", "256 MB", "-d", experiment.output)[1]

@@ -12,7 +12,8 @@ from tests.docs.conftest import ARCHITECTURE, README, ROOT, prose
 SURVIVAL = ROOT / "docs" / "what-survives-what.md"
 STEERING = ROOT / "docs" / "steering-a-run.md"
 BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
-DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL, BOUNDS, STEERING)
+MORNING = ROOT / "docs" / "the-morning-after.md"
+DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL, BOUNDS, STEERING, MORNING)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
