@@ -35,12 +35,12 @@ from supervisor.core.events import (
     Tell,
 )
 from supervisor.core.observer import Observer
-from supervisor.core.record_types import AnyRecord, Completions, Ended
+from supervisor.core.record_types import Completions, Ended
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
 from supervisor.engines.protocol import Engine
-from supervisor.engines.usage import free_memory
 from supervisor.engines.sampling import Sampler
+from supervisor.engines.usage import free_memory
 from supervisor.engines.watch import Watch
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
