@@ -34,6 +34,7 @@ MARK = 0xCE
 HEAD = LENGTH.size
 MAX_FRAME = 1 << 30
 READ_SIZE = 1 << 20
+SMALL_READ = 1 << 16  # what is made of this many bytes of small messages fits into a cache
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
@@ -202,14 +203,15 @@ class Outbox:
         self._writer_is_dead = True
 
     def read(self) -> list[FromWorker]:
-        """What has arrived, at most 1 MB of it; empty if nothing has.
+        """What has arrived, a part of it if that is much; empty if nothing has.
 
         Raises QueueError if the bytes are not messages; a torn end is dropped (the worker
         died in the middle of it) and shows only as `ended`.
         """
         self.pressing = False
+        most = READ_SIZE if self._reader.inside else SMALL_READ
         try:
-            size = self._file.readinto(self._buffer[HEAD:])
+            size = self._file.readinto(self._buffer[HEAD : HEAD + most])
         except OSError:
             size = 0
         if size is None:
@@ -222,7 +224,7 @@ class Outbox:
             messages = self._messages(self._buffer[: HEAD + size])
         except msgspec.MsgspecError as error:
             raise QueueError(f"a message cannot be decoded: {error}") from error
-        self.pressing = size == READ_SIZE or self._reader.inside
+        self.pressing = size == most or self._reader.inside
         return messages
 
     def _messages(self, buffer: memoryview) -> list[FromWorker]:
@@ -244,6 +246,7 @@ class FrameWriter:
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
+        enlarge(descriptor)  # or a batch of leases would arrive in pieces, one a turn of the loop
         self._descriptor = descriptor
         self._pieces: deque[memoryview] = deque()
         self.broken = False  # nobody reads any more
@@ -257,6 +260,11 @@ class FrameWriter:
             self._pieces.append(memoryview(LENGTH.pack(MARK, len(payload))))
             self._pieces.append(memoryview(payload))
         return self.flush()
+
+    @property
+    def pressing(self) -> bool:
+        """Whether something is left for `flush`."""
+        return bool(self._pieces)
 
     def flush(self) -> bool:
         """Write what fits; true if something is left."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.table import compact
 from workers.messages import Completed, Failed
 
 STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
@@ -99,7 +100,7 @@ class Worker:
             return None
         return self.leases[0]
 
-    def settle_together(self, outcomes: Sequence[Completed | Failed]) -> list[int] | None:
+    def settle_together(self, outcomes: Sequence[Completed | Failed]) -> Sequence[int] | None:
         """Take the leases of these outcomes off its list if they are its first, in order;
         the jobs' numbers. None, and nothing is changed, if they are not."""
         leases, size = self.leases, len(outcomes)
@@ -111,7 +112,7 @@ class Worker:
         else:
             for _ in range(size):
                 leases.popleft()
-        return [job for _, job in first]
+        return compact([job for _, job in first])
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
         """The job that it is at has said something; what was known before and is not said

@@ -7,6 +7,8 @@ with new workers as long as there are jobs for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from supervisor.core import policy
 from supervisor.core.crew import ABANDONED, DOOMED, READY, STARTING, STOPPING, Doom, Worker
 from supervisor.core.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
@@ -15,7 +17,7 @@ from supervisor.core.pace import Pace
 from supervisor.core.position import Position
 from supervisor.core.record_types import Leased, Returned
 from supervisor.core.settings import Settings, starts_per_second
-from supervisor.core.table import JobTable
+from supervisor.core.table import JobTable, compact, get
 
 
 class Dispatcher:
@@ -290,7 +292,9 @@ class Dispatcher:
                 continue
             if worker.leases and turn.now >= worker.since + policy.TAKE_BACK_AFTER:
                 continue  # it is at a long job: what it got would be taken back
-            self._lease(turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready))))
+            self._lease(
+                turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready), self._mean))
+            )
 
     def _hand_out_paced(self, turn: Turn, ready: list[Worker], pace: Pace) -> None:
         """With `--rate` a hand-out is a start: one job for each idle worker, as it allows."""
@@ -334,9 +338,9 @@ class Dispatcher:
                 return
         jobs = self.queue.take(count, empty_handed=not worker.leases)
         if jobs:
-            self._send(turn, worker, jobs)
+            self._send(turn, worker, compact(jobs))
 
-    def _send(self, turn: Turn, worker: Worker, jobs: list[int]) -> None:
+    def _send(self, turn: Turn, worker: Worker, jobs: Sequence[int]) -> None:
         first = self.next_lease
         self.next_lease += len(jobs)
         attempts = self.ledger.lease(jobs, first)
@@ -344,8 +348,6 @@ class Dispatcher:
             worker.since, worker.since_at = turn.now, turn.at
         worker.leases.extend(enumerate(jobs, first))
         worker.handed += len(jobs)
-        ids = self.table.ids
-        turn.effects.records.append(
-            Leased(worker.slot, worker.incarnation, first, [ids[job] for job in jobs], turn.at)
-        )
+        ids = list(get(self.table.ids, jobs))
+        turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at))
         turn.effects.commands.append(StartJobs(worker.incarnation, first, jobs, attempts))

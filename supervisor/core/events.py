@@ -7,6 +7,7 @@ carried out only after the records are written ("write-ahead" is in the type).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -179,7 +180,7 @@ class StartJobs(msgspec.Struct, frozen=True):
 
     incarnation: int
     first_lease: int
-    jobs: list[int]
+    jobs: Sequence[int]
     attempts: list[int]
 
 

@@ -9,6 +9,7 @@ noted and charged to nobody.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -71,7 +72,7 @@ class Ledger:
 
     # ------------------------------------------------------------------- hand-out
 
-    def lease(self, jobs: list[int], first_lease: int) -> list[int]:
+    def lease(self, jobs: Sequence[int], first_lease: int) -> list[int]:
         """Mark jobs as handed out; the attempt number of each."""
         self.table.lease(jobs)
         put(self.newest_lease, jobs, array("Q", range(first_lease, first_lease + len(jobs))))
@@ -92,7 +93,9 @@ class Ledger:
 
     # ----------------------------------------------------------------- the outcomes
 
-    def completed_together(self, turn: Turn, slot: int, jobs: list[int], outcomes: list[Completed]) -> None:
+    def completed_together(
+        self, turn: Turn, slot: int, jobs: Sequence[int], outcomes: list[Completed]
+    ) -> None:
         """Many completed results of one worker; one record for all if nothing is special."""
         table = self.table
         leases = [outcome.lease for outcome in outcomes]

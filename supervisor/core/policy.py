@@ -9,11 +9,13 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
-WORK_AHEAD = 0.01
+WORK_AHEAD = 0.02
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
 LONG_JOB = 0.02
+# Seconds of work below which a hand-out is not halved any more.
+WORTH_HANDING = 0.001
 # The most leases that one worker may hold.
 MOST_AHEAD = 8192
 # While the workers have enough to do, outcomes gather for so long at most before they are
@@ -61,10 +63,12 @@ def patience(mean_seconds: float | None, least_held: int) -> float:
     return min(PATIENCE, waiting / 2) if waiting > 2 * LEAST_PATIENCE else 0.0
 
 
-def share(ready: int, workers: int) -> int:
+def share(ready: int, workers: int, mean_seconds: float | None) -> int:
     """The most that one worker may get when `ready` jobs are left for `workers` workers:
-    half of its even share, so that nobody is without work at the end."""
-    return max(1, -(-ready // (2 * max(1, workers))))
+    half of its even share, so that nobody is without work at the end, but no less than is
+    worth a hand-out."""
+    least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / (mean_seconds + JOB_OVERHEAD)))
+    return max(least, -(-ready // (2 * max(1, workers))))
 
 
 def start_delay(failures: int) -> float:

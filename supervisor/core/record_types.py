@@ -119,7 +119,7 @@ class Completions(msgspec.Struct, gc=False):
 
     worker: int
     at: str
-    jobs: list[int]
+    jobs: Sequence[int]
     ids: list[str]
     attempts: list[int]
     seconds: list[float]

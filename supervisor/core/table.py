@@ -193,7 +193,7 @@ class JobTable:
             raise IllegalMove(f"job {self.ids[job]!r} in state {self.state[job]} cannot be {cause}")
         self.state[job] = after
 
-    def lease(self, jobs: list[int]) -> None:
+    def lease(self, jobs: Sequence[int]) -> None:
         """Hand out many at once; raises IllegalMove as `move` does, and then changes nothing."""
         for state in set(get(self.state, jobs)):
             if (state, "leased") not in MOVES:
@@ -201,7 +201,7 @@ class JobTable:
                 raise IllegalMove(f"job {self.ids[job]!r} in state {state} cannot be leased")
         put(self.state, jobs, bytes([LEASED]) * len(jobs))
 
-    def complete(self, jobs: list[int], seconds: list[float]) -> list[int]:
+    def complete(self, jobs: Sequence[int], seconds: list[float]) -> list[int]:
         """Many leased jobs have completed, each for the first time; their attempts."""
         attempts = [before + 1 for before in get(self.attempts, jobs)]
         put(self.state, jobs, bytes([COMPLETED]) * len(jobs))
@@ -209,7 +209,7 @@ class JobTable:
         put(self.seconds, jobs, array("d", seconds))
         return attempts
 
-    def all_in(self, jobs: list[int], state: int) -> bool:
+    def all_in(self, jobs: Sequence[int], state: int) -> bool:
         """Whether all these jobs are in a state."""
         return bytes(get(self.state, jobs)).count(state) == len(jobs)
 
@@ -355,6 +355,12 @@ def in_a_row(jobs: Sequence[int]) -> bool:
         and jobs[-1] - jobs[0] + 1 == len(jobs)
         and list(jobs) == list(range(jobs[0], jobs[-1] + 1))
     )
+
+
+def compact(jobs: list[int]) -> Sequence[int]:
+    """The same numbers, as a range if they follow each other: what is then done with them looks
+    no more at each."""
+    return range(jobs[0], jobs[-1] + 1) if in_a_row(jobs) else jobs
 
 
 def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:

@@ -382,7 +382,7 @@ class LocalEngine:
                 trim(worker.scratch, worker.spec.output_limit)
 
     def pressing(self) -> bool:
-        return any(worker.outbox.pressing for worker in self._workers.values())
+        return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
 
     def usage(self) -> dict[int, Usage]:
         return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})

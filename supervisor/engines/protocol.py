@@ -46,7 +46,7 @@ class Engine(Protocol):
         """What has happened since the last call, in order. `now`: the loop's clock."""
 
     def pressing(self) -> bool:
-        """Whether a worker waits for us to read on: it has more to say than a pipe holds."""
+        """Whether a message is under way that does not fit into a pipe at once."""
 
     def next_deadline(self) -> float | None:
         """When `poll` wants to be called even if nothing happens (the loop's clock)."""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 from array import array
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -200,7 +201,7 @@ class Store:
             self._wake_loop()
         return journal.next_n - 1
 
-    def _note_places(self, jobs: list[int], offset: int, lengths: list[int]) -> int:
+    def _note_places(self, jobs: Sequence[int], offset: int, lengths: list[int]) -> int:
         """Where the records of these jobs stand, one after the other; where they end."""
         *places, end = accumulate(lengths, initial=offset)
         put(self._offsets, jobs, array("Q", places))
