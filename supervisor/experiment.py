@@ -22,6 +22,7 @@ from supervisor import closing
 from supervisor.clock import RunClock, wall_time
 from supervisor.control.place import NoPlace
 from supervisor.control.server import ControlServer
+from supervisor.core.deaths import signal_name
 from supervisor.core.errors import (
     OK,
     SOME_FAILED,
@@ -32,7 +33,6 @@ from supervisor.core.errors import (
     WorkersError,
 )
 from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
-from supervisor.core.ledger import signal_name
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
 from supervisor.core.scheduler import Scheduler

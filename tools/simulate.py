@@ -5,7 +5,7 @@
     python tools/simulate.py --mutants           does it catch deliberate faults in the code?
 
 One history is one experiment: random jobs (good, long, raising, crashing, hanging ones,
-some that ask for another attempt or give up) of some domains, priorities and timeouts,
+some that ask for another attempt, give up or leak) of some domains, priorities and timeouts,
 random batches and take-backs, workers that die at random, drains, kills of the supervisor,
 power cuts (what was not synced is dropped, torn or kept), full disks, failed syncs, files
 damaged between two runs, resumes with other worker counts. Time and disk are simulated.
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import msgspec
 
 from supervisor.core import events as facts
+from supervisor.core.bounds import LOW_MEMORY
 from supervisor.core.control import BY_HAND
 from supervisor.core.crew import ABANDONED
 from supervisor.core.errors import StorageError
@@ -55,6 +56,7 @@ from tools.simulated_world import (
     GOOD,
     HANGS,
     HANGS_ONCE,
+    LEAKS,
     RAISES,
     WISHES,
     FakeJob,
@@ -120,19 +122,25 @@ class History:
             retries=self.rng.choice([0, 0, 2]),
             retry_timeouts=self.rng.choice([0, 1, 2]),
             backoff=self.rng.choice([0.0, 1.0, 5.0]),
+            memory_limit=self.rng.choice([None, 1000]),
+            retry_over_memory=self.rng.choice([False, True]),
+            keep_free=self.rng.choice([None, 1000]),
+            rate=self.rng.choice([None, None, None, "100/s"]),
+            max_failures=self.rng.choice([None, None, None, "5", "60%"]),
             grace=self.rng.choice([0.5, 20.0]),
         )
         self.called_off: set[str] = set()  # cancelled, and not tried again
         self.ever_cancelled: set[str] = set()
         self.spent: dict[tuple[int, str], int] = defaultdict(int)  # (job, budget) -> records
         self.not_before: dict[int, float] = {}  # jobs that wait for their next attempt
+        self.began, self.starts = 0.0, 0  # of the run: when, and jobs handed out
         self.forgot = False  # whether something recorded may have been lost
         self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
 
     def _make_jobs(self) -> list[FakeJob]:
         rng = self.rng
         kinds = [GOOD] * 90 + [RAISES] * 4 + [CRASHES] * 2 + [HANGS] * 1 + [FLAKY] * 3
-        kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS]
+        kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS, LEAKS]
         tiny = rng.random() < 0.6
         domains: list[str | None] = rng.choice([[None], ["iris", "wine"], [None, "iris", "wine", "digits"]])
         owns = rng.choice(
@@ -219,13 +227,21 @@ class History:
         position.run += 1
         self.store.append([RunStarted(position.run, EPOCH)])
         retry = [job for job in range(len(table)) if table.state[job] == FAILED and rng.random() < 0.2]
+        if self.settings.max_failures is not None:
+            retry = []  # they would stop each run
         if retry:
             for job in retry:
                 table.reset(job, forget_charges=False)
             self.store.append([Reset([table.ids[job] for job in retry], "retry", EPOCH)])
             self.called_off.difference_update(table.ids[job] for job in retry)
         core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
-        self.carry_out(core, core.begin(world.now, EPOCH, self.store.next_n, retry=retry))
+        late = self.runs < MOST_KILLS and rng.random() < 0.1
+        drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
+        self.began, self.starts = world.now, 0
+        effects = core.begin(
+            world.now, EPOCH, self.store.next_n, retry=retry, drain_at=drain_at, drain_reason="it is late"
+        )
+        self.carry_out(core, effects)
         self.step(core, [facts.TimePassed()])
         trouble = world.now + rng.expovariate(1 / 3.0)
         drained_at = None
@@ -249,6 +265,8 @@ class History:
                 elif what < 0.8 or BY_HAND in core.blocked_by():
                     self.step(core, [self.order(core)])
             self.turn(core)
+            if core.draining and drained_at is None:
+                drained_at = world.now
             if drained_at is not None and world.now > drained_at + self.settings.grace + 2.0:
                 raise Violation(f"the drain took {world.now - drained_at:.1f} s")
         self.disk.room = None
@@ -270,6 +288,10 @@ class History:
             if BY_HAND in core.blocked_by():
                 self.step(core, [facts.ControlAsked(0, 0, "resume")])
                 return
+            if LOW_MEMORY in core.blocked_by():
+                world.now += 0.25
+                self.step(core, [world.measure(low=self.rng.random() < 0.3)])
+                return
             raise Violation("nothing will ever happen again, and the run is not finished")
         if not world.inbox:
             if world.agenda and (deadline is None or world.agenda[0][0] <= deadline):
@@ -281,6 +303,8 @@ class History:
         if self.disk.room is not None and self.rng.random() < 0.1:
             self.disk.room = None  # somebody has made room
         events, world.inbox = world.inbox, []
+        if self.rng.random() < 0.1 or LOW_MEMORY in core.blocked_by():
+            events.append(world.measure(low=self.rng.random() < 0.3))
         if disk_works and self.rng.random() < 0.5:
             self.syncer.do_work()
         self.step(core, self.coalesced([*store.poll(world.now), *events]) or [facts.TimePassed()])
@@ -334,6 +358,11 @@ class History:
     def check_hand_out(self, core: Scheduler, command: StartJobs) -> None:
         if BY_HAND in core.blocked_by():
             raise Violation("something was handed out in a pause")
+        if LOW_MEMORY in core.blocked_by():
+            raise Violation("something was handed out while memory is low")
+        self.starts += len(command.jobs)
+        if core.dispatcher.pace is not None and self.starts > 6 + 100 * (self.world.now - self.began):
+            raise Violation(f"{self.starts} starts in {self.world.now - self.began:.3f} s at 100/s")
         for job in command.jobs:
             if self.jobs[job].id in self.called_off:
                 raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
@@ -480,6 +509,8 @@ class History:
             spent = self.spent[number, budget]
             if charged > spent or (charged < spent and not self.forgot):
                 raise Violation(f"{job.id} ({job.kind}) spent {spent} of {budget}, charged are {charged}")
+        if charges.over_memory and job.kind != LEAKS:
+            raise Violation(f"{job.id} ({job.kind}) was blamed for memory")
         if charges.asked > WISHES:
             raise Violation(f"{job.id} wished for {charges.asked} attempts")
 

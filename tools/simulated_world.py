@@ -30,7 +30,7 @@ from supervisor.core.jobs import NOTHING_OWN, OwnSettings
 from workers.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
-HANGS_ONCE, ASKS, GIVES_UP = "hangs once", "asks", "gives up"
+HANGS_ONCE, ASKS, GIVES_UP, LEAKS = "hangs once", "asks", "gives up", "leaks"
 WISHES = 2  # of a job that asks, for other attempts
 
 
@@ -175,6 +175,15 @@ class World:
         worker.dead = True
         signal = {"crashed": 11, "killed": 9, "murdered": 9, "asked": 15}.get(what)
         self.inbox.append(facts.WorkerDied(worker.incarnation, None if signal else 0, signal))
+
+    def measure(self, *, low: bool) -> facts.MemoryMeasured:
+        """What the workers hold, in units of which a job that leaks holds 3000."""
+        used = {}
+        for worker in self.workers.values():
+            if not worker.dead:
+                leaks = worker.busy_with is not None and self.jobs[worker.busy_with[1]].kind == LEAKS
+                used[worker.incarnation] = 3000 if leaks else 100
+        return facts.MemoryMeasured(used, self.rng.choice([400, 900]) if low else 10_000)
 
     def end_all(self) -> None:
         """The supervisor died: its workers die with it, unread words are lost."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.core.crew import READY, STARTING, STOPPING
+from supervisor.core.deaths import signal_name
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.events import SignalReceived, SignalWorker, Tell
-from supervisor.core.ledger import Turn, signal_name
+from supervisor.core.ledger import Turn
 from supervisor.core.record_types import Noted
 
 SIGTERM = 15

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core import policy
+from supervisor.core.deaths import CANCELLED, how_it_died
 from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
 from supervisor.core.policy import (
@@ -33,7 +34,6 @@ from supervisor.core.table import Charges, JobTable, get, put
 from workers.messages import Completed, Failed
 
 _converted = attrgetter("converted")
-CANCELLED = "called off by hand (longhaul ctl cancel)"
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -193,7 +193,7 @@ class Ledger:
         error: dict[str, Any] = {
             "outcome": kind,
             "type": "",
-            "message": words or _how_it_died(kind, death, seconds),
+            "message": words or how_it_died(kind, death, seconds),
             "traceback": "",
         }
         evidence = {
@@ -368,42 +368,3 @@ class Ledger:
 
     def is_waiting(self, job: int) -> bool:
         return self.table.state[job] in (PENDING, INTERRUPTED)
-
-
-_SIGNAL_NAMES = {
-    1: "SIGHUP",
-    2: "SIGINT",
-    3: "SIGQUIT",
-    4: "SIGILL",
-    5: "SIGTRAP",
-    6: "SIGABRT",
-    7: "SIGBUS",
-    8: "SIGFPE",
-    9: "SIGKILL",
-    10: "SIGUSR1",
-    11: "SIGSEGV",
-    12: "SIGUSR2",
-    15: "SIGTERM",
-    24: "SIGXCPU",
-    25: "SIGXFSZ",
-    31: "SIGSYS",
-}
-
-
-def signal_name(number: int) -> str:
-    """The usual name of a signal, by its Linux number."""
-    return _SIGNAL_NAMES.get(number, f"signal {number}")
-
-
-def _how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
-    if kind == "timed_out":
-        return f"stopped after {seconds:.1f} s: longer than its timeout"
-    if kind == "cancelled":
-        return CANCELLED
-    if kind == "interrupted":
-        return "stopped in the middle"
-    if death.signal is not None:
-        return f"its worker was killed by {signal_name(death.signal)}"
-    if death.exit_code is not None:
-        return f"its worker exited with code {death.exit_code} before there was a result"
-    return "its worker died before there was a result"

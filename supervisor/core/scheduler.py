@@ -25,22 +25,21 @@ import msgspec
 from supervisor.core import events as facts
 from supervisor.core.bounds import Bounds
 from supervisor.core.control import Control
-from supervisor.core.crew import ABANDONED, READY, STARTING, STOPPING, Worker
+from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
+from supervisor.core.deaths import cause_of_death, last_words, obituary
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
-from supervisor.core.ledger import Ledger, Turn, signal_name
+from supervisor.core.ledger import Ledger, Turn
 from supervisor.core.lining_up import lined_up, where
 from supervisor.core.policy import needs_to_be_alone
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerEnded, WorkerStarted
+from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from workers.messages import Completed, Failed
-
-_POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
 
 
 class Scheduler:
@@ -319,7 +318,7 @@ class Scheduler:
         worker = self.crew.pop(event.incarnation, None)
         if worker is None:
             return
-        kind = self._cause_of_death(worker, event)
+        kind = cause_of_death(worker, event, draining=self.draining)
         waiting = list(worker.leases)
         if waiting and worker.status != STARTING:
             lease, job = waiting.pop(0)
@@ -332,45 +331,17 @@ class Scheduler:
             self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, words)
             self.finished_attempts += 1
         self.ledger.give_back(waiting)
-        turn.effects.records.append(self._obituary(turn, worker, event, kind))
+        turn.effects.records.append(obituary(worker, event, kind, turn.at))
         self._count_fruitless(turn, worker, event)
-
-    def _cause_of_death(self, worker: Worker, event: facts.WorkerDied) -> str:
-        if worker.doom is not None:
-            return worker.doom.outcome
-        # How it ended is unknown if its parent, the zygote, has died before it.
-        left = worker.leaving and event.signal is None and event.exit_code is None
-        return "interrupted" if self.draining or left or event.signal in _POLITE_DEATHS else "crashed"
-
-    def _obituary(self, turn: Turn, worker: Worker, event: facts.WorkerDied, kind: str) -> WorkerEnded:
-        if worker.doom is not None:
-            why = "killed"
-        elif worker.status == STARTING:
-            why = "never_ready"
-        elif worker.status == STOPPING and event.exit_code == 0:
-            why = "finished"
-        else:
-            why = kind
-        return WorkerEnded(
-            worker=worker.slot,
-            incarnation=worker.incarnation,
-            why=why,
-            at=turn.at,
-            pid=worker.pid,
-            exit_code=event.exit_code,
-            signal=event.signal,
-            peak_rss=event.peak_rss,
-            error=worker.error,
-        )
 
     def _count_fruitless(self, turn: Turn, worker: Worker, event: facts.WorkerDied) -> None:
         """A worker that died without having been of any use must not be replaced for ever."""
         if worker.doom is not None:
             return
         if worker.status == STARTING:
-            words = worker.error or f"a worker died before it was ready: {_last_words(event)}"
+            words = worker.error or f"a worker died before it was ready: {last_words(event)}"
         elif worker.status == READY and not worker.finished and not worker.leases:
-            words = f"a worker died before it had a job: {_last_words(event)}"
+            words = f"a worker died before it had a job: {last_words(event)}"
         else:
             return
         self.dispatcher.count_start_failure(turn, words, stopped=self.stopped)
@@ -417,11 +388,3 @@ class Scheduler:
         turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
         text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"
         turn.effects.commands.append(Tell("info", text))
-
-
-def _last_words(event: facts.WorkerDied) -> str:
-    if event.output:
-        return event.output
-    if event.signal is not None:
-        return f"killed by {signal_name(event.signal)}"
-    return "it left no trace" if event.exit_code is None else f"exit code {event.exit_code}"

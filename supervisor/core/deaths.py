@@ -1,0 +1,88 @@
+"""How a worker died, in one word and in a sentence. Pure."""
+
+from __future__ import annotations
+
+from supervisor.core.crew import STARTING, STOPPING, Worker
+from supervisor.core.events import WorkerDied
+from supervisor.core.record_types import WorkerEnded
+
+_POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
+CANCELLED = "called off by hand (longhaul ctl cancel)"
+
+_SIGNAL_NAMES = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    5: "SIGTRAP",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    10: "SIGUSR1",
+    11: "SIGSEGV",
+    12: "SIGUSR2",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+    25: "SIGXFSZ",
+    31: "SIGSYS",
+}
+
+
+def signal_name(number: int) -> str:
+    """The usual name of a signal, by its Linux number."""
+    return _SIGNAL_NAMES.get(number, f"signal {number}")
+
+
+def cause_of_death(worker: Worker, event: WorkerDied, *, draining: bool) -> str:
+    """The outcome of the attempt that a worker was at when it died."""
+    if worker.doom is not None:
+        return worker.doom.outcome
+    # How it ended is unknown if its parent, the zygote, has died before it.
+    left = worker.leaving and event.signal is None and event.exit_code is None
+    return "interrupted" if draining or left or event.signal in _POLITE_DEATHS else "crashed"
+
+
+def obituary(worker: Worker, event: WorkerDied, kind: str, at: str) -> WorkerEnded:
+    """For the record; `kind` is the outcome of its attempt."""
+    if worker.doom is not None:
+        why = "killed"
+    elif worker.status == STARTING:
+        why = "never_ready"
+    elif worker.status == STOPPING and event.exit_code == 0:
+        why = "finished"
+    else:
+        why = kind
+    return WorkerEnded(
+        worker=worker.slot,
+        incarnation=worker.incarnation,
+        why=why,
+        at=at,
+        pid=worker.pid,
+        exit_code=event.exit_code,
+        signal=event.signal,
+        peak_rss=event.peak_rss,
+        error=worker.error,
+    )
+
+
+def how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
+    if kind == "timed_out":
+        return f"stopped after {seconds:.1f} s: longer than its timeout"
+    if kind == "cancelled":
+        return CANCELLED
+    if kind == "interrupted":
+        return "stopped in the middle"
+    if death.signal is not None:
+        return f"its worker was killed by {signal_name(death.signal)}"
+    if death.exit_code is not None:
+        return f"its worker exited with code {death.exit_code} before there was a result"
+    return "its worker died before there was a result"
+
+
+def last_words(event: WorkerDied) -> str:
+    if event.output:
+        return event.output
+    if event.signal is not None:
+        return f"killed by {signal_name(event.signal)}"
+    return "it left no trace" if event.exit_code is None else f"exit code {event.exit_code}"
