@@ -56,7 +56,7 @@ class Engine(Protocol):
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
         """Bytes that workers hold, descendants included, by incarnation, if there is a limit to
-        them; and what is available to anybody, if asked for. Called four times a second."""
+        them; and what is available to anybody, if asked for. Called some times a second."""
 
     def stop_workers(self, *, suspend: bool) -> None:
         """Ctrl+Z: stop (True) or continue (False) all worker processes."""

@@ -102,7 +102,7 @@ def test_what_is_available_is_what_the_tightest_control_group_leaves(tmp_path: P
 
 
 def test_a_look_at_six_workers_costs_little() -> None:
-    """Four looks a second are under 0.2 % of a core: half a millisecond each."""
+    """Two looks a second must stay under 0.2 % of a core, the loop's turn included."""
     children = [
         subprocess.Popen(
             [sys.executable, "-c", HOLD.format(size=M)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,0 +1,55 @@
+"""When the workers are looked at: as often as somebody needs to know, and no more."""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.core.events import MemoryMeasured, UsageSampled
+from supervisor.core.settings import Settings
+from supervisor.engines.protocol import Usage
+from supervisor.engines.watch import MEMORY_EVERY, MEMORY_EVERY_WHEN_CLOSE, USAGE_EVERY, Watch
+
+
+class Engine:
+    """Answers with what it is told to."""
+
+    def __init__(self) -> None:
+        self.used: dict[int, int] = {1: 10}
+        self.free: int | None = 1000
+
+    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
+        return ({} if limit is None else self.used), self.free if available else None
+
+    def usage(self) -> dict[int, Usage]:
+        return {1: Usage(10, 50.0)}
+
+
+def watch(engine: Engine, **settings: object) -> Watch:
+    return Watch(engine, msgspec.convert(settings, Settings), 0.0)  # type: ignore[arg-type]
+
+
+def test_without_bounds_memory_is_not_looked_at() -> None:
+    looks = watch(Engine())
+    assert looks.due == 1.0
+    assert looks.look(1.0) == [UsageSampled({1: 50.0})]
+    assert looks.due == 1.0 + USAGE_EVERY
+    assert looks.usage == {1: Usage(10, 50.0)}
+
+
+def test_memory_is_looked_at_more_often_when_it_gets_close() -> None:
+    engine = Engine()
+    looks = watch(engine, memory_limit=100, keep_free=100)
+    assert looks.look(0.0) == [MemoryMeasured({1: 10}, 1000)]
+    assert looks.due == MEMORY_EVERY
+    engine.used = {1: 51}
+    looks.look(0.5)
+    assert looks.due == 0.5 + MEMORY_EVERY_WHEN_CLOSE
+    engine.used, engine.free = {1: 10}, 199
+    looks.look(0.7)
+    assert looks.due == 0.7 + MEMORY_EVERY_WHEN_CLOSE
+
+
+def test_a_short_stall_is_looked_for_as_often_as_it_takes() -> None:
+    looks = watch(Engine(), stall=2.0)
+    looks.look(1.0)
+    assert looks.due == 2.0
