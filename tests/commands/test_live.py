@@ -168,5 +168,5 @@ def test_a_job_that_grows_is_measured_before_the_next_sample_is_due(
     assert attempt["job"] == "256 MB"
     assert 192 << 20 < attempt["peak_rss"] < 400 << 20  # it may have been caught while it grew
     assert attempt["peak_at"]
-    assert [worker["jobs"] for worker in use["workers"]] == [["0 MB"]]
+    assert ["0 MB"] in [worker["jobs"] for worker in use["workers"]]  # never sampled: known by its worker
     assert " at " in longhaul("show", "256 MB", "-d", experiment.output)[1]
