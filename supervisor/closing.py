@@ -6,15 +6,18 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
+from supervisor.clock import wall_time
 from supervisor.core.errors import LonghaulError
 from supervisor.core.jobs import FAILED
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.table import JobTable
 from supervisor.opening import Opened
 from supervisor.records.reports import Report
 from supervisor.request import Request
 from supervisor.views.commands import resume_command
 from supervisor.views.outlet import say_until
+from supervisor.views.overnight import overnight_lines
 from supervisor.views.summary import summary
 from supervisor.views.words import count
 
@@ -35,9 +38,17 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
         line += f"; going on: {counts.completed:,} completed, "
         line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
         line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
-        if kept := counts.failed:
+        called_off = cancelled(table)
+        if kept := counts.failed - called_off:
             line += f"; {kept:,} failed {'stays' if kept == 1 else 'stay'} as they are (--retry-failed tries again)"
+        if called_off:
+            line += f"; {called_off:,} cancelled (--rerun JOB tries again)"
     return line
+
+
+def cancelled(table: JobTable) -> int:
+    """How many jobs of the plan have failed because they were called off by hand."""
+    return sum(1 for job, how in table.outcome.items() if how == "cancelled" and table.wanted[job])
 
 
 def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> str:
@@ -78,6 +89,13 @@ def print_summary(
     say_until(sys.stderr, text, given_up)
 
 
+def events_of(opened: Opened, scheduler: Scheduler) -> list[str]:
+    """What happened to this run as a whole, the most important first."""
+    drain = scheduler.drain
+    early = [f"stopped early: {drain.reason}"] if drain.begun and drain.signal is None else []
+    return early + opened.changes + overnight_lines(opened.store.facts.overnight, wall_time())
+
+
 def _failures(report: Report | None) -> list[FailureSnapshot]:
     """The failed jobs; none if the disk, as it may by now, does not give them back."""
     try:
@@ -101,7 +119,7 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
     commands = []
     if counts.pending + counts.in_progress:
         commands.append(("resume", resume_with(request, experiment_id)))
-    elif counts.failed:
+    elif counts.failed > cancelled(opened.table):
         again = [] if opened.settings.retry_failed else ["--retry-failed"]
         commands.append(("try the failed again", resume_with(request, experiment_id, *again)))
     if counts.failed:

@@ -389,8 +389,6 @@ class _Run:
         self._tell_notices()
         self.view.close(snapshot)
         if self.request.progress and not inside_notebook():
-            drain = self.scheduler.drain
-            early = [f"stopped early: {drain.reason}"] if drain.begun and drain.signal is None else []
             closing.print_summary(
                 self.request,
                 self.opened,
@@ -398,7 +396,7 @@ class _Run:
                 outcome.report,
                 self.retried,
                 given_up=lambda: not {signal.SIGINT, signal.SIGTERM}.isdisjoint(self.signals.read()),
-                events=early,
+                events=closing.events_of(self.opened, self.scheduler),
             )
         if self.log is not None:
             self.log.close()

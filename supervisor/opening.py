@@ -54,6 +54,7 @@ class Opened(msgspec.Struct):
     notices: list[Notice]
     deadline: Deadline | None = None
     resumed: bool = False
+    changes: list[str] = []  # of code and seed, in words
     survivors: list[tuple[int, float]] = []  # workers of earlier runs that may live: pid, start
 
     @property
@@ -321,7 +322,8 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         resuming.code_changed(code_before, code, completed),
         resuming.seed_changed(settings_before, settings, completed),
     )
-    notices += [("warning", warning) for warning in warnings if warning]
+    opened.changes = [warning for warning in warnings if warning]
+    notices += [("warning", warning) for warning in opened.changes]
     if again.changed:
         notices.append(
             ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")

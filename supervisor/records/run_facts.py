@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisor.core.overnight import Overnight
 from supervisor.core.position import Position
 from supervisor.core.record_types import (
     AnyRecord,
     CarriedRun,
     Ended,
     Leased,
+    Noted,
+    Paused,
     RunStarted,
+    Unpaused,
     WorkerEnded,
     WorkerStarted,
 )
@@ -20,8 +24,9 @@ from supervisor.records.checkpoint import Header
 class RunFacts:
     """Settings, numbers that rise over the experiment, and workers that may still live.
 
-    workers: by incarnation; of the last run and the one before it, because a run that was
-    killed early may not have got to end what its predecessor left behind.
+    overnight: what happened in the last run. workers: by incarnation; of the last run and
+    the one before it, because a run that was killed early may not have got to end what its
+    predecessor left behind.
     """
 
     def __init__(self) -> None:
@@ -32,6 +37,7 @@ class RunFacts:
         self.options: dict[str, Any] = {}
         self.run_started: RunStarted | None = None
         self.workers: dict[int, WorkerStarted] = {}
+        self.overnight = Overnight()
         self._workers_of_this_run: set[int] = set()
 
     def take_header(self, header: Header) -> None:
@@ -59,6 +65,8 @@ class RunFacts:
             self.workers.pop(record.incarnation, None)
         elif isinstance(record, RunStarted):
             self._begin_run(record)
+        elif isinstance(record, (Paused, Unpaused, Noted)):
+            self.overnight.apply(record)
         elif isinstance(record, CarriedRun):
             self.run = max(self.run, record.run)
             self.next_lease = max(self.next_lease, record.next_lease)
@@ -69,6 +77,7 @@ class RunFacts:
         self.settings = record.settings
         self.options = record.options
         self.run_started = record
+        self.overnight = Overnight()
         recent = self._workers_of_this_run
         self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
         self._workers_of_this_run = set()

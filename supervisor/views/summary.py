@@ -9,7 +9,7 @@ from supervisor.views.grouping import Group, group
 from supervisor.views.words import count, cut, duration, one_line, shorten, size
 
 LINES = 24
-_MOST_EVENTS = 4
+_MOST_EVENTS = 6
 _MOST_ENTRIES = 5  # paths, and commands
 
 
@@ -29,7 +29,7 @@ def summary(
     """
     head = _head(snapshot, width)
     tail = _entries(paths) + _entries(commands)
-    happened = _few([cut(f"  {one_line(event)}", width) for event in events], _MOST_EVENTS, "more events")
+    happened = _few([cut(f"  {one_line(event)}", width) for event in events], _MOST_EVENTS, "more")
     room = LINES - len(head) - len(tail) - len(happened)
     return "\n".join(head + _failures(group(failures), room, width) + happened + tail)
 

@@ -115,6 +115,8 @@ def test_a_paused_run_starts_nothing_until_it_is_resumed(gated: Experiment) -> N
     assert "going on after a pause" in told(gated, "resume")
     err = finish(gated, process)
     assert "longhaul ctl pause (uid " in err
+    assert "  paused by hand: " in err
+    assert "  longhaul ctl: pause, resume\n" in err
     assert "longhaul ctl pause (uid " in (gated.output / gated.experiment_id() / "supervisor.log").read_text()
     assert [(entry["order"], entry["uid"]) for entry in orders(gated)] == [
         ("pause", os.getuid()),
@@ -193,6 +195,8 @@ def test_cancelled_jobs_are_failed_and_a_resume_leaves_them_unless_they_are_name
     assert gated.statistics()["attempts"] == 4
     again = gated.run("--resume", "latest")
     assert again.returncode == 1, again.stderr
+    assert "3 cancelled (--rerun JOB tries again)" in again.stderr
+    assert "try the failed again" not in again.stderr
     assert len(gated.executions("ran")) == 3
     os.unlink(gated.path("checkpoint"))
     assert gated.run("--resume", "latest").returncode == 1

@@ -1,0 +1,50 @@
+"""What happened to a run as a whole: from its records to the lines of the summary."""
+
+from __future__ import annotations
+
+from supervisor.core.overnight import Overnight
+from supervisor.core.record_types import AnyRecord, Noted, Paused, Unpaused
+from supervisor.views.overnight import overnight_lines
+
+
+def at(minute: int) -> str:
+    return f"2025-10-14T21:{minute:02d}:00.000Z"
+
+
+def told(*records: AnyRecord) -> list[str]:
+    overnight = Overnight()
+    for record in records:
+        overnight.apply(record)
+    return overnight_lines(overnight, at(50))
+
+
+def test_nothing_happened() -> None:
+    assert told() == []
+
+
+def test_waits_are_added_up_by_reason() -> None:
+    assert told(
+        Paused("no_space", at(0)),
+        Unpaused("no_space", at(10), 600.0),
+        Paused("suspended", at(10)),
+        Unpaused("suspended", at(10), 7200.0),
+        Paused("no_space", at(20)),
+        Unpaused("no_space", at(21), 60.0),
+    ) == [
+        "waited for room on the disk: 11m 00s in all, 2 times",
+        "stood still, suspended or stopped: 2h 00m in all, once",
+    ]
+
+
+def test_a_pause_that_lasted_to_the_end_counts_until_then() -> None:
+    assert told(Paused("user", at(20))) == ["paused by hand: 30m 00s in all, once"]
+
+
+def test_a_reason_of_a_later_version_is_told_all_the_same() -> None:
+    assert told(Paused("full_moon", at(20))) == ["nothing new was started (full moon): 30m 00s in all, once"]
+
+
+def test_orders_from_other_terminals_are_counted() -> None:
+    orders = ("cancel", "workers", "cancel")
+    records = [Noted("control", at(1), {"order": order}) for order in orders]
+    assert told(*records, Noted("drain", at(2))) == ["longhaul ctl: cancel (2), workers"]
