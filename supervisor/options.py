@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.errors import UsageError
-from supervisor.core.settings import START_METHODS, Settings, parse_value
+from supervisor.core.settings import START_METHODS, Settings, parse_value, sized
 from supervisor.core.version import VERSION
 from supervisor.records.layout import check_id
 from supervisor.request import Request
@@ -33,6 +33,9 @@ CHANGED = ("refuse", "keep", "rerun")
 _ACTIONS = ("experiment_id", "resume", "output", "rerun", "only", "changed", "debug", "show_output")
 _PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
 
+# Settings that have a group of their own in the help; the others are about how it is run.
+_RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
+_BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
 _SETTING_HELP = {
     "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
     "all_tasks": (None, "all tasks instead of 1 per domain"),
@@ -132,8 +135,14 @@ def _add_actions(parser: Parser) -> None:
 
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any]) -> None:
-    add = _adder(parser.add_argument_group("how it is run (remembered by a resume)"))
+    # In the order in which they are shown.
+    how_it_is_run, retries, bounds = (
+        _adder(parser.add_argument_group(f"{title} (remembered by a resume)"))
+        for title in ("how it is run", "another attempt", "bounds")
+    )
+    groups = {**dict.fromkeys(_RETRIES, retries), **dict.fromkeys(_BOUNDS, bounds)}
     for field in msgspec.structs.fields(Settings):
+        add = groups.get(field.name, how_it_is_run)
         metavar, text = _SETTING_HELP[field.name]
         default = _shown(field.name, keywords.get(field.name, field.default))
         more = {"action": argparse.BooleanOptionalAction} if metavar is None else {}
@@ -157,7 +166,7 @@ def _shown(name: str, value: Any) -> str:
     if value is None:
         return "none"
     if name in ("memory_limit", "keep_free"):
-        return f"{value} bytes"
+        return sized(value)
     seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
     return f"{value:g}s" if name in seconds else str(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,15 @@ def test_patterns_may_be_repeated() -> None:
 def test_every_setting_has_an_option() -> None:
     options = set(our_options())
     assert {"--" + name.replace("_", "-") for name in Settings.__struct_fields__} <= options
+
+
+def test_retries_and_bounds_have_groups_of_their_own_in_the_help() -> None:
+    text = build_parser(None, {"memory_limit": 2 << 30}, "exp.py").format_help()
+    _, _, after = text.partition("\nanother attempt (remembered by a resume):\n")
+    retries, _, bounds = after.partition("\nbounds (remembered by a resume):\n")
+    assert re.findall(r"^  --([\w-]+)", retries, re.MULTILINE)[:2] == ["retries", "retry-timeouts"]
+    assert "--deadline TIME" in bounds
+    assert "(default: 2G)" in " ".join(bounds.split())
 
 
 def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:

@@ -17,7 +17,7 @@ from supervisor.core.events import ClockJumped, MemoryMeasured, ShowStack, Tell,
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.ledger import Turn
 from supervisor.core.record_types import Noted, Paused, Unpaused
-from supervisor.core.settings import failures_allowed
+from supervisor.core.settings import failures_allowed, sized
 from supervisor.core.slowness import Slowness
 
 LOW_MEMORY = "low_memory"  # why nothing is handed out
@@ -177,10 +177,3 @@ class Bounds:
         turn.effects.commands.append(
             Tell("info", f"{text} less than {usual:.1f} s. --timeout TIME would end such jobs")
         )
-
-
-def sized(number: int) -> str:
-    """`412M`, `1.9G`, in the binary units that the options take."""
-    if number < 1 << 30:
-        return f"{number / (1 << 20):.0f}M"
-    return f"{number / (1 << 30):.1f}G"

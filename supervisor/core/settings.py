@@ -76,6 +76,13 @@ def parse_size(text: str) -> int:
     raise ValueError(f"{text!r} is not a size: write 1000000, 400M or 2G")
 
 
+def sized(number: int) -> str:
+    """`412M`, `1.9G`, in the binary units that the options take."""
+    if number < 1 << 30:
+        return f"{number / (1 << 20):.0f}M"
+    return f"{number / (1 << 30):.1f}".removesuffix(".0") + "G"
+
+
 def starts_per_second(rate: str) -> float:
     """`10/s`, `60/m`, `500/h`; ValueError else."""
     match = _RATE.match(rate.strip())

@@ -8,12 +8,11 @@ import pytest
 
 from supervisor.core import events as facts
 from supervisor.core import policy
-from supervisor.core.bounds import sized
 from supervisor.core.events import Effects, KillWorker, ShowStack, SignalWorker, StartWorker, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.pace import Pace
 from supervisor.core.record_types import Noted, Paused, Unpaused
-from supervisor.core.settings import failures_allowed, starts_per_second
+from supervisor.core.settings import failures_allowed, sized, starts_per_second
 from supervisor.core.slowness import Slowness
 from supervisor.core.table import Charges, JobTable
 from tests.core.test_scheduler import AT, Core, bad, good, leases
@@ -38,7 +37,7 @@ def test_a_worker_over_its_limit_is_ended_and_its_job_has_failed_with_the_peak()
     (record,) = core.ended()
     assert (record.job, record.outcome, record.state) == ("job/0", "over_memory", "failed")
     assert record.error is not None
-    assert record.error["message"] == "stopped at 3.0G: more than its memory limit of 2.0G"
+    assert record.error["message"] == "stopped at 3G: more than its memory limit of 2G"
     assert record.error["peak_rss"] == 3 * G  # with what it had started; the worker alone held less
 
 

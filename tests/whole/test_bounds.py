@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment
+from tests.experiment import Experiment, wait_for
 
 SCRIPT = """
     def jobs():
@@ -83,6 +84,20 @@ def test_a_job_that_took_the_signal_away_is_not_killed_by_being_looked_at(experi
     assert done.returncode == 0, done.stderr
     assert "has used no CPU" in done.stderr
     assert experiment.final()["job/0"]["attempts"] == 1
+
+
+def test_while_memory_is_short_nothing_is_started_and_a_drain_ends_the_wait(experiment: Experiment) -> None:
+    write(experiment, "pass")
+    process = experiment.start("--keep-free", "900T")
+    log = wait_for(lambda: next(iter(experiment.output.glob("*/supervisor.log")), None))
+    wait_for(lambda: "less than" in log.read_text())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert "(--keep-free)" in err
+    assert experiment.executions() == []
+    assert "low_memory" in [record.get("why") for record in experiment.journal()]
+    assert experiment.run("--resume", "latest", "--keep-free", "1M").returncode == 0
 
 
 def test_workers_are_as_nice_as_asked_for_and_go_first_when_memory_runs_out(experiment: Experiment) -> None:
