@@ -37,7 +37,7 @@ from supervisor.views.words import (
 )
 
 OFTEN, SELDOM = 0.5, 1.0  # seconds between two drawings
-OFTEN_FOR = 60.0  # the first so many seconds of a run
+OFTEN_FOR = 10.0  # the first so many seconds of a run
 _MOST_WORKERS = 8  # lines of workers; the others are counted
 _MOST_TOLD = 60  # characters of a job's own words
 _MOST_DOMAIN_LINES = 4
