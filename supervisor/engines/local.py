@@ -87,10 +87,10 @@ class LocalEngine:
         return self._selector.fileno()
 
     def start(self) -> None:
-        method = self._start_method
+        method, can_fork = self._start_method, has_pidfds()
         if method == "auto":
-            method = "zygote" if has_pidfds() else "spawn"
-        if method == "zygote" and not has_pidfds():
+            method = "zygote" if can_fork else "spawn"
+        if method == "zygote" and not can_fork:
             raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
         spec = self._spec_for(0, 0)
         self._mark = spec.mark

@@ -30,7 +30,7 @@ from tests.failures.observing import (
 # ------------------------------------------------------------- jobs that turn on their runner
 
 TURN_ON_IT = """
-    import resource, shutil, signal, subprocess, tempfile
+    import shutil, signal, subprocess, tempfile
     import supervisor.engines.incarnation
     supervisor.engines.incarnation.MUTE_FOR = 0.2
 
@@ -43,8 +43,8 @@ TURN_ON_IT = """
                 continue
 
     def leave_files_open():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        KEPT.extend(open("/dev/null") for _ in range(200))
+        while len(os.listdir("/proc/self/fd")) < 256:
+            KEPT.append(open("/dev/null"))
 
     def hop():  # a process that is always another one
         if os.fork() == 0:
@@ -110,7 +110,8 @@ DIE = {
 def test_jobs_that_turn_on_their_runner_harm_only_themselves(experiment: Experiment) -> None:
     """Each is a crash of its own or completed; no neighbour crashes, fails or sees anything of it."""
     write(experiment, TURN_ON_IT)
-    done = experiment.run()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    done = experiment.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, most)))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     final = experiment.final()

@@ -256,19 +256,34 @@ def unpublished(path: Path) -> list[float]:
     return found
 
 
-@needs_strace()
-@pytest.mark.parametrize("call", ["fsync", "rename"])
+HANGS_ONCE = """
+import threading
+from supervisor.records.disk import Disk
+
+def hanging(self, *words, call=Disk.@CALL@, hung=[]):
+    if threading.current_thread() is not threading.main_thread() and not hung:
+        hung.append(True)
+        time.sleep(1.0)
+    return call(self, *words)
+
+Disk.@CALL@ = hanging
+"""
+
+
+@pytest.mark.parametrize("call", ["sync", "rename"])
 def test_an_interrupt_in_the_middle_of_a_checkpoint_leaves_the_newest_one(
     experiment: Experiment, call: str
 ) -> None:
     """D11: a checkpoint that hangs in the disk never replaces the one that is made on the way out."""
     tiny(experiment, 200)
-    experiment.script.write_text(experiment.script.read_text().replace('note("ran")', "time.sleep(0.02)"))
+    text = experiment.script.read_text().replace('note("ran")', "time.sleep(0.02)")
+    experiment.script.write_text(
+        text.replace("def jobs()", HANGS_ONCE.replace("@CALL@", call) + "\ndef jobs()")
+    )
     path = experiment.output / "logs" / f"checkpoint_{ID}.json"
     watcher = Watcher(path)
     watcher.start()
-    # The first call of each thread; of the one that publishes checkpoints, that is the first of these.
-    supervisor = experiment.start(*GO_ON, wrapper=strace(call, "delay_enter=1s:when=1"))
+    supervisor = experiment.start(*GO_ON)
     wait_for(lambda: any(time.time() - mtime > 0.2 for mtime in unpublished(path)), "no checkpoint hangs")
     supervisor.send_signal(signal.SIGINT)
     _, err = supervisor.communicate(timeout=60)

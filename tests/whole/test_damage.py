@@ -70,13 +70,17 @@ def test_without_a_journal_everything_comes_from_the_checkpoint(interrupted: Exp
     assert "journal" in resume_and_check(interrupted)
 
 
-def test_a_journal_cut_in_the_middle_of_a_line_loses_that_line_at_most(interrupted: Experiment) -> None:
-    """D1: as a kill in the middle of a write leaves it."""
+@pytest.mark.parametrize("torn", ["cut", "half a record more"])
+def test_a_journal_cut_in_the_middle_of_a_line_loses_that_line_at_most(
+    interrupted: Experiment, torn: str
+) -> None:
+    """D1: as a kill in the middle of a write leaves it, before or after the last checkpoint."""
     path = interrupted.path("journal")
     interrupted.checkpoint_ids = set(interrupted.checkpoint()["completed"])  # type: ignore[attr-defined]
     text = path.read_bytes()
-    path.write_bytes(text[:-15])
+    path.write_bytes(text[:-15] if torn == "cut" else text + b'{"n":99999,"type":"en')
     resume_and_check(interrupted)
+    assert len({record["n"] for record in interrupted.journal()}) == len(interrupted.journal())
 
 
 @pytest.mark.parametrize("damage", ["flip", "line lost", "NULs"])
