@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_PATIENCE)
         try:
-            connection.connect(path)
+            _connect(connection, path)
             _check_peer(connection, name)
             connection.sendall(msgspec.json.encode(asked) + b"\n")
             line = _receive(connection)
@@ -169,6 +170,19 @@ def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
         return msgspec.json.decode(line, type=Answered)
     except msgspec.DecodeError as error:
         raise UsageError(f"{name} answered what this version does not understand: {error}") from None
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """A run that many ask at once has them wait; raises TimeoutError if it takes too long."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError from None
+            time.sleep(0.05)
 
 
 def _check_peer(connection: socket.socket, name: str) -> None:
