@@ -28,6 +28,8 @@ class ProgressWorker(msgspec.Struct):
     incarnation: int = 0
     rss_bytes: int = 0
     cpu_percent: float = 0.0
+    fraction: float | None = None
+    slow: bool = False
 
 
 class ProgressSupervisor(msgspec.Struct):
@@ -88,7 +90,9 @@ def _worker(worker: ProgressWorker, now: datetime) -> str:
     seconds = seconds_since(worker.since or "", now)
     running = "" if seconds is None else duration(seconds)
     name = shorten(one_line(worker.job or ""), 60)
-    return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%"
+    usage = f"{size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%"
+    done = "" if worker.fraction is None else f"  {worker.fraction:.0%} done"
+    return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {usage}{done}{'  slow' * worker.slow}"
 
 
 def seconds_since(at: str, now: datetime | str) -> float | None:

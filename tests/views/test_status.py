@@ -52,6 +52,11 @@ def test_a_running_experiment_with_its_workers_and_failures() -> None:
     ]
 
 
+def test_what_a_job_has_reported_stands_in_its_line() -> None:
+    busy = {"worker": 0, "job": "a/1", "fraction": 0.456, "metrics": {"loss": 1.5}, "slow": True}
+    assert told(workers=[busy])[2].endswith("0%  46% done  slow")
+
+
 def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
     assert lines[2] == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was"
