@@ -215,12 +215,17 @@ class Dispatcher:
         if self._start_failures >= policy.START_FAILURES and not decided:
             return  # those that start will show whether it is of any use to try again
         taken = {worker.slot for worker in self.crew.values() if worker.status != ABANDONED}
-        if len(taken) >= self.slots or not (self.queue.has_any() or self.ledger.held):
+        if len(taken) >= self.slots:
+            return
+        # Leases that wait behind another one are jobs for a free slot as well: once its worker
+        # is there, they are taken back.
+        behind = sum(max(0, worker.held() - 1) for worker in self.crew.values() if worker.status == READY)
+        if not (self.queue.has_any() or self.ledger.held or behind):
             return
         idle = sum(
             1 for worker in self.crew.values() if worker.status in (STARTING, READY) and not worker.leases
         )
-        jobs = self.queue.size() + len(self.ledger.held) + self.queue.has_alone()
+        jobs = self.queue.size() + len(self.ledger.held) + self.queue.has_alone() + behind
         wanted = min(self.slots, len(taken) - idle + jobs)
         if self._start_failures:
             wanted = min(wanted, len(taken) + 1)  # one try at a time

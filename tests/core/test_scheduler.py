@@ -228,6 +228,21 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
 
 
+def test_a_slot_that_is_free_gets_a_worker_for_what_waits_behind_a_long_job() -> None:
+    core = Core(12, workers=2, crash_limit=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
+    for _ in range(20):  # the second worker does what it has and what is left in the line
+        if not core.scheduler.queue.has_any() and len(core.scheduler.crew[2].leases) == 1:
+            break
+        core.tell(facts.JobsFinished(2, [good(core.scheduler.crew[2].leases[0][0], 0.0005)]), after=0.001)
+    waiting = [lease for lease, _ in core.scheduler.crew[1].leases][1:]
+    assert waiting and not core.scheduler.queue.has_any()
+    effects = core.tell(facts.WorkerDied(2, signal=SIGSEGV), after=0.001)  # for good: nothing to run again
+    assert [c for c in effects.commands if isinstance(c, StartWorker)] == [StartWorker(1, 3)]
+    assert RevokeJobs(1, waiting) in core.tell(facts.WorkerReady(3), after=0.2).commands
+
+
 def test_the_first_completed_result_of_any_lease_wins() -> None:
     core = Core(3, workers=2)
     core.start()
