@@ -53,6 +53,7 @@ from workers.messages import Run
 LONGEST_WAIT = 30.0
 # Within so many seconds two signals of a kind are one keystroke that was forwarded.
 SAME_KEYSTROKE = 0.005
+NAPS = 3  # that find nothing, before the loop waits for somebody to wake it
 # How long a checkpoint may hold up the loop at a time.
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
@@ -131,12 +132,7 @@ class Loop:
 
     def _wait(self) -> list[Event]:
         timeout = self._timeout()
-        patience = min(timeout, self.scheduler.dispatcher.patience())
-        if patience > 0.0 and not self.engine.pressing():
-            time.sleep(patience)
-            ready = self._selector.select(timeout - patience)
-        else:
-            ready = self._selector.select(timeout)
+        ready = self._select(timeout)
         stood_still = self.clock.tick(timeout)
         now = self.clock.now()
         events: list[Event] = []
@@ -161,6 +157,19 @@ class Loop:
         if self._watch.usage is not before:
             self._room = self.store.free_space(), *free_memory()
         return events
+
+    def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until there is something to look at, and while the workers have enough to do, a
+        little longer: asleep, since each write to somebody who listens costs the writer a
+        wake-up call."""
+        patience = min(timeout, self.scheduler.dispatcher.patience())
+        if patience > 0.0 and not self.engine.pressing():
+            for _ in range(NAPS):
+                time.sleep(patience)
+                timeout -= patience
+                if (ready := self._selector.select(0)) or timeout <= 0.0:
+                    return ready
+        return self._selector.select(timeout)
 
     def _timeout(self) -> float:
         if self._checkpointing:

@@ -18,6 +18,10 @@ from typing import Any
 _NAMES = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
 _LIMITS = tuple(getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name))
 # SIGQUIT is faulthandler's: Python does not see its handler and could not put it back.
+# From here on signals have no meaning but what a program gives them; half of all signals, and a
+# look at each costs a job of a millisecond as much as the rest of it. They are put back later.
+_REAL_TIME = 34
+_RARELY = 20  # looks
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGQUIT}
 
 
@@ -29,8 +33,12 @@ class Surroundings:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        numbers = [int(n) for n in signal.Signals if n not in _UNTOUCHABLE]
-        self._handlers: list[tuple[int, Any]] = [(n, _signal.getsignal(n)) for n in numbers]
+        numbers = sorted(int(n) for n in signal.Signals if n not in _UNTOUCHABLE)
+        handlers = [(n, _signal.getsignal(n)) for n in numbers]
+        common = [entry for entry in handlers if entry[0] < _REAL_TIME]
+        self._handlers: list[tuple[int, Any]] = common
+        self._rare_handlers: list[tuple[int, Any]] = handlers[len(common) :]
+        self._looks = 0
         self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
         self._user = os.geteuid(), os.getegid()
         # The next descriptor has the lowest free number, which tells how many are open.
@@ -47,10 +55,10 @@ class Surroundings:
                 os.chdir(self._directory)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
-        getsignal = _signal.getsignal
-        for number, handler in self._handlers:
-            if getsignal(number) is not handler:
-                self._restore_handler(number, handler)
+        self._restore_handlers(self._handlers)
+        self._looks += 1
+        if self._looks % _RARELY == 0:
+            self._restore_handlers(self._rare_handlers)
         restored = all(
             resource.getrlimit(limit) == values or _restore_limit(limit, values)
             for limit, values in self._limits
@@ -64,6 +72,12 @@ class Surroundings:
         except OSError:
             return False
         return lowest < self._too_many or self._too_many < 0
+
+    def _restore_handlers(self, handlers: list[tuple[int, Any]]) -> None:
+        getsignal = _signal.getsignal
+        for number, handler in handlers:
+            if getsignal(number) is not handler:
+                self._restore_handler(number, handler)
 
     @staticmethod
     def _restore_handler(number: int, handler: Any) -> None:

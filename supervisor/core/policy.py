@@ -18,10 +18,12 @@ LONG_JOB = 0.02
 WORTH_HANDING = 0.001
 # The most leases that one worker may hold.
 MOST_AHEAD = 8192
-# While the workers have enough to do, outcomes gather for so long at most before they are
-# looked at, as network cards gather packets: a wake-up for each costs both sides more than the
-# job. Longer is slower again: what gathered does not fit into the processor's cache any more.
-PATIENCE = 0.002
+# While the workers have enough to do, outcomes gather for so many seconds at most before they are
+# looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
+# job, and any turn of the loop takes a core away from a worker.
+PATIENCE = 0.02
+# And about so many at most: what is made of more does not fit into the processor's cache.
+GATHERED = 400
 # Less than this is not worth a system call.
 LEAST_PATIENCE = 0.0002
 # Leases that wait behind a job for so long are given to others.
@@ -59,8 +61,9 @@ def patience(mean_seconds: float | None, least_held: int) -> float:
     half of what the one with the fewest has to do behind the job it is at."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 0.0
-    waiting = (least_held - 1) * (mean_seconds + JOB_OVERHEAD)
-    return min(PATIENCE, waiting / 2) if waiting > 2 * LEAST_PATIENCE else 0.0
+    each = mean_seconds + JOB_OVERHEAD
+    seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)
+    return seconds if seconds >= LEAST_PATIENCE else 0.0
 
 
 def share(ready: int, workers: int, mean_seconds: float | None) -> int:
