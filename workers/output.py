@@ -76,9 +76,10 @@ class CapturedOutput:
         """Bytes printed since the last `collect`, after flushing all buffers."""
         if seconds >= _THOROUGH:
             self._c.flush()
-            for name in ("stdout", "stderr"):  # whatever the job has put there
-                with contextlib.suppress(Exception):
-                    getattr(sys, name).flush()
+            for own, current in zip(self._streams, (sys.stdout, sys.stderr), strict=True):
+                if current is not own:  # whatever the job has put there
+                    with contextlib.suppress(Exception):
+                        current.flush()
         try:
             for stream in self._streams:
                 stream.flush()

@@ -17,11 +17,11 @@ from typing import Any
 
 _NAMES = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
 _LIMITS = tuple(getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name))
-# SIGQUIT is faulthandler's: Python does not see its handler and could not put it back.
 # From here on signals have no meaning but what a program gives them; half of all signals, and a
 # look at each costs a job of a millisecond as much as the rest of it. They are put back later.
 _REAL_TIME = 34
 _RARELY = 20  # looks
+# SIGQUIT is faulthandler's: Python does not see its handler and could not put it back.
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGQUIT}
 
 
