@@ -41,9 +41,7 @@ COMMANDS = {
     "results": Command("supervisor.commands.results", "params and results as a table, CSV or JSON lines"),
     "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
     "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
-    "ctl": Command(
-        "supervisor.commands.ctl", "steer a run that is going on: pause, drain, workers, cancel, ..."
-    ),
+    "ctl": Command("supervisor.commands.ctl", "steer a run that is going on"),
 }
 
 

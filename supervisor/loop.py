@@ -61,7 +61,7 @@ RECENT_FAILURES = 20
 RETRIED_CRASHES = 1000  # that are kept for the summary
 _output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
-_NOBODYS_FAULT = ("completed", "interrupted", "lost")
+_NOBODYS_FAULT = ("completed", "interrupted", "lost", "cancelled")
 
 
 class ProgressSink(Protocol):

@@ -307,7 +307,7 @@ class Ledger:
             )
         )
         if state == "failed":
-            self.failures += 1
+            self.failures += kind != "cancelled"
         else:
             self._queue_again(turn, job, kind, not_before, soon=charged == "asked")
 

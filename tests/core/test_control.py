@@ -268,6 +268,15 @@ def test_a_worker_that_is_ended_for_its_time_is_ended_for_the_order_as_well() ->
     assert core.ended()[-1].outcome == "cancelled"
 
 
+def test_what_is_cancelled_is_no_failure_of_the_experiment() -> None:
+    core = Core(6, workers=2, max_failures="1")
+    core.start()
+    ask(core, "cancel", "job/0", "job/5")
+    core.tell(facts.WorkerDied(1, signal=9))
+    assert core.table.state[0] == core.table.state[5] == FAILED
+    assert not core.scheduler.draining
+
+
 def test_stacks_are_a_command_for_the_loop() -> None:
     core = Core(6)
     core.start()

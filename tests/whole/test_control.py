@@ -183,7 +183,9 @@ def test_cancelled_jobs_are_failed_and_a_resume_leaves_them_unless_they_are_name
     process = start(gated)
     text = told(gated, "cancel", "job/0", "job/[45]")
     assert "1 running is ended, 2 waiting are not started" in text
-    finish(gated, process, code=1)
+    err = finish(gated, process, code=1)
+    assert "FAILED" not in err
+    assert "3 × cancelled" in err
     final = gated.final()
     assert {job: entry["error"]["outcome"] for job, entry in final.items() if entry["state"] == "failed"} == {
         "job/0": "cancelled",
