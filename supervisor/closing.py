@@ -92,7 +92,8 @@ def print_summary(
 def events_of(opened: Opened, scheduler: Scheduler) -> list[str]:
     """What happened to this run as a whole, the most important first."""
     drain = scheduler.drain
-    early = [f"stopped early: {drain.reason}"] if drain.begun and drain.signal is None else []
+    stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
+    early = [f"stopped early: {drain.reason}"] if stopped else []
     return early + opened.changes + overnight_lines(opened.store.facts.overnight, wall_time())
 
 

@@ -16,12 +16,20 @@ class Stretch(msgspec.Struct):
     since: str = ""  # when the one that goes on has begun, ISO 8601
 
 
+class Counted(msgspec.Struct):
+    """Something that was done to jobs, or seen of them."""
+
+    first_job: str
+    times: int = 0
+
+
 class Overnight(msgspec.Struct):
     """Of one run: `waits` by reason (see `record_types.Paused`), `orders` of `longhaul ctl`
     by name, each in the order in which they came."""
 
     waits: dict[str, Stretch] = {}
     orders: dict[str, int] = {}
+    noted: dict[str, Counted] = {}  # stalled, stopped_for_memory: how many, and the first job
 
     def apply(self, record: AnyRecord) -> None:
         if isinstance(record, Paused):
@@ -35,6 +43,9 @@ class Overnight(msgspec.Struct):
         elif isinstance(record, Noted) and record.what == "control":
             order = str(record.detail.get("order", ""))
             self.orders[order] = self.orders.get(order, 0) + 1
+        elif isinstance(record, Noted) and record.what in ("stalled", "stopped_for_memory"):
+            counted = self.noted.setdefault(record.what, Counted(str(record.detail.get("job", ""))))
+            counted.times += 1
 
     def seconds(self, why: str, at: str) -> float:
         """How long it was in all, until now (`at`, ISO 8601)."""

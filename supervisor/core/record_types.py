@@ -181,7 +181,7 @@ class CarriedRun(Record, tag="carried_run"):
 
 
 class Paused(Record, tag="paused"):
-    """Nothing is handed out: no_space, disk_stalled, suspended, stopped, user."""
+    """Nothing is handed out: no_space, disk_stalled, low_memory, suspended, stopped, user."""
 
     why: str
     at: str

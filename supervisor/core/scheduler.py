@@ -10,8 +10,8 @@ a worker dies, that job ended with it, and the rest of its leases never started.
 
 Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
 lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers),
-`drain` (an early end), `control` (orders from another terminal). What remains here: facts
-are told apart, blame is given.
+`drain` (an early end), `bounds` (memory, failures, the clock), `control` (orders from another
+terminal). What remains here: facts are told apart, blame is given.
 """
 
 from __future__ import annotations

@@ -14,6 +14,10 @@ _WORDS = {
     LOW_MEMORY: "waited for free memory",
     BY_HAND: "paused by hand",
 }
+_OF_JOBS = {
+    "stopped_for_memory": "stopped because memory was short, to run again",
+    "stalled": "used no CPU for long (--stall)",
+}
 
 
 def overnight_lines(overnight: Overnight, at: str) -> list[str]:
@@ -24,6 +28,10 @@ def overnight_lines(overnight: Overnight, at: str) -> list[str]:
         times = "once" if stretch.times == 1 else f"{stretch.times:,} times"
         words = _WORDS.get(why, f"nothing new was started ({why.replace('_', ' ')})")
         lines.append(f"{words}: {duration(overnight.seconds(why, at))} in all, {times}")
+    for what, words in _OF_JOBS.items():
+        if (seen := overnight.noted.get(what)) is not None:
+            more = f" and {seen.times - 1:,} more" if seen.times > 1 else ""
+            lines.append(f"{words}: {seen.first_job}{more}")
     if overnight.orders:
         counted = (
             f"{order} {f'({times:,})' if times > 1 else ''}" for order, times in overnight.orders.items()

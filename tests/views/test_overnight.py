@@ -48,3 +48,14 @@ def test_orders_from_other_terminals_are_counted() -> None:
     orders = ("cancel", "workers", "cancel")
     records = [Noted("control", at(1), {"order": order}) for order in orders]
     assert told(*records, Noted("drain", at(2))) == ["longhaul ctl: cancel (2), workers"]
+
+
+def test_jobs_that_stood_still_or_were_stopped_for_memory_are_counted() -> None:
+    overnight = Overnight()
+    for job in ("a", "b", "a"):
+        overnight.apply(Noted("stalled", "2025-10-14T21:00:00.000Z", {"job": job}))
+    overnight.apply(Noted("stopped_for_memory", "2025-10-14T21:00:00.000Z", {"job": "c"}))
+    assert overnight_lines(overnight, "2025-10-14T21:00:00.000Z") == [
+        "stopped because memory was short, to run again: c",
+        "used no CPU for long (--stall): a and 2 more",
+    ]

@@ -31,7 +31,7 @@ def write(experiment: Experiment, body: str) -> None:
 
 
 def test_a_plainly_broken_experiment_stops_says_why_and_can_be_resumed(experiment: Experiment) -> None:
-    write(experiment, 'assert number == 99 or os.path.exists("mended")')
+    write(experiment, 'time.sleep(0.2)\n        assert os.path.exists("mended")')
     done = experiment.run("--max-failures", "3")
     assert done.returncode == 75, done.stderr
     assert re.search(r"stopped early: \d+ jobs have failed \(--max-failures 3\)", done.stderr), done.stderr
@@ -69,6 +69,7 @@ def test_a_stalled_job_is_told_with_its_stack_and_goes_on_undisturbed(experiment
     assert done.returncode == 0, done.stderr
     assert "job/0 has used no CPU for" in done.stderr
     assert "in stand_still" in done.stderr
+    assert "  used no CPU for long (--stall): job/0\n" in done.stderr
     noted = [record for record in experiment.journal() if record.get("what") == "stalled"]
     assert [record["detail"]["job"] for record in noted] == ["job/0"]
     assert experiment.final()["job/0"]["attempts"] == 1
