@@ -16,7 +16,7 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core import ledger
+from supervisor.core import ledger, policy
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.ledger import Ledger
@@ -58,6 +58,17 @@ def _late_answers_count(self: Ledger, lease: int, job: int) -> bool:
 
 def _no_charge(self: JobTable, job: int, outcome: str) -> Charges:
     return self.charges.setdefault(job, Charges())
+
+
+def _no_wait(base: float, tries: int, job_id: str) -> float:
+    return 0.0
+
+
+def _one_budget_for_all(self: JobTable, job: int, outcome: str) -> Charges:
+    return _CHARGE(self, job, "raised" if outcome in ("timed_out", "asked") else outcome)
+
+
+_CHARGE = JobTable.charge
 
 
 def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
@@ -151,6 +162,8 @@ MUTANTS: dict[str, list[Patch]] = {
     "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
     "the directory is not synced after a rename": [(NewFile, "publish", _publish_without("sync_directory"))],
     "a late answer counts as if its lease were current": [(Ledger, "is_current", _late_answers_count)],
+    "another attempt does not wait": [(policy, "backoff", _no_wait)],
+    "one cause spends the budget of another": [(JobTable, "charge", _one_budget_for_all)],
     "crashes are not charged": [(JobTable, "charge", _no_charge)],
     "the last of a dead worker's leases is blamed": [(Scheduler, "_on_worker_died", _blame_the_last)],
     "leases that come back are not queued again": [(Ledger, "give_back", _forget_returned)],

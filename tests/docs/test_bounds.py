@@ -56,6 +56,13 @@ def test_a_job_that_leaks_is_stopped_and_the_others_finish(folder: Path) -> None
     assert [entry["state"] for entry in jobs.values()].count("completed") == 4
 
 
+def test_the_bounds_of_the_last_command_let_a_good_run_pass(folder: Path) -> None:
+    (command,) = [words for words in commands(PAGE) if "--deadline" in words]
+    done = run(folder, *command[1:], "--output", "bounded", "--only", "fine", "--only", "urgent")
+    assert done.returncode == 0, done.stderr
+    assert "2 completed, 0 failed" in done.stderr
+
+
 def test_every_option_that_is_named_exists(folder: Path) -> None:
     helped = run(folder, "fetch.py", "--help").stdout
     for command in commands(PAGE):
