@@ -32,7 +32,7 @@ BIG_RESULT = """
         if number >= 0:
             return number
         gate("finish")
-        when_main_is_in("send", lambda job: note("sending", job))
+        when_main_is_in("_send_long", lambda job: note("sending", job))
         return "x" * 5_000_000
 
     if __name__ == "__main__":

@@ -43,7 +43,7 @@ STALLS = """
         note("ran")
         if what == "mid-send":
             gate("finish")
-            when_main_is_in("send", lambda job: note("sending", job))
+            when_main_is_in("_send_long", lambda job: note("sending", job))
             return "x" * 5_000_000
         if what == "before the next":
             when_main_is_in("receive_payload", stop)
