@@ -271,7 +271,7 @@ class Torture:
         checkpoint = self.output / "logs" / "checkpoint_torture.json"
         journal = self.output / "logs" / "journal_torture.jsonl"
         with contextlib.suppress(OSError):  # no room for damage on a small disk
-            if self.rng.random() < 0.1 and checkpoint.exists():
+            if self.rng.random() < 0.1 and checkpoint.exists() and checkpoint.stat().st_size:
                 text = bytearray(checkpoint.read_bytes())
                 text[self.rng.randrange(len(text))] ^= 1 << self.rng.randrange(8)
                 checkpoint.write_bytes(text[: self.rng.randint(0, 2 * len(text))])
