@@ -1,11 +1,10 @@
-"""Frames over pipes: one private pair of queues for each worker process, never shared, never reused.
+"""The ends of the queues: one private pair of pipes for each worker process, never shared, never reused.
 
-A frame is the length of its payload as a msgpack integer of five bytes, and a msgpack payload:
-so a run of frames is a msgpack sequence, and many messages are decoded in one call. What may be
-in a payload is in `workers.messages`; this room only moves bytes. At the supervisor's end nothing blocks,
-so a worker that is stopped in the middle of a message holds up nobody; at the worker's end
-reads and writes block. No lock is shared with the supervisor: a process that is killed at any instant
-leaves at worst a torn frame, which the reader reports as `TornFrame`.
+What goes through them are frames (`workers.frames`) of messages (`workers.messages`); this
+room only moves bytes. At the supervisor's end nothing blocks, so a worker that is stopped in
+the middle of a message holds up nobody; at the worker's end reads and writes block. No lock is
+shared with the supervisor: a process that is killed at any instant leaves at worst a torn
+frame, which the reader reports as `TornFrame`.
 
 All limits are in bytes.
 """
@@ -17,22 +16,18 @@ import fcntl
 import io
 import os
 import select
-import struct
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from workers.frames import HEAD, LENGTH, MARK, Bytes, FrameReader, QueueError, frame
 from workers.messages import FromWorker, ToWorker
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then the integer
-MARK = 0xCE
-HEAD = LENGTH.size
-MAX_FRAME = 1 << 30
 READ_SIZE = 1 << 20
 SMALL_READ = 1 << 16  # what is made of this many bytes of small messages fits into a cache
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
@@ -40,20 +35,6 @@ _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
 PIPE_BUF = select.PIPE_BUF  # what the system writes to a pipe in one piece
 _encode_aside = msgspec.msgpack.Encoder().encode
-
-Bytes = bytes | bytearray | memoryview
-
-
-class QueueError(Exception):
-    """The other side of a queue cannot be understood, or is gone."""
-
-
-class TornFrame(QueueError):
-    """The stream ended in the middle of a frame."""
-
-
-class BadFrame(QueueError):
-    """A frame announces a length that no message has."""
 
 
 class QueueClosed(QueueError):
@@ -73,106 +54,6 @@ def enlarge(descriptor: int) -> None:
     if command is not None:
         with contextlib.suppress(OSError):  # over the user's share of pipe memory
             fcntl.fcntl(descriptor, command, READ_SIZE)
-
-
-def frame(payload: bytes) -> bytes:
-    """One payload as a frame."""
-    return LENGTH.pack(MARK, len(payload)) + payload
-
-
-class FrameReader:
-    """Cuts a stream of bytes into frames.
-
-    A frame that arrives in pieces is assembled in a buffer of its final size, so that the
-    cost stays linear in its length.
-    """
-
-    __slots__ = ("_body", "_filled", "_header")
-
-    def __init__(self) -> None:
-        self._header = b""  # a part of a frame's length
-        self._body: bytearray | None = None  # the frame that is being assembled
-        self._filled = 0
-
-    @property
-    def inside(self) -> bool:
-        """Whether a frame has begun and is not complete."""
-        return self._body is not None or bool(self._header)
-
-    def cut(self, view: memoryview) -> tuple[Bytes | None, int, int, int]:
-        """(payload of a frame that earlier bytes began, start and end of the whole frames in
-        `view`, how many these are). What follows them is kept.
-
-        Raises BadFrame if the stream cannot be one of frames.
-        """
-        first, start = self._continue(view) if self.inside else (None, 0)
-        stop, size, count = start, len(view), 0
-        unpack = LENGTH.unpack_from
-        while size - stop >= HEAD:
-            mark, length = unpack(view, stop)
-            after = stop + HEAD + length
-            if mark != MARK or after > size:
-                break
-            stop = after
-            count += 1
-        if stop < size:
-            self._begin(view[stop:])
-        return first, start, stop, count
-
-    def feed(self, data: Bytes) -> list[Bytes]:
-        """The payloads that `data` completes; views into `data` are valid as long as it is.
-
-        Raises BadFrame if the stream cannot be one of frames.
-        """
-        view = memoryview(data)
-        first, at, _, count = self.cut(view)
-        payloads: list[Bytes] = [] if first is None else [first]
-        for _ in range(count):
-            stop = at + HEAD + LENGTH.unpack_from(view, at)[1]
-            payloads.append(view[at + HEAD : stop])
-            at = stop
-        return payloads
-
-    def _begin(self, rest: memoryview) -> None:
-        """Keep the first part of a frame until the others arrive."""
-        if len(rest) < HEAD:
-            self._header = bytes(rest)
-            return
-        mark, length = LENGTH.unpack_from(rest)
-        if mark != MARK:
-            raise BadFrame(f"a frame began with the byte {mark:#04x}, which none does")
-        if length > MAX_FRAME:
-            raise BadFrame(f"a frame of {length} bytes was announced, the limit is {MAX_FRAME}")
-        self._body = bytearray(length)
-        self._filled = len(rest) - HEAD
-        self._body[: self._filled] = rest[HEAD:]
-
-    def _continue(self, view: memoryview) -> tuple[Bytes | None, int]:
-        """Go on with a frame that earlier bytes began: its payload if it is complete, and how
-        much of `view` was used."""
-        at = 0
-        if self._header:
-            at = min(HEAD - len(self._header), len(view))
-            header = self._header + bytes(view[:at])
-            self._header = b""
-            self._begin(memoryview(header))
-        body = self._body
-        if body is None:
-            return None, at
-        part = view[at : at + len(body) - self._filled]
-        body[self._filled : self._filled + len(part)] = part
-        self._filled += len(part)
-        if self._filled < len(body):
-            return None, at + len(part)
-        self._body = None
-        return body, at + len(part)
-
-    def close(self) -> None:
-        """The stream has ended. Raises TornFrame if a frame was not complete."""
-        if self._body is not None:
-            raise TornFrame(f"the stream ended after {self._filled} of {len(self._body)} bytes of a frame")
-        if self._header:
-            raise TornFrame("the stream ended within the length of a frame")
 
 
 class Outbox:

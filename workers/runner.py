@@ -15,8 +15,8 @@ import msgspec
 
 from workers.current import CURRENT
 from workers.failures import describe, safe_repr
+from workers.frames import MAX_FRAME
 from workers.messages import Completed, Failed, Failure
-from workers.queues import MAX_FRAME
 from workers.values import Unencodable, encode_plain, encode_result
 from workers.wishes import GiveUp, Interrupted, Retry
 

@@ -37,6 +37,7 @@ from supervisor.engines.memory import MemoryMeter
 from supervisor.engines.processes import catches, has_pidfds, start_time, sweep
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
+from workers.frames import QueueError
 from workers.messages import (
     Completed,
     Dropped,
@@ -51,7 +52,6 @@ from workers.messages import (
     WorkerSpec,
 )
 from workers.output import trim
-from workers.queues import QueueError
 
 TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
 CLOSE_WITHIN = 5.0

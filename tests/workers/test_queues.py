@@ -11,20 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from workers.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
 from workers.messages import Completed, Dropped, Finish, Ready, Revoke, Run
-from workers.queues import (
-    MAX_FRAME,
-    BadFrame,
-    FrameReader,
-    FrameWriter,
-    Outbox,
-    QueueClosed,
-    QueueError,
-    TornFrame,
-    WorkerQueues,
-    frame,
-    pipe_pair,
-)
+from workers.queues import FrameWriter, Outbox, QueueClosed, WorkerQueues, pipe_pair
 
 
 @pytest.fixture
