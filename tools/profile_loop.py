@@ -2,7 +2,7 @@
 
     python tools/profile_loop.py [--jobs 200000] [--rows 25]
 
-Prints what share of the loop's time each function took, waiting apart. A profiler makes calls
+Prints what share of the loop's time each function and each file took, waiting apart. A profiler makes calls
 of Python functions look dearer than they are; the loop makes few, for many jobs each.
 """
 
@@ -49,15 +49,31 @@ def profile(jobs: int) -> cProfile.Profile:
     return profiler
 
 
-def shares(profiler: cProfile.Profile) -> list[tuple[float, str]]:
-    """(share of the time that was not waited, where) of each function, the largest first."""
-    rows = [
-        (own, name if path == "~" else f"{_short(path)}:{line} {name}")
-        for (path, line, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items()  # type: ignore[attr-defined]
-        if name not in _WAITING
-    ]
-    total = sum(own for own, _ in rows)
-    return sorted(((own / total, where) for own, where in rows), reverse=True)
+def shares(profiler: cProfile.Profile) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+    """(share of the time that was not waited, where), the largest first: of each function, and
+    of each file. What C code takes is its caller's."""
+    functions: dict[str, float] = {}
+    files: dict[str, float] = {}
+    for (path, line, name), (_, _, own, _, callers) in _statistics(profiler).items():
+        if name in _WAITING:
+            continue
+        takers = {caller: spent[2] for caller, spent in callers.items()} if path == "~" else {}
+        for (path_, line_, name_), seconds in (takers or {(path, line, name): own}).items():
+            where = _short(path_)
+            files[where] = files.get(where, 0.0) + seconds
+            function = f"{where}:{line_} {name_}"
+            functions[function] = functions.get(function, 0.0) + seconds
+    return _ranked(functions), _ranked(files)
+
+
+def _statistics(profiler: cProfile.Profile) -> dict[Any, Any]:
+    found: dict[Any, Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    return found
+
+
+def _ranked(spent: dict[str, float]) -> list[tuple[float, str]]:
+    total = sum(spent.values())
+    return sorted(((seconds / total, where) for where, seconds in spent.items()), reverse=True)
 
 
 def _short(path: str) -> str:
@@ -69,8 +85,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", metavar="N", type=int, default=200_000)
     parser.add_argument("--rows", metavar="N", type=int, default=25)
     arguments = parser.parse_args(words)
-    for share, where in shares(profile(arguments.jobs))[: arguments.rows]:
-        print(f"{share:6.1%}  {where}")
+    for ranking in shares(profile(arguments.jobs)):
+        print()
+        for share, where in ranking[: arguments.rows]:
+            print(f"{share:6.1%}  {where}")
 
 
 if __name__ == "__main__":
