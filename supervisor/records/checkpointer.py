@@ -1,33 +1,34 @@
 """When a checkpoint is written, and what becomes of it: at most one fiftieth of the time.
 
 `CheckpointWriter` does the work; here is the policy, and the wait for the disk that is
-left to the sync thread.
+left to the sync thread. A checkpoint that cannot be written ends nothing: the journal holds
+everything, so that a sentence for the user is all that comes of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from supervisor.records.checkpoint_writer import CheckpointWriter
+from supervisor.core.position import Position
+from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
+from supervisor.records.opening import StoreParts
+from supervisor.records.results import JournalReader
 from supervisor.records.sync import Syncer, Task
 
 SHARE = 50.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
+FOREVER = float("inf")
 
 
 class Checkpointer:
-    """The checkpoints of one run. `failure`: why the last one could not be written.
+    """The checkpoints of one run. A failure is added to `notices`, once until it was told."""
 
-    `seconds`: what all slices so far took of the loop's time. `seconds_at_end`: what the one
-    on the way out took, with its wait for the disk.
-    """
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.failure: OSError | None = None
-        self.seconds = 0.0
-        self.seconds_at_end = 0.0
+    def __init__(self, parts: StoreParts, notices: list[str]) -> None:
+        self.every = int(parts.settings.get("checkpoint_every", 5))
+        self._parts = parts
+        self._notices = notices
+        self._seconds = 0.0  # what all slices so far took of the loop's time
+        self._seconds_at_end = 0.0  # what the one on the way out took, with its wait for the disk
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
@@ -56,15 +57,23 @@ class Checkpointer:
         """Seconds since a checkpoint was last in its place."""
         return None if self._published is None else max(0.0, now - self._published)
 
-    def begin(self, make: Callable[[], CheckpointWriter], now: float) -> None:
+    def costs(self) -> dict[str, float]:
+        """Seconds that checkpoints took: of the loop's time so far, and on the way out."""
+        return {
+            "checkpoint_seconds": round(self._seconds, 6),
+            "checkpoint_seconds_at_end": round(self._seconds_at_end, 6),
+        }
+
+    def begin(self, position: Position, now: float) -> None:
+        """Take the copies; `work` does the rest."""
         started = time.perf_counter()
         self._overdue = False
         try:
-            self._writer = make()
+            self._writer = self._new_writer(position)
         except OSError as error:
             self._fail(error, now)
         self._spent = time.perf_counter() - started
-        self.seconds += self._spent
+        self._seconds += self._spent
 
     def work(self, budget: float, syncer: Syncer, now: float) -> bool:
         """One slice; True while there is more to do than to wait for the disk."""
@@ -80,7 +89,7 @@ class Checkpointer:
         finally:
             spent = time.perf_counter() - started
             self._spent += spent
-            self.seconds += spent
+            self._seconds += spent
         if done:
             self._task = Task(after=writer.n, work=writer.publish)
             syncer.submit(self._task)
@@ -98,11 +107,45 @@ class Checkpointer:
         self._cost = self._spent + task.seconds
         self._writer = self._task = None
 
-    def at_end(self, write: Callable[[], None]) -> None:
+    def _new_writer(self, position: Position) -> CheckpointWriter:
+        parts = self._parts
+        journal = parts.journal
+        reader = JournalReader(
+            parts.disk, journal.fd, journal.identity.seed, parts.offsets[:], parts.lengths[:]
+        )
+        header = header_of(
+            journal,
+            parts.table,
+            parts.statistics,
+            parts.facts,
+            position,
+            settings=parts.settings,
+            options=parts.options,
+        )
+        return CheckpointWriter(parts.disk, parts.layout.checkpoint, header, parts.table, position, reader)
+
+    def write(self, position: Position) -> None:
+        """A whole checkpoint now, waiting for the disk. Raises OSError."""
+        self._parts.disk.datasync(self._parts.journal.fd)
+        writer = self._new_writer(position)
+        try:
+            writer.step(FOREVER)
+            writer.publish()
+        finally:
+            writer.discard()
+
+    def write_or_say(self, position: Position) -> None:
+        """The same; a failure is told and ends nothing."""
+        try:
+            self.write(position)
+        except OSError as error:
+            self._say(error)
+
+    def at_end(self, position: Position) -> None:
         """Write the one on the way out, and keep in mind how long that took."""
         started = time.perf_counter()
-        write()
-        self.seconds_at_end = time.perf_counter() - started
+        self.write_or_say(position)
+        self._seconds_at_end = time.perf_counter() - started
 
     def give_up(self, now: float) -> None:
         """Forget the one that is being written, unless the disk has done its part already."""
@@ -112,9 +155,17 @@ class Checkpointer:
             self._writer = self._task = None
 
     def _fail(self, error: OSError, now: float) -> None:
-        self.failure = error
+        self._say(error)
         if self._writer is not None:
             self._writer.discard()
         self._writer = self._task = None
         self._ended = now
         self._cost = max(self._cost, COST_OF_FAILURE)
+
+    def _say(self, error: OSError) -> None:
+        notice = (
+            f"The checkpoint {self._parts.layout.checkpoint} could not be written ({error.strerror or error}); "
+            f"it is tried again. The journal holds everything."
+        )
+        if notice not in self._notices:
+            self._notices.append(notice)

@@ -26,24 +26,20 @@ from supervisor.core.record_types import Completions, Ended, Records
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable, put
 from supervisor.records import opening
-from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
 from supervisor.records.checkpointer import Checkpointer
 from supervisor.records.disk import Disk
+from supervisor.records.disk_failures import DiskFailures
 from supervisor.records.journal import ended_part, ended_record
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.opening import NewSyncer, StoreParts, new_syncer
 from supervisor.records.plan_file import Comparison, PlanBuilder
 from supervisor.records.recovered import Recovered
-from supervisor.records.results import JournalReader, Results
+from supervisor.records.results import Results
 from supervisor.records.states import SavedStates
 from supervisor.records.watch import Watch
 
 CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
-# A disk that fails so often within so many seconds is not worked around any more: writing
-# a whole journal again and again helps nobody.
-MOST_FAILURES, FAILURES_WITHIN = 5, 60.0
-FOREVER = float("inf")
 _FINISHED = ("completed", "failed")
 
 
@@ -66,13 +62,13 @@ class Store:
         self._disk = parts.disk
         self._journal = parts.journal
         self._offsets, self._lengths = parts.offsets, parts.lengths
-        self._checkpointer = Checkpointer(int(parts.settings.get("checkpoint_every", 5)))
+        self._checkpointer = Checkpointer(parts, self.notices)
         self._watch = Watch(parts.disk, parts.layout.directory)
         self.states = SavedStates(parts.layout.states_directory, parts.table)
         self._now = 0.0  # the loop's clock at the last poll
         self._reported = parts.journal.next_n - 1  # the last number that was told as synced
         self._broken = False
-        self._failures: list[float] = []  # when the disk failed lately (the loop's clock)
+        self._failures = DiskFailures()
         self._hangs = False  # the disk, beyond all patience
         self._wake_read, self._wake = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -148,7 +144,7 @@ class Store:
         store.notices += notices
         if recovered.checkpoint_state != "good" or recovered.needs_generation:
             # From here on either of the two files may be lost again.
-            store._write_checkpoint_or_say(opening.position_of(recovered))
+            store._checkpointer.write_or_say(opening.position_of(recovered))
         recovered.close()
         return store
 
@@ -242,7 +238,6 @@ class Store:
                 pass
         events = self._collect_synced(now)
         self._checkpointer.collect(now)
-        self._tell_failed_checkpoint()
         if self._watch.look_due(now):
             self._retry()
             self._look_for_the_journal()
@@ -293,23 +288,13 @@ class Store:
             raise StorageError(
                 f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
             )
-        self._failures = [at for at in self._failures if self._now - at < FAILURES_WITHIN] + [self._now]
-        if len(self._failures) >= MOST_FAILURES:
-            raise StorageError(
-                f"the disk under {journal.path} failed {MOST_FAILURES} times within {FAILURES_WITHIN:.0f} s "
-                f"({error.strerror or error}). What was synced is safe; see to the disk, then resume."
-            )
+        self._failures.add(error, journal.path, self._now)
         if self._syncer.close(CLOSE_PATIENCE):
             self._checkpointer.give_up(self._now)
         journal.mark_synced(self._syncer.synced)
         self._offsets = self._parts.offsets = journal.regenerate(self._offsets)
         self._broken = False
-        self.notices.append(
-            f"The disk failed under {journal.path} ({error.strerror or error}); "
-            f"all records were written again, into a new file."
-            if error.errno != errno.ENOENT
-            else f"Somebody has removed {journal.path}; all records were written again, into a new file."
-        )
+        self.notices.append(self._failures.overcome(error, journal.path))
         self._syncer = self._parts.new_syncer(self._disk, journal.fd, journal.next_n - 1, self._wake)
         self._wake_loop()
 
@@ -338,15 +323,12 @@ class Store:
 
     def checkpoint_costs(self) -> dict[str, float]:
         """Seconds that checkpoints took of this run so far; see Checkpointer."""
-        return {
-            "checkpoint_seconds": round(self._checkpointer.seconds, 6),
-            "checkpoint_seconds_at_end": round(self._checkpointer.seconds_at_end, 6),
-        }
+        return self._checkpointer.costs()
 
     def begin_checkpoint(self, position: Position, now: float) -> None:
         """Take the copies; `work` does the rest."""
         if not self.ephemeral:
-            self._checkpointer.begin(lambda: self._new_writer(position), now)
+            self._checkpointer.begin(position, now)
 
     def work(self, budget: float) -> bool:
         """Write a slice of the checkpoint; True while another one remains."""
@@ -354,47 +336,7 @@ class Store:
 
     def write_checkpoint(self, position: Position) -> None:
         """A whole checkpoint now, waiting for the disk. Raises OSError."""
-        self._disk.datasync(self._journal.fd)
-        writer = self._new_writer(position)
-        try:
-            writer.step(FOREVER)
-            writer.publish()
-        finally:
-            writer.discard()
-
-    def _new_writer(self, position: Position) -> CheckpointWriter:
-        journal = self._journal
-        reader = JournalReader(
-            self._disk, journal.fd, journal.identity.seed, self._offsets[:], self._lengths[:]
-        )
-        header = header_of(
-            journal,
-            self.table,
-            self.statistics,
-            self.facts,
-            position,
-            settings=self._parts.settings,
-            options=self._parts.options,
-        )
-        return CheckpointWriter(self._disk, self.layout.checkpoint, header, self.table, position, reader)
-
-    def _write_checkpoint_or_say(self, position: Position) -> None:
-        try:
-            self.write_checkpoint(position)
-        except OSError as error:
-            self._checkpointer.failure = error
-            self._tell_failed_checkpoint()
-
-    def _tell_failed_checkpoint(self) -> None:
-        error, self._checkpointer.failure = self._checkpointer.failure, None
-        if error is None:
-            return
-        notice = (
-            f"The checkpoint {self.layout.checkpoint} could not be written ({error.strerror or error}); "
-            f"it is tried again. The journal holds everything."
-        )
-        if notice not in self.notices:
-            self.notices.append(notice)
+        self._checkpointer.write(position)
 
     # ------------------------------------------------------------------------ close
 
@@ -426,7 +368,7 @@ class Store:
         except OSError as error:
             self._regenerate(error)
         if position is not None:
-            self._checkpointer.at_end(lambda: self._write_checkpoint_or_say(position))
+            self._checkpointer.at_end(position)
         self.states.end()
 
     def release(self) -> None:

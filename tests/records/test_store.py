@@ -15,9 +15,10 @@ from supervisor.core.errors import StorageError, UsageError
 from supervisor.core.events import HandOutBlocked, HandOutUnblocked, Synced
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.table import JobTable
+from supervisor.records.disk_failures import MOST_FAILURES
 from supervisor.records.journal_file import BOUND
 from supervisor.records.lock import Lock
-from supervisor.records.store import MOST_FAILURES, Store
+from supervisor.records.store import Store
 from supervisor.records.survey import survey
 from supervisor.records.sync import STALLED_AFTER
 from tests.records.fake_disk import FakeDisk
