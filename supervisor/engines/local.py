@@ -16,11 +16,11 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
 from supervisor.core.events import Event
+from supervisor.engines.delivery import delivered
 from supervisor.engines.incarnation import Incarnation
 from supervisor.engines.launching import (
     Exited,
@@ -38,19 +38,7 @@ from supervisor.engines.processes import catches, has_pidfds, start_time, sweep
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
 from workers.frames import QueueError
-from workers.messages import (
-    Completed,
-    Dropped,
-    Failed,
-    Finish,
-    FromWorker,
-    NeverReady,
-    Ready,
-    Reported,
-    Revoke,
-    Run,
-    WorkerSpec,
-)
+from workers.messages import Finish, Revoke, Run, WorkerSpec
 from workers.output import trim
 
 TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
@@ -208,43 +196,7 @@ class LocalEngine:
         if worker.outbox.ended:
             self._forget(worker.outbox_end)
         if messages:
-            self._deliver(worker, messages)
-
-    def _deliver(self, worker: Incarnation, messages: list[FromWorker]) -> None:
-        """Outcomes in one event, up to where something else was said."""
-        if set(map(type, messages)) == {Completed}:  # as nearly always
-            self._finished(worker, cast("list[Completed | Failed]", messages))
-            return
-        outcomes: list[Completed | Failed] = []
-        for message in messages:
-            kind = type(message)
-            if kind is Completed or kind is Failed:
-                outcomes.append(message)  # type: ignore[arg-type]
-                continue
-            if outcomes:
-                self._finished(worker, outcomes)
-                outcomes = []
-            if isinstance(message, Ready):
-                worker.ready = True
-                self._events.append(facts.WorkerReady(worker.number))
-            elif isinstance(message, NeverReady):
-                self._events.append(facts.WorkerNotReady(worker.number, message.failure))
-            elif isinstance(message, Dropped):
-                worker.leases.dropped(message.leases)
-                self._events.append(facts.LeasesDropped(worker.number, message.leases))
-            elif isinstance(message, Reported):
-                self._events.append(
-                    facts.JobReported(
-                        worker.number, message.job, message.fraction, message.metrics, message.notice
-                    )
-                )
-        if outcomes:
-            self._finished(worker, outcomes)
-
-    def _finished(self, worker: Incarnation, outcomes: list[Completed | Failed]) -> None:
-        worker.leases.finished(outcomes[-1].lease)
-        worker.idle_since = None
-        self._events.append(facts.JobsFinished(worker.number, outcomes))
+            self._events += delivered(worker, messages)
 
     def _on_launch_event(self, event: LaunchEvent) -> None:
         worker = self._workers.get(event.incarnation)

@@ -1,0 +1,54 @@
+"""What a worker has said, as facts for the core.
+
+Here messages become events, in the order in which they were said, and the book of the
+worker's leases is kept up with them. No process and no descriptor enters: who reads the
+outbox is in `local`, what a death means in `incarnation`.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from supervisor.core import events as facts
+from supervisor.core.events import Event
+from supervisor.engines.incarnation import Incarnation
+from workers.messages import Completed, Dropped, Failed, FromWorker, NeverReady, Ready, Reported
+
+
+def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
+    """Outcomes in one event, up to where something else was said."""
+    if set(map(type, messages)) == {Completed}:  # as nearly always
+        return [_finished(worker, cast("list[Completed | Failed]", messages))]
+    events: list[Event] = []
+    outcomes: list[Completed | Failed] = []
+    for message in messages:
+        kind = type(message)
+        if kind is Completed or kind is Failed:
+            outcomes.append(message)  # type: ignore[arg-type]
+            continue
+        if outcomes:
+            events.append(_finished(worker, outcomes))
+            outcomes = []
+        if isinstance(message, Ready):
+            worker.ready = True
+            events.append(facts.WorkerReady(worker.number))
+        elif isinstance(message, NeverReady):
+            events.append(facts.WorkerNotReady(worker.number, message.failure))
+        elif isinstance(message, Dropped):
+            worker.leases.dropped(message.leases)
+            events.append(facts.LeasesDropped(worker.number, message.leases))
+        elif isinstance(message, Reported):
+            events.append(
+                facts.JobReported(
+                    worker.number, message.job, message.fraction, message.metrics, message.notice
+                )
+            )
+    if outcomes:
+        events.append(_finished(worker, outcomes))
+    return events
+
+
+def _finished(worker: Incarnation, outcomes: list[Completed | Failed]) -> Event:
+    worker.leases.finished(outcomes[-1].lease)
+    worker.idle_since = None
+    return facts.JobsFinished(worker.number, outcomes)
