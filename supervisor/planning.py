@@ -19,9 +19,10 @@ from supervisor.core.errors import UsageError
 from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.settings import parse_own
 from supervisor.records.plan_file import PlanBuilder
-from workers.values import Unencodable, all_plain, encode_params
+from workers.values import Unencodable, all_plain, encode_params, encode_plain
 
 _GROUP = 512  # jobs that are looked at together
+_SCALARS = {str, int, float, bool, type(None)}
 _own = attrgetter("timeout", "retries", "priority")
 
 
@@ -44,7 +45,9 @@ def build_plan(
     """
     collected = _Collected(function, all_tasks=all_tasks)
     source = _offered(jobs, arguments)
-    while group := list(islice(source, _GROUP)):
+    made = isinstance(source, (list, tuple))
+    one_by_one = iter(source)
+    while group := list(islice(one_by_one, _GROUP)) if made else _gathered(one_by_one):
         if not (all_tasks and collected.add_together(group)):
             for position, job in enumerate(group, collected.offered + 1):
                 collected.add(job, position)
@@ -92,6 +95,7 @@ class _Collected:
             and set(map(type, params)) == {dict}
             and all_plain(params)
             and [*map(_own, jobs)] == [(None, None, 0)] * len(jobs)
+            and not any(job.priority is False for job in jobs)  # which is equal to 0, and refused
             and self._calls.know(params)
         )
         try:
@@ -100,7 +104,31 @@ class _Collected:
             return False
 
 
-def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterator[Any]:
+def _gathered(source: Iterator[Any]) -> list[Any]:
+    """The next jobs of a script that makes them one by one, with params of their own: the script
+    may go on to change the dict that it has given us. One that cannot be copied in a moment is the
+    last: it is looked at before the next one is made."""
+    group: list[Any] = []
+    for job in islice(source, _GROUP):
+        params = _copied(job.params) if type(job) is Job else None
+        if params is None:
+            group.append(job)
+            break
+        group.append(msgspec.structs.replace(job, params=params))
+    return group
+
+
+def _copied(params: Any) -> dict[str, Any] | None:
+    """The same, whatever becomes of what was given; None for what would have to be walked."""
+    if type(params) is not dict:
+        return None
+    if _SCALARS.issuperset(map(type, params.values())):
+        return params.copy()
+    json = encode_plain(params)
+    return None if json is None else msgspec.json.decode(json)
+
+
+def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
     source = jobs
     if callable(jobs):
         source = jobs(arguments or argparse.Namespace()) if _takes_argument(jobs) else jobs()
@@ -108,7 +136,7 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterator[Any]:
         raise UsageError(
             f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}"
         )
-    return iter(source)
+    return source
 
 
 def _takes_argument(jobs: Callable[..., Any]) -> bool:

@@ -268,11 +268,12 @@ class PlanFile:
     def lines(self, jobs: Sequence[int]) -> bytes:
         """The lines of jobs, joined by newlines; one read if they stand one after the other."""
         offsets, lengths = self.offsets, self.lengths
-        start = offsets[jobs[0]]
-        end = offsets[jobs[-1]] + lengths[jobs[-1]]
-        if not in_a_row(jobs) or sum(lengths[jobs[0] : jobs[-1] + 1]) != end - start:
-            return b"\n".join([self.line(job) for job in jobs])
-        return self._pread(end - start - 1, start)
+        if in_a_row(jobs):
+            these = slice(jobs[0], jobs[-1] + 1)
+            *places, end = accumulate(lengths[these], initial=offsets[jobs[0]])
+            if places == offsets[these].tolist():  # a line that was written again stands elsewhere
+                return self._pread(end - places[0] - 1, places[0])
+        return b"\n".join([self.line(job) for job in jobs])
 
     def has(self, job: int) -> bool:
         """Whether the plan has a line of this job."""

@@ -207,3 +207,12 @@ def test_a_large_plan_that_did_not_change_is_compared_quickly(tmp_path: Path) ->
     assert time.process_time() - started < 1.0
     assert (result.matching, result.new, result.gone, result.changed) == (20_000, [], [], [])
     plan.close()
+
+
+def test_a_line_that_was_written_again_is_not_read_from_its_old_place(tmp_path: Path) -> None:
+    plan = PlanFile.create(Disk(), tmp_path / "plan", plan_of(IDS))
+    old = plan.line(2)
+    new = old.replace(b'"name":"iris/2"', b'"name":"iris/9"')
+    assert len(new) == len(old) and new != old
+    plan.extend([(2, new + b"\n")])
+    assert plan.lines(range(1, 4)) == b"\n".join([plan.line(1), new, plan.line(3)])
