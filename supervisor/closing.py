@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from supervisor.clock import wall_time
-from supervisor.core.errors import LonghaulError
+from supervisor.core.errors import OK, SOME_FAILED, STOPPED_EARLY, LonghaulError
 from supervisor.core.jobs import FAILED
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
 from supervisor.opening import Opened
+from supervisor.outcome import Outcome
 from supervisor.records.reports import Report
 from supervisor.request import Request
 from supervisor.views.commands import resume_command
@@ -60,10 +61,41 @@ def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None
     return "stopped" if error is not None or left > 0 else "finished"
 
 
+def outcome_of(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> Outcome:
+    """With which exit code the run ends, and by which signal."""
+    if error is not None:
+        return Outcome(exit_code=error.exit_code)
+    signum = scheduler.drain.signal
+    if signum is not None:
+        return Outcome(exit_code=128 + signum, signal=signum)
+    if state_word(scheduler, opened, error) == "stopped":
+        return Outcome(exit_code=STOPPED_EARLY)
+    table, selected = opened.table, opened.selected
+    failed = FAILED in table.state and any(
+        state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)
+    )
+    return Outcome(exit_code=SOME_FAILED if failed else OK)
+
+
 def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
     return resume_command(
         request.command_line if request.interactive else [], request.arguments, experiment_id, extra
     )
+
+
+def resume_hint(request: Request, opened: Opened) -> str:
+    """How to go on with what a run that is being stopped leaves undone."""
+    if not request.recording:
+        return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
+    return f"go on later with: {resume_with(request, opened.layout.experiment_id)}"
+
+
+def no_workers(request: Request, opened: Opened, failure: str) -> str:
+    """What to say when no worker could be made ready. `failure`: the last one's words."""
+    words = f"no worker got ready; this is what the last one said:\n{failure}"
+    if not request.recording:
+        return f"{words}\nMend that and start again."
+    return f"{words}\nWhen that is mended, go on with: {resume_with(request, opened.layout.experiment_id)}"
 
 
 def print_summary(

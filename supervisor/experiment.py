@@ -24,22 +24,18 @@ from supervisor.control.place import NoPlace
 from supervisor.control.server import ControlServer
 from supervisor.core.deaths import signal_name
 from supervisor.core.errors import (
-    OK,
-    SOME_FAILED,
-    STOPPED_EARLY,
     LonghaulError,
     StorageError,
     UsageError,
     WorkersError,
 )
-from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
+from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.observer import Observer
 from supervisor.core.record_types import RunEnded
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.local import LocalEngine
-from supervisor.engines.processes import end_recorded, still_there, sweep
 from supervisor.loop import Loop
 from supervisor.opening import Opened, open_experiment, output_directory
 from supervisor.outcome import Outcome
@@ -47,6 +43,7 @@ from supervisor.records.progress import ProgressFile
 from supervisor.records.reports import write_reports
 from supervisor.request import Request
 from supervisor.signals import Signals, Stopped
+from supervisor.survivors import end_survivors
 from supervisor.views.log import Log
 from supervisor.views.notebook import inside_notebook
 from supervisor.views.opening import open_view
@@ -54,7 +51,6 @@ from supervisor.views.outlet import say
 from supervisor.views.protocol import View
 from workers.callables import CannotSend, describe
 from workers.messages import FunctionSpec, WorkerSpec
-from workers.output import leftovers
 
 
 def execute(request: Request) -> Outcome:
@@ -190,7 +186,9 @@ class _Run:
                 drain_reason="" if deadline is None else deadline.reason,
             )
             if opened.resumed:
-                self._end_survivors()
+                for warning in end_survivors(opened, self.mark):
+                    self.view.tell("warning", warning)
+                self.clock.tick(math.inf)  # that took its time, but nothing stood still
             self._work(effects)
         except LonghaulError as problem:
             error = problem
@@ -231,25 +229,6 @@ class _Run:
         while notices:
             self.view.tell("warning", notices.pop(0))
 
-    def _end_survivors(self) -> None:
-        """Processes of an earlier run that still compute must not go on beside ours; what
-        they had printed when they were killed is kept."""
-        ended = end_recorded(self.opened.survivors)
-        ended += sweep(self.mark, ended)
-        self.opened.store.states.clear_temporaries()
-        stuck = still_there(ended)
-        leftovers(str(self.opened.layout.output_directory))
-        if gone := [str(pid) for pid in ended if pid not in stuck]:
-            text = f"ended processes of an earlier run that were still alive: {', '.join(gone)}"
-            self.view.tell("warning", text)
-        if stuck:
-            pids = ", ".join(map(str, stuck))
-            text = (
-                f"processes of an earlier run do not die of SIGKILL (frozen, or stuck in the kernel): {pids}"
-            )
-            self.view.tell("warning", f"{text}; they compute no more, their jobs run again")
-        self.clock.tick(math.inf)  # that took its time, but nothing stood still
-
     # -------------------------------------------------------------------- the work
 
     def _work(self, effects: Any) -> None:
@@ -271,7 +250,7 @@ class _Run:
                 observer=self.observer,
                 progress=self.progress,
                 clock=self.clock,
-                resume_hint=self._resume_hint(),
+                resume_hint=closing.resume_hint(self.request, opened),
                 output_directory=str(opened.layout.output_directory),
                 control=self.control,
             )
@@ -282,7 +261,8 @@ class _Run:
             self._stop_listening()
             engine.close()
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
-            raise WorkersError(self._no_workers())
+            failure = self.scheduler.dispatcher.failure
+            raise WorkersError(closing.no_workers(self.request, opened, failure))
 
     def _listen(self) -> ControlServer | None:
         """For `longhaul ctl`; without it the run goes on all the same."""
@@ -302,24 +282,12 @@ class _Run:
         if self.progress is not None:
             self.progress.control = None
 
-    def _resume_hint(self) -> str:
-        if not self.request.recording:
-            return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
-        return f"go on later with: {closing.resume_with(self.request, self.opened.layout.experiment_id)}"
-
     def _anything_to_do(self) -> bool:
         table, selected = self.opened.table, self.opened.selected
         return bool(self.opened.retry) or any(
             state in (PENDING, INTERRUPTED) and chosen
             for state, chosen in zip(table.state, selected, strict=True)
         )
-
-    def _no_workers(self) -> str:
-        words = f"no worker got ready; this is what the last one said:\n{self.scheduler.dispatcher.failure}"
-        if not self.request.recording:
-            return f"{words}\nMend that and start again."
-        command = closing.resume_with(self.request, self.opened.layout.experiment_id)
-        return f"{words}\nWhen that is mended, go on with: {command}"
 
     def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
         layout, settings = self.opened.layout, self.opened.settings
@@ -344,7 +312,7 @@ class _Run:
     def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
         """Checkpoint, final files, summary, lock, in this order."""
         opened, scheduler = self.opened, self.scheduler
-        outcome = self._outcome(error)
+        outcome = closing.outcome_of(scheduler, opened, error)
         self.observer.state = closing.state_word(scheduler, opened, error)
         snapshot = self.observer.snapshot(self.clock.now())
         with contextlib.ExitStack() as stack:
@@ -370,20 +338,6 @@ class _Run:
                 with contextlib.suppress(OSError):  # not empty if a job has printed something
                     opened.layout.output_directory.rmdir()
         return outcome
-
-    def _outcome(self, error: LonghaulError | None) -> Outcome:
-        if error is not None:
-            return Outcome(exit_code=error.exit_code)
-        signum = self.scheduler.drain.signal
-        if signum is not None:
-            return Outcome(exit_code=128 + signum, signal=signum)
-        if closing.state_word(self.scheduler, self.opened, error) == "stopped":
-            return Outcome(exit_code=STOPPED_EARLY)
-        table, selected = self.opened.table, self.opened.selected
-        failed = FAILED in table.state and any(
-            state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)
-        )
-        return Outcome(exit_code=SOME_FAILED if failed else OK)
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         self._tell_notices()
