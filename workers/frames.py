@@ -11,6 +11,7 @@ All limits are in bytes.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then the integer
 MARK = 0xCE
@@ -21,7 +22,12 @@ Bytes = bytes | bytearray | memoryview
 
 
 class QueueError(Exception):
-    """The other side of a queue cannot be understood, or is gone."""
+    """The other side of a queue cannot be understood, or is gone.
+
+    `before`: messages that had arrived whole before it.
+    """
+
+    before: list[Any] | None = None
 
 
 class TornFrame(QueueError):
@@ -44,9 +50,10 @@ class FrameReader:
     cost stays linear in its length.
     """
 
-    __slots__ = ("_body", "_filled", "_header")
+    __slots__ = ("_body", "_filled", "_header", "bad")
 
     def __init__(self) -> None:
+        self.bad: BadFrame | None = None  # why nothing that follows can be a frame
         self._header = b""  # a part of a frame's length
         self._body: bytearray | None = None  # the frame that is being assembled
         self._filled = 0
@@ -58,11 +65,14 @@ class FrameReader:
 
     def cut(self, view: memoryview) -> tuple[Bytes | None, int, int, int]:
         """(payload of a frame that earlier bytes began, start and end of the whole frames in
-        `view`, how many these are). What follows them is kept.
-
-        Raises BadFrame if the stream cannot be one of frames.
+        `view`, how many these are). What follows them is kept; or `bad` is set, if the stream
+        cannot be one of frames from there on.
         """
-        first, start = self._continue(view) if self.inside else (None, 0)
+        try:
+            first, start = self._continue(view) if self.inside else (None, 0)
+        except BadFrame as error:
+            self.bad = error
+            return None, 0, 0, 0
         stop, size, count = start, len(view), 0
         unpack = LENGTH.unpack_from
         while size - stop >= HEAD:
@@ -73,7 +83,10 @@ class FrameReader:
             stop = after
             count += 1
         if stop < size:
-            self._begin(view[stop:])
+            try:
+                self._begin(view[stop:])
+            except BadFrame as error:
+                self.bad = error
         return first, start, stop, count
 
     def feed(self, data: Bytes) -> list[Bytes]:
@@ -83,6 +96,8 @@ class FrameReader:
         """
         view = memoryview(data)
         first, at, _, count = self.cut(view)
+        if self.bad is not None:
+            raise self.bad
         payloads: list[Bytes] = [] if first is None else [first]
         for _ in range(count):
             stop = at + HEAD + LENGTH.unpack_from(view, at)[1]

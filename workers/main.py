@@ -106,9 +106,8 @@ class Worker:
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
-            self._leases.extend(
-                zip(count(message.first_lease), message.attempts, planned(message.lines), strict=False)
-            )
+            lines = planned(message.lines, len(message.attempts))
+            self._leases.extend(zip(count(message.first_lease), message.attempts, lines, strict=False))
         elif isinstance(message, Revoke):
             wanted = set(message.leases)
             dropped = [lease for lease, _, _ in self._leases if lease in wanted]

@@ -86,8 +86,9 @@ class Outbox:
     def read(self) -> list[FromWorker]:
         """What has arrived, a part of it if that is much; empty if nothing has.
 
-        Raises QueueError if the bytes are not messages; a torn end is dropped (the worker
-        died in the middle of it) and shows only as `ended`.
+        Raises QueueError if the bytes are not messages; those before them were said by jobs
+        that are not to blame, and are its `before`. A torn end is dropped (the worker died in
+        the middle of it) and shows only as `ended`.
         """
         self.pressing = False
         most = READ_SIZE if self._reader.inside else SMALL_READ
@@ -101,22 +102,37 @@ class Outbox:
         if size == 0:
             self.ended = True
             return []
-        try:
-            messages = self._messages(self._buffer[: HEAD + size])
-        except msgspec.MsgspecError as error:
-            raise QueueError(f"a message cannot be decoded: {error}") from error
+        messages = self._messages(self._buffer[: HEAD + size])
         self.pressing = size == most or self._reader.inside
         return messages
 
     def _messages(self, buffer: memoryview) -> list[FromWorker]:
         first, start, stop, count = self._reader.cut(buffer[HEAD:])
-        messages: list[FromWorker] = [] if first is None else [self._decode(first)]
+        messages = [] if first is None else self._one_by_one([first], [])
         if count:
             # Lengths and payloads in turn, as one array. Its head takes the place of what was
             # used already, or of the room in front.
             buffer[start : start + HEAD] = b"\xdd%b" % (2 * count).to_bytes(4, "big")
-            found: list[Any] = self._decode_many(buffer[start : HEAD + stop])
-            messages += found[1::2]
+            try:
+                found: list[Any] = self._decode_many(buffer[start : HEAD + stop])
+            except msgspec.MsgspecError:
+                payloads = FrameReader().feed(buffer[HEAD + start : HEAD + stop])
+                messages = self._one_by_one(payloads, messages)
+            else:
+                messages += found[1::2]
+        if self._reader.bad is not None:
+            self._reader.bad.before = messages
+            raise self._reader.bad
+        return messages
+
+    def _one_by_one(self, payloads: list[Bytes], messages: list[FromWorker]) -> list[FromWorker]:
+        for payload in payloads:
+            try:
+                messages.append(self._decode(payload))
+            except msgspec.MsgspecError as error:
+                wrong = QueueError(f"a message cannot be decoded: {error}")
+                wrong.before = messages
+                raise wrong from error
         return messages
 
 

@@ -35,13 +35,16 @@ _decoder = msgspec.json.Decoder(PlanLine)
 _decode_together = 1 << 20  # bytes of lines; beyond, each is decoded when its turn has come
 
 
-def planned(lines: bytes) -> Sequence[PlanLine | bytes]:
-    """The lines of a message: decoded in one call unless they are large, or one is bad."""
+def planned(lines: bytes, count: int) -> Sequence[PlanLine | bytes]:
+    """The `count` lines of a message: decoded in one call unless they are large, or one is bad."""
     if len(lines) < _decode_together:
         try:
-            return _decoder.decode_lines(lines)
+            found = _decoder.decode_lines(lines)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # it is the job that says so
+        else:
+            if len(found) == count:  # an empty line is passed over, and each has its lease
+                return found
     return lines.split(b"\n")
 
 

@@ -188,6 +188,8 @@ class LocalEngine:
         try:
             messages = worker.outbox.read()
         except QueueError as error:
+            if error.before:  # what jobs before the culprit have come to
+                self._events += delivered(worker, error.before)
             worker.note = f"worker {worker.spec.worker} was killed: {error}"
             self._forget(worker.outbox_end)
             worker.outbox.ended = True

@@ -392,6 +392,14 @@ def test_a_worker_that_talks_nonsense_is_killed_and_the_reason_told(drive: Drive
     assert first not in d.outcomes()
 
 
+def test_jobs_before_the_one_that_talks_nonsense_have_their_results(drive: Drive) -> None:
+    d = drive()
+    d.start(1)
+    first = d.lease(1, *[{"what": "pid"}] * 9, {"what": "nonsense"})
+    d.death(1)
+    assert sorted(d.outcomes()) == list(range(first, first + 9))
+
+
 def test_a_job_that_closes_all_descriptors_costs_its_worker_only(drive: Drive) -> None:
     d = drive()
     d.start(1, 2)

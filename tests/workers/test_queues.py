@@ -131,6 +131,25 @@ def test_bytes_that_are_no_message_are_an_error(pipe: tuple[Any, Any], payload: 
         Outbox(reader.fileno()).read()
 
 
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 9, frame(b"\xc1"), b"\xce\xff\xff\xff\xff", frame(b"\x01\x02") * 2]
+)
+@pytest.mark.parametrize("cut", [0, 3, 20])
+def test_what_was_said_before_the_nonsense_is_not_lost(
+    pipe: tuple[Any, Any], garbage: bytes, cut: int
+) -> None:
+    reader, writer = pipe
+    said = [Completed(i, 0.5, b'"r"') for i in range(20)]
+    stream = b"".join(frame(msgspec.msgpack.encode(message)) for message in said) + garbage
+    outbox = Outbox(reader.fileno())
+    os.write(writer.fileno(), stream[:cut])
+    heard = outbox.read()
+    os.write(writer.fileno(), stream[cut:])
+    with pytest.raises(QueueError) as caught:
+        outbox.read()
+    assert [*heard, *(caught.value.before or [])] == said
+
+
 def test_what_is_decoded_does_not_change_when_the_buffer_is_used_again(pipe: tuple[Any, Any]) -> None:
     reader, writer = pipe
     outbox = Outbox(reader.fileno())
