@@ -88,11 +88,16 @@ def _forget_returned(self: Ledger, leases: list[tuple[int, int]]) -> None:
 
 
 def _resume_from_further_on(self: Any) -> None:
-    _LOAD_CHECKPOINT(self)
+    _OPEN_CHECKPOINT(self)
     self.floor += 3
+    if self.found.header is not None:
+        self.found.header.journal.n += 3
 
 
-_LOAD_CHECKPOINT = survey._Survey._load_checkpoint
+_OPEN_CHECKPOINT = survey._Survey._open_checkpoint
+
+
+def _keep_leases(self: JobTable, leases: Any) -> None: ...
 
 
 def _cut_too_much(found: Any, notes: list[str]) -> JournalFile:
@@ -168,8 +173,9 @@ MUTANTS: dict[str, list[Patch]] = {
     "the last of a dead worker's leases is blamed": [(Scheduler, "_on_worker_died", _blame_the_last)],
     "leases that come back are not queued again": [(Ledger, "give_back", _forget_returned)],
     "a resume reads on from further than the checkpoint": [
-        (survey._Survey, "_load_checkpoint", _resume_from_further_on)
+        (survey._Survey, "_open_checkpoint", _resume_from_further_on)
     ],
+    "many attempts that end leave their leases open": [(JobTable, "close_leases", _keep_leases)],
     "a torn tail takes a whole record with it": [(repair, "_continue", _cut_too_much)],
     "records that waited for room are not written": [(JournalFile, "retry", _forget_what_waits)],
     "a new generation forgets what was not synced": [

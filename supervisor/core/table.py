@@ -42,7 +42,6 @@ from supervisor.core.record_types import (
     Leased,
     Reset,
     Returned,
-    RunStarted,
     WorkerEnded,
 )
 
@@ -151,12 +150,11 @@ class JobTable:
     def add_planned(self, ids: Sequence[str], domains: Sequence[str | None]) -> bool:
         """Register many wanted jobs at once. False if one is known already: nothing is changed."""
         first, numbers = len(self.ids), self.numbers
-        if not numbers.keys().isdisjoint(ids):
-            return False
-        numbers.update(zip(ids, range(first, first + len(ids)), strict=True))
-        if len(numbers) < first + len(ids):  # one of them stands there twice
-            for job_id in ids:
-                numbers.pop(job_id, None)
+        expected = range(first, first + len(ids))
+        if list(map(numbers.setdefault, ids, expected)) != list(expected):
+            for job_id in ids:  # one was there, or stands there twice
+                if numbers.get(job_id, -1) >= first:
+                    del numbers[job_id]
             return False
         for domain in dict.fromkeys(domains):
             if domain is not None:
@@ -175,7 +173,9 @@ class JobTable:
         first = self.numbers.get(ids[0]) if ids else None
         if first is not None and self.ids[first : first + len(ids)] == ids:
             return list(range(first, first + len(ids)))
-        return [self.add(job_id, wanted=False) for job_id in ids]
+        found = list(map(self.numbers.get, ids))
+        known = [number for number in found if number is not None]
+        return known if len(known) == len(ids) else [self.add(job_id, wanted=False) for job_id in ids]
 
     def _domain_number(self, domain: str) -> int:
         known = self._domain_numbers.get(domain)
@@ -233,7 +233,7 @@ class JobTable:
     def restore(
         self, jobs: Sequence[int], states: Sequence[int], attempts: Sequence[int], seconds: Sequence[float]
     ) -> None:
-        """Set what a checkpoint says of jobs that are finished."""
+        """Set what the files say of jobs that are finished."""
         put(self.state, jobs, bytes(states))
         put(self.attempts, jobs, array("I", attempts))
         put(self.seconds, jobs, array("d", seconds))
@@ -241,7 +241,8 @@ class JobTable:
     # ----------------------------------------------------------------------- replay
 
     def apply(self, record: AnyRecord) -> None:
-        """Let a record of the journal happen. Unknown job ids are registered as gone.
+        """Let a record of the journal happen. Unknown job ids are registered as gone. What a run
+        left open, the first records of the next one end.
 
         Lenient where a live run is strict: lines may have been lost before this one.
         """
@@ -249,8 +250,7 @@ class JobTable:
             self._apply_ended(record)
         elif isinstance(record, Leased):
             leases = self.open_leases.setdefault(record.incarnation, {})
-            for offset, job_id in enumerate(record.jobs):
-                leases[record.lease + offset] = self.add(job_id, wanted=False)
+            leases.update(enumerate(self.numbers_of(record.jobs), record.lease))
         elif isinstance(record, Returned):
             leases = self.open_leases.get(record.incarnation, {})
             for lease in record.leases:
@@ -270,8 +270,6 @@ class JobTable:
                 self.charges[job] = charges
             else:
                 self.charges.pop(job, None)
-        elif isinstance(record, RunStarted):
-            pass  # its first records end what earlier runs left open
 
     def _apply_ended(self, record: Ended) -> None:
         job = self.add(record.job, wanted=False)
@@ -288,6 +286,25 @@ class JobTable:
         else:
             self.charge(job, record.charged or record.outcome)
             self.outcome[job] = record.outcome
+
+    def completed(self, jobs: Sequence[int], attempts: list[int], seconds: list[float]) -> None:
+        """What many records of jobs that completed say, as `apply` takes them one by one. Their
+        leases are not looked at: see `close_leases`."""
+        before = get(self.attempts, jobs)
+        after = list(map(max, before, attempts)) if any(before) else attempts
+        self.restore(jobs, bytes([COMPLETED]) * len(jobs), after, seconds)
+        if self.outcome:
+            for job in jobs:
+                self.outcome.pop(job, None)
+
+    def close_leases(self, leases: Sequence[int]) -> None:
+        """The attempts of many leases have ended; nearly always all of one worker."""
+        holders = [held for held in self.open_leases.values() if held]
+        holders.sort(key=lambda held: leases[0] not in held)
+        for held in holders:
+            leases = [lease for lease in leases if held.pop(lease, None) is None]
+            if not leases:
+                break
 
     # ----------------------------------------------------------------------- counts
 

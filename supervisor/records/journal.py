@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, count, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,6 +41,7 @@ _decoder = msgspec.json.Decoder(AnyRecord)
 _ended_decoder = msgspec.json.Decoder(Ended)
 _HEAD = re.compile(rb'\{"n":\d+,"type":"')
 _PART = b',"attempt":'
+_without_seal, _seal = itemgetter(slice(None, -18)), itemgetter(slice(-18, None))
 _SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
 
 
@@ -170,9 +172,8 @@ def verify(line: bytes, seed: int) -> int:
 
 def all_verify(lines: Sequence[bytes], seed: int) -> bool:
     """Whether the CRC of each line (without its newline) is right."""
-    crc32 = zlib.crc32
-    sums = [crc32(line[:-18], seed) for line in lines]
-    return b"".join([line[-18:] for line in lines]) == b',"crc":"%08x"}' * len(sums) % (*sums,)
+    sums = tuple(map(zlib.crc32, map(_without_seal, lines), repeat(seed)))
+    return b"".join(map(_seal, lines)) == b',"crc":"%08x"}' * len(sums) % sums
 
 
 def decode_record(line: bytes) -> AnyRecord | None:
@@ -252,10 +253,9 @@ class Scan:
         """Whether all of these are good and follow on what there was, as nearly always."""
         if self._open_damage or not self.last_n:
             return False
-        heads = [b'{"n":%d,' % n for n in range(self.last_n + 1, self.last_n + 1 + len(lines))]
-        if not all(map(bytes.startswith, lines, heads)):
-            return False
-        return all_verify(lines, self._seed)
+        numbers = range(self.last_n + 1, self.last_n + 1 + len(lines))
+        heads = (b'{"n":%d,|' * len(numbers) % (*numbers,)).split(b"|")
+        return all(map(bytes.startswith, lines, heads)) and all_verify(lines, self._seed)
 
     def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
         n = verify(line, self._seed)

@@ -52,7 +52,7 @@ class Places:
         self.lease[job] = lease
 
     def note_all(
-        self, jobs: list[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
+        self, jobs: Sequence[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
     ) -> None:
         """The same for many."""
         self.grow(max(jobs, default=-1) + 1)
@@ -60,7 +60,7 @@ class Places:
         put(self.lease, jobs, array("Q", leases))
         self.move_all(jobs, origin, offsets, lengths)
 
-    def move_all(self, jobs: list[int], origin: int, offsets: Any, lengths: Any) -> None:
+    def move_all(self, jobs: Sequence[int], origin: int, offsets: Any, lengths: Any) -> None:
         """The same records, found in another place."""
         put(self.origin, jobs, bytes([origin]) * len(jobs))
         put(self.offset, jobs, array("Q", offsets))
@@ -80,10 +80,7 @@ class Recovered:
     def __init__(self, disk: Disk, layout: Layout) -> None:
         self.disk = disk
         self.layout = layout
-        self.table = JobTable()
-        self.statistics = Statistics()
-        self.facts = RunFacts()
-        self.places = Places()
+        self.forget()
         self.plan: PlanFile | None = None
         self.checkpoint: CheckpointReader | None = None
         self.checkpoint_state = "missing"
@@ -95,6 +92,13 @@ class Recovered:
         self.gaps: list[int] = []
         self.gone_ids: set[str] = set()
         self.findings: list[str] = []
+
+    def forget(self) -> None:
+        """Begin anew: no job, no run is known."""
+        self.table = JobTable()
+        self.statistics = Statistics()
+        self.facts = RunFacts()
+        self.places = Places()
 
     @property
     def experiment_id(self) -> str:

@@ -14,35 +14,30 @@ import contextlib
 import gc
 import uuid
 from collections.abc import Iterator
-from itertools import compress, count
+from itertools import compress
 
 import msgspec
 
 from supervisor.core.errors import StorageError, UnusableCheckpoint
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
-from supervisor.core.record_types import AnyRecord, Ended, Opened
-from supervisor.core.table import Charges
+from supervisor.core.jobs import COMPLETED, FAILED, PENDING
+from supervisor.core.record_types import Ended, Opened
 from supervisor.records import journal, words
-from supervisor.records.checkpoint import (
-    CheckpointReader,
-    DamagedCheckpoint,
-    Header,
-    decode_charge,
-    decode_finished,
-    decode_in_progress,
-)
+from supervisor.records.checkpoint import CheckpointReader, DamagedCheckpoint, Header
 from supervisor.records.disk import Disk
+from supervisor.records.entries import FINISHED, load_all
 from supervisor.records.files import offsets_of, resolved
+from supervisor.records.fold import Fold
 from supervisor.records.journal import Scan
 from supervisor.records.journal_file import Identity
 from supervisor.records.layout import Layout
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.recovered import IN_CHECKPOINT, IN_JOURNAL, NOWHERE
 from supervisor.records.recovered import Recovered as Recovered
+from supervisor.records.whole import WholeJournal
 
-_FINISHED = {"completed": COMPLETED, "failed": FAILED}
 # After lost lines, numbers are taken well beyond any that those lines may have held.
 _MARGIN = 100_000
+_BLOCK = 4096  # jobs that are looked at together
 
 
 class _Where(msgspec.Struct):
@@ -97,23 +92,18 @@ class _Survey:
 
     def __init__(self, found: Recovered) -> None:
         self.found = found
-        self.table = found.table
-        self.places = found.places
         self.floor = 0  # records up to here are in the checkpoint
         self.diverged = False
-        self.unknown = 0  # verified lines of a kind that this version does not know
-        self.fragments: list[bytes] = []
+        self.fold = Fold(found)
         self.reason = ""  # why the checkpoint cannot be used
 
     def run(self) -> None:
         found = self.found
-        found.plan = PlanFile.read(found.disk, found.layout.plan, self.table)
-        self._load_checkpoint()
+        found.plan = PlanFile.read(found.disk, found.layout.plan, found.table)
+        self._open_checkpoint()
         opened, seed = self._open_journal()
-        if seed is not None:
-            self._replay(seed)
-            if self.diverged and found.scan is not None and found.scan.intact:
-                self._adopt(seed)
+        if not self._take_whole_journal(opened):
+            self._take_both(seed)
         self._judge_journal(opened)
         if found.checkpoint is None and not (found.scan and found.scan.first_n):
             raise UnusableCheckpoint(
@@ -124,7 +114,7 @@ class _Survey:
 
     # ------------------------------------------------------------------- checkpoint
 
-    def _load_checkpoint(self) -> None:
+    def _open_checkpoint(self) -> None:
         found = self.found
         try:
             reader = CheckpointReader(found.disk, found.layout.checkpoint)
@@ -143,47 +133,38 @@ class _Survey:
         found.identity = Identity(
             found.layout.experiment_id, header.name, header.journal.uuid, header.journal.generation
         )
-        found.statistics = header.statistics
-        found.facts.take_header(header)
         self.floor = found.last_n = header.journal.n
-        for section, places, entries in reader.groups():
-            if section in ("completed", "failed", "gone"):
-                self._load_finished(section, places, entries)
-            else:
-                for entry in entries:
-                    self._load_spent(section, entry)
-        for incarnation, lease, job_id in header.open_leases:
-            leases = self.table.open_leases.setdefault(incarnation, {})
-            leases[lease] = self.table.add(job_id, wanted=False)
 
-    def _load_finished(self, section: str, offsets: list[int], entries: list[bytes]) -> None:
-        table = self.table
-        known = decode_finished(entries)
-        found = known.values()
-        jobs = table.numbers_of(list(known))
-        states = bytes([_FINISHED[entry.state] for entry in found])
-        table.restore(jobs, states, [entry.attempts for entry in found], [entry.seconds for entry in found])
-        if states.count(FAILED):
-            for job, entry in zip(jobs, found, strict=True):
-                if entry.state == "failed":
-                    table.outcome[job] = entry.outcome
-        leases = [entry.lease for entry in found]
-        self.places.note_all(jobs, IN_CHECKPOINT, states, offsets, map(len, entries), leases)
-        if section == "gone":
-            self.found.gone_ids.update(known)
+    def _take_whole_journal(self, opened: Opened | None) -> bool:
+        """Take all from the journal, if nothing is missing from it and the checkpoint agrees.
+        False: nothing was taken."""
+        found, header = self.found, self.found.header
+        if opened is None or header is None or found.checkpoint is None or found.plan is None:
+            return False
+        seed = journal.seed_of(opened.uuid, opened.generation)
+        if found.plan.damaged or seed != journal.seed_of(*header_key(header)):
+            return False
+        whole = WholeJournal(found, found.checkpoint, seed)
+        if whole.read():
+            self.fold = whole.late
+            found.last_n = max(found.last_n, found.scan.last_n if found.scan is not None else 0)
+            return True
+        found.forget()
+        found.plan.close()
+        found.plan = PlanFile.read(found.disk, found.layout.plan, found.table)
+        return False
 
-    def _load_spent(self, section: str, entry: bytes) -> None:
-        table = self.table
-        if section == "charges":
-            job_id, spent = decode_charge(entry)
-            job = table.add(job_id, wanted=False)
-            table.attempts[job] = spent.attempts
-            if (charges := Charges.of(spent)).any():
-                table.charges[job] = charges
-        elif section == "in_progress":
-            job_id, running = decode_in_progress(entry)
-            if running.worker is None:
-                table.state[table.add(job_id, wanted=False)] = INTERRUPTED
+    def _take_both(self, seed: int | None) -> None:
+        """The jobs as the checkpoint has them, and the records after it."""
+        found, header = self.found, self.found.header
+        if found.checkpoint is not None and header is not None:
+            found.statistics = msgspec.structs.replace(header.statistics)
+            found.facts.take_header(header)
+            load_all(found, found.checkpoint)
+        if seed is not None:
+            self._replay(seed)
+            if self.diverged and found.scan is not None and found.scan.intact:
+                self._adopt(seed)
 
     # ---------------------------------------------------------------------- journal
 
@@ -234,30 +215,13 @@ class _Survey:
             if after >= len(lines):
                 self._match(start, lines)
             else:
-                self._match(start, lines[: max(0, after)])
-                for n, offset, line in zip(count(first), offsets_of(start, lines), lines, strict=False):
-                    if n > floor:
-                        self._take(offset, line)
+                known = lines[: max(0, after)]
+                self._match(start, known)
+                self.fold.take(start + sum(map(len, known)) + len(known), lines[len(known) :])
             if header is not None and 0 < after <= len(lines):
                 end = start + sum(map(len, lines[:after])) + after
                 self.diverged = end != header.journal.position
         found.last_n = max(found.last_n, scan.last_n)
-
-    def _take(self, offset: int, line: bytes) -> None:
-        record = journal.decode_record(line)
-        if record is None:
-            self.unknown += 1
-        else:
-            self._apply(record, offset, len(line) + 1)
-
-    def _apply(self, record: AnyRecord, offset: int, length: int) -> None:
-        found = self.found
-        self.table.apply(record)
-        found.statistics.apply(record)
-        found.facts.apply(record)
-        if type(record) is Ended and record.state in _FINISHED:
-            job = self.table.numbers[record.job]
-            self.places.note(job, IN_JOURNAL, _FINISHED[record.state], offset, length, record.lease)
 
     def _match(self, start: int, lines: list[bytes]) -> None:
         """Records that the checkpoint holds as well: from now on they are read from here."""
@@ -265,14 +229,14 @@ class _Survey:
             found = _where_decoder.decode_lines(b"\n".join(lines))
         except msgspec.DecodeError:
             return  # they verify, but another version wrote them
-        places = self.places
-        places.grow(len(self.table))
+        places, table = self.found.places, self.found.table
+        places.grow(len(table))
         ended = [where.type == "ended" for where in found]
         found = list(compress(found, ended))
-        jobs = [self.table.numbers.get(where.job, -1) for where in found]
+        jobs = [table.numbers.get(where.job, -1) for where in found]
         offsets = list(compress(offsets_of(start, lines), ended))
         lengths = [len(line) + 1 for line in compress(lines, ended)]
-        states = [_FINISHED.get(where.state) for where in found]
+        states = [FINISHED.get(where.state) for where in found]
         leases = [where.lease for where in found]
         same = [
             job >= 0 and lease == places.lease[job] and state == places.held[job]
@@ -289,9 +253,9 @@ class _Survey:
         for n, offset, line in Scan(found.disk, found.journal_fd, seed):
             record = journal.decode_record(line) if n <= self.floor else None
             if type(record) is Ended and record.state == "completed":
-                job = self.table.add(record.job, wanted=False)
-                if self.table.state[job] != COMPLETED:
-                    self._apply(record, offset, len(line) + 1)
+                job = found.table.add(record.job, wanted=False)
+                if found.table.state[job] != COMPLETED:
+                    self.fold.apply(record, offset, len(line) + 1)
 
     # -------------------------------------------------------------------- judgement
 
@@ -310,9 +274,11 @@ class _Survey:
 
     def _settle(self) -> None:
         """Finished jobs without a record are pending again; everybody has a place."""
-        found, table, places = self.found, self.table, self.places
+        found = self.found
+        table, places = found.table, found.places
         places.grow(len(table))
-        for job, state in enumerate(table.state):
+        for job in self._unsettled():
+            state = table.state[job]
             if state not in (COMPLETED, FAILED):
                 places.origin[job] = NOWHERE
             elif places.origin[job] == NOWHERE or places.held[job] != state:
@@ -331,6 +297,21 @@ class _Survey:
             found.facts.next_lease += _MARGIN
             found.facts.next_incarnation += _MARGIN
 
+    def _unsettled(self) -> Iterator[int]:
+        """The jobs, but for whole blocks of them of which nothing is to be said."""
+        states, places = self.found.table.state, self.found.places
+        for start in range(0, len(states), _BLOCK):
+            block = states[start : start + _BLOCK]
+            stop = start + len(block)
+            completed = block.count(COMPLETED)
+            if completed == len(block):
+                settled = places.held[start:stop] == block
+                settled = settled and places.origin.count(IN_JOURNAL, start, stop) == len(block)
+            else:
+                settled = not completed + block.count(FAILED) + any(places.origin[start:stop])
+            if not settled:
+                yield from range(start, stop)
+
     def _tell(self) -> None:
         found = self.found
         findings = found.findings
@@ -344,8 +325,8 @@ class _Survey:
             findings.append(words.plan_gone(found.layout))
         elif found.plan.damaged:
             findings.append(words.plan_damaged(found.layout, found.plan.damaged))
-        if self.unknown:
-            findings.append(words.unknown_records(found.layout, self.unknown))
+        if self.fold.unknown:
+            findings.append(words.unknown_records(found.layout, self.fold.unknown))
 
 
 def header_key(header: Header) -> tuple[str, int]:

@@ -1,0 +1,83 @@
+"""The journal alone, where nothing is missing from it.
+
+Up to its position a checkpoint says of finished jobs what the journal says, entry by entry:
+then reading both is double work. Here the journal is read alone, and all that the checkpoint
+has beside the finished jobs is taken from there when its position is passed. Whatever does
+not agree - a line lost, another generation, sums that differ - ends this: then both are read
+and compared job by job (see `survey`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.core.jobs import COMPLETED, FAILED, PENDING
+from supervisor.records.checkpoint import CheckpointReader
+from supervisor.records.entries import load_unfinished
+from supervisor.records.fold import Fold
+from supervisor.records.journal import Scan
+from supervisor.records.recovered import IN_JOURNAL, Recovered
+
+
+class WholeJournal:
+    """Reads the journal of `found`, whose plan is in order, into it. `seed` is that of the
+    lines, by uuid and generation the same as the checkpoint's."""
+
+    def __init__(self, found: Recovered, reader: CheckpointReader, seed: int) -> None:
+        self._found = found
+        self._reader = reader
+        self._seed = seed
+        self._planned = len(found.table)
+        self._early = Fold(found, early=True)
+        self.late = Fold(found)  # what comes after the checkpoint
+
+    def read(self) -> bool:
+        """False if it is not whole: then what is in `found` is of no use."""
+        found, floor = self._found, self._reader.header.journal.n
+        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed)
+        for first, start, lines in scan.groups():
+            if not scan.intact:
+                return False
+            if first <= floor:
+                known = lines[: floor + 1 - first]
+                self._early.take(start, known)
+                start += sum(map(len, known)) + len(known)
+                lines = lines[len(known) :]
+                if scan.last_n >= floor and not self._pass_checkpoint(start):
+                    return False
+            if lines:
+                self.late.take(start, lines)
+        return scan.intact and scan.first_n <= floor <= scan.last_n
+
+    def _pass_checkpoint(self, position: int) -> bool:
+        """All lines that the checkpoint stands for were taken, and the last one ends there."""
+        found, header = self._found, self._reader.header
+        table = found.table
+        counted = header.counts.completed + header.counts.failed
+        if (
+            position != header.journal.position
+            or found.statistics != header.statistics
+            or self._early.unknown
+            or len(table) != self._planned
+            or table.state.count(COMPLETED) + table.state.count(FAILED) < counted
+            or not self._settle_odd()
+        ):
+            return False
+        table.charges.clear()
+        found.statistics = msgspec.structs.replace(header.statistics)
+        found.facts.take_header(header)
+        load_unfinished(found, self._reader)
+        return True
+
+    def _settle_odd(self) -> bool:
+        """What was not finished is as the checkpoint will say; the others have a place."""
+        table, places = self._found.table, self._found.places
+        places.grow(len(table))
+        for job in self._early.odd:
+            state = table.state[job]
+            if state not in (COMPLETED, FAILED):
+                table.state[job], table.attempts[job], table.seconds[job] = PENDING, 0, 0.0
+                table.outcome.pop(job, None)
+            elif places.held[job] != state or places.origin[job] != IN_JOURNAL:
+                return False
+        return True
