@@ -31,6 +31,7 @@ from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
+from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_file import Changed, Comparison, compare
 from supervisor.records.store import Store
 from supervisor.records.survey import Recovered, survey
@@ -126,11 +127,19 @@ def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Not
     return layout if layout.exists() else None, []
 
 
-def _plan(request: Request, settings: Settings, options: dict[str, Any], signals: Signals) -> Plan:
+def _plan(
+    request: Request,
+    settings: Settings,
+    options: dict[str, Any],
+    signals: Signals,
+    earlier: EarlierPlan | None = None,
+) -> Plan:
     arguments = namespace(request.parser, options)
     try:
         with signals.raising():
-            return build_plan(request.function, request.jobs, arguments, all_tasks=settings.all_tasks)
+            return build_plan(
+                request.function, request.jobs, arguments, all_tasks=settings.all_tasks, earlier=earlier
+            )
     except OSError as error:
         raise _OfTheScript(error) from None
 
@@ -272,7 +281,8 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     settings = resuming.merge_settings(request, recovered.facts.settings)
     deadline = deadline_of(settings)
     options = resuming.merge_options(request, recovered.facts.options)
-    plan = _plan(request, settings, options, signals)
+    earlier = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
+    plan = _plan(request, settings, options, signals, earlier)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     _refuse_changes(request, recovered, plan, comparison)
     code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}

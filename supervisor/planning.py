@@ -7,6 +7,8 @@ cannot be run changes nothing on disk.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -18,11 +20,13 @@ import msgspec
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.settings import parse_own
-from supervisor.records.plan_file import PlanBuilder
+from supervisor.records.plan_builder import EarlierPlan, PlanBuilder
 from workers.values import Unencodable, all_plain, encode_params, encode_plain
 
 _GROUP = 512  # jobs that are looked at together
+_LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
+_FIELDS = (attrgetter("id"), attrgetter("domain"), attrgetter("params"))
 _own = attrgetter("timeout", "retries", "priority")
 
 
@@ -36,32 +40,52 @@ class Plan(msgspec.Struct):
 
 
 def build_plan(
-    function: Callable[..., Any], jobs: Any, arguments: argparse.Namespace | None, *, all_tasks: bool
+    function: Callable[..., Any],
+    jobs: Any,
+    arguments: argparse.Namespace | None,
+    *,
+    all_tasks: bool,
+    earlier: EarlierPlan | None = None,
 ) -> Plan:
-    """Ask the script for its jobs and select those to run.
+    """Ask the script for its jobs and select those to run. `earlier` is the plan of the
+    experiment that it goes on with: probably the same.
 
     Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
     that do not survive JSON or that the function does not take, no jobs at all.
     """
-    collected = _Collected(function, all_tasks=all_tasks)
+    collected = _Collected(function, PlanBuilder(earlier), all_tasks=all_tasks)
     source = _offered(jobs, arguments)
     made = isinstance(source, (list, tuple))
     one_by_one = iter(source)
-    while group := list(islice(one_by_one, _GROUP)) if made else _gathered(one_by_one):
-        if not (all_tasks and collected.add_together(group)):
-            for position, job in enumerate(group, collected.offered + 1):
-                collected.add(job, position)
-        collected.offered += len(group)
+    with _collector_at_ease():
+        while group := list(islice(one_by_one, _GROUP)) if made else _gathered(one_by_one):
+            if not (all_tasks and collected.add_together(group)):
+                for position, job in enumerate(group, collected.offered + 1):
+                    collected.add(job, position)
+            collected.offered += len(group)
     if not len(collected.builder):
         raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
     return Plan(collected.builder, len(collected.builder), collected.offered)
 
 
+@contextlib.contextmanager
+def _collector_at_ease() -> Iterator[None]:
+    """Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for
+    cycles every few hundred would cost a fifth of the time. The script's own cycles are found,
+    though later."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(max(thresholds[0], _LOOK_FOR_CYCLES) if thresholds[0] else 0, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
 class _Collected:
     """What the script has offered so far, and what of it was selected."""
 
-    def __init__(self, function: Callable[..., Any], *, all_tasks: bool) -> None:
-        self.builder = PlanBuilder()
+    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, *, all_tasks: bool) -> None:
+        self.builder = builder
         self.offered = 0
         self._all_tasks = all_tasks
         self._calls = _Calls(function)
@@ -84,9 +108,7 @@ class _Collected:
         is changed: `add` converts, derives, or says what is wrong."""
         if set(map(type, jobs)) != {Job}:
             return False
-        ids = [job.id for job in jobs]
-        domains = [job.domain for job in jobs]
-        params = [job.params for job in jobs]
+        ids, domains, params = (list(map(field, jobs)) for field in _FIELDS)
         plain = (
             set(map(type, ids)) == {str}
             and all(ids)

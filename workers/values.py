@@ -86,7 +86,8 @@ def all_plain(params: Sequence[dict[str, Any]]) -> bool:
         return all(_is_plain(value, MAX_DEPTH) for value in params)
     if kinds.isdisjoint(_NUMBERS):
         return True
-    numbers = [value for each in params for value in each.values() if type(value) in _NUMBERS]
+    numbers: Iterable[Any] = chain.from_iterable(map(dict.values, params))
+    numbers = list(numbers) if kinds <= _NUMBERS else [each for each in numbers if type(each) in _NUMBERS]
     # NaN is neither.
     return all(map(_TOO_LARGE.__gt__, numbers)) and all(map(_TOO_SMALL.__lt__, numbers))
 

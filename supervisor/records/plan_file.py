@@ -8,28 +8,29 @@ by the job table; this file follows it.
 from __future__ import annotations
 
 import os
-import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from operator import attrgetter, sub
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from supervisor.core.errors import CannotCreate, StorageError, UsageError
-from supervisor.core.jobs import NOTHING_OWN, OwnSettings, PlannedJob
+from supervisor.core.errors import StorageError
+from supervisor.core.jobs import OwnSettings, PlannedJob
 from supervisor.core.table import JobTable, get, in_a_row
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
+from supervisor.records.plan_builder import EarlierPlan
+from supervisor.records.plan_builder import PlanBuilder as PlanBuilder
 
-_SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
 _CHUNK = 4 << 20
 
 _encoder = msgspec.json.Encoder()
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     """What is read of a line when the file is opened; `params` stay where they are."""
 
     id: str
@@ -37,26 +38,9 @@ class _Line(msgspec.Struct):
     gone: bool = False
 
 
-class _Draft(msgspec.Struct):
-    """A line before its params are JSON."""
-
-    id: str
-    domain: str | None
-    params: dict[str, Any]
-
-
+_id, _domain, _gone = attrgetter("id"), attrgetter("domain"), attrgetter("gone")
 _line_decoder = msgspec.json.Decoder(_Line)
 _full_decoder = msgspec.json.Decoder(PlannedJob)
-
-
-def plan_line(job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN) -> bytes:
-    """One line with its newline; settings of its own stand there only if it has any."""
-    if b"\n" in params_json:
-        params_json = msgspec.json.format(params_json, indent=-1)
-    line = PlannedJob(job_id, domain, msgspec.Raw(params_json))
-    if own == NOTHING_OWN:
-        return _encoder.encode(line) + b"\n"
-    return _encoder.encode({**msgspec.structs.asdict(line), **msgspec.to_builtins(own)}) + b"\n"
 
 
 def decode_line(line: bytes) -> PlannedJob:
@@ -66,93 +50,6 @@ def decode_line(line: bytes) -> PlannedJob:
 def decode_lines(lines: bytes) -> list[PlannedJob]:
     """Lines joined by newlines."""
     return _full_decoder.decode_lines(lines)
-
-
-class PlanBuilder:
-    """Collects the jobs of a script in a spooled temporary file; touches nothing else.
-
-    domains: domain by id, in the order in which the jobs were added.
-    own: by id, of the jobs that have settings of their own.
-    """
-
-    def __init__(self) -> None:
-        self.domains: dict[str, str | None] = {}
-        self.own: dict[str, OwnSettings] = {}
-        self.lengths = array("I")
-        self.size = 0
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - lives as long as we do
-
-    def __len__(self) -> int:
-        return len(self.domains)
-
-    def add(
-        self, job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN
-    ) -> None:
-        """Raises UsageError for an id that is there already."""
-        if job_id in self.domains:
-            first = next(place for place, known in enumerate(self.domains, 1) if known == job_id)
-            raise UsageError(
-                f"two jobs have the id {job_id!r}: the jobs at positions {first} and {len(self.domains) + 1} "
-                f"of the plan. Give each job an id of its own (params that differ make ids that differ)."
-            )
-        line = plan_line(job_id, domain, params_json, own)
-        self._write(line)
-        self.domains[job_id] = domain
-        if own is not NOTHING_OWN:
-            self.own[job_id] = own
-        self.lengths.append(len(line))
-
-    def add_together(
-        self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
-    ) -> bool:
-        """Many jobs, whose params consist of JSON's own types. False, and nothing is changed, if
-        one of the ids is there already. Raises UnicodeEncodeError."""
-        if len(set(ids)) < len(ids) or not self.domains.keys().isdisjoint(ids):
-            return False
-        text = _encoder.encode_lines([*map(_Draft, ids, domains, params)])
-        self._write(text)
-        self.domains.update(zip(ids, domains, strict=True))
-        self.lengths.extend([len(line) + 1 for line in text.split(b"\n")[:-1]])
-        return True
-
-    def _write(self, text: bytes) -> None:
-        try:
-            self._spool.write(text)
-        except OSError as error:
-            raise CannotCreate(
-                f"the plan cannot be collected in {tempfile.gettempdir()}: {error.strerror}; "
-                f"make room there or set TMPDIR"
-            ) from None
-        self.size += len(text)
-
-    def chunks(self) -> Iterator[bytes]:
-        """The whole text, in pieces."""
-        self._spool.seek(0)
-        while chunk := self._spool.read(_CHUNK):
-            yield chunk
-
-    def lines(self) -> Iterator[bytes]:
-        """Each line with its newline."""
-        self._spool.seek(0)
-        yield from self._spool
-
-    def fill(self, table: JobTable) -> None:
-        """Register every job in the table, as wanted."""
-        if not table.add_planned(list(self.domains), list(self.domains.values())):
-            for job_id, domain in self.domains.items():
-                table.add(job_id, domain)
-        self.give_own(table)
-
-    def give_own(self, table: JobTable) -> None:
-        """Tell the table what jobs have of their own. It must know all of them."""
-        table.own = {table.numbers[job_id]: own for job_id, own in self.own.items()}
-
-    def close(self) -> None:
-        """Forget the lines; `domains` stays."""
-        self._spool.close()
-
-    def __del__(self) -> None:
-        self.close()  # a plan that was refused leaves its file to us
 
 
 class PlanFile:
@@ -172,6 +69,7 @@ class PlanFile:
         self._bad = 0  # lines that cannot be read, with no good one after them so far
         self._disk = disk
         self._fd = fd
+        self._repeatable: EarlierPlan | None = None
 
     # ------------------------------------------------------------------- open, make
 
@@ -225,13 +123,13 @@ class PlanFile:
             found = _line_decoder.decode_lines(b"\n".join(lines))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
-        if len(found) != len(lines) or len(self.offsets) != len(table) or any(line.gone for line in found):
+        if len(found) != len(lines) or len(self.offsets) != len(table) or any(map(_gone, found)):
             return False
-        if not table.add_planned([line.id for line in found], [line.domain for line in found]):
+        if not table.add_planned(list(map(_id, found)), list(map(_domain, found))):
             return False
         *places, self.size = offsets_of(offset, lines)
         self.offsets.extend(places)
-        self.lengths.extend([len(line) + 1 for line in lines])
+        self.lengths.extend(map(sub, [*places[1:], self.size], places))
         return True
 
     def _take_lines(self, table: JobTable, offset: int, lines: list[bytes], *, whole: bool) -> None:
@@ -284,6 +182,8 @@ class PlanFile:
 
     def holds_just(self, builder: PlanBuilder) -> bool:
         """Whether the file is what `create` would write now: the same jobs in the same order."""
+        if self._repeatable is not None and (jobs := builder.repeats(self._repeatable)):
+            return jobs == len(self.lengths) and builder.size == self.size
         if self.damaged or self.size != builder.size or len(self.lengths) != len(builder):
             return False
         position = 0
@@ -292,6 +192,13 @@ class PlanFile:
                 return False
             position += len(chunk)
         return position == self.size
+
+    def repeatable(self, table: JobTable) -> EarlierPlan | None:
+        """This plan, for a script to give again; None if there is more in it than a line for
+        each job of the table, in their order."""
+        clean = not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
+        self._repeatable = _Repeatable(self, table) if clean and self.size else None
+        return self._repeatable
 
     def line(self, job: int) -> bytes:
         """Without its newline; empty if the plan has no line of this job."""
@@ -371,6 +278,24 @@ class PlanFile:
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
+
+
+class _Repeatable:
+    """See `EarlierPlan`."""
+
+    def __init__(self, plan: PlanFile, table: JobTable) -> None:
+        self.lengths = plan.lengths
+        self._plan = plan
+        self._table = table
+
+    def text(self, offset: int, size: int) -> bytes:
+        return self._plan._pread(max(0, min(size, self._plan.size - offset)), offset)
+
+    def domains(self, jobs: int) -> dict[str, str | None]:
+        names: list[str | None] = [None, *self._table.domains[1:]]
+        return dict(
+            zip(self._table.ids[:jobs], map(names.__getitem__, self._table.domain_of[:jobs]), strict=True)
+        )
 
 
 def _gone_line(job_id: str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.core.errors import UsageError
-from supervisor.core.jobs import OwnSettings
+from supervisor.core.jobs import NOTHING_OWN, OwnSettings
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.plan_file import PlanBuilder, PlanFile, compare, decode_line
@@ -194,6 +194,64 @@ def test_changed_params_are_kept_or_replaced() -> None:
         assert ("depth" in json.loads(again.store.plan.line(0))["params"]) is not keep
         plan, _ = read(made.layout.plan, disk)
         assert plan.line(0) == again.store.plan.line(0)
+
+
+def filled(builder: PlanBuilder, ids: list[str], *, together: bool, changed: str = "") -> PlanBuilder:
+    domains = [job_id.partition("/")[0] for job_id in ids]
+    params = [{"name": job_id, "x": int(job_id == changed)} for job_id in ids]
+    if together:
+        for at in range(0, len(ids), 2):
+            part = slice(at, at + 2)
+            assert builder.add_together(ids[part], domains[part], params[part])
+    else:
+        for job_id, domain, values in zip(ids, domains, params, strict=True):
+            own = OwnSettings(priority=1) if job_id == IDS[2] else NOTHING_OWN
+            builder.add(job_id, domain, json.dumps(values, separators=(",", ":")).encode(), own)
+    return builder
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("ids", "changed"),
+    [
+        (IDS, ""),
+        (IDS[:4], ""),
+        ([*IDS, "more/1", "more/2"], ""),
+        ([*IDS[:2], "new/1", *IDS[2:]], ""),
+        (list(reversed(IDS)), ""),
+        (IDS, IDS[3]),
+        (["other/1"], ""),
+    ],
+)
+def test_a_script_that_repeats_its_plan_gives_the_same_as_one_that_is_collected(
+    tmp_path: Path, ids: list[str], changed: str, together: bool
+) -> None:
+    PlanFile.create(Disk(), tmp_path / "plan", filled(PlanBuilder(), IDS, together=together)).close()
+    plan, table = read(tmp_path / "plan")
+    expected = filled(PlanBuilder(), ids, together=together, changed=changed)
+    builder = filled(PlanBuilder(plan.repeatable(table)), ids, together=together, changed=changed)
+    assert (len(builder), builder.size) == (len(expected), expected.size)
+    assert plan.holds_just(builder) == (ids == IDS and not changed)
+    assert compare(plan, table, builder) == compare(plan, table, expected)
+    with pytest.raises(UsageError, match="positions 1 and"):
+        builder.add(ids[0], None, b"{}")
+    assert builder.own == expected.own
+    assert list(builder.domains.items()) == list(expected.domains.items())
+    assert list(builder.lengths) == list(expected.lengths)
+    assert list(builder.lines()) == list(expected.lines())
+    plan.close()
+
+
+def test_a_plan_that_was_extended_is_not_followed(tmp_path: Path) -> None:
+    PlanFile.create(Disk(), tmp_path / "plan", plan_of(IDS)).close()
+    plan, table = read(tmp_path / "plan")
+    assert plan.repeatable(table) is not None
+    plan.extend([], gone=IDS[:1])
+    plan.close()
+    plan, table = read(tmp_path / "plan")
+    assert plan.repeatable(table) is None
+    assert compare(plan, table, plan_of(IDS)).returned == IDS[:1]
+    plan.close()
 
 
 def test_a_large_plan_that_did_not_change_is_compared_quickly(tmp_path: Path) -> None:
