@@ -19,10 +19,12 @@ import msgspec
 from supervisor.core import ledger, policy
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
+from supervisor.core.jobs import LEASED
 from supervisor.core.ledger import Ledger
+from supervisor.core.record_types import Completions
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.table import Charges, JobTable
-from supervisor.records import repair, survey
+from supervisor.records import journal, repair, survey
 from supervisor.records.files import NewFile
 from supervisor.records.journal_file import JournalFile
 from supervisor.records.store import Store
@@ -151,6 +153,45 @@ def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, lease
         self.table.state[job] = 4
 
 
+def _any_lease_counts_together(self: Ledger, turn: Any, slot: int, jobs: Any, outcomes: Any) -> None:
+    """Many results at once are booked without a look at newest lease and state."""
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        self.newest_lease[job] = outcome.lease
+        self.table.state[job] = LEASED
+        self.table.outcome.pop(job, None)
+    _TOGETHER(self, turn, slot, jobs, outcomes)
+
+
+_TOGETHER = Ledger.completed_together
+
+
+def _places_one_off(self: Store, jobs: Any, offset: int, lengths: list[int]) -> int:
+    """Of many results that were written together, each is looked for where the next one is."""
+    end = _NOTE_PLACES(self, jobs, offset, lengths)
+    if len(jobs) > 1:
+        _NOTE_PLACES(self, jobs, offset + lengths[0], [*lengths[1:], lengths[0]])
+    return end
+
+
+_NOTE_PLACES = Store._note_places
+
+
+def _seal_with_another_seed(bodies: Any, seed: int) -> Any:
+    """Lines that were written together are sealed as those of another file."""
+    return _SEAL(bodies, seed ^ 1 if len(bodies) > 2 else seed)
+
+
+_SEAL = journal.seal
+
+
+def _without_the_last(n: int, batch: Completions) -> list[bytes]:
+    bodies = _BODIES(n, batch)
+    return bodies[:-1] if len(bodies) > 1 else bodies
+
+
+_BODIES = journal._bodies_of_batch
+
+
 def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
 
 
@@ -184,6 +225,18 @@ MUTANTS: dict[str, list[Patch]] = {
     "some results are read from another job's place": [(Store, "append", _wrong_place)],
     "what ran at a kill of the supervisor is forgotten": [
         (Scheduler, "_settle_lost", _first_lease_is_not_lost)
+    ],
+    "results that come together count under any lease": [
+        (Ledger, "completed_together", _any_lease_counts_together)
+    ],
+    "results that were written together are looked for one further on": [
+        (Store, "_note_places", _places_one_off)
+    ],
+    "lines that are written together are sealed for another file": [
+        (journal, "seal", _seal_with_another_seed)
+    ],
+    "the last of the results that come together is not written": [
+        (journal, "_bodies_of_batch", _without_the_last)
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Drain, "begin", _grace_without_end)],

@@ -1,0 +1,263 @@
+"""What is written and read by the batch is what was written and read one by one, to the byte."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.core.events import Effects
+from supervisor.core.jobs import COMPLETED
+from supervisor.core.ledger import Ledger, Turn
+from supervisor.core.queue import JobQueue
+from supervisor.core.record_types import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
+from supervisor.core.settings import Settings
+from supervisor.core.statistics import Statistics
+from supervisor.core.table import JobTable, compact, get, put
+from supervisor.records.disk import Disk
+from supervisor.records.journal import all_verify, decode_record, encode_batch, seed_of, verify
+from supervisor.records.places import grouped, read_places
+from workers.messages import Completed
+
+AT = "2025-10-14T21:00:00.000Z"
+SEED = seed_of("u", 1)
+
+texts = st.text(max_size=8) | st.sampled_from(
+    ["\ud800", '","attempt":1,', "}\n", "|", "%08x", 'a","crc":"00000000"}', "\u2028", "\x00"]
+)
+json_results = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+).map(msgspec.json.encode)
+results = json_results | st.sampled_from(
+    [b'{"a":\n1}', b"[1,\n\n2]\n", b'"}\\n"', b'{"x":{}}', b"null", b'""']
+)
+completed = st.builds(
+    Completed,
+    lease=st.integers(1, 2**40),
+    seconds=st.floats(0, 1e9) | st.sampled_from([0.0, 1e-9, 5e-324]),
+    result=results,
+    output=st.sampled_from([0, 0, 1, 2**40]),
+    nonfinite=st.sampled_from([None, None, [("/a", "nan"), ("/b/~1\n", "-inf")]]),
+    converted=st.none(),
+)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Completions:
+    outcomes = draw(st.lists(completed, min_size=1, max_size=6))
+    size = len(outcomes)
+    return Completions(
+        worker=draw(st.integers(0, 300)),
+        at=AT,
+        jobs=range(size),
+        ids=draw(st.lists(texts, min_size=size, max_size=size)),
+        attempts=draw(st.lists(st.integers(1, 2**32 - 1), min_size=size, max_size=size)),
+        seconds=[outcome.seconds for outcome in outcomes],
+        outcomes=outcomes,
+    )
+
+
+others = st.builds(
+    Noted, what=texts, at=st.just(AT), detail=st.dictionaries(texts, texts, max_size=2)
+) | st.builds(
+    Ended,
+    job=texts,
+    attempt=st.just(1),
+    lease=st.just(1),
+    outcome=st.just("completed"),
+    state=st.just("completed"),
+    seconds=st.just(0.5),
+    worker=st.just(0),
+    at=st.just(AT),
+    result=results.map(msgspec.Raw),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 10**12), st.lists(batches() | others, max_size=5))
+def test_a_batch_of_completions_is_written_as_its_records_would_be(n: int, records: list[Any]) -> None:
+    data, lengths = encode_batch(n, records, SEED)
+    assert (data, lengths) == encode_batch(n, list(singly(records)), SEED)
+    alone = [encode_batch(n + place, [record], SEED)[0] for place, record in enumerate(singly(records))]
+    assert data == b"".join(alone)
+    assert lengths == [len(line) for line in alone] and len(lengths) == lines_in(records)
+    lines = data.split(b"\n")[:-1]
+    assert [verify(line, SEED) for line in lines] == list(range(n, n + len(lines)))
+    assert all_verify(lines, SEED)
+    for line in lines:
+        assert decode_record(line) is not None
+
+
+@given(st.lists(batches(), min_size=1, max_size=4))
+def test_statistics_of_a_batch_are_those_of_its_records(records: list[Completions]) -> None:
+    together, singles = Statistics(), Statistics()
+    for record in records:
+        together.apply(record)
+    for one in singly(records):
+        singles.apply(one)
+    assert together == singles
+
+
+@given(
+    st.lists(st.binary(min_size=25, max_size=40), min_size=2, max_size=6),
+    st.integers(0, 5),
+    st.integers(0, 39),
+)
+def test_one_bad_line_among_good_ones_does_not_pass(texts: list[bytes], which: int, place: int) -> None:
+    records = [Noted(text.hex(), AT) for text in texts]
+    lines = encode_batch(1, records, SEED)[0].split(b"\n")[:-1]
+    at = which % len(lines)
+    bad = bytearray(lines[at])
+    bad[place % len(bad)] ^= 1
+    for wrong in (bytes(bad), lines[at][:-1], lines[at][1:], b""):
+        assert not all_verify([*lines[:at], wrong, *lines[at + 1 :]], SEED)
+
+
+# ----------------------------------------------------------------------------- the ledger
+
+
+def made(jobs: int) -> tuple[Ledger, Turn]:
+    table = JobTable()
+    for number in range(jobs):
+        table.add(f"j{number}", None)
+    ledger = Ledger(table, JobQueue(table.state), Settings())
+    return ledger, Turn(1.0, AT, 1)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int], list[Completed]]:
+    """States, newest leases and failed jobs of six; then jobs and what came of them."""
+    states = draw(st.lists(st.sampled_from([1, 1, 1, 1, 0, 2, 3, 4]), min_size=6, max_size=6))
+    newest = draw(st.lists(st.sampled_from([0, 100, 100, 100, 7]), min_size=6, max_size=6))
+    failed = draw(st.lists(st.integers(0, 5), max_size=1))
+    order = draw(st.sampled_from([[0, 1, 2, 3], [2, 3, 4], [5, 3, 1], [4], [1, 2, 1], [3, 2]]))
+    outcomes = [
+        Completed(
+            100 + job if job not in order[at + 1 :] else 50 + at,
+            draw(st.floats(0, 9)),
+            b"%d" % at,
+            0,
+            None,
+            draw(st.sampled_from([None, None, ["set"]])),
+        )
+        for at, job in enumerate(order)
+    ]
+    return states, [lease + job for job, lease in enumerate(newest)], failed, order, outcomes
+
+
+@settings(max_examples=500, deadline=None)
+@given(answers())
+def test_results_booked_together_are_booked_as_one_by_one(
+    drawn: tuple[list[int], list[int], list[int], list[int], list[Completed]],
+) -> None:
+    states, newest, failed, order, outcomes = drawn
+    seen: list[tuple[Any, ...]] = []
+    for together in (True, False):
+        ledger, turn = made(6)
+        table = ledger.table
+        table.state[:] = bytes(states)
+        ledger.newest_lease[:] = array("Q", newest)
+        table.outcome.update(dict.fromkeys(failed, "raised"))
+        if together:
+            ledger.completed_together(turn, 0, compact(order), outcomes)
+        else:
+            for job, outcome in zip(order, outcomes, strict=True):
+                ledger.completed(turn, 0, job, outcome)
+        effects: Effects = turn.effects
+        records: Records = effects.records
+        seen.append(
+            (
+                encode_batch(1, records, SEED),
+                effects.commands,
+                bytes(table.state),
+                list(table.attempts),
+                list(table.seconds),
+                table.outcome,
+                turn.last_n(),
+            )
+        )
+    assert seen[0] == seen[1]
+
+
+def test_a_replay_of_a_batch_comes_to_the_same_table() -> None:
+    ledger, turn = made(5)
+    leases = ledger.lease(range(5), 10)
+    assert leases == [1] * 5
+    outcomes = [Completed(10 + job, 0.5 + job, b"1") for job in range(5)]
+    ledger.completed_together(turn, 0, range(5), outcomes)
+    (batch,) = turn.effects.records
+    assert isinstance(batch, Completions)
+    again = made(5)[0].table
+    lines = encode_batch(1, turn.effects.records, SEED)[0].split(b"\n")[:-1]
+    for line in lines:
+        record: AnyRecord | None = decode_record(line)
+        assert record is not None
+        again.apply(record)
+    table = ledger.table
+    assert (again.state, again.attempts, again.seconds) == (table.state, table.attempts, table.seconds)
+    assert set(table.state) == {COMPLETED}
+
+
+# -------------------------------------------------------------------------------- places
+
+numbers = st.lists(st.integers(0, 30), unique=True, max_size=12) | st.builds(
+    lambda start, size: list(range(start, start + size)), st.integers(0, 20), st.integers(0, 11)
+)
+
+
+@given(numbers)
+def test_columns_are_read_and_written_at_once_as_one_by_one(jobs: list[int]) -> None:
+    column = array("I", range(100, 131))
+    assert list(get(column, compact(jobs))) == [column[job] for job in jobs]
+    singly_put, together = column[:], column[:]
+    for place, job in enumerate(jobs):
+        singly_put[job] = place
+    put(together, compact(jobs), array("I", range(len(jobs))))
+    assert together == singly_put and len(together) == 31
+    assert list(compact(jobs)) == jobs
+
+
+@settings(deadline=None)
+@given(
+    places=st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 40_000)), max_size=12),
+    scale=st.sampled_from([1, 300]),
+)
+def test_places_are_read_together_as_alone(
+    tmp_path_factory: Any, places: list[tuple[int, int]], scale: int
+) -> None:
+    path: Path = tmp_path_factory.mktemp("places") / "file"
+    block = os.urandom(130_000)
+    with open(path, "wb") as file:
+        file.write(block)
+        file.truncate(130_000 * scale)
+    offsets = [offset * scale for offset, _ in places]
+    lengths = [length for _, length in places]
+    disk = Disk()
+    fd = disk.open(str(path), os.O_RDONLY)
+    try:
+        expected = [os.pread(fd, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
+        assert read_places(disk, fd, offsets, lengths) == expected
+    finally:
+        disk.close(fd)
+
+
+@given(st.lists(st.sampled_from([0, 100, 1 << 20, 5 << 20]), max_size=60), st.integers(1, 1000))
+def test_groups_hold_every_job_once_in_order_and_little(sizes: list[int], repeat: int) -> None:
+    lengths = array("I", sizes * (1 + repeat // 200))
+    groups = [list(group) for group in grouped(range(len(lengths)), lengths)]
+    assert [job for group in groups for job in group] == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) <= 512
+        heavy = [lengths[job] for job in group if lengths[job]]
+        assert len(heavy) <= 1 or sum(heavy) <= 4 << 20
