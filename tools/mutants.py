@@ -29,8 +29,9 @@ from supervisor.records.files import NewFile
 from supervisor.records.journal_file import JournalFile
 from supervisor.records.store import Store
 from supervisor.records.sync import Syncer
-from tools.simulate import Violation, play
+from tools.simulate import play
 from tools.simulated_disk import SimulatedDisk
+from tools.simulated_promises import Violation
 
 Patch = tuple[Any, str, Any]
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,7 +26,6 @@ import msgspec
 from supervisor.core import events as facts
 from supervisor.core.bounds import LOW_MEMORY
 from supervisor.core.control import BY_HAND
-from supervisor.core.crew import ABANDONED
 from supervisor.core.errors import StorageError
 from supervisor.core.events import (
     Effects,
@@ -36,68 +33,24 @@ from supervisor.core.events import (
     StartJobs,
     StartWorker,
 )
-from supervisor.core.jobs import COMPLETED, FAILED, NOTHING_OWN, OwnSettings
-from supervisor.core.record_types import Ended, Reset, RunEnded, RunStarted, singly
+from supervisor.core.jobs import FAILED
+from supervisor.core.record_types import Reset, RunEnded, RunStarted, singly
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.settings import Settings
-from supervisor.core.table import Charges, JobTable
+from supervisor.core.table import JobTable
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import PlanBuilder
 from supervisor.records.store import Store
 from supervisor.records.survey import survey
-from supervisor.records.sync import Syncer, Task
-from tools.simulated_disk import SimulatedDisk
-from tools.simulated_world import (
-    ASKS,
-    CRASHES,
-    FLAKY,
-    GIVES_UP,
-    GOOD,
-    HANGS,
-    HANGS_ONCE,
-    LEAKS,
-    RAISES,
-    WISHES,
-    FakeJob,
-    World,
-)
+from tools.simulated_disk import SimulatedDisk, SimulatedSyncer
+from tools.simulated_promises import Promises, Violation, check_counts, check_crew
+from tools.simulated_world import World, make_jobs
 
 MOST_IDLE_TURNS = 2000  # without any time passing
 EPOCH = "2025-10-14T00:00:00.000Z"
 MOST_KILLS, MOST_RUNS = 40, 60  # after so many runs the supervisor is left in peace
 MOST_RETRIED_RUNS = 10  # in which somebody asks for failed jobs to be tried again
-
-
-class Violation(AssertionError):
-    """A promise did not hold."""
-
-
-class SimulatedSyncer(Syncer):
-    """The sync thread without a thread: its work is done when the history says so."""
-
-    def __init__(self, disk: SimulatedDisk, fd: int, synced: int) -> None:
-        super().__init__(disk, fd, synced=synced, wake=-1)
-        self.waiting: list[Task] = []
-
-    def written(self, n: int, *, urgent: bool = False) -> None:
-        self._written = n
-
-    def submit(self, task: Task) -> None:
-        self.waiting.append(task)
-
-    def close(self, timeout: float) -> bool:
-        return True
-
-    def has_work(self) -> bool:
-        return self.error is None and (self._written > self.synced or bool(self.waiting))
-
-    def do_work(self) -> None:
-        task = self.waiting.pop(0) if self.waiting else None
-        if task is None or self.synced < task.after:
-            self._sync(self._written)
-        if task is not None:
-            self._perform(task)
 
 
 class History:
@@ -106,14 +59,12 @@ class History:
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.rng = random.Random(seed)
         self.verbose = verbose
-        self.jobs = self._make_jobs()
+        self.jobs = make_jobs(self.rng)
         self.world = World(self.rng, self.jobs)
         self.disk = SimulatedDisk(self.rng)
         self.layout = Layout("/simulated", "history")
         self.store: Store
         self.syncer: SimulatedSyncer
-        self.completed_at: dict[int, int] = {}  # job -> number of its record
-        self.must_have: dict[int, int] = {}
         self.runs = 0
         self.last_now = 0.0
         self.idle_turns = 0
@@ -129,43 +80,14 @@ class History:
             max_failures=self.rng.choice([None, None, None, "5", "60%"]),
             grace=self.rng.choice([0.5, 20.0]),
         )
-        self.called_off: set[str] = set()  # cancelled, and not tried again
-        self.ever_cancelled: set[str] = set()
-        self.spent: dict[tuple[int, str], int] = defaultdict(int)  # (job, budget) -> records
-        self.not_before: dict[int, float] = {}  # jobs that wait for their next attempt
-        self.began, self.starts = 0.0, 0  # of the run: when, and jobs handed out
-        self.forgot = False  # whether something recorded may have been lost
-        self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
-
-    def _make_jobs(self) -> list[FakeJob]:
-        rng = self.rng
-        kinds = [GOOD] * 90 + [RAISES] * 4 + [CRASHES] * 2 + [HANGS] * 1 + [FLAKY] * 3
-        kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS, LEAKS]
-        tiny = rng.random() < 0.6
-        domains: list[str | None] = rng.choice([[None], ["iris", "wine"], [None, "iris", "wine", "digits"]])
-        owns = rng.choice(
-            [
-                [NOTHING_OWN],
-                [NOTHING_OWN, OwnSettings(30.0), OwnSettings(None, 1, 3), OwnSettings(priority=-2)],
-            ]
-        )
-        return [
-            FakeJob(
-                f"job/{number}",
-                rng.choice(kinds),
-                rng.choice([1e-5, 1e-4, 0.001] if tiny and rng.random() < 0.98 else [0.01, 0.3, 5.0]),
-                rng.choice(domains),
-                rng.choice(owns),
-            )
-            for number in range(rng.choice([1, 7, 60, 400]))
-        ]
+        self.promises = Promises(self.jobs, self.settings)
 
     # -- one run
 
     def play(self) -> None:
         for _ in range(MOST_RUNS):
             if self.run():
-                self.check_end()
+                self.promises.check_end(self.layout, self.disk)
                 return
         raise Violation(f"the experiment does not come to an end in {MOST_RUNS} runs")
 
@@ -221,23 +143,15 @@ class History:
     def run_opened(self) -> bool:
         world, rng = self.world, self.rng
         table = self.store.table
-        self.check_recovered()
-        self.not_before.clear()  # a resume waits for nobody
+        self.promises.check_recovered(self.store)
         position = self.store.facts.position()
         position.run += 1
         self.store.append([RunStarted(position.run, EPOCH)])
-        retry = [job for job in range(len(table)) if table.state[job] == FAILED and rng.random() < 0.2]
-        if self.settings.max_failures is not None:
-            retry = []  # they would stop each run
-        if retry:
-            for job in retry:
-                table.reset(job, forget_charges=False)
-            self.store.append([Reset([table.ids[job] for job in retry], "retry", EPOCH)])
-            self.called_off.difference_update(table.ids[job] for job in retry)
+        retry = self.retry_some(table)
         core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
         late = self.runs < MOST_KILLS and rng.random() < 0.1
         drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
-        self.began, self.starts = world.now, 0
+        self.promises.run_begins(world.now)
         effects = core.begin(
             world.now, EPOCH, self.store.next_n, retry=retry, drain_at=drain_at, drain_reason="it is late"
         )
@@ -273,6 +187,18 @@ class History:
         self.store.append([RunEnded(position.run, "interrupted" if core.draining else "finished", EPOCH)])
         self.store.save(core.position())
         return not core.draining and not core.dispatcher.failure
+
+    def retry_some(self, table: JobTable) -> list[int]:
+        """Somebody wants failed jobs to be tried again; which ones."""
+        retry = [job for job in range(len(table)) if table.state[job] == FAILED and self.rng.random() < 0.2]
+        if self.settings.max_failures is not None:
+            return []  # they would stop each run
+        if retry:
+            for job in retry:
+                table.reset(job, forget_charges=False)
+            self.store.append([Reset([table.ids[job] for job in retry], "retry", EPOCH)])
+            self.promises.called_off.difference_update(table.ids[job] for job in retry)
+        return retry
 
     def turn(self, core: Scheduler) -> None:
         """Advance to what comes first; deliver what has come, in batches."""
@@ -329,72 +255,21 @@ class History:
 
     def step(self, core: Scheduler, events: list[Event]) -> None:
         self.carry_out(core, core.handle(events, self.world.now, EPOCH, self.store.next_n))
-        counts = core.table.counts(job for _, job in core.dispatcher.running())
-        parts = counts.completed + counts.failed + counts.in_progress + counts.pending
-        if parts != counts.total or min(counts.pending, counts.in_progress) < 0:
-            raise Violation(f"jobs are not all accounted for: {counts}")
+        check_counts(core)
 
     def carry_out(self, core: Scheduler, effects: Effects) -> None:
         first = self.store.next_n
         self.store.append(effects.records, urgent=effects.urgent)
-        for n, record in enumerate(singly(effects.records), first):
-            if isinstance(record, Ended) and record.outcome == "completed":
-                self.note_completion(core, record, n)
-            elif isinstance(record, Ended) and record.state:
-                self.note_failure(core, record)
-        self.note_orders(effects)
+        self.promises.note(core.table, effects.records, first, self.world.now)
         for command in effects.commands:
             if isinstance(command, StartWorker):
-                alive = sum(worker.status != ABANDONED for worker in core.crew.values())
-                if alive > core.dispatcher.slots:
-                    raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
+                check_crew(core)
             if isinstance(command, StartJobs):
-                self.check_hand_out(core, command)
+                self.promises.check_hand_out(core, command, self.world.now)
             self.world.perform(command)
         if self.verbose:
             for thing in (*singly(effects.records), *effects.commands):
                 print(f"{self.world.now:10.4f}  {thing}")
-
-    def check_hand_out(self, core: Scheduler, command: StartJobs) -> None:
-        if BY_HAND in core.blocked_by():
-            raise Violation("something was handed out in a pause")
-        if LOW_MEMORY in core.blocked_by():
-            raise Violation("something was handed out while memory is low")
-        self.starts += len(command.jobs)
-        if core.dispatcher.pace is not None and self.starts > 6 + 100 * (self.world.now - self.began):
-            raise Violation(f"{self.starts} starts in {self.world.now - self.began:.3f} s at 100/s")
-        for job in command.jobs:
-            if self.jobs[job].id in self.called_off:
-                raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
-            if job in self.completed_at:
-                raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
-            if self.world.now < self.not_before.pop(job, 0.0):
-                raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
-
-    def note_failure(self, core: Scheduler, record: Ended) -> None:
-        job = core.table.numbers[record.job]
-        if record.outcome in ("raised", "timed_out"):
-            self.spent[job, record.charged or record.outcome] += 1
-            if record.state == "pending" and not record.charged:
-                self.not_before[job] = self.world.now + self.settings.backoff / 2
-
-    def note_completion(self, core: Scheduler, record: Ended, n: int) -> None:
-        job = core.table.numbers[record.job]
-        if job in self.completed_at:
-            raise Violation(f"{record.job} was completed twice")
-        if record.result != msgspec.Raw(b'{"of":%d}' % job):
-            raise Violation(f"{record.job} got the result of another job")
-        self.completed_at[job] = n
-
-    def note_orders(self, effects: Effects) -> None:
-        for record in effects.records:
-            if isinstance(record, Reset):
-                self.called_off.difference_update(record.jobs)
-            elif isinstance(record, Ended) and record.outcome == "completed":
-                self.called_off.discard(record.job)  # a worker was quicker: a result counts
-            elif isinstance(record, Ended) and record.outcome == "cancelled" and record.state:
-                self.called_off.add(record.job)
-                self.ever_cancelled.add(record.job)
 
     # -- trouble
 
@@ -419,100 +294,40 @@ class History:
             return
         polite = self.rng.random() < 0.3
         if worker.busy_with is not None and not polite:
-            self.murders[worker.busy_with[1]] += 1
+            self.promises.murders[worker.busy_with[1]] += 1
         self.world.die(worker, "asked" if polite else "murdered")
 
     def kill_supervisor(self) -> None:
         """SIGKILL, a power cut, or SIGKILL and then somebody damages a file."""
         what = self.rng.random()
-        self.forgot |= what < 0.6 or self.store._journal.full is not None
+        self.promises.forgot |= what < 0.6 or self.store._journal.full is not None
         checkpointed = self.checkpointed()
         written = self.store._journal.written_n
         synced = self.syncer.synced
         self.end_supervisor()
         if what < 0.4:
             self.disk.power_cut()
-            self.keep(lambda job, n: n <= synced)
+            self.promises.keep(lambda job, n: n <= synced)
         elif what < 0.5:
-            self.keep(lambda job, n: n <= written)
+            self.promises.keep(lambda job, n: n <= written)
             self.disk.overwrite(str(self.layout.journal), None if self.rng.random() < 0.5 else b"garbage")
             if checkpointed is None:
                 self.disk.overwrite(str(self.layout.journal), None)
-            self.keep(lambda job, n: checkpointed is not None and self.jobs[job].id in checkpointed)
+            self.promises.keep(lambda job, n: checkpointed is not None and self.jobs[job].id in checkpointed)
         elif what < 0.6 and checkpointed is not None:
-            self.keep(lambda job, n: n <= written)
+            self.promises.keep(lambda job, n: n <= written)
             self.disk.overwrite(str(self.layout.checkpoint), b'{"format":' * 3)
         else:
-            self.keep(lambda job, n: n <= written)
+            self.promises.keep(lambda job, n: n <= written)
 
     def end_supervisor(self) -> None:
         self.disk.process_killed()
         self.world.end_all()
 
-    def keep(self, survives: Callable[[int, int], bool]) -> None:
-        """What must still be there at the next recovery."""
-        self.must_have = {job: n for job, n in self.completed_at.items() if survives(job, n)}
-
     def checkpointed(self) -> set[str] | None:
         """Ids that the checkpoint on disk holds as completed."""
         text = self.disk.contents(str(self.layout.checkpoint))
         return None if text is None else set(msgspec.json.decode(text)["completed"])
-
-    def check_recovered(self) -> None:
-        """A recorded completed job is there again, with its result; others may have been lost."""
-        table = self.store.table
-        # A power cut may have taken the last orders with it.
-        self.called_off = {table.ids[job] for job, how in table.outcome.items() if how == "cancelled"}
-        if not self.called_off <= self.ever_cancelled:
-            raise Violation("a job came back cancelled that never was")
-        for job, n in list(self.completed_at.items()):
-            if table.state[job] == COMPLETED:
-                record = self.store.result_of(job)
-                if record is None or record.result != msgspec.Raw(b'{"of":%d}' % job):
-                    raise Violation(f"{self.jobs[job].id} came back with {record}")
-            elif job in self.must_have:
-                raise Violation(f"{self.jobs[job].id}, completed in record {n}, was lost")
-            else:
-                del self.completed_at[job]
-        self.must_have = dict(self.completed_at)
-
-    # -- promises at the end
-
-    def check_end(self) -> None:
-        found = survey(self.layout, self.disk)
-        table = found.table
-        found.close()
-        for number, job in enumerate(self.jobs):
-            state, charges = table.state[number], table.charges.get(number)
-            crashes = charges.crashes if charges else 0
-            if (job.id in self.called_off) != (table.outcome.get(number) == "cancelled"):
-                raise Violation(f"{job.id}: the journal does not know that it was cancelled, or not")
-            self.check_budgets(number, charges)
-            if state not in (COMPLETED, FAILED):
-                raise Violation(f"{job.id} ({job.kind}) is in state {state} after the end")
-            if (state == COMPLETED) != (number in self.completed_at):
-                raise Violation(f"{job.id}: journal and memory disagree")
-            if job.kind in (RAISES, CRASHES, HANGS, GIVES_UP) and state == COMPLETED:
-                raise Violation(f"{job.id} {job.kind} and is completed")
-            blameless = self.murders[number] < self.settings.crash_limit and job.id not in self.ever_cancelled
-            if job.kind in (GOOD, ASKS) and state == FAILED and blameless:
-                raise Violation(f"{job.id} is good and was given up: {charges}")
-            if job.kind not in (CRASHES, FLAKY) and crashes > self.murders[number]:
-                raise Violation(f"{job.id} was blamed for {crashes} crashes, {self.murders[number]} hit it")
-
-    def check_budgets(self, number: int, charges: Charges | None) -> None:
-        """What was charged is charged still, after kills and resumes; what may be lost only
-        makes it less."""
-        job, charges = self.jobs[number], charges or Charges()
-        budgets = {"raised": charges.errors, "timed_out": charges.timeouts, "asked": charges.asked}
-        for budget, charged in budgets.items():
-            spent = self.spent[number, budget]
-            if charged > spent or (charged < spent and not self.forgot):
-                raise Violation(f"{job.id} ({job.kind}) spent {spent} of {budget}, charged are {charged}")
-        if charges.over_memory and job.kind != LEAKS:
-            raise Violation(f"{job.id} ({job.kind}) was blamed for memory")
-        if charges.asked > WISHES:
-            raise Violation(f"{job.id} wished for {charges.asked} attempts")
 
 
 def play(seed: int, *, verbose: bool = False) -> History:

@@ -12,6 +12,7 @@ import os
 import random
 
 from supervisor.records.disk import Disk
+from supervisor.records.sync import Syncer, Task
 
 
 class _File:
@@ -176,3 +177,30 @@ class SimulatedDisk(Disk):
         file = self.names[path]
         file.data = bytearray(data)
         file.durable = data
+
+
+class SimulatedSyncer(Syncer):
+    """The sync thread without a thread: its work is done when the history says so."""
+
+    def __init__(self, disk: SimulatedDisk, fd: int, synced: int) -> None:
+        super().__init__(disk, fd, synced=synced, wake=-1)
+        self.waiting: list[Task] = []
+
+    def written(self, n: int, *, urgent: bool = False) -> None:
+        self._written = n
+
+    def submit(self, task: Task) -> None:
+        self.waiting.append(task)
+
+    def close(self, timeout: float) -> bool:
+        return True
+
+    def has_work(self) -> bool:
+        return self.error is None and (self._written > self.synced or bool(self.waiting))
+
+    def do_work(self) -> None:
+        task = self.waiting.pop(0) if self.waiting else None
+        if task is None or self.synced < task.after:
+            self._sync(self._written)
+        if task is not None:
+            self._perform(task)

@@ -42,6 +42,30 @@ class FakeJob(msgspec.Struct):
     own: OwnSettings = NOTHING_OWN
 
 
+def make_jobs(rng: random.Random) -> list[FakeJob]:
+    """The jobs of one history: most are good, many are tiny, some have settings of their own."""
+    kinds = [GOOD] * 90 + [RAISES] * 4 + [CRASHES] * 2 + [HANGS] * 1 + [FLAKY] * 3
+    kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS, LEAKS]
+    tiny = rng.random() < 0.6
+    domains: list[str | None] = rng.choice([[None], ["iris", "wine"], [None, "iris", "wine", "digits"]])
+    owns = rng.choice(
+        [
+            [NOTHING_OWN],
+            [NOTHING_OWN, OwnSettings(30.0), OwnSettings(None, 1, 3), OwnSettings(priority=-2)],
+        ]
+    )
+    return [
+        FakeJob(
+            f"job/{number}",
+            rng.choice(kinds),
+            rng.choice([1e-5, 1e-4, 0.001] if tiny and rng.random() < 0.98 else [0.01, 0.3, 5.0]),
+            rng.choice(domains),
+            rng.choice(owns),
+        )
+        for number in range(rng.choice([1, 7, 60, 400]))
+    ]
+
+
 class FakeWorker:
     """Runs leases in order on simulated time, as a worker process would."""
 

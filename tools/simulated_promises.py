@@ -1,0 +1,187 @@
+"""What must hold in every simulated history, and what is remembered to be able to tell.
+
+The book is kept beside the code: from the records that were written and the commands that
+were carried out, never from what the core or the store believe. Nothing here makes anything
+happen; chance and time belong to `tools.simulate`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import msgspec
+
+from supervisor.core.bounds import LOW_MEMORY
+from supervisor.core.control import BY_HAND
+from supervisor.core.crew import ABANDONED
+from supervisor.core.events import StartJobs
+from supervisor.core.jobs import COMPLETED, FAILED
+from supervisor.core.record_types import Ended, Records, Reset, singly
+from supervisor.core.scheduler import Scheduler
+from supervisor.core.settings import Settings
+from supervisor.core.table import Charges, JobTable
+from supervisor.records.disk import Disk
+from supervisor.records.layout import Layout
+from supervisor.records.store import Store
+from supervisor.records.survey import survey
+from tools.simulated_world import (
+    ASKS,
+    CRASHES,
+    FLAKY,
+    GIVES_UP,
+    GOOD,
+    HANGS,
+    LEAKS,
+    RAISES,
+    WISHES,
+    FakeJob,
+)
+
+
+class Violation(AssertionError):
+    """A promise did not hold."""
+
+
+def check_counts(core: Scheduler) -> None:
+    """Every job is in one state and counted there."""
+    counts = core.table.counts(job for _, job in core.dispatcher.running())
+    parts = counts.completed + counts.failed + counts.in_progress + counts.pending
+    if parts != counts.total or min(counts.pending, counts.in_progress) < 0:
+        raise Violation(f"jobs are not all accounted for: {counts}")
+
+
+def check_crew(core: Scheduler) -> None:
+    """There are never more workers than are wanted."""
+    alive = sum(worker.status != ABANDONED for worker in core.crew.values())
+    if alive > core.dispatcher.slots:
+        raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
+
+
+class Promises:
+    """The book of one history. Times are on the simulated clock."""
+
+    def __init__(self, jobs: list[FakeJob], settings: Settings) -> None:
+        self.jobs = jobs
+        self.settings = settings
+        self.completed_at: dict[int, int] = {}  # job -> number of its record
+        self.must_have: dict[int, int] = {}
+        self.called_off: set[str] = set()  # cancelled, and not tried again
+        self.ever_cancelled: set[str] = set()
+        self.spent: dict[tuple[int, str], int] = defaultdict(int)  # (job, budget) -> records
+        self.not_before: dict[int, float] = {}  # jobs that wait for their next attempt
+        self.began, self.starts = 0.0, 0  # of the run: when, and jobs handed out
+        self.forgot = False  # whether something recorded may have been lost
+        self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
+
+    def run_begins(self, now: float) -> None:
+        self.began, self.starts = now, 0
+
+    def check_hand_out(self, core: Scheduler, command: StartJobs, now: float) -> None:
+        if BY_HAND in core.blocked_by():
+            raise Violation("something was handed out in a pause")
+        if LOW_MEMORY in core.blocked_by():
+            raise Violation("something was handed out while memory is low")
+        self.starts += len(command.jobs)
+        if core.dispatcher.pace is not None and self.starts > 6 + 100 * (now - self.began):
+            raise Violation(f"{self.starts} starts in {now - self.began:.3f} s at 100/s")
+        for job in command.jobs:
+            if self.jobs[job].id in self.called_off:
+                raise Violation(f"{self.jobs[job].id} is cancelled and was handed out")
+            if job in self.completed_at:
+                raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
+            if now < self.not_before.pop(job, 0.0):
+                raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
+
+    def note(self, table: JobTable, records: Records, first: int, now: float) -> None:
+        """Records that were written at this moment, numbered from `first` on."""
+        for n, record in enumerate(singly(records), first):
+            if isinstance(record, Ended) and record.outcome == "completed":
+                self._note_completion(table, record, n)
+            elif isinstance(record, Ended) and record.state:
+                self._note_failure(table, record, now)
+        self._note_orders(records)
+
+    def _note_failure(self, table: JobTable, record: Ended, now: float) -> None:
+        job = table.numbers[record.job]
+        if record.outcome in ("raised", "timed_out"):
+            self.spent[job, record.charged or record.outcome] += 1
+            if record.state == "pending" and not record.charged:
+                self.not_before[job] = now + self.settings.backoff / 2
+
+    def _note_completion(self, table: JobTable, record: Ended, n: int) -> None:
+        job = table.numbers[record.job]
+        if job in self.completed_at:
+            raise Violation(f"{record.job} was completed twice")
+        if record.result != msgspec.Raw(b'{"of":%d}' % job):
+            raise Violation(f"{record.job} got the result of another job")
+        self.completed_at[job] = n
+
+    def _note_orders(self, records: Records) -> None:
+        for record in records:
+            if isinstance(record, Reset):
+                self.called_off.difference_update(record.jobs)
+            elif isinstance(record, Ended) and record.outcome == "completed":
+                self.called_off.discard(record.job)  # a worker was quicker: a result counts
+            elif isinstance(record, Ended) and record.outcome == "cancelled" and record.state:
+                self.called_off.add(record.job)
+                self.ever_cancelled.add(record.job)
+
+    def keep(self, survives: Callable[[int, int], bool]) -> None:
+        """What must still be there at the next recovery."""
+        self.must_have = {job: n for job, n in self.completed_at.items() if survives(job, n)}
+
+    def check_recovered(self, store: Store) -> None:
+        """A recorded completed job is there again, with its result; others may have been lost."""
+        table = store.table
+        self.not_before.clear()  # a resume waits for nobody
+        # A power cut may have taken the last orders with it.
+        self.called_off = {table.ids[job] for job, how in table.outcome.items() if how == "cancelled"}
+        if not self.called_off <= self.ever_cancelled:
+            raise Violation("a job came back cancelled that never was")
+        for job, n in list(self.completed_at.items()):
+            if table.state[job] == COMPLETED:
+                record = store.result_of(job)
+                if record is None or record.result != msgspec.Raw(b'{"of":%d}' % job):
+                    raise Violation(f"{self.jobs[job].id} came back with {record}")
+            elif job in self.must_have:
+                raise Violation(f"{self.jobs[job].id}, completed in record {n}, was lost")
+            else:
+                del self.completed_at[job]
+        self.must_have = dict(self.completed_at)
+
+    def check_end(self, layout: Layout, disk: Disk) -> None:
+        found = survey(layout, disk)
+        table = found.table
+        found.close()
+        for number, job in enumerate(self.jobs):
+            state, charges = table.state[number], table.charges.get(number)
+            crashes = charges.crashes if charges else 0
+            if (job.id in self.called_off) != (table.outcome.get(number) == "cancelled"):
+                raise Violation(f"{job.id}: the journal does not know that it was cancelled, or not")
+            self._check_budgets(number, charges)
+            if state not in (COMPLETED, FAILED):
+                raise Violation(f"{job.id} ({job.kind}) is in state {state} after the end")
+            if (state == COMPLETED) != (number in self.completed_at):
+                raise Violation(f"{job.id}: journal and memory disagree")
+            if job.kind in (RAISES, CRASHES, HANGS, GIVES_UP) and state == COMPLETED:
+                raise Violation(f"{job.id} {job.kind} and is completed")
+            blameless = self.murders[number] < self.settings.crash_limit and job.id not in self.ever_cancelled
+            if job.kind in (GOOD, ASKS) and state == FAILED and blameless:
+                raise Violation(f"{job.id} is good and was given up: {charges}")
+            if job.kind not in (CRASHES, FLAKY) and crashes > self.murders[number]:
+                raise Violation(f"{job.id} was blamed for {crashes} crashes, {self.murders[number]} hit it")
+
+    def _check_budgets(self, number: int, charges: Charges | None) -> None:
+        """What was charged is charged still, after kills and resumes; what may be lost only
+        makes it less."""
+        job, charges = self.jobs[number], charges or Charges()
+        budgets = {"raised": charges.errors, "timed_out": charges.timeouts, "asked": charges.asked}
+        for budget, charged in budgets.items():
+            spent = self.spent[number, budget]
+            if charged > spent or (charged < spent and not self.forgot):
+                raise Violation(f"{job.id} ({job.kind}) spent {spent} of {budget}, charged are {charged}")
+        if charges.over_memory and job.kind != LEAKS:
+            raise Violation(f"{job.id} ({job.kind}) was blamed for memory")
+        if charges.asked > WISHES:
+            raise Violation(f"{job.id} wished for {charges.asked} attempts")
