@@ -26,8 +26,9 @@ from workers.values import Unencodable, all_plain, encode_params, encode_plain
 _GROUP = 512  # jobs that are looked at together
 _LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
-_FIELDS = (attrgetter("id"), attrgetter("domain"), attrgetter("params"))
+_id, _domain, _priority = attrgetter("id"), attrgetter("domain"), attrgetter("priority")
 _own = attrgetter("timeout", "retries", "priority")
+_Group = tuple[list[Any], list[Any]]  # jobs, and the params of each
 
 
 class Plan(msgspec.Struct):
@@ -58,11 +59,11 @@ def build_plan(
     made = isinstance(source, (list, tuple))
     one_by_one = iter(source)
     with _collector_at_ease():
-        while group := list(islice(one_by_one, _GROUP)) if made else _gathered(one_by_one):
-            if not (all_tasks and collected.add_together(group)):
-                for position, job in enumerate(group, collected.offered + 1):
+        while group := _listed(one_by_one) if made else _gathered(one_by_one):
+            if not (all_tasks and collected.add_together(*group)):
+                for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
                     collected.add(job, position)
-            collected.offered += len(group)
+            collected.offered += len(group[0])
     if not len(collected.builder):
         raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
     return Plan(collected.builder, len(collected.builder), collected.offered)
@@ -103,12 +104,13 @@ class _Collected:
         job_id = job.id if job.id is not None else derived_id(job.domain, params)
         self.builder.add(job_id, job.domain, params, own_settings(job, position))
 
-    def add_together(self, jobs: list[Any]) -> bool:
+    def add_together(self, jobs: list[Any], params: list[Any]) -> bool:
         """Many at once, if there is nothing special about any of them; else False, and nothing
-        is changed: `add` converts, derives, or says what is wrong."""
+        is changed: `add` converts, derives, or says what is wrong. `params` are those of the
+        jobs, as they were when the script gave them."""
         if set(map(type, jobs)) != {Job}:
             return False
-        ids, domains, params = (list(map(field, jobs)) for field in _FIELDS)
+        ids, domains = list(map(_id, jobs)), list(map(_domain, jobs))
         plain = (
             set(map(type, ids)) == {str}
             and all(ids)
@@ -117,7 +119,7 @@ class _Collected:
             and set(map(type, params)) == {dict}
             and all_plain(params)
             and [*map(_own, jobs)] == [(None, None, 0)] * len(jobs)
-            and not any(job.priority is False for job in jobs)  # which is equal to 0, and refused
+            and set(map(type, map(_priority, jobs))) == {int}  # False is equal to 0, and refused
             and self._calls.know(params)
         )
         try:
@@ -126,27 +128,39 @@ class _Collected:
             return False
 
 
-def _gathered(source: Iterator[Any]) -> list[Any]:
+def _listed(source: Iterator[Any]) -> _Group | None:
+    """The next jobs of a script that has made them all; None at the end."""
+    jobs = list(islice(source, _GROUP))
+    return (jobs, [getattr(job, "params", None) for job in jobs]) if jobs else None
+
+
+def _gathered(source: Iterator[Any]) -> _Group | None:
     """The next jobs of a script that makes them one by one, with params of their own: the script
     may go on to change the dict that it has given us. One that cannot be copied in a moment is the
-    last: it is looked at before the next one is made."""
-    group: list[Any] = []
+    last: it is looked at before the next one is made. None at the end."""
+    jobs: list[Any] = []
+    copies: list[Any] = []
+    simple = _SCALARS.issuperset
     for job in islice(source, _GROUP):
-        params = _copied(job.params) if type(job) is Job else None
-        if params is None:
-            group.append(job)
+        params = job.params if type(job) is Job else None
+        jobs.append(job)
+        if type(params) is dict and simple(map(type, params.values())):
+            copies.append(params.copy())
+            continue
+        copies.append(_copied(params))
+        if copies[-1] is None:
             break
-        group.append(msgspec.structs.replace(job, params=params))
-    return group
+    return (jobs, copies) if jobs else None
+
+
+def _with_params(job: Any, params: Any) -> Any:
+    """The job as it was given."""
+    return job if params is None or job.params is params else msgspec.structs.replace(job, params=params)
 
 
 def _copied(params: Any) -> dict[str, Any] | None:
     """The same, whatever becomes of what was given; None for what would have to be walked."""
-    if type(params) is not dict:
-        return None
-    if _SCALARS.issuperset(map(type, params.values())):
-        return params.copy()
-    json = encode_plain(params)
+    json = encode_plain(params) if type(params) is dict else None
     return None if json is None else msgspec.json.decode(json)
 
 
