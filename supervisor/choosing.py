@@ -12,6 +12,7 @@ from supervisor.core.errors import LonghaulError, UnusableCheckpoint, UsageError
 from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout, check_id, experiments
+from supervisor.records.lock import is_held
 from supervisor.records.survey import survey
 
 Notice = tuple[str, str]  # level, text
@@ -70,6 +71,8 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
         if called not in ("", name):
             continue
         if left:
+            if is_held(Layout(directory, experiment_id).lock):
+                return [("info", f"{experiment_id} is being run as well, {left} of {total} jobs are left")]
             text = f"{experiment_id} is unfinished, {left} of {total} jobs are left"
             return [("info", f"{text}; --resume {experiment_id} goes on with it")]
         break

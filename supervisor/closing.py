@@ -148,18 +148,19 @@ def _paths(request: Request, opened: Opened) -> list[tuple[str, str]]:
 def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[tuple[str, str]]:
     if not request.recording:
         return []
-    experiment_id, counts = opened.layout.experiment_id, snapshot.counts
+    experiment_id, counts, table = opened.layout.experiment_id, snapshot.counts, opened.table
+    by_themselves = counts.failed > cancelled(table)
     commands = []
     if counts.pending + counts.in_progress:
         commands.append(("resume", resume_with(request, experiment_id)))
-    elif counts.failed > cancelled(opened.table):
+    elif by_themselves:
         again = [] if opened.settings.retry_failed else ["--retry-failed"]
         commands.append(("try the failed again", resume_with(request, experiment_id, *again)))
-    if counts.failed:
+    if by_themselves:
         first = next(
-            opened.table.ids[job]
-            for job, state in enumerate(opened.table.state)
-            if state == FAILED and opened.table.wanted[job]
+            table.ids[job]
+            for job, state in enumerate(table.state)
+            if state == FAILED and table.wanted[job] and table.outcome.get(job) != "cancelled"
         )
         commands.append(("debug the first", resume_with(request, experiment_id, "--debug", first)))
     if opened.offered > counts.total and not opened.settings.all_tasks:

@@ -44,7 +44,7 @@ def deadline_of(
     elif is_clock(text):
         end = _next(text, now)
     else:
-        end = now + timedelta(seconds=parse_duration(text))
+        end = _later(text, now)
     if (end - now).total_seconds() <= before:
         raise UsageError(
             f"--deadline {text}: nothing can be started before {end:%Y-%m-%d %H:%M:%S}: running jobs get "
@@ -52,6 +52,15 @@ def deadline_of(
             f"Give a later one, a shorter --grace, or --deadline none."
         )
     return Deadline(end.timestamp() - before, f"the deadline is at {end:%H:%M:%S} (--deadline {text})")
+
+
+def _later(text: str, now: datetime) -> datetime:
+    try:
+        return now + timedelta(seconds=parse_duration(text))
+    except OverflowError:
+        raise UsageError(
+            f"--deadline {text}: that is beyond the end of the calendar; --deadline none is no deadline"
+        ) from None
 
 
 def _next(text: str, now: datetime) -> datetime:

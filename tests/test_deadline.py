@@ -67,6 +67,12 @@ def test_a_deadline_that_leaves_no_time_is_refused(text: str) -> None:
         drains_at(text)
 
 
+@pytest.mark.parametrize("text", ["99999999d", "2920000d", "9" * 200])
+def test_a_deadline_beyond_the_calendar_is_refused_in_words(text: str) -> None:
+    with pytest.raises(UsageError, match="calendar"):
+        drains_at(text)
+
+
 @pytest.mark.parametrize("value", ["soon", "25:00", "7:3", "0", "-1h", True, "slurm?"])
 def test_what_is_no_deadline(value: object) -> None:
     with pytest.raises(UsageError, match="07:30"):

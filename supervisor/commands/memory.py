@@ -46,13 +46,19 @@ class MemoryUse(msgspec.Struct):
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
-    parser.add_argument("-n", "--most", type=int, default=20, metavar="N", help="so many (default: 20)")
+    parser.add_argument("-n", "--most", type=_count, default=20, metavar="N", help="so many (default: 20)")
     add_json(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     layout = the_experiment(arguments)
-    use = memory_use(layout, max(1, arguments.most), live=is_running(layout))
+    use = memory_use(layout, arguments.most, live=is_running(layout))
     if arguments.json:
         emit_json(use)
         return 0

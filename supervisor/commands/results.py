@@ -67,8 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _save(path: Path, reports: Sequence[Report], form: str) -> None:
+    parts = (text.encode() for text in written(reports, form))
     try:
-        write_atomically(Disk(), path, (text.encode() for text in written(reports, form)))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as device:  # or a pipe: a file in its place would destroy it
+                device.writelines(parts)
+        else:
+            write_atomically(Disk(), path, parts)
     except OSError as error:
         raise CannotCreate(f"{path.absolute()} cannot be written: {error.strerror or error}") from None
     emit(f"written: {path.absolute()}")

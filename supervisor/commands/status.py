@@ -11,6 +11,7 @@ import msgspec
 
 from supervisor.commands.finding import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
+from supervisor.core.errors import UsageError
 from supervisor.listing import experiment_row, is_gone, read_progress
 from supervisor.records.layout import Layout
 from supervisor.views.checkpoints import checkpoint_table
@@ -29,6 +30,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.watch and arguments.json:
+        raise UsageError(
+            "--watch and --json do not go together: ask for --json as often as you like, "
+            "or follow the progress file"
+        )
     layout = the_experiment(arguments)
     shown = ""
     while True:

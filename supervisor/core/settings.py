@@ -115,7 +115,7 @@ def parse_value(key: str, value: Any) -> Any:
     Raises UsageError that names the option, the value and what is expected.
     """
     try:
-        return _PARSERS[key](value)
+        return parse_own(key, value)
     except (TypeError, ValueError) as error:
         option = "--" + key.replace("_", "-")
         raise UsageError(f"{option} {value}: {error}") from None
@@ -124,7 +124,10 @@ def parse_value(key: str, value: Any) -> Any:
 def parse_own(key: str, value: Any) -> Any:
     """A setting that a job has of its own; the same values as for the experiment. Raises
     TypeError or ValueError that says what is expected."""
-    return _PARSERS[key](value)
+    try:
+        return _PARSERS[key](value)
+    except OverflowError:
+        raise ValueError("too large a number") from None
 
 
 def _whole(least: int, most: int = 2**53) -> Any:

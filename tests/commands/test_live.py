@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.commands.conftest import ROOT, Longhaul
 from tests.experiment import Experiment, wait_for
@@ -143,6 +145,29 @@ def test_nothing_is_written_by_looking(experiment: Experiment, longhaul: Longhau
     assert longhaul("verify", "-d", experiment.output)[0] == 0
     assert "unfinished" in longhaul("list", experiment.output)[1]
     assert {path: path.read_bytes() for path in experiment.output.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_stopped_in_the_middle_of_a_job_verifies(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write(SCRIPT)
+    running = experiment.start("--experiment-id", "live", "--all-tasks", "--grace", "0")
+    wait_for(lambda: is_shown_as_running(experiment), "the long job runs")
+    wait_for(lambda: len(experiment.completed_in_journal()) == 20, "the quick ones are done")
+    running.send_signal(signal.SIGINT)
+    running.communicate()
+    assert experiment.final()["long"]["seconds"] > 0
+    code, text, _ = longhaul("verify", "-d", experiment.output)
+    assert code == 0, text
+
+
+def test_watching_and_json_are_refused_together(outputs: Path, longhaul: Longhaul) -> None:
+    code, _, err = longhaul("status", outputs, "--watch", "--json")
+    assert code == 2
+    assert err == (
+        "error: --watch and --json do not go together: ask for --json as often as you like, "
+        "or follow the progress file\n"
+    )
 
 
 def test_a_job_that_grows_is_measured_before_the_next_sample_is_due(

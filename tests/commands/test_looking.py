@@ -96,6 +96,10 @@ def test_the_largest_are_those_whose_memory_is_known(outputs: Path, longhaul: Lo
     assert "workers that were larger" in text
     use = json.loads(longhaul("memory", outputs, "-n", "1", "--json")[1])
     assert len(use["attempts"]) == 1 and use["attempts"][0]["job"] == "crash/1"
+    for number in ("0", "-1"):
+        with pytest.raises(SystemExit) as ended:
+            longhaul("memory", outputs, "-n", number)
+        assert ended.value.code == 2
 
 
 # ------------------------------------------------------------------------------ results
@@ -119,6 +123,19 @@ def test_results_as_csv_have_a_column_for_everything(outputs: Path, longhaul: Lo
     assert rows["last"]["result.nan"] == "nan"
     assert rows["raise/2"]["error.message"] == "no such split: 2"
     assert rows["raise/2"]["result.x"] == ""
+
+
+def test_results_go_into_a_pipe_and_do_not_replace_it(
+    outputs: Path, longhaul: Longhaul, tmp_path: Path
+) -> None:
+    """A device, or `-o >(gzip > FILE)`, is written to; a file put in its place would destroy it."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    code, text, _ = longhaul("results", "-d", outputs, "-f", "csv", "-o", tmp_path / "pipe")
+    assert code == 0 and text.startswith("written: ")
+    assert os.read(reader, 1 << 16).decode() == longhaul("results", "-d", outputs, "-f", "csv")[1]
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_results_of_several_experiments_say_which(outputs: Path, spare: Path, longhaul: Longhaul) -> None:

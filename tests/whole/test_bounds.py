@@ -117,6 +117,8 @@ def test_workers_are_as_nice_as_asked_for_and_go_first_when_memory_runs_out(expe
     ("arguments", "words"),
     [
         (["--memory-limit", "much"], ["--memory-limit much", "400M"]),
+        (["--memory-limit", "9" * 400 + "G"], ["--memory-limit 9", "too large a number"]),
+        (["--timeout", "9" * 400 + "-1:00:00"], ["--timeout 9", "too large a number"]),
         (["--memory-limit", "0"], ["--memory-limit 0", "at least 1M"]),
         (["--keep-free", "1Q"], ["--keep-free 1Q", "2G"]),
         (["--nice", "20"], ["--nice 20", "at most 19"]),

@@ -177,6 +177,19 @@ def test_workers_come_and_go_and_a_resume_takes_the_remembered_number(gated: Exp
     assert [r["settings"]["workers"] for r in gated.journal() if r["type"] == "run_started"] == [2, 2]
 
 
+def test_a_start_beside_a_run_that_goes_on_does_not_offer_to_resume_it(gated: Experiment) -> None:
+    process = start(gated, "--experiment-id", "first")
+    open_gate(gated, "all")
+    process.send_signal(signal.SIGSTOP)  # it keeps its lock, whatever is left of it
+    try:
+        done = gated.run("--experiment-id", "second")
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert "first is being run as well" in done.stderr
+    assert "--resume first" not in done.stderr
+    finish(gated, process)
+
+
 def test_cancelled_jobs_are_failed_and_a_resume_leaves_them_unless_they_are_named(
     gated: Experiment,
 ) -> None:
@@ -186,6 +199,7 @@ def test_cancelled_jobs_are_failed_and_a_resume_leaves_them_unless_they_are_name
     err = finish(gated, process, code=1)
     assert "FAILED" not in err
     assert "3 × cancelled" in err
+    assert "--debug" not in err and "--rerun GLOB" in err
     final = gated.final()
     assert {job: entry["error"]["outcome"] for job, entry in final.items() if entry["state"] == "failed"} == {
         "job/0": "cancelled",
