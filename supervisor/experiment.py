@@ -134,7 +134,8 @@ class _Run:
         wanted = opened.settings.workers
         self.slots = usable_cores() if wanted == "auto" else int(wanted)
         self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
-        self.scheduler = Scheduler(opened.table, opened.settings, self.slots, opened.position)
+        job_bytes = opened.store.plan.size / max(1, len(opened.table))
+        self.scheduler = Scheduler(opened.table, opened.settings, self.slots, opened.position, job_bytes)
         self.clock = RunClock()
         self.observer = Observer(
             self.scheduler,

@@ -24,6 +24,8 @@ from supervisor.records.plan_builder import EarlierPlan, PlanBuilder
 from workers.values import Unencodable, all_plain, encode_params, encode_plain
 
 _GROUP = 512  # jobs that are looked at together
+_FIRST_GROUP = 32  # before it is known how large they are
+_HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
 _LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
 _id, _domain, _priority = attrgetter("id"), attrgetter("domain"), attrgetter("priority")
@@ -59,11 +61,15 @@ def build_plan(
     made = isinstance(source, (list, tuple))
     one_by_one = iter(source)
     with _collector_at_ease():
-        while group := _listed(one_by_one) if made else _gathered(one_by_one):
+        take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
+        while group := take(one_by_one, size):
+            before = collected.builder.size
             if not (all_tasks and collected.add_together(*group)):
                 for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
                     collected.add(job, position)
             collected.offered += len(group[0])
+            job_bytes = (collected.builder.size - before) / len(group[0])
+            size = max(1, min(_GROUP, int(_HEAVY / max(1.0, job_bytes))))
     if not len(collected.builder):
         raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
     return Plan(collected.builder, len(collected.builder), collected.offered)
@@ -101,8 +107,10 @@ class _Collected:
             self._domains.add(job.domain)
         params = _encode(job, position)
         self._calls.check(job, position)
-        job_id = job.id if job.id is not None else derived_id(job.domain, params)
-        self.builder.add(job_id, job.domain, params, own_settings(job, position))
+        # NumPy's text and text enums are kinds of str, which not everything takes for text.
+        domain = None if job.domain is None else str.__str__(job.domain)
+        job_id = derived_id(domain, params) if job.id is None else str.__str__(job.id)
+        self.builder.add(job_id, domain, params, own_settings(job, position))
 
     def add_together(self, jobs: list[Any], params: list[Any]) -> bool:
         """Many at once, if there is nothing special about any of them; else False, and nothing
@@ -128,20 +136,20 @@ class _Collected:
             return False
 
 
-def _listed(source: Iterator[Any]) -> _Group | None:
+def _listed(source: Iterator[Any], size: int) -> _Group | None:
     """The next jobs of a script that has made them all; None at the end."""
-    jobs = list(islice(source, _GROUP))
+    jobs = list(islice(source, size))
     return (jobs, [getattr(job, "params", None) for job in jobs]) if jobs else None
 
 
-def _gathered(source: Iterator[Any]) -> _Group | None:
+def _gathered(source: Iterator[Any], size: int) -> _Group | None:
     """The next jobs of a script that makes them one by one, with params of their own: the script
     may go on to change the dict that it has given us. One that cannot be copied in a moment is the
     last: it is looked at before the next one is made. None at the end."""
     jobs: list[Any] = []
     copies: list[Any] = []
     simple = _SCALARS.issuperset
-    for job in islice(source, _GROUP):
+    for job in islice(source, size):
         params = job.params if type(job) is Job else None
         jobs.append(job)
         if type(params) is dict and simple(map(type, params.values())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -39,6 +40,10 @@ def one_by_one(jobs: Any) -> tuple[str, ...]:
 
 class Text(str):
     pass
+
+
+class Dataset(str, enum.Enum):  # noqa: UP042 - as scripts have them
+    IRIS = "iris"
 
 
 scalars = (
@@ -117,3 +122,18 @@ def test_a_script_may_use_one_dict_for_all_its_jobs(inside: Callable[[dict[str, 
     text, *_ = outcome(lambda: _changes_its_dict(inside))
     for number, line in enumerate(text.splitlines()):
         assert f'"number":{number}}}' in line, "what it was when the job was made"
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_jobs_with_huge_parameters_are_looked_at_a_few_at_a_time(kind: Callable[[Any], Any]) -> None:
+    jobs = [Job(id=str(number), params={"text": "x" * 500_000}) for number in range(60)]
+    with mock.patch.object(planning._Collected, "add_together", return_value=False) as together:
+        assert outcome(lambda: kind(jobs))[0] != "refused"
+    sizes = [len(call.args[0]) for call in together.call_args_list]
+    assert sum(sizes) == 60 and sizes[0] <= planning._FIRST_GROUP and set(sizes[1:-1]) == {8}
+
+
+def test_an_id_and_a_domain_may_be_of_a_kind_of_text() -> None:
+    made = outcome([Job(id=Text("a"), domain=Text("d")), Job(id=Dataset.IRIS, domain=Dataset.IRIS)])
+    assert made[0] == '{"id":"a","domain":"d","params":{}}\n{"id":"iris","domain":"iris","params":{}}\n'
+    assert made[1] == repr({"a": "d", "iris": "iris"})

@@ -35,6 +35,7 @@ class Dispatcher:
         self.next_incarnation = position.next_incarnation
         self.crew: dict[int, Worker] = {}
         self.failure = ""
+        self.most_ahead = policy.MOST_AHEAD  # leases that one worker may hold
         self._start_failures = 0
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
@@ -290,7 +291,7 @@ class Dispatcher:
         if self.pace is not None:
             self._hand_out_paced(turn, ready, self.pace)
             return
-        ahead = policy.leases_ahead(self._mean)
+        ahead = policy.leases_ahead(self._mean, self.most_ahead)
         for worker in sorted(ready, key=Worker.held):
             held = worker.held()
             if held > ahead // 2:

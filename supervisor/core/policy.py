@@ -18,6 +18,8 @@ LONG_JOB = 0.02
 WORTH_HANDING = 0.001
 # The most leases that one worker may hold.
 MOST_AHEAD = 8192
+# And the most bytes of parameters, about: they go in one message, and wait in the worker.
+BYTES_AHEAD = 16 << 20
 # While the workers have enough to do, outcomes gather for so many seconds at most before they are
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
@@ -49,11 +51,17 @@ ENOSPC = 28
 EDQUOT = (122, 69)  # Linux, macOS
 
 
-def leases_ahead(mean_seconds: float | None) -> int:
+def most_ahead(job_bytes: float) -> int:
+    """The most leases that one worker may hold when the line of a job in the plan has so many bytes
+    on average."""
+    return max(1, min(MOST_AHEAD, int(BYTES_AHEAD / max(1.0, job_bytes))))
+
+
+def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
     """How many leases a worker should hold when jobs take so long on average."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
-    return min(MOST_AHEAD, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
+    return min(most, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
 
 
 def patience(mean_seconds: float | None, least_held: int) -> float:

@@ -33,7 +33,7 @@ from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn
 from supervisor.core.lining_up import lined_up, where
-from supervisor.core.policy import needs_to_be_alone
+from supervisor.core.policy import most_ahead, needs_to_be_alone
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
@@ -50,15 +50,19 @@ class Scheduler:
     table: all jobs, as the records left them.
     slots: how many workers, at most.
     position: where earlier runs stopped (run, lease and incarnation numbers).
+    job_bytes: what handing out a job takes, on average.
     """
 
-    def __init__(self, table: JobTable, settings: Settings, slots: int, position: Position) -> None:
+    def __init__(
+        self, table: JobTable, settings: Settings, slots: int, position: Position, job_bytes: float = 0.0
+    ) -> None:
         self.table = table
         self.settings = settings
         self.run = position.run
         self.queue = JobQueue(table.state)
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
+        self.dispatcher.most_ahead = most_ahead(job_bytes)
         self.crew = self.dispatcher.crew
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0

@@ -169,7 +169,9 @@ class Results:
         """Jobs in groups that are read together."""
         if self._close is None:
             raise UsageError("this report is closed: read it inside of `with load(...)`, or load it again")
-        return grouped(jobs, self._lengths)
+        for group in grouped(jobs, self._lengths):
+            # Their lines in the plan are read with them, and may be as large.
+            yield from grouped(group, self._plan.lengths) if self._plan is not None else [group]
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
         """What the jobs of a group came to; nothing, for those that are not finished."""

@@ -103,6 +103,15 @@ def test_short_jobs_travel_in_batches_and_long_ones_alone() -> None:
     assert len(long[1].jobs) == 1
 
 
+def test_short_jobs_with_huge_parameters_travel_a_few_at_a_time() -> None:
+    core = Core(10_000)
+    settings = msgspec.convert({}, Settings)
+    core.scheduler = Scheduler(core.table, settings, 2, Position(run=1), job_bytes=5e6)
+    core.start()
+    short = leases(core.tell(facts.JobsFinished(1, [good(1, seconds=0.0001)])))
+    assert len(short[1].jobs) == 3
+
+
 def test_a_result_is_recorded_once_with_its_attempt_and_worker() -> None:
     core = Core(1)
     core.start()

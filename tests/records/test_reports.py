@@ -219,6 +219,13 @@ def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> Non
     assert ProgressFile(made.layout).write(snapshot(made), []) is False
 
 
+def test_large_parameters_are_read_a_few_at_a_time(made: Made) -> None:
+    results = made.store.results()
+    for job in range(len(made.store.table)):
+        made.store.plan.lengths[job] = 3 << 20
+    assert [list(group) for group in results.groups(range(4))] == [[0], [1], [2], [3]]
+
+
 def test_a_closed_report_says_so(made: Made) -> None:
     with load(made.layout.directory) as report:
         assert len(report.results()) == report.counts.completed
