@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-WHOLE_PROGRAMS := tests/whole tests/engines tests/docs
+HALF := tests/failures tests/core
 COVERAGE_REPORT = $(BIN)/coverage combine --quiet && $(BIN)/coverage report || status=1
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 # Another PYTHON than the one that the environment was made with: make it again.
@@ -37,8 +37,8 @@ demo: $(VENV)/.demo
 	@ls -td $(CURDIR)/$(OUTPUT)/*/logs_final.json | head -n 1
 	@ls -td $(CURDIR)/$(OUTPUT)/*/statistics.json | head -n 1
 
-# Two halves of about the same length side by side: tests that start whole programs, and all
-# the others, whose output is shown when both are over.
+# Two halves of about the same length side by side: what must be survived together with the
+# simulated histories, and all the others, whose output is shown when both are over.
 # With ARGS, what these choose, in one process.
 test: $(VENV)/.dev
 	@$(BIN)/coverage erase
@@ -46,8 +46,8 @@ ifdef ARGS
 	@status=0; $(BIN)/coverage run -m pytest $(ARGS) || status=$$?; $(COVERAGE_REPORT); exit $$status
 else
 	@status=0; \
-	$(BIN)/coverage run -m pytest $(WHOLE_PROGRAMS:%=--ignore=%) > $(VENV)/tests.log 2>&1 & others=$$!; \
-	$(BIN)/coverage run -m pytest $(WHOLE_PROGRAMS) || status=$$?; \
+	$(BIN)/coverage run -m pytest $(HALF:%=--ignore=%) > $(VENV)/tests.log 2>&1 & others=$$!; \
+	$(BIN)/coverage run -m pytest $(HALF) || status=$$?; \
 	echo 'waiting for the other tests'; wait $$others || status=$$?; cat $(VENV)/tests.log; \
 	$(COVERAGE_REPORT); exit $$status
 endif
