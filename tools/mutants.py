@@ -24,7 +24,7 @@ from supervisor.core.ledger import Ledger
 from supervisor.core.record_types import Completions
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.table import Charges, JobTable
-from supervisor.records import journal, repair, survey
+from supervisor.records import journal, repair, survey, whole
 from supervisor.records.files import NewFile
 from supervisor.records.journal_file import JournalFile
 from supervisor.records.store import Store
@@ -98,9 +98,6 @@ def _resume_from_further_on(self: Any) -> None:
 
 
 _OPEN_CHECKPOINT = survey._Survey._open_checkpoint
-
-
-def _keep_leases(self: JobTable, leases: Any) -> None: ...
 
 
 def _cut_too_much(found: Any, notes: list[str]) -> JournalFile:
@@ -217,7 +214,9 @@ MUTANTS: dict[str, list[Patch]] = {
     "a resume reads on from further than the checkpoint": [
         (survey._Survey, "_open_checkpoint", _resume_from_further_on)
     ],
-    "many attempts that end leave their leases open": [(JobTable, "close_leases", _keep_leases)],
+    "a whole journal is read without what was not finished at the checkpoint": [
+        (whole, "load_unfinished", lambda *_: None)
+    ],
     "a torn tail takes a whole record with it": [(repair, "_continue", _cut_too_much)],
     "records that waited for room are not written": [(JournalFile, "retry", _forget_what_waits)],
     "a new generation forgets what was not synced": [
