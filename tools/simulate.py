@@ -170,14 +170,7 @@ class History:
                     drained_at = world.now
                     self.step(core, [facts.SignalReceived(rng.choice([2, 15]))])
                     continue
-                if what < 0.2:
-                    self.disk.room = rng.randrange(2000)
-                elif what < 0.23:
-                    self.disk.failing_syncs = 1
-                elif what < 0.5 and world.workers:
-                    self.murder()
-                elif what < 0.8 or BY_HAND in core.blocked_by():
-                    self.step(core, [self.order(core)])
+                self.make_trouble(core, what)
             self.turn(core)
             if core.draining and drained_at is None:
                 drained_at = world.now
@@ -272,6 +265,17 @@ class History:
                 print(f"{self.world.now:10.4f}  {thing}")
 
     # -- trouble
+
+    def make_trouble(self, core: Scheduler, what: float) -> None:
+        """Trouble that a run goes on with; `what`, from 0 to 1, says which, if any."""
+        if what < 0.2:
+            self.disk.room = self.rng.randrange(2000)
+        elif what < 0.23:
+            self.disk.failing_syncs = 1
+        elif what < 0.5 and self.world.workers:
+            self.murder()
+        elif what < 0.8 or BY_HAND in core.blocked_by():
+            self.step(core, [self.order(core)])
 
     def order(self, core: Scheduler) -> Event:
         """Somebody at another terminal wants something."""
