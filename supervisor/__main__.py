@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from supervisor.core.errors import LonghaulError
+from supervisor.core.errors import LonghaulError, StorageError
 from supervisor.core.version import VERSION
 from supervisor.views.outlet import say
 
 _INTERRUPTED = 130  # as a shell tells Ctrl+C
 _NOBODY_READS = 141  # and a closed pipe
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what stdout into a file can meet
 
 
 class Command(NamedTuple):
@@ -64,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_output()
         return _NOBODY_READS
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _forget_output()
+        say(sys.stderr, f"error: the output cannot be written: {error.strerror}")
+        return StorageError.exit_code
     return code
 
 

@@ -72,8 +72,10 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
             continue
         if left:
             if is_held(Layout(directory, experiment_id).lock):
-                return [("info", f"{experiment_id} is being run as well, {left} of {total} jobs are left")]
-            text = f"{experiment_id} is unfinished, {left} of {total} jobs are left"
+                return [
+                    ("info", f"{experiment_id} is being run as well, {left:,} of {total:,} jobs are left")
+                ]
+            text = f"{experiment_id} is unfinished, {left:,} of {total:,} jobs are left"
             return [("info", f"{text}; --resume {experiment_id} goes on with it")]
         break
     return []

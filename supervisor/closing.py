@@ -41,7 +41,8 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
         line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
         called_off = cancelled(table)
         if kept := counts.failed - called_off:
-            line += f"; {kept:,} failed {'stays' if kept == 1 else 'stay'} as they are (--retry-failed tries again)"
+            stays = "stays as it is" if kept == 1 else "stay as they are"
+            line += f"; {kept:,} failed {stays} (--retry-failed tries again)"
         if called_off:
             line += f"; {called_off:,} cancelled (--rerun JOB tries again)"
     return line

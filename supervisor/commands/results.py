@@ -72,8 +72,8 @@ def _save(path: Path, reports: Sequence[Report], form: str) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             with path.open("wb") as device:  # or a pipe: a file in its place would destroy it
                 device.writelines(parts)
-        else:
-            write_atomically(Disk(), path, parts)
+            return
+        write_atomically(Disk(), path, parts)
     except OSError as error:
         raise CannotCreate(f"{path.absolute()} cannot be written: {error.strerror or error}") from None
     emit(f"written: {path.absolute()}")

@@ -177,6 +177,9 @@ class ControlServer:
         return None
 
     def _understand(self, client: _Client, line: bytes) -> Event | None:
+        if _has_gone(client.connection):  # told that nobody answers: it must not be done later
+            self._drop(client)
+            return None
         client.ticket = self._next_ticket
         self._next_ticket += 1
         try:
@@ -210,3 +213,12 @@ class ControlServer:
         if self._clients.pop(descriptor, None) is not None:
             self._selector.unregister(client.connection)
         client.connection.close()
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

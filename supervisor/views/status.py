@@ -75,7 +75,7 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False) -> str
         rate=0.0 if over or gone else progress.rate,
         eta_seconds=None if over or gone else progress.eta_seconds,
         workers=[WorkerSnapshot(worker.worker, worker.pid, 0, "ready", worker.job) for worker in workers],
-        waiting_for=progress.waiting_for,
+        waiting_for="" if over or gone else progress.waiting_for,
     )
     lines.append(f"  {progress_line(snapshot, now.astimezone())}")
     if gone and not over:

@@ -46,6 +46,15 @@ def test_a_request_is_an_event_with_the_uid_that_the_kernel_tells(server: Contro
     connection.close()
 
 
+def test_who_has_gone_before_he_was_heard_is_not_obeyed(server: ControlServer) -> None:
+    """The run stood still (Ctrl+Z), the client was told so and went: it must not be done later."""
+    connection = client(server)
+    connection.sendall(b'{"order":"stop"}\n')
+    connection.close()
+    assert [*server.poll(0.0), *server.poll(0.0), *server.poll(0.0)] == []
+    assert server.next_deadline() is None  # and he is forgotten
+
+
 def test_a_request_may_come_in_pieces(server: ControlServer) -> None:
     connection, events = asked(server, b'{"order":')
     assert events == []

@@ -57,6 +57,13 @@ def test_what_a_job_has_reported_stands_in_its_line() -> None:
     assert told(workers=[busy])[2].endswith("0%  46% done  slow")
 
 
+def test_nothing_waits_any_more_when_the_supervisor_is_gone() -> None:
+    waiting = "paused by hand, `longhaul ctl resume` lets it go on"
+    assert waiting in told(state="paused", waiting_for=waiting)[1]
+    assert waiting not in "".join(told(state="paused", waiting_for=waiting, gone=True))
+    assert waiting not in "".join(told(state="interrupted", waiting_for=waiting))
+
+
 def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
     assert lines[2] == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was"
