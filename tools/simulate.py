@@ -48,6 +48,7 @@ from tools.simulated_promises import Promises, Violation, check_counts, check_cr
 from tools.simulated_world import World, make_jobs
 
 MOST_IDLE_TURNS = 2000  # without any time passing
+MOST_TURNS = 10_000  # of one run; the longest histories take about a thousand
 EPOCH = "2025-10-14T00:00:00.000Z"
 MOST_KILLS, MOST_RUNS = 40, 60  # after so many runs the supervisor is left in peace
 MOST_RETRIED_RUNS = 10  # in which somebody asks for failed jobs to be tried again
@@ -159,7 +160,11 @@ class History:
         self.step(core, [facts.TimePassed()])
         trouble = world.now + rng.expovariate(1 / 3.0)
         drained_at = None
+        turns = 0
         while not core.finished:
+            turns += 1
+            if turns > MOST_TURNS:
+                raise Violation("the run does not end: the same happens again and again")
             if drained_at is None and world.now >= trouble:
                 what = rng.random()
                 trouble = world.now + rng.expovariate(1 / 3.0)

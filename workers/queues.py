@@ -48,12 +48,21 @@ def pipe_pair() -> tuple[Connection, Connection]:
     return Pipe(duplex=False)
 
 
-def enlarge(descriptor: int) -> None:
-    """Let a pipe hold as much as one read takes, where the system can and allows it."""
+def pipe_room(worker: int) -> int:
+    """How much each pipe of a worker may hold, by its slot; 0: what pipes hold anyway.
+
+    Linux lets a user have 64 MB in pipes. Beyond that it makes each new one hold two pages, those
+    of other programs and of our jobs as well, so that we leave them a good part of it.
+    """
+    return READ_SIZE if worker < 8 else READ_SIZE >> 3 if worker < 48 else 0
+
+
+def enlarge(descriptor: int, room: int) -> None:
+    """Let a pipe hold that much, where the system can and allows it."""
     command = getattr(fcntl, "F_SETPIPE_SZ", None)
-    if command is not None:
+    if room and command is not None:
         with contextlib.suppress(OSError):  # over the user's share of pipe memory
-            fcntl.fcntl(descriptor, command, READ_SIZE)
+            fcntl.fcntl(descriptor, command, room)
 
 
 class Outbox:
@@ -69,9 +78,9 @@ class Outbox:
     _decode = msgspec.msgpack.Decoder(FromWorker).decode
     _decode_many = msgspec.msgpack.Decoder(list[int | FromWorker]).decode
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, room: int = READ_SIZE) -> None:
         os.set_blocking(descriptor, False)
-        enlarge(descriptor)
+        enlarge(descriptor, room)
         self._file = io.FileIO(descriptor, "r", closefd=False)
         self._reader = FrameReader()
         self._writer_is_dead = False
@@ -141,9 +150,9 @@ class FrameWriter:
 
     _encode = msgspec.msgpack.Encoder().encode
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, room: int = READ_SIZE) -> None:
         os.set_blocking(descriptor, False)
-        enlarge(descriptor)  # or a batch of leases would arrive in pieces, one a turn of the loop
+        enlarge(descriptor, room)  # or a batch of leases would arrive in pieces, one a turn of the loop
         self._descriptor = descriptor
         self._pieces: deque[memoryview] = deque()
         self.broken = False  # nobody reads any more

@@ -13,7 +13,7 @@ import msgspec
 from supervisor.engines.launching import Reaped, WorkerEnds
 from workers.messages import Run, WorkerSpec
 from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail
-from workers.queues import FrameWriter, Outbox, pipe_pair
+from workers.queues import FrameWriter, Outbox, pipe_pair, pipe_room
 
 FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
 MUTE_FOR = 2.0  # seconds that a process may live on when it can say nothing any more
@@ -115,8 +115,9 @@ class Incarnation:
             self._inbox.close()
             raise
         self.ends = WorkerEnds(inbox_end, outbox_end)
-        self.inbox = FrameWriter(self._inbox.fileno())
-        self.outbox = Outbox(self._outbox.fileno())
+        room = pipe_room(self.spec.worker)
+        self.inbox = FrameWriter(self._inbox.fileno(), room)
+        self.outbox = Outbox(self._outbox.fileno(), room)
 
     @property
     def cut_off(self) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from workers.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
 from workers.messages import Completed, Dropped, Finish, Ready, Revoke, Run
-from workers.queues import FrameWriter, Outbox, QueueClosed, WorkerQueues, pipe_pair
+from workers.queues import FrameWriter, Outbox, QueueClosed, WorkerQueues, pipe_pair, pipe_room
 
 
 @pytest.fixture
@@ -158,6 +158,12 @@ def test_what_is_decoded_does_not_change_when_the_buffer_is_used_again(pipe: tup
     os.write(writer.fileno(), frame(msgspec.msgpack.encode(Completed(2, 0.0, b"SECND"))))
     outbox.read()
     assert first == Completed(1, 0.0, b"first")
+
+
+@pytest.mark.parametrize("workers", [8, 48, 200])
+def test_the_pipes_of_many_workers_leave_the_user_room_for_others(workers: int) -> None:
+    default, share = 64 << 10, 64 << 20  # of Linux
+    assert sum(2 * (pipe_room(slot) or default) for slot in range(workers)) < 0.8 * share
 
 
 def test_a_worker_reads_and_writes_as_the_supervisor_does() -> None:
