@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def request_of_run(
     given = {key: value for key, value in given.items() if value is not None}
     for key in ("only", "rerun"):
         if key in given:
-            given[key] = [given[key]] if isinstance(given[key], str) else list(given[key])
+            given[key] = _globs(key, given[key])
     return Request(
         function=function,
         jobs=jobs,
@@ -274,6 +275,13 @@ def request_of_run(
         progress=bool(progress),
         **_actions(given, output, ""),
     )
+
+
+def _globs(key: str, value: Any) -> list[str]:
+    globs = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(glob, str) for glob in globs):
+        raise UsageError(f"{key}= must be a pattern or a list of patterns, not {value!r}")
+    return globs
 
 
 def parse_keywords(keywords: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
@@ -299,6 +307,9 @@ def _actions(given: Mapping[str, Any], output: str | None, dashes: str) -> dict[
     asked = {"output": output, **given}
     recording = not asked.pop("no_resume", False)
     _refuse_contradictions({key for key in given if given[key]}, asked, _Names(dashes))
+    for key, kind in (("resume", str), ("experiment_id", str), ("output", str | os.PathLike)):
+        if not isinstance(asked.get(key) or "", kind):
+            raise UsageError(f"{key}= must be a text, not {asked[key]!r}")
     if asked.get("resume") not in (None, "latest", "auto"):
         check_id(asked["resume"])
     if asked.get("experiment_id") is not None:

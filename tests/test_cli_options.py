@@ -392,6 +392,26 @@ def test_keywords_of_run_are_named_as_the_options() -> None:
     assert not run_request(progress=False).progress
 
 
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"resume": 3}, "resume= must be a text, not 3"),
+        ({"experiment_id": 5}, "experiment_id= must be a text, not 5"),
+        ({"output": 3}, "output= must be a text, not 3"),
+        ({"only": 3}, "only= must be a pattern or a list of patterns, not 3"),
+        ({"only": ["a", 3]}, "only= must be a pattern or a list of patterns, not "),
+        ({"rerun": 7, "resume": "latest"}, "rerun= must be a pattern or a list of patterns, not 7"),
+        ({"stall": []}, "--stall []: expected a duration, such as 90 or '15m'"),
+        ({"grace": None}, "--grace None: expected a duration, such as 90 or '15m'"),
+    ],
+)
+def test_a_keyword_of_run_with_a_value_of_another_kind_is_told_in_words(
+    keywords: dict[str, object], told: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        run_request(**keywords)
+
+
 def test_an_unknown_keyword_of_run_raises_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="unknown keyword experimentid=; did you mean experiment_id="):
         run_request(experimentid="x")

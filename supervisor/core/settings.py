@@ -155,8 +155,8 @@ def _optional(parse: Any) -> Any:
 
 def _duration(least: float, *, open_end: bool = False) -> Any:
     def parse(value: Any) -> float:
-        if isinstance(value, bool):
-            raise ValueError("expected a duration")
+        if isinstance(value, bool) or (not hasattr(value, "__float__") and not isinstance(value, str)):
+            raise ValueError("expected a duration, such as 90 or '15m'")
         seconds = parse_duration(value) if isinstance(value, str) else float(value)
         if not seconds < float("inf") or seconds < least or (open_end and seconds == least):
             raise ValueError(f"expected a duration of {'more than' if open_end else 'at least'} {least:g} s")
