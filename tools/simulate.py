@@ -15,6 +15,7 @@ At its end the promises of the design hold, or the seed is printed.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ from supervisor.records.store import Store
 from supervisor.records.survey import survey
 from tools.simulated_disk import SimulatedDisk, SimulatedSyncer
 from tools.simulated_promises import Promises, Violation, check_counts, check_crew
+from tools.simulated_time import simulated_time
 from tools.simulated_world import World, make_jobs
 
 MOST_IDLE_TURNS = 2000  # without any time passing
@@ -341,8 +343,9 @@ class History:
 
 def play(seed: int, *, verbose: bool = False) -> History:
     """One whole history; raises Violation."""
-    history = History(seed, verbose=verbose)
-    history.play()
+    with simulated_time(seed):
+        history = History(seed, verbose=verbose)
+        history.play()
     return history
 
 
@@ -354,6 +357,8 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("--mutants", action="store_true", help="break the code on purpose, one way at a time")
     arguments = parser.parse_args()
+    if os.environ.get("PYTHONHASHSEED") != "0":  # else sets of texts are walked in another order
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     if arguments.mutants:
         from tools.mutants import walk
 

@@ -22,6 +22,7 @@ from tools.torture_program import Program
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 NO_FLUSH = 2
+BALLAST = "ballast"  # what fills a disk
 IMAGES = {"ext4": 64, "xfs": 320}  # MB: XFS is not made any smaller
 
 
@@ -117,7 +118,7 @@ class Faults:
 
     def fill_disk(self, disk: Path) -> None:
         """To the last byte, for a moment."""
-        ballast = disk / "ballast"
+        ballast = disk / BALLAST
         with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
             for size in (1 << 20, 4096, 1):
                 with contextlib.suppress(OSError):
@@ -179,6 +180,8 @@ class LoopImage:
 
     def mount(self) -> None:
         self._do("mount", "-o", "loop", str(self.image), str(self.mount_point))
+        # A power cut brings back what was removed just before it.
+        (self.mount_point / BALLAST).unlink(missing_ok=True)
 
     def unmount(self) -> None:
         for _ in range(200):
