@@ -170,6 +170,8 @@ def find_job(word: str, ids: Sequence[str]) -> str:
         some = ", ".join(repr(job_id) for job_id in found[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise UsageError(f"{word!r} could be {len(found)} jobs: {some}{more}; give more of the id")
-    near = difflib.get_close_matches(word, ids[:_MOST_COMPARED], 1, 0.4) or list(ids[:1])
-    hint = f"; the nearest id is {near[0]!r}" if near else ""
+    folded = {job_id.casefold(): job_id for job_id in ids[:_MOST_COMPARED]}
+    hint = f"; ids look like {ids[0]!r}" if ids else ""
+    if near := difflib.get_close_matches(word.casefold(), folded, 1, 0.4):
+        hint = f"; the nearest id is {folded[near[0]]!r}"
     raise UsageError(f"no job {word!r} in this experiment{hint}")

@@ -84,5 +84,9 @@ def test_a_job_that_is_not_clear_is_told_with_the_nearest() -> None:
         find_job("iris", IDS)
     with pytest.raises(UsageError, match="the nearest id is 'wine/svm'"):
         find_job("wine/smv", IDS)
+    with pytest.raises(UsageError, match="the nearest id is 'wine/svm'"):
+        find_job("WINE/SVM", IDS)
+    with pytest.raises(UsageError, match="ids look like 'iris/forest/200'"):
+        find_job("%%%", ["iris/forest/200"])
     with pytest.raises(UsageError, match=r"no job 'x' in this experiment$"):
         find_job("x", [])
