@@ -16,7 +16,7 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core import ledger, policy
+from supervisor.core import policy
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.jobs import LEASED
@@ -240,7 +240,7 @@ MUTANTS: dict[str, list[Patch]] = {
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Drain, "begin", _grace_without_end)],
-    "no job is ever given up": [(ledger, "verdict", lambda *_, **__: "in_progress")],
+    "no job is ever given up": [(policy, "verdict", lambda *_, **__: "in_progress")],
 }
 
 
