@@ -61,6 +61,7 @@ class Worker:
         "finished",
         "doom",
         "error",
+        "no_space",
         "process_start",
         "_report",
         "busy_at",
@@ -89,6 +90,7 @@ class Worker:
         self.slow = 0  # the lease that takes much longer than others
         self.stall_told = 0  # the lease of which it was said that it stands still
         self.error = ""  # its own words, if it was never ready
+        self.no_space = False  # it was not, for want of room on a disk
 
     def held(self) -> int:
         """Leases that it is still expected to run."""

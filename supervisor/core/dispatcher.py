@@ -131,6 +131,13 @@ class Dispatcher:
             self.failure = words
             self.kill_all(turn)
 
+    def wait_for_space(self, turn: Turn, error: str) -> None:
+        """A worker found no room on a disk: there may be some later, however often it is tried."""
+        self._start_not_before = turn.now + policy.NO_SPACE_WAIT
+        words = error.strip().splitlines()[-1]
+        text = f"a worker could not be started, another try in {policy.NO_SPACE_WAIT:.0f} s: {words}"
+        turn.effects.commands.append(Tell("warning", text))
+
     def _anybody(self, *statuses: str) -> bool:
         return any(worker.status in statuses for worker in self.crew.values())
 

@@ -20,12 +20,11 @@ from supervisor.core.deaths import CANCELLED, how_it_died
 from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
 from supervisor.core.policy import (
-    EDQUOT,
-    ENOSPC,
     INTERRUPTED_LIMIT,
     INTERRUPTED_WAIT,
     NO_SPACE_LIMIT,
     NO_SPACE_WAIT,
+    is_no_space,
 )
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Completions, Ended, Noted, lines_in
@@ -163,7 +162,7 @@ class Ledger:
                 error[key] = value
         kind: str = outcome.outcome
         wait = None
-        if failure.errno is not None and (failure.errno == ENOSPC or failure.errno in EDQUOT):
+        if is_no_space(failure.errno):
             tries = self._no_space[job] = self._no_space.get(job, 0) + 1
             if tries < NO_SPACE_LIMIT:
                 kind, wait = "interrupted", turn.now + NO_SPACE_WAIT

@@ -51,6 +51,11 @@ ENOSPC = 28
 EDQUOT = (122, 69)  # Linux, macOS
 
 
+def is_no_space(errno: int | None) -> bool:
+    """Whether a disk or a quota is full: that is nobody's fault, and passes."""
+    return errno == ENOSPC or errno in EDQUOT
+
+
 def most_ahead(job_bytes: float) -> int:
     """The most leases that one worker may hold when the line of a job in the plan has so many bytes
     on average."""

@@ -33,7 +33,7 @@ from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn
 from supervisor.core.lining_up import lined_up, where
-from supervisor.core.policy import most_ahead, needs_to_be_alone
+from supervisor.core.policy import is_no_space, most_ahead, needs_to_be_alone
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
@@ -312,6 +312,7 @@ class Scheduler:
         if worker is not None:
             failure = event.failure
             worker.error = failure.traceback or f"{failure.type}: {failure.message}"
+            worker.no_space = is_no_space(failure.errno)
 
     def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
         worker = self.crew.pop(event.incarnation, None)
@@ -341,6 +342,9 @@ class Scheduler:
     def _count_fruitless(self, turn: Turn, worker: Worker, event: facts.WorkerDied) -> None:
         """A worker that died without having been of any use must not be replaced for ever."""
         if worker.doom is not None:
+            return
+        if worker.no_space:
+            self.dispatcher.wait_for_space(turn, worker.error)
             return
         if worker.status == STARTING:
             words = worker.error or f"a worker died before it was ready: {last_words(event)}"

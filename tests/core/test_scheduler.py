@@ -340,6 +340,21 @@ def test_workers_that_are_never_ready_stop_the_run_with_their_own_words() -> Non
     assert not core.ended()
 
 
+def test_a_full_disk_does_not_end_a_run_that_can_start_no_worker() -> None:
+    """D3: it waits for room, however often it has to ask; for anything else it would give up."""
+    core = Core(5, workers=1)
+    core.begin()
+    full = Failure("OSError", "No space left on device", errno=28)
+    for _ in range(policy.START_FAILURES + 2):
+        effects = core.tell(after=policy.NO_SPACE_WAIT)
+        incarnation = next(c.incarnation for c in effects.commands if isinstance(c, StartWorker))
+        core.tell(facts.WorkerNotReady(incarnation, full))
+        effects = core.tell(facts.WorkerDied(incarnation, exit_code=1))
+        assert any("another try in 10 s" in getattr(command, "text", "") for command in effects.commands)
+    assert not core.scheduler.dispatcher.failure
+    assert not core.scheduler.finished
+
+
 def test_starts_that_are_refused_at_once_are_one_failure() -> None:
     """P15: a shortage of a moment does not end a run with many workers."""
     core = Core(9, workers=4)
