@@ -185,12 +185,11 @@ class LoopImage:
 
     def unmount(self) -> None:
         for _ in range(200):
-            if (
-                subprocess.run(["umount", str(self.mount_point)], capture_output=True, check=False).returncode
-                == 0
-            ):
+            done = subprocess.run(["umount", str(self.mount_point)], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
                 return
             time.sleep(0.05)
+        raise RuntimeError(f"{self.mount_point} is in use elsewhere: {done.stderr.strip()}")
 
     def cut(self) -> None:
         """What is not on the medium by now is gone; nobody can write any more."""
