@@ -9,7 +9,7 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
-WORK_AHEAD = 0.02
+WORK_AHEAD = 0.05
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
@@ -23,7 +23,7 @@ BYTES_AHEAD = 16 << 20
 # While the workers have enough to do, outcomes gather for so many seconds at most before they are
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
-PATIENCE = 0.02
+PATIENCE = 0.04
 # And about so many at most: what is made of more does not fit into the processor's cache.
 GATHERED = 400
 # Less than this is not worth a system call.

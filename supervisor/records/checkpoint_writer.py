@@ -85,6 +85,7 @@ class CheckpointWriter:
         read: JournalReader,
     ) -> None:
         self.n = header.journal.n
+        self.entries = header.counts.completed + header.counts.failed
         self._file = NewFile(disk, path)
         self._read = read
         self._ids = table.ids  # only ever grows

@@ -15,6 +15,8 @@ from supervisor.records.opening import StoreParts
 from supervisor.records.results import JournalReader
 from supervisor.records.sync import Syncer, Task
 
+ENTRY_COST = 3e-6  # until it is known
+MANY = 2000  # entries from which it can be told
 SHARE = 50.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
 FOREVER = float("inf")
@@ -32,6 +34,8 @@ class Checkpointer:
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
+        self._completions = 0  # since the last one was begun
+        self._entry_cost = ENTRY_COST  # seconds for each finished job
         self._spent = 0.0  # by the one that is being written
         self._cost = 0.0  # of the last one
         self._ended: float | None = None  # when the last one ended (the loop's clock)
@@ -43,6 +47,7 @@ class Checkpointer:
 
     def due(self, completions: int, now: float) -> bool:
         """At every `every`-th completion if it is time, else as soon as it is."""
+        self._completions = completions
         self._overdue = completions >= self.every and not self.busy
         return self._overdue and now >= self._not_before()
 
@@ -51,7 +56,10 @@ class Checkpointer:
         return self._not_before() if self._overdue and not self.busy else None
 
     def _not_before(self) -> float:
-        return 0.0 if self._ended is None else self._ended + SHARE * self._cost
+        if self._ended is None:
+            return 0.0
+        # The next one has more to copy; among many small jobs that is nearly all of it.
+        return self._ended + SHARE * (self._cost + self._completions * self._entry_cost)
 
     def age(self, now: float) -> float | None:
         """Seconds since a checkpoint was last in its place."""
@@ -105,6 +113,8 @@ class Checkpointer:
             return
         self._ended = self._published = now
         self._cost = self._spent + task.seconds
+        if self._writer is not None and self._writer.entries >= MANY:
+            self._entry_cost = self._spent / self._writer.entries
         self._writer = self._task = None
 
     def _new_writer(self, position: Position) -> CheckpointWriter:
