@@ -185,7 +185,9 @@ class LoopImage:
 
     def unmount(self) -> None:
         for _ in range(200):
-            done = subprocess.run(["umount", str(self.mount_point)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["umount", str(self.mount_point)], capture_output=True, text=True, check=False
+            )
             if done.returncode == 0:
                 return
             time.sleep(0.05)
