@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import sys
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import msgspec
 
 from supervisor import choosing, provenance, resuming
 from supervisor.choosing import Notice
+from supervisor.claiming import Taken, claim, refuse_taken
 from supervisor.clock import wall_time
 from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import COMPLETED
@@ -93,7 +94,7 @@ def open_experiment(request: Request, directory: Path, signals: Signals) -> Open
         if layout is not None:
             opened = _open_earlier(request, layout, Disk(), signals)
         else:
-            opened = _open_new(request, directory, Disk(), signals)
+            opened = _open_new_or_just_made(request, directory, Disk(), signals)
     except _OfTheScript as raised:
         raise raised.error from None
     except OSError as error:
@@ -147,19 +148,30 @@ def _plan(
 # -------------------------------------------------------------------------------- new
 
 
+def _open_new_or_just_made(request: Request, directory: Path, disk: Disk, signals: Signals) -> Opened:
+    """`--resume auto` with an id means that experiment, also if somebody has made it since we
+    looked, as when the same command is given twice at once. Its lock tells whose it is."""
+    try:
+        return _open_new(request, directory, disk, signals)
+    except Taken as taken:
+        if request.resume != "auto" or isinstance(request.jobs, Iterator):  # it gives its jobs once
+            raise
+        return _open_earlier(request, taken.layout, disk, signals)
+
+
 def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -> Opened:
     experiment_id = request.experiment_id
     settings = resuming.merge_settings(request, None)
     deadline = deadline_of(settings)
     options = resuming.merge_options(request, None)
     if experiment_id is not None:
-        _refuse_taken(Layout(directory, check_id(experiment_id)))
+        refuse_taken(Layout(directory, check_id(experiment_id)))
     plan = _plan(request, settings, options, signals)
     table = JobTable()
     plan.builder.fill(table)
     selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
     notices = choosing.mention_unfinished(directory, request.name) if request.recording else []
-    layout, lock = _claim(directory, experiment_id, recording=request.recording)
+    layout, lock = claim(directory, experiment_id, recording=request.recording)
     notices += [("warning", lock.notice)] if lock.notice else []
     try:
         place = layout.logs if request.recording else layout.results_directory
@@ -207,60 +219,6 @@ def _clear_temporaries(layout: Layout) -> None:
     clear_temporaries(
         (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
     )
-
-
-def _refuse_taken(layout: Layout) -> None:
-    experiment_id = layout.experiment_id
-    if layout.exists():
-        raise UsageError(
-            f"experiment {experiment_id!r} exists in {layout.directory}; nothing is overwritten. "
-            f"Go on with it: --resume {experiment_id}, or choose another --experiment-id."
-        )
-    if layout.taken():
-        raise UsageError(
-            f"{layout.results_directory} exists, from a run that kept no record to go on with; nothing is "
-            f"overwritten. Choose another --experiment-id, or move that directory away."
-        )
-
-
-def _claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
-    """A layout whose id is ours alone, with a suffix on collision: claimed by its lock, or
-    where nothing is recorded by making the directory of its results."""
-    stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
-    for number in range(1, 1000):
-        layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
-        if wanted is None and (layout.taken() or layout.lock.exists()):
-            continue
-        try:
-            return layout, _claim_recorded(layout) if recording else _claim_unrecorded(layout)
-        except UsageError:
-            if wanted is not None:
-                raise
-    raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")
-
-
-def _claim_recorded(layout: Layout) -> Lock:
-    lock = Lock.acquire(layout.lock, layout.experiment_id)
-    try:
-        _refuse_taken(layout)  # somebody may have made it since we looked
-    except BaseException:
-        lock.release()
-        raise
-    return lock
-
-
-def _claim_unrecorded(layout: Layout) -> Lock:
-    try:
-        layout.directory.mkdir(parents=True, exist_ok=True)
-        layout.results_directory.mkdir()
-    except OSError as error:
-        if layout.directory.is_dir():
-            _refuse_taken(layout)
-        raise CannotCreate(
-            f"the directory {layout.results_directory} cannot be created: {error.strerror}. "
-            f"Choose another one with --output DIR, or make this one writable."
-        ) from None
-    return Lock.none()
 
 
 # ---------------------------------------------------------------------------- earlier

@@ -105,18 +105,29 @@ def is_held(path: Path | str) -> bool | None:
     return False
 
 
+def refuse_held(path: Path | str, experiment_id: str) -> None:
+    """Raises UsageError that names the holder if a live supervisor owns the experiment."""
+    if is_held(path):
+        with open(resolved(path), "rb") as file:
+            raise _being_run(file.fileno(), os.fspath(path), experiment_id)
+
+
+def _being_run(fd: int, path: str, experiment_id: str) -> UsageError:
+    holder = _read_holder(fd)
+    where = f"pid {holder.pid} on {holder.host}" if holder.pid else "another process"
+    since = f" since {holder.started}" if holder.started else ""
+    return UsageError(
+        f"experiment {experiment_id} is being run by {where}{since} (lock {path}). "
+        f"Wait until it is over or stop it with `kill {holder.pid or 'PID'}`, then resume; "
+        f"or start another experiment with --experiment-id."
+    )
+
+
 def _flock(fd: int, path: str, experiment_id: str) -> str | None:
     try:
         _try_for_a_moment(fd)
     except BlockingIOError:
-        holder = _read_holder(fd)
-        where = f"pid {holder.pid} on {holder.host}" if holder.pid else "another process"
-        since = f" since {holder.started}" if holder.started else ""
-        raise UsageError(
-            f"experiment {experiment_id} is being run by {where}{since} (lock {path}). "
-            f"Wait until it is over or stop it with `kill {holder.pid or 'PID'}`, then resume; "
-            f"or start another experiment with --experiment-id."
-        ) from None
+        raise _being_run(fd, path, experiment_id) from None
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise CannotCreate(f"the lock file {path} cannot be locked: {error.strerror}") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from subprocess import Popen
+
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     def evaluate(number):
@@ -117,3 +119,94 @@ def test_the_list_tells_a_pilot_that_is_done_and_what_runs_right_now(experiment:
     assert running.wait(60) == 0
     listed = experiment.run("--list-checkpoints").stdout
     assert "finished" in listed and "pilot done" not in listed
+
+
+TWICE = """
+    from supervisor.records.layout import Layout
+
+    def exists(self, really=Layout.exists, looked=[]):
+        looked.append(self)
+        return len(looked) > 1 and really(self)
+
+    if os.environ.get("LOOKS") == "too early":
+        Layout.exists = exists
+
+    def jobs():
+        note("asked", "for-jobs")
+        if os.environ.get("LOOKS") == "before its jobs":
+            while not Path("go").exists():
+                time.sleep(0.002)
+        return [Job(id=f"job/{n}", params={"number": n}) for n in range(4)]
+
+    def once():
+        yield from jobs()
+
+    def evaluate(number):
+        note("ran")
+        while os.environ.get("HOLD") and not Path("go").exists():
+            time.sleep(0.002)
+
+    if __name__ == "__main__":
+        main(evaluate, once() if os.environ.get("ONCE") else jobs, name="twice")
+"""
+NIGHT = ("--experiment-id", "night", "--resume", "auto")
+
+
+def start_twice(experiment: Experiment, **environment: str) -> Popen[str]:
+    return experiment.start(*NIGHT, env={**experiment.environment(), **environment})
+
+
+def test_auto_that_looked_too_early_is_told_who_runs_the_experiment(experiment: Experiment) -> None:
+    """The same command twice at once: the loser looked before the winner had made it."""
+    experiment.write(TWICE)
+    winner = start_twice(experiment, HOLD="1")
+    wait_for(experiment.executions, "the winner has begun")
+    loser = start_twice(experiment, LOOKS="too early")
+    _, err = loser.communicate(timeout=PATIENCE)
+    assert loser.returncode == 2, err
+    assert f"night is being run by pid {winner.pid} on " in err
+    (experiment.folder / "go").touch()
+    assert winner.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("looks", ["too early", "before its jobs"])
+def test_auto_goes_on_with_what_somebody_has_made_and_left_since_it_looked(
+    experiment: Experiment, looks: str
+) -> None:
+    experiment.write(TWICE)
+    late = start_twice(experiment, LOOKS=looks) if looks == "before its jobs" else None
+    if late is not None:
+        wait_for(lambda: experiment.executions("asked"), "it has looked")
+    assert experiment.run(*NIGHT, "--only", "*/0").returncode == 0
+    (experiment.folder / "go").touch()
+    late = late or start_twice(experiment, LOOKS=looks)
+    _, err = late.communicate(timeout=PATIENCE)
+    assert late.returncode == 0, err
+    assert experiment.executions()[0] == "job/0"
+    assert sorted(experiment.executions()) == [f"job/{n}" for n in range(4)]
+    assert ids(experiment) == {"night"}
+
+
+def test_jobs_that_can_be_asked_for_only_once_are_not_taken_for_none(experiment: Experiment) -> None:
+    """The experiment was made while they were asked for: nothing is lost by starting again."""
+    experiment.write(TWICE)
+    late = start_twice(experiment, LOOKS="before its jobs", ONCE="1")
+    wait_for(lambda: experiment.executions("asked"), "it has looked")
+    assert experiment.run(*NIGHT, "--only", "*/0").returncode == 0
+    (experiment.folder / "go").touch()
+    _, err = late.communicate(timeout=PATIENCE)
+    assert late.returncode == 2, err
+    assert "--resume night" in err
+    assert experiment.executions() == ["job/0"]
+
+
+def test_an_id_that_is_taken_tells_who_runs_it(experiment: Experiment) -> None:
+    experiment.write(TWICE)
+    running = start_twice(experiment, HOLD="1")
+    wait_for(experiment.executions, "it has begun")
+    done = experiment.run("--experiment-id", "night")
+    assert done.returncode == 2, done.stderr
+    assert f"night is being run by pid {running.pid} on " in done.stderr
+    (experiment.folder / "go").touch()
+    assert running.wait(PATIENCE) == 0
+    assert "nothing is overwritten" in experiment.run("--experiment-id", "night").stderr
