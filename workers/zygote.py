@@ -91,15 +91,18 @@ class Zygote:
         if not data:
             self._end_all()
         request = msgspec.msgpack.decode(data, type=Fork)
+        answer: FromZygote
         try:
             if len(descriptors) < 3:  # the kernel drops those that do not fit
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            self._fork(request.incarnation, *descriptors)
+            member = self._fork(request.incarnation, *descriptors)
         except OSError as error:
-            self._say(ForkFailed(request.incarnation, f"cannot fork: {error}"))
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            answer, passed = ForkFailed(request.incarnation, f"cannot fork: {error}"), []
+        else:
+            answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
+        for descriptor in descriptors:  # first: whoever hears the answer may count what is open here
+            os.close(descriptor)
+        self._say(answer, passed)
 
     def _say(self, message: FromZygote, descriptors: list[int] | None = None) -> None:
         try:
@@ -107,7 +110,7 @@ class Zygote:
         except OSError:
             self._end_all()
 
-    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int) -> None:
+    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int) -> _Member:
         # Blocked until the child has its own handlers: those of here are not for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
@@ -124,9 +127,9 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-        self._members[pidfd] = _Member(incarnation, pid, pidfd)
+        member = self._members[pidfd] = _Member(incarnation, pid, pidfd)
         self._poll.register(pidfd, select.POLLIN)
-        self._say(Forked(incarnation, pid), [pidfd])
+        return member
 
     def _become_worker(self, inbox: int, outbox: int, lifeline: int) -> NoReturn:
         try:

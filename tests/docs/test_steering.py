@@ -28,6 +28,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Its jobs take as long as the commands do: until there is a file `go`."""
+    script = (folder / "slow.py").read_text()
+    assert "    time.sleep(1)\n" in script
+    waiting = '    while not os.path.exists("go"):\n        time.sleep(0.01)\n'
+    (folder / "slow.py").write_text(
+        script.replace("    time.sleep(1)\n", waiting).replace("import time\n", "import os\nimport time\n")
+    )
     process = subprocess.Popen(
         [sys.executable, "slow.py"], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -58,6 +65,7 @@ def test_the_commands_steer_the_run(folder: Path, slow: subprocess.Popen[str]) -
     assert len(answers) == 7
     assert "10 jobs (slow/20, slow/21, slow/22 and 7 more): cancelled" in answers[3]
     assert "slow/20: back in line" in answers[4]
+    (folder / "go").touch()
     _, err = slow.communicate(timeout=60)
     assert slow.returncode == 75, err
 
