@@ -17,6 +17,7 @@ LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then t
 MARK = 0xCE
 HEAD = LENGTH.size
 MAX_FRAME = 1 << 30
+_SMALL = b"\xce\0\0"  # how a frame of less than 64 KB begins
 
 Bytes = bytes | bytearray | memoryview
 
@@ -63,16 +64,37 @@ class FrameReader:
         """Whether a frame has begun and is not complete."""
         return self._body is not None or bool(self._header)
 
-    def cut(self, view: memoryview) -> tuple[Bytes | None, int, int, int]:
-        """(payload of a frame that earlier bytes began, start and end of the whole frames in
-        `view`, how many these are). What follows them is kept; or `bad` is set, if the stream
-        cannot be one of frames from there on.
-        """
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame that has begun still lacks, as far as that is known."""
+        return 0 if self._body is None else len(self._body) - self._filled
+
+    def resume(self, view: memoryview) -> tuple[Bytes | None, int]:
+        """Go on with a frame that earlier bytes began: its payload if it is complete, and where
+        in `view` the next one begins. `bad` is set if that cannot be a frame."""
+        if not self.inside:
+            return None, 0
         try:
-            first, start = self._continue(view) if self.inside else (None, 0)
+            return self._continue(view)
         except BadFrame as error:
             self.bad = error
-            return None, 0, 0, 0
+            return None, len(view)
+
+    @staticmethod
+    def guess(room: bytearray, start: int, end: int) -> tuple[int, int]:
+        """Where the last whole frame in `room[start:end]` ends, and how many there are, without
+        going from one to the next: right if all are small and none looks in its middle as if
+        another one began. Whoever decodes them sees whether they come to that length."""
+        last = room.rfind(_SMALL, start, end)
+        if last < 0:
+            return start, 0
+        after = end + 1 if end - last < HEAD else last + HEAD + LENGTH.unpack_from(room, last)[1]
+        stop = after if after <= end else last
+        return stop, room.count(_SMALL, start, stop)
+
+    @staticmethod
+    def walk(view: memoryview, start: int) -> tuple[int, int]:
+        """The same from one frame to the next."""
         stop, size, count = start, len(view), 0
         unpack = LENGTH.unpack_from
         while size - stop >= HEAD:
@@ -82,12 +104,23 @@ class FrameReader:
                 break
             stop = after
             count += 1
-        if stop < size:
+        return stop, count
+
+    @staticmethod
+    def is_part(rest: memoryview) -> bool:
+        """Whether this is nothing, or may be a frame that is not complete."""
+        if len(rest) < HEAD:
+            return True
+        mark, length = LENGTH.unpack_from(rest)
+        return bool(mark == MARK and HEAD + length > len(rest))
+
+    def keep(self, rest: memoryview) -> None:
+        """What follows the last whole frame. `bad` is set if nothing that follows can be one."""
+        if rest:
             try:
-                self._begin(view[stop:])
+                self._begin(rest)
             except BadFrame as error:
                 self.bad = error
-        return first, start, stop, count
 
     def feed(self, data: Bytes) -> list[Bytes]:
         """The payloads that `data` completes; views into `data` are valid as long as it is.
@@ -95,7 +128,9 @@ class FrameReader:
         Raises BadFrame if the stream cannot be one of frames.
         """
         view = memoryview(data)
-        first, at, _, count = self.cut(view)
+        first, at = self.resume(view)
+        stop, count = self.walk(view, at)
+        self.keep(view[stop:])
         if self.bad is not None:
             raise self.bad
         payloads: list[Bytes] = [] if first is None else [first]

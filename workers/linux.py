@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -95,20 +96,55 @@ class CStandardOutput:
 
     def __init__(self) -> None:
         self._stream: ctypes.c_void_p | None
+        self._pointers: memoryview | None = None
         try:
             self._stream = ctypes.c_void_p.in_dll(_libc, _STDOUT_SYMBOL)
         except ValueError:
             self._stream = None
+        else:
+            if self._stream.value and _pointers_are_where_glibc_has_them():
+                self._pointers = _write_pointers(self._stream.value)
 
     def buffer_by_line(self) -> None:
         """So that a crash loses at most the line that was being written."""
         if self._stream is not None:
             _libc.setvbuf(self._stream, None, _IO_LINE_BUFFERED, ctypes.c_size_t(0))
 
+    def pending(self) -> bool:
+        """Whether `flush` may have something to do; a tenth of what asking C would cost."""
+        pointers = self._pointers
+        return pointers is None or pointers[0] != pointers[1]
+
     def flush(self) -> None:
         """Only stdout: `fflush(NULL)` waits for streams that other threads hold."""
         if self._stream is not None:
             _libc.fflush(self._stream)
+
+
+_WRITE_BASE = 4 * ctypes.sizeof(ctypes.c_void_p)  # in struct _IO_FILE; the write pointer follows it
+
+
+def _write_pointers(stream: int) -> memoryview:
+    """Of a stream of C: where its buffer for output begins, and where it is full up to."""
+    pointers = (ctypes.c_size_t * 2).from_address(stream + _WRITE_BASE)
+    return memoryview(pointers).cast("B").cast("N")
+
+
+@functools.cache
+def _pointers_are_where_glibc_has_them() -> bool:
+    """Tried on a stream of our own: other C libraries have other structures, though none is smaller."""
+    if not IS_LINUX:
+        return False
+    _libc.fopen.restype = ctypes.c_void_p
+    stream = _libc.fopen(os.devnull.encode(), b"w")
+    if not stream:
+        return False
+    try:
+        _libc.fputs(b"four", ctypes.c_void_p(stream))
+        begin, end = _write_pointers(stream)
+        return end - begin == 4
+    finally:
+        _libc.fclose(ctypes.c_void_p(stream))
 
 
 def children_of(parent: int) -> list[int]:

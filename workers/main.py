@@ -22,6 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from workers.callables import load
+from workers.changes import CHANGES, note_changes
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.failures import describe
 from workers.linux import become_subreaper, hold_lifeline, prefer_as_oom_victim
@@ -42,9 +43,11 @@ from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned
+from workers.streams import remember_writing
 from workers.surroundings import Surroundings
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
+TIDY_AFTER = 0.05  # seconds; what a job has changed without our noticing is put back this late
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 _DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -60,6 +63,7 @@ class Worker:
         self._leases: deque[tuple[int, int, PlanLine | bytes]] = deque()
         self._finishing = False
         self._spoiled = False
+        self._tidied = 0.0
         self._pid = os.getpid()
 
     def serve(self) -> bool:
@@ -74,9 +78,8 @@ class Worker:
         looked = 0.0
         gave_back = False
         while True:
-            if not leases or perf_counter() - looked > LOOK_AFTER:
-                self._settle()
-                looked = perf_counter()
+            if not leases or CHANGES.made or perf_counter() - looked > LOOK_AFTER:
+                looked = self._settle()
             if not leases:
                 if self._finishing:
                     return False
@@ -97,12 +100,17 @@ class Worker:
                 outcome.output = self._output.collect(CURRENT.id, attempt)
             send(outcome)
 
-    def _settle(self) -> None:
-        """What is due between two jobs, now and then: tidy up, and look at the inbox."""
-        self._output.reattach()
-        self._spoiled |= not self._surroundings.restore()
+    def _settle(self) -> float:
+        """What is due between two jobs: tidy up, and look at the inbox; when that was."""
+        now = perf_counter()
+        if CHANGES.made or not self._leases or now - self._tidied > TIDY_AFTER:
+            self._output.reattach()
+            self._spoiled |= not self._surroundings.restore()
+            CHANGES.made = False
+            self._tidied = now
         while self._queues.readable():
             self._hear(self._queues.receive())
+        return now
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
@@ -155,6 +163,7 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
 def spawned(inbox: int, outbox: int, lifeline: int) -> NoReturn:
     """Entry point of a fresh interpreter: the first frame says what program this is."""
     settle_in(lifeline)
+    meet_the_user()
     queues = WorkerQueues(inbox, outbox)
     preparation = msgspec.msgpack.decode(queues.receive_payload(), type=Preparation)
     preparation.apply()
@@ -178,6 +187,12 @@ def settle_in(lifeline: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     faulthandler.enable(file=2)
     faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
+
+
+def meet_the_user() -> None:
+    """What has to be so in a process before it imports any code of the user."""
+    remember_writing()
+    note_changes()
 
 
 def _leave_fork(outcome: Completed | Failed) -> NoReturn:

@@ -16,12 +16,13 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from time import perf_counter
 
 from workers.current import file_name
 from workers.linux import CStandardOutput, punch_hole
+from workers.streams import buffer_of, is_closed, line_buffered
 
 _CHUNK = 1 << 20
-_THOROUGH = 0.001  # seconds; after jobs shorter than this C's buffers are left alone
 STRAY_HEADING = "--- another start ---"
 _SCRATCH = ".worker"
 _PART = ".part"
@@ -55,7 +56,8 @@ class CapturedOutput:
         self._c = CStandardOutput()
         self._open()
         self._c.buffer_by_line()
-        self._streams = [_line_buffered("stdout", 1), _line_buffered("stderr", 2)]
+        self._take_streams()
+        self._too_quick = self._time_of_a_write() / 2
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -72,29 +74,62 @@ class CapturedOutput:
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
 
-    def size(self, seconds: float) -> int:
-        """Bytes printed since the last `collect`, after flushing all buffers."""
-        if seconds >= _THOROUGH:
-            self._c.flush()
-            for own, current in zip(self._streams, (sys.stdout, sys.stderr), strict=True):
-                if current is not own:  # whatever the job has put there
-                    with contextlib.suppress(Exception):
-                        current.flush()
+    def _take_streams(self) -> None:
+        self._stdout = line_buffered("stdout", 1)
+        self._stderr = line_buffered("stderr", 2)
+        self._out, self._err = buffer_of(self._stdout), buffer_of(self._stderr)
+
+    def _time_of_a_write(self) -> float:
+        """Seconds that it takes at least, here and now; 0 if the disk refuses."""
+        times = []
         try:
-            for stream in self._streams:
-                stream.flush()
-        except (OSError, ValueError):  # the disk is full, or the job closed it
-            self._repair_streams()
+            for _ in range(3):
+                start = perf_counter()
+                os.write(self._scratch, b".")
+                times.append(perf_counter() - start)
+        except OSError:
+            times.append(0.0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._scratch, 0)
+        return min(times)
+
+    def size(self, seconds: float) -> int:
+        """Bytes printed since the last `collect`, after flushing all buffers. `seconds`: for how
+        long somebody could have printed; nobody asks the system about less than a write takes."""
+        if seconds < self._too_quick and not (self._out.wrote or self._err.wrote):
+            return 0
+        if self._c.pending():
+            self._c.flush()
+        if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+            self._flush_others()
+        if self._out.wrote or self._err.wrote:
+            self._flush()
         try:
             return os.lseek(self._scratch, 0, os.SEEK_END)
         except OSError:
             return 0
 
+    def _flush_others(self) -> None:
+        """Whatever a job has put in the place of our streams."""
+        for own, current in ((self._stdout, sys.stdout), (self._stderr, sys.stderr)):
+            if current is not own:
+                with contextlib.suppress(Exception):
+                    current.flush()
+
+    def _flush(self) -> None:
+        self._out.wrote = self._err.wrote = False
+        for stream in (self._stdout, self._stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # the disk is full, or the job closed it
+                self._repair_streams()
+                return
+
     def _repair_streams(self) -> None:
-        for at, (name, descriptor) in enumerate((("stdout", 1), ("stderr", 2))):
-            if self._streams[at].closed:
+        for name, stream in (("stdout", self._stdout), ("stderr", self._stderr)):
+            if is_closed(stream):
                 setattr(sys, name, None)
-                self._streams[at] = _line_buffered(name, descriptor)
+        self._take_streams()
 
     def collect(self, job_id: str, attempt: int) -> int:
         """Make what was printed the log of this job; bytes printed, 0 if the disk refuses."""
@@ -120,21 +155,6 @@ class CapturedOutput:
         if self.size(1.0) == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-
-
-def _line_buffered(name: str, descriptor: int) -> io.TextIOWrapper:
-    """`sys.stdout` or `sys.stderr`, flushed at each end of line; printing never fails for
-    a character that the locale does not know."""
-    stream = getattr(sys, name)
-    if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-        with contextlib.suppress(Exception):
-            if stream.fileno() == descriptor:
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")
-                return stream
-    stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    setattr(sys, name, stream)
-    setattr(sys, f"__{name}__", stream)
-    return stream
 
 
 # ------------------------------------------------------------------ files, on either side

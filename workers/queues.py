@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 READ_SIZE = 1 << 20
-SMALL_READ = 1 << 16  # what is made of this many bytes of small messages fits into a cache
+SMALL_READ = 1 << 15
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
 PIPE_BUF = select.PIPE_BUF  # what the system writes to a pipe in one piece
+_ONE_BYTE = HEAD + 256  # bytes of a frame: below, one byte tells its length
 _encode_aside = msgspec.msgpack.Encoder().encode
 
 
@@ -74,7 +75,8 @@ class Outbox:
 
     # One buffer serves all outboxes: messages are decoded before the next read, and the
     # decoder copies what it keeps. In front there is room for the head of a msgpack array.
-    _buffer = memoryview(bytearray(HEAD + READ_SIZE))
+    _room = bytearray(HEAD + READ_SIZE)
+    _buffer = memoryview(_room)
     _decode = msgspec.msgpack.Decoder(FromWorker).decode
     _decode_many = msgspec.msgpack.Decoder(list[int | FromWorker]).decode
 
@@ -100,7 +102,7 @@ class Outbox:
         the middle of it) and shows only as `ended`.
         """
         self.pressing = False
-        most = READ_SIZE if self._reader.inside else SMALL_READ
+        most = min(READ_SIZE, max(SMALL_READ, self._reader.missing))
         try:
             size = self._file.readinto(self._buffer[HEAD : HEAD + most])
         except OSError:
@@ -111,28 +113,48 @@ class Outbox:
         if size == 0:
             self.ended = True
             return []
-        messages = self._messages(self._buffer[: HEAD + size])
+        messages = self._messages(size)
         self.pressing = size == most or self._reader.inside
         return messages
 
-    def _messages(self, buffer: memoryview) -> list[FromWorker]:
-        first, start, stop, count = self._reader.cut(buffer[HEAD:])
+    def _messages(self, size: int) -> list[FromWorker]:
+        """What so many bytes in the buffer say."""
+        reader = self._reader
+        view = self._buffer[HEAD : HEAD + size]
+        first, start = reader.resume(view)
         messages = [] if first is None else self._one_by_one([first], [])
-        if count:
-            # Lengths and payloads in turn, as one array. Its head takes the place of what was
-            # used already, or of the room in front.
-            buffer[start : start + HEAD] = b"\xdd%b" % (2 * count).to_bytes(4, "big")
-            try:
-                found: list[Any] = self._decode_many(buffer[start : HEAD + stop])
-            except msgspec.MsgspecError:
-                payloads = FrameReader().feed(buffer[HEAD + start : HEAD + stop])
-                messages = self._one_by_one(payloads, messages)
-            else:
-                messages += found[1::2]
-        if self._reader.bad is not None:
-            self._reader.bad.before = messages
-            raise self._reader.bad
-        return messages
+        stop, count = reader.guess(self._room, HEAD + start, HEAD + size)
+        stop -= HEAD
+        found = self._many(start, stop, count)
+        if found is None or not reader.is_part(view[stop:]):  # a large one, or one that is none
+            stop, count = reader.walk(view, start)
+            found = self._many(start, stop, count)
+        if found is None:
+            payloads = FrameReader().feed(view[start:stop])
+            found = self._one_by_one(payloads, messages)
+        else:
+            found = messages + found
+        reader.keep(view[stop:])
+        if reader.bad is not None:
+            reader.bad.before = found
+            raise reader.bad
+        return found
+
+    def _many(self, start: int, stop: int, count: int) -> list[FromWorker] | None:
+        """So many frames between two places, decoded in one call; None if that cannot be done.
+
+        Lengths and payloads are read in turn, as one array. Its head takes the place of what
+        was used already, or of the room in front.
+        """
+        if not count:
+            return [] if start == stop else None
+        self._buffer[start : start + HEAD] = b"\xdd%b" % (2 * count).to_bytes(4, "big")
+        try:
+            found: list[Any] = self._decode_many(self._buffer[start : HEAD + stop])
+            whole = sum(found[::2]) + count * HEAD == stop - start
+        except (msgspec.MsgspecError, TypeError):
+            return None
+        return found[1::2] if whole else None
 
     def _one_by_one(self, payloads: list[Bytes], messages: list[FromWorker]) -> list[FromWorker]:
         for payload in payloads:
@@ -247,7 +269,7 @@ class WorkerQueues:
         self._payloads: deque[Bytes] = deque()
         self._decode = msgspec.msgpack.Decoder(ToWorker).decode
         self._encode_into = msgspec.msgpack.Encoder().encode_into
-        self._buffer = bytearray(HEAD)
+        self._buffer = bytearray(LENGTH.pack(MARK, 0))
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
         self._fence = Fence()
@@ -257,7 +279,10 @@ class WorkerQueues:
         buffer = self._buffer
         self._encode_into(message, buffer, HEAD)
         size = len(buffer)
-        LENGTH.pack_into(buffer, 0, MARK, size - HEAD)
+        if size < _ONE_BYTE:  # the rest of the length is zero, and stays so
+            buffer[HEAD - 1] = size - HEAD
+        else:
+            LENGTH.pack_into(buffer, 0, MARK, size - HEAD)
         try:
             if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
                 os.write(self._outbox, buffer)
@@ -265,8 +290,10 @@ class WorkerQueues:
                 self._send_long(buffer)
         except OSError as error:
             raise QueueClosed(f"the supervisor does not listen any more: {error}") from error
-        if size > _KEEP_BUFFER:
-            self._buffer = bytearray(HEAD)
+        if size >= _ONE_BYTE:
+            if size > _KEEP_BUFFER:
+                self._buffer = bytearray(HEAD)
+            LENGTH.pack_into(self._buffer, 0, MARK, 0)
 
     def _send_long(self, buffer: bytearray) -> None:
         """Nobody else may write while a part of the frame is in the pipe and a part is not."""

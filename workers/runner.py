@@ -21,6 +21,7 @@ from workers.values import Unencodable, encode_plain, encode_result
 from workers.wishes import GiveUp, Interrupted, Retry
 
 Outcome = Completed | Failed
+_MAX_RESULT = MAX_FRAME // 2  # bytes
 
 
 class PlanLine(msgspec.Struct, gc=False):
@@ -68,13 +69,13 @@ class Runner:
             return _failed(lease, perf_counter() - start, error)
         try:
             json = encode_plain(value)
-            if json is not None and len(json) < MAX_FRAME // 2:
+            if json is not None and len(json) < _MAX_RESULT:
                 return Completed(lease, seconds, json)
             encoded = encode_result(value)
         except BaseException as error:
             return _unencodable(lease, seconds, value, error)
-        if len(encoded.json) > MAX_FRAME // 2:
-            message = f"the result is {len(encoded.json)} bytes of JSON, more than {MAX_FRAME // 2}"
+        if len(encoded.json) > _MAX_RESULT:
+            message = f"the result is {len(encoded.json)} bytes of JSON, more than {_MAX_RESULT}"
             return Failed(lease, seconds, "unencodable", Failure("ValueError", message))
         return Completed(
             lease, seconds, encoded.json, 0, encoded.nonfinite or None, encoded.converted or None

@@ -94,6 +94,9 @@ def all_plain(params: Sequence[dict[str, Any]]) -> bool:
 
 def encode_plain(value: Any) -> bytes | None:
     """A result that consists of JSON's own types, as JSON; None for any other."""
+    kind = type(value)
+    if value is None or kind is bool or (kind is int and -_FAST_INT < value < _FAST_INT):
+        return _encode(value)
     try:
         return _encode(value) if _is_plain(value, MAX_DEPTH) else None
     except (UnicodeEncodeError, RuntimeError):

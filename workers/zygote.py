@@ -28,7 +28,7 @@ import msgspec
 
 from workers.current import PROCESS
 from workers.linux import become_subreaper, children_of, hold_lifeline, thread_count
-from workers.main import live, settle_in
+from workers.main import live, meet_the_user, settle_in
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
 from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
@@ -217,6 +217,7 @@ def run(channel_descriptor: int, preparation_descriptor: int, lifeline: int, pre
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
+    meet_the_user()
     with open(preparation_descriptor, "rb") as file:
         preparation = msgspec.msgpack.decode(file.read(), type=Preparation)
     preparation.apply()
