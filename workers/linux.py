@@ -127,7 +127,7 @@ _WRITE_BASE = 4 * ctypes.sizeof(ctypes.c_void_p)  # in struct _IO_FILE; the writ
 def _write_pointers(stream: int) -> memoryview:
     """Of a stream of C: where its buffer for output begins, and where it is full up to."""
     pointers = (ctypes.c_size_t * 2).from_address(stream + _WRITE_BASE)
-    return memoryview(pointers).cast("B").cast("N")
+    return memoryview(pointers).cast("B").cast("L")  # as wide as a pointer on every Linux
 
 
 @functools.cache

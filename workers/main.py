@@ -108,6 +108,7 @@ class Worker:
             self._spoiled |= not self._surroundings.restore()
             CHANGES.made = False
             self._tidied = now
+        self._spoiled |= not self._surroundings.room_for_files()
         while self._queues.readable():
             self._hear(self._queues.receive())
         return now

@@ -26,25 +26,40 @@ class RememberingWriter(io.BufferedWriter):
         super().close()
 
 
+class RememberingFile(io.FileIO):
+    """The same without a buffer, as PYTHONUNBUFFERED wants it."""
+
+    wrote = False
+
+    def write(self, data: Any) -> int:
+        self.wrote = True
+        return io.FileIO.write(self, data)
+
+    def close(self) -> None:
+        self.wrote = True
+        super().close()
+
+
 class AlwaysWrote:
     """Stands for the buffer of a stream that somebody else has made."""
 
     wrote = True
 
 
-Watched = RememberingWriter | AlwaysWrote
+Watched = RememberingWriter | RememberingFile | AlwaysWrote
 
 
 def remember_writing() -> None:
     """Let both streams be our own, where they are still Python's. Before any code of the user
     runs, or somebody might keep the streams that were there before."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        if _is_pythons(getattr(sys, name), descriptor):
-            new_stream(name, descriptor)
+        stream = getattr(sys, name)
+        if _is_pythons(stream, descriptor):
+            new_stream(name, descriptor, buffered=type(stream.buffer) is io.BufferedWriter)
 
 
 def _is_pythons(stream: object, descriptor: int) -> bool:
-    if type(stream) is not io.TextIOWrapper or type(stream.buffer) is not io.BufferedWriter:
+    if type(stream) is not io.TextIOWrapper or type(stream.buffer) not in (io.BufferedWriter, io.FileIO):
         return False
     with contextlib.suppress(Exception):
         stream.flush()
@@ -52,14 +67,14 @@ def _is_pythons(stream: object, descriptor: int) -> bool:
     return False
 
 
-def new_stream(name: str, descriptor: int) -> io.TextIOWrapper:
+def new_stream(name: str, descriptor: int, *, buffered: bool = True) -> io.TextIOWrapper:
     """Another `sys.<name>`, flushed at each end of line; printing never fails for a character
     that the locale does not know."""
     before = getattr(sys, name, None)
-    raw = io.FileIO(descriptor, "wb", closefd=False)
+    raw: Any = (io.FileIO if buffered else RememberingFile)(descriptor, "wb", closefd=False)
     raw.name = f"<{name}>"
-    stream = io.TextIOWrapper(
-        RememberingWriter(raw),
+    stream: Any = io.TextIOWrapper(
+        RememberingWriter(raw) if buffered else raw,
         encoding=getattr(before, "encoding", None) or "utf-8",
         errors="backslashreplace",
         newline="\n",
@@ -69,7 +84,8 @@ def new_stream(name: str, descriptor: int) -> io.TextIOWrapper:
     stream.mode = "w"
     setattr(sys, name, stream)
     setattr(sys, f"__{name}__", stream)
-    return stream
+    known: io.TextIOWrapper = stream
+    return known
 
 
 def line_buffered(name: str, descriptor: int) -> io.TextIOWrapper:
@@ -86,7 +102,7 @@ def line_buffered(name: str, descriptor: int) -> io.TextIOWrapper:
 def buffer_of(stream: io.TextIOWrapper) -> Watched:
     """What knows whether anything was written to it."""
     with contextlib.suppress(ValueError):  # detached
-        if isinstance(stream.buffer, RememberingWriter):
+        if isinstance(stream.buffer, RememberingWriter | RememberingFile):
             return stream.buffer
     return AlwaysWrote()
 

@@ -47,8 +47,8 @@ class Surroundings:
         self._too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
     def restore(self) -> bool:
-        """Put back what has changed; a few microseconds if nothing has. False if that cannot
-        be done: a limit, another user, descriptors left open until few are free."""
+        """Put back what has changed; some microseconds if nothing has. False if that cannot be
+        done: a limit, another user."""
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -63,9 +63,9 @@ class Surroundings:
             resource.getrlimit(limit) == values or _restore_limit(limit, values)
             for limit, values in self._limits
         )
-        return restored and (os.geteuid(), os.getegid()) == self._user and self._room_for_files()
+        return restored and (os.geteuid(), os.getegid()) == self._user
 
-    def _room_for_files(self) -> bool:
+    def room_for_files(self) -> bool:
         """Whether jobs have left open less than half of the descriptors that there were."""
         try:
             os.close(lowest := os.dup(1))

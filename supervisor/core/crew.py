@@ -56,6 +56,7 @@ class Worker:
         "revoked",
         "leaving",
         "since",
+        "begun",
         "since_at",
         "handed",
         "finished",
@@ -79,7 +80,8 @@ class Worker:
         self.leases: deque[tuple[int, int]] = deque()
         self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
         self.leaving = False  # it gives back, of its own accord, what it was handed
-        self.since = 0.0  # when the first of the leases started (run clock)
+        self.since = 0.0  # when the first of the leases started, as far as we were told (run clock)
+        self.begun = 0.0  # when it did, as far as the durations of those before it tell
         self.since_at = ""
         self.handed = 0  # leases ever handed to it, less those taken back
         self.finished = 0  # outcomes

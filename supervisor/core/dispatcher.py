@@ -79,7 +79,7 @@ class Dispatcher:
                 if timeout is not None:
                     times.append(worker.since + timeout)
                 if worker.held() > 1 and self._is_behind(worker):
-                    times.append(worker.since + policy.TAKE_BACK_AFTER)
+                    times.append(worker.begun + policy.TAKE_BACK_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
         if self.pace is not None and self.pace.due is not None:
@@ -105,7 +105,7 @@ class Dispatcher:
 
     def worker_is_ready(self, worker: Worker, turn: Turn) -> None:
         worker.status = READY
-        worker.since, worker.since_at = turn.now, turn.at
+        worker.since, worker.since_at, worker.begun = turn.now, turn.at, turn.now
         self._start_failures = 0
 
     def count_refused_start(self, turn: Turn, incarnation: int, error: str, *, stopped: bool) -> None:
@@ -170,7 +170,7 @@ class Dispatcher:
                 self.kill(turn, worker, "timed_out")
             elif (
                 worker.held() > 1
-                and turn.now >= worker.since + policy.TAKE_BACK_AFTER
+                and turn.now >= worker.begun + policy.TAKE_BACK_AFTER
                 and self._is_behind(worker)
             ):
                 self.take_back(turn, worker)
@@ -187,8 +187,11 @@ class Dispatcher:
         """Whether another worker is idle or gets on better. If nobody does, the machine is
         overloaded or all are at long jobs, and handing leases around would help nobody."""
         return any(
-            other.status == READY and other is not worker and (not other.leases or other.since > worker.since)
+            not other.leases
+            or other.since > worker.since
+            or other.begun > worker.begun + policy.CLEARLY_LATER
             for other in self.crew.values()
+            if other.status == READY and other is not worker
         )
 
     # -------------------------------------------------------------------- take-back
@@ -303,7 +306,7 @@ class Dispatcher:
             held = worker.held()
             if held > ahead // 2:
                 continue
-            if worker.leases and turn.now >= worker.since + policy.TAKE_BACK_AFTER:
+            if worker.leases and turn.now >= worker.begun + policy.TAKE_BACK_AFTER:
                 continue  # it is at a long job: what it got would be taken back
             self._lease(
                 turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready), self._mean))
@@ -358,7 +361,7 @@ class Dispatcher:
         self.next_lease += len(jobs)
         attempts = self.ledger.lease(jobs, first)
         if not worker.leases:
-            worker.since, worker.since_at = turn.now, turn.at
+            worker.since, worker.since_at, worker.begun = turn.now, turn.at, turn.now
         worker.leases.extend(enumerate(jobs, first))
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))

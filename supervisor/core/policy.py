@@ -9,7 +9,7 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
 # A worker should always hold a few milliseconds of work, so that it never waits for us.
-WORK_AHEAD = 0.05
+WORK_AHEAD = 0.12
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them nothing.
@@ -23,13 +23,15 @@ BYTES_AHEAD = 16 << 20
 # While the workers have enough to do, outcomes gather for so many seconds at most before they are
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
-PATIENCE = 0.04
+PATIENCE = 0.08
 # And about so many at most: what is made of more does not fit into the processor's cache.
 GATHERED = 400
 # Less than this is not worth a system call.
 LEAST_PATIENCE = 0.0002
 # Leases that wait behind a job for so long are given to others.
 TAKE_BACK_AFTER = 0.05
+# But only if another worker is idle, has said something since, or has begun a job so much later.
+CLEARLY_LATER = 0.02
 # After so many workers in a row that were never ready, and none that is, the run stops.
 START_FAILURES = 3
 # A job that was running so often when the supervisor ended uncleanly runs last and alone.
@@ -67,6 +69,11 @@ def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
     return min(most, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
+
+
+def time_of(seconds: float, jobs: int) -> float:
+    """Seconds that a worker spends on so many jobs that ran for `seconds` together."""
+    return seconds + jobs * JOB_OVERHEAD
 
 
 def patience(mean_seconds: float | None, least_held: int) -> float:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from supervisor.core.jobs import INTERRUPTED, PENDING
+from supervisor.core.table import compact, get
 
 _READY = frozenset((PENDING, INTERRUPTED))
 
@@ -139,9 +140,12 @@ class JobQueue:
         """The common case, many untried jobs at once."""
         state = self._state
         while len(taken) < count and self._next < len(self._untried):
-            end = self._next + count - len(taken)
-            taken.extend(job for job in self._untried[self._next : end] if state[job] in _READY)
-            self._next = min(end, len(self._untried))
+            end = min(self._next + count - len(taken), len(self._untried))
+            run = compact(self._untried[self._next : end].tolist())
+            if bytes(get(state, run)).count(PENDING) < len(run):
+                run = [job for job in run if state[job] in _READY]
+            taken.extend(run)
+            self._next = end
 
     def _priority(self, job: int) -> int:
         return self._priorities.get(job, 0) if self._priorities else 0

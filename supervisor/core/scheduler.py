@@ -16,13 +16,14 @@ terminal). What remains here: facts are told apart, blame is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from supervisor.core import events as facts
+from supervisor.core import policy
 from supervisor.core.bounds import Bounds
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
@@ -40,6 +41,15 @@ from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, Work
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from workers.messages import Completed, Failed
+
+
+def _by_kind(outcomes: list[Any]) -> Iterator[tuple[type, list[Any]]]:
+    """Outcomes of one kind that follow each other, nearly always all."""
+    if set(map(type, outcomes)) == {Completed}:
+        yield Completed, outcomes
+        return
+    for kind, group in groupby(outcomes, type):
+        yield kind, list(group)
 
 
 class Scheduler:
@@ -237,19 +247,20 @@ class Scheduler:
         if worker is None:
             return  # a late word of a worker that is already buried
         finished = 0
-        for kind, group in groupby(event.outcomes, type):
-            outcomes: list[Any] = list(group)
+        for kind, outcomes in _by_kind(event.outcomes):
             jobs = worker.settle_together(outcomes) if kind is Completed else None
             if jobs is not None:
                 self.ledger.completed_together(turn, worker.slot, jobs, outcomes)
             else:
                 jobs = self._settle_singly(turn, worker, outcomes)
             finished += len(jobs)
-        worker.since, worker.since_at = turn.now, turn.at
         worker.finished += finished
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
         self.dispatcher.learn_duration(seconds, len(event.outcomes))
+        # Outcomes may have gathered for a while before we looked at them.
+        worker.begun = min(turn.now, worker.since + policy.time_of(seconds, len(event.outcomes)))
+        worker.since, worker.since_at = turn.now, turn.at
 
     def _settle_singly(self, turn: Turn, worker: Worker, outcomes: Sequence[Completed | Failed]) -> list[int]:
         """Outcomes that are not those of the worker's first leases, or not all good."""

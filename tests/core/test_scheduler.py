@@ -237,6 +237,31 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
 
 
+def test_a_long_job_that_began_while_outcomes_gathered_is_found_when_they_are_looked_at() -> None:
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.001)]), facts.JobsFinished(2, [good(2, 0.001)]))
+    first, second = (list(core.scheduler.crew[worker].leases) for worker in (1, 2))
+    some = [good(lease, 0.001) for lease, _ in first[:3]]  # the fourth goes on
+    many = [good(lease, 0.001) for lease, _ in second[:78]]
+    effects = core.tell(facts.JobsFinished(1, some), facts.JobsFinished(2, many), after=0.08)
+    assert RevokeJobs(1, [lease for lease, _ in first[4:]]) in effects.commands
+    assert not [c for c in effects.commands if isinstance(c, RevokeJobs) and c.incarnation == 2]
+
+
+def test_workers_that_get_on_alike_keep_their_leases_however_slow_the_machine() -> None:
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.001)]), facts.JobsFinished(2, [good(2, 0.001)]))
+    first, second = (list(core.scheduler.crew[worker].leases) for worker in (1, 2))
+    events = [
+        facts.JobsFinished(worker, [good(lease, 0.001) for lease, _ in leases[:20]])
+        for worker, leases in ((1, first), (2, second[:30]))
+    ]
+    effects = core.tell(*events, after=0.3)
+    assert not [command for command in effects.commands if isinstance(command, RevokeJobs)]
+
+
 def test_a_slot_that_is_free_gets_a_worker_for_what_waits_behind_a_long_job() -> None:
     core = Core(12, workers=2, crash_limit=1)
     core.start()

@@ -129,7 +129,6 @@ def do_spoil(directory: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.alarm(1)
     os.close(1)
-    time.sleep(0.002)  # surroundings are looked at once in a millisecond
 
 
 def do_surroundings() -> list[object]:

@@ -86,7 +86,6 @@ TURN_ON_IT = """
     def evaluate(name):
         if name:
             {**DIE, **LIVE}[name]()
-            time.sleep(0.01)  # surroundings are looked at once in a millisecond
             return name
         time.sleep(0.02)
         open("/dev/null").close()

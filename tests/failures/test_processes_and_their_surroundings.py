@@ -46,7 +46,6 @@ SPOILS = """
     def evaluate(what):
         if what is not None:
             SPOILING[what]()
-            time.sleep(0.01)  # surroundings are looked at once in a millisecond
             return None
         time.sleep(0.1)  # longer than the alarm
         mask = os.umask(0)
