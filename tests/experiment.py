@@ -56,8 +56,9 @@ class Experiment:
         self.script.write_text(PREAMBLE + textwrap.dedent(text).replace("@NAME@", name))
 
     def environment(self) -> dict[str, str]:
+        usual = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
         return {
-            **os.environ,
+            **usual,
             "EXECUTIONS": str(self.executions_file),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }

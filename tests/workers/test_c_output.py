@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,5 +24,7 @@ assert (before, after) == ((True, 0), (False, 5)), (before, after)
 
 
 def test_what_waits_in_the_buffer_of_c_is_known(tmp_path: Path) -> None:
+    # Python without buffers takes C's away as well.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with open(tmp_path / "printed", "wb") as file:
-        subprocess.run([sys.executable, "-c", SOURCE], check=True, stdout=file)
+        subprocess.run([sys.executable, "-c", SOURCE], check=True, stdout=file, env=environment)
