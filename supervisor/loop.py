@@ -161,30 +161,40 @@ class Loop:
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait until there is something to look at, and while the workers have enough to do, a
         little longer: asleep, since each write to somebody who listens costs the writer a
-        wake-up call."""
-        patience = min(timeout, self.scheduler.dispatcher.patience())
-        if patience > 0.0 and not self.engine.pressing():
+        wake-up call. What is only to be shown or measured waits for the end of the nap."""
+        patience = self.scheduler.dispatcher.patience()
+        if timeout > 0.0 and patience > 0.0 and not self.engine.pressing():
+            patience = min(patience, self._until(self._deadlines()))
             for _ in range(NAPS):
                 time.sleep(patience)
                 timeout -= patience
                 if (ready := self._selector.select(0)) or timeout <= 0.0:
                     return ready
-        return self._selector.select(timeout)
+        return self._selector.select(max(0.0, timeout))
 
     def _timeout(self) -> float:
         if self._checkpointing:
             return 0.0
-        now = self.clock.now()
-        times = [now + LONGEST_WAIT, self._next_view, self._watch.due]
+        times = [*self._deadlines(), self._next_view, self._watch.due]
         if self.progress is not None:
             times.append(self._next_progress)
-        if self._stacks is not None:
-            times.append(self._stacks.due)
-        if self.control is not None and (due := self.control.next_deadline()) is not None:
+        if (due := self.store.next_deadline()) is not None:
             times.append(due)
-        deadlines = (self.scheduler.next_deadline(), self.engine.next_deadline(), self.store.next_deadline())
-        times.extend(time for time in deadlines if time is not None)
-        return max(0.0, min(times) - now)
+        return self._until(times)
+
+    def _deadlines(self) -> list[float]:
+        """When somebody has to be answered or ended, whatever else goes on."""
+        deadlines = [self.scheduler.next_deadline(), self.engine.next_deadline()]
+        if self.control is not None:
+            deadlines.append(self.control.next_deadline())
+        if self._stacks is not None:
+            deadlines.append(self._stacks.due)
+        return [time for time in deadlines if time is not None]
+
+    def _until(self, times: list[float]) -> float:
+        """Seconds until the first of these."""
+        now = self.clock.now()
+        return max(0.0, min([now + LONGEST_WAIT, *times]) - now)
 
     def _signal_events(self) -> list[Event]:
         events: list[Event] = []

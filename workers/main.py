@@ -60,6 +60,8 @@ class Worker:
         self._runner = runner
         self._output = output
         self._surroundings = Surroundings()
+        if self._surroundings.too_many >= 0:
+            queues.reserve(self._surroundings.too_many)
         self._leases: deque[tuple[int, int, PlanLine | bytes]] = deque()
         self._finishing = False
         self._spoiled = False
@@ -108,9 +110,9 @@ class Worker:
             self._spoiled |= not self._surroundings.restore()
             CHANGES.made = False
             self._tidied = now
-        self._spoiled |= not self._surroundings.room_for_files()
         while self._queues.readable():
             self._hear(self._queues.receive())
+        self._spoiled |= self._queues.crowded  # so many files left open that few can be opened
         return now
 
     def _hear(self, message: ToWorker) -> None:

@@ -258,7 +258,10 @@ class Fence:
 
 
 class WorkerQueues:
-    """The worker's ends: `send` and `receive` block, `readable` does not."""
+    """The worker's ends: `send` and `receive` block, `readable` does not.
+
+    crowded: at the last look of `readable` the reserved number was in use.
+    """
 
     def __init__(self, inbox: int, outbox: int) -> None:
         self._inbox = inbox
@@ -272,6 +275,8 @@ class WorkerQueues:
         self._buffer = bytearray(LENGTH.pack(MARK, 0))
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
+        self._reserve = -1
+        self.crowded = False
         self._fence = Fence()
 
     def send(self, message: FromWorker) -> None:
@@ -339,6 +344,15 @@ class WorkerQueues:
         message: ToWorker = self._decode(self.receive_payload())
         return message
 
+    def reserve(self, number: int) -> None:
+        """No descriptor should have this number. Since a new one gets the lowest that is free,
+        somebody who has it has left many open; to look costs nothing beside the look at the inbox."""
+        self._poll.register(number, 0)
+        self._reserve = number
+
     def readable(self) -> bool:
         """Whether `receive` has something to begin with."""
-        return bool(self._payloads) or bool(self._poll.poll(0))
+        found = dict(self._poll.poll(0))
+        if self._reserve >= 0:
+            self.crowded = not found.pop(self._reserve, 0) & select.POLLNVAL
+        return bool(self._payloads or found)

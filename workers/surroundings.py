@@ -44,7 +44,8 @@ class Surroundings:
         # The next descriptor has the lowest free number, which tells how many are open.
         os.close(lowest := os.dup(1))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
+        # A descriptor with this number: half of those that there were are in use. -1: no limit.
+        self.too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
     def restore(self) -> bool:
         """Put back what has changed; some microseconds if nothing has. False if that cannot be
@@ -64,14 +65,6 @@ class Surroundings:
             for limit, values in self._limits
         )
         return restored and (os.geteuid(), os.getegid()) == self._user
-
-    def room_for_files(self) -> bool:
-        """Whether jobs have left open less than half of the descriptors that there were."""
-        try:
-            os.close(lowest := os.dup(1))
-        except OSError:
-            return False
-        return lowest < self._too_many or self._too_many < 0
 
     def _restore_handlers(self, handlers: list[tuple[int, Any]]) -> None:
         getsignal = _signal.getsignal

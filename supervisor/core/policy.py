@@ -12,8 +12,8 @@ from supervisor.core.table import Charges
 WORK_AHEAD = 0.12
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
-# Jobs longer than this are handed out one by one: the hand-out costs them nothing.
-LONG_JOB = 0.02
+# Jobs longer than this are handed out one by one: the hand-out costs them little.
+LONG_JOB = 0.1
 # Seconds of work below which a hand-out is not halved any more.
 WORTH_HANDING = 0.001
 # The most leases that one worker may hold.
