@@ -13,7 +13,6 @@ from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.lock import is_held
-from supervisor.records.survey import survey
 
 Notice = tuple[str, str]  # level, text
 
@@ -84,6 +83,8 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
 def _left(layout: Layout) -> tuple[int, int, str]:
     """How many jobs of an experiment are pending or in progress, how many there are, and
     what it is called."""
+    from supervisor.records.survey import survey
+
     found = survey(layout)
     counts, name = found.table.counts(), found.name
     found.close()

@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError, WorkersError
@@ -23,8 +23,11 @@ from workers.current import importing_main, inside_worker
 if TYPE_CHECKING:
     import argparse
 
+    from supervisor.engines.forerunner import Forerunner
     from supervisor.outcome import Outcome
     from supervisor.request import Request
+
+_NO_RUN = ("-h", "--help", "--version", "--list-checkpoints", "--detach")
 
 
 def main(
@@ -62,27 +65,28 @@ def main(
     _refuse_inside_worker("main")
     try:
         _check_platform()
-        with _undisturbed():
-            from supervisor.options import request_of_main
+        with _forerunner(sys.argv[1:] if argv is None else argv, settings) as forerunner:
+            with _undisturbed():
+                from supervisor.options import request_of_main
 
-        request = request_of_main(
-            function,
-            jobs,
-            name=name,
-            output=output,
-            parser=parser,
-            argv=argv,
-            keywords=settings,
-            setup=setup,
-            finish=finish,
-        )
-        if request.detach:
-            from supervisor.detaching import start_detached, status_pipe
+            request = request_of_main(
+                function,
+                jobs,
+                name=name,
+                output=output,
+                parser=parser,
+                argv=argv,
+                keywords=settings,
+                setup=setup,
+                finish=finish,
+            )
+            if request.detach:
+                from supervisor.detaching import start_detached, status_pipe
 
-            request.started_by = status_pipe()
-            if request.started_by is None:
-                raise SystemExit(start_detached())
-        outcome = _execute(request)
+                request.started_by = status_pipe()
+                if request.started_by is None:
+                    raise SystemExit(start_detached())
+            outcome = _execute(request, forerunner)
         if outcome.signal is not None:
             _die_of(outcome.signal)
         _flush()
@@ -126,13 +130,14 @@ def run(
     """
     _refuse_inside_worker("run")
     _check_platform()
-    with _undisturbed():
-        from supervisor.options import request_of_run
+    with _forerunner((), settings) as forerunner:
+        with _undisturbed():
+            from supervisor.options import request_of_run
 
-    request = request_of_run(
-        function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
-    )
-    outcome = _execute(request)
+        request = request_of_run(
+            function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
+        )
+        outcome = _execute(request, forerunner)
     if outcome.signal is not None:
         from supervisor.outcome import Interrupted
 
@@ -140,11 +145,11 @@ def run(
     return outcome.report
 
 
-def _execute(request: Request) -> Outcome:
+def _execute(request: Request, forerunner: Forerunner | None) -> Outcome:
     with _undisturbed():
         from supervisor.experiment import execute
     try:
-        return execute(request)
+        return execute(request, forerunner)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
@@ -152,6 +157,31 @@ def _execute(request: Request) -> Outcome:
             f"{error.strerror or error}: no worker can be started. Allow more (ulimit -n), then start again "
             f"or resume."
         ) from error
+
+
+@contextlib.contextmanager
+def _forerunner(words: Sequence[str], settings: Mapping[str, Any]) -> Iterator[Forerunner | None]:
+    """Started before anything else is imported, so that both take their time at once; None
+    where workers are probably not wanted."""
+    forerunner = None
+    try:
+        if not _without_zygote(words, settings):
+            with _undisturbed():
+                from supervisor.engines.forerunner import Forerunner
+
+                forerunner = Forerunner.start()
+        yield forerunner
+    finally:
+        if forerunner is not None:
+            with _undisturbed():
+                forerunner.discard()
+
+
+def _without_zygote(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """A guess, from what was not parsed yet: nobody is harmed if it is wrong."""
+    if settings.get("start_method") == "spawn" or "spawn" in words:
+        return True
+    return any(word in _NO_RUN or word.startswith("--debug") for word in words)
 
 
 @contextlib.contextmanager

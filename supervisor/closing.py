@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from supervisor.clock import wall_time
 from supervisor.core.errors import OK, SOME_FAILED, STOPPED_EARLY, LonghaulError
 from supervisor.core.jobs import FAILED
-from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
-from supervisor.opening import Opened
 from supervisor.outcome import Outcome
-from supervisor.records.reports import Report
 from supervisor.request import Request
-from supervisor.views.commands import resume_command
 from supervisor.views.outlet import say_until
-from supervisor.views.overnight import overnight_lines
-from supervisor.views.summary import summary
 from supervisor.views.words import count
+
+if TYPE_CHECKING:
+    from supervisor.core.scheduler import Scheduler
+    from supervisor.opening import Opened
+    from supervisor.records.reports import Report
 
 
 def opening_line(request: Request, opened: Opened, slots: int) -> str:
@@ -79,6 +78,8 @@ def outcome_of(scheduler: Scheduler, opened: Opened, error: LonghaulError | None
 
 
 def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
+    from supervisor.views.commands import resume_command
+
     return resume_command(
         request.command_line if request.interactive else [], request.arguments, experiment_id, extra
     )
@@ -111,6 +112,10 @@ def print_summary(
     """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
     run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
     waits for a terminal that does not take it. `events`: what happened to the run as a whole."""
+    import shutil
+
+    from supervisor.views.summary import summary
+
     text = summary(
         snapshot,
         [*_failures(report), *retried],
@@ -124,6 +129,8 @@ def print_summary(
 
 def events_of(opened: Opened, scheduler: Scheduler) -> list[str]:
     """What happened to this run as a whole, the most important first."""
+    from supervisor.views.overnight import overnight_lines
+
     drain = scheduler.drain
     stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
     early = [f"stopped early: {drain.reason}"] if stopped else []

@@ -3,6 +3,10 @@
 `execute` opens the experiment, plays one run of it and closes it, whatever happens in
 between. The order at the end matters: first what is needed to go on (the last checkpoint),
 then what is nice to have (final files, summary), last the lock.
+
+The order at the beginning is one of time: as soon as it is certain that there is something
+to run, the zygote is told to import the user's code, and what else this process needs is
+imported meanwhile.
 """
 
 from __future__ import annotations
@@ -14,15 +18,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
-from supervisor.control.place import NoPlace
-from supervisor.control.server import ControlServer
-from supervisor.core.deaths import signal_name
 from supervisor.core.errors import (
     LonghaulError,
     StorageError,
@@ -30,31 +33,24 @@ from supervisor.core.errors import (
     WorkersError,
 )
 from supervisor.core.jobs import INTERRUPTED, PENDING
-from supervisor.core.observer import Observer
-from supervisor.core.record_types import RunEnded
-from supervisor.core.scheduler import Scheduler
-from supervisor.core.snapshot import FailureSnapshot
 from supervisor.cores import thread_caps, usable_cores
+from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.local import LocalEngine
-from supervisor.loop import Loop
-from supervisor.opening import Opened, open_experiment, output_directory
+from supervisor.opening import Opened, open_experiment, output_directory, start_run
 from supervisor.outcome import Outcome
-from supervisor.records.progress import ProgressFile
-from supervisor.records.reports import write_reports
 from supervisor.request import Request
 from supervisor.signals import Signals, Stopped
-from supervisor.survivors import end_survivors
-from supervisor.views.log import Log
-from supervisor.views.notebook import inside_notebook
-from supervisor.views.opening import open_view
-from supervisor.views.outlet import say
-from supervisor.views.protocol import View
 from workers.callables import CannotSend, describe
 from workers.messages import FunctionSpec, WorkerSpec
 
+if TYPE_CHECKING:
+    from supervisor.control.server import ControlServer
+    from supervisor.core.snapshot import FailureSnapshot
+    from supervisor.views.protocol import View
 
-def execute(request: Request) -> Outcome:
-    """Do what the user asks for. Raises LonghaulError for what the user has to know."""
+
+def execute(request: Request, forerunner: Forerunner | None = None) -> Outcome:
+    """Do what the user asks for; a `forerunner` may save time. Raises LonghaulError for what the user has to know."""
     directory = output_directory(request)
     if request.list_checkpoints:
         from supervisor.listing import list_checkpoints
@@ -67,7 +63,7 @@ def execute(request: Request) -> Outcome:
         return debug(request)
     functions = _functions(request)
     with Signals() as signals, _rare_collections():
-        outcome = _open_and_play(request, directory, signals, functions)
+        outcome = _open_and_play(request, directory, signals, functions, forerunner)
         if outcome.signal is not None and request.interactive:
             signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
@@ -90,22 +86,40 @@ def _rare_collections() -> Iterator[None]:
 
 
 def _open_and_play(
-    request: Request, directory: Path, signals: Signals, functions: tuple[FunctionSpec, FunctionSpec | None]
+    request: Request,
+    directory: Path,
+    signals: Signals,
+    functions: tuple[FunctionSpec, FunctionSpec | None],
+    forerunner: Forerunner | None,
 ) -> Outcome:
+    run = _Run(request, signals, functions, forerunner)
     try:
         opened = open_experiment(request, directory, signals)
     except Stopped as stop:
         if request.progress:
+            from supervisor.core.deaths import signal_name
+            from supervisor.views.outlet import say
+
             say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
         return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
+    try:
+        run.begin(opened)
+        start_run(request, opened)
+    except BaseException:  # no thread for the syncs: the caller may try again in this process
+        run.close_engine()
+        opened.store.release()
+        raise
     try:
         if request.started_by is not None:
             from supervisor.detaching import leave_terminal
 
             leave_terminal(request.started_by, opened.layout)
-        return _Run(request, opened, signals, functions).play()
+        run.prepare()
+        return run.play()
     except OSError as problem:  # on the way out: while the final files are made
         raise StorageError(f"{problem}. What was recorded is safe; see to it, then resume.") from problem
+    finally:
+        run.close_engine()
 
 
 def _functions(request: Request) -> tuple[FunctionSpec, FunctionSpec | None]:
@@ -123,17 +137,39 @@ class _Run:
     def __init__(
         self,
         request: Request,
-        opened: Opened,
         signals: Signals,
         functions: tuple[FunctionSpec, FunctionSpec | None],
+        forerunner: Forerunner | None,
     ) -> None:
         self.request = request
-        self.opened = opened
         self.signals = signals
         self.functions = functions
+        self.forerunner = forerunner
+        self.engine: LocalEngine | None = None
+        self.engine_failure: LonghaulError | OSError | None = None
+
+    def begin(self, opened: Opened) -> None:
+        """It is certain that there is something to run; the first record is not written yet.
+
+        Where workers of an earlier run may be left, these have to be ended first.
+        """
+        self.opened = opened
         wanted = opened.settings.workers
         self.slots = usable_cores() if wanted == "auto" else int(wanted)
+        self.caps = thread_caps(self.slots)
         self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
+        if not opened.resumed:
+            self._start_engine()
+
+    def prepare(self) -> None:
+        """All else that a run needs, while the zygote imports the user's code."""
+        from supervisor.core.observer import Observer
+        from supervisor.core.scheduler import Scheduler
+        from supervisor.records.progress import ProgressFile
+        from supervisor.views.log import Log
+        from supervisor.views.opening import open_view
+
+        request, opened = self.request, self.opened
         job_bytes = opened.store.plan.size / max(1, len(opened.table))
         self.scheduler = Scheduler(opened.table, opened.settings, self.slots, opened.position, job_bytes)
         self.clock = RunClock()
@@ -147,7 +183,12 @@ class _Run:
             unselected=opened.unselected,
         )
         self.log = Log(opened.layout.supervisor_log) if request.recording else None
-        self.view = self._open_view()
+        self.view: View = open_view(
+            sys.stderr if request.progress else None,
+            show_output=request.show_output,
+            output_directory=str(opened.layout.output_directory),
+            log=self.log,
+        )
         self.control: ControlServer | None = None
         self.retried: list[FailureSnapshot] = []
         self.recent: list[FailureSnapshot] = []
@@ -172,8 +213,21 @@ class _Run:
             run_hooks(self.request, self.opened, ended, self.signals)
 
     def _play(self) -> Outcome:
-        opened, store = self.opened, self.opened.store
         error: LonghaulError | None = None
+        try:
+            self._begin_and_work()
+        except LonghaulError as problem:
+            error = problem
+        except OSError as problem:  # a read that failed: writes have errors of their own
+            error = StorageError(f"{problem}. What was recorded is safe; see to the disk, then resume.")
+        finally:
+            outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
+        if error is not None:
+            raise error
+        return outcome
+
+    def _begin_and_work(self) -> None:
+        opened, store = self.opened, self.opened.store
         try:
             self._announce()
             deadline, now = opened.deadline, self.clock.now()
@@ -187,29 +241,17 @@ class _Run:
                 drain_reason="" if deadline is None else deadline.reason,
             )
             if opened.resumed:
+                from supervisor.survivors import end_survivors
+
                 for warning in end_survivors(opened, self.mark):
                     self.view.tell("warning", warning)
                 self.clock.tick(math.inf)  # that took its time, but nothing stood still
             self._work(effects)
-        except LonghaulError as problem:
-            error = problem
-        except OSError as problem:  # a read that failed: writes have errors of their own
-            error = StorageError(f"{problem}. What was recorded is safe; see to the disk, then resume.")
         finally:
-            outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
-        if error is not None:
-            raise error
-        return outcome
+            self._stop_listening()
+            self.close_engine()
 
     # ---------------------------------------------------------------------- before
-
-    def _open_view(self) -> View:
-        return open_view(
-            sys.stderr if self.request.progress else None,
-            show_output=self.request.show_output,
-            output_directory=str(self.opened.layout.output_directory),
-            log=self.log,
-        )
 
     def _announce(self) -> None:
         opened = self.opened
@@ -237,36 +279,67 @@ class _Run:
         if not self._anything_to_do():
             self.opened.store.append(effects.records)
             return
-        engine = LocalEngine(self._spec, start_method=opened.settings.start_method)
-        try:
-            engine.start()
-            self.control = self._listen()
-            loop = Loop(
-                scheduler=self.scheduler,
-                store=opened.store,
-                plan=opened.store.plan,
-                engine=engine,
-                signals=self.signals,
-                view=self.view,
-                observer=self.observer,
-                progress=self.progress,
-                clock=self.clock,
-                resume_hint=closing.resume_hint(self.request, opened),
-                output_directory=str(opened.layout.output_directory),
-                control=self.control,
-            )
-            loop.run(effects)
-            self.retried = list(loop.retried_crashes)
-            self.recent = list(loop.recent_failures)
-        finally:
-            self._stop_listening()
-            engine.close()
+        self._start_engine()
+        if self.engine_failure is not None:
+            raise self.engine_failure
+        from supervisor.loop import Loop
+
+        assert self.engine is not None
+        self.control = self._listen()
+        loop = Loop(
+            scheduler=self.scheduler,
+            store=opened.store,
+            plan=opened.store.plan,
+            engine=self.engine,
+            signals=self.signals,
+            view=self.view,
+            observer=self.observer,
+            progress=self.progress,
+            clock=self.clock,
+            resume_hint=closing.resume_hint(self.request, opened),
+            output_directory=str(opened.layout.output_directory),
+            control=self.control,
+            at_leisure=self._at_leisure(),
+        )
+        loop.run(effects)
+        self.retried = list(loop.retried_crashes)
+        self.recent = list(loop.recent_failures)
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
             failure = self.scheduler.dispatcher.failure
             raise WorkersError(closing.no_workers(self.request, opened, failure))
 
+    def _start_engine(self) -> None:
+        """Once; if that fails, it is said when the run has been announced."""
+        if self.engine is not None or self.engine_failure is not None or not self._anything_to_do():
+            return
+        method = self.opened.settings.start_method
+        try:
+            self.engine = LocalEngine(self._spec, start_method=method, forerunner=self.forerunner)
+            self.engine.start()
+        except (LonghaulError, OSError) as problem:
+            self.engine_failure = problem
+
+    def close_engine(self) -> None:
+        """End all processes of this run; does nothing the second time."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
+
+    def _at_leisure(self) -> list[Callable[[], object]]:
+        """What this process will need, and has time for once the workers are at work."""
+        begin_log = [self.log.begin] if self.log is not None else []
+        later = (
+            "supervisor.records.checkpoint_writer",
+            "supervisor.records.reports",
+            "supervisor.views.summary",
+        )
+        return [*begin_log, *(partial(import_module, name) for name in later)]
+
     def _listen(self) -> ControlServer | None:
         """For `longhaul ctl`; without it the run goes on all the same."""
+        from supervisor.control.place import NoPlace
+        from supervisor.control.server import ControlServer
+
         if self.progress is None:  # nobody could find the socket
             return None
         try:
@@ -305,13 +378,16 @@ class _Run:
             jobs_directory=str(layout.jobs_directory),
             states_directory=str(layout.states_directory),
             nice=settings.nice,
-            environment=thread_caps(self.slots),
+            environment=self.caps,
         )
 
     # ----------------------------------------------------------------------- after
 
     def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
         """Checkpoint, final files, summary, lock, in this order."""
+        from supervisor.core.record_types import RunEnded
+        from supervisor.records.reports import write_reports
+
         opened, scheduler = self.opened, self.scheduler
         outcome = closing.outcome_of(scheduler, opened, error)
         self.observer.state = closing.state_word(scheduler, opened, error)
@@ -341,6 +417,8 @@ class _Run:
         return outcome
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
+        from supervisor.views.opening import inside_notebook
+
         self._tell_notices()
         self.view.close(snapshot)
         if self.request.progress and not inside_notebook():

@@ -11,14 +11,14 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
 from supervisor.clock import RunClock, wall_time
 from supervisor.control.server import ControlServer
 from supervisor.core import events as facts
-from supervisor.core.crew import Worker
+from supervisor.core.crew import STARTING, Worker
 from supervisor.core.events import (
     AnswerControl,
     Command,
@@ -58,6 +58,8 @@ NAPS = 3  # that find nothing, before the loop waits for somebody to wake it
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
 RECENT_FAILURES = 20
+# For so long, what can wait until the workers are at work does wait for them.
+START_WITHIN = 1.0
 RETRIED_CRASHES = 1000  # that are kept for the summary
 _output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
@@ -88,6 +90,7 @@ class Loop:
         resume_hint: str,
         output_directory: str,
         control: ControlServer | None = None,
+        at_leisure: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -109,11 +112,13 @@ class Loop:
         self._room: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ, control)
+        self._at_leisure = deque(at_leisure)  # to be done once the workers are at work
         self._stacks: StackDump | None = None  # that are awaited
         self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
+        self._leisure_at = now + START_WITHIN
         self._next_view = now
         self._next_progress = now
         self._watch = Watch(engine, scheduler.settings, now)
@@ -163,6 +168,9 @@ class Loop:
         little longer: asleep, since each write to somebody who listens costs the writer a
         wake-up call. What is only to be shown or measured waits for the end of the nap."""
         patience = self.scheduler.dispatcher.patience()
+        if self._at_leisure and timeout > 0.0 and self._is_at_leisure(patience):
+            self._at_leisure.popleft()()
+            return self._selector.select(0)
         if timeout > 0.0 and patience > 0.0 and not self.engine.pressing():
             patience = min(patience, self._until(self._deadlines()))
             for _ in range(NAPS):
@@ -171,6 +179,13 @@ class Loop:
                 if (ready := self._selector.select(0)) or timeout <= 0.0:
                     return ready
         return self._selector.select(max(0.0, timeout))
+
+    def _is_at_leisure(self, patience: float) -> bool:
+        """The workers are at work, and have enough of it or nothing to tell."""
+        starting = any(worker.status == STARTING for worker in self.scheduler.crew.values())
+        if starting and self.clock.now() < self._leisure_at:
+            return False
+        return patience > 0.0 or not self._selector.select(0)
 
     def _timeout(self) -> float:
         if self._checkpointing:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -35,11 +35,13 @@ from supervisor.records.lock import Lock
 from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_file import Changed, Comparison, compare
 from supervisor.records.store import Store
-from supervisor.records.survey import Recovered, survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
 from supervisor.signals import Signals
 from supervisor.views.words import count
+
+if TYPE_CHECKING:
+    from supervisor.records.survey import Recovered
 
 
 class Opened(msgspec.Struct):
@@ -47,13 +49,16 @@ class Opened(msgspec.Struct):
 
     layout: Layout
     settings: Settings
+    options: dict[str, Any]  # the script's own
     store: Store
     position: Position
     offered: int  # jobs that the script has; more than the plan with one per domain
     retry: list[int]  # failed jobs that get one more attempt
     selected: bytes
-    unselected: int
     notices: list[Notice]
+    unselected: int = 0
+    code: dict[str, Any] = {}  # what the function is, where that had to be compared
+    resets: list[AnyRecord] = []  # the records of `retry` and other jobs that are to run again
     deadline: Deadline | None = None
     resumed: bool = False
     changes: list[str] = []  # of code and seed, in words
@@ -88,13 +93,46 @@ def _check_name(name: Any) -> None:
 
 def open_experiment(request: Request, directory: Path, signals: Signals) -> Opened:
     """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
-    comes while the script gives its jobs."""
-    try:
+    comes while the script gives its jobs. `start_run` has to follow."""
+    with _in_words(directory):
         layout, notices = _earlier(request, directory)
         if layout is not None:
             opened = _open_earlier(request, layout, Disk(), signals)
         else:
             opened = _open_new_or_just_made(request, directory, Disk(), signals)
+        opened.notices[:0] = notices
+        return opened
+
+
+def start_run(request: Request, opened: Opened) -> None:
+    """Record that a run begins on it. Raises StorageError; the caller releases the store."""
+    with _in_words(opened.layout.directory):
+        code = opened.code or provenance.code_of(request.function)
+        started = RunStarted(
+            run=opened.position.run,
+            at=wall_time(),
+            settings=msgspec.to_builtins(opened.settings),
+            options=opened.options,
+            argv=request.command_line or list(sys.orig_argv),
+            host=provenance.host(),
+            pid=os.getpid(),
+            boot_id=provenance.boot_id(),
+            process_start=provenance.process_start(),
+            versions=provenance.versions(),
+            code=code,
+            entry=provenance.entry_of(request.function, request.setup),
+            jobs=sum(opened.table.wanted),
+            offered=opened.offered,
+        )
+        opened.store.append([started, *opened.resets])
+        opened.unselected = resuming.left_out(opened.table, opened.selected)
+
+
+@contextlib.contextmanager
+def _in_words(directory: Path) -> Iterator[None]:
+    """A disk that fails is told in words."""
+    try:
+        yield
     except _OfTheScript as raised:
         raise raised.error from None
     except OSError as error:
@@ -104,8 +142,6 @@ def open_experiment(request: Request, directory: Path, signals: Signals) -> Open
             f"the disk failed under {directory}: {error}. What was recorded is safe; see to the disk, "
             f"then start again or resume."
         ) from error
-    opened.notices[:0] = notices
-    return opened
 
 
 class _OfTheScript(Exception):
@@ -194,24 +230,18 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
             with contextlib.suppress(OSError):  # it was our claim; not empty, it stays
                 layout.results_directory.rmdir()
         raise
-    opened = Opened(
+    return Opened(
         layout=layout,
         settings=settings,
+        options=options,
         store=store,
         position=Position(run=1),
         offered=plan.offered,
         retry=[],
         selected=selected,
-        unselected=0,
         notices=notices,
         deadline=deadline,
     )
-    try:
-        _start_run(request, opened, options, [])
-    except BaseException:  # no thread for the syncs: the caller may try again in this process
-        store.release()
-        raise
-    return opened
 
 
 def _clear_temporaries(layout: Layout) -> None:
@@ -235,6 +265,8 @@ def _open_earlier(request: Request, layout: Layout, disk: Disk, signals: Signals
 
 
 def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Signals) -> Opened:
+    from supervisor.records.survey import survey
+
     recovered = survey(layout, disk)
     settings = resuming.merge_settings(request, recovered.facts.settings)
     deadline = deadline_of(settings)
@@ -273,21 +305,21 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     opened = Opened(
         layout=layout,
         settings=settings,
+        options=options,
         store=store,
         position=position,
         offered=plan.offered,
         retry=again.retry,
         selected=selected,
-        unselected=0,
         notices=notices,
         deadline=deadline,
         resumed=True,
         survivors=recovered.facts.survivors(provenance.boot_id()),
     )
-    code = provenance.code_of(request.function)
+    opened.code = provenance.code_of(request.function)
     completed = table.state.count(COMPLETED)
     warnings = (
-        resuming.code_changed(code_before, code, completed),
+        resuming.code_changed(code_before, opened.code, completed),
         resuming.seed_changed(settings_before, settings, completed),
     )
     opened.changes = [warning for warning in warnings if warning]
@@ -298,7 +330,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         )
     if anew := again.changed + again.rerun:
         store.states.drop(table.ids[job] for job in anew)
-    _start_run(request, opened, options, _resets(table, again))
+    opened.resets = _resets(table, again)
     return opened
 
 
@@ -356,24 +388,3 @@ def _resets(table: JobTable, again: resuming.Again) -> list[AnyRecord]:
         if jobs:
             records.append(Reset([table.ids[job] for job in jobs], why, wall_time()))
     return records
-
-
-def _start_run(request: Request, opened: Opened, options: dict[str, Any], resets: list[AnyRecord]) -> None:
-    started = RunStarted(
-        run=opened.position.run,
-        at=wall_time(),
-        settings=msgspec.to_builtins(opened.settings),
-        options=options,
-        argv=request.command_line or list(sys.orig_argv),
-        host=provenance.host(),
-        pid=os.getpid(),
-        boot_id=provenance.boot_id(),
-        process_start=provenance.process_start(),
-        versions=provenance.versions(),
-        code=provenance.code_of(request.function),
-        entry=provenance.entry_of(request.function, request.setup),
-        jobs=sum(opened.table.wanted),
-        offered=opened.offered,
-    )
-    opened.store.append([started, *resets])
-    opened.unselected = resuming.left_out(opened.table, opened.selected)

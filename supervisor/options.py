@@ -6,7 +6,6 @@ Nothing here looks at the disk; what is contradictory is refused before anything
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -395,5 +394,7 @@ def _unknown_keyword(key: str, known: Sequence[str]) -> str:
 
 
 def _nearest(word: str, known: Sequence[str], end: str = "") -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}{end}?" if near else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.core.version import VERSION
+from supervisor.engines.processes import start_time
 from workers.callables import by_name
 from workers.preparation import prepare
 
@@ -80,17 +81,28 @@ def _source(target: Any) -> bytes:
 
 
 def _git(folder: Path) -> dict[str, Any]:
-    commit = _ask_git(folder, "rev-parse", "HEAD")
-    if not commit:
+    status = _ask_git(
+        folder, "status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"
+    )
+    if status == "":
         return {}
-    changes = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"git_commit": commit, "dirty": bool(changes) if changes is not None else None}
+    if status is not None:
+        heads = [line for line in status.splitlines() if line.startswith("# ")]
+        commit = next((line.split()[2] for line in heads if line.startswith("# branch.oid ")), "")
+        # Without a commit yet, it says "(initial)".
+        return (
+            {"git_commit": commit, "dirty": len(status.splitlines()) > len(heads)} if commit.isalnum() else {}
+        )
+    commit = _ask_git(folder, "rev-parse", "HEAD") or ""
+    return {"git_commit": commit, "dirty": None} if commit else {}
 
 
 def _ask_git(folder: Path, *words: str) -> str | None:
+    """What git says; "" if it knows no repository here, None if it took too long or cannot
+    do what is asked."""
     try:
         answer = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -100,6 +112,8 @@ def _ask_git(folder: Path, *words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
+    if answer.returncode == 128:
+        return ""
     return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
 
 
@@ -130,9 +144,7 @@ def boot_id() -> str:
 
 def process_start() -> float:
     """When this process started, as psutil tells it."""
-    import psutil
-
-    return psutil.Process(os.getpid()).create_time()
+    return start_time(os.getpid())
 
 
 def command_line() -> list[str]:

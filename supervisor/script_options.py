@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -203,6 +202,8 @@ def _is_formless(form: Any) -> bool:
 
 def _form(action: argparse.Action, value: Any) -> Any:
     """The first form from which the option makes the same value again."""
+    import json
+
     for candidate in (value, *_texts(value)):
         with contextlib.suppress(Exception):  # whatever the user's type= or == may raise
             form = json.loads(json.dumps(candidate, allow_nan=False))

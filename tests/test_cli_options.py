@@ -434,7 +434,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """In the place of the experiment: does what `act` says, remembers the request."""
     stand_in = types.SimpleNamespace(act=Outcome, request=None)
 
-    def execute(request: Request) -> Outcome:
+    def execute(request: Request, forerunner: object) -> Outcome:
         stand_in.request = request
         outcome: Outcome = stand_in.act()
         return outcome
@@ -510,7 +510,7 @@ DYING = """
 import sys, types
 from supervisor import cli
 from supervisor.outcome import Outcome
-def execute(request):
+def execute(request, forerunner):
     if sys.argv[1] == "interrupt":
         raise KeyboardInterrupt
     return Outcome(exit_code=75, signal=int(sys.argv[1]))

@@ -13,7 +13,8 @@ import pytest
 
 from supervisor.core.errors import UsageError
 from supervisor.records.reports import load
-from supervisor.views.notebook import NotebookView, inside_notebook
+from supervisor.views.notebook import NotebookView
+from supervisor.views.opening import inside_notebook
 from tests.experiment import wait_for
 from tests.views.made import failure, snapshot, worker
 

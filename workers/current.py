@@ -6,7 +6,6 @@ user code only reads them. Nothing heavy may be imported here: every experiment 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from time import monotonic
@@ -200,6 +199,8 @@ def importing_main() -> bool:
 
 def job_seed(experiment_seed: int, job_id: str) -> int:
     """A seed of 32 bits from the experiment's seed and a job's id."""
+    import hashlib  # loads OpenSSL
+
     text = f"{experiment_seed}\n{job_id}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
@@ -217,6 +218,8 @@ def file_name(job_id: str) -> str:
     name = "".join(parts) or "%"
     if len(name) <= _MAX_NAME:
         return name
+    import hashlib
+
     digest = hashlib.blake2b(raw, digest_size=10).hexdigest()
     prefix = name[: _MAX_NAME - len(digest) - 1]
     cut = prefix.rfind("%", len(prefix) - 2)

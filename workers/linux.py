@@ -147,6 +147,27 @@ def _pointers_are_where_glibc_has_them() -> bool:
         _libc.fclose(ctypes.c_void_p(stream))
 
 
+def show_in_environment(name: str, value: str) -> bool:
+    """Put a value into the environment that others see of this process (/proc/PID/environ),
+    which `os.environ` does not change. It has to be there with at least as many bytes, and to
+    be the last of all; false if that is not so."""
+    text = value.encode()
+    getenv = _libc.getenv
+    getenv.restype = ctypes.c_void_p
+    address = getenv(name.encode())
+    room = len(os.environb.get(name.encode(), b""))
+    if address is None or len(text) > room:
+        return False
+    ctypes.memmove(address, text.ljust(room, b"\0"), room)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            shown = file.read()
+    except OSError:
+        return False
+    os.environ[name] = value
+    return shown.rstrip(b"\0").endswith(b"\0" + name.encode() + b"=" + text)
+
+
 def children_of(parent: int) -> list[int]:
     """Pids of the children of a process, zombies included. Raises OSError rather than leave
     one out (too many open files)."""

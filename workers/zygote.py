@@ -27,11 +27,17 @@ from typing import NoReturn
 import msgspec
 
 from workers.current import PROCESS
-from workers.linux import become_subreaper, children_of, hold_lifeline, thread_count
+from workers.linux import (
+    become_subreaper,
+    children_of,
+    hold_lifeline,
+    show_in_environment,
+    thread_count,
+)
 from workers.main import live, meet_the_user, settle_in
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
-from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
+from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
 SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
@@ -210,26 +216,51 @@ class Zygote:
         os._exit(0)
 
 
-def run(channel_descriptor: int, preparation_descriptor: int, lifeline: int, preload: bool) -> NoReturn:
+def run(channel_descriptor: int) -> NoReturn:
     """Entry point of the zygote's interpreter."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
+    gc.collect()
+    gc.freeze()  # what is here now need not be looked at again
+    channel = socket.socket(fileno=channel_descriptor)
+    begin, preparation, lifeline = _await_orders(channel)
     meet_the_user()
-    with open(preparation_descriptor, "rb") as file:
-        preparation = msgspec.msgpack.decode(file.read(), type=Preparation)
     preparation.apply()
-    obstacle = _import(preparation, lifeline) if preload else "not asked to"
+    if begin.preload:
+        obstacle = _import(preparation, lifeline)
+    else:
+        os.close(lifeline)
+        obstacle = "not asked to"
     gc.collect()
     gc.disable()
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or each worker would print it again
-    channel = socket.socket(fileno=channel_descriptor)
     Zygote(channel, preparation if obstacle else None).serve(Prepared(obstacle))
+
+
+def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int]:
+    """What this zygote is for; without orders there is no reason to be here."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 3)
+    except OSError:
+        data, descriptors = b"", []
+    if not data:
+        os._exit(0)
+    begin = msgspec.msgpack.decode(data, type=Begin)
+    prepared, lifeline, *output = descriptors
+    for descriptor in output:
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+    if begin.mark and not show_in_environment("LONGHAUL_EXPERIMENT", begin.mark):
+        sys.exit("the environment of this process cannot be marked")
+    with open(prepared, "rb") as file:
+        return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline
 
 
 def _import(preparation: Preparation, lifeline: int) -> str:

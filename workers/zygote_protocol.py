@@ -9,6 +9,18 @@ from __future__ import annotations
 import msgspec
 
 
+class Begin(msgspec.Struct, tag=2, array_like=True):
+    """The first order. Descriptors: a file with the `Preparation`, the lifeline (read), and
+    for a zygote that was started ahead the file that it is to print to.
+
+    mark: to be put into the environment as others see it, "" if it is there.
+    preload: import the user's code.
+    """
+
+    mark: str
+    preload: bool
+
+
 class Fork(msgspec.Struct, tag=1, array_like=True):
     """Fork a worker. Descriptors: inbox (read), outbox (write), lifeline (read)."""
 

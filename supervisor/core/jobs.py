@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -92,5 +91,7 @@ def derived_id(domain: str | None, params_json: bytes) -> str:
     name = f"{domain}/{words}" if domain else words or "job"
     if len(name) <= 100:
         return name
+    import hashlib  # loads OpenSSL
+
     digest = hashlib.blake2b(params_json, digest_size=6).hexdigest()
     return f"{name[:80]}~{digest}"

@@ -6,8 +6,6 @@ number of comparisons: nothing is done when a job ends.
 
 from __future__ import annotations
 
-from statistics import median
-
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.table import JobTable
 
@@ -41,4 +39,8 @@ class Slowness:
         part = slice(max(0, near - _NEAR), near + _NEAR)
         rows = zip(table.state[part], table.domain_of[part], table.seconds[part], strict=True)
         durations = [seconds for state, its, seconds in rows if state == COMPLETED and its == domain]
-        return median(durations) if len(durations) >= _LEAST else None
+        if len(durations) < _LEAST:
+            return None
+        from statistics import median  # brings the whole of fractions along
+
+        return median(durations)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +14,9 @@ from supervisor.engines.launching import Reaped, WorkerEnds
 from workers.messages import Run, WorkerSpec
 from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail
 from workers.queues import FrameWriter, Outbox, pipe_pair, pipe_room
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
 MUTE_FOR = 2.0  # seconds that a process may live on when it can say nothing any more

@@ -6,15 +6,9 @@ processes; it knows nothing of jobs.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
-import weakref
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from selectors import BaseSelector
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -22,6 +16,9 @@ from supervisor.engines.processes import end_orphans
 from workers.callables import MAIN
 from workers.messages import WorkerSpec
 from workers.preparation import Preparation, prepare
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 SWEEP_EVERY = 0.005  # seconds between looks at whether killed processes are gone
 SWEEP_FOR = 1.5  # seconds after which a death is told although something is left
@@ -154,39 +151,3 @@ def preparation_for(spec: WorkerSpec) -> Preparation:
 def marked_environment(spec: WorkerSpec) -> dict[str, str]:
     """What is set in every process of this experiment beside what the supervisor has."""
     return {**spec.environment, "LONGHAUL_EXPERIMENT": spec.mark}
-
-
-def interpreter(entry: str, *arguments: object) -> list[str]:
-    """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
-    the flags of this one, and with our `workers`, whatever the directory holds."""
-    module, _, function = entry.partition(":")
-    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or "")))
-    call = f"{function}({', '.join(map(repr, arguments))})"
-    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import {function}; {call}"
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-c", code]
-
-
-_private: weakref.WeakSet[PrivateDescriptors] = weakref.WeakSet()
-
-
-class PrivateDescriptors:
-    """Descriptors that must exist in this process only: a forked child closes them.
-
-    Else a child of the supervisor that outlives it would keep the lifeline open.
-    """
-
-    def __init__(self) -> None:
-        self.numbers: set[int] = set()
-        _private.add(self)
-
-
-def _close_in_child() -> None:
-    for owner in list(_private):
-        for number in owner.numbers:
-            with contextlib.suppress(OSError):
-                os.close(number)
-        owner.numbers.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)

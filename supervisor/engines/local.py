@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import selectors
 import signal
 import time
@@ -21,7 +20,9 @@ from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
 from supervisor.core.events import Event
 from supervisor.engines.delivery import delivered
+from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.incarnation import Incarnation
+from supervisor.engines.interpreter import PrivateDescriptors, is_over
 from supervisor.engines.launching import (
     Exited,
     Launched,
@@ -29,7 +30,6 @@ from supervisor.engines.launching import (
     LaunchEvent,
     LaunchFailed,
     LaunchLost,
-    PrivateDescriptors,
     Reaped,
     Surround,
 )
@@ -41,7 +41,9 @@ from workers.frames import QueueError
 from workers.messages import Finish, Revoke, Run, WorkerSpec
 from workers.output import trim
 
-TRIM_EVERY = 1.0  # seconds between looks at how much the jobs print
+# Seconds between looks at how much the jobs print: up to the second number sooner, if the loop is
+# awake, so that it does not wake for the progress file and then for this.
+TRIM_EVERY, TRIM_EARLY = 1.1, 0.3
 CLOSE_WITHIN = 5.0
 SWEEP_WITHIN = 2.0
 CLOSE_HOPELESS_WITHIN = 1.0  # with a worker that has had its time to die
@@ -54,10 +56,14 @@ class LocalEngine:
 
     `spec_for(worker, incarnation)` gives the spec of a worker; (0, 0) is asked for once, for
     what is the same for all of them. `start_method`: "auto", "zygote" or "spawn".
+    `forerunner`: of a zygote; whoever has started it ends it if it is not taken.
     """
 
-    def __init__(self, spec_for: SpecFor, *, start_method: str = "auto") -> None:
+    def __init__(
+        self, spec_for: SpecFor, *, start_method: str = "auto", forerunner: Forerunner | None = None
+    ) -> None:
         self._spec_for = spec_for
+        self._forerunner = forerunner
         self._start_method = start_method
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, Incarnation] = {}
@@ -80,13 +86,15 @@ class LocalEngine:
             method = "zygote" if can_fork else "spawn"
         if method == "zygote" and not can_fork:
             raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
+        if method != "zygote" and self._forerunner is not None:
+            self._forerunner.discard()
         spec = self._spec_for(0, 0)
         self._mark = spec.mark
         try:
             self._lifeline = os.pipe()
             self._private.numbers.add(self._lifeline[1])
             surround = Surround(spec, self._lifeline[0], self._selector, self._living)
-            self._launcher = _launcher(method, surround)
+            self._launcher = _launcher(method, surround, self._forerunner)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
@@ -178,7 +186,7 @@ class LocalEngine:
                     self._on_launch_event(event)
         for worker in list(self._workers.values()):
             self._look_at(worker, now)
-        if now >= self._trim_at:
+        if now >= self._trim_at - TRIM_EARLY:
             self._trim_at = now + TRIM_EVERY
             self._trim()
         events, self._events = self._events, []
@@ -358,7 +366,7 @@ class LocalEngine:
             self._launcher = None
         for worker in list(self._workers.values()):
             if worker.pidfd is not None:
-                select.select([worker.pidfd], [], [], max(0.0, deadline - time.monotonic()))
+                is_over(worker.pidfd, deadline - time.monotonic())
             worker.put_output_away()
             self._remove(worker)
         if self._lifeline is not None:
@@ -370,11 +378,11 @@ class LocalEngine:
         self._selector.close()
 
 
-def _launcher(method: str, surround: Surround) -> Launcher:
+def _launcher(method: str, surround: Surround, forerunner: Forerunner | None) -> Launcher:
     if method == "zygote":
         from supervisor.engines.zygote_launcher import ZygoteLauncher
 
-        return ZygoteLauncher(surround)
+        return ZygoteLauncher(surround, forerunner)
     from supervisor.engines.spawn_launcher import SpawnLauncher
 
     return SpawnLauncher(surround)

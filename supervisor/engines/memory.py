@@ -17,7 +17,7 @@ from supervisor.engines.processes import process_table, trees
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HAS_PROC = sys.platform.startswith("linux")
-_HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 class MemoryMeter:
@@ -29,7 +29,7 @@ class MemoryMeter:
 
     def used(self, pids: Mapping[int, int], limit: int | None) -> dict[int, int]:
         """Bytes by key, for the process trees under `pids`."""
-        if not _HAS_PROC or not _HAS_CHILDREN:
+        if not _HAS_PROC or not HAS_CHILDREN:
             return self._used_by_table(pids)
         found = {}
         for key, pid in pids.items():

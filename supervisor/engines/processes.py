@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-MARK = "LONGHAUL_EXPERIMENT"
+from supervisor.engines.interpreter import MARK
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _HAS_PROC = sys.platform.startswith("linux")
@@ -50,17 +51,26 @@ def _table_from_proc() -> dict[int, ProcessFacts]:
     # One read for each process gives all that is wanted; psutil needs several.
     table = {}
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
-                stat = file.read(2048)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has just ended, or is hidden from us
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        cpu = (int(fields[11]) + int(fields[12])) / _TICKS
-        table[int(name)] = ProcessFacts(int(fields[1]), cpu, int(fields[21]) * _PAGE)
+        if name.isdigit() and (facts := facts_of(int(name))) is not None:
+            table[int(name)] = facts
     return table
+
+
+def facts_of(pid: int) -> ProcessFacts | None:
+    """Of one process, where there is /proc; None if it has just ended, or is hidden from us."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        stat = os.read(descriptor, 2048)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+    return ProcessFacts(int(fields[1]), cpu, int(fields[21]) * _PAGE)
 
 
 def _table_from_psutil() -> dict[int, ProcessFacts]:
@@ -112,7 +122,9 @@ def catches(pid: int, signum: int) -> bool:
 
 
 def start_time(pid: int) -> float:
-    """When a process started, in seconds since the epoch; 0.0 if it is gone."""
+    """When a process started, in seconds since the epoch, as psutil tells it; 0.0 if it is gone."""
+    if _HAS_PROC:
+        return _start_from_proc(pid)
     import psutil
 
     try:
@@ -121,11 +133,23 @@ def start_time(pid: int) -> float:
         return 0.0
 
 
+def _start_from_proc(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(2048)
+        with open("/proc/stat", "rb") as lines:
+            booted = next(float(line.split()[1]) for line in lines if line.startswith(b"btime"))
+    except (OSError, StopIteration):
+        return 0.0
+    # The second field is the program's name in parentheses, which may hold anything.
+    return int(stat[stat.rindex(b")") + 2 :].split()[19]) / _TICKS + booted
+
+
 def end_orphans(mark: str, needed: Collection[int]) -> bool:
     """End marked processes that do not descend from one that is needed; true if there were
     any (they may take a moment to be gone), or if it was not possible to look."""
     # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
-    victims = _marked(mark, _untouchable())
+    victims = _marked(mark, ())
     if not victims:
         return False
     try:
@@ -144,8 +168,7 @@ def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0)
     Looks again, for at most `seconds`, until none is left. This process and its ancestors
     are never touched, whatever they carry: this may be a run inside a job of another run.
     """
-    spared = _untouchable() | set(except_pids)
-    return _end(lambda: _marked(mark, spared), time.monotonic() + seconds)
+    return _end(lambda: _marked(mark, except_pids), time.monotonic() + seconds)
 
 
 def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
@@ -235,21 +258,49 @@ def _untouchable() -> set[int]:
         return {os.getpid(), os.getppid()}
 
 
-def _marked(mark: str, spared: set[int]) -> list[Any]:
+def _marked(mark: str, spared: Collection[int]) -> list[Any]:
+    """Live processes that carry `mark`, but for ourselves, our ancestors, and the spared."""
+    pids = [pid for pid in _candidates(mark) if pid not in spared]
+    if not pids:  # as in every run that ends in order
+        return []
     import psutil
 
     found = []
-    try:
-        pids = psutil.pids()
-    except OSError:
-        return []
+    untouchable = _untouchable()
     for pid in pids:
-        if pid in spared:
+        if pid in untouchable:
             continue
         try:
             process = psutil.Process(pid)
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _candidates(mark: str) -> list[int]:
+    """Pids that may carry `mark`: a superset."""
+    if not _HAS_PROC:
+        import psutil
+
+        try:
+            return psutil.pids()
+        except OSError:
+            return []
+    text = f"{MARK}={mark}".encode()
+    found = []
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []
+    for name in names:
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
+                if text in file.readall():
+                    found.append(int(name))
+        except OSError:
             continue
     return found

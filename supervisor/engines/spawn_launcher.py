@@ -18,6 +18,7 @@ import sys
 import time
 from typing import Any
 
+from supervisor.engines.interpreter import interpreter
 from supervisor.engines.launching import (
     Exited,
     Launched,
@@ -27,7 +28,6 @@ from supervisor.engines.launching import (
     Remains,
     Surround,
     WorkerEnds,
-    interpreter,
     marked_environment,
     preparation_for,
 )

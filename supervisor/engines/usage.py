@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
-import psutil
-
-from supervisor.engines.processes import process_table, trees
+from supervisor.engines.memory import HAS_CHILDREN, family_of
+from supervisor.engines.processes import ProcessFacts, facts_of, process_table, trees
 from supervisor.engines.protocol import Usage
 
 
 def free_memory() -> tuple[int | None, int | None]:
     """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
+    import psutil
+
     try:
         memory = psutil.virtual_memory()
     except (OSError, ValueError):  # no /proc, or too many open files
@@ -31,10 +33,9 @@ class UsageMeter:
         now = time.monotonic()
         elapsed = max(now - self._at, 1e-6)
         try:
-            table = process_table() if pids else {}
+            table, families = _families(pids.values())
         except OSError:  # too many open files: nothing is known this time
             return {}
-        families = trees(table, pids.values())
         readings: dict[int, dict[int, float]] = {}
         usage = {}
         for key, pid in pids.items():
@@ -47,3 +48,16 @@ class UsageMeter:
             usage[key] = Usage(rss, round(100 * spent / elapsed, 1) if key in self._cpu else 0.0)
         self._cpu, self._at = readings, now
         return usage
+
+
+def _families(roots: Collection[int]) -> tuple[dict[int, ProcessFacts], dict[int, list[int]]]:
+    """Each of these processes with all below it, and what they use."""
+    if not HAS_CHILDREN:  # every process of the machine has to be looked at
+        table = process_table() if roots else {}
+        return table, trees(table, roots)
+    table, families = {}, {}
+    for root in roots:
+        found = {pid: facts for pid in family_of(root) if (facts := facts_of(pid)) is not None}
+        table.update(found)
+        families[root] = list(found)
+    return table, families

@@ -20,6 +20,8 @@ from collections import deque
 
 import msgspec
 
+from supervisor.engines.forerunner import Forerunner, zygote_process
+from supervisor.engines.interpreter import ROOM_FOR_MARK, has_ended
 from supervisor.engines.launching import (
     Launched,
     LaunchEvent,
@@ -29,14 +31,22 @@ from supervisor.engines.launching import (
     Remains,
     Surround,
     WorkerEnds,
-    interpreter,
     marked_environment,
     preparation_for,
 )
 from supervisor.engines.processes import is_stopped
 from workers.output import move
 from workers.preparation import Preparation
-from workers.zygote_protocol import MAX_PACKET, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
+from workers.zygote_protocol import (
+    MAX_PACKET,
+    Begin,
+    Ended,
+    Fork,
+    Forked,
+    ForkFailed,
+    FromZygote,
+    Prepared,
+)
 
 ANSWER_WITHIN = 5.0  # seconds for a fork
 REAP_WITHIN = 2.0  # seconds from a worker's death to the zygote's report of it
@@ -49,10 +59,18 @@ _decode = msgspec.msgpack.Decoder(FromZygote).decode
 class _Zygote:
     """One zygote process and what is open between it and us."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, scratch: str) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        scratch: str,
+        *,
+        ahead: bool = False,
+    ) -> None:
         self.process = process
         self.channel = channel
         self.scratch = scratch
+        self.ahead = ahead
         self.prepared = False
         self.asked: dict[int, float] = {}  # incarnation -> when (0.0: not looked at yet)
         self.members: dict[int, float | None] = {}  # incarnation -> when it died
@@ -64,8 +82,9 @@ class ZygoteLauncher:
 
     greeting: Preparation | None = None
 
-    def __init__(self, surround: Surround) -> None:
+    def __init__(self, surround: Surround, forerunner: Forerunner | None = None) -> None:
         self._surround = surround
+        self._forerunner = forerunner
         self._spec = surround.spec
         self._preparation = preparation_for(surround.spec)
         self._preload = True
@@ -83,41 +102,53 @@ class ZygoteLauncher:
         os.makedirs(self._spec.output_directory, exist_ok=True)
         self._serial += 1
         scratch = os.path.join(self._spec.output_directory, f".worker-zygote-{self._serial}.part")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            process = self._popen(theirs.fileno(), scratch)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._zygote = _Zygote(process, ours, scratch)
-        self._surround.selector.register(ours, selectors.EVENT_READ, self._hear)
+        with open(scratch, "ab") as output:
+            zygote = self._take_forerunner(scratch, output.fileno()) or self._fresh(scratch, output.fileno())
+        zygote.channel.setblocking(False)
+        self._zygote = zygote
+        self._surround.selector.register(zygote.channel, selectors.EVENT_READ, self._hear)
 
-    def _popen(self, channel: int, scratch: str) -> subprocess.Popen[bytes]:
+    def _take_forerunner(self, scratch: str, output: int) -> _Zygote | None:
+        """The one that was started ahead, if it is there and as good as a new one."""
+        forerunner, self._forerunner = self._forerunner, None
+        mark = self._spec.mark
+        taken = None
+        if forerunner is not None and len(mark.encode()) <= ROOM_FOR_MARK:
+            taken = forerunner.take()
+        if taken is None:
+            return None
+        zygote = _Zygote(*taken, scratch, ahead=True)
+        try:
+            self._begin(zygote.channel, mark, output)
+        except OSError:  # it has just died
+            zygote.channel.close()
+            zygote.process.kill()
+            zygote.process.wait()
+            return None
+        return zygote
+
+    def _fresh(self, scratch: str, output: int) -> _Zygote:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                process = zygote_process(theirs, marked_environment(self._spec), output)
+            except BaseException:
+                ours.close()
+                raise
+        zygote = _Zygote(process, ours, scratch)
+        with contextlib.suppress(OSError):  # dead already: the end of the channel tells
+            self._begin(ours, "")
+        return zygote
+
+    def _begin(self, channel: socket.socket, mark: str, *output: int) -> None:
+        """Its first order. Raises OSError if it is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
             with open(prepared, "wb", closefd=False) as file:
                 file.write(msgspec.msgpack.encode(self._preparation))
             os.lseek(prepared, 0, os.SEEK_SET)
-            # Blocked so that Ctrl+C does not kill the child before it has left our session.
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                with open(scratch, "ab") as output:
-                    return subprocess.Popen(
-                        interpreter(
-                            "workers.zygote:run", channel, prepared, self._surround.lifeline, self._preload
-                        ),
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=output,
-                        env={**os.environ, **marked_environment(self._spec)},
-                        pass_fds=(channel, prepared, self._surround.lifeline),
-                        start_new_session=True,
-                    )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            order = msgspec.msgpack.encode(Begin(mark, self._preload))
+            socket.send_fds(channel, [order], [prepared, self._surround.lifeline, *output])
         finally:
             os.close(prepared)
 
@@ -132,7 +163,9 @@ class ZygoteLauncher:
         if failed:
             zygote.process.kill()
             self._losses += 1
-            if not zygote.prepared:  # perhaps the user's code did it: let the workers show it
+            # Perhaps the user's code did it: let the workers show it. One that was started
+            # ahead may have had reasons of its own.
+            if not (zygote.prepared or zygote.ahead):
                 self._preload = False
         self._ending.append(zygote)
         self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
@@ -291,11 +324,9 @@ class ZygoteLauncher:
         for zygote in self._ending:
             if not zygote.prepared:  # it has no workers, and does not listen yet
                 zygote.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                zygote.process.wait(max(0.0, deadline - time.monotonic()))
-            zygote.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                zygote.process.wait(0.5)
+            if not has_ended(zygote.process, deadline - time.monotonic()):
+                zygote.process.kill()
+                has_ended(zygote.process, 0.5)
             _ended(zygote)
         self._ending.clear()
         self._events.clear()

@@ -8,12 +8,15 @@ everything, so that a sentence for the user is all that comes of it.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from supervisor.core.position import Position
-from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
 from supervisor.records.opening import StoreParts
 from supervisor.records.results import JournalReader
 from supervisor.records.sync import Syncer, Task
+
+if TYPE_CHECKING:
+    from supervisor.records.checkpoint_writer import CheckpointWriter
 
 ENTRY_COST = 3e-6  # until it is known
 MANY = 2000  # entries from which it can be told
@@ -118,6 +121,8 @@ class Checkpointer:
         self._writer = self._task = None
 
     def _new_writer(self, position: Position) -> CheckpointWriter:
+        from supervisor.records.checkpoint_writer import CheckpointWriter, header_of
+
         parts = self._parts
         journal = parts.journal
         reader = JournalReader(

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 
 from supervisor.core.errors import StorageError, UsageError
-from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -144,6 +143,8 @@ def experiments(directory: Path | str) -> list[str]:
 
 def last_saved(layout: Layout) -> str:
     """When something was last recorded, by the files' own word: ISO 8601; "" if none tells."""
+    from supervisor.records.checkpoint import peek
+
     header = peek(Disk(), layout.checkpoint)
     saved = header.saved_at if header is not None else ""
     try:

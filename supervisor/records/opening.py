@@ -9,7 +9,7 @@ import os
 import uuid
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,10 +25,11 @@ from supervisor.records.journal_file import Identity, JournalFile
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.plan_file import Comparison, PlanBuilder, PlanFile, compare
-from supervisor.records.recovered import Recovered
-from supervisor.records.repair import repair
 from supervisor.records.run_facts import RunFacts
 from supervisor.records.sync import Syncer
+
+if TYPE_CHECKING:
+    from supervisor.records.recovered import Recovered
 
 NewSyncer = Callable[[Disk, int, int, int], Syncer]  # disk, descriptor, synced up to, wake
 
@@ -210,6 +211,8 @@ def earlier(
     syncer: NewSyncer,
 ) -> tuple[StoreParts, list[str]]:
     """Repair what is damaged, take the plan over; the parts, and what to say."""
+    from supervisor.records.repair import repair
+
     try:
         journal, notices = repair(found)
     except OSError as error:

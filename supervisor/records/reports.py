@@ -26,7 +26,6 @@ from supervisor.records.files import utc_now, write_atomically
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.results import Results
 from supervisor.records.store import Store
-from supervisor.records.survey import survey
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NULL = msgspec.Raw(b"null")
@@ -193,6 +192,8 @@ def load(directory: str | Path, experiment_id: str = "latest") -> Report:
         known = experiments(directory)
         there = f"there are: {', '.join(known[:5])}" if known else "there are none"
         raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {there}")
+    from supervisor.records.survey import survey
+
     found = survey(layout)
     for job in found.running():
         if found.table.state[job] == PENDING:

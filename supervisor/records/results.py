@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -22,8 +22,10 @@ from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
 from supervisor.records.places import grouped, read_places
 from supervisor.records.plan_file import PlanFile, decode_line, decode_lines
-from supervisor.records.recovered import Recovered
 from supervisor.records.run_facts import RunFacts
+
+if TYPE_CHECKING:
+    from supervisor.records.recovered import Recovered
 
 _Found = TypeVar("_Found")
 # The Ended parts (see `journal.ended_part`) of finished jobs, by number.

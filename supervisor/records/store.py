@@ -14,7 +14,7 @@ import os
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,10 +34,12 @@ from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.opening import NewSyncer, StoreParts, new_syncer
 from supervisor.records.plan_file import Comparison, PlanBuilder
-from supervisor.records.recovered import Recovered
 from supervisor.records.results import Results
 from supervisor.records.states import SavedStates
 from supervisor.records.watch import Watch
+
+if TYPE_CHECKING:
+    from supervisor.records.recovered import Recovered
 
 CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
 _FINISHED = ("completed", "failed")

@@ -3,6 +3,9 @@
 The log has a loguru core of its own: the user's sinks (loguru's default one on stderr
 included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
 A disk that refuses a line costs that line and nothing else.
+
+loguru is imported when there is time (`begin`): it brings asyncio along, and the first jobs
+need not wait for that. What is told before is kept, and written with its own time.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from __future__ import annotations
 import copy
 import io
 import os
+import time
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from loguru import logger as shared
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loguru import Logger, Message
@@ -23,6 +26,8 @@ _FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
 
 def _logger_of_our_own() -> Logger:
     """A logger that shares no sink, level, patcher or extra with `loguru.logger`."""
+    from loguru import logger as shared
+
     own = copy.copy(shared)
     own._core = type(shared._core)()  # type: ignore[attr-defined]
     return own
@@ -34,21 +39,42 @@ class Log:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open or create the file; a file that cannot be opened is a log that stays silent."""
         self._file: io.TextIOWrapper | None = None
-        self._logger = _logger_of_our_own()
+        self._logger: Logger | None = None
+        self._early: list[tuple[float, str, str]] = []
         try:
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
         except OSError:
             return
+
+    def begin(self) -> None:
+        """Write what was kept so far; from now on each line at once."""
+        if self._logger is not None or self._file is None:
+            return
+        self._logger = _logger_of_our_own()
         self._logger.add(self._append, format=_FORMAT, level="DEBUG", colorize=False, catch=False)
+        for at, level, text in self._early:
+            self._logger.patch(_at(at)).log(level, text)
+        self._early.clear()
 
     def write(self, level: str, text: str) -> None:
-        """`level`: debug, info, warning, error. Line breaks are kept, indented."""
-        self._logger.log(level.upper(), text.replace("\n", "\n    "))
+        """`level`: debug, info, warning, error. Line breaks are kept, indented. Anything but
+        information is written at once."""
+        if self._file is None:
+            return
+        level, text = level.upper(), text.replace("\n", "\n    ")
+        if self._logger is None and level in ("DEBUG", "INFO"):
+            self._early.append((time.time(), level, text))
+            return
+        self.begin()
+        if self._logger is not None:
+            self._logger.log(level, text)
 
     def close(self) -> None:
-        self._logger.remove()
+        self.begin()
+        if self._logger is not None:
+            self._logger.remove()
         if self._file is not None:
             file, self._file = self._file, None
             try:
@@ -64,3 +90,13 @@ class Log:
             self._file.flush()
         except (OSError, ValueError):
             return
+
+
+def _at(then: float) -> Any:
+    """A patcher that gives a record the time of `then` instead of now."""
+    ago = timedelta(seconds=time.time() - then)
+
+    def patch(record: Any) -> None:
+        record["time"] -= ago
+
+    return patch

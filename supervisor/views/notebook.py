@@ -1,12 +1,11 @@
 """One display in a Jupyter notebook, replaced as the run goes on: a bar, the counts, the workers,
 and under it the last lines that were said.
 
-IPython is imported only by who runs inside of it already (`inside_notebook`).
+IPython is imported only by who runs inside of it already (`opening.inside_notebook`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -23,13 +22,6 @@ _MOST_LINES = 15  # of what was said, under the bar
 _MOST_WORKERS = 8
 _MOST_FAILURES = 5  # shown between two updates
 _STYLES = {"warning": "color: #b58900", "error": "color: #dc322f", "info": "color: gray"}
-
-
-def inside_notebook() -> bool:
-    """Whether this process is a Jupyter kernel. Imports nothing."""
-    module = sys.modules.get("IPython")
-    shell = module.get_ipython() if module is not None and hasattr(module, "get_ipython") else None
-    return getattr(shell, "kernel", None) is not None
 
 
 class NotebookView(Silent):

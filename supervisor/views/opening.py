@@ -7,6 +7,7 @@ that a failed job printed, and the word of warning when everything fails alike.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -17,7 +18,6 @@ from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.views.alike import FirstAttempts
 from supervisor.views.failure_lines import Flood, failure_line
 from supervisor.views.log import Log
-from supervisor.views.notebook import NotebookView, inside_notebook
 from supervisor.views.outlet import Outlet
 from supervisor.views.plain import PlainView
 from supervisor.views.protocol import Silent, View
@@ -57,12 +57,21 @@ def _choose(outlet: Outlet | None) -> View:
     if outlet is None:
         return Silent()
     if inside_notebook():
+        from supervisor.views.notebook import NotebookView
+
         return NotebookView()
     if outlet.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from supervisor.views.terminal import TerminalView
 
         return TerminalView(outlet)
     return PlainView(outlet)
+
+
+def inside_notebook() -> bool:
+    """Whether this process is a Jupyter kernel. Imports nothing."""
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None and hasattr(module, "get_ipython") else None
+    return getattr(shell, "kernel", None) is not None
 
 
 class GuardedView:

@@ -13,8 +13,12 @@ import pytest
 
 from supervisor.core import events as facts
 from supervisor.core.events import Event
+from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.local import LocalEngine
+from tests.experiment import experiment
 from workers.messages import Completed, Failed, FunctionSpec, Run, WorkerSpec
+
+__all__ = ["experiment"]
 
 PATIENCE = 30.0  # seconds until a test gives up; nothing here waits for so long
 
@@ -22,14 +26,22 @@ PATIENCE = 30.0  # seconds until a test gives up; nothing here waits for so long
 class Driver:
     """A loop that only turns: polls an engine and keeps all events."""
 
-    def __init__(self, root: Path, function: str, setup: str | None, method: str, limit: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        function: str,
+        setup: str | None,
+        method: str,
+        limit: int,
+        forerunner: Forerunner | None = None,
+    ) -> None:
         self.root = root
         self.output = root / "output"
         self.mark = f"test:{root}"
         self.function = FunctionSpec("engine_jobs", function)
         self.setup = FunctionSpec("engine_jobs", setup) if setup else None
         self.limit = limit
-        self.engine = LocalEngine(self.spec, start_method=method)
+        self.engine = LocalEngine(self.spec, start_method=method, forerunner=forerunner)
         self.events: list[Event] = []
         self.next_lease = 1
         self.engine.start()
@@ -140,11 +152,16 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     drivers: list[Driver] = []
 
     def make(
-        function: str = "do", *, setup: str | None = None, method: str = "auto", limit: int = 10_000_000
+        function: str = "do",
+        *,
+        setup: str | None = None,
+        method: str = "auto",
+        limit: int = 10_000_000,
+        forerunner: Forerunner | None = None,
     ) -> Driver:
         root = tmp_path / f"run{len(drivers)}"
         root.mkdir()
-        drivers.append(Driver(root, function, setup, method, limit))
+        drivers.append(Driver(root, function, setup, method, limit, forerunner))
         return drivers[-1]
 
     yield make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,32 @@ def test_a_log_that_cannot_be_written_is_silent(tmp_path: Path, capfd: pytest.Ca
         log.close()
         log.write("info", "after the end")
     assert capfd.readouterr() == ("", "")
+
+
+KEPT = """
+import sys, time
+from supervisor.views.log import Log
+log = Log(sys.argv[1])
+log.write("info", "told at once")
+assert "loguru" not in sys.modules
+time.sleep(0.02)
+begun = time.time()
+log.write(sys.argv[2], "told later") if sys.argv[2] else log.begin()
+print(begun)
+"""
+
+
+@pytest.mark.parametrize("level", ["", "warning"])
+def test_what_is_told_before_loguru_is_there_is_kept_with_its_time(tmp_path: Path, level: str) -> None:
+    path = tmp_path / "supervisor.log"
+    ended = subprocess.run(
+        [sys.executable, "-c", KEPT, str(path), level], capture_output=True, text=True, check=True
+    )
+    begun = datetime.fromtimestamp(float(ended.stdout), UTC)
+    lines = path.read_text().splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == [
+        "INFO    told at once",
+        *(["WARNING told later"] if level else []),
+    ]
+    first = datetime.fromisoformat(lines[0].split()[0].replace("Z", "+00:00"))
+    assert first <= begun - timedelta(seconds=0.015)
