@@ -20,6 +20,7 @@ from supervisor.engines.interpreter import MARK
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_EXITING = 4  # PF_EXITING of the kernel's flags
 _HAS_PROC = sys.platform.startswith("linux")
 
 
@@ -147,11 +148,12 @@ def _start_from_proc(pid: int) -> float:
 
 def end_orphans(mark: str, needed: Collection[int]) -> bool:
     """End marked processes that do not descend from one that is needed; true if there were
-    any (they may take a moment to be gone), or if it was not possible to look."""
+    any (they may take a moment to be gone), if one may be about to go, or if it was not
+    possible to look."""
     # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
     victims = _marked(mark, ())
     if not victims:
-        return False
+        return _HAS_PROC and _somebody_is_dying()
     try:
         families = trees(process_table(), needed)
     except OSError:
@@ -240,6 +242,28 @@ def _lives(process: Any) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, OSError):
         return False
+
+
+def _somebody_is_dying() -> bool:
+    """Whether a process of this user has lost its memory, and with it its mark, but is not
+    dead yet: for less than a millisecond as a rule."""
+    user = os.geteuid()
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # too many open files
+        return True
+    for name in filter(str.isdigit, names):
+        try:
+            if os.stat(f"/proc/{name}").st_uid != user:
+                continue
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                stat = file.read(2048)
+        except OSError:
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if int(fields[6]) & _EXITING and fields[0] not in (b"Z", b"X"):
+            return True
+    return False
 
 
 def _kill(processes: Iterable[Any]) -> None:
