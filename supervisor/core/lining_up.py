@@ -9,13 +9,35 @@ with one call. All this is done once, by arrays: handing out a job costs nothing
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from itertools import compress
 
 from supervisor.core.jobs import INTERRUPTED, PENDING
+from supervisor.core.ledger import Ledger
+from supervisor.core.policy import needs_to_be_alone
 from supervisor.core.table import JobTable
 
 MIXED = 20_000  # jobs: hours of work, or not worth the reading
+
+
+def line_up(ledger: Ledger, mask: bytes, retry: Sequence[int]) -> None:
+    """Fill the queue at the beginning of a run. `mask` selects the jobs that it may hand out;
+    `retry` are failed ones that were just reset for one more attempt: they go after all others.
+    Jobs that are suspected of taking more than their worker with them run alone."""
+    table, queue = ledger.table, ledger.queue
+    elsewhere = set(retry) | {job for _, job in ledger.held}
+    for job, charges in table.charges.items():
+        if charges.crashes or charges.losses:
+            queue.mark_single(job)
+        if needs_to_be_alone(charges) and job not in elsewhere and mask[job] and ledger.is_waiting(job):
+            queue.put_alone(job)
+            elsewhere.add(job)
+    queue.line_up(*lined_up(table, mask, elsewhere))
+    for job in retry:
+        if needs_to_be_alone(table.charges.get(job), crash_limit=ledger.settings.crash_limit):
+            queue.put_alone(job)
+        else:
+            queue.put_again(job)
 
 
 def lined_up(table: JobTable, mask: bytes, elsewhere: Container[int]) -> tuple[array[int], dict[int, int]]:

@@ -33,8 +33,8 @@ from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn
-from supervisor.core.lining_up import lined_up, where
-from supervisor.core.policy import is_no_space, most_ahead, needs_to_be_alone
+from supervisor.core.lining_up import line_up, where
+from supervisor.core.policy import is_no_space, most_ahead
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
@@ -125,7 +125,7 @@ class Scheduler:
         for incarnation, leases in sorted(self.table.open_leases.items()):
             self._settle_lost(turn, incarnation, list(leases.items()), mask)
         self.table.open_leases.clear()
-        self._line_up(mask, retry)
+        line_up(self.ledger, mask, retry)
         self.bounds.begin(drain_at, drain_reason)
         return turn.effects
 
@@ -218,27 +218,6 @@ class Scheduler:
                     self.ledger.held.pop()
         if len(leases) > 1:
             turn.effects.records.append(Returned(incarnation, [lease for lease, _ in leases[1:]], turn.at))
-
-    def _line_up(self, mask: bytes, retry: Sequence[int]) -> None:
-        table, queue = self.table, self.queue
-        elsewhere = set(retry) | {job for _, job in self.ledger.held}
-        for job, charges in table.charges.items():
-            if charges.crashes or charges.losses:
-                queue.mark_single(job)
-            if (
-                needs_to_be_alone(charges)
-                and job not in elsewhere
-                and mask[job]
-                and self.ledger.is_waiting(job)
-            ):
-                queue.put_alone(job)
-                elsewhere.add(job)
-        queue.line_up(*lined_up(table, mask, elsewhere))
-        for job in retry:
-            if needs_to_be_alone(table.charges.get(job), crash_limit=self.settings.crash_limit):
-                queue.put_alone(job)
-            else:
-                queue.put_again(job)
 
     # --------------------------------------------------------------- events: jobs
 
