@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 from collections import deque
-from itertools import count
+from collections.abc import Iterator
+from itertools import chain, count
 from time import perf_counter
 from types import FrameType
 from typing import NoReturn
@@ -62,7 +63,7 @@ class Worker:
         self._surroundings = Surroundings()
         if self._surroundings.too_many >= 0:
             queues.reserve(self._surroundings.too_many)
-        self._leases: deque[tuple[int, int, PlanLine | bytes]] = deque()
+        self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
         self._finishing = False
         self._spoiled = False
         self._tidied = 0.0
@@ -75,37 +76,39 @@ class Worker:
         supervisor knows nothing of a drain, or because a job has spoiled this process for
         others: the supervisor hands out again what was given back.
         """
-        leases, run, send, size = self._leases, self._runner.run, self._queues.send, self._output.size
+        batches, run, send, size = self._batches, self._runner.run, self._queues.send, self._output.size
         getpid = os.getpid
-        looked = 0.0
         gave_back = False
         while True:
-            if not leases or CHANGES.made or perf_counter() - looked > LOOK_AFTER:
-                looked = self._settle()
-            if not leases:
+            looked = self._settle()
+            if not batches:
                 if self._finishing:
                     return False
                 self._hear(self._queues.receive())
                 continue
             if CURRENT.stopping or self._spoiled:
-                self._give_back()
-                if gave_back:
-                    return True
-                gave_back = True
+                if self._give_back():
+                    if gave_back:
+                        return True
+                    gave_back = True
                 continue
-            lease, attempt, line = leases.popleft()
-            outcome = run(lease, attempt, line)
-            seconds = outcome.seconds
-            if seconds > FORK_TAKES and getpid() != self._pid:
-                _leave_fork(outcome)
-            if size(seconds):
-                outcome.output = self._output.collect(CURRENT.id, attempt)
-            send(outcome)
+            for lease, attempt, line in batches[0]:
+                outcome = run(lease, attempt, line)
+                seconds = outcome.seconds
+                if seconds > FORK_TAKES and getpid() != self._pid:
+                    _leave_fork(outcome)
+                if size(seconds):
+                    outcome.output = self._output.collect(CURRENT.id, attempt)
+                send(outcome)
+                if CHANGES.made or CURRENT.stopping or perf_counter() - looked > LOOK_AFTER:
+                    break
+            else:
+                batches.popleft()
 
     def _settle(self) -> float:
         """What is due between two jobs: tidy up, and look at the inbox; when that was."""
         now = perf_counter()
-        if CHANGES.made or not self._leases or now - self._tidied > TIDY_AFTER:
+        if CHANGES.made or not self._batches or now - self._tidied > TIDY_AFTER:
             self._output.reattach()
             self._spoiled |= not self._surroundings.restore()
             CHANGES.made = False
@@ -118,23 +121,31 @@ class Worker:
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
             lines = planned(message.lines, len(message.attempts))
-            self._leases.extend(zip(count(message.first_lease), message.attempts, lines, strict=False))
+            self._batches.append(zip(count(message.first_lease), message.attempts, lines, strict=False))
         elif isinstance(message, Revoke):
             wanted = set(message.leases)
-            dropped = [lease for lease, _, _ in self._leases if lease in wanted]
+            waiting = self._waiting()
+            dropped = [lease for lease, _, _ in waiting if lease in wanted]
+            kept = [entry for entry in waiting if entry[0] not in wanted]
+            if kept:
+                self._batches.append(iter(kept))
             if dropped:
-                kept = [entry for entry in self._leases if entry[0] not in wanted]
-                self._leases.clear()
-                self._leases.extend(kept)
                 self._queues.send(Dropped(dropped))
         elif isinstance(message, Finish):
             self._finishing = True
 
-    def _give_back(self) -> None:
-        """A drain has begun: what has not started will not start here."""
-        dropped = [lease for lease, _, _ in self._leases]
-        self._leases.clear()
-        self._queues.send(Dropped(dropped))
+    def _give_back(self) -> bool:
+        """What has not started will not start here; whether there was anything."""
+        dropped = [lease for lease, _, _ in self._waiting()]
+        if dropped:
+            self._queues.send(Dropped(dropped))
+        return bool(dropped)
+
+    def _waiting(self) -> list[tuple[int, int, PlanLine | bytes]]:
+        """What has not started, taken off the list."""
+        waiting = list(chain.from_iterable(self._batches))
+        self._batches.clear()
+        return waiting
 
 
 def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:

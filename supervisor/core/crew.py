@@ -108,15 +108,17 @@ class Worker:
         """Take the leases of these outcomes off its list if they are its first, in order;
         the jobs' numbers. None, and nothing is changed, if they are not."""
         leases, size = self.leases, len(outcomes)
-        first = list(islice(leases, size))
-        if self.revoked or [lease for lease, _ in first] != [outcome.lease for outcome in outcomes]:
+        if self.revoked or len(leases) < size:
+            return None
+        numbers, jobs = zip(*islice(leases, size), strict=True)
+        if list(numbers) != [outcome.lease for outcome in outcomes]:
             return None
         if size == len(leases):
             leases.clear()
         else:
             for _ in range(size):
                 leases.popleft()
-        return compact([job for _, job in first])
+        return compact(list(jobs))
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
         """The job that it is at has said something; what was known before and is not said

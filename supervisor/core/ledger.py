@@ -110,7 +110,9 @@ class Ledger:
         seconds = [outcome.seconds for outcome in outcomes]
         attempts = table.complete(jobs, seconds)
         ids = list(get(table.ids, jobs))
-        turn.effects.records.append(Completions(slot, turn.at, jobs, ids, attempts, seconds, outcomes))
+        turn.effects.records.append(
+            Completions(slot, turn.at, jobs, ids, attempts, seconds, outcomes, leases)
+        )
 
     def completed(self, turn: Turn, slot: int, job: int, outcome: Completed) -> None:
         table = self.table

@@ -65,6 +65,8 @@ def _selected(jobs: list[int], mask: bytes, elsewhere: Container[int]) -> Iterab
 
 def where(state: bytearray, value: int) -> list[int]:
     """Positions of a value, found in C."""
+    if value not in state:
+        return []
     marks = bytearray(256)
     marks[value] = 1
     return list(compress(range(len(state)), state.translate(marks)))

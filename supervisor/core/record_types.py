@@ -124,6 +124,7 @@ class Completions(msgspec.Struct, gc=False):
     attempts: list[int]
     seconds: list[float]
     outcomes: list[Completed]
+    leases: list[int]
 
     def __len__(self) -> int:
         return len(self.jobs)

@@ -101,7 +101,7 @@ def _bodies_of_batch(n: int, batch: Completions) -> list[bytes]:
         range(n, n + len(batch)),
         jobs,
         batch.attempts,
-        [outcome.lease for outcome in outcomes],
+        batch.leases,
         _encoder.encode_lines(batch.seconds).split(b"\n"),
         results,
         strict=False,  # behind the last newline there is an empty piece

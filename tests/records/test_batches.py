@@ -65,6 +65,7 @@ def batches(draw: st.DrawFn) -> Completions:
         attempts=draw(st.lists(st.integers(1, 2**32 - 1), min_size=size, max_size=size)),
         seconds=[outcome.seconds for outcome in outcomes],
         outcomes=outcomes,
+        leases=[outcome.lease for outcome in outcomes],
     )
 
 

@@ -104,7 +104,9 @@ def complete_together(made: Made, ids: list[str]) -> None:
         Completed(first + place, seconds[place], b'{"of":"%b","x":1}' % job_id.encode())
         for place, job_id in enumerate(ids)
     ]
-    made.store.append([Completions(0, AT, jobs, ids, attempts, seconds, outcomes)])
+    made.store.append(
+        [Completions(0, AT, jobs, ids, attempts, seconds, outcomes, [each.lease for each in outcomes])]
+    )
 
 
 def reset(made: Made, ids: list[str], why: Any) -> None:
