@@ -29,19 +29,14 @@ from supervisor.clock import RunClock, wall_time
 from supervisor.core.errors import (
     LonghaulError,
     StorageError,
-    UsageError,
     WorkersError,
 )
-from supervisor.core.jobs import INTERRUPTED, PENDING
-from supervisor.cores import thread_caps, usable_cores
 from supervisor.engines.forerunner import Forerunner
-from supervisor.engines.local import LocalEngine
 from supervisor.opening import Opened, open_experiment, output_directory, start_run
 from supervisor.outcome import Outcome
 from supervisor.request import Request
 from supervisor.signals import Signals, Stopped
-from workers.callables import CannotSend, describe
-from workers.messages import FunctionSpec, WorkerSpec
+from supervisor.workforce import Workforce
 
 if TYPE_CHECKING:
     from supervisor.control.server import ControlServer
@@ -61,9 +56,9 @@ def execute(request: Request, forerunner: Forerunner | None = None) -> Outcome:
         from supervisor.debugging import debug
 
         return debug(request)
-    functions = _functions(request)
+    workforce = Workforce(request, forerunner)
     with Signals() as signals, _rare_collections():
-        outcome = _open_and_play(request, directory, signals, functions, forerunner)
+        outcome = _open_and_play(request, directory, signals, workforce)
         if outcome.signal is not None and request.interactive:
             signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
@@ -85,14 +80,7 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _open_and_play(
-    request: Request,
-    directory: Path,
-    signals: Signals,
-    functions: tuple[FunctionSpec, FunctionSpec | None],
-    forerunner: Forerunner | None,
-) -> Outcome:
-    run = _Run(request, signals, functions, forerunner)
+def _open_and_play(request: Request, directory: Path, signals: Signals, workforce: Workforce) -> Outcome:
     try:
         opened = open_experiment(request, directory, signals)
     except Stopped as stop:
@@ -103,10 +91,10 @@ def _open_and_play(
             say(sys.stderr, f"{signal_name(stop.signum)}: stopped before anything was started")
         return Outcome(exit_code=128 + stop.signum, signal=stop.signum)
     try:
-        run.begin(opened)
+        workforce.begin(opened)
         start_run(request, opened)
     except BaseException:  # no thread for the syncs: the caller may try again in this process
-        run.close_engine()
+        workforce.close()
         opened.store.release()
         raise
     try:
@@ -114,64 +102,32 @@ def _open_and_play(
             from supervisor.detaching import leave_terminal
 
             leave_terminal(request.started_by, opened.layout)
-        run.prepare()
-        return run.play()
+        return _Run(request, opened, signals, workforce).play()
     except OSError as problem:  # on the way out: while the final files are made
         raise StorageError(f"{problem}. What was recorded is safe; see to it, then resume.") from problem
     finally:
-        run.close_engine()
-
-
-def _functions(request: Request) -> tuple[FunctionSpec, FunctionSpec | None]:
-    """Where workers find the user's functions; refused before anything is on disk."""
-    try:
-        function = describe(request.function)
-        return function, None if request.setup is None else describe(request.setup)
-    except CannotSend as error:
-        raise UsageError(str(error)) from None
+        workforce.close()
 
 
 class _Run:
     """One run of an opened experiment, from the first worker to the released lock."""
 
-    def __init__(
-        self,
-        request: Request,
-        signals: Signals,
-        functions: tuple[FunctionSpec, FunctionSpec | None],
-        forerunner: Forerunner | None,
-    ) -> None:
-        self.request = request
-        self.signals = signals
-        self.functions = functions
-        self.forerunner = forerunner
-        self.engine: LocalEngine | None = None
-        self.engine_failure: LonghaulError | OSError | None = None
-
-    def begin(self, opened: Opened) -> None:
-        """It is certain that there is something to run; the first record is not written yet.
-
-        Where workers of an earlier run may be left, these have to be ended first.
-        """
-        self.opened = opened
-        wanted = opened.settings.workers
-        self.slots = usable_cores() if wanted == "auto" else int(wanted)
-        self.caps = thread_caps(self.slots)
-        self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
-        if not opened.resumed:
-            self._start_engine()
-
-    def prepare(self) -> None:
-        """All else that a run needs, while the zygote imports the user's code."""
+    def __init__(self, request: Request, opened: Opened, signals: Signals, workforce: Workforce) -> None:
+        # Only now: the zygote imports the user's code meanwhile.
         from supervisor.core.observer import Observer
         from supervisor.core.scheduler import Scheduler
         from supervisor.records.progress import ProgressFile
         from supervisor.views.log import Log
         from supervisor.views.opening import open_view
 
-        request, opened = self.request, self.opened
+        self.request = request
+        self.opened = opened
+        self.signals = signals
+        self.workforce = workforce
         job_bytes = opened.store.plan.size / max(1, len(opened.table))
-        self.scheduler = Scheduler(opened.table, opened.settings, self.slots, opened.position, job_bytes)
+        self.scheduler = Scheduler(
+            opened.table, opened.settings, self.workforce.slots, opened.position, job_bytes
+        )
         self.clock = RunClock()
         self.observer = Observer(
             self.scheduler,
@@ -243,19 +199,19 @@ class _Run:
             if opened.resumed:
                 from supervisor.survivors import end_survivors
 
-                for warning in end_survivors(opened, self.mark):
+                for warning in end_survivors(opened, self.workforce.mark):
                     self.view.tell("warning", warning)
                 self.clock.tick(math.inf)  # that took its time, but nothing stood still
             self._work(effects)
         finally:
             self._stop_listening()
-            self.close_engine()
+            self.workforce.close()
 
     # ---------------------------------------------------------------------- before
 
     def _announce(self) -> None:
         opened = self.opened
-        self.view.tell("info", closing.opening_line(self.request, opened, self.slots))
+        self.view.tell("info", closing.opening_line(self.request, opened, self.workforce.slots))
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and self.request.interactive and self.request.progress:
             from supervisor.detaching import terminal_may_go
@@ -276,21 +232,18 @@ class _Run:
 
     def _work(self, effects: Any) -> None:
         opened = self.opened
-        if not self._anything_to_do():
+        if not self.workforce.anything_to_do():
             self.opened.store.append(effects.records)
             return
-        self._start_engine()
-        if self.engine_failure is not None:
-            raise self.engine_failure
+        engine = self.workforce.engine()
         from supervisor.loop import Loop
 
-        assert self.engine is not None
         self.control = self._listen()
         loop = Loop(
             scheduler=self.scheduler,
             store=opened.store,
             plan=opened.store.plan,
-            engine=self.engine,
+            engine=engine,
             signals=self.signals,
             view=self.view,
             observer=self.observer,
@@ -307,23 +260,6 @@ class _Run:
         if self.scheduler.dispatcher.failure and not self.scheduler.draining:
             failure = self.scheduler.dispatcher.failure
             raise WorkersError(closing.no_workers(self.request, opened, failure))
-
-    def _start_engine(self) -> None:
-        """Once; if that fails, it is said when the run has been announced."""
-        if self.engine is not None or self.engine_failure is not None or not self._anything_to_do():
-            return
-        method = self.opened.settings.start_method
-        try:
-            self.engine = LocalEngine(self._spec, start_method=method, forerunner=self.forerunner)
-            self.engine.start()
-        except (LonghaulError, OSError) as problem:
-            self.engine_failure = problem
-
-    def close_engine(self) -> None:
-        """End all processes of this run; does nothing the second time."""
-        engine, self.engine = self.engine, None
-        if engine is not None:
-            engine.close()
 
     def _at_leisure(self) -> list[Callable[[], object]]:
         """What this process will need, and has time for once the workers are at work."""
@@ -355,31 +291,6 @@ class _Run:
             self.control.close()
         if self.progress is not None:
             self.progress.control = None
-
-    def _anything_to_do(self) -> bool:
-        table, selected = self.opened.table, self.opened.selected
-        return bool(self.opened.retry) or any(
-            state in (PENDING, INTERRUPTED) and chosen
-            for state, chosen in zip(table.state, selected, strict=True)
-        )
-
-    def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
-        layout, settings = self.opened.layout, self.opened.settings
-        function, setup = self.functions
-        return WorkerSpec(
-            experiment_id=layout.experiment_id,
-            mark=self.mark,
-            worker=worker,
-            incarnation=incarnation,
-            function=function,
-            setup=setup,
-            seed=settings.seed,
-            output_directory=str(layout.output_directory),
-            jobs_directory=str(layout.jobs_directory),
-            states_directory=str(layout.states_directory),
-            nice=settings.nice,
-            environment=self.caps,
-        )
 
     # ----------------------------------------------------------------------- after
 
