@@ -111,7 +111,7 @@ class Loop:
             self._selector.register(source.fileno(), selectors.EVENT_READ)
         self._room: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
-            self._selector.register(control.fileno(), selectors.EVENT_READ, control)
+            self._selector.register(control.fileno(), selectors.EVENT_READ)
         self._at_leisure = deque(at_leisure)  # to be done once the workers are at work
         self._stacks: StackDump | None = None  # that are awaited
         self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
@@ -143,16 +143,18 @@ class Loop:
         events: list[Event] = []
         if stood_still:
             events.append(facts.ClockJumped(stood_still))
-        events.extend(self.store.poll(now))
+        woken = {key.fd for key, _ in ready}
+        events.extend(self.store.poll(now, woken=self.store.fileno() in woken))
         # What the workers had written before anything else is looked at: a result that is
         # in the pipe already beats a deadline and a signal.
         events.extend(self.engine.poll(now))
-        events.extend(self._signal_events())
+        if self.signals.fileno() in woken:
+            events.extend(self._signal_events())
         if now >= self._watch.due:
             events.extend(self._look_at_workers(now))
         if self.control is not None:
             due = self.control.next_deadline()
-            if any(key.data is not None for key, _ in ready) or (due is not None and now >= due):
+            if self.control.fileno() in woken or (due is not None and now >= due):
                 events.extend(self.control.poll(now))
         return events
 

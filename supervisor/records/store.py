@@ -232,12 +232,14 @@ class Store:
         ]
         return min((time for time in times if time is not None), default=None)
 
-    def poll(self, now: float) -> list[Event]:
-        """What the disk has done since the last call. Raises StorageError."""
+    def poll(self, now: float, *, woken: bool = True) -> list[Event]:
+        """What the disk has done since the last call; `woken`: the descriptor was readable.
+        Raises StorageError."""
         self._now = now
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_read, 4096):
-                pass
+        if woken:
+            with contextlib.suppress(BlockingIOError):
+                while len(os.read(self._wake_read, 4096)) == 4096:
+                    pass
         events = self._collect_synced(now)
         self._checkpointer.collect(now)
         if self._watch.look_due(now):
