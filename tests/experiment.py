@@ -33,12 +33,16 @@ def note(word, job=None):
 
 
 def wait_for(condition: Callable[[], Any], what: str = "") -> Any:
-    """Until it is true; its value."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    """Until it is true; its value. Time in which this process stood still does not count: whatever
+    it waits for may have stood still as well."""
+    waited, before = 0.0, time.monotonic()
+    while waited < PATIENCE:
         if value := condition():
             return value
         time.sleep(0.01)
+        now = time.monotonic()
+        waited += min(1.0, now - before)
+        before = now
     raise AssertionError(f"waited {PATIENCE:.0f} s in vain: {what or condition}")
 
 

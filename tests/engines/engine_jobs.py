@@ -85,6 +85,12 @@ def do_sleep(seconds: float = 1000.0, note: str = "") -> str:
     return "slept"
 
 
+def do_wait_for(gate: str, note: str) -> None:
+    _say(note)
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+
+
 def do_wait_for_drain(note: str) -> str:
     _say(note)
     while not current_job().stopping:

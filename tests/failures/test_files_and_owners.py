@@ -263,7 +263,9 @@ from supervisor.records.disk import Disk
 def hanging(self, *words, call=Disk.@CALL@, hung=[]):
     if threading.current_thread() is not threading.main_thread() and not hung:
         hung.append(True)
-        time.sleep(1.0)
+        while not os.path.exists(LOG + ".interrupted"):
+            time.sleep(0.002)
+        time.sleep(0.8)  # the one on the way out would be in its place by now
     return call(self, *words)
 
 Disk.@CALL@ = hanging
@@ -286,7 +288,9 @@ def test_an_interrupt_in_the_middle_of_a_checkpoint_leaves_the_newest_one(
     supervisor = experiment.start(*GO_ON)
     wait_for(lambda: any(time.time() - mtime > 0.2 for mtime in unpublished(path)), "no checkpoint hangs")
     supervisor.send_signal(signal.SIGINT)
-    _, err = supervisor.communicate(timeout=60)
+    wait_for(lambda: records(experiment, "noted", what="drain"), "it drains")
+    open_gate(experiment, "interrupted")
+    _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == -signal.SIGINT, err
     seen = watcher.stop()
     assert seen == sorted(seen), "an older checkpoint came after a newer one"

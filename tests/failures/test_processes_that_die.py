@@ -101,7 +101,7 @@ LEAVES_CHILDREN = """
     import signal, subprocess
 
     def jobs():
-        yield Job(id="leaves", params={"what": "leave"})
+        yield Job(id="leaves", params={"what": "leave"}, timeout=@TIMEOUT@)
         yield Job(id="good", params={"what": "wait"})
 
     def evaluate(what):
@@ -123,6 +123,10 @@ LEAVES_CHILDREN = """
 """
 
 
+def leaves_children(experiment: Experiment, *, crash: bool = False, timeout: float | None = None) -> None:
+    write(experiment, LEAVES_CHILDREN.replace("@CRASH@", str(crash)).replace("@TIMEOUT@", str(timeout)))
+
+
 def sleepers(experiment: Experiment) -> list[int]:
     """Pids of the programs that the job has started."""
     found = []
@@ -138,8 +142,8 @@ def sleepers(experiment: Experiment) -> list[int]:
 @pytest.mark.parametrize("end", ["timeout", "crash"])
 def test_what_a_job_has_started_ends_with_its_worker(experiment: Experiment, end: str) -> None:
     """P7: a plain child, one in another session, one in another group, one without a parent."""
-    write(experiment, LEAVES_CHILDREN.replace("@CRASH@", str(end == "crash")))
-    supervisor = experiment.start(*(["--timeout", "1"] if end == "timeout" else []))
+    leaves_children(experiment, crash=end == "crash", timeout=1 if end == "timeout" else None)
+    supervisor = experiment.start()
     if end == "crash":
         wait_until_said(experiment, "left", "leaves")
         wait_for(lambda: len(sleepers(experiment)) == 5)
@@ -149,17 +153,14 @@ def test_what_a_job_has_started_ends_with_its_worker(experiment: Experiment, end
     assert supervisor.poll() is None
     open_gate(experiment, "finish")
     _, err = supervisor.communicate(timeout=60)
-    if end == "crash":
-        assert supervisor.returncode == 1, err
-        assert outcomes(experiment, "leaves") == ["crashed"]
-        assert outcomes(experiment, "good") == ["completed"]
-    else:
-        assert outcomes(experiment, "leaves") == ["timed_out"]
+    assert supervisor.returncode == 1, err
+    assert outcomes(experiment, "leaves") == ["crashed" if end == "crash" else "timed_out"]
+    assert outcomes(experiment, "good") == ["completed"]
 
 
 def test_what_a_job_has_started_ends_with_the_supervisor(experiment: Experiment) -> None:
     """P7: kill -9 of the supervisor ends workers, children and grandchildren."""
-    write(experiment, LEAVES_CHILDREN.replace("@CRASH@", "False"))
+    leaves_children(experiment)
     supervisor = experiment.start()
     wait_until_said(experiment, "left", "leaves")
     wait_for(lambda: len(sleepers(experiment)) == 5)
@@ -172,7 +173,7 @@ def test_plain_children_end_with_the_supervisor_though_nobody_is_left_to_end_the
 ) -> None:
     """P6: the lifeline is owned by the group of the worker. Without the zygote nothing else ends
     what the job has started; what has left the group waits for the next resume."""
-    write(experiment, LEAVES_CHILDREN.replace("@CRASH@", "False"))
+    leaves_children(experiment)
     supervisor = experiment.start()
     worker = wait_until_said(experiment, "left", "leaves")
     started = wait_for(lambda: len(found := sleepers(experiment)) == 5 and found)

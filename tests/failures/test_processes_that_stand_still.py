@@ -97,7 +97,8 @@ DRAINS = """
 
     def evaluate(number):
         note("ran")
-        time.sleep(0.02)
+        if number >= @GATED_FROM@:
+            gate("finish")
         return number
 
     if __name__ == "__main__":
@@ -111,7 +112,7 @@ def test_signals_while_the_disk_is_waited_for_break_nothing(
     experiment: Experiment, signum: signal.Signals
 ) -> None:
     """P18: each sync takes 50 ms longer, and the signal comes again and again until the end."""
-    write(experiment, DRAINS)
+    write(experiment, DRAINS.replace("@GATED_FROM@", "10"))
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]
     process = experiment.start(wrapper=[*command, "-e", "inject=fdatasync,fsync:delay_exit=50000"])
     wait_for(lambda: len(experiment.completed_in_journal()) >= 3)
@@ -126,6 +127,7 @@ def test_signals_while_the_disk_is_waited_for_break_nothing(
     recorded = set(experiment.completed_in_journal())
     assert set(experiment.checkpoint()["completed"]) == recorded
     before = len(experiment.executions())
+    open_gate(experiment, "finish")
     done = experiment.run("--resume", "latest")
     assert done.returncode == 0, done.stderr
     assert not recorded & set(experiment.executions()[before:])
@@ -134,7 +136,7 @@ def test_signals_while_the_disk_is_waited_for_break_nothing(
 
 def test_no_job_pays_for_a_time_in_which_the_supervisor_stood_still(experiment: Experiment) -> None:
     """P22: five seconds, with a timeout of three."""
-    write(experiment, DRAINS.replace("time.sleep(0.02)", 'gate("finish")').replace("40", "4"))
+    write(experiment, DRAINS.replace("@GATED_FROM@", "0").replace("40", "4"))
     supervisor = experiment.start("--timeout", "3")
     wait_for(lambda: len(said(experiment, "ran")) == 2)
     with standing_still(supervisor.pid):
@@ -190,15 +192,20 @@ FREEZES = """
     supervisor.engines.incarnation.DIE_WITHIN = 0.5
 
     def jobs():
-        return [Job(id="freezes")] + [Job(id=f"good/{number}") for number in range(40)]
+        return [Job(id="freezes", timeout=@TIMEOUT@)] + [Job(id=f"good/{number}") for number in range(@GOOD@)]
 
     def evaluate():
         note("ran")
-        time.sleep(1000 if current_job().id == "freezes" else 0.1)
+        @BODY@
 
     if __name__ == "__main__":
         main(evaluate, jobs, name="freezes", workers=2)
 """
+
+
+def freezes(experiment: Experiment, *, timeout: int | None, good: int, body: str) -> None:
+    text = FREEZES.replace("@TIMEOUT@", str(timeout)).replace("@GOOD@", str(good))
+    write(experiment, text.replace("@BODY@", body))
 
 
 def test_a_worker_that_sigkill_does_not_reach_costs_its_slot_for_a_moment_only(
@@ -206,14 +213,16 @@ def test_a_worker_that_sigkill_does_not_reach_costs_its_slot_for_a_moment_only(
 ) -> None:
     """P23: frozen, so that the signal stays pending. Another worker takes its place; its job is
     over when the process is, not before."""
-    write(experiment, FREEZES)
+    body = 'gate("never" if current_job().id == "freezes" else "replaced")'
+    freezes(experiment, timeout=2, good=40, body=body)
     with cgroup("freezer") as group:
-        supervisor = experiment.start("--timeout", "2")
+        supervisor = experiment.start()
         frozen = wait_until_said(experiment, "ran", "freezes")
         (group / "cgroup.procs").write_text(str(frozen))
         (group / "freezer.state").write_text("FROZEN")
         try:
             wait_for(lambda: len({pid for _, pid in said(experiment, "ran")}) == 3, "nobody took its place")
+            open_gate(experiment, "replaced")
             wait_for(lambda: len(experiment.completed_in_journal()) == 40)
             assert not is_gone(frozen) and supervisor.poll() is None
             assert outcomes(experiment, "freezes") == []
@@ -230,8 +239,7 @@ def test_a_worker_that_sigkill_does_not_reach_costs_its_slot_for_a_moment_only(
 
 def test_what_does_not_die_holds_up_neither_the_drain_nor_the_resume(experiment: Experiment) -> None:
     """P23: the run ends without it, and says so; the next one does too, and goes on."""
-    text = FREEZES.replace("1000", "0").replace("40", "4")
-    write(experiment, text.replace("time.sleep", 'gate("finish") or time.sleep'))
+    freezes(experiment, timeout=None, good=4, body='gate("finish")')
     with cgroup("freezer") as group:
         supervisor = experiment.start("--grace", "0.5")
         frozen = wait_until_said(experiment, "ran", "freezes")

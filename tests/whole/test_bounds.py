@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     def jobs():
@@ -58,18 +58,27 @@ def test_a_deadline_ends_the_run_in_time_and_the_rest_runs_on_a_resume(experimen
     assert len(experiment.final()) == 12
 
 
+def told_while_it_stands_still(experiment: Experiment, stall: str, words: str) -> str:
+    """`stand_still` waits at a pipe, without any CPU, until the run has told so; what was said."""
+    os.mkfifo(experiment.folder / "pipe")
+    stand_still = 'def stand_still():\n    open("pipe").close()\n\n'
+    text = experiment.script.read_text()
+    experiment.script.write_text(text.replace("def evaluate", f"{stand_still}def evaluate"))
+    process = experiment.start("--stall", stall)
+    log = wait_for(lambda: next(iter(experiment.output.glob("*/supervisor.log")), None))
+    wait_for(lambda: words in log.read_text())
+    with open(experiment.folder / "pipe", "w"):
+        pass
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert words in err and "job/0 has used no CPU for" in err
+    return err
+
+
 def test_a_stalled_job_is_told_with_its_stack_and_goes_on_undisturbed(experiment: Experiment) -> None:
     write(experiment, "if number == 0:\n            stand_still()")
-    experiment.script.write_text(
-        experiment.script.read_text().replace(
-            "def evaluate", "def stand_still():\n    time.sleep(4)\n\ndef evaluate"
-        )
-    )
-    done = experiment.run("--stall", "1s")
-    assert done.returncode == 0, done.stderr
-    assert "job/0 has used no CPU for" in done.stderr
-    assert "in stand_still" in done.stderr
-    assert "  used no CPU for long (--stall): job/0\n" in done.stderr
+    err = told_while_it_stands_still(experiment, "1s", "in stand_still")
+    assert "  used no CPU for long (--stall): job/0\n" in err
     noted = [record for record in experiment.journal() if record.get("what") == "stalled"]
     assert [record["detail"]["job"] for record in noted] == ["job/0"]
     assert experiment.final()["job/0"]["attempts"] == 1
@@ -79,11 +88,9 @@ def test_a_job_that_took_the_signal_away_is_not_killed_by_being_looked_at(experi
     write(
         experiment,
         "import signal\n        signal.signal(signal.SIGQUIT, signal.SIG_DFL)\n"
-        "        time.sleep(3 if number == 0 else 0)",
+        "        if number == 0:\n            stand_still()",
     )
-    done = experiment.run("--stall", "0.5s")
-    assert done.returncode == 0, done.stderr
-    assert "has used no CPU" in done.stderr
+    told_while_it_stands_still(experiment, "0.5s", "job/0 has used no CPU for")
     assert experiment.final()["job/0"]["attempts"] == 1
 
 
@@ -93,7 +100,7 @@ def test_while_memory_is_short_nothing_is_started_and_a_drain_ends_the_wait(expe
     log = wait_for(lambda: next(iter(experiment.output.glob("*/supervisor.log")), None))
     wait_for(lambda: "less than" in log.read_text())
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert "(--keep-free)" in err
     assert experiment.executions() == []

@@ -17,6 +17,7 @@ import pytest
 
 from supervisor.__main__ import main
 from tests.experiment import ROOT, Experiment, wait_for
+from tests.failures.observing import stop
 
 # Each job runs until a file of its name is there.
 SCRIPT = """
@@ -179,8 +180,8 @@ def test_workers_come_and_go_and_a_resume_takes_the_remembered_number(gated: Exp
 
 def test_a_start_beside_a_run_that_goes_on_does_not_offer_to_resume_it(gated: Experiment) -> None:
     process = start(gated, "--experiment-id", "first")
-    open_gate(gated, "all")
-    process.send_signal(signal.SIGSTOP)  # it keeps its lock, whatever is left of it
+    stop(process.pid)
+    open_gate(gated, "all")  # it keeps its lock, whatever is left of it
     try:
         done = gated.run("--experiment-id", "second")
     finally:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
-from tests.whole.test_interruptions import check_squares, squares
+from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.whole.test_interruptions import check_squares, let_go, squares
 
 JOBS = 20
 
@@ -17,11 +17,12 @@ JOBS = 20
 @pytest.fixture
 def interrupted(experiment: Experiment) -> Experiment:
     """An experiment of which about half is done, drained."""
-    squares(experiment, JOBS, 0.05)
+    squares(experiment, JOBS, 0.0, hold=12)
     process = experiment.start()
     wait_for(lambda: len(experiment.completed_in_journal()) >= 10)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
+    let_go(experiment)
     assert len(experiment.completed_in_journal()) < JOBS
     return experiment
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.experiment import Experiment, wait_for
+from tests.failures.observing import is_gone
 
 SCRIPT = """
     def evaluate(n):
@@ -121,14 +121,7 @@ def test_a_hook_that_hangs_is_ended_with_all_that_it_started(hooked: Experiment)
     assert time.monotonic() - before < 50
     assert "it took too long" in done.stderr
 
-    def gone() -> bool:
-        try:
-            os.kill(int(pid.read_text()), 0)
-        except ProcessLookupError:
-            return True
-        return Path(f"/proc/{pid.read_text().strip()}/stat").read_text().split()[2] == "Z"
-
-    wait_for(gone)
+    wait_for(lambda: is_gone(int(pid.read_text())))
     assert len(log(hooked)) < 200_000
 
 

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment import PATIENCE, Experiment, wait_for
 
 STEPS = """
     from workers import Interrupted
@@ -71,7 +71,7 @@ def test_a_job_saves_on_ctrl_c_and_goes_on_where_it_was(experiment: Experiment) 
     wait_for(lambda: "step2" in words(experiment), "the third step")
     wait_for(lambda: states(experiment))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert ended(experiment) == [("interrupted", 1)]
     assert len(states(experiment)) == 2
@@ -113,7 +113,7 @@ def test_a_job_that_runs_anew_finds_no_state(experiment: Experiment) -> None:
     process = experiment.start()
     wait_for(lambda: "step2" in words(experiment))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     (kept,) = (path for path in states(experiment) if '"done":3' in path.read_text())
     text = kept.read_bytes()
     resume(experiment)
@@ -128,7 +128,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(experiment: Experime
     process = experiment.start()
     wait_for(lambda: "step2" in words(experiment))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     (newest,) = (path for path in states(experiment) if '"save":3' in path.read_text())
     newest.write_bytes(newest.read_bytes()[:-5])
     (experiment.folder / "go on").touch()
@@ -156,7 +156,7 @@ def test_reports_are_in_the_progress_file(experiment: Experiment) -> None:
     assert worker["job"] == "long/one" and worker["slow"] is False
     assert (worker["fraction"], worker["metrics"]) == (1 / 6, {"step": 0})
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
 
 
 YIELDS = """

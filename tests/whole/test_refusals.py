@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     def jobs():
@@ -125,7 +125,7 @@ def test_two_runs_without_a_record_started_at_once_keep_their_results_apart(expe
 
 def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
     """D6: while the first one runs."""
-    write(experiment, GOOD_JOBS, seconds=30.0)
+    write(experiment, GOOD_JOBS, seconds=1000.0)
     first = experiment.start("--experiment-id", "mine")
     wait_for(experiment.executions)
     done = experiment.run("--resume", "mine")
@@ -165,12 +165,12 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
     write(experiment, GOOD_JOBS)
     (experiment.folder / "file").write_text("in the way")
     process = experiment.start("--output", str(experiment.folder / "file" / "out"))
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 73, err
     assert str(experiment.folder / "file") in err
     assert "Traceback" not in err
     process = experiment.start("--no-resume", "--output", str(experiment.folder / "file"))
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 73, err
     assert str(experiment.folder / "file") in err
 

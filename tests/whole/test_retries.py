@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     from workers import GiveUp, Retry
 
     def jobs():
         yield Job(id="hangs", params={"kind": "hangs"}, timeout=0.3)
-        yield Job(id="hangs once", params={"kind": "hangs once"}, timeout="0.5s")
+        yield Job(id="hangs once", params={"kind": "hangs once"}, timeout="1s")
         yield Job(id="raises", params={"kind": "raises"}, retries=2)
         yield Job(id="gives up", params={"kind": "gives up"}, retries=5)
         yield Job(id="fine", params={"kind": "fine"})
@@ -75,10 +75,8 @@ def test_a_run_that_only_waits_costs_nothing_and_drains_at_once(experiment: Expe
     before = cpu_seconds(process.pid)
     time.sleep(1.0)
     assert cpu_seconds(process.pid) - before < 0.2
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5.0
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert "1 job waits for another attempt, the first for 3600 s" in err
     assert experiment.run("--resume", "latest").returncode == 0
