@@ -20,7 +20,7 @@ from workers.messages import Completed, Failed, FunctionSpec, Run, WorkerSpec
 
 __all__ = ["experiment"]
 
-PATIENCE = 30.0  # seconds until a test gives up; nothing here waits for so long
+PATIENCE = 60.0  # seconds until a test gives up; nothing here waits for so long
 
 
 class Driver:
