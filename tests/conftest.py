@@ -58,7 +58,7 @@ def clean_environment() -> Iterator[None]:
         # Programs that the tests start find the packages, installed or not.
         patch.setenv("PYTHONPATH", str(_ROOT), prepend=os.pathsep)
         yield
-        until = time.monotonic() + 5.0
+        until = time.monotonic() + 30.0
         while (left := _survivors(mark)) and time.monotonic() < until:
             time.sleep(0.05)
         told = [f"{process.pid}: {' '.join(process.cmdline())}" for process in left if process.is_running()]

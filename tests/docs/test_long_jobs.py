@@ -28,7 +28,8 @@ def test_the_script_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         [sys.executable, *first[1:]], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     saved = tmp_path / "data" / "outputs" / "train"
-    wait_for(lambda: len(list(saved.glob("*/states/train*.json"))) >= 2, "both jobs have saved")
+    for rate in ("0.5", "0.1"):
+        wait_for(lambda r=rate: list(saved.glob(f"*/states/train%2F{r}*")), f"train/{rate} has saved")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT, said

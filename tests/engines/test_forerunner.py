@@ -17,6 +17,7 @@ import pytest
 from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.interpreter import MARK, ROOM_FOR_MARK
 from tests.experiment import Experiment, wait_for
+from tests.failures.observing import is_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
 Drive = Callable[..., Any]  # conftest.Driver
@@ -207,7 +208,7 @@ def test_a_supervisor_that_is_killed_before_it_has_decided_leaves_no_process(exp
     assert len(others) == 1, others
     process.kill()
     process.wait()
-    wait_for(lambda: not others[0].is_running() or others[0].status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: is_gone(others[0].pid))
     assert experiment.executions("imported") == []
 
 
@@ -226,7 +227,7 @@ def test_the_children_of_the_script_do_not_keep_it_alive(experiment: Experiment,
     process.kill()
     process.wait()
     try:
-        wait_for(lambda: not zygote.is_running() or zygote.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: is_gone(zygote.pid))
     finally:
         os.kill(child, signal.SIGKILL)
 
