@@ -247,7 +247,15 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
 def _clear_temporaries(layout: Layout) -> None:
     """What a killed run left half written. The lock must be ours."""
     clear_temporaries(
-        (layout.checkpoint, layout.journal, layout.plan, layout.progress, layout.final, layout.statistics)
+        (
+            layout.checkpoint,
+            layout.index,
+            layout.journal,
+            layout.plan,
+            layout.progress,
+            layout.final,
+            layout.statistics,
+        )
     )
 
 

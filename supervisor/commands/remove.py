@@ -81,7 +81,7 @@ def _agreed(layout: Layout) -> bool:
 def files_of(layout: Layout) -> list[Path]:
     """What belongs to the experiment, in the order in which it is removed."""
     name = re.escape(layout.experiment_id)
-    files = r"(?:journal|plan|checkpoint|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
+    files = r"(?:journal|plan|checkpoint|index|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
     files = rf"(?:{files}|console_{name}\.log)"
     ours = re.compile(rf"{files}|\.{files}\.\d+\.tmp|\.{{1,2}}probe_{name}(?:\.\d+\.tmp)?")
     last = [layout.plan, layout.checkpoint, layout.journal, layout.lock]

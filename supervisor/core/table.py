@@ -108,7 +108,7 @@ class JobTable:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self.domains: list[str] = []  # names by domain number; 0 is "no domain"
         self._domain_numbers: dict[str | None, int] = {None: 0}
         self.domains.append("")
@@ -129,12 +129,21 @@ class JobTable:
 
     # --------------------------------------------------------------------- the plan
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each job by its id. Made when somebody asks for one: with a million jobs
+        that takes half a second and 75 MB, and many a run never asks."""
+        known = self._numbers
+        if len(known) < len(self.ids):
+            known.update(zip(self.ids[len(known) :], range(len(known), len(self.ids)), strict=True))
+        return known
+
     def add(self, job_id: str, domain: str | None = None, *, wanted: bool = True) -> int:
         """Register a job; its number. An id that is known keeps its number."""
-        number = self.numbers.get(job_id)
+        numbers = self.numbers
+        number = numbers.get(job_id)
         if number is None:
-            number = len(self.ids)
-            self.numbers[job_id] = number
+            number = numbers[job_id] = len(self.ids)
             self.ids.append(job_id)
             self.domain_of.append(0)
             self.state.append(PENDING)
@@ -147,14 +156,10 @@ class JobTable:
             self.domain_of[number] = self._domain_number(domain)
         return number
 
-    def add_planned(self, ids: Sequence[str], domains: Sequence[str | None]) -> bool:
-        """Register many wanted jobs at once. False if one is known already: nothing is changed."""
-        first, numbers = len(self.ids), self.numbers
-        expected = range(first, first + len(ids))
-        if list(map(numbers.setdefault, ids, expected)) != list(expected):
-            for job_id in ids:  # one was there, or stands there twice
-                if numbers.get(job_id, -1) >= first:
-                    del numbers[job_id]
+    def add_planned(self, ids: Sequence[str], domains: Sequence[str | None], *, unique: bool = False) -> bool:
+        """Register many wanted jobs at once. False if one is known already: nothing is changed.
+        `unique`: the caller knows that none is, and that none stands there twice."""
+        if not unique and not self._number(ids):
             return False
         for domain in dict.fromkeys(domains):
             if domain is not None:
@@ -166,6 +171,17 @@ class JobTable:
         self.attempts.frombytes(bytes(self.attempts.itemsize * len(ids)))
         self.seconds.frombytes(bytes(self.seconds.itemsize * len(ids)))
         return True
+
+    def _number(self, ids: Sequence[str]) -> bool:
+        """Give new ids the next numbers, if all of them are new."""
+        first, numbers = len(self.ids), self.numbers
+        expected = range(first, first + len(ids))
+        if list(map(numbers.setdefault, ids, expected)) == list(expected):
+            return True
+        for job_id in ids:  # one was there, or stands there twice
+            if numbers.get(job_id, -1) >= first:
+                del numbers[job_id]
+        return False
 
     def numbers_of(self, ids: list[str]) -> list[int]:
         """The numbers of many jobs; quick where they follow each other. Unknown ids are

@@ -162,6 +162,7 @@ class CheckpointReader:
                 raise DamagedCheckpoint("it cannot be read to its end")
             crc = zlib.crc32(chunk, crc)
             position += len(chunk)
+        self.crc = crc
         if crc != int(foot.group(1), 16):
             raise DamagedCheckpoint("its content does not match its checksum")
         line = _FORMAT_LINE.match(self._disk.pread(self.fd, 200, 0))

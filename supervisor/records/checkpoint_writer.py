@@ -28,6 +28,7 @@ from supervisor.records.checkpoint import (
 )
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, utc_now
+from supervisor.records.index import ENOUGH, IndexWriter
 from supervisor.records.journal_file import JournalFile
 from supervisor.records.places import grouped
 from supervisor.records.results import JournalReader
@@ -72,7 +73,8 @@ class CheckpointWriter:
     """One checkpoint in the making.
 
     `step` until it returns True, then `publish` (which may run in another thread: it
-    waits for the disk). `discard` gives up at any time before.
+    waits for the disk). `discard` gives up at any time before. If the `checksum` of the
+    journal up to the header's position is known, an index of its records follows.
     """
 
     def __init__(
@@ -83,9 +85,12 @@ class CheckpointWriter:
         table: JobTable,
         position: Position,
         read: JournalReader,
+        index: Path,
+        checksum: int | None,
     ) -> None:
         self.n = header.journal.n
         self.entries = header.counts.completed + header.counts.failed
+        self._disk = disk
         self._file = NewFile(disk, path)
         self._read = read
         self._ids = table.ids  # only ever grows
@@ -98,6 +103,17 @@ class CheckpointWriter:
             if charge.any()
         }
         self._in_progress = list(position.in_progress)
+        self._index: IndexWriter | None = None
+        if checksum is not None and self.entries >= ENOUGH:
+            self._index = IndexWriter(
+                index,
+                table,
+                checksum,
+                states=self._state,
+                attempts=self._attempts,
+                offsets=read.offsets,
+                lengths=read.lengths,
+            )
         self._header = header
         self._crc = 0
         self._parts = self._generate()
@@ -121,6 +137,8 @@ class CheckpointWriter:
     def publish(self) -> None:
         """Sync and rename in. The journal must be synced up to `n` before."""
         self._file.publish()
+        if self._index is not None:
+            self._index.write(self._disk, self._crc)
 
     def discard(self) -> None:
         self._file.close()

@@ -137,7 +137,16 @@ class Checkpointer:
             settings=parts.settings,
             options=parts.options,
         )
-        return CheckpointWriter(parts.disk, parts.layout.checkpoint, header, parts.table, position, reader)
+        return CheckpointWriter(
+            parts.disk,
+            parts.layout.checkpoint,
+            header,
+            parts.table,
+            position,
+            reader,
+            index=parts.layout.index,
+            checksum=journal.checksum,
+        )
 
     def write(self, position: Position) -> None:
         """A whole checkpoint now, waiting for the disk. Raises OSError."""

@@ -186,27 +186,52 @@ class Damage(NamedTuple):
     fragment: bytes
 
 
+class Begin(NamedTuple):
+    """Where a pass begins that need not look at the lines before: the number of the last one,
+    where it ends, and the CRC-32 of the bytes up to there."""
+
+    n: int
+    position: int
+    checksum: int
+
+
+class _Summing(Disk):
+    """Adds up the checksum of what is read."""
+
+    def __init__(self, disk: Disk, checksum: int) -> None:
+        self.checksum = checksum
+        self._disk = disk
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        data = self._disk.pread(fd, size, offset)
+        self.checksum = zlib.crc32(data, self.checksum)
+        return data
+
+
 class Scan:
     """One pass over a journal file: iterate over (n, offset, line), then ask what was found.
 
     Lines that do not verify are skipped; a good record inside a damaged stretch (a newline
     was hit) is found all the same. After the pass, `end` is where the last good line ends:
-    what follows is a torn tail, anything listed in `damage` or `missing` is not.
+    what follows is a torn tail, anything listed in `damage` or `missing` is not. `checksum` is
+    then the CRC-32 of all bytes of the file. `begin` (`Begin`) passes over lines that are known.
 
     damage: stretches with a good line after them. missing: (from, to) record numbers.
     unterminated: the last good line lacks its newline. rebuilt: a good record was found
     out of its place, so offsets cannot be relied on without a rewrite.
     """
 
-    def __init__(self, disk: Disk, fd: int, seed: int, *, end: int | None = None) -> None:
-        self._disk = disk
+    def __init__(
+        self, disk: Disk, fd: int, seed: int, *, begin: Begin | None = None, end: int | None = None
+    ) -> None:
         self._fd = fd
         self._seed = seed
         self._open_damage: list[Damage] = []
         self.size = disk.size(fd) if end is None else end
-        self.end = 0
-        self.first_n = 0
-        self.last_n = 0
+        self._begin = begin.position if begin is not None else 0
+        self._disk = _Summing(disk, begin.checksum if begin is not None else 0)
+        self.end = self._begin
+        self.first_n = self.last_n = begin.n if begin is not None else 0
         self.unterminated = False
         self.rebuilt = False
         self.damage: list[Damage] = []
@@ -222,13 +247,17 @@ class Scan:
         """Bytes after the last good line."""
         return self.size - self.end
 
+    @property
+    def checksum(self) -> int:
+        return self._disk.checksum
+
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
         for n, offset, lines in self.groups():
             yield from zip(count(n), offsets_of(offset, lines), lines)
 
     def groups(self) -> Iterator[tuple[int, int, list[bytes]]]:
         """(number of the first, offset of the first, lines): good lines that follow each other."""
-        for offset, lines, whole in groups_of(self._disk, self._fd, 0, self.size):
+        for offset, lines, whole in groups_of(self._disk, self._fd, self._begin, self.size):
             if not self.last_n and whole:  # the first line is looked at alone, the others follow it
                 yield from self._look_at(offset, lines[0], whole)
                 offset, lines = offset + len(lines[0]) + 1, lines[1:]

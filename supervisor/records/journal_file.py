@@ -8,6 +8,7 @@ again, into a new file) cost nothing but time.
 from __future__ import annotations
 
 import os
+import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ class JournalFile:
     """Appends batches of records; knows what is written and what is synced.
 
     size: where the next record will stand, whether or not the ones before it could be
-    written. next_n: the number that it will have.
+    written. next_n: the number that it will have. checksum: the CRC-32 of all bytes before
+    `size`, as they were meant to be written; None if it is not known.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class JournalFile:
         *,
         size: int,
         next_n: int,
+        checksum: int | None = None,
         durable: bool = True,
     ) -> None:
         self.disk = disk
@@ -69,6 +72,7 @@ class JournalFile:
         self.identity = identity
         self.size = size
         self.next_n = next_n
+        self.checksum = checksum
         self.full: OSError | None = None  # why records wait for room
         self.failed: OSError | None = None  # why the descriptor cannot be believed any more
         self.waiting_bytes = 0  # in memory, because they are not synced
@@ -87,7 +91,8 @@ class JournalFile:
                 raise FileExistsError(file.path)
             file.write(line)
             file.publish(keep_open=True)
-            return cls(disk, file.path, file.fd, identity, size=len(line), next_n=2)
+            checksum = zlib.crc32(line)
+            return cls(disk, file.path, file.fd, identity, size=len(line), next_n=2, checksum=checksum)
 
     # ------------------------------------------------------------------------ write
 
@@ -100,6 +105,8 @@ class JournalFile:
         data, lengths = encode_batch(self.next_n, records, self._seed)
         self.next_n += len(lengths)
         self.size += len(data)
+        if self.checksum is not None:
+            self.checksum = zlib.crc32(data, self.checksum)
         if self._durable or self.full is not None:
             self._batches.append(_Batch(self.next_n - 1, self.size, data))
             self.waiting_bytes += len(data)
@@ -208,6 +215,7 @@ class JournalFile:
         self.disk.close(self.fd)
         self.fd, self.identity, self._seed = fd, identity, identity.seed
         self.size = self._written = self._synced = size
+        self.checksum = None
         self._batches.clear()
         self.waiting_bytes = 0
         self.full = self.failed = None

@@ -69,6 +69,10 @@ class Layout:
         return self.logs / f"checkpoint_{self.experiment_id}.json"
 
     @property
+    def index(self) -> Path:
+        return self.logs / f"index_{self.experiment_id}.json"
+
+    @property
     def progress(self) -> Path:
         return self.logs / f"progress_{self.experiment_id}.json"
 

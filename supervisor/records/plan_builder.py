@@ -176,7 +176,8 @@ class PlanBuilder:
 
     def fill(self, table: JobTable) -> None:
         """Register every job in the table, as wanted."""
-        if not table.add_planned(list(self.domains), list(self.domains.values())):
+        ids, domains = list(self.domains), list(self.domains.values())
+        if not table.add_planned(ids, domains, unique=not len(table)):
             for job_id, domain in self.domains.items():
                 table.add(job_id, domain)
         self.give_own(table)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
-from operator import attrgetter, sub
+from itertools import accumulate, repeat
+from operator import add, attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +105,22 @@ class PlanFile:
         plan._read_lines(table)
         return plan
 
+    @classmethod
+    def read_known(cls, disk: Disk, path: Path | str, table: JobTable) -> PlanFile | None:
+        """The same, where the caller finds out from the table whether these are the jobs that it
+        expects: no id is compared with the others. None if there is more in the file than one
+        line for each job, or none, or something that cannot be read."""
+        target = resolved(path)
+        try:
+            plan = cls(disk, target, disk.open(target, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+        for offset, lines, whole in groups_of(disk, plan._fd, 0, disk.size(plan._fd)):
+            if not (whole and plan._take_group(table, offset, lines, unique=True)):
+                plan.close()
+                return None
+        return plan
+
     def _take_lengths(self, builder: PlanBuilder) -> None:
         *places, self.size = accumulate(builder.lengths, initial=0)
         self.offsets = array("Q", places)
@@ -117,7 +133,7 @@ class PlanFile:
                 self._take_lines(table, offset, lines, whole=whole)
         self.torn = self.size if self.size < end else None
 
-    def _take_group(self, table: JobTable, offset: int, lines: list[bytes]) -> bool:
+    def _take_group(self, table: JobTable, offset: int, lines: list[bytes], *, unique: bool = False) -> bool:
         """Lines of new jobs, all of them in order, as nearly all are. False: look at each."""
         try:
             found = _line_decoder.decode_lines(b"\n".join(lines))
@@ -125,11 +141,12 @@ class PlanFile:
             return False
         if len(found) != len(lines) or len(self.offsets) != len(table) or any(map(_gone, found)):
             return False
-        if not table.add_planned(list(map(_id, found)), list(map(_domain, found))):
+        if not table.add_planned(list(map(_id, found)), list(map(_domain, found)), unique=unique):
             return False
-        *places, self.size = offsets_of(offset, lines)
+        lengths = list(map(add, map(len, lines), repeat(1)))
+        *places, self.size = accumulate(lengths, initial=offset)
         self.offsets.extend(places)
-        self.lengths.extend(map(sub, [*places[1:], self.size], places))
+        self.lengths.extend(lengths)
         return True
 
     def _take_lines(self, table: JobTable, offset: int, lines: list[bytes], *, whole: bool) -> None:

@@ -68,7 +68,8 @@ def _continue(found: Recovered, notes: list[str]) -> JournalFile:
         size += 1
     # What an earlier run had written may still be on its way: from here on it is safe.
     disk.sync(fd)
-    return JournalFile(disk, path, fd, found.identity, size=size, next_n=found.last_n + 1)
+    checksum = scan.checksum if size == scan.size else None
+    return JournalFile(disk, path, fd, found.identity, size=size, next_n=found.last_n + 1, checksum=checksum)
 
 
 def _keep_tail(found: Recovered, start: int, end: int) -> str:

@@ -43,7 +43,7 @@ class JournalReader:
         self._disk = disk
         self._fd = fd
         self._seed = seed
-        self._offsets = offsets
+        self.offsets = offsets
         self.lengths = lengths  # bytes, by job number
 
     def __call__(self, jobs: Sequence[int]) -> list[bytes]:
@@ -54,7 +54,7 @@ class JournalReader:
         return contents(self._lines(jobs))
 
     def _lines(self, jobs: Sequence[int]) -> list[bytes]:
-        offsets = get(self._offsets, jobs)
+        offsets = get(self.offsets, jobs)
         lengths = [length - 1 for length in get(self.lengths, jobs)]
         lines = read_places(self._disk, self._fd, offsets, lengths)
         if not all_verify(lines, self._seed):

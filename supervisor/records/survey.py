@@ -28,6 +28,7 @@ from supervisor.records.disk import Disk
 from supervisor.records.entries import FINISHED, load_all
 from supervisor.records.files import offsets_of, resolved
 from supervisor.records.fold import Fold
+from supervisor.records.index import Index
 from supervisor.records.journal import Scan
 from supervisor.records.journal_file import Identity
 from supervisor.records.layout import Layout
@@ -97,10 +98,11 @@ class _Survey:
         self.diverged = False
         self.fold = Fold(found)
         self.reason = ""  # why the checkpoint cannot be used
+        self.index: Index | None = None  # of these jobs
 
     def run(self) -> None:
         found = self.found
-        found.plan = PlanFile.read(found.disk, found.layout.plan, found.table)
+        self._read_plan()
         self._open_checkpoint()
         opened, seed = self._open_journal()
         if not self._take_whole_journal(opened):
@@ -112,6 +114,25 @@ class _Survey:
             )
         self._settle()
         self._tell()
+
+    def _read_plan(self) -> None:
+        """An index knows the ids of the jobs: if these are the same, they are all different."""
+        found = self.found
+        disk, path = found.disk, found.layout.plan
+        index = Index.read(disk, found.layout.index)
+        if index is not None:
+            found.plan = PlanFile.read_known(disk, path, found.table)
+            if found.plan is not None and index.tells_of(found.table):
+                self.index = index
+                return
+            self._forget()
+        found.plan = PlanFile.read(disk, path, found.table)
+
+    def _forget(self) -> None:
+        """What was read is of no use."""
+        self.found.forget()
+        if self.found.plan is not None:
+            self.found.plan.close()
 
     # ------------------------------------------------------------------- checkpoint
 
@@ -146,12 +167,12 @@ class _Survey:
         if found.plan.damaged or seed != journal.seed_of(*header_key(header)):
             return False
         whole = WholeJournal(found, found.checkpoint, seed)
-        if whole.read():
+        index, self.index = self.index, None
+        if whole.read_by(index) if index is not None and whole.agrees_with(index) else whole.read():
             self.fold = whole.late
             found.last_n = max(found.last_n, found.scan.last_n if found.scan is not None else 0)
             return True
-        found.forget()
-        found.plan.close()
+        self._forget()
         found.plan = PlanFile.read(found.disk, found.layout.plan, found.table)
         return False
 

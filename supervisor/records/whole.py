@@ -4,7 +4,8 @@ Up to its position a checkpoint says of finished jobs what the journal says, ent
 then reading both is double work. Here the journal is read alone, and all that the checkpoint
 has beside the finished jobs is taken from there when its position is passed. Whatever does
 not agree - a line lost, another generation, sums that differ - ends this: then both are read
-and compared job by job (see `survey`).
+and compared job by job (see `survey`). With an index of these lines (see there) only those after
+the checkpoint are read one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from supervisor.core.jobs import COMPLETED, FAILED, PENDING
 from supervisor.records.checkpoint import CheckpointReader
 from supervisor.records.entries import load_unfinished
 from supervisor.records.fold import Fold
-from supervisor.records.journal import Scan
+from supervisor.records.index import Index, checksum
+from supervisor.records.journal import Begin, Scan
 from supervisor.records.recovered import IN_JOURNAL, Recovered
 
 
@@ -49,6 +51,24 @@ class WholeJournal:
                 self.late.take(start, lines)
         return scan.intact and scan.first_n <= floor <= scan.last_n
 
+    def agrees_with(self, index: Index) -> bool:
+        """Whether an index of these jobs was made of this journal, for this checkpoint."""
+        found, reader = self._found, self._reader
+        return index.checkpoint == reader.crc and index.journal == checksum(
+            found.disk, found.journal_fd, reader.header.journal.position
+        )
+
+    def read_by(self, index: Index) -> bool:
+        """The same as `read`, from an index that agrees."""
+        found, place = self._found, self._reader.header.journal
+        index.load(found)
+        self._take_checkpoint()
+        begin = Begin(place.n, place.position, index.journal)
+        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed, begin=begin)
+        for _, start, lines in scan.groups():
+            self.late.take(start, lines)
+        return scan.intact
+
     def _pass_checkpoint(self, position: int) -> bool:
         """All lines that the checkpoint stands for were taken, and the last one ends there."""
         found, header = self._found, self._reader.header
@@ -64,10 +84,15 @@ class WholeJournal:
         ):
             return False
         table.charges.clear()
+        self._take_checkpoint()
+        return True
+
+    def _take_checkpoint(self) -> None:
+        """All that it says beside the finished jobs."""
+        found, header = self._found, self._reader.header
         found.statistics = msgspec.structs.replace(header.statistics)
         found.facts.take_header(header)
         load_unfinished(found, self._reader)
-        return True
 
     def _settle_odd(self) -> bool:
         """What was not finished is as the checkpoint will say; the others have a place."""

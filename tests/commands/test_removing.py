@@ -14,6 +14,8 @@ from tests.commands.conftest import Longhaul, snapshot
 # What may stand beside an experiment called `night`.
 OURS = (
     "logs/checkpoint_night.backup.json",
+    "logs/index_night.json",
+    "logs/.index_night.json.123.tmp",
     "logs/journal_night.backup-2.jsonl",
     "logs/.checkpoint_night.json.123.tmp",
     "logs/.probe_night",
@@ -22,6 +24,7 @@ OTHERS = (
     "logs/journal_nights.jsonl",
     "logs/journal_night.2.jsonl",
     "logs/checkpoint_night_2.json",
+    "logs/index_night_2.json",
     "logs/journal_a_night.jsonl",
     "logs/lock_night_2",
     "night_2/logs_final.json",
