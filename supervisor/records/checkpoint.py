@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,9 +112,12 @@ def header_lines(header: Header) -> bytes:
     )
 
 
-def finished_entry(job: bytes, attempts: int, part: bytes) -> bytes:
-    """The entry of a finished job; `job` is its id as JSON, `part` see `journal.ended_part`."""
-    return b'%b:{"attempts":%d,%b}' % (job, attempts, part)
+def finished_entries(jobs: Iterable[bytes], attempts: Sequence[int], parts: Iterable[bytes]) -> bytes:
+    """The entries of finished jobs, joined; `jobs` are their ids as JSON, for the parts see
+    `journal.ended_part`."""
+    begin = {number: b':{"attempts":%d,' % number for number in set(attempts)}
+    pieces = zip(jobs, map(begin.__getitem__, attempts), parts, repeat(b"},\n"), strict=False)
+    return b"".join(chain.from_iterable(pieces))[:-2]
 
 
 # ---------------------------------------------------------------------------- reading

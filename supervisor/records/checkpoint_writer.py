@@ -23,7 +23,7 @@ from supervisor.records.checkpoint import (
     Header,
     InProgressEntry,
     JournalPlace,
-    finished_entry,
+    finished_entries,
     header_lines,
 )
 from supervisor.records.disk import Disk
@@ -213,8 +213,7 @@ class CheckpointWriter:
 
     def _copied(self, jobs: Sequence[int]) -> bytes:
         names = _encode_lines(get(self._ids, jobs)).split(b"\n")
-        entries = zip(names, get(self._attempts, jobs), self._read(jobs), strict=False)
-        return b",\n".join([finished_entry(*entry) for entry in entries])
+        return finished_entries(names, get(self._attempts, jobs), self._read(jobs))
 
 
 def _section(name: bytes, groups: Iterator[bytes]) -> Iterator[bytes]:

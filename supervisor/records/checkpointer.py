@@ -126,7 +126,12 @@ class Checkpointer:
         parts = self._parts
         journal = parts.journal
         reader = JournalReader(
-            parts.disk, journal.fd, journal.identity.seed, parts.offsets[:], parts.lengths[:]
+            parts.disk,
+            journal.fd,
+            journal.identity.seed,
+            parts.offsets[:],
+            parts.lengths[:],
+            intact=parts.intact,
         )
         header = header_of(
             journal,

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import accumulate, count, repeat
@@ -88,6 +89,18 @@ def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, b
     """(offset, line without its newline, whether it had one) of the bytes from start to end."""
     for offset, lines, whole in groups_of(disk, fd, start, end):
         yield from zip(offsets_of(offset, lines), lines, repeat(whole))
+
+
+def checksum(disk: Disk, fd: int, end: int) -> int | None:
+    """The CRC-32 of the first bytes of a file; None if it has fewer."""
+    crc, position = 0, 0
+    while position < end:
+        chunk = disk.pread(fd, min(_CHUNK, end - position), position)
+        if not chunk:
+            return None
+        crc = zlib.crc32(chunk, crc)
+        position += len(chunk)
+    return crc
 
 
 def offsets_of(offset: int, lines: Iterable[bytes]) -> Iterator[int]:

@@ -41,7 +41,6 @@ from supervisor.records.recovered import IN_JOURNAL, NOWHERE, Recovered
 FORMAT = "longhaul-index-1"
 ENOUGH = 20_000  # finished jobs; fewer are read in a moment
 _BLOCK = 1 << 16  # jobs to a line
-_CHUNK = 4 << 20
 _FOOT = re.compile(rb',\n"crc":"([0-9a-f]{8})"\}\n')
 _FOOT_SIZE = len(b',\n"crc":"01234567"}\n')
 _BLOCKS = b',\n"blocks":[\n'
@@ -190,15 +189,3 @@ class Index:
             places.length[these] = array("I", block.lengths)
             start = these.stop
         table.outcome.update(self._header.outcomes)
-
-
-def checksum(disk: Disk, fd: int, end: int) -> int | None:
-    """Of the first bytes of a file; None if it has fewer."""
-    crc, position = 0, 0
-    while position < end:
-        chunk = disk.pread(fd, min(_CHUNK, end - position), position)
-        if not chunk:
-            return None
-        crc = zlib.crc32(chunk, crc)
-        position += len(chunk)
-    return crc

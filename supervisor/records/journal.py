@@ -385,6 +385,14 @@ def ended_parts(lines: Sequence[bytes]) -> list[bytes]:
     return [line[line.index(_PART) + 1 : -18] for line in lines]
 
 
+def ended_parts_in(text: bytes, begins: Iterable[int], lengths: Iterable[int]) -> list[bytes]:
+    """The same of lines that begin there in a text, of so many bytes with their newlines."""
+    return [
+        text[text.index(_PART, at) + 1 : at + length - SEAL]
+        for at, length in zip(begins, lengths, strict=True)
+    ]
+
+
 def ended_line(n: int, job: bytes, part: bytes) -> bytes:
     """The body of an Ended line from its job's id (JSON) and its part."""
     return b'{"n":%d,"type":"ended","job":%b,%b' % (n, job, part)

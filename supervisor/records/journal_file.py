@@ -17,7 +17,7 @@ from typing import NamedTuple
 from supervisor.core.errors import StorageError
 from supervisor.core.record_types import Opened, Records
 from supervisor.records.disk import Disk
-from supervisor.records.files import NO_SPACE, NewFile, utc_now
+from supervisor.records.files import NO_SPACE, NewFile, checksum, utc_now
 from supervisor.records.journal import FORMAT, Scan, encode_batch, seal, seed_of
 
 BOUND = 32 << 20  # bytes of records that may wait in memory before nothing is handed out
@@ -91,8 +91,9 @@ class JournalFile:
                 raise FileExistsError(file.path)
             file.write(line)
             file.publish(keep_open=True)
-            checksum = zlib.crc32(line)
-            return cls(disk, file.path, file.fd, identity, size=len(line), next_n=2, checksum=checksum)
+            return cls(
+                disk, file.path, file.fd, identity, size=len(line), next_n=2, checksum=zlib.crc32(line)
+            )
 
     # ------------------------------------------------------------------------ write
 
@@ -190,6 +191,14 @@ class JournalFile:
             if start <= offset < batch.end:
                 return batch.data[offset - start : offset - start + length]
         return b""
+
+    def reads_back(self) -> bool:
+        """Whether the file has what was meant to be written, all of it. False also if that is
+        not known."""
+        try:
+            return self.checksum is not None and self.checksum == checksum(self.disk, self.fd, self.size)
+        except OSError:
+            return False
 
     # --------------------------------------------------------------- a new generation
 

@@ -42,6 +42,7 @@ class StoreParts(msgspec.Struct, kw_only=True):
     """What a store is made of.
 
     offsets, lengths: where the record of each finished job is in the journal, by number.
+    intact: nothing is written any more, and all of the journal was found to be as it was written.
     """
 
     disk: Disk
@@ -58,6 +59,7 @@ class StoreParts(msgspec.Struct, kw_only=True):
     options: dict[str, Any]
     new_syncer: NewSyncer
     ephemeral: bool = False
+    intact: bool = False
 
 
 # ------------------------------------------------------------------------------- create

@@ -5,8 +5,9 @@ A place is an offset and a length in the journal (a line) or in a checkpoint (an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import add
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import add, sub
 
 from supervisor.core.table import get
 from supervisor.records.disk import Disk
@@ -37,13 +38,23 @@ def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[in
 
 def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """The bytes at each place, in the order in which the places are given."""
-    if not offsets:
-        return []
-    start, end = min(offsets), max(map(add, offsets, lengths))
-    if end - start <= min(_SPAN, 4 * sum(lengths) + _GAP):  # close together, as nearly always
-        text = disk.pread(fd, end - start, start)
-        return [text[at - start : at - start + length] for at, length in zip(offsets, lengths, strict=True)]
+    if (near := read_together(disk, fd, offsets, lengths)) is not None:
+        text, begins = near
+        return [text[at : at + length] for at, length in zip(begins, lengths, strict=True)]
     return _read_scattered(disk, fd, offsets, lengths)
+
+
+def read_together(
+    disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]
+) -> tuple[bytes, Iterable[int]] | None:
+    """All that is between the first and the last of these places, and where in it each begins;
+    None if they are not close together, as they nearly always are."""
+    if not offsets:
+        return b"", []
+    start, end = min(offsets), max(map(add, offsets, lengths))
+    if end - start > min(_SPAN, 8 * sum(lengths) + 16 * _GAP):
+        return None
+    return disk.pread(fd, end - start, start), map(sub, offsets, repeat(start))
 
 
 def _read_scattered(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:

@@ -371,6 +371,7 @@ class Store:
             self._disk.datasync(journal.fd)
         except OSError as error:
             self._regenerate(error)
+        self._parts.intact = journal.reads_back()
         if position is not None:
             self._checkpointer.at_end(position)
         self.states.end()

@@ -15,8 +15,9 @@ import msgspec
 from supervisor.core.jobs import COMPLETED, FAILED, PENDING
 from supervisor.records.checkpoint import CheckpointReader
 from supervisor.records.entries import load_unfinished
+from supervisor.records.files import checksum
 from supervisor.records.fold import Fold
-from supervisor.records.index import Index, checksum
+from supervisor.records.index import Index
 from supervisor.records.journal import Begin, Scan
 from supervisor.records.recovered import IN_JOURNAL, Recovered
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.records import places, results
 from supervisor.records.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, expected, plan_of
@@ -163,3 +164,43 @@ def test_jobs_that_are_gone_keep_their_results_and_are_counted_apart(disk: FakeD
         Made(HERE, disk).resume(plan_of(IDS)).finish()
         assert completed(survey(made.layout, disk)) == expected(IDS[:4])
         assert survey(made.layout, disk).counts().completed == 4
+
+
+def test_nor_does_it_on_the_way_out(disk: FakeDisk) -> None:
+    made = Made(HERE, disk).create(IDS)
+    made.end(*IDS[:2])
+    made.checkpoint()
+    made.end(IDS[2])
+    file = disk.files[str(made.layout.journal)]
+    file.data[file.data.index(b'"of": "iris/1"') + 8] ^= 1
+    made.sync()
+    made.store.save(made.position())
+    assert any("cannot be read back" in notice for notice in made.store.notices)
+    made.die()
+    found = survey(made.layout, disk)
+    assert found.journal_state == "damaged"
+    assert completed(found) == expected(IDS[:3])
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_journal_that_reads_back_is_copied_without_looking_at_each_record(
+    disk: FakeDisk, monkeypatch: pytest.MonkeyPatch, far: bool
+) -> None:
+    made = Made(HERE, disk).create(IDS)
+    made.end(*IDS[:3])
+    made.end(IDS[3], outcome="raised")
+    if far:  # so that records are not read with one call
+        monkeypatch.setattr(places, "_SPAN", 10)
+    made.end(IDS[4])
+    made.sync()
+    made.checkpoint()
+    singly = disk.content(made.layout.checkpoint)
+    monkeypatch.setattr(results, "all_verify", lambda *_: pytest.fail("a record was looked at"))
+    made.store.save(made.position())
+    together = disk.content(made.layout.checkpoint)
+
+    def but_for_time(text: bytes) -> list[bytes]:
+        return [line for line in text.splitlines() if not line.startswith((b'"saved_at"', b'"crc"'))]
+
+    assert but_for_time(together) == but_for_time(singly)
+    assert b'"crc"' in together
