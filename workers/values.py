@@ -81,15 +81,16 @@ class Encoded(msgspec.Struct):
 def all_plain(params: Sequence[dict[str, Any]]) -> bool:
     """Whether JSON surely gives back exactly these, but for lone surrogates in text: done with
     as little as possible for each, since there may be a million. False: look at each."""
-    kinds = set(map(type, chain.from_iterable(map(dict.values, params))))
+    values = list(chain.from_iterable(map(dict.values, params)))
+    kinds = set(map(type, values))
     if not kinds <= _SCALARS or not set(map(type, chain.from_iterable(params))) <= {str}:
         return all(_is_plain(value, MAX_DEPTH) for value in params)
     if kinds.isdisjoint(_NUMBERS):
         return True
-    numbers: Iterable[Any] = chain.from_iterable(map(dict.values, params))
-    numbers = list(numbers) if kinds <= _NUMBERS else [each for each in numbers if type(each) in _NUMBERS]
-    # NaN is neither.
-    return all(map(_TOO_LARGE.__gt__, numbers)) and all(map(_TOO_SMALL.__lt__, numbers))
+    numbers = values if kinds <= _NUMBERS else [each for each in values if type(each) in _NUMBERS]
+    if float in kinds and not all(map(_TOO_LARGE.__gt__, numbers)):  # nor is NaN less than anything
+        return False
+    return bool(min(numbers) > _TOO_SMALL and max(numbers) < _TOO_LARGE)
 
 
 def encode_plain(value: Any) -> bytes | None:

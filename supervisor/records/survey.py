@@ -127,6 +127,8 @@ class _Survey:
                 return
             self._forget()
         found.plan = PlanFile.read(disk, path, found.table)
+        if index is not None and index.tells_of(found.table):
+            self.index = index
 
     def _forget(self) -> None:
         """What was read is of no use."""

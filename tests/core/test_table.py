@@ -44,3 +44,17 @@ def test_finished_jobs_are_restored_wherever_they_stand(ids: list[str]) -> None:
         assert (table.state[job], table.attempts[job], table.seconds[job]) == (state, attempts, 0.5)
     assert all(table.state[job] == PENDING for job in range(len(table)) if job not in jobs)
     assert table.wanted.count(0) == ids.count("x")
+
+
+def test_numbers_are_there_when_somebody_asks() -> None:
+    table = JobTable()
+    assert table.add_planned(["a", "b"], [None, "x"], unique=True)
+    assert table.add_planned(["c"], [None], unique=True)
+    assert table.add("b") == 1
+    assert table.add("d", "x") == 3
+    assert table.add_planned(["e"], [None], unique=True)
+    assert not table.add_planned(["f", "e"], [None, None])
+    assert table.add_planned(["f"], [None])
+    assert table.numbers_of(["f", "a", "g"]) == [5, 0, 6]
+    assert list(table.numbers.items()) == [(job_id, number) for number, job_id in enumerate(table.ids)]
+    assert table.ids == list("abcdefg")

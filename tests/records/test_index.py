@@ -211,3 +211,31 @@ def test_small_experiments_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     made, disk = a_finished_experiment()
     assert disk.exists(str(made.layout.checkpoint))
     assert not disk.exists(str(made.layout.index))
+
+
+@pytest.mark.parametrize("change", ["relabelled", "gone", "torn"])
+def test_a_plan_with_more_in_it_than_a_line_for_each_job_is_read_with_care(ways: Ways, change: str) -> None:
+    made, disk = a_finished_experiment()
+    plan = disk.files[str(made.layout.plan)].data
+    if change == "relabelled":
+        plan += plan[: plan.index(b"\n") + 1].replace(b'"domain":"iris"', b'"domain":"rose"')
+    elif change == "gone":
+        plan += b'{"id":"iris/59","gone":true}\n'
+    else:
+        plan += b'{"id":"ir'
+    found = ways.compare(made.layout, disk)
+    assert (ways.used, ways.not_used) == (1, 0)
+    table = found.table
+    assert table.ids == IDS
+    assert [table.numbers[job_id] for job_id in IDS] == list(range(60))
+    assert found.counts().total == (59 if change == "gone" else 60)
+    assert ("rose" in table.domains) == (change == "relabelled")
+    made = Made(HERE, disk).resume(plan_of(IDS))
+    assert made.store.plan.line(0)
+
+
+def test_a_new_job_behind_the_others_has_no_place_in_the_index(ways: Ways) -> None:
+    made, disk = a_finished_experiment()
+    disk.files[str(made.layout.plan)].data += b'{"id":"iris/60","domain":"iris","params":{}}\n'
+    ways.compare(made.layout, disk).close()
+    assert (ways.used, ways.not_used) == (0, 1)
