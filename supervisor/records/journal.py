@@ -420,7 +420,12 @@ class Content(msgspec.Struct, gc=False):
 
 def contents(lines: Sequence[bytes]) -> list[Content]:
     """From Ended lines, or from whatever else is an object with the same fields."""
-    return _content_decoder.decode_lines(b"\n".join(lines))
+    return contents_in(b"\n".join(lines))
+
+
+def contents_in(text: bytes) -> list[Content]:
+    """The same of lines with newlines between them."""
+    return _content_decoder.decode_lines(text)
 
 
 _content_decoder = msgspec.json.Decoder(Content)

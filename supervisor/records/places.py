@@ -6,8 +6,8 @@ A place is an offset and a length in the journal (a line) or in a checkpoint (an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from operator import add, sub
+from itertools import compress, count, pairwise, repeat
+from operator import add, ne, sub
 
 from supervisor.core.table import get
 from supervisor.records.disk import Disk
@@ -55,6 +55,19 @@ def read_together(
     if end - start > min(_SPAN, 8 * sum(lengths) + 16 * _GAP):
         return None
     return disk.pread(fd, end - start, start), map(sub, offsets, repeat(start))
+
+
+def read_joined(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes | None:
+    """The bytes of these places, one place after the other: those that stand so in the file, as
+    one piece. None if they are not close together."""
+    if (near := read_together(disk, fd, offsets, lengths)) is None:
+        return None
+    if not offsets:
+        return b""
+    text, begins = near[0], list(near[1])
+    ends = list(map(add, begins, lengths))
+    cuts = compress(count(1), map(ne, ends, begins[1:]))
+    return b"".join([text[begins[first] : ends[end - 1]] for first, end in pairwise([0, *cuts, len(ends)])])
 
 
 def _read_scattered(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:

@@ -35,7 +35,7 @@ _error, _nonfinite = attrgetter("error"), attrgetter("nonfinite")
 _COMPLETED_OR_NOT = bytes(state == COMPLETED for state in range(256))
 
 
-class _FinalEntry(msgspec.Struct, omit_defaults=True):
+class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
     """One job in logs_final.json; `result` is there when completed, `error` when failed."""
 
     job: str

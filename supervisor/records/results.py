@@ -21,6 +21,7 @@ from supervisor.records.journal import (
     Content,
     all_verify,
     contents,
+    contents_in,
     ended_parts,
     ended_parts_in,
     ended_records,
@@ -28,7 +29,7 @@ from supervisor.records.journal import (
 )
 from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
-from supervisor.records.places import grouped, read_places, read_together
+from supervisor.records.places import grouped, read_joined, read_places, read_together
 from supervisor.records.plan_file import PlanFile, decode_line, decode_lines
 from supervisor.records.run_facts import RunFacts
 
@@ -73,6 +74,10 @@ class JournalReader:
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
         """What these jobs came to."""
+        if self._intact:
+            place = (get(self.offsets, jobs), get(self.lengths, jobs))
+            if text := read_joined(self._disk, self._fd, *place):
+                return contents_in(text)
         return contents(self._lines(jobs))
 
     def _lines(self, jobs: Sequence[int]) -> list[bytes]:

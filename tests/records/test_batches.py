@@ -21,7 +21,7 @@ from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable, compact, get, put
 from supervisor.records.disk import Disk
 from supervisor.records.journal import all_verify, decode_record, encode_batch, seed_of, verify
-from supervisor.records.places import grouped, read_places
+from supervisor.records.places import grouped, read_joined, read_places
 from workers.messages import Completed
 
 AT = "2025-10-14T21:00:00.000Z"
@@ -249,6 +249,7 @@ def test_places_are_read_together_as_alone(
     try:
         expected = [os.pread(fd, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
         assert read_places(disk, fd, offsets, lengths) == expected
+        assert read_joined(disk, fd, offsets, lengths) in (b"".join(expected), None if places else b"")
     finally:
         disk.close(fd)
 
