@@ -4,8 +4,8 @@ The log has a loguru core of its own: the user's sinks (loguru's default one on 
 included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
 A disk that refuses a line costs that line and nothing else.
 
-loguru is imported when there is time (`begin`): it brings asyncio along, and the first jobs
-need not wait for that. What is told before is kept, and written with its own time.
+loguru is imported when there is time (`begin`): it brings asyncio along, and the first jobs,
+or a short run, need not wait for that. What is told before is written in the same form.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import copy
 import io
 import os
-import time
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from supervisor.records.files import utc_now
 
 if TYPE_CHECKING:
     from loguru import Logger, Message
@@ -40,7 +40,6 @@ class Log:
         """Open or create the file; a file that cannot be opened is a log that stays silent."""
         self._file: io.TextIOWrapper | None = None
         self._logger: Logger | None = None
-        self._early: list[tuple[float, str, str]] = []
         try:
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,30 +48,21 @@ class Log:
             return
 
     def begin(self) -> None:
-        """Write what was kept so far; from now on each line at once."""
+        """From now on by way of loguru."""
         if self._logger is not None or self._file is None:
             return
         self._logger = _logger_of_our_own()
         self._logger.add(self._append, format=_FORMAT, level="DEBUG", colorize=False, catch=False)
-        for at, level, text in self._early:
-            self._logger.patch(_at(at)).log(level, text)
-        self._early.clear()
 
     def write(self, level: str, text: str) -> None:
-        """`level`: debug, info, warning, error. Line breaks are kept, indented. Anything but
-        information is written at once."""
-        if self._file is None:
-            return
+        """`level`: debug, info, warning, error. Line breaks are kept, indented."""
         level, text = level.upper(), text.replace("\n", "\n    ")
-        if self._logger is None and level in ("DEBUG", "INFO"):
-            self._early.append((time.time(), level, text))
-            return
-        self.begin()
-        if self._logger is not None:
+        if self._logger is None:
+            self._append(f"{utc_now()} {level: <7} {text}\n")
+        else:
             self._logger.log(level, text)
 
     def close(self) -> None:
-        self.begin()
         if self._logger is not None:
             self._logger.remove()
         if self._file is not None:
@@ -82,7 +72,7 @@ class Log:
             except OSError:  # what is still buffered does not fit on the disk
                 return
 
-    def _append(self, message: Message) -> None:
+    def _append(self, message: Message | str) -> None:
         if self._file is None:
             return
         try:
@@ -90,13 +80,3 @@ class Log:
             self._file.flush()
         except (OSError, ValueError):
             return
-
-
-def _at(then: float) -> Any:
-    """A patcher that gives a record the time of `then` instead of now."""
-    ago = timedelta(seconds=time.time() - then)
-
-    def patch(record: Any) -> None:
-        record["time"] -= ago
-
-    return patch
