@@ -18,7 +18,7 @@ from typing import Protocol
 from supervisor.clock import RunClock, wall_time
 from supervisor.control.server import ControlServer
 from supervisor.core import events as facts
-from supervisor.core.crew import STARTING, Worker
+from supervisor.core.crew import Worker
 from supervisor.core.events import (
     AnswerControl,
     Command,
@@ -58,8 +58,8 @@ NAPS = 3  # that find nothing, before the loop waits for somebody to wake it
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
 RECENT_FAILURES = 20
-# For so long, what can wait until the workers are at work does wait for them.
-START_WITHIN = 1.0
+# What can wait until the workers are at work waits for so long; a shorter run never needs it.
+LEISURE_AFTER = 0.25
 RETRIED_CRASHES = 1000  # that are kept for the summary
 _output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
@@ -118,7 +118,7 @@ class Loop:
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
-        self._leisure_at = now + START_WITHIN
+        self._leisure_at = now + LEISURE_AFTER
         self._next_view = now
         self._next_progress = now
         self._watch = Watch(engine, scheduler.settings, now)
@@ -183,11 +183,8 @@ class Loop:
         return self._selector.select(max(0.0, timeout))
 
     def _is_at_leisure(self, patience: float) -> bool:
-        """The workers are at work, and have enough of it or nothing to tell."""
-        starting = any(worker.status == STARTING for worker in self.scheduler.crew.values())
-        if starting and self.clock.now() < self._leisure_at:
-            return False
-        return patience > 0.0 or not self._selector.select(0)
+        """The workers are at work by now, and have enough of it or nothing to tell."""
+        return self.clock.now() >= self._leisure_at and (patience > 0.0 or not self._selector.select(0))
 
     def _timeout(self) -> float:
         if self._checkpointing:
