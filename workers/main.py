@@ -162,12 +162,13 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
             output = CapturedOutput(spec.output_directory, spec.worker, spec.incarnation, spec.output_limit)
             runner = _get_ready(spec, preparation)
             output.collect_setup()
+            worker = Worker(queues, runner, output)
         except BaseException as error:
             queues.send(NeverReady(describe(error)))
         else:
             CURRENT.report_to(Reporter(queues))
             queues.send(Ready())
-            stopped = Worker(queues, runner, output).serve()
+            stopped = worker.serve()
             served = True
     except QueueClosed:
         pass  # the supervisor has gone, or has closed this worker

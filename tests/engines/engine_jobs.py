@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -49,6 +50,13 @@ def setup() -> str:
 def failing_setup() -> None:
     print("words before the end")
     raise RuntimeError("no such device")
+
+
+def greedy_setup() -> None:
+    """Leaves not one descriptor free."""
+    with contextlib.suppress(OSError):
+        while True:
+            os.dup(0)
 
 
 def do(what: str, **more: object) -> object:

@@ -311,6 +311,14 @@ def test_a_setup_that_raises_is_told_in_its_own_words(drive: Drive, method: str)
     assert d.first(facts.WorkerReady, 1) is None
 
 
+def test_a_worker_that_cannot_begin_is_never_ready_so_that_no_job_is_blamed(drive: Drive) -> None:
+    d = drive(setup="greedy_setup")
+    d.engine.start_worker(0, 1)
+    assert d.death(1).exit_code == 1
+    assert d.first(facts.WorkerReady, 1) is None
+    assert d.first(facts.WorkerNotReady, 1).failure.message.startswith("[Errno 24]")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_function_that_is_not_there_is_told_by_the_worker(drive: Drive, method: str) -> None:
     d = drive("no_such_function", method=method)
