@@ -106,21 +106,21 @@ def test_one_that_would_inherit_something_else_by_now_is_not_taken(
 ) -> None:
     forerunner = ahead()
     early = pid_of(forerunner)
-    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     umask = os.umask(0o022)
     os.umask(umask)
     try:
         if what == "environment":
             monkeypatch.setenv("SET_BY_THE_SCRIPT", "late")
         elif what == "limit":
-            resource.setrlimit(resource.RLIMIT_CORE, (0 if limits[0] else 4096, limits[1]))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] - 1, limits[1]))
         else:
             os.umask(0o077 if umask != 0o077 else 0o022)
         d = drive(forerunner=forerunner)
         d.start(1)
     finally:
         os.umask(umask)
-        resource.setrlimit(resource.RLIMIT_CORE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     zygote = psutil.Process(psutil.Process(d.pid(1)).ppid())
     assert zygote.pid != early
     assert zygote.environ().get("SET_BY_THE_SCRIPT") == ("late" if what == "environment" else None)
