@@ -43,7 +43,7 @@ FULL = """
         note("ran")
         if number == 3:
             gate("on")
-        time.sleep(0.02)  # too long for several to be handed out together
+        time.sleep(0.15)  # too long for several to be handed out together
         return {"square": number * number, "pad": "x" * 5000}
 
     if __name__ == "__main__":
@@ -149,8 +149,10 @@ ACKNOWLEDGED = """
     from supervisor.core.events import Synced
     from supervisor.records.store import Store
 
-    def poll(self, now, poll=Store.poll):
-        events = poll(self, now)
+    really = Store.poll
+
+    def poll(self, now, **how):
+        events = really(self, now, **how)
         for event in events:
             if isinstance(event, Synced):
                 note("synced", str(event.n))
@@ -306,7 +308,7 @@ def test_a_disk_that_stalls_blocks_the_hand_out_until_it_answers(experiment: Exp
     kinds = [r["type"] for r in experiment.journal() if r["type"] in ("paused", "unpaused", "leased")]
     at = kinds.index("paused")
     assert kinds[at : at + 3] == ["paused", "unpaused", "leased"], "handed out while the disk stalled"
-    assert len(experiment.executions()) == 60
+    assert len(set(experiment.executions())) == 60  # what was taken back from a busy worker may run twice
     witness.end(60)
 
 
@@ -322,7 +324,7 @@ def test_ctrl_c_drains_while_the_disk_stalls(experiment: Experiment) -> None:
     open_gate(experiment, "answers")
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == -signal.SIGINT, err
-    assert experiment.checkpoint()["counts"]["completed"] == len(experiment.executions())
+    assert experiment.checkpoint()["counts"]["completed"] == len(set(experiment.executions()))
     witness.look()
     done = experiment.run(*GO_ON)
     assert done.returncode == 0, done.stderr
