@@ -8,7 +8,8 @@ from supervisor.core.jobs import OwnSettings
 from supervisor.core.settings import Settings
 from supervisor.core.table import Charges
 
-# A worker should always hold a few milliseconds of work, so that it never waits for us.
+# A worker should always hold so many seconds of work, so that it never waits for us; a hand-out
+# gives it up to twice as much.
 WORK_AHEAD = 0.12
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
