@@ -52,8 +52,16 @@ class JournalPlace(msgspec.Struct):
     n: int
 
 
+class OpenLease(msgspec.Struct, array_like=True, gc=False):
+    """A lease without an end. There may be ten thousand, which nobody has to search for cycles."""
+
+    incarnation: int
+    lease: int
+    job: str
+
+
 class Header(msgspec.Struct, kw_only=True):
-    """All of a checkpoint but its jobs. open_leases: (incarnation, lease, job id)."""
+    """All of a checkpoint but its jobs."""
 
     format: str = FORMAT
     experiment_id: str
@@ -69,7 +77,7 @@ class Header(msgspec.Struct, kw_only=True):
     statistics: Statistics
     run_started: RunStarted | None = None
     workers: list[WorkerStarted] = []
-    open_leases: list[tuple[int, int, str]] = []
+    open_leases: list[OpenLease] = []
 
 
 class ChargeEntry(msgspec.Struct):

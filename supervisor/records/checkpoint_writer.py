@@ -23,6 +23,7 @@ from supervisor.records.checkpoint import (
     Header,
     InProgressEntry,
     JournalPlace,
+    OpenLease,
     finished_entries,
     header_lines,
 )
@@ -65,7 +66,7 @@ def header_of(
         statistics=msgspec.structs.replace(statistics),
         run_started=facts.run_started,
         workers=list(facts.workers.values()),
-        open_leases=[(who, lease, table.ids[job]) for who, lease, job in position.open_leases],
+        open_leases=[OpenLease(who, lease, table.ids[job]) for who, lease, job in position.open_leases],
     )
 
 

@@ -38,9 +38,9 @@ def load_unfinished(found: Recovered, reader: CheckpointReader) -> None:
 
 def _load_leases(found: Recovered, header: Header) -> None:
     table = found.table
-    for incarnation, lease, job_id in header.open_leases:
-        leases = table.open_leases.setdefault(incarnation, {})
-        leases[lease] = table.add(job_id, wanted=False)
+    for held in header.open_leases:
+        leases = table.open_leases.setdefault(held.incarnation, {})
+        leases[held.lease] = table.add(held.job, wanted=False)
 
 
 def _load_finished(found: Recovered, section: str, offsets: list[int], entries: list[bytes]) -> None:
