@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -45,17 +46,18 @@ def temporary_name(path: str) -> str:
 
 
 def clear_temporaries(paths: Iterable[Path | str]) -> None:
-    """Remove what a killed process left of files that it was about to rename to `paths`.
+    """Remove what a killed process left of files that it was about to rename to `paths`, or to
+    backups of them or of their tails.
 
     Only for the holder of the experiment's lock: nobody else may be writing them now.
     """
     for path in map(resolved, paths):
         folder, name = os.path.split(path)
-        begin = os.path.basename(temporary_name(path)).partition(name)[0] + name + "."
+        stem, suffix = map(re.escape, os.path.splitext(name))
+        temporary = re.compile(rf"\.{stem}((\.tail)?\.backup(-\d+)?)?{suffix}\..*\.tmp")
         with contextlib.suppress(OSError):
-            for entry in os.listdir(folder):
-                if entry.startswith(begin) and entry.endswith(".tmp"):
-                    os.unlink(os.path.join(folder, entry))
+            for entry in filter(temporary.fullmatch, os.listdir(folder)):
+                os.unlink(os.path.join(folder, entry))
 
 
 def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
