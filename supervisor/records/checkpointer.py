@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
 from supervisor.records.opening import StoreParts
 from supervisor.records.results import JournalReader
@@ -40,8 +41,9 @@ class Checkpointer:
         self._completions = 0  # since the last one was begun
         self._entry_cost = ENTRY_COST  # seconds for each finished job
         self._spent = 0.0  # by the one that is being written
-        self._cost = 0.0  # of the last one
-        self._ended: float | None = None  # when the last one ended (the loop's clock)
+        # Of the last one; at first, of what there is to copy already when a run goes on.
+        self._cost = ENTRY_COST * sum(map(parts.table.state.count, (COMPLETED, FAILED)))
+        self._ended: float | None = None  # when the last one ended, or the run began (the loop's clock)
         self._published: float | None = None
 
     @property
@@ -51,6 +53,7 @@ class Checkpointer:
     def due(self, completions: int, now: float) -> bool:
         """At every `every`-th completion if it is time, else as soon as it is."""
         self._completions = completions
+        self._ended = now if self._ended is None else self._ended
         self._overdue = completions >= self.every and not self.busy
         return self._overdue and now >= self._not_before()
 
@@ -59,10 +62,8 @@ class Checkpointer:
         return self._not_before() if self._overdue and not self.busy else None
 
     def _not_before(self) -> float:
-        if self._ended is None:
-            return 0.0
         # The next one has more to copy; among many small jobs that is nearly all of it.
-        return self._ended + SHARE * (self._cost + self._completions * self._entry_cost)
+        return (self._ended or 0.0) + SHARE * (self._cost + self._completions * self._entry_cost)
 
     def age(self, now: float) -> float | None:
         """Seconds since a checkpoint was last in its place."""
