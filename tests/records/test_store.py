@@ -321,7 +321,8 @@ def test_many_resumes_leave_no_descriptor_open(tmp_path: Path) -> None:
         made.end(IDS[0])
         made.store.table.state[0] = COMPLETED
         made.finish()
-    assert len(os.listdir("/dev/fd")) == before
+    # What earlier tests have left to the garbage collector may be closed by now.
+    assert len(os.listdir("/dev/fd")) <= before
 
 
 def test_resuming_a_finished_experiment_changes_no_result(made: Made, disk: FakeDisk) -> None:
