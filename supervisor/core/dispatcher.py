@@ -259,7 +259,7 @@ class Dispatcher:
         for worker in self.crew.values():
             if not worker.leases:
                 self._dismiss(turn, worker)
-            elif not any(self.ledger.is_current(*entry) for entry in worker.leases):
+            elif not any(self.ledger.is_of_use(*entry) for entry in worker.leases):
                 self.kill(turn, worker, "interrupted")
 
     def resize(self, turn: Turn, slots: int) -> tuple[int, int]:

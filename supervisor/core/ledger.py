@@ -90,6 +90,11 @@ class Ledger:
     def is_current(self, lease: int, job: int) -> bool:
         return self.newest_lease[job] == lease and self.table.state[job] == LEASED
 
+    def is_of_use(self, lease: int, job: int) -> bool:
+        """Whether its outcome may be the job's: nobody else has the job, and it has not ended. It
+        may have started just before it was taken back."""
+        return self.is_current(lease, job) or (not self.newest_lease[job] and self.is_waiting(job))
+
     # ----------------------------------------------------------------- the outcomes
 
     def completed_together(

@@ -25,6 +25,8 @@ BYTES_AHEAD = 16 << 20
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
 PATIENCE = 0.08
+# Outcomes of jobs that take longer than this are written down at once.
+PROMPT_FROM = 0.02
 # And about so many at most: what is made of more does not fit into the processor's cache.
 GATHERED = 400
 # Less than this is not worth a system call.
@@ -80,7 +82,7 @@ def time_of(seconds: float, jobs: int) -> float:
 def patience(mean_seconds: float | None, least_held: int) -> float:
     """Seconds for which outcomes may gather when every worker holds at least so many leases:
     half of what the one with the fewest has to do behind the job it is at."""
-    if mean_seconds is None or mean_seconds > LONG_JOB:
+    if mean_seconds is None or mean_seconds > PROMPT_FROM:
         return 0.0
     each = mean_seconds + JOB_OVERHEAD
     seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)

@@ -277,6 +277,22 @@ def test_a_slot_that_is_free_gets_a_worker_for_what_waits_behind_a_long_job() ->
     assert RevokeJobs(1, waiting) in core.tell(facts.WorkerReady(3), after=0.2).commands
 
 
+def test_a_job_that_started_in_the_instant_of_the_drain_has_the_grace_time_as_well() -> None:
+    core = Core(100, workers=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.01)]))
+    first, second, *others = [lease for lease, _ in core.scheduler.crew[1].leases]
+    assert others
+    core.tell(facts.SignalReceived(SIGINT), after=0.001)
+    effects = core.tell(facts.JobsFinished(1, [good(first, 0.01)]), after=0.001)  # and the next one runs
+    assert not [command for command in effects.commands if isinstance(command, KillWorker | StopWorker)]
+    effects = core.tell(
+        facts.LeasesDropped(1, others), facts.JobsFinished(1, [good(second, 0.01)]), after=0.01
+    )
+    assert [record.state for record in core.ended()[-2:]] == ["completed", "completed"]
+    assert [c for c in effects.commands if isinstance(c, StopWorker)] == [StopWorker(1)]
+
+
 def test_the_first_completed_result_of_any_lease_wins() -> None:
     core = Core(3, workers=2)
     core.start()
