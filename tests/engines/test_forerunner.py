@@ -283,5 +283,5 @@ def test_the_zygote_gets_its_orders_before_what_is_needed_later_is_imported(expe
     assert done.returncode == 0, done.stderr
     # What measures coverage is there from the start, with what it imports.
     code = f"import sys; print(*(name for name in {LATER!r} if name in sys.modules))"
-    bare = subprocess.run([sys.executable, "-c", code], env=experiment.environment(), stdout=subprocess.PIPE)
-    assert experiment.executions_file.read_text() == bare.stdout.decode().strip()
+    bare = subprocess.check_output([sys.executable, "-c", code], env=experiment.environment())
+    assert experiment.executions_file.read_text() == bare.decode().strip()
