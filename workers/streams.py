@@ -12,32 +12,27 @@ import sys
 from typing import Any
 
 
-class RememberingWriter(io.BufferedWriter):
+class Remembering(io.IOBase):
     """wrote: something was written, or it was closed, since this was last set to False."""
 
     wrote = False
 
     def write(self, data: Any) -> int:
         self.wrote = True
-        return io.BufferedWriter.write(self, data)
+        written: int = super().write(data)
+        return written
 
     def close(self) -> None:
         self.wrote = True
         super().close()
 
 
-class RememberingFile(io.FileIO):
+class RememberingWriter(Remembering, io.BufferedWriter):
+    """A buffer that remembers."""
+
+
+class RememberingFile(Remembering, io.FileIO):
     """The same without a buffer, as PYTHONUNBUFFERED wants it."""
-
-    wrote = False
-
-    def write(self, data: Any) -> int:
-        self.wrote = True
-        return io.FileIO.write(self, data)
-
-    def close(self) -> None:
-        self.wrote = True
-        super().close()
 
 
 class AlwaysWrote:
@@ -46,7 +41,7 @@ class AlwaysWrote:
     wrote = True
 
 
-Watched = RememberingWriter | RememberingFile | AlwaysWrote
+Watched = Remembering | AlwaysWrote
 
 
 def remember_writing() -> None:
@@ -102,7 +97,7 @@ def line_buffered(name: str, descriptor: int) -> io.TextIOWrapper:
 def buffer_of(stream: io.TextIOWrapper) -> Watched:
     """What knows whether anything was written to it."""
     with contextlib.suppress(ValueError):  # detached
-        if isinstance(stream.buffer, RememberingWriter | RememberingFile):
+        if isinstance(stream.buffer, Remembering):
             return stream.buffer
     return AlwaysWrote()
 
