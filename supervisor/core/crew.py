@@ -94,6 +94,10 @@ class Worker:
         self.error = ""  # its own words, if it was never ready
         self.no_space = False  # it was not, for want of room on a disk
 
+    def begin(self, now: float, at: str) -> None:
+        """What it is to do next, it does from now on."""
+        self.since, self.since_at, self.begun = now, at, now
+
     def held(self) -> int:
         """Leases that it is still expected to run."""
         return len(self.leases) - len(self.revoked)

@@ -105,7 +105,7 @@ class Dispatcher:
 
     def worker_is_ready(self, worker: Worker, turn: Turn) -> None:
         worker.status = READY
-        worker.since, worker.since_at, worker.begun = turn.now, turn.at, turn.now
+        worker.begin(turn.now, turn.at)
         self._start_failures = 0
 
     def count_refused_start(self, turn: Turn, incarnation: int, error: str, *, stopped: bool) -> None:
@@ -361,7 +361,7 @@ class Dispatcher:
         self.next_lease += len(jobs)
         attempts = self.ledger.lease(jobs, first)
         if not worker.leases:
-            worker.since, worker.since_at, worker.begun = turn.now, turn.at, turn.now
+            worker.begin(turn.now, turn.at)
         worker.leases.extend(enumerate(jobs, first))
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))

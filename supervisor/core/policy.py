@@ -67,16 +67,16 @@ def most_ahead(job_bytes: float) -> int:
     return max(1, min(MOST_AHEAD, int(BYTES_AHEAD / max(1.0, job_bytes))))
 
 
+def time_of(seconds: float, jobs: int = 1) -> float:
+    """Seconds that a worker spends on so many jobs that ran for `seconds` together."""
+    return seconds + jobs * JOB_OVERHEAD
+
+
 def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
     """How many leases a worker should hold when jobs take so long on average."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
-    return min(most, 2 + int(2 * WORK_AHEAD / (mean_seconds + JOB_OVERHEAD)))
-
-
-def time_of(seconds: float, jobs: int) -> float:
-    """Seconds that a worker spends on so many jobs that ran for `seconds` together."""
-    return seconds + jobs * JOB_OVERHEAD
+    return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))
 
 
 def patience(mean_seconds: float | None, least_held: int) -> float:
@@ -84,7 +84,7 @@ def patience(mean_seconds: float | None, least_held: int) -> float:
     half of what the one with the fewest has to do behind the job it is at."""
     if mean_seconds is None or mean_seconds > PROMPT_FROM:
         return 0.0
-    each = mean_seconds + JOB_OVERHEAD
+    each = time_of(mean_seconds)
     seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)
     return seconds if seconds >= LEAST_PATIENCE else 0.0
 
@@ -93,7 +93,7 @@ def share(ready: int, workers: int, mean_seconds: float | None) -> int:
     """The most that one worker may get when `ready` jobs are left for `workers` workers:
     half of its even share, so that nobody is without work at the end, but no less than is
     worth a hand-out."""
-    least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / (mean_seconds + JOB_OVERHEAD)))
+    least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / time_of(mean_seconds)))
     return max(least, -(-ready // (2 * max(1, workers))))
 
 
