@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 READ_SIZE = 1 << 20
-SMALL_READ = 1 << 15
+SMALL_READ = 1 << 15  # what is made of this many bytes of small messages fits into a cache
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
