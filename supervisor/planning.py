@@ -1,6 +1,6 @@
 """From the user's jobs to the lines of a plan: checked, with ids, one per domain or all.
 
-Nothing is written here but a spooled temporary file (`PlanBuilder`), so that a plan that
+Nothing is written here but the spool of a `PlanBuilder`, so that a plan that
 cannot be run changes nothing on disk.
 """
 

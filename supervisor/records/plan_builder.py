@@ -14,8 +14,8 @@ import msgspec
 from supervisor.core.errors import CannotCreate, UsageError
 from supervisor.core.jobs import NOTHING_OWN, OwnSettings, PlannedJob
 from supervisor.core.table import JobTable
+from supervisor.records.spool import Spool
 
-_SPOOL = 32 << 20  # bytes of a plan that are kept in memory while it is built
 _CHUNK = 4 << 20
 _WINDOW = 256 << 10  # bytes of an earlier plan that are read at once
 
@@ -53,7 +53,7 @@ class EarlierPlan(Protocol):
 
 
 class PlanBuilder:
-    """Collects the jobs of a script in a spooled temporary file; touches nothing else.
+    """Collects the jobs of a script in a spool; touches nothing else.
 
     earlier: a plan that the script is expected to give again. As long as it gives the same
     lines in the same order, they are compared and not collected.
@@ -68,7 +68,7 @@ class PlanBuilder:
         self._earlier = earlier
         self._followed = 0  # jobs that are those of the earlier plan
         self._start, self._window = 0, b""
-        self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - lives as long as we do
+        self._spool = Spool()
 
     def __len__(self) -> int:
         return self._followed or len(self._domains)
@@ -164,15 +164,12 @@ class PlanBuilder:
     def chunks(self) -> Iterator[bytes]:
         """The whole text, in pieces."""
         self._stand_alone()
-        self._spool.seek(0)
-        while chunk := self._spool.read(_CHUNK):
-            yield chunk
+        return self._spool.chunks()
 
     def lines(self) -> Iterator[bytes]:
         """Each line with its newline."""
         self._stand_alone()
-        self._spool.seek(0)
-        yield from self._spool
+        return self._spool.lines()
 
     def fill(self, table: JobTable) -> None:
         """Register every job in the table, as wanted."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
+from array import array
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.core.domain_counts import DomainCounts
 from supervisor.core.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.jobs import Counts
 from supervisor.core.record_types import Ended
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.records import reports
 from supervisor.records.progress import ProgressFile
 from supervisor.records.reports import Report, load, write_reports
 from tests.records.made import AT, Made, expected
@@ -82,6 +88,20 @@ def test_statistics_have_the_promised_keys(made: Made) -> None:
     assert document["runs"] == 1
     assert document["checkpoint_seconds"] == 0  # of the loop's time
     assert document["checkpoint_seconds_at_end"] >= 0
+
+
+@pytest.mark.parametrize("few", [10_000, 3])
+@given(st.lists(st.integers(0, 9).map(lambda tenths: tenths / 10), min_size=1, max_size=50))
+def test_ranks_are_those_of_the_sorted_durations_whether_counted_or_sorted(
+    few: int, durations: list[float]
+) -> None:
+    with mock.patch.object(reports, "_FEW", few):
+        spread = reports._spread(array("d", durations))
+    ordered = sorted(durations)
+    assert spread["median"] == statistics.median(ordered)
+    assert spread["p95"] == ordered[math.ceil(0.95 * len(ordered)) - 1]
+    assert spread["max"] == ordered[-1]
+    assert spread["total"] == pytest.approx(sum(ordered))
 
 
 def test_the_report_restores_what_json_cannot_say(made: Made) -> None:
