@@ -89,6 +89,9 @@ class SimulatedDisk(Disk):
     def datasync(self, fd: int) -> None:
         self.sync(fd)
 
+    def let_go(self, fd: int) -> None:
+        pass
+
     def sync(self, fd: int) -> None:
         if self.failing_syncs:
             self.failing_syncs -= 1

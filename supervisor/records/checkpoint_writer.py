@@ -137,7 +137,7 @@ class CheckpointWriter:
 
     def publish(self) -> None:
         """Sync and rename in. The journal must be synced up to `n` before."""
-        self._file.publish()
+        self._file.publish(read_soon=False)
         if self._index is not None:
             self._index.write(self._disk, self._crc)
 

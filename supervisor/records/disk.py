@@ -70,6 +70,13 @@ class Disk:
                 raise
             os.fsync(fd)
 
+    def let_go(self, fd: int) -> None:
+        """Keep nothing of a synced file in memory: it is not read soon, and the memory is worth
+        more to whoever reads or writes next."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def rename(self, source: str, target: str) -> None:
         os.replace(source, target)
 

@@ -137,10 +137,12 @@ class NewFile:
         write_all(self._disk, self.fd, data)
         self.size += len(data)
 
-    def publish(self, *, durable: bool = True, keep_open: bool = False) -> None:
+    def publish(self, *, durable: bool = True, keep_open: bool = False, read_soon: bool = True) -> None:
         """Without `durable` a power cut may leave the file empty or absent."""
         if durable:
             self._disk.sync(self.fd)
+        if not read_soon:
+            self._disk.let_go(self.fd)
         self._disk.rename(self._temporary, self.path)
         self._temporary = ""
         if durable:

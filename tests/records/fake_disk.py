@@ -22,6 +22,7 @@ class _File:
     def __init__(self, content: bytes = b"") -> None:
         self.data = bytearray(content)
         self.safe = bytes(content)
+        self.in_memory = True
 
 
 class FakeDisk(Disk):
@@ -133,6 +134,11 @@ class FakeDisk(Disk):
         self._step("sync")
         file = self._open[fd]
         file.safe = bytes(file.data)
+
+    def let_go(self, fd: int) -> None:
+        file = self._open[fd]
+        assert file.safe == file.data  # else the kernel would keep it
+        file.in_memory = False
 
     def rename(self, source: str, target: str) -> None:
         self._step("rename")

@@ -114,6 +114,15 @@ def test_what_checkpoints_cost_is_added_up(disk: FakeDisk) -> None:
     assert costs["checkpoint_seconds_at_end"] > 0
 
 
+def test_a_checkpoint_is_not_kept_in_memory_and_what_is_read_again_is(disk: FakeDisk) -> None:
+    made = Made(HERE, disk).create(IDS)
+    made.end(*IDS)
+    made.finish()
+    assert not disk.files[str(made.layout.checkpoint)].in_memory
+    assert disk.files[str(made.layout.journal)].in_memory
+    assert disk.files[str(made.layout.plan)].in_memory
+
+
 def test_a_symlinked_checkpoint_stays_a_symlink(tmp_path: Path) -> None:
     """D8: the file that the link leads to is replaced, from beside it."""
     elsewhere = tmp_path / "elsewhere"
