@@ -57,19 +57,19 @@ def lined_up(table: JobTable, mask: bytes, elsewhere: Container[int]) -> tuple[a
     return line, priorities
 
 
-def _selected(jobs: list[int], mask: bytes, elsewhere: Container[int]) -> Iterable[int]:
+def _selected(jobs: array[int], mask: bytes, elsewhere: Container[int]) -> Iterable[int]:
     if mask.count(1) == len(mask) and not elsewhere:
         return jobs
     return (job for job in jobs if mask[job] and job not in elsewhere)
 
 
-def where(state: bytearray, value: int) -> list[int]:
+def where(state: bytearray, value: int) -> array[int]:
     """Positions of a value, found in C."""
     if value not in state:
-        return []
+        return array("I")
     marks = bytearray(256)
     marks[value] = 1
-    return list(compress(range(len(state)), state.translate(marks)))
+    return array("I", compress(range(len(state)), state.translate(marks)))
 
 
 def mixed(jobs: array[int], domain_of: array[int]) -> array[int]:

@@ -161,11 +161,14 @@ class JobTable:
         `unique`: the caller knows that none is, and that none stands there twice."""
         if not unique and not self._number(ids):
             return False
-        for domain in dict.fromkeys(domains):
+        for domain in (names := dict.fromkeys(domains)):
             if domain is not None:
                 self._domain_number(domain)
         self.ids.extend(ids)
-        self.domain_of.extend(map(self._domain_numbers.__getitem__, domains))
+        if len(names) == 1:
+            self.domain_of.extend(array("I", map(self._domain_numbers.__getitem__, names)) * len(ids))
+        else:
+            self.domain_of.extend(map(self._domain_numbers.__getitem__, domains))
         self.state.extend(bytes([PENDING]) * len(ids))
         self.wanted.extend(b"\1" * len(ids))
         self.attempts.frombytes(bytes(self.attempts.itemsize * len(ids)))

@@ -72,8 +72,12 @@ class _Block(msgspec.Struct, array_like=True):
     lengths: bytes
 
 
-def checksum_of(ids: list[str]) -> int:
-    return zlib.crc32("\n".join(ids).encode())
+def checksum_of(ids: list[str], jobs: int) -> int:
+    """Of the ids of the first jobs, a line each."""
+    crc = 0
+    for start in range(0, jobs, _BLOCK):
+        crc = zlib.crc32("\n".join([*ids[start : min(start + _BLOCK, jobs)], ""]).encode(), crc)
+    return crc
 
 
 class IndexWriter:
@@ -109,7 +113,7 @@ class IndexWriter:
     def _parts(self, checkpoint: int) -> Iterator[bytes]:
         jobs = len(self._states)
         header = _Header(
-            FORMAT, _LAYOUT, checkpoint, self._journal, jobs, checksum_of(self._ids[:jobs]), self._outcomes
+            FORMAT, _LAYOUT, checkpoint, self._journal, jobs, checksum_of(self._ids, jobs), self._outcomes
         )
         crc = 0
         before = msgspec.json.encode(header)[:-1] + _BLOCKS
@@ -171,7 +175,7 @@ class Index:
 
     def tells_of(self, table: JobTable) -> bool:
         """Whether its jobs are those of the table, under the same numbers."""
-        return self._header.jobs == len(table) and self._header.ids == checksum_of(table.ids)
+        return self._header.jobs == len(table) and self._header.ids == checksum_of(table.ids, len(table))
 
     def load(self, found: Recovered) -> None:
         """Bring states and places of all finished jobs into what was `found`."""

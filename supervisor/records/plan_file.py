@@ -122,9 +122,9 @@ class PlanFile:
         return plan
 
     def _take_lengths(self, builder: PlanBuilder) -> None:
-        *places, self.size = accumulate(builder.lengths, initial=0)
-        self.offsets = array("Q", places)
-        self.lengths = array("I", builder.lengths)
+        self.lengths = builder.lengths[:]
+        self.offsets = array("Q", accumulate(self.lengths, initial=0))
+        self.size = self.offsets.pop()
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
