@@ -38,9 +38,9 @@ from supervisor.core.observer import Observer
 from supervisor.core.record_types import Completions, Ended
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
+from supervisor.engines.memory import machine_memory
 from supervisor.engines.protocol import Engine
 from supervisor.engines.sampling import Sampler
-from supervisor.engines.usage import free_memory
 from supervisor.engines.watch import Watch
 from supervisor.records.plan_file import PlanFile
 from supervisor.records.store import Store
@@ -58,8 +58,9 @@ NAPS = 3  # that find nothing, before the loop waits for somebody to wake it
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
 RECENT_FAILURES = 20
-# What can wait until the workers are at work waits for so long; a shorter run never needs it.
-LEISURE_AFTER = 0.25
+# What can wait waits for so long: it takes a thirtieth of a second from the workers, which by then is
+# a thousandth of what they had. A shorter run never needs it.
+LEISURE_AFTER = 20.0
 RETRIED_CRASHES = 1000  # that are kept for the summary
 _output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
@@ -162,7 +163,7 @@ class Loop:
         before = self._watch.usage
         events = self._watch.look(now)
         if self._watch.usage is not before:
-            self._room = self.store.free_space(), *free_memory()
+            self._room = self.store.free_space(), *machine_memory()
         return events
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:

@@ -47,8 +47,8 @@ from workers.runner import PlanLine, Runner, planned
 from workers.streams import remember_writing
 from workers.surroundings import Surroundings
 
-LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
-TIDY_AFTER = 0.05  # seconds; what a job has changed without our noticing is put back this late
+LOOK_AFTER = 0.005  # seconds; a job does not start before the inbox was looked at this lately
+TIDY_AFTER = 0.2  # seconds; what a job has changed without our noticing is put back this late
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 _DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

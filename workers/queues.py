@@ -276,6 +276,7 @@ class WorkerQueues:
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
         self._reserve = -1
+        self._usual: list[tuple[int, int]] = []  # what poll finds when there is nothing to find
         self.crowded = False
         self._fence = Fence()
 
@@ -349,10 +350,15 @@ class WorkerQueues:
         somebody who has it has left many open; to look costs nothing beside the look at the inbox."""
         self._poll.register(number, 0)
         self._reserve = number
+        self._usual = [(number, select.POLLNVAL)]
 
     def readable(self) -> bool:
         """Whether `receive` has something to begin with."""
-        found = dict(self._poll.poll(0))
+        polled = self._poll.poll(0)
+        if polled == self._usual:
+            self.crowded = False
+            return bool(self._payloads)
+        found = dict(polled)
         if self._reserve >= 0:
             self.crowded = not found.pop(self._reserve, 0) & select.POLLNVAL
         return bool(self._payloads or found)

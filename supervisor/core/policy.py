@@ -10,7 +10,7 @@ from supervisor.core.table import Charges
 
 # A worker should always hold so many seconds of work, so that it never waits for us; a hand-out
 # gives it up to twice as much.
-WORK_AHEAD = 0.12
+WORK_AHEAD = 0.15
 # What a worker spends on a job beside running it: decoding, encoding, writing.
 JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them little.
@@ -24,7 +24,7 @@ BYTES_AHEAD = 16 << 20
 # While the workers have enough to do, outcomes gather for so many seconds at most before they are
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
-PATIENCE = 0.08
+PATIENCE = 0.1
 # Outcomes of jobs that take longer than this are written down at once.
 PROMPT_FROM = 0.02
 # And about so many at most: what is made of more does not fit into the processor's cache.

@@ -62,7 +62,8 @@ class MemoryMeter:
         """What can be had without swapping: of the machine, or of our control groups if they
         allow less. None if nobody knows."""
         known = [room for group in self._groups if (room := _room_in(group)) is not None]
-        if (free := _machine()) is not None:
+        free, _ = machine_memory()
+        if free is not None:
             known.append(free)
         return min(known, default=None)
 
@@ -93,15 +94,19 @@ def _pss(pid: int) -> int:
     return _rss(pid) if total is None else total
 
 
-def _machine() -> int | None:
+def machine_memory() -> tuple[int | None, int | None]:
+    """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
     if not _HAS_PROC:
         import psutil
 
-        return int(psutil.virtual_memory().available)
+        memory = psutil.virtual_memory()
+        return int(memory.available), int(memory.total)
+    found: dict[bytes, int] = {}
     for line in _read("/proc/meminfo").splitlines():
-        if line.startswith(b"MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+        name, _, amount = line.partition(b":")
+        if name in (b"MemTotal", b"MemAvailable"):
+            found[name] = int(amount.split()[0]) * 1024
+    return found.get(b"MemAvailable"), found.get(b"MemTotal")
 
 
 def _groups(root: Path) -> list[Path]:

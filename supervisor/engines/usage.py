@@ -10,17 +10,6 @@ from supervisor.engines.processes import ProcessFacts, facts_of, process_table, 
 from supervisor.engines.protocol import Usage
 
 
-def free_memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
-    import psutil
-
-    try:
-        memory = psutil.virtual_memory()
-    except (OSError, ValueError):  # no /proc, or too many open files
-        return None, None
-    return memory.available, memory.total
-
-
 class UsageMeter:
     """Remembers the last reading, since processor time in percent needs two."""
 

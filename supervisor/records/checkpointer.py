@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and what becomes of it: at most one fiftieth of the time.
+"""When a checkpoint is written, and what becomes of it: at most one hundredth of the time.
 
 `CheckpointWriter` does the work; here is the policy, and the wait for the disk that is
 left to the sync thread. A checkpoint that cannot be written ends nothing: the journal holds
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY_COST = 3e-6  # until it is known
 MANY = 2000  # entries from which it can be told
-SHARE = 50.0  # times its own cost has to pass before the next one
+SHARE = 100.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
 FOREVER = float("inf")
 
