@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and what becomes of it: at most one hundredth of the time.
+"""When a checkpoint is written, and what becomes of it: at most a hundredth of the loop's time.
 
 `CheckpointWriter` does the work; here is the policy, and the wait for the disk that is
 left to the sync thread. A checkpoint that cannot be written ends nothing: the journal holds
@@ -19,11 +19,17 @@ from supervisor.records.sync import Syncer, Task
 if TYPE_CHECKING:
     from supervisor.records.checkpoint_writer import CheckpointWriter
 
-ENTRY_COST = 3e-6  # until it is known
+ENTRY_SECONDS = 3e-6  # until it is known
 MANY = 2000  # entries from which it can be told
-SHARE = 100.0  # times its own cost has to pass before the next one
+SHARE = 50.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
 FOREVER = float("inf")
+
+
+def cost(spent: float, waited: float = 0.0) -> float:
+    """What a checkpoint costs, in seconds: those of the loop, which are taken from the workers,
+    count twice; those of the disk only as far as there are more of them."""
+    return spent + max(spent, waited)
 
 
 class Checkpointer:
@@ -39,10 +45,10 @@ class Checkpointer:
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
         self._completions = 0  # since the last one was begun
-        self._entry_cost = ENTRY_COST  # seconds for each finished job
+        self._entry_seconds = ENTRY_SECONDS  # of the loop's time, for each finished job
         self._spent = 0.0  # by the one that is being written
         # Of the last one; at first, of what there is to copy already when a run goes on.
-        self._cost = ENTRY_COST * sum(map(parts.table.state.count, (COMPLETED, FAILED)))
+        self._cost = cost(ENTRY_SECONDS * sum(map(parts.table.state.count, (COMPLETED, FAILED))))
         self._ended: float | None = None  # when the last one ended, or the run began (the loop's clock)
         self._published: float | None = None
 
@@ -63,7 +69,7 @@ class Checkpointer:
 
     def _not_before(self) -> float:
         # The next one has more to copy; among many small jobs that is nearly all of it.
-        return (self._ended or 0.0) + SHARE * (self._cost + self._completions * self._entry_cost)
+        return (self._ended or 0.0) + SHARE * (self._cost + cost(self._completions * self._entry_seconds))
 
     def age(self, now: float) -> float | None:
         """Seconds since a checkpoint was last in its place."""
@@ -116,9 +122,9 @@ class Checkpointer:
             self._fail(task.error, now)
             return
         self._ended = self._published = now
-        self._cost = self._spent + task.seconds
+        self._cost = cost(self._spent, task.seconds)
         if self._writer is not None and self._writer.entries >= MANY:
-            self._entry_cost = self._spent / self._writer.entries
+            self._entry_seconds = self._spent / self._writer.entries
         self._writer = self._task = None
 
     def _new_writer(self, position: Position) -> CheckpointWriter:

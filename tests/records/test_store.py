@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import select
 import time
@@ -15,6 +16,7 @@ from supervisor.core.errors import StorageError, UsageError
 from supervisor.core.events import HandOutBlocked, HandOutUnblocked, Synced
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.table import JobTable
+from supervisor.records.checkpointer import SHARE, cost
 from supervisor.records.disk_failures import MOST_FAILURES
 from supervisor.records.journal_file import BOUND
 from supervisor.records.lock import Lock
@@ -245,7 +247,9 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(made: Made, di
     assert len(completed(survey(made.layout, disk))) == 5
 
 
-def test_checkpoints_come_at_every_fifth_completion_but_cost_at_most_two_percent(made: Made) -> None:
+def test_checkpoints_come_at_every_fifth_completion_but_cost_at_most_a_hundredth_of_the_loop(
+    made: Made,
+) -> None:
     store = made.store
     assert not store.checkpoint_due(4, 9.9)
     assert not store.checkpoint_due(10_000, 10.0)  # the first one, too, is not worth more
@@ -261,6 +265,15 @@ def test_checkpoints_come_at_every_fifth_completion_but_cost_at_most_two_percent
     assert not store.checkpoint_due(500, 14.9)
     assert not store.checkpoint_due(4, 15.1)
     assert store.checkpoint_due(5, 15.1)
+
+
+@pytest.mark.parametrize(
+    ("spent", "waited", "pause"), [(0.01, 0.0, 1.0), (0.01, 0.01, 1.0), (0.01, 0.05, 3.0)]
+)
+def test_what_a_checkpoint_takes_from_the_loop_counts_twice_what_the_disk_takes_only_beyond_it(
+    spent: float, waited: float, pause: float
+) -> None:
+    assert math.isclose(SHARE * cost(spent, waited), pause)
 
 
 def test_the_journal_is_synced_before_the_checkpoint_is_renamed_in(made: Made, disk: FakeDisk) -> None:
