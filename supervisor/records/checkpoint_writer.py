@@ -37,6 +37,7 @@ from supervisor.records.run_facts import RunFacts
 
 _BLOCK = 2048  # jobs that are looked at between two looks at the clock
 _BUFFER = 256 << 10
+_BEHIND = 0.02  # seconds of work that the disk is behind
 
 
 def header_of(
@@ -74,7 +75,7 @@ class CheckpointWriter:
     """One checkpoint in the making.
 
     `step` until it returns True, then `publish` (which may run in another thread: it
-    waits for the disk). `discard` gives up at any time before. If the `checksum` of the
+    waits for the disk); or `finish`. `discard` gives up at any time before. If the `checksum` of the
     journal up to the header's position is known, an index of its records follows.
     """
 
@@ -134,6 +135,12 @@ class CheckpointWriter:
         self._write(buffer)
         self._file.write(b',\n"crc":"%08x"}\n' % self._crc)
         return True
+
+    def finish(self) -> None:
+        """All that is left, and `publish`, for whoever waits for the disk anyway: it writes meanwhile."""
+        while not self.step(_BEHIND):
+            self._file.let_go()
+        self.publish()
 
     def publish(self) -> None:
         """Sync and rename in. The journal must be synced up to `n` before."""

@@ -23,7 +23,6 @@ ENTRY_SECONDS = 3e-6  # until it is known
 MANY = 2000  # entries from which it can be told
 SHARE = 50.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
-FOREVER = float("inf")
 
 
 def cost(spent: float, waited: float = 0.0) -> float:
@@ -165,8 +164,7 @@ class Checkpointer:
         self._parts.disk.datasync(self._parts.journal.fd)
         writer = self._new_writer(position)
         try:
-            writer.step(FOREVER)
-            writer.publish()
+            writer.finish()
         finally:
             writer.discard()
 

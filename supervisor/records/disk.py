@@ -71,8 +71,9 @@ class Disk:
             os.fsync(fd)
 
     def let_go(self, fd: int) -> None:
-        """Keep nothing of a synced file in memory: it is not read soon, and the memory is worth
-        more to whoever reads or writes next."""
+        """Keep nothing of a file in memory: it is not read soon, and the memory is worth more to
+        whoever reads or writes next. Linux begins to write what the disk does not have, and keeps
+        that until it has."""
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

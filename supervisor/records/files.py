@@ -25,6 +25,7 @@ FREE_BYTES = 64 << 20
 FREE_SHARE = 0.05
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHUNK = 1 << 20
+_BEHIND = 8 << 20  # bytes that the disk is behind while a large file is made
 # Small enough for what is done with its lines, one thing after the other, to stay in a cache.
 _PIECE = 64 << 10
 
@@ -137,12 +138,16 @@ class NewFile:
         write_all(self._disk, self.fd, data)
         self.size += len(data)
 
+    def let_go(self) -> None:
+        """Begin to bring to the disk what is not there; what is does not stay in memory."""
+        self._disk.let_go(self.fd)
+
     def publish(self, *, durable: bool = True, keep_open: bool = False, read_soon: bool = True) -> None:
         """Without `durable` a power cut may leave the file empty or absent."""
         if durable:
             self._disk.sync(self.fd)
         if not read_soon:
-            self._disk.let_go(self.fd)
+            self.let_go()
         self._disk.rename(self._temporary, self.path)
         self._temporary = ""
         if durable:
@@ -169,14 +174,19 @@ class NewFile:
 
 
 def write_atomically(disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True) -> None:
-    """Replace a file by the joined `parts`: readers see the old or the new one, whole."""
+    """Replace a file by the joined `parts`: readers see the old or the new one, whole. The disk
+    begins with a large one while it is made."""
     with NewFile(disk, path) as file:
         buffer = bytearray()
+        begun = 0
         for part in parts:
             buffer += part
             if len(buffer) >= _CHUNK:
                 file.write(buffer)
                 buffer = bytearray()
+                if file.size - begun >= _BEHIND:
+                    file.let_go()
+                    begun = file.size
         file.write(buffer)
         file.publish(durable=durable)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records import places, results
+from supervisor.records import checkpoint_writer, places, results
 from supervisor.records.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, expected, plan_of
@@ -121,6 +121,17 @@ def test_a_checkpoint_is_not_kept_in_memory_and_what_is_read_again_is(disk: Fake
     assert not disk.files[str(made.layout.checkpoint)].in_memory
     assert disk.files[str(made.layout.journal)].in_memory
     assert disk.files[str(made.layout.plan)].in_memory
+
+
+def test_the_last_checkpoint_goes_to_the_disk_while_it_is_made(
+    disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "_BEHIND", 0.0)
+    made = Made(HERE, disk).create(IDS)
+    made.end(*IDS)
+    made.finish()
+    checkpoint = disk.files[str(made.layout.checkpoint)]
+    assert checkpoint.most_in_memory < len(checkpoint.data) == len(checkpoint.safe)
 
 
 def test_a_symlinked_checkpoint_stays_a_symlink(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""What a killed process left half written is cleared, and nothing else is."""
+"""Files that are made beside their place: how they get to the disk, and what is cleared of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.records.files import clear_temporaries, temporary_name
+from supervisor.records.files import clear_temporaries, temporary_name, write_atomically
+from tests.records.fake_disk import FakeDisk
 
 
 def test_only_the_temporaries_of_the_named_files_are_removed(tmp_path: Path) -> None:
@@ -23,3 +24,12 @@ def test_only_the_temporaries_of_the_named_files_are_removed(tmp_path: Path) -> 
     assert not any(each.exists() for each in left)
     assert wanted.exists()
     assert all(other.exists() for other in others)
+
+
+def test_a_large_file_goes_to_the_disk_while_it_is_made() -> None:
+    disk = FakeDisk()
+    write_atomically(disk, "/fake/large.json", (b"x" * 300_000 for _ in range(100)))
+    write_atomically(disk, "/fake/small.json", (b"x" * 300_000 for _ in range(10)))
+    large, small = disk.files["/fake/large.json"], disk.files["/fake/small.json"]
+    assert len(large.safe) == 30_000_000 and large.most_in_memory < 20_000_000
+    assert small.in_memory == len(small.safe) == 3_000_000
