@@ -77,7 +77,10 @@ _CHARGE = JobTable.charge
 def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
     worker = self.crew.get(event.incarnation)
     if worker is not None:
-        worker.leases.reverse()
+        held = list(worker.leases)
+        worker.leases.clear()
+        for lease, job in reversed(held):
+            worker.leases.add(lease, [job])
     _ON_WORKER_DIED(self, event, turn)
 
 
@@ -151,13 +154,15 @@ def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, lease
         self.table.state[job] = 4
 
 
-def _any_lease_counts_together(self: Ledger, turn: Any, slot: int, jobs: Any, outcomes: Any) -> None:
+def _any_lease_counts_together(
+    self: Ledger, turn: Any, slot: int, jobs: Any, leases: Any, outcomes: Any
+) -> None:
     """Many results at once are booked without a look at newest lease and state."""
     for job, outcome in zip(jobs, outcomes, strict=True):
         self.newest_lease[job] = outcome.lease
         self.table.state[job] = LEASED
         self.table.outcome.pop(job, None)
-    _TOGETHER(self, turn, slot, jobs, outcomes)
+    _TOGETHER(self, turn, slot, jobs, leases, outcomes)
 
 
 _TOGETHER = Ledger.completed_together

@@ -10,15 +10,12 @@ The life of one worker process (an incarnation; slots are reused, incarnations n
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
 
-from supervisor.core.table import compact
-from workers.messages import Completed, Failed
+from supervisor.core.leases import Leases
 
 STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
 
@@ -77,7 +74,7 @@ class Worker:
         self.status = STARTING
         self.pid = 0
         self.process_start = 0.0
-        self.leases: deque[tuple[int, int]] = deque()
+        self.leases = Leases()
         self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
         self.leaving = False  # it gives back, of its own accord, what it was handed
         self.since = 0.0  # when the first of the leases started, as far as we were told (run clock)
@@ -108,21 +105,10 @@ class Worker:
             return None
         return self.leases[0]
 
-    def settle_together(self, outcomes: Sequence[Completed | Failed]) -> Sequence[int] | None:
-        """Take the leases of these outcomes off its list if they are its first, in order;
-        the jobs' numbers. None, and nothing is changed, if they are not."""
-        leases, size = self.leases, len(outcomes)
-        if self.revoked or len(leases) < size:
-            return None
-        numbers, jobs = zip(*islice(leases, size), strict=True)
-        if list(numbers) != [outcome.lease for outcome in outcomes]:
-            return None
-        if size == len(leases):
-            leases.clear()
-        else:
-            for _ in range(size):
-                leases.popleft()
-        return compact(list(jobs))
+    def settle_together(self, leases: list[int]) -> Sequence[int] | None:
+        """Take these leases off its list if they are its first, in order; the jobs' numbers.
+        None, and nothing is changed, if they are not."""
+        return None if self.revoked else self.leases.take(leases)
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
         """The job that it is at has said something; what was known before and is not said
@@ -143,12 +129,5 @@ class Worker:
 
     def settle(self, lease: int) -> int | None:
         """Take a lease off its list; the job's number, None if it does not hold it."""
-        leases = self.leases
         self.revoked.discard(lease)
-        if leases and leases[0][0] == lease:
-            return leases.popleft()[1]
-        for entry in leases:
-            if entry[0] == lease:
-                leases.remove(entry)
-                return entry[1]
-        return None
+        return self.leases.remove(lease)

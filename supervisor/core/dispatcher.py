@@ -17,7 +17,7 @@ from supervisor.core.pace import Pace
 from supervisor.core.position import Position
 from supervisor.core.record_types import Leased, Returned
 from supervisor.core.settings import Settings, starts_per_second
-from supervisor.core.table import JobTable, compact, get
+from supervisor.core.table import JobTable, get
 
 
 class Dispatcher:
@@ -354,7 +354,7 @@ class Dispatcher:
                 return
         jobs = self.queue.take(count, empty_handed=not worker.leases)
         if jobs:
-            self._send(turn, worker, compact(jobs))
+            self._send(turn, worker, jobs)
 
     def _send(self, turn: Turn, worker: Worker, jobs: Sequence[int]) -> None:
         first = self.next_lease
@@ -362,7 +362,7 @@ class Dispatcher:
         attempts = self.ledger.lease(jobs, first)
         if not worker.leases:
             worker.begin(turn.now, turn.at)
-        worker.leases.extend(enumerate(jobs, first))
+        worker.leases.add(first, jobs)
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))
         turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at))

@@ -98,15 +98,14 @@ class Ledger:
     # ----------------------------------------------------------------- the outcomes
 
     def completed_together(
-        self, turn: Turn, slot: int, jobs: Sequence[int], outcomes: list[Completed]
+        self, turn: Turn, slot: int, jobs: Sequence[int], leases: list[int], outcomes: list[Completed]
     ) -> None:
         """Many completed results of one worker; one record for all if nothing is special."""
         table = self.table
-        leases = [outcome.lease for outcome in outcomes]
         if (
             list(get(self.newest_lease, jobs)) != leases
             or not table.all_in(jobs, LEASED)
-            or not table.outcome.keys().isdisjoint(jobs)
+            or (table.outcome and not table.outcome.keys().isdisjoint(jobs))
             or any(map(_converted, outcomes))
         ):
             for job, outcome in zip(jobs, outcomes, strict=True):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.table import compact, get
@@ -112,12 +112,17 @@ class JobQueue:
         """How many are ready; entries that will be skipped are counted too."""
         return len(self._first) + len(self._untried) - self._next + len(self._again)
 
-    def take(self, count: int, *, empty_handed: bool) -> list[int]:
-        """Up to `count` jobs, fewer at a job that must be leased singly.
+    def take(self, count: int, *, empty_handed: bool) -> Sequence[int]:
+        """Up to `count` jobs, fewer at a job that must be leased singly; a range where they follow
+        each other.
 
         A single job is only given to a worker that is `empty_handed`.
         """
-        taken: list[int] = []
+        run = self._take_run(count) if self._untried_are_next() else []
+        return run if len(run) == count else self._take_singly(list(run), count, empty_handed)
+
+    def _take_singly(self, taken: list[int], count: int, empty_handed: bool) -> list[int]:
+        """Go on with whoever is next in whatever line."""
         while len(taken) < count and self.has_ready():
             job = self._peek()
             if job in self._single:
@@ -127,25 +132,24 @@ class JobQueue:
                 break
             self._pop()
             taken.append(job)
-            if not self._first and not self._single and self._next < len(self._untried):
-                if self._priorities and self._again:
-                    continue  # one of another line may have to go in between
-                self._take_run(taken, count)
+            if self._untried_are_next():
+                taken.extend(self._take_run(count - len(taken)))
         return taken
 
     def take_alone(self) -> int:
         return self._alone.popleft()
 
-    def _take_run(self, taken: list[int], count: int) -> None:
-        """The common case, many untried jobs at once."""
-        state = self._state
-        while len(taken) < count and self._next < len(self._untried):
-            end = min(self._next + count - len(taken), len(self._untried))
-            run = compact(self._untried[self._next : end].tolist())
-            if bytes(get(state, run)).count(PENDING) < len(run):
-                run = [job for job in run if state[job] in _READY]
-            taken.extend(run)
-            self._next = end
+    def _untried_are_next(self) -> bool:
+        """Whether nobody of another line may have to go in between, as nearly always."""
+        return not (self._first or self._single or (self._priorities and self._again))
+
+    def _take_run(self, count: int) -> Sequence[int]:
+        """Many untried jobs at once, up to so many; fewer if some have ended meanwhile."""
+        run = compact(self._untried[self._next : self._next + count].tolist())
+        self._next += len(run)
+        if bytes(get(self._state, run)).count(PENDING) == len(run):
+            return run
+        return [job for job in run if self._state[job] in _READY]
 
     def _priority(self, job: int) -> int:
         return self._priorities.get(job, 0) if self._priorities else 0

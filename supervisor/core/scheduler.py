@@ -227,9 +227,10 @@ class Scheduler:
             return  # a late word of a worker that is already buried
         finished = 0
         for kind, outcomes in _by_kind(event.outcomes):
-            jobs = worker.settle_together(outcomes) if kind is Completed else None
+            leases = [outcome.lease for outcome in outcomes]
+            jobs = worker.settle_together(leases) if kind is Completed else None
             if jobs is not None:
-                self.ledger.completed_together(turn, worker.slot, jobs, outcomes)
+                self.ledger.completed_together(turn, worker.slot, jobs, leases, outcomes)
             else:
                 jobs = self._settle_singly(turn, worker, outcomes)
             finished += len(jobs)

@@ -66,6 +66,7 @@ class PlanFile:
         self.size = 0
         self.damaged = 0
         self.torn: int | None = None
+        self._straight = 0  # the lines of so many jobs stand one after the other, from the first on
         self._bad = 0  # lines that cannot be read, with no good one after them so far
         self._disk = disk
         self._fd = fd
@@ -125,6 +126,7 @@ class PlanFile:
         self.lengths = builder.lengths[:]
         self.offsets = array("Q", accumulate(self.lengths, initial=0))
         self.size = self.offsets.pop()
+        self._straight = len(self.lengths)
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
@@ -144,6 +146,7 @@ class PlanFile:
         if not table.add_planned(list(map(_id, found)), list(map(_domain, found)), unique=unique):
             return False
         lengths = list(map(add, map(len, lines), repeat(1)))
+        self._straight += len(lines) if self._follows(len(self.offsets), offset) else 0
         *places, self.size = accumulate(lengths, initial=offset)
         self.offsets.extend(places)
         self.lengths.extend(lengths)
@@ -166,7 +169,17 @@ class PlanFile:
             if not found.gone:
                 self._note(number, place, len(line) + 1)
 
+    def _follows(self, job: int, offset: int) -> bool:
+        """Whether the line of this job, there, goes on where those of all jobs before it end."""
+        if job != self._straight:
+            return False
+        return offset == (self.offsets[job - 1] + self.lengths[job - 1] if job else 0)
+
     def _note(self, job: int, offset: int, length: int) -> None:
+        if self._follows(job, offset):
+            self._straight += 1
+        else:
+            self._straight = min(self._straight, job)  # it is written again
         missing = job + 1 - len(self.offsets)
         if missing == 1:
             self.offsets.append(offset)
@@ -184,6 +197,9 @@ class PlanFile:
         """The lines of jobs, joined by newlines; one read if they stand one after the other."""
         offsets, lengths = self.offsets, self.lengths
         if in_a_row(jobs):
+            if jobs[-1] < self._straight:
+                start = offsets[jobs[0]]
+                return self._pread(offsets[jobs[-1]] + lengths[jobs[-1]] - 1 - start, start)
             these = slice(jobs[0], jobs[-1] + 1)
             *places, end = accumulate(lengths[these], initial=offsets[jobs[0]])
             if places == offsets[these].tolist():  # a line that was written again stands elsewhere
@@ -269,6 +285,7 @@ class PlanFile:
         """The same file under a descriptor of its own, to read from."""
         copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
         copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
+        copy._straight = self._straight
         return copy
 
     def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
@@ -278,6 +295,7 @@ class PlanFile:
             for job in range(len(self.lengths))
             if self.lengths[job] and table.ids[job] not in builder.domains
         ]
+        self._straight = 0
         with NewFile(self._disk, self.path) as file:
             for job_id, line in zip(builder.domains, builder.lines(), strict=True):
                 self._note(table.numbers[job_id], file.size, len(line))

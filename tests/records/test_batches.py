@@ -171,7 +171,7 @@ def test_results_booked_together_are_booked_as_one_by_one(
         ledger.newest_lease[:] = array("Q", newest)
         table.outcome.update(dict.fromkeys(failed, "raised"))
         if together:
-            ledger.completed_together(turn, 0, compact(order), outcomes)
+            ledger.completed_together(turn, 0, compact(order), [each.lease for each in outcomes], outcomes)
         else:
             for job, outcome in zip(order, outcomes, strict=True):
                 ledger.completed(turn, 0, job, outcome)
@@ -196,7 +196,7 @@ def test_a_replay_of_a_batch_comes_to_the_same_table() -> None:
     leases = ledger.lease(range(5), 10)
     assert leases == [1] * 5
     outcomes = [Completed(10 + job, 0.5 + job, b"1") for job in range(5)]
-    ledger.completed_together(turn, 0, range(5), outcomes)
+    ledger.completed_together(turn, 0, range(5), list(range(10, 15)), outcomes)
     (batch,) = turn.effects.records
     assert isinstance(batch, Completions)
     again = made(5)[0].table

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import NOTHING_OWN, OwnSettings
@@ -274,3 +276,31 @@ def test_a_line_that_was_written_again_is_not_read_from_its_old_place(tmp_path: 
     assert len(new) == len(old) and new != old
     plan.extend([(2, new + b"\n")])
     assert plan.lines(range(1, 4)) == b"\n".join([plan.line(1), new, plan.line(3)])
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["again", "gone", "longer"])), max_size=6),
+    first=st.integers(0, 9),
+    size=st.integers(1, 10),
+)
+def test_lines_in_a_row_are_those_of_the_single_jobs_whatever_was_changed(
+    changes: list[tuple[int, str]], first: int, size: int
+) -> None:
+    """New jobs get their lines behind the others; what is gone or written again leaves its old one."""
+    disk = FakeDisk()
+    live = PlanFile.create(disk, "/fake/plan", plan_of(IDS))
+    ids = list(IDS)
+    for job, change in changes:
+        if change == "gone":
+            live.extend([], [ids[min(job, len(ids) - 1)]])
+            continue
+        job = min(job, len(ids))
+        ids += [f"iris/{job}"] if job == len(ids) else []
+        note = "x" * (change == "longer")
+        live.extend(
+            [(job, b'{"id":"%b","domain":null,"params":{"n":"%b"}}\n' % (ids[job].encode(), note.encode()))]
+        )
+    again, _ = read(Path("/fake/plan"), disk)
+    jobs = range(min(first, len(ids) - 1), min(first + size, len(ids)))
+    for plan in (live, again, live.duplicate()):
+        assert plan.lines(jobs) == b"\n".join(map(live.line, jobs))
