@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from supervisor.core import policy
 from supervisor.core.crew import ABANDONED, DOOMED, READY, STARTING, STOPPING, Doom, Worker
+from supervisor.core.durations import Durations
 from supervisor.core.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
 from supervisor.core.ledger import Ledger, Turn
 from supervisor.core.pace import Pace
@@ -41,7 +42,7 @@ class Dispatcher:
         self._start_not_before: float | None = None
         self.pace = None if settings.rate is None else Pace(starts_per_second(settings.rate))
         self._told_waiting = 0.0  # until when it was said that jobs wait
-        self._mean: float | None = None  # moving average of a job's duration, seconds
+        self.durations = Durations()
 
     # --------------------------------------------------------------------- questions
 
@@ -91,17 +92,9 @@ class Dispatcher:
         held = [worker.held() for worker in self.crew.values() if worker.status == READY]
         if not held or len(held) < len(self.crew):
             return 0.0  # somebody starts or goes
-        return policy.patience(self._mean, min(held))
+        return policy.patience(self.durations.quick, min(held))
 
     # ----------------------------------------------------------------- what it learns
-
-    def learn_duration(self, seconds: float, outcomes: int) -> None:
-        """So many jobs took so long together."""
-        if not outcomes:
-            return
-        mean = seconds / outcomes
-        weight = min(0.5, 0.1 * outcomes)
-        self._mean = mean if self._mean is None else self._mean + weight * (mean - self._mean)
 
     def worker_is_ready(self, worker: Worker, turn: Turn) -> None:
         worker.status = READY
@@ -301,16 +294,15 @@ class Dispatcher:
         if self.pace is not None:
             self._hand_out_paced(turn, ready, self.pace)
             return
-        ahead = policy.leases_ahead(self._mean, self.most_ahead)
+        mean = self.durations.mean
+        ahead = policy.leases_ahead(mean, self.most_ahead)
         for worker in sorted(ready, key=Worker.held):
             held = worker.held()
             if held > ahead // 2:
                 continue
             if worker.leases and turn.now >= worker.begun + policy.TAKE_BACK_AFTER:
                 continue  # it is at a long job: what it got would be taken back
-            self._lease(
-                turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready), self._mean))
-            )
+            self._lease(turn, worker, min(ahead - held, policy.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[Worker], pace: Pace) -> None:
         """With `--rate` a hand-out is a start: one job for each idle worker, as it allows."""

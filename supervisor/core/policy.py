@@ -79,12 +79,13 @@ def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
     return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))
 
 
-def patience(mean_seconds: float | None, least_held: int) -> float:
+def patience(quick: float | None, least_held: int) -> float:
     """Seconds for which outcomes may gather when every worker holds at least so many leases:
-    half of what the one with the fewest has to do behind the job it is at."""
-    if mean_seconds is None or mean_seconds > PROMPT_FROM:
+    half of what the one with the fewest has to do behind the job it is at. `quick`: what a job
+    takes (`Durations`)."""
+    if quick is None or quick > PROMPT_FROM:
         return 0.0
-    each = time_of(mean_seconds)
+    each = time_of(quick)
     seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)
     return seconds if seconds >= LEAST_PATIENCE else 0.0
 

@@ -237,7 +237,7 @@ class Scheduler:
         worker.finished += finished
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
-        self.dispatcher.learn_duration(seconds, len(event.outcomes))
+        self.dispatcher.durations.learn(seconds, len(event.outcomes))
         # Outcomes may have gathered for a while before we looked at them.
         worker.begun = min(turn.now, worker.since + policy.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at

@@ -297,7 +297,7 @@ def test_the_first_completed_result_of_any_lease_wins() -> None:
     core = Core(3, workers=2)
     core.start()
     first = core.scheduler.crew[1]
-    core.scheduler.dispatcher._mean = 0.001
+    core.scheduler.dispatcher.durations.mean = 0.001
     core.tell(facts.JobsFinished(1, [good(1)]))
     core.tell(after=1.0)
     lease, job = first.leases[0]

@@ -1,0 +1,35 @@
+"""What outcomes tell of how long jobs take."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.core import policy
+from supervisor.core.durations import Durations
+
+
+def test_nothing_is_known_before_a_job_has_ended() -> None:
+    durations = Durations()
+    durations.learn(0.0, 0)
+    assert durations.mean is None and durations.quick is None
+
+
+def test_a_worker_that_had_no_processor_for_a_moment_makes_nobody_sleep_longer() -> None:
+    """It holds some thousand jobs of a microsecond: work for some hundredths of a second."""
+    durations = Durations()
+    for _ in range(20):
+        durations.learn(1000 * 1e-6, 1000)
+    before = policy.patience(durations.quick, 4000)
+    durations.learn(100 * 1e-6 + 0.004, 100)  # one of them had to wait for 4 ms
+    assert durations.mean is not None and durations.mean > 10e-6
+    assert before <= policy.patience(durations.quick, 4000) < 3 * before
+
+
+def test_jobs_that_do_get_slower_are_believed_after_a_while() -> None:
+    durations = Durations()
+    durations.learn(1e-6, 1)
+    for _ in range(40):
+        durations.learn(0.001, 1)
+    assert durations.quick == pytest.approx(0.001, rel=0.1)
+    durations.learn(1e-6, 1)
+    assert durations.quick == 1e-6
