@@ -12,7 +12,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Protocol
 
 from supervisor.clock import RunClock, wall_time
@@ -62,7 +61,6 @@ RECENT_FAILURES = 20
 # a thousandth of what they had. A shorter run never needs it.
 LEISURE_AFTER = 20.0
 RETRIED_CRASHES = 1000  # that are kept for the summary
-_output = attrgetter("output")
 # Attempts that end for no fault of the job are not shown as failures.
 _NOBODYS_FAULT = ("completed", "interrupted", "lost", "cancelled")
 
@@ -328,10 +326,6 @@ class Loop:
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)
-        if any(map(_output, batch.outcomes)):
-            for job_id, outcome in zip(batch.ids, batch.outcomes, strict=True):
-                if outcome.output:
-                    self.view.printed(job_id)
         self.view.completed()
 
     def _ended(self, record: Ended) -> None:

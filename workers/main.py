@@ -28,11 +28,11 @@ from workers.current import CURRENT, PROCESS, mark_environment
 from workers.failures import describe
 from workers.linux import become_subreaper, hold_lifeline, prefer_as_oom_victim
 from workers.messages import (
-    Completed,
     Dropped,
     Failed,
     Finish,
     NeverReady,
+    Outcome,
     Ready,
     Revoke,
     Run,
@@ -43,7 +43,7 @@ from workers.output import CapturedOutput
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
-from workers.runner import PlanLine, Runner, planned
+from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
 from workers.surroundings import Surroundings
 
@@ -98,7 +98,7 @@ class Worker:
                 if seconds > FORK_TAKES and getpid() != self._pid:
                     _leave_fork(outcome)
                 if size(seconds):
-                    outcome.output = self._output.collect(CURRENT.id, attempt)
+                    outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
                 send(outcome)
                 if CHANGES.made or CURRENT.stopping or perf_counter() - looked > LOOK_AFTER:
                     break
@@ -210,7 +210,7 @@ def meet_the_user() -> None:
     note_changes()
 
 
-def _leave_fork(outcome: Completed | Failed) -> NoReturn:
+def _leave_fork(outcome: Outcome) -> NoReturn:
     """A job has forked and returned in the child as well: only its parent is the worker, and
     two readers of one inbox would tear its messages. The child ends as a program would."""
     if isinstance(outcome, Failed):

@@ -102,21 +102,29 @@ class NeverReady(msgspec.Struct, tag=11, array_like=True):
 
 
 class Completed(msgspec.Struct, tag=12, array_like=True, gc=False):
-    """The job returned. `result` is JSON.
+    """The job returned, and there is nothing else to say of it: so it is with nearly all.
+    `result` is JSON."""
+
+    lease: int
+    seconds: float
+    result: bytes
+
+
+class CompletedWith(msgspec.Struct, tag=16, array_like=True):
+    """The job returned, with something to say beside the result.
 
     `nonfinite` are JSON pointers to values that were NaN or infinite and were written
     as null: [["/loss", "nan"], ["/bounds/1", "-inf"]]. `converted` names what kinds of
-    values were given a JSON form ("tuple", "numpy.float64", ...). Both are None for nearly
-    every job, which costs less than empty lists. `output` counts the bytes that the job
-    printed.
+    values were given a JSON form ("tuple", "numpy.float64", ...). `output` counts the bytes
+    that the job printed.
     """
 
     lease: int
     seconds: float
     result: bytes
     output: int = 0
-    nonfinite: list[tuple[str, str]] | None = None
-    converted: list[str] | None = None
+    nonfinite: list[tuple[str, str]] = []
+    converted: list[str] = []
 
 
 class Failed(msgspec.Struct, tag=13, array_like=True):
@@ -152,4 +160,5 @@ class Reported(msgspec.Struct, tag=15, array_like=True):
     notice: str = ""
 
 
-FromWorker = Ready | NeverReady | Completed | Failed | Dropped | Reported
+Outcome = Completed | CompletedWith | Failed
+FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported

@@ -16,11 +16,10 @@ import msgspec
 from workers.current import CURRENT
 from workers.failures import describe, safe_repr
 from workers.frames import MAX_FRAME
-from workers.messages import Completed, Failed, Failure
+from workers.messages import Completed, CompletedWith, Failed, Failure, Outcome
 from workers.values import Unencodable, encode_plain, encode_result
 from workers.wishes import GiveUp, Interrupted, Retry
 
-Outcome = Completed | Failed
 _MAX_RESULT = MAX_FRAME // 2  # bytes
 
 
@@ -77,9 +76,15 @@ class Runner:
         if len(encoded.json) > _MAX_RESULT:
             message = f"the result is {len(encoded.json)} bytes of JSON, more than {_MAX_RESULT}"
             return Failed(lease, seconds, "unencodable", Failure("ValueError", message))
-        return Completed(
-            lease, seconds, encoded.json, 0, encoded.nonfinite or None, encoded.converted or None
-        )
+        return CompletedWith(lease, seconds, encoded.json, 0, encoded.nonfinite, encoded.converted)
+
+
+def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
+    """The same, of a job that has printed so many bytes."""
+    if isinstance(outcome, Completed):
+        return CompletedWith(outcome.lease, outcome.seconds, outcome.result, size)
+    outcome.output = size
+    return outcome
 
 
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:

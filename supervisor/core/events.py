@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.record_types import AnyRecord, Completions
-from workers.messages import Completed, Failed, Failure
+from workers.messages import Failure, Outcome
 
 # ------------------------------------------------------------------------------- facts
 
@@ -48,7 +48,7 @@ class JobsFinished(msgspec.Struct, frozen=True):
     """Attempts that ended, in the order in which the worker ran them."""
 
     incarnation: int
-    outcomes: list[Completed | Failed]
+    outcomes: list[Outcome]
 
 
 class LeasesDropped(msgspec.Struct, frozen=True):

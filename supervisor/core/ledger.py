@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -30,9 +29,9 @@ from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
 from supervisor.core.table import Charges, JobTable, get, put
-from workers.messages import Completed, Failed
+from workers.messages import Completed, CompletedWith, Failed
 
-_converted = attrgetter("converted")
+_NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -106,25 +105,24 @@ class Ledger:
             list(get(self.newest_lease, jobs)) != leases
             or not table.all_in(jobs, LEASED)
             or (table.outcome and not table.outcome.keys().isdisjoint(jobs))
-            or any(map(_converted, outcomes))
         ):
             for job, outcome in zip(jobs, outcomes, strict=True):
                 self.completed(turn, slot, job, outcome)
             return
         seconds = [outcome.seconds for outcome in outcomes]
+        results = [outcome.result for outcome in outcomes]
         attempts = table.complete(jobs, seconds)
         ids = list(get(table.ids, jobs))
-        turn.effects.records.append(
-            Completions(slot, turn.at, jobs, ids, attempts, seconds, outcomes, leases)
-        )
+        turn.effects.records.append(Completions(slot, turn.at, jobs, ids, attempts, seconds, results, leases))
 
-    def completed(self, turn: Turn, slot: int, job: int, outcome: Completed) -> None:
+    def completed(self, turn: Turn, slot: int, job: int, outcome: Completed | CompletedWith) -> None:
         table = self.table
+        more = outcome if isinstance(outcome, CompletedWith) else _NOTHING_MORE
         if table.state[job] == COMPLETED:
             self._note_superseded(turn, slot, job, outcome.lease, "completed")
             return
-        if outcome.converted:
-            self._tell_conversions(turn, job, outcome.converted)
+        if more.converted:
+            self._tell_conversions(turn, job, more.converted)
         table.move(job, "completed")
         attempt = table.attempts[job] = table.attempts[job] + 1
         table.seconds[job] = outcome.seconds
@@ -141,8 +139,8 @@ class Ledger:
                 worker=slot,
                 at=turn.at,
                 result=msgspec.Raw(outcome.result),
-                nonfinite=outcome.nonfinite or [],
-                output=outcome.output,
+                nonfinite=more.nonfinite,
+                output=more.output,
             )
         )
 

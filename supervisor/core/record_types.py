@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from workers.messages import Completed
-
 NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
 
 
@@ -115,7 +113,8 @@ class Ended(Record, tag="ended"):
 
 class Completions(msgspec.Struct, gc=False):
     """Many `Ended` records of jobs that completed, in columns: each becomes a line of its own
-    in the journal, without having been an object of its own. `jobs` are numbers."""
+    in the journal, without having been an object of its own. `jobs` are numbers, `results`
+    JSON. Of none of them is there more to say."""
 
     worker: int
     at: str
@@ -123,7 +122,7 @@ class Completions(msgspec.Struct, gc=False):
     ids: list[str]
     attempts: list[int]
     seconds: list[float]
-    outcomes: list[Completed]
+    results: list[bytes]
     leases: list[int]
 
     def __len__(self) -> int:
@@ -131,20 +130,18 @@ class Completions(msgspec.Struct, gc=False):
 
     def each(self) -> Iterator[Ended]:
         """The records that it stands for."""
-        rows = zip(self.ids, self.attempts, self.seconds, self.outcomes, strict=True)
-        for job_id, attempt, seconds, outcome in rows:
+        rows = zip(self.ids, self.attempts, self.seconds, self.leases, self.results, strict=True)
+        for job_id, attempt, seconds, lease, result in rows:
             yield Ended(
                 job=job_id,
                 attempt=attempt,
-                lease=outcome.lease,
+                lease=lease,
                 outcome="completed",
                 state="completed",
                 seconds=seconds,
                 worker=self.worker,
                 at=self.at,
-                result=msgspec.Raw(outcome.result),
-                nonfinite=outcome.nonfinite or [],
-                output=outcome.output,
+                result=msgspec.Raw(result),
             )
 
 

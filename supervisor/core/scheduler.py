@@ -40,7 +40,7 @@ from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
-from workers.messages import Completed, Failed
+from workers.messages import Completed, Failed, Outcome
 
 
 def _by_kind(outcomes: list[Any]) -> Iterator[tuple[type, list[Any]]]:
@@ -242,7 +242,7 @@ class Scheduler:
         worker.begun = min(turn.now, worker.since + policy.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at
 
-    def _settle_singly(self, turn: Turn, worker: Worker, outcomes: Sequence[Completed | Failed]) -> list[int]:
+    def _settle_singly(self, turn: Turn, worker: Worker, outcomes: Sequence[Outcome]) -> list[int]:
         """Outcomes that are not those of the worker's first leases, or not all good."""
         ledger, jobs = self.ledger, []
         for outcome in outcomes:

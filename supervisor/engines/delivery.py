@@ -12,18 +12,30 @@ from typing import cast
 from supervisor.core import events as facts
 from supervisor.core.events import Event
 from supervisor.engines.incarnation import Incarnation
-from workers.messages import Completed, Dropped, Failed, FromWorker, NeverReady, Ready, Reported
+from workers.messages import (
+    Completed,
+    CompletedWith,
+    Dropped,
+    Failed,
+    FromWorker,
+    NeverReady,
+    Outcome,
+    Ready,
+    Reported,
+)
+
+_OUTCOMES = (Completed, CompletedWith, Failed)
 
 
 def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
     """Outcomes in one event, up to where something else was said."""
     if set(map(type, messages)) == {Completed}:  # as nearly always
-        return [_finished(worker, cast("list[Completed | Failed]", messages))]
+        return [_finished(worker, cast("list[Outcome]", messages))]
     events: list[Event] = []
-    outcomes: list[Completed | Failed] = []
+    outcomes: list[Outcome] = []
     for message in messages:
         kind = type(message)
-        if kind is Completed or kind is Failed:
+        if kind in _OUTCOMES:
             outcomes.append(message)  # type: ignore[arg-type]
             continue
         if outcomes:
@@ -48,7 +60,7 @@ def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
     return events
 
 
-def _finished(worker: Incarnation, outcomes: list[Completed | Failed]) -> Event:
+def _finished(worker: Incarnation, outcomes: list[Outcome]) -> Event:
     worker.leases.finished(outcomes[-1].lease)
     worker.idle_since = None
     return facts.JobsFinished(worker.number, outcomes)

@@ -126,7 +126,7 @@ class Fold:
             found.facts.next_lease = max(found.facts.next_lease, max(leases) + 1)
         found.table.completed(jobs, attempts, seconds)
         found.statistics.apply(
-            Completions(0, at, jobs=jobs, ids=ids, attempts=attempts, seconds=seconds, outcomes=[], leases=[])
+            Completions(0, at, jobs=jobs, ids=ids, attempts=attempts, seconds=seconds, results=[], leases=[])
         )
         lengths = list(map(sub, places[1:], places))
         states = bytes([COMPLETED]) * len(jobs)

@@ -17,7 +17,7 @@ from binascii import hexlify
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count, repeat
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,7 +45,6 @@ _ended_decoder = msgspec.json.Decoder(Ended)
 _HEAD = re.compile(rb'\{"n":\d+,"type":"')
 _PART = b',"attempt":'
 _without_seal, _seal = itemgetter(slice(None, -18)), itemgetter(slice(-18, None))
-_nonfinite, _output = attrgetter("nonfinite"), attrgetter("output")
 _SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
 
 
@@ -88,9 +87,7 @@ def _bodies(n: int, records: Sequence[AnyRecord]) -> list[bytes]:
 def _bodies_of_batch(n: int, batch: Completions) -> list[bytes]:
     """The same for completions: what an encoder of `Ended` would write, but by filling a form,
     which costs half as much; only what nearly all of them have is in the form."""
-    outcomes = batch.outcomes
-    results = [outcome.result for outcome in outcomes]
-    special = any(map(_nonfinite, outcomes)) or any(map(_output, outcomes)) or b"\n" in b"".join(results)
+    special = b"\n" in b"".join(batch.results)
     try:
         jobs = _encoder.encode_lines(batch.ids).split(b"\n")
     except UnicodeEncodeError:
@@ -103,7 +100,7 @@ def _bodies_of_batch(n: int, batch: Completions) -> list[bytes]:
         batch.attempts,
         batch.leases,
         _encoder.encode_lines(batch.seconds).split(b"\n"),
-        results,
+        batch.results,
         strict=False,  # behind the last newline there is an empty piece
     )
     form = (

@@ -16,7 +16,7 @@ from supervisor.core.events import Event
 from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.local import LocalEngine
 from tests.experiment import experiment
-from workers.messages import Completed, Failed, FunctionSpec, Run, WorkerSpec
+from workers.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
 
 __all__ = ["experiment"]
 
@@ -100,7 +100,7 @@ class Driver:
         self.engine.lease_jobs(incarnation, Run(first, [1] * len(params), b"\n".join(lines)))
         return first
 
-    def outcomes(self) -> dict[int, Completed | Failed]:
+    def outcomes(self) -> dict[int, Outcome]:
         return {
             outcome.lease: outcome
             for event in self.events
@@ -108,12 +108,12 @@ class Driver:
             for outcome in event.outcomes
         }
 
-    def outcome(self, lease: int) -> Completed | Failed:
+    def outcome(self, lease: int) -> Outcome:
         return self.until(lambda: self.outcomes().get(lease))
 
     def result(self, lease: int) -> Any:
         outcome = self.outcome(lease)
-        assert isinstance(outcome, Completed), outcome
+        assert isinstance(outcome, Completed | CompletedWith), outcome
         return json.loads(outcome.result)
 
     def death(self, incarnation: int) -> facts.WorkerDied:

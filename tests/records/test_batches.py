@@ -47,9 +47,6 @@ completed = st.builds(
     lease=st.integers(1, 2**40),
     seconds=st.floats(0, 1e9) | st.sampled_from([0.0, 1e-9, 5e-324]),
     result=results,
-    output=st.sampled_from([0, 0, 1, 2**40]),
-    nonfinite=st.sampled_from([None, None, [("/a", "nan"), ("/b/~1\n", "-inf")]]),
-    converted=st.none(),
 )
 
 
@@ -64,7 +61,7 @@ def batches(draw: st.DrawFn) -> Completions:
         ids=draw(st.lists(texts, min_size=size, max_size=size)),
         attempts=draw(st.lists(st.integers(1, 2**32 - 1), min_size=size, max_size=size)),
         seconds=[outcome.seconds for outcome in outcomes],
-        outcomes=outcomes,
+        results=[outcome.result for outcome in outcomes],
         leases=[outcome.lease for outcome in outcomes],
     )
 
@@ -148,9 +145,6 @@ def answers(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int]
             100 + job if job not in order[at + 1 :] else 50 + at,
             draw(st.floats(0, 9)),
             b"%d" % at,
-            0,
-            None,
-            draw(st.sampled_from([None, None, ["set"]])),
         )
         for at, job in enumerate(order)
     ]

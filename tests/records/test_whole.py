@@ -19,7 +19,6 @@ from supervisor.records.whole import WholeJournal
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, plan_of
 from tools import simulate
-from workers.messages import Completed
 
 HERE = Path("/fake")
 IDS = [f"iris/{number}" for number in range(60)]
@@ -100,13 +99,9 @@ def complete_together(made: Made, ids: list[str]) -> None:
     attempts = table.complete(jobs, seconds)
     for job in jobs:
         table.outcome.pop(job, None)
-    outcomes = [
-        Completed(first + place, seconds[place], b'{"of":"%b","x":1}' % job_id.encode())
-        for place, job_id in enumerate(ids)
-    ]
-    made.store.append(
-        [Completions(0, AT, jobs, ids, attempts, seconds, outcomes, [each.lease for each in outcomes])]
-    )
+    results = [b'{"of":"%b","x":1}' % job_id.encode() for job_id in ids]
+    leases = list(range(first, first + len(ids)))
+    made.store.append([Completions(0, AT, jobs, ids, attempts, seconds, results, leases)])
 
 
 def reset(made: Made, ids: list[str], why: Any) -> None:

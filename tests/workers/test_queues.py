@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from workers.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
-from workers.messages import Completed, Dropped, Finish, Ready, Revoke, Run
+from workers.messages import Completed, CompletedWith, Dropped, Finish, Ready, Revoke, Run
 from workers.queues import FrameWriter, Outbox, QueueClosed, WorkerQueues, pipe_pair, pipe_room
 
 
@@ -99,7 +99,8 @@ def test_an_outbox_gives_many_messages_at_once_and_then_the_end(pipe: tuple[Any,
     reader, writer = pipe
     sent = [
         Ready(),
-        *(Completed(i, 0.5, b'"r"', 3, [("/a", "nan")], ["tuple"]) for i in range(500)),
+        *(Completed(i, 0.5, b'"r"') for i in range(250)),
+        *(CompletedWith(i, 0.5, b'"r"', 3, [("/a", "nan")], ["tuple"]) for i in range(250)),
         Dropped([7]),
     ]
     os.write(writer.fileno(), b"".join(frame(msgspec.msgpack.encode(m)) for m in sent))

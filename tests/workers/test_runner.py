@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.messages import Completed
-from workers.runner import Runner, planned
+from workers.messages import Completed, CompletedWith, Failed, Failure
+from workers.runner import Runner, planned, with_output
 
 good = st.builds(
     lambda number, text: msgspec.json.encode({"id": f"j{number}", "domain": None, "params": {"x": text}}),
@@ -21,7 +21,7 @@ good = st.builds(
 def results(lines: list[Any]) -> list[Any]:
     runner = Runner(lambda x: x)
     outcomes = [runner.run(lease, 1, line) for lease, line in enumerate(lines)]
-    return [o.result if isinstance(o, Completed) else o.failure.message for o in outcomes]
+    return [o.result if isinstance(o, Completed | CompletedWith) else o.failure.message for o in outcomes]
 
 
 @given(st.lists(good | st.sampled_from([b"", b" ", b"{", b"\xff", b'{"id":7}', b"{}"]), min_size=1))
@@ -29,3 +29,17 @@ def test_each_lease_has_the_line_that_was_meant_for_it(lines: list[bytes]) -> No
     found = planned(b"\n".join(lines), len(lines))
     assert len(found) == len(lines)
     assert results(list(found)) == results(list(lines))
+
+
+def test_more_than_the_result_is_said_only_where_there_is_more() -> None:
+    runner = Runner(lambda x: {"plain": x, "tuple": (x,), "nan": float("nan")}[x])
+    lines = [msgspec.json.encode({"id": x, "params": {"x": x}}) for x in ("plain", "tuple", "nan")]
+    plain, converted, nonfinite = (runner.run(lease, 1, line) for lease, line in enumerate(lines))
+    assert isinstance(plain, Completed)
+    assert isinstance(converted, CompletedWith) and converted.converted == ["tuple"]
+    assert isinstance(nonfinite, CompletedWith) and nonfinite.nonfinite == [("", "nan")]
+    loud = CompletedWith(0, plain.seconds, plain.result, 7)
+    assert with_output(plain, 7) == loud and with_output(loud, 7) == loud
+    assert with_output(converted, 7) == CompletedWith(1, converted.seconds, b'["tuple"]', 7, [], ["tuple"])
+    failed = Failed(0, 0.1, "raised", Failure("E", "no"))
+    assert with_output(failed, 7) is failed and failed.output == 7
