@@ -120,8 +120,8 @@ class Worker:
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
-            lines = planned(message.lines, len(message.attempts))
-            self._batches.append(zip(count(message.first_lease), message.attempts, lines, strict=False))
+            entries = zip(count(message.first_lease), message.attempts, planned(message.lines), strict=False)
+            self._batches.append(entries)
         elif isinstance(message, Revoke):
             wanted = set(message.leases)
             waiting = self._waiting()

@@ -7,7 +7,8 @@ short: it runs some hundred thousand times a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -32,18 +33,31 @@ class PlanLine(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(PlanLine)
-_decode_together = 1 << 20  # bytes of lines; beyond, each is decoded when its turn has come
+_TOGETHER = 8 << 10  # bytes of lines, about: what is made of them fits into the processor's cache
+_LARGE = 1 << 20  # bytes of lines that are decoded when their turn has come
 
 
-def planned(lines: bytes, count: int) -> Sequence[PlanLine | bytes]:
-    """The `count` lines of a message: decoded in one call unless they are large, or one is bad."""
-    if len(lines) < _decode_together:
+def planned(lines: bytes) -> Iterator[PlanLine | bytes]:
+    """The lines of a message, decoded by the group; as they are if they are large, or one is bad."""
+    return chain.from_iterable(map(_decoded, _pieces(lines)))
+
+
+def _pieces(lines: bytes) -> Iterator[bytes]:
+    start = 0
+    while (stop := lines.find(b"\n", start + _TOGETHER)) >= 0:
+        yield lines[start:stop]
+        start = stop + 1
+    yield lines[start:]
+
+
+def _decoded(lines: bytes) -> Sequence[PlanLine | bytes]:
+    if len(lines) < _LARGE:
         try:
             found = _decoder.decode_lines(lines)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # it is the job that says so
         else:
-            if len(found) == count:  # an empty line is passed over, and each has its lease
+            if len(found) == lines.count(b"\n") + 1:  # an empty line is passed over, and each has its lease
                 return found
     return lines.split(b"\n")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import workers.runner
 from workers.messages import Completed, CompletedWith, Failed, Failure
 from workers.runner import Runner, planned, with_output
 
@@ -24,11 +26,17 @@ def results(lines: list[Any]) -> list[Any]:
     return [o.result if isinstance(o, Completed | CompletedWith) else o.failure.message for o in outcomes]
 
 
-@given(st.lists(good | st.sampled_from([b"", b" ", b"{", b"\xff", b'{"id":7}', b"{}"]), min_size=1))
-def test_each_lease_has_the_line_that_was_meant_for_it(lines: list[bytes]) -> None:
-    found = planned(b"\n".join(lines), len(lines))
+@given(
+    st.lists(good | st.sampled_from([b"", b" ", b"{", b"\xff", b'{"id":7}', b"{}"]), min_size=1),
+    st.integers(0, 200),
+)
+def test_each_lease_has_the_line_that_was_meant_for_it(lines: list[bytes], together: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.runner, "_TOGETHER", together)
+        patch.setattr(workers.runner, "_LARGE", 60)
+        found = list(planned(b"\n".join(lines)))
     assert len(found) == len(lines)
-    assert results(list(found)) == results(list(lines))
+    assert results(found) == results(list(lines))
 
 
 def test_more_than_the_result_is_said_only_where_there_is_more() -> None:
