@@ -28,8 +28,8 @@ _FIRST_GROUP = 32  # before it is known how large they are
 _HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
 _LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
-_id, _domain, _priority = attrgetter("id"), attrgetter("domain"), attrgetter("priority")
-_own = attrgetter("timeout", "retries", "priority")
+_id, _domain = attrgetter("id"), attrgetter("domain")
+_timeout, _retries, _priority = attrgetter("timeout"), attrgetter("retries"), attrgetter("priority")
 _Group = tuple[list[Any], list[Any]]  # jobs, and the params of each
 
 
@@ -126,14 +126,24 @@ class _Collected:
             and "" not in domains
             and set(map(type, params)) == {dict}
             and all_plain(params)
-            and [*map(_own, jobs)] == [(None, None, 0)] * len(jobs)
-            and set(map(type, map(_priority, jobs))) == {int}  # False is equal to 0, and refused
+            and _nothing_own(jobs)
             and self._calls.know(params)
         )
         try:
             return plain and self.builder.add_together(ids, domains, params)
         except UnicodeEncodeError:  # a lone surrogate
             return False
+
+
+def _nothing_own(jobs: list[Job]) -> bool:
+    """Whether none of them has settings of its own."""
+    priorities = list(map(_priority, jobs))
+    return (
+        list(map(_timeout, jobs)).count(None) == len(jobs)
+        and list(map(_retries, jobs)).count(None) == len(jobs)
+        and priorities.count(0) == len(jobs)
+        and set(map(type, priorities)) == {int}  # False is equal to 0, and refused
+    )
 
 
 def _listed(source: Iterator[Any], size: int) -> _Group | None:
@@ -247,10 +257,10 @@ def _encode(job: Job, position: int) -> bytes:
 
 
 class _Calls:
-    """Whether the function can be called with a job's parameters, asked once per set of names."""
+    """Whether the function can be called with a job's parameters, asked once for the same names."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._known: set[frozenset[str]] = set()
+        self._known: set[tuple[str, ...]] = set()
         try:
             self._signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):
@@ -259,10 +269,10 @@ class _Calls:
 
     def know(self, params: list[dict[str, Any]]) -> bool:
         """Whether all these sets of names were checked before."""
-        return self._signature is None or set(map(frozenset, params)) <= self._known
+        return self._signature is None or set(map(tuple, params)) <= self._known
 
     def check(self, job: Job, position: int) -> None:
-        names = frozenset(job.params)
+        names = tuple(job.params)
         if self._signature is None or names in self._known:
             return
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from supervisor.core import policy
+from supervisor.core.columns import get
 from supervisor.core.crew import ABANDONED, DOOMED, READY, STARTING, STOPPING, Doom, Worker
 from supervisor.core.durations import Durations
 from supervisor.core.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
@@ -18,7 +19,7 @@ from supervisor.core.pace import Pace
 from supervisor.core.position import Position
 from supervisor.core.record_types import Leased, Returned
 from supervisor.core.settings import Settings, starts_per_second
-from supervisor.core.table import JobTable, get
+from supervisor.core.table import JobTable
 
 
 class Dispatcher:

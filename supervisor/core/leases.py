@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count, islice
 from typing import overload
 
-from supervisor.core.table import compact
+from supervisor.core.columns import compact
 
 
 class _HandOut:

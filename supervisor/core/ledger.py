@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core import policy
+from supervisor.core.columns import get, put
 from supervisor.core.deaths import CANCELLED, how_it_died
 from supervisor.core.events import Effects, Tell, WorkerDied
 from supervisor.core.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
@@ -28,7 +29,7 @@ from supervisor.core.policy import (
 from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
-from supervisor.core.table import Charges, JobTable, get, put
+from supervisor.core.table import Charges, JobTable
 from workers.messages import Completed, CompletedWith, Failed
 
 _NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed

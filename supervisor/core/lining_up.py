@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Container, Iterable, Sequence
-from itertools import compress
 
+from supervisor.core.columns import where
 from supervisor.core.jobs import INTERRUPTED, PENDING
 from supervisor.core.ledger import Ledger
 from supervisor.core.policy import needs_to_be_alone
@@ -61,15 +61,6 @@ def _selected(jobs: array[int], mask: bytes, elsewhere: Container[int]) -> Itera
     if mask.count(1) == len(mask) and not elsewhere:
         return jobs
     return (job for job in jobs if mask[job] and job not in elsewhere)
-
-
-def where(state: bytearray, value: int) -> array[int]:
-    """Positions of a value, found in C."""
-    if value not in state:
-        return array("I")
-    marks = bytearray(256)
-    marks[value] = 1
-    return array("I", compress(range(len(state)), state.translate(marks)))
 
 
 def mixed(jobs: array[int], domain_of: array[int]) -> array[int]:

@@ -18,8 +18,8 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from supervisor.core.columns import compact, get
 from supervisor.core.jobs import INTERRUPTED, PENDING
-from supervisor.core.table import compact, get
 
 _READY = frozenset((PENDING, INTERRUPTED))
 

@@ -25,6 +25,7 @@ import msgspec
 from supervisor.core import events as facts
 from supervisor.core import policy
 from supervisor.core.bounds import Bounds
+from supervisor.core.columns import where
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
 from supervisor.core.deaths import cause_of_death, last_words, obituary
@@ -33,7 +34,7 @@ from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn
-from supervisor.core.lining_up import line_up, where
+from supervisor.core.lining_up import line_up
 from supervisor.core.policy import is_no_space, most_ahead
 from supervisor.core.position import InProgress, Position
 from supervisor.core.queue import JobQueue

@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.columns import get, put
 from supervisor.core.jobs import (
     COMPLETED,
     FAILED,
@@ -380,37 +381,3 @@ class JobTable:
             counts.in_progress += amount
         else:
             counts.pending += amount
-
-
-def in_a_row(jobs: Sequence[int]) -> bool:
-    """Whether each number follows the one before it, as nearly always."""
-    if type(jobs) is range:
-        return jobs.step == 1 and len(jobs) > 0
-    return (
-        len(jobs) > 0
-        and jobs[-1] - jobs[0] + 1 == len(jobs)
-        and list(jobs) == list(range(jobs[0], jobs[-1] + 1))
-    )
-
-
-def compact(jobs: list[int]) -> Sequence[int]:
-    """The same numbers, as a range if they follow each other: what is then done with them looks
-    no more at each."""
-    return range(jobs[0], jobs[-1] + 1) if in_a_row(jobs) else jobs
-
-
-def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
-    """`column[job]` of many; at once where the jobs follow each other."""
-    if in_a_row(jobs):
-        piece: Sequence[Any] = column[jobs[0] : jobs[-1] + 1]
-        return piece
-    return [column[job] for job in jobs]
-
-
-def put(column: Any, jobs: Sequence[int], values: Any) -> None:
-    """`column[job] = value` for many; at once where the jobs follow each other."""
-    if in_a_row(jobs):
-        column[jobs[0] : jobs[-1] + 1] = values
-        return
-    for job, value in zip(jobs, values, strict=True):
-        column[job] = value

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.columns import get
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable, get
+from supervisor.core.table import JobTable
 from supervisor.records.checkpoint import (
     ChargeEntry,
     Header,

@@ -13,9 +13,9 @@ from operator import add, attrgetter, ne, not_, sub
 
 import msgspec
 
+from supervisor.core.columns import compact
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.record_types import AnyRecord, Carried, Completions, Ended, Reset
-from supervisor.core.table import compact
 from supervisor.records import journal
 from supervisor.records.entries import FINISHED
 from supervisor.records.files import offsets_of

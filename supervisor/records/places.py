@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, count, pairwise, repeat
 from operator import add, ne, sub
 
-from supervisor.core.table import get
+from supervisor.core.columns import get
 from supervisor.records.disk import Disk
 
 GROUP = 512  # jobs whose records are read together, at most
@@ -51,7 +51,8 @@ def read_together(
     None if they are not close together, as they nearly always are."""
     if not offsets:
         return b"", []
-    start, end = min(offsets), max(map(add, offsets, lengths))
+    start, last = min(offsets), max(offsets)
+    end = last + lengths[offsets.index(last)]  # no two places overlap
     if end - start > min(_SPAN, 8 * sum(lengths) + 16 * _GAP):
         return None
     return disk.pread(fd, end - start, start), map(sub, offsets, repeat(start))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import repeat
-from operator import add
+from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -111,16 +110,18 @@ class PlanBuilder:
     def add_together(
         self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
     ) -> bool:
-        """Many jobs, whose params consist of JSON's own types. False, and nothing is changed, if
-        one of the ids is there already. Raises UnicodeEncodeError."""
+        """Many jobs, whose params consist of JSON's own types. False, and none is added, if one of
+        the ids is there already: then `add` says which. Raises UnicodeEncodeError."""
         text = _encoder.encode_lines([*map(_Draft, ids, domains, params)])
         if self._follow(text, len(ids)):
             return True
-        if len(set(ids)) < len(ids) or not self.domains.keys().isdisjoint(ids):
+        known, before = self.domains, len(self.domains)
+        known.update(zip(ids, domains, strict=True))
+        if len(known) < before + len(ids):  # some id was there, or stands there twice
+            self._domains = dict(islice(known.items(), before))
             return False
         self._write(text)
-        self._domains.update(zip(ids, domains, strict=True))
-        self._lengths.extend(map(add, map(len, text.split(b"\n")[:-1]), repeat(1)))
+        self._lengths.extend(map(len, text.splitlines(keepends=True)))  # no \r: JSON escapes it
         return True
 
     def _follow(self, text: bytes, jobs: int) -> bool:

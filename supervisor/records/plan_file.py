@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from supervisor.core.columns import get, in_a_row
 from supervisor.core.errors import StorageError
 from supervisor.core.jobs import OwnSettings, PlannedJob
-from supervisor.core.table import JobTable, get, in_a_row
+from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
 from supervisor.records.plan_builder import EarlierPlan

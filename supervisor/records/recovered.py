@@ -6,10 +6,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from supervisor.core.columns import put
 from supervisor.core.jobs import PENDING, Counts
 from supervisor.core.position import Position
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable, put
+from supervisor.core.table import JobTable
 from supervisor.records import journal
 from supervisor.records.checkpoint import CheckpointReader, Header, entry_part
 from supervisor.records.disk import Disk

@@ -18,12 +18,12 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from supervisor.core.columns import get
 from supervisor.core.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
 from supervisor.core.record_types import NO_RESULT, Ended
 from supervisor.core.snapshot import FailureSnapshot, failure_of
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import get
 from supervisor.records.disk import Disk
 from supervisor.records.files import utc_now, write_atomically
 from supervisor.records.layout import Layout, check_id, experiments

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from supervisor.core.columns import get, where
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, PlannedJob
 from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable, get
+from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.journal import (
     Content,
@@ -180,10 +181,10 @@ class Results:
     def rows(self, state: int | None = None) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
         """Number, plan and record of every job of the current plan (in this state), in plan
         order; no record of jobs that are not finished. Raises OSError, StorageError."""
-        states = self.table.state
-        return self.read(
-            [job for job in self.jobs() if states[job] == state] if state is not None else self.jobs()
-        )
+        if state is None:
+            return self.read(self.jobs())
+        wanted = self.table.wanted
+        return self.read([job for job in where(self.table.state, state) if wanted[job]])
 
     def read(self, jobs: Sequence[int]) -> Iterator[tuple[int, PlannedJob, Ended | None]]:
         """The same for these jobs."""

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from supervisor.core.columns import put
 from supervisor.core.errors import StorageError
 from supervisor.core.events import Event, Synced
 from supervisor.core.jobs import COMPLETED, FAILED
 from supervisor.core.position import Position
 from supervisor.core.record_types import Completions, Ended, Records
 from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable, put
+from supervisor.core.table import JobTable
 from supervisor.records import opening
 from supervisor.records.checkpointer import Checkpointer
 from supervisor.records.disk import Disk
