@@ -76,7 +76,8 @@ class Worker:
         supervisor knows nothing of a drain, or because a job has spoiled this process for
         others: the supervisor hands out again what was given back.
         """
-        batches, run, send, size = self._batches, self._runner.run, self._queues.send, self._output.size
+        batches, runner, send, size = self._batches, self._runner, self._queues.send, self._output.size
+        run = runner.run
         getpid = os.getpid
         gave_back = False
         while True:
@@ -100,7 +101,7 @@ class Worker:
                 if size(seconds):
                     outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
                 send(outcome)
-                if CHANGES.made or CURRENT.stopping or perf_counter() - looked > LOOK_AFTER:
+                if CHANGES.made or CURRENT.stopping or runner.ended - looked > LOOK_AFTER:
                     break
             else:
                 batches.popleft()

@@ -63,10 +63,14 @@ def _decoded(lines: bytes) -> Sequence[PlanLine | bytes]:
 
 
 class Runner:
-    """Calls the user's function for one plan line after the other."""
+    """Calls the user's function for one plan line after the other.
+
+    ended: when the last job did (perf_counter), for whoever would have to ask the clock again.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self.ended = 0.0
 
     def run(self, lease: int, attempt: int, line: PlanLine | bytes) -> Outcome:
         """One attempt. Never raises because of the user's code."""
@@ -77,9 +81,11 @@ class Runner:
                 start = perf_counter()
             CURRENT.become(line.id, line.domain, attempt)  # type: ignore[union-attr]
             value = self._function(**line.params)  # type: ignore[union-attr]
-            seconds = perf_counter() - start
+            self.ended = ended = perf_counter()
+            seconds = ended - start
         except BaseException as error:
-            return _failed(lease, perf_counter() - start, error)
+            self.ended = perf_counter()
+            return _failed(lease, self.ended - start, error)
         try:
             json = encode_plain(value)
             if json is not None and len(json) < _MAX_RESULT:
