@@ -27,6 +27,7 @@ from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_builder import PlanBuilder as PlanBuilder
 
 _CHUNK = 4 << 20
+_WINDOW = 64 << 10  # bytes that are read at once
 
 _encoder = msgspec.json.Encoder()
 
@@ -71,6 +72,7 @@ class PlanFile:
         self._bad = 0  # lines that cannot be read, with no good one after them so far
         self._disk = disk
         self._fd = fd
+        self._window, self._window_at = b"", 0
         self._repeatable: EarlierPlan | None = None
 
     # ------------------------------------------------------------------- open, make
@@ -241,13 +243,23 @@ class PlanFile:
         return self._pread(self.lengths[job] - 1, self.offsets[job])
 
     def _pread(self, size: int, offset: int) -> bytes:
+        """So many bytes from there on. What is written never changes, and who reads a little soon
+        reads what follows: that is kept."""
+        at = offset - self._window_at
+        if at < 0 or at + size > len(self._window):
+            if size > _WINDOW // 4:
+                return self._read(size, size, offset)
+            self._window, self._window_at, at = self._read(size, _WINDOW, offset), offset, 0
+        return self._window[at : at + size]
+
+    def _read(self, least: int, most: int, offset: int) -> bytes:
         try:
-            text = self._disk.pread(self._fd, size, offset)
+            text = self._disk.pread(self._fd, most, offset)
         except OSError as error:
             raise StorageError(
                 f"the plan {self.path} cannot be read: {error.strerror or error}. See to the disk, then resume."
             ) from None
-        if len(text) < size:
+        if len(text) < least:
             raise StorageError(
                 f"the plan {self.path} was cut short while it was in use. Resume: it is rebuilt."
             )
@@ -307,7 +319,7 @@ class PlanFile:
             file.publish(keep_open=True)
             if self._fd >= 0:
                 self._disk.close(self._fd)
-            self._fd, self.size = file.fd, file.size
+            self._fd, self.size, self._window = file.fd, file.size, b""
         self.damaged, self.torn = 0, None
 
     def close(self) -> None:

@@ -54,8 +54,10 @@ def test_neighbours_are_read_with_one_call(tmp_path: Path) -> None:
             return super().pread(fd, size, offset)
 
     plan = PlanFile.create(Counting(), tmp_path / "plan", plan_of(IDS))
-    plan.lines(range(6))
+    whole = plan.lines(range(6))
     assert len(calls) == 1
+    assert b"\n".join([plan.lines([job]) for job in range(6)]) == whole
+    assert len(calls) == 1  # of what was read just now nothing is read again
     plan.close()
 
 
