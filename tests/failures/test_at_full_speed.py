@@ -1,0 +1,140 @@
+"""Jobs of no length, some hundred thousand a second: the promises hold for batches as well.
+
+What a job that takes nothing has done cannot be noted outside of the program without slowing it
+down a hundred times. So the journal itself is asked: once it says that a job is completed, no
+later record may hand that job out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from tests.experiment import Experiment, wait_for
+from tests.failures.observing import kill, records, standing_still
+
+JOBS = 100_000
+LARGE = 500  # leases of a hand-out, where batches are at work
+KILLS = 4
+
+NOTHING = f"""
+    def jobs():
+        for number in range({JOBS}):
+            yield Job(id=f"job/{{number}}", params={{"number": number}})
+
+    def evaluate(number):
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="speed", workers=2)
+"""
+
+
+def journal_bytes(experiment: Experiment) -> int:
+    return sum(path.stat().st_size for path in experiment.output.glob("logs/journal_*.jsonl"))
+
+
+def wait_for_bytes(experiment: Experiment, supervisor: subprocess.Popen[str], size: int) -> None:
+    """Until the journal has grown so large; fails if the run is over before."""
+
+    def grown() -> bool:
+        assert supervisor.poll() is None, supervisor.communicate()
+        return journal_bytes(experiment) >= size
+
+    wait_for(grown, f"the journal never had {size} bytes")
+
+
+def check(experiment: Experiment) -> None:
+    """Every job completed, recorded once, and not handed out afterwards; nothing is missing."""
+    completed: set[str] = set()
+    sizes = []
+    for n, record in enumerate(experiment.journal(), 1):
+        assert record["n"] == n
+        if record["type"] == "leased":
+            sizes.append(len(record["jobs"]))
+            assert completed.isdisjoint(record["jobs"]), "handed out after it was recorded"
+        elif record["type"] == "ended" and record["state"] == "completed":
+            assert record["job"] not in completed
+            assert record["result"] == int(record["job"].removeprefix("job/"))
+            completed.add(record["job"])
+    assert len(completed) == JOBS
+    assert max(sizes) >= LARGE, "there were no batches"
+    final = experiment.final()
+    assert len(final) == JOBS
+    assert all(entry["result"] == int(job.removeprefix("job/")) for job, entry in final.items())
+    counts = experiment.statistics()["counts"]
+    assert counts == {"total": JOBS, "completed": JOBS, "failed": 0, "in_progress": 0, "pending": 0}
+
+
+def test_kill_9_of_the_supervisor_at_full_speed_loses_nothing_and_repeats_nothing(
+    experiment: Experiment,
+) -> None:
+    experiment.write(NOTHING)
+    arguments: list[str] = []
+    for size in (1 << 20, 4 << 20):
+        supervisor = experiment.start(*arguments)
+        wait_for_bytes(experiment, supervisor, size)
+        supervisor.kill()
+        supervisor.communicate()
+        arguments = ["--resume", "latest"]
+    done = experiment.run(*arguments)
+    assert done.returncode == 0, done.stderr
+    lost = Counter(record["job"] for record in records(experiment, "ended", outcome="lost"))
+    assert lost.total() <= 2 * 2, "more than the workers were at"
+    check(experiment)
+
+
+def test_workers_that_are_killed_at_full_speed_cost_one_job_each_an_attempt(experiment: Experiment) -> None:
+    experiment.write(NOTHING)
+    supervisor = experiment.start()
+    for _ in range(KILLS):
+        wait_for_bytes(experiment, supervisor, journal_bytes(experiment) + (1 << 20))
+        with standing_still(supervisor.pid):  # what the worker has said is read before its death
+            kill(records(experiment, "worker_started")[-1]["pid"])
+    _, err = supervisor.communicate(timeout=120)
+    assert supervisor.returncode == 0, err
+    crashed = Counter(record["job"] for record in records(experiment, "ended", outcome="crashed"))
+    assert 1 <= crashed.total() <= KILLS
+    attempts = {job: entry["attempts"] for job, entry in experiment.final().items()}
+    repeated = {job: number for job, number in attempts.items() if number != 1}
+    assert repeated == {job: 1 + times for job, times in crashed.items()}
+    check(experiment)
+
+
+def test_ctrl_c_at_full_speed_drains_and_the_resume_does_the_rest_only(experiment: Experiment) -> None:
+    experiment.write(NOTHING)
+    supervisor = experiment.start()
+    wait_for_bytes(experiment, supervisor, 1 << 20)
+    supervisor.send_signal(signal.SIGINT)
+    _, err = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == -signal.SIGINT, err
+    before = experiment.statistics()["counts"]
+    assert before["completed"] == len(experiment.completed_in_journal()) < JOBS
+    assert (before["in_progress"], before["failed"]) == (0, 0)
+    done = experiment.run("--resume", "latest")
+    assert done.returncode == 0, done.stderr
+    assert set(Counter(e["attempts"] for e in experiment.final().values())) == {1}
+    check(experiment)
+
+
+def test_a_journal_cut_off_at_any_place_at_full_speed_costs_what_was_behind_it(
+    experiment: Experiment,
+) -> None:
+    """As after a power cut: the end of the file is gone, and no checkpoint tells of it. What is
+    left is not handed out again, which `check` would see."""
+    experiment.write(NOTHING)
+    supervisor = experiment.start()
+    wait_for_bytes(experiment, supervisor, 4 << 20)
+    supervisor.kill()
+    supervisor.communicate()
+    experiment.path("checkpoint").unlink(missing_ok=True)
+    journal: Path = experiment.path("journal")
+    os.truncate(journal, 2_345_678)
+    kept = set(experiment.completed_in_journal())
+    assert LARGE < len(kept) < JOBS
+    done = experiment.run("--resume", "latest")
+    assert done.returncode == 0, done.stderr
+    check(experiment)
