@@ -48,18 +48,31 @@ def wait_for_bytes(experiment: Experiment, supervisor: subprocess.Popen[str], si
 
 
 def check(experiment: Experiment) -> None:
-    """Every job completed, recorded once, and not handed out afterwards; nothing is missing."""
+    """Every job completed, recorded once, and not handed out afterwards; nothing is missing. A
+    crash is that of the first job without an outcome of those that its worker held."""
     completed: set[str] = set()
+    held: dict[int, dict[int, None]] = {}  # leases by the worker's incarnation, in order
+    holder: dict[int, int] = {}
     sizes = []
     for n, record in enumerate(experiment.journal(), 1):
         assert record["n"] == n
         if record["type"] == "leased":
             sizes.append(len(record["jobs"]))
             assert completed.isdisjoint(record["jobs"]), "handed out after it was recorded"
-        elif record["type"] == "ended" and record["state"] == "completed":
-            assert record["job"] not in completed
-            assert record["result"] == int(record["job"].removeprefix("job/"))
-            completed.add(record["job"])
+            leases = dict.fromkeys(range(record["lease"], record["lease"] + len(record["jobs"])))
+            held.setdefault(record["incarnation"], {}).update(leases)
+            holder |= dict.fromkeys(leases, record["incarnation"])
+        elif record["type"] == "returned":
+            for lease in record["leases"]:
+                held[record["incarnation"]].pop(lease, None)
+        elif record["type"] == "ended":
+            of_worker = held[holder[record["lease"]]]
+            assert record["outcome"] != "crashed" or record["lease"] == next(iter(of_worker))
+            of_worker.pop(record["lease"], None)
+            if record["state"] == "completed":
+                assert record["job"] not in completed
+                assert record["result"] == int(record["job"].removeprefix("job/"))
+                completed.add(record["job"])
     assert len(completed) == JOBS
     assert max(sizes) >= LARGE, "there were no batches"
     final = experiment.final()
