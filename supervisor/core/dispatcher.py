@@ -197,11 +197,12 @@ class Dispatcher:
             return
         numbers = [lease for lease, _ in waiting]
         worker.revoked.update(numbers)
-        self.returned(turn, worker, [entry for entry in waiting if self.ledger.is_current(*entry)])
+        self.returned(turn, worker, waiting)
         turn.effects.commands.append(RevokeJobs(worker.incarnation, numbers))
 
     def returned(self, turn: Turn, worker: Worker, leases: list[tuple[int, int]]) -> None:
-        """These leases of a worker will not be run by it."""
+        """These leases of a worker will not be run by it. That is recorded of all of them, also where
+        the job is another's by now: whoever reads the records finds by them what it was at."""
         if not leases:
             return
         self.ledger.give_back(leases)

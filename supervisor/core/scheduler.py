@@ -261,13 +261,11 @@ class Scheduler:
         worker = self.crew.get(event.incarnation)
         if worker is None:
             return
-        dropped = []
-        worker.leaving |= not worker.revoked.issuperset(event.leases)
-        for lease in event.leases:
-            job = worker.settle(lease)
-            if job is not None and self.ledger.is_current(lease, job):
-                dropped.append((lease, job))  # of its own accord: it knows of the drain already
-        self.dispatcher.returned(turn, worker, dropped)
+        unasked = [lease for lease in event.leases if lease not in worker.revoked]
+        worker.leaving |= bool(unasked)  # it knows of the drain already
+        dropped = {lease: worker.settle(lease) for lease in event.leases}
+        returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
+        self.dispatcher.returned(turn, worker, returned)
 
     def _on_job_reported(self, event: facts.JobReported, turn: Turn) -> None:
         worker = self.crew.get(event.incarnation)

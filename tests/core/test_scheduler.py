@@ -237,6 +237,38 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
 
 
+def open_leases(records: Sequence[object], incarnation: int) -> list[int]:
+    """What a replay of the records says that a worker holds."""
+    replayed = JobTable()
+    for record in records:
+        if isinstance(record, Leased | Returned | Ended):
+            replayed.apply(record)
+    return list(replayed.open_leases[incarnation])
+
+
+def test_what_is_taken_back_is_on_record_also_where_the_job_is_done_already() -> None:
+    """Else the first lease without an outcome, whose job is blamed, would be one that nobody runs."""
+    core = Core(60, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.003)]), facts.JobsFinished(2, [good(2, 0.003)]))
+    slow = core.scheduler.crew[1]
+    begun = slow.leases[1]
+    lease = core.scheduler.crew[2].leases[0][0]
+    core.tell(facts.JobsFinished(2, [good(lease, 0.003)]), after=0.1)  # what waits is taken back from 1
+    for lease, _ in list(core.scheduler.crew[2].leases):
+        core.tell(facts.JobsFinished(2, [good(lease, 0.003)]), after=0.003)
+        if begun[1] in [job for _, job in core.scheduler.crew[2].leases][1:]:
+            break
+    again = next(lease for lease, job in core.scheduler.crew[2].leases if job == begun[1])
+    core.tell(facts.JobsFinished(1, [good(slow.leases[0][0], 0.1), good(begun[0], 0.003)]), after=0.001)
+    assert core.table.state[begun[1]] == COMPLETED and again in open_leases(core.records, 2)
+    core.tell(facts.LeasesDropped(1, [lease for lease, _ in slow.leases]), after=0.001)
+    core.tell(facts.JobsFinished(1, [good(lease, 0.001) for lease, _ in slow.leases]), after=0.001)
+    effects = core.tell(after=1.0)  # and now from 2
+    assert any(isinstance(c, RevokeJobs) and again in c.leases for c in effects.commands)
+    assert open_leases(core.records, 2) == [core.scheduler.crew[2].leases[0][0]]
+
+
 def test_a_long_job_that_began_while_outcomes_gathered_is_found_when_they_are_looked_at() -> None:
     core = Core(2_000, workers=2)
     core.start()
