@@ -33,7 +33,7 @@ from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
 from supervisor.records.plan_builder import EarlierPlan
-from supervisor.records.plan_file import Changed, Comparison, compare
+from supervisor.records.plan_comparison import Changed, Comparison, compare
 from supervisor.records.store import Store
 from supervisor.request import Request
 from supervisor.script_options import namespace

@@ -22,8 +22,9 @@ from supervisor.core.table import JobTable
 from supervisor.listing import is_running
 from supervisor.records.checkpoint import CheckpointReader, DamagedCheckpoint, Header, entry_part
 from supervisor.records.disk import Disk
+from supervisor.records.ends import ended_part
 from supervisor.records.files import resolved
-from supervisor.records.journal import Scan, decode_record, ended_part, guess_seed, read_opened, seed_of
+from supervisor.records.journal import Scan, decode_record, guess_seed, read_opened, seed_of
 from supervisor.records.layout import Layout
 from supervisor.records.plan_file import PlanFile, decode_line
 from supervisor.records.reports import Report, load

@@ -31,8 +31,8 @@ from supervisor.core.jobs import Counts
 from supervisor.core.record_types import Ended, RunStarted, WorkerStarted
 from supervisor.core.statistics import Statistics
 from supervisor.records.disk import Disk
+from supervisor.records.ends import ended_record
 from supervisor.records.files import groups_of, offsets_of, resolved
-from supervisor.records.journal import ended_record
 
 FORMAT = "longhaul-checkpoint-1"
 SECTIONS = ("charges", "in_progress", "completed", "failed", "gone")
@@ -122,7 +122,7 @@ def header_lines(header: Header) -> bytes:
 
 def finished_entries(jobs: Iterable[bytes], attempts: Sequence[int], parts: Iterable[bytes]) -> bytes:
     """The entries of finished jobs, joined; `jobs` are their ids as JSON, for the parts see
-    `journal.ended_part`."""
+    `ends.ended_part`."""
     begin = {number: b':{"attempts":%d,' % number for number in set(attempts)}
     pieces = zip(jobs, map(begin.__getitem__, attempts), parts, repeat(b"},\n"), strict=False)
     return b"".join(chain.from_iterable(pieces))[:-2]

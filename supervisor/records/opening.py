@@ -24,7 +24,8 @@ from supervisor.records.journal import encode_batch
 from supervisor.records.journal_file import Identity, JournalFile
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
-from supervisor.records.plan_file import Comparison, PlanBuilder, PlanFile, compare
+from supervisor.records.plan_comparison import Comparison, compare
+from supervisor.records.plan_file import PlanBuilder, PlanFile
 from supervisor.records.run_facts import RunFacts
 from supervisor.records.sync import Syncer
 

@@ -1,4 +1,4 @@
-"""The plan: every job ever asked for, one JSON object per line; built, read, compared.
+"""The plan: every job ever asked for, one JSON object per line; built, read, extended.
 
 A later line of the same id wins; `{"id":...,"gone":true}` says that the script no longer
 has the job. Per job only the place of its line is kept in memory. A job's number is given
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, repeat
 from operator import add, attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 
 from supervisor.core.columns import get, in_a_row
 from supervisor.core.errors import StorageError
-from supervisor.core.jobs import OwnSettings, PlannedJob
+from supervisor.core.jobs import PlannedJob
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.files import NewFile, groups_of, offsets_of, resolved, unnamed_file, write_all
@@ -348,92 +347,3 @@ class _Repeatable:
 
 def _gone_line(job_id: str) -> bytes:
     return _encoder.encode({"id": job_id, "gone": True}) + b"\n"
-
-
-# ------------------------------------------------------------------------------ compare
-
-
-class Changed(NamedTuple):
-    """A job whose parameters are not what they were under the same id."""
-
-    id: str
-    old: dict[str, Any]
-    new: dict[str, Any]
-
-
-class Comparison(msgspec.Struct):
-    """How the script's plan of now differs from the plan on disk.
-
-    matching: ids in both. relabelled: ids whose domain or own settings alone changed. returned: ids that
-    had been gone.
-    """
-
-    matching: int = 0
-    new: list[str] = []
-    gone: list[str] = []
-    changed: list[Changed] = []
-    relabelled: list[str] = []
-    returned: list[str] = []
-
-
-def compare(plan: PlanFile | None, table: JobTable, builder: PlanBuilder) -> Comparison:
-    """Compare by id; quick where the lines are the same bytes in the same order.
-
-    Ids that only the journal knows (their line in the plan was lost) match by name.
-    """
-    if plan is not None and plan.holds_just(builder):
-        return Comparison(matching=len(builder))
-    result = Comparison()
-    planned = plan.lengths if plan is not None else array("I")
-    read = _window(plan) if plan is not None else None
-    numbers, wanted = table.numbers, table.wanted
-    for (job_id, domain), line in zip(builder.domains.items(), builder.lines(), strict=True):
-        job = numbers.get(job_id)
-        if job is None:
-            result.new.append(job_id)
-            continue
-        result.matching += 1
-        if not wanted[job]:
-            result.returned.append(job_id)
-        if read is None or job >= len(planned) or not planned[job]:
-            continue
-        old = read(job)
-        if old != line:
-            _compare_lines(result, job_id, domain, old, line)
-    result.gone = [
-        job_id for job, job_id in enumerate(table.ids) if wanted[job] and job_id not in builder.domains
-    ]
-    return result
-
-
-def _compare_lines(result: Comparison, job_id: str, domain: str | None, old: bytes, new: bytes) -> None:
-    before, after = decode_line(old), decode_line(new)
-    was, now = msgspec.json.decode(before.params), msgspec.json.decode(after.params)
-    # Sorted text, not ==: 1, 1.0 and True are equal in Python, but not to the function.
-    if _sorted_json(was) != _sorted_json(now):
-        result.changed.append(Changed(job_id, was, now))
-    elif before.domain != domain or _own_settings(old) != _own_settings(new):
-        result.relabelled.append(job_id)
-
-
-def _own_settings(line: bytes) -> OwnSettings:
-    return msgspec.json.decode(line, type=OwnSettings)
-
-
-def _sorted_json(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
-
-
-def _window(plan: PlanFile) -> Callable[[int], bytes]:
-    """Reads lines with few system calls as long as they come roughly in file order."""
-    start, text = 0, b""
-
-    def read(job: int) -> bytes:
-        nonlocal start, text
-        offset, length = plan.offsets[job], plan.lengths[job]
-        if offset < start or offset + length > start + len(text):
-            ahead = _CHUNK if start + len(text) == offset or not text else length
-            start, text = offset, plan._disk.pread(plan._fd, max(ahead, length), offset)
-        return text[offset - start : offset - start + length]
-
-    return read

@@ -11,9 +11,9 @@ from supervisor.core.jobs import PENDING, Counts
 from supervisor.core.position import Position
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
-from supervisor.records import journal
 from supervisor.records.checkpoint import CheckpointReader, Header, entry_part
 from supervisor.records.disk import Disk
+from supervisor.records.ends import ended_part
 from supervisor.records.journal import Scan
 from supervisor.records.journal_file import Identity
 from supervisor.records.layout import Layout
@@ -153,7 +153,7 @@ class Recovered:
         return self.journal_state not in ("good", "torn")
 
     def parts(self, jobs: Sequence[int]) -> list[bytes]:
-        """The Ended parts (see `journal.ended_part`) of finished jobs."""
+        """The Ended parts (see `ends.ended_part`) of finished jobs."""
         found = dict.fromkeys(jobs, b"")
         for origin, fd in ((IN_JOURNAL, self.journal_fd), (IN_CHECKPOINT, self._checkpoint_fd())):
             chosen = [job for job in jobs if self.places.origin[job] == origin]
@@ -161,7 +161,7 @@ class Recovered:
             newline = origin == IN_JOURNAL
             lengths = [self.places.length[job] - newline for job in chosen]
             for job, text in zip(chosen, read_places(self.disk, fd, offsets, lengths), strict=True):
-                found[job] = journal.ended_part(text) if origin == IN_JOURNAL else entry_part(text)[1]
+                found[job] = ended_part(text) if origin == IN_JOURNAL else entry_part(text)[1]
         return [found[job] for job in jobs]
 
     def _checkpoint_fd(self) -> int:

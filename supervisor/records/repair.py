@@ -15,8 +15,9 @@ from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.record_types import AnyRecord, Carried, CarriedRun, Leased, Reset
 from supervisor.core.table import Charges
 from supervisor.records import words
+from supervisor.records.ends import ended_line
 from supervisor.records.files import NewFile, backup_name, resolved, utc_now, write_all, write_atomically
-from supervisor.records.journal import encode_batch, ended_line, seal
+from supervisor.records.journal import encode_batch, seal
 from supervisor.records.journal_file import Identity, JournalFile, open_for_append
 from supervisor.records.places import GROUP, grouped
 from supervisor.records.recovered import IN_JOURNAL, Recovered

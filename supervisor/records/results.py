@@ -18,16 +18,8 @@ from supervisor.core.record_types import Ended
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.journal import (
-    Content,
-    all_verify,
-    contents,
-    contents_in,
-    ended_parts,
-    ended_parts_in,
-    ended_records,
-    verify,
-)
+from supervisor.records.ends import Content, contents, contents_in, ended_parts, ended_parts_in, ended_records
+from supervisor.records.journal import all_verify, verify
 from supervisor.records.layout import Layout
 from supervisor.records.opening import StoreParts
 from supervisor.records.places import grouped, read_joined, read_places, read_together
@@ -38,7 +30,7 @@ if TYPE_CHECKING:
     from supervisor.records.recovered import Recovered
 
 _Found = TypeVar("_Found")
-# The Ended parts (see `journal.ended_part`) of finished jobs, by number.
+# The Ended parts (see `ends.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
 
 

@@ -30,11 +30,12 @@ from supervisor.records import opening
 from supervisor.records.checkpointer import Checkpointer
 from supervisor.records.disk import Disk
 from supervisor.records.disk_failures import DiskFailures
-from supervisor.records.journal import ended_part, ended_record
+from supervisor.records.ends import ended_part, ended_record
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
 from supervisor.records.opening import NewSyncer, StoreParts, new_syncer
-from supervisor.records.plan_file import Comparison, PlanBuilder
+from supervisor.records.plan_comparison import Comparison
+from supervisor.records.plan_file import PlanBuilder
 from supervisor.records.results import Results
 from supervisor.records.states import SavedStates
 from supervisor.records.watch import Watch

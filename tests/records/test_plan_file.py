@@ -14,7 +14,8 @@ from supervisor.core.errors import UsageError
 from supervisor.core.jobs import NOTHING_OWN, OwnSettings
 from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
-from supervisor.records.plan_file import PlanBuilder, PlanFile, compare, decode_line
+from supervisor.records.plan_comparison import compare
+from supervisor.records.plan_file import PlanBuilder, PlanFile, decode_line
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import Made, plan_of
 
