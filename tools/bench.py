@@ -65,21 +65,37 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.readme and (arguments.quick or arguments.only):
         parser.error("--readme wants everything: not with --quick or --only")
+    if arguments.readme:
+        try:
+            replaced(README.read_text(encoding="utf-8"), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--readme: {README}: {error}")
+    for path in filter(None, (arguments.json, arguments.markdown)):
+        if not path.parent.is_dir():
+            parser.error(f"{path} cannot be written: there is no directory {path.parent}")
+    try:
+        arguments.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--directory {arguments.directory}: {error.strerror}")
     return arguments
 
 
 def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[str]:
     """What has to be measured for these rows, each once; in the order of the tables."""
     wanted = [sample for row in ROWS if only is None or row.key in only for sample in row.samples]
     if only is None or PEERS_ROW in only:
-        wanted += [f"{name}/{situation}" for situation in SITUATIONS for name in contenders]
+        wanted += [
+            f"{name}/{situation}"
+            for situation in SITUATIONS
+            for name in contenders
+            if name not in PEERS or situation in PEERS[name].situations
+        ]
     measurable = {f"{name}/" for name in contenders}
     return [sample for sample in dict.fromkeys(wanted) if sample.partition("/")[0] + "/" in measurable]
 
@@ -102,9 +118,9 @@ def take_round(bench: Bench, samples: Sequence[str], taken: Round, failed: dict[
         try:
             taken[sample] = measure(bench, sample)
             say(f"  {sample}: {time.monotonic() - started:.1f} s")
-        except Failed as error:
-            failed[sample] = str(error)
-            say(f"  {sample} failed: {error}")
+        except Exception as error:  # half an hour of other measurements is not to be lost for it
+            failed[sample] = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            say(f"  {sample} failed: {failed[sample]}")
 
 
 def say(text: str) -> None:
@@ -128,7 +144,6 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parse(words)
     two_cores()
     compile_all()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
     names, skipped = contenders(heavy=arguments.heavy)
     for name, why in skipped.items():
         say(f"{name} is left out: {why}")

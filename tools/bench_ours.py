@@ -71,8 +71,9 @@ def tiny(output: str, jobs: int) -> dict[str, Any]:
 def cpu(output: str, jobs: int, each: float) -> dict[str, Any]:
     """Jobs that use the CPU: start, end and CPU seconds of each."""
     plan = [Job(id=f"job/{number}", params={"seconds": each}) for number in range(jobs)]
-    report, _ = _run(spin, plan, output)
-    return {"spans": list(report.results().values())}
+    report, seconds = _run(spin, plan, output)
+    share = _statistics(report)["checkpoint_seconds"] / seconds
+    return {"spans": list(report.results().values()), "checkpoint_share": share}
 
 
 def killed(output: str, path: str) -> dict[str, Any]:

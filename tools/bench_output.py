@@ -136,7 +136,9 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
     """The tables and what must be said about them."""
     parts = [_machine_line(found)]
     if found["quick"]:
-        parts.append("**A quick look: few jobs, one round; not to be compared with the marks.**")
+        parts.append(
+            "**A quick look: far fewer jobs than stands there, one round; not to be compared with the marks.**"
+        )
     chosen = [row for row in ROWS if found["only"] is None or row.key in found["only"]]
     if chosen:
         parts.append(_table_of_rows(chosen, rounds, quick=found["quick"]))
@@ -179,16 +181,16 @@ def _table_of_rows(rows: Sequence[Row], rounds: Sequence[Round], *, quick: bool)
 
 
 def _table_of_peers(rounds: Sequence[Round], skipped: dict[str, str]) -> str:
-    lines = [
-        "| two workers | no-op jobs/s | 1 ms jobs: share of the cores | 10 ms jobs | a worker is killed |",
-        "|---|---|---|---|---|",
-    ]
+    head = ["two workers", "no-op jobs/s, sustained", "end to end"]
+    head += ["1 ms jobs: share of the cores", "10 ms jobs", "a worker is killed"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, peer in [(OURS, None), *PEERS.items()]:
         if name in skipped:
-            lines.append(f"| {_title(peer)} | {skipped[name]} | | | |")
+            lines.append(f"| {_title(peer)} | {skipped[name]} | | | | |")
             continue
         cells = [
             _middle(rounds, f"{name}/tiny", "sustained", "{:,.0f}"),
+            _middle(rounds, f"{name}/tiny", "whole", "{:,.0f}"),
             _middle(rounds, f"{name}/cpu_1ms", "share", "{:.1%}"),
             _middle(rounds, f"{name}/cpu_10ms", "share", "{:.1%}"),
             after_a_kill([taken[f"{name}/killed"] for taken in rounds if f"{name}/killed" in taken]),
@@ -207,23 +209,25 @@ def _middle(rounds: Sequence[Round], sample: str, number: str, form: str) -> str
 
 
 def after_a_kill(found: Sequence[dict[str, Any]]) -> str:
-    """In words, what became of the jobs when one of them had killed its worker."""
+    """In words, what became of the jobs when one of them had killed its worker: in the worst of the
+    rounds."""
     if not found:
         return NONE
-    first = found[0]
+    worst = min(found, key=lambda each: (not each["hangs"], each["completed"]))
     times = [each["again_ms"] for each in found if each["again_ms"] is not None]
     again = f"runs again after {statistics.median(times):.0f} ms, " if times else ""
-    if first["hangs"]:
-        return f"{again}no answer within {first['waited']:g} s"
-    errors = " and ".join(f"`{name}`" for name in dict.fromkeys(first["errors"]))
-    missing = first["jobs"] - first["completed"]
+    if worst["hangs"]:
+        there = f"{worst['completed']} of {worst['jobs']} results"
+        return f"{again}{there}, then no answer within {worst['waited']:g} s"
+    errors = " and ".join(f"`{name}`" for name in dict.fromkeys(worst["errors"]))
+    missing = worst["jobs"] - worst["completed"]
     if not errors:
         if again and not missing:
-            return f"{again}all {first['jobs']} jobs complete"
-        return f"says nothing; {missing} of {first['jobs']} jobs are missing"
+            return f"{again}all {worst['jobs']} jobs complete"
+        return f"says nothing; {missing} of {worst['jobs']} jobs are missing"
     if missing == 1:
         return f"{errors} for that job, the others complete"
-    return f"{errors}; {missing} of {first['jobs']} jobs without a result"
+    return f"{errors}; {missing} of {worst['jobs']} jobs without a result"
 
 
 # -------------------------------------------------------------------------- the README

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.bench_jobs import FRAGILE_JOBS, fragile, fragile_tasks, noop, spin
+from tools.bench_jobs import FRAGILE_JOBS, fragile, fragile_tasks, noop, note, spin
 
 WORKERS = 2
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -110,6 +110,30 @@ def _dask() -> Iterator[Map]:
         yield run
 
 
+@contextlib.contextmanager
+def _bare() -> Iterator[Map]:
+    """No library: each process has its half of the jobs from the beginning."""
+    import multiprocessing
+
+    def run(function: Callable[[Any], Any], values: Sequence[Any]) -> Iterator[Any]:
+        if len(values) < WORKERS:
+            return
+        readers = []
+        for number in range(WORKERS):
+            reader, writer = multiprocessing.Pipe(duplex=False)
+            half = (function, values[number::WORKERS], writer)
+            multiprocessing.Process(target=_do_all, args=half, daemon=True).start()
+            readers.append(reader)
+        for reader in readers:
+            yield from reader.recv()
+
+    yield run
+
+
+def _do_all(function: Callable[[Any], Any], values: Sequence[Any], writer: Any) -> None:
+    writer.send([function(value) for value in values])
+
+
 class Peer(NamedTuple):
     """`jobs`: how many tiny ones are enough to measure it; `module`: what must be installed."""
 
@@ -119,9 +143,12 @@ class Peer(NamedTuple):
     jobs: int
     open: Callable[[], AbstractContextManager[Map]]
     heavy: bool = False
+    situations: tuple[str, ...] = ("tiny", "cpu_1ms", "cpu_10ms", "killed")  # in which it is measured
 
 
+_CPU = ("cpu_1ms", "cpu_10ms")
 PEERS = {
+    "bare": Peer("two bare processes, each with its half", "multiprocessing", "", 0, _bare, situations=_CPU),
     "executor": Peer("`ProcessPoolExecutor.map`, chunksize 1", "concurrent.futures", "", 20_000, _executor),
     "pool": Peer("`multiprocessing.Pool.imap_unordered`", "multiprocessing", "", 50_000, _pool),
     "joblib": Peer('joblib, `return_as="generator_unordered"`', "joblib", "joblib", 200_000, _joblib),
@@ -175,6 +202,7 @@ def killed(peer: Peer, path: str) -> dict[str, Any]:
                 try:
                     next(results)
                     completed += 1
+                    note(path, "result")
                 except StopIteration:
                     break
                 except Exception as error:

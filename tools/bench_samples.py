@@ -54,7 +54,8 @@ def _tiny(bench: Bench, contender: str) -> Numbers:
 
 
 def _share(bench: Bench, contender: str, jobs: int, each: float) -> Numbers:
-    return {"jobs": jobs, "share": share(_run(bench, contender, "cpu", jobs=jobs, each=each)["spans"])}
+    found = _run(bench, contender, "cpu", jobs=jobs, each=each)
+    return {"jobs": jobs, "share": share(found["spans"]), "checkpoint": found.get("checkpoint_share")}
 
 
 def share(spans: Sequence[Sequence[float]]) -> float:
@@ -81,12 +82,13 @@ def _killed(bench: Bench, contender: str) -> Numbers:
             patience = bench.sizes.hang_seconds
             found = bench.child("bench_peers.py", *words, patience=patience, after=lambda: _has_killed(path))
         except Hangs:
-            found = {"completed": None, "errors": [], "hangs": True, "waited": bench.sizes.hang_seconds}
+            found = {"errors": [], "hangs": True, "waited": bench.sizes.hang_seconds}
     else:
         found = _run(bench, contender, "killed", path=str(path))
     lines = [line.split() for line in path.read_text().splitlines()]
-    killed = [float(at) for word, at in lines if word == "kill"]
-    starts = [float(at) for word, at in lines if word == str(KILLED)]
+    killed = [float(line[1]) for line in lines if line[0] == "kill"]
+    starts = [float(line[1]) for line in lines if line[0] == str(KILLED)]
+    found.setdefault("completed", sum(line == ["result"] for line in lines))
     again = (starts[1] - killed[0]) * 1000 if len(starts) > 1 else None
     return {"hangs": False, **found, "jobs": FRAGILE_JOBS, "again_ms": again}
 
@@ -157,7 +159,10 @@ def _fairness(bench: Bench, contender: str) -> Numbers:
     """One long job among tiny ones."""
     sizes = bench.sizes
     keywords = {"output": bench.place(), "jobs": sizes.fairness, "long_seconds": sizes.long_seconds}
-    return lateness(bench.ours("fairness", **keywords)["spans"])
+    found = lateness(bench.ours("fairness", **keywords)["spans"])
+    if not found["jobs"]:
+        raise Failed("the long job came last: there was nobody to be late")
+    return found
 
 
 PAUSE = 0.010  # seconds: more than the kernel takes from one process for another at a time
@@ -265,7 +270,9 @@ def _import_ms(statement: str) -> float:
     said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE)
     if said.returncode != 0:
         raise Failed(said.stderr[-2000:])
-    _, _, ours = said.stderr.partition("| site\n")
+    _, site, ours = said.stderr.partition("| site\n")
+    if not site:
+        raise Failed("-X importtime does not tell where Python's own start ends")
     return sum(int(line.split("|")[0].split()[-1]) for line in ours.splitlines() if "|" in line) / 1000
 
 

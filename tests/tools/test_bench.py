@@ -74,7 +74,15 @@ def test_every_row_of_the_table_can_be_chosen() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--only", "nothing"], ["--repeat", "0"], ["--repeat", "x"], ["--readme", "--quick"], ["more"]],
+    [
+        ["--only", "nothing"],
+        ["--repeat", "0"],
+        ["--repeat", "x"],
+        ["--readme", "--quick"],
+        ["--json", "/not/there/bench.json"],
+        ["--directory", "/proc/there"],
+        ["more"],
+    ],
 )
 def test_what_is_not_understood_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
@@ -155,7 +163,10 @@ def kill(**more: Any) -> dict[str, Any]:
 
 def test_what_becomes_of_a_killed_worker_is_told_in_words() -> None:
     assert after_a_kill([kill(again_ms=12.0), kill(again_ms=14.0)]).startswith("runs again after 13 ms")
-    assert after_a_kill([kill(hangs=True, completed=None, waited=10.0)]) == "no answer within 10 s"
+    assert after_a_kill([kill(hangs=True, completed=19, waited=10.0)]) == (
+        "19 of 20 results, then no answer within 10 s"
+    )
+    assert "3 of 20 jobs are missing" in after_a_kill([kill(again_ms=12.0), kill(completed=17)])  # the worst
     broken = kill(completed=4, errors=["BrokenProcessPool"])
     assert after_a_kill([broken]) == "`BrokenProcessPool`; 16 of 20 jobs without a result"
     assert "the others complete" in after_a_kill([kill(completed=19, errors=["ProcessExpired"])])
