@@ -99,7 +99,10 @@ def machine_memory() -> tuple[int | None, int | None]:
     if not _HAS_PROC:
         import psutil
 
-        memory = psutil.virtual_memory()
+        try:
+            memory = psutil.virtual_memory()
+        except OSError:  # too many open files
+            return None, None
         return int(memory.available), int(memory.total)
     found: dict[bytes, int] = {}
     for line in _read("/proc/meminfo").splitlines():

@@ -26,7 +26,8 @@ from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_builder import PlanBuilder as PlanBuilder
 
 _CHUNK = 4 << 20
-_WINDOW = 64 << 10  # bytes that are read at once
+_WINDOW = 64 << 10  # bytes that are read ahead
+_NEAR = 4096  # bytes from the end of one read to the next, if they go on
 
 _encoder = msgspec.json.Encoder()
 
@@ -71,7 +72,8 @@ class PlanFile:
         self._bad = 0  # lines that cannot be read, with no good one after them so far
         self._disk = disk
         self._fd = fd
-        self._window, self._window_at = b"", 0
+        self._window, self._window_at = b"", 0  # what was read ahead
+        self._read_to = 0
         self._repeatable: EarlierPlan | None = None
 
     # ------------------------------------------------------------------- open, make
@@ -242,13 +244,18 @@ class PlanFile:
         return self._pread(self.lengths[job] - 1, self.offsets[job])
 
     def _pread(self, size: int, offset: int) -> bytes:
-        """So many bytes from there on. What is written never changes, and who reads a little soon
-        reads what follows: that is kept."""
+        """So many bytes from there on. Whoever reads a little where the last read ended soon reads
+        what follows: that is kept. Up to `size`, since only what comes after it may change: a torn
+        line is cut off."""
         at = offset - self._window_at
         if at < 0 or at + size > len(self._window):
-            if size > _WINDOW // 4:
+            goes_on = 0 <= offset - self._read_to <= _NEAR
+            self._read_to = offset + size
+            if size > _WINDOW // 4 or not goes_on:
                 return self._read(size, size, offset)
-            self._window, self._window_at, at = self._read(size, _WINDOW, offset), offset, 0
+            text = self._read(size, max(size, min(_WINDOW, self.size - offset)), offset)
+            self._window, self._window_at, at = text, offset, 0
+        self._read_to = offset + size
         return self._window[at : at + size]
 
     def _read(self, least: int, most: int, offset: int) -> bytes:

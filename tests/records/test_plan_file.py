@@ -281,6 +281,21 @@ def test_a_line_that_was_written_again_is_not_read_from_its_old_place(tmp_path: 
     assert plan.lines(range(1, 4)) == b"\n".join([plan.line(1), new, plan.line(3)])
 
 
+@pytest.mark.parametrize(
+    "tail", [b'{"id":"b","domain":null,"params":{"x":2}}', bytes(300), b'{"id":"b","dom']
+)
+def test_what_takes_the_place_of_a_torn_line_is_read_and_not_what_stood_there(tail: bytes) -> None:
+    disk = FakeDisk()
+    PlanFile.create(disk, "/fake/plan", plan_of(IDS)).close()
+    disk.files["/fake/plan"].data += tail
+    plan, _ = read(Path("/fake/plan"), disk)
+    whole = plan.line(0)  # as a resume compares it, which reads ahead
+    lines = [b'{"id":"%b","domain":null,"params":{"x":3}}' % name for name in (b"c", b"d")]
+    plan.extend([(len(IDS) + place, line + b"\n") for place, line in enumerate(lines)])
+    assert plan.line(0) == whole
+    assert plan.lines([len(IDS), len(IDS) + 1]) == b"\n".join(lines)
+
+
 @given(
     changes=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["again", "gone", "longer"])), max_size=6),
     first=st.integers(0, 9),
@@ -294,6 +309,7 @@ def test_lines_in_a_row_are_those_of_the_single_jobs_whatever_was_changed(
     live = PlanFile.create(disk, "/fake/plan", plan_of(IDS))
     ids = list(IDS)
     for job, change in changes:
+        live.line(min(job, len(ids) - 1))
         if change == "gone":
             live.extend([], [ids[min(job, len(ids) - 1)]])
             continue
