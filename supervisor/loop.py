@@ -326,6 +326,9 @@ class Loop:
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)
+        for place, outcome in batch.more.items():
+            if outcome.output:
+                self.view.printed(batch.ids[place])
         self.view.completed()
 
     def _ended(self, record: Ended) -> None:

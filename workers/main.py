@@ -47,8 +47,8 @@ from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
 from workers.surroundings import Surroundings
 
-LOOK_AFTER = 0.005  # seconds; a job does not start before the inbox was looked at this lately
-TIDY_AFTER = 0.2  # seconds; what a job has changed without our noticing is put back this late
+LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
+TIDY_AFTER = 0.1  # seconds; what a job has changed without our noticing is put back this late
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 _DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -76,12 +76,11 @@ class Worker:
         supervisor knows nothing of a drain, or because a job has spoiled this process for
         others: the supervisor hands out again what was given back.
         """
-        batches, runner, send, size = self._batches, self._runner, self._queues.send, self._output.size
-        run = runner.run
+        batches, run, send, size = self._batches, self._runner.run, self._queues.send, self._output.size
         getpid = os.getpid
         gave_back = False
         while True:
-            looked = self._settle()
+            now = looked = self._settle()
             if not batches:
                 if self._finishing:
                     return False
@@ -94,14 +93,15 @@ class Worker:
                     gave_back = True
                 continue
             for lease, attempt, line in batches[0]:
-                outcome = run(lease, attempt, line)
+                outcome = run(lease, attempt, line, now)
                 seconds = outcome.seconds
                 if seconds > FORK_TAKES and getpid() != self._pid:
                     _leave_fork(outcome)
                 if size(seconds):
                     outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
                 send(outcome)
-                if CHANGES.made or CURRENT.stopping or runner.ended - looked > LOOK_AFTER:
+                now = perf_counter()
+                if CHANGES.made or CURRENT.stopping or now - looked > LOOK_AFTER:
                     break
             else:
                 batches.popleft()
@@ -117,7 +117,7 @@ class Worker:
         while self._queues.readable():
             self._hear(self._queues.receive())
         self._spoiled |= self._queues.crowded  # so many files left open that few can be opened
-        return now
+        return perf_counter()
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):

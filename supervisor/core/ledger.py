@@ -27,12 +27,11 @@ from supervisor.core.policy import (
     is_no_space,
 )
 from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import Completions, Ended, Noted, lines_in
+from supervisor.core.record_types import NOTHING_MORE, Completions, Ended, Noted, lines_in
 from supervisor.core.settings import Settings
 from supervisor.core.table import Charges, JobTable
 from workers.messages import Completed, CompletedWith, Failed
 
-_NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -98,7 +97,12 @@ class Ledger:
     # ----------------------------------------------------------------- the outcomes
 
     def completed_together(
-        self, turn: Turn, slot: int, jobs: Sequence[int], leases: list[int], outcomes: list[Completed]
+        self,
+        turn: Turn,
+        slot: int,
+        jobs: Sequence[int],
+        leases: list[int],
+        outcomes: list[Completed | CompletedWith],
     ) -> None:
         """Many completed results of one worker; one record for all if nothing is special."""
         table = self.table
@@ -111,19 +115,23 @@ class Ledger:
                 self.completed(turn, slot, job, outcome)
             return
         seconds = [outcome.seconds for outcome in outcomes]
+        more = _with_more(outcomes)
+        for place, outcome in more.items():
+            self._tell_conversions(turn, jobs[place], outcome.converted)
         results = [outcome.result for outcome in outcomes]
         attempts = table.complete(jobs, seconds)
         ids = list(get(table.ids, jobs))
-        turn.effects.records.append(Completions(slot, turn.at, jobs, ids, attempts, seconds, results, leases))
+        turn.effects.records.append(
+            Completions(slot, turn.at, jobs, ids, attempts, seconds, results, leases, more)
+        )
 
     def completed(self, turn: Turn, slot: int, job: int, outcome: Completed | CompletedWith) -> None:
         table = self.table
-        more = outcome if isinstance(outcome, CompletedWith) else _NOTHING_MORE
+        more = outcome if isinstance(outcome, CompletedWith) else NOTHING_MORE
         if table.state[job] == COMPLETED:
             self._note_superseded(turn, slot, job, outcome.lease, "completed")
             return
-        if more.converted:
-            self._tell_conversions(turn, job, more.converted)
+        self._tell_conversions(turn, job, more.converted)
         table.move(job, "completed")
         attempt = table.attempts[job] = table.attempts[job] + 1
         table.seconds[job] = outcome.seconds
@@ -372,3 +380,10 @@ class Ledger:
 
     def is_waiting(self, job: int) -> bool:
         return self.table.state[job] in (PENDING, INTERRUPTED)
+
+
+def _with_more(outcomes: list[Completed | CompletedWith]) -> dict[int, CompletedWith]:
+    """Those of which there is more to say than the result, by their place."""
+    if set(map(type, outcomes)) == {Completed}:
+        return {}
+    return {place: each for place, each in enumerate(outcomes) if isinstance(each, CompletedWith)}

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from workers.messages import CompletedWith
+
+NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed
 NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
 
 
@@ -114,7 +117,7 @@ class Ended(Record, tag="ended"):
 class Completions(msgspec.Struct, gc=False):
     """Many `Ended` records of jobs that completed, in columns: each becomes a line of its own
     in the journal, without having been an object of its own. `jobs` are numbers, `results`
-    JSON. Of none of them is there more to say."""
+    JSON; `more`: by place in the columns, what there is to say of a few of them beside that."""
 
     worker: int
     at: str
@@ -124,6 +127,7 @@ class Completions(msgspec.Struct, gc=False):
     seconds: list[float]
     results: list[bytes]
     leases: list[int]
+    more: dict[int, CompletedWith] = {}
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -131,7 +135,8 @@ class Completions(msgspec.Struct, gc=False):
     def each(self) -> Iterator[Ended]:
         """The records that it stands for."""
         rows = zip(self.ids, self.attempts, self.seconds, self.leases, self.results, strict=True)
-        for job_id, attempt, seconds, lease, result in rows:
+        for place, (job_id, attempt, seconds, lease, result) in enumerate(rows):
+            more = self.more.get(place, NOTHING_MORE)
             yield Ended(
                 job=job_id,
                 attempt=attempt,
@@ -142,6 +147,8 @@ class Completions(msgspec.Struct, gc=False):
                 worker=self.worker,
                 at=self.at,
                 result=msgspec.Raw(result),
+                nonfinite=more.nonfinite,
+                output=more.output,
             )
 
 

@@ -41,16 +41,20 @@ from supervisor.core.queue import JobQueue
 from supervisor.core.record_types import Noted, Paused, Returned, Unpaused, WorkerStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
-from workers.messages import Completed, Failed, Outcome
+from workers.messages import Failed, Outcome
 
 
-def _by_kind(outcomes: list[Any]) -> Iterator[tuple[type, list[Any]]]:
-    """Outcomes of one kind that follow each other, nearly always all."""
-    if set(map(type, outcomes)) == {Completed}:
-        yield Completed, outcomes
+def _is_failure(outcome: Outcome) -> bool:
+    return type(outcome) is Failed
+
+
+def _by_kind(outcomes: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
+    """Whether they are failures, and outcomes of one kind that follow each other, nearly always all."""
+    if Failed not in set(map(type, outcomes)):
+        yield False, outcomes
         return
-    for kind, group in groupby(outcomes, type):
-        yield kind, list(group)
+    for failures, group in groupby(outcomes, _is_failure):
+        yield failures, list(group)
 
 
 class Scheduler:
@@ -227,9 +231,9 @@ class Scheduler:
         if worker is None:
             return  # a late word of a worker that is already buried
         finished = 0
-        for kind, outcomes in _by_kind(event.outcomes):
+        for failures, outcomes in _by_kind(event.outcomes):
             leases = [outcome.lease for outcome in outcomes]
-            jobs = worker.settle_together(leases) if kind is Completed else None
+            jobs = None if failures else worker.settle_together(leases)
             if jobs is not None:
                 self.ledger.completed_together(turn, worker.slot, jobs, leases, outcomes)
             else:

@@ -85,7 +85,7 @@ def _bodies(n: int, records: Sequence[AnyRecord]) -> list[bytes]:
 def _bodies_of_batch(n: int, batch: Completions) -> list[bytes]:
     """The same for completions: what an encoder of `Ended` would write, but by filling a form,
     which costs half as much; only what nearly all of them have is in the form."""
-    special = b"\n" in b"".join(batch.results)
+    special = bool(batch.more) or b"\n" in b"".join(batch.results)
     try:
         jobs = _encoder.encode_lines(batch.ids).split(b"\n")
     except UnicodeEncodeError:

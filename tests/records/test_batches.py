@@ -25,7 +25,7 @@ from supervisor.core.table import JobTable
 from supervisor.records.disk import Disk
 from supervisor.records.journal import all_verify, decode_record, encode_batch, seed_of, verify
 from supervisor.records.places import grouped, read_joined, read_places
-from workers.messages import Completed
+from workers.messages import Completed, CompletedWith
 
 AT = "2025-10-14T21:00:00.000Z"
 SEED = seed_of("u", 1)
@@ -51,6 +51,14 @@ completed = st.builds(
     seconds=st.floats(0, 1e9) | st.sampled_from([0.0, 1e-9, 5e-324]),
     result=results,
 )
+completed |= st.builds(
+    CompletedWith,
+    lease=st.integers(1, 2**40),
+    seconds=st.floats(0, 1e9),
+    result=results,
+    output=st.sampled_from([0, 1, 2**40]),
+    nonfinite=st.sampled_from([[], [("/a", "nan"), ("/b/~1\n", "-inf")]]),
+)
 
 
 @st.composite
@@ -66,6 +74,7 @@ def batches(draw: st.DrawFn) -> Completions:
         seconds=[outcome.seconds for outcome in outcomes],
         results=[outcome.result for outcome in outcomes],
         leases=[outcome.lease for outcome in outcomes],
+        more={place: each for place, each in enumerate(outcomes) if isinstance(each, CompletedWith)},
     )
 
 
@@ -137,27 +146,29 @@ def made(jobs: int) -> tuple[Ledger, Turn]:
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[list[int], list[int], list[int], list[int], list[Completed]]:
+def answers(
+    draw: st.DrawFn,
+) -> tuple[list[int], list[int], list[int], list[int], list[Completed | CompletedWith]]:
     """States, newest leases and failed jobs of six; then jobs and what came of them."""
     states = draw(st.lists(st.sampled_from([1, 1, 1, 1, 0, 2, 3, 4]), min_size=6, max_size=6))
     newest = draw(st.lists(st.sampled_from([0, 100, 100, 100, 7]), min_size=6, max_size=6))
     failed = draw(st.lists(st.integers(0, 5), max_size=1))
     order = draw(st.sampled_from([[0, 1, 2, 3], [2, 3, 4], [5, 3, 1], [4], [1, 2, 1], [3, 2]]))
-    outcomes = [
-        Completed(
-            100 + job if job not in order[at + 1 :] else 50 + at,
-            draw(st.floats(0, 9)),
-            b"%d" % at,
-        )
+    outcomes: list[Completed | CompletedWith] = [
+        Completed(100 + job if job not in order[at + 1 :] else 50 + at, draw(st.floats(0, 9)), b"%d" % at)
         for at, job in enumerate(order)
     ]
+    for at in draw(st.sets(st.integers(0, len(order) - 1), max_size=2)):
+        plain, converted = outcomes[at], draw(st.sampled_from([[], ["set"], ["set", "tuple"]]))
+        more = (draw(st.integers(0, 1)), [("", "nan")], converted)
+        outcomes[at] = CompletedWith(plain.lease, plain.seconds, plain.result, *more)
     return states, [lease + job for job, lease in enumerate(newest)], failed, order, outcomes
 
 
 @settings(max_examples=500, deadline=None)
 @given(answers())
 def test_results_booked_together_are_booked_as_one_by_one(
-    drawn: tuple[list[int], list[int], list[int], list[int], list[Completed]],
+    drawn: tuple[list[int], list[int], list[int], list[int], list[Completed | CompletedWith]],
 ) -> None:
     states, newest, failed, order, outcomes = drawn
     seen: list[tuple[Any, ...]] = []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from time import perf_counter
 
 import pytest
 
@@ -12,7 +13,7 @@ from workers.runner import Runner
 
 def failure_of(function: object, **params: object) -> Failed:
     line = json.dumps({"id": "j", "domain": None, "params": params}).encode()
-    outcome = Runner(function).run(3, 1, line)  # type: ignore[arg-type]
+    outcome = Runner(function).run(3, 1, line, perf_counter())  # type: ignore[arg-type]
     assert isinstance(outcome, Failed)
     return outcome
 

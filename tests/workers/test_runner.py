@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ good = st.builds(
 
 def results(lines: list[Any]) -> list[Any]:
     runner = Runner(lambda x: x)
-    outcomes = [runner.run(lease, 1, line) for lease, line in enumerate(lines)]
+    outcomes = [runner.run(lease, 1, line, perf_counter()) for lease, line in enumerate(lines)]
     return [o.result if isinstance(o, Completed | CompletedWith) else o.failure.message for o in outcomes]
 
 
@@ -42,7 +43,9 @@ def test_each_lease_has_the_line_that_was_meant_for_it(lines: list[bytes], toget
 def test_more_than_the_result_is_said_only_where_there_is_more() -> None:
     runner = Runner(lambda x: {"plain": x, "tuple": (x,), "nan": float("nan")}[x])
     lines = [msgspec.json.encode({"id": x, "params": {"x": x}}) for x in ("plain", "tuple", "nan")]
-    plain, converted, nonfinite = (runner.run(lease, 1, line) for lease, line in enumerate(lines))
+    plain, converted, nonfinite = (
+        runner.run(lease, 1, line, perf_counter()) for lease, line in enumerate(lines)
+    )
     assert isinstance(plain, Completed)
     assert isinstance(converted, CompletedWith) and converted.converted == ["tuple"]
     assert isinstance(nonfinite, CompletedWith) and nonfinite.nonfinite == [("", "nan")]
