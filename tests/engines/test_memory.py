@@ -125,3 +125,16 @@ def test_a_look_at_six_workers_costs_little() -> None:
     finally:
         for child in children:
             child.communicate()
+
+
+def test_where_too_many_files_are_open_the_memory_of_the_machine_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is no /proc."""
+
+    def refused() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(memory, "_HAS_PROC", False)
+    monkeypatch.setattr("psutil.virtual_memory", refused)
+    assert memory.machine_memory() == (None, None)
