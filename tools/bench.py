@@ -7,7 +7,7 @@
 
 Needs two cores with nothing else to do. Peers are installed with pip install '.[bench]', Ray
 and Dask with '.[bench-heavy]'; one that is missing is said and skipped. A round takes each
-measurement once, all in turn, so that a slow minute of the machine hits everybody.
+measurement once, all in turn, there and back, so that a slow minute of the machine hits everybody.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def main(words: Sequence[str] | None = None) -> int:
             for number in range(1, repeat + 1):
                 say(f"round {number} of {repeat}")
                 rounds.append({})
-                take_round(bench, samples, rounds[-1], found["failed"])
+                # There and back: who is first, when files and memory are cold, is last the next time.
+                in_turn = samples if number % 2 else samples[::-1]
+                take_round(bench, in_turn, rounds[-1], found["failed"])
         except KeyboardInterrupt:
             say("interrupted: this is what has been measured so far")
             found["interrupted"] = True
