@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import workers.main
+import workers.runner
+from workers.current import CurrentJob
 from workers.main import LOOK_AFTER, Worker
 from workers.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
 from workers.runner import Runner
@@ -63,6 +65,7 @@ def test_a_lease_that_is_taken_back_while_an_outcome_is_sent_does_not_start(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(workers.main, "perf_counter", clock)
+    monkeypatch.setattr(workers.runner, "CURRENT", CurrentJob())  # not that of other tests
     queues: Any = Queues(clock, takes)
     output: Any = NoOutput()
     Worker(queues, Runner(lambda: None), output).serve()
