@@ -17,6 +17,7 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from supervisor.core.columns import compact, get
 from supervisor.core.jobs import INTERRUPTED, PENDING
@@ -141,11 +142,15 @@ class JobQueue:
 
     def _untried_are_next(self) -> bool:
         """Whether nobody of another line may have to go in between, as nearly always."""
-        return not (self._first or self._single or (self._priorities and self._again))
+        return not (self._first or (self._priorities and self._again))
 
     def _take_run(self, count: int) -> Sequence[int]:
-        """Many untried jobs at once, up to so many; fewer if some have ended meanwhile."""
+        """Many untried jobs at once, up to so many and up to the first that goes alone in its
+        lease; fewer if some have ended meanwhile."""
+        single = self._single
         run = compact(self._untried[self._next : self._next + count].tolist())
+        if single and not single.isdisjoint(run):
+            run = list(takewhile(lambda job: job not in single, run))
         self._next += len(run)
         if bytes(get(self._state, run)).count(PENDING) == len(run):
             return run

@@ -66,6 +66,18 @@ def test_what_was_cut_in_the_middle_goes_first_and_what_is_done_does_not_go() ->
     assert line(table) == [3, 1, 2]
 
 
+def test_jobs_that_go_alone_slow_down_none_but_themselves() -> None:
+    """Those that waited in a worker when the supervisor was killed."""
+    queue = JobQueue(bytearray(100))
+    queue.line_up(range(100))
+    for job in (0, 1, 50):
+        queue.mark_single(job)
+    taken = [queue.take(30, empty_handed=True) for _ in range(7)]
+    assert taken[:3] == [[0], [1], range(2, 32)]  # a range: nothing was done to each of them
+    assert list(map(list, taken[3:])) == [[*range(32, 50)], [50], [*range(51, 81)], [*range(81, 100)]]
+    assert not queue.has_ready()
+
+
 def test_another_attempt_goes_before_untried_jobs_of_a_lower_priority() -> None:
     queue = JobQueue(bytearray(6))
     queue.line_up([0, 1, 2, 3, 4], {0: 7, 1: 7, 5: 3})
