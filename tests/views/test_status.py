@@ -66,7 +66,11 @@ def test_nothing_waits_any_more_when_the_supervisor_is_gone() -> None:
 
 def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
-    assert lines[2] == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was"
+    assert (
+        lines[2]
+        == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was: --resume experiment_1"
+    )
+    assert "longhaul verify" in lines[3]
     assert "0 running" in lines[1]
     assert not any("a/1" in line for line in lines)
 
