@@ -324,11 +324,12 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         resumed=True,
         survivors=recovered.facts.survivors(provenance.boot_id()),
     )
-    opened.code = provenance.code_of(request.function)
-    completed = table.state.count(COMPLETED)
+    anew = again.changed + again.rerun
+    kept = table.state.count(COMPLETED) - sum(table.state[job] == COMPLETED for job in anew)
+    opened.code = resuming.with_earlier(code_before, provenance.code_of(request.function), kept)
     warnings = (
-        resuming.code_changed(code_before, opened.code, completed),
-        resuming.seed_changed(settings_before, settings, completed),
+        resuming.code_changed(code_before, opened.code, kept),
+        resuming.seed_changed(settings_before, settings, kept),
     )
     opened.changes = [warning for warning in warnings if warning]
     notices += [("warning", warning) for warning in opened.changes]
@@ -336,7 +337,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         notices.append(
             ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")
         )
-    if anew := again.changed + again.rerun:
+    if anew:
         store.states.drop(table.ids[job] for job in anew)
     opened.resets = _resets(table, again)
     return opened

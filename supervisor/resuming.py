@@ -113,21 +113,37 @@ def _some_ids(table: JobTable) -> str:
     return f"; ids look like {names}" if names else ""
 
 
-def code_changed(before: dict[str, Any], now: dict[str, Any], completed: int) -> str | None:
-    """What to say if the function's code is not what the results were made with.
+def with_earlier(before: dict[str, Any], now: dict[str, Any], kept: int) -> dict[str, Any]:
+    """`now`, what the function is, with `earlier`: what else it was in runs of which results may be
+    kept. Of `kept` results from before none is known to be of one run or another."""
+    was = [*before.get("earlier", ()), before.get("function_sha256")] if kept else []
+    other = [known for known in dict.fromkeys(was) if known and known != now.get("function_sha256")]
+    return {**now, "earlier": other} if other else now
+
+
+def code_changed(before: dict[str, Any], now: dict[str, Any], kept: int) -> str | None:
+    """What to say if the function's code is not what the `kept` results were made with, all of them
+    or, after a change that was told in an earlier run, some.
 
     The whole module counts, because the function may call anything in it; if the function
     itself is the same, that is said as well.
     """
-    if not completed or not before or before.get("sha256") == now.get("sha256"):
+    if not kept or not before:
         return None
     name = str(now.get("function", "the function")).rpartition(".")[2]
-    after = f"changed after {completed} result{'s' if completed != 1 else ''}"
+    results = f"{kept} result{'s' if kept != 1 else ''}"
+    mixed = (
+        f"{name} has changed since some of the {results} were made; --rerun GLOB repeats those that you name"
+    )
+    if before.get("sha256") == now.get("sha256"):
+        return mixed if now.get("earlier") else None
     own = before.get("function_sha256")
-    if own is not None and own == now.get("function_sha256"):
-        file = str(now.get("file", "its module")).rpartition("/")[2]
-        return f"{file} {after}, {name} itself did not; they are kept; --rerun '*' repeats them"
-    return f"{name} {after}; they are kept; --rerun '*' repeats them"
+    if own is None or own != now.get("function_sha256"):
+        return f"{name} changed after {results}; they are kept; --rerun '*' repeats them"
+    if now.get("earlier"):
+        return mixed
+    file = str(now.get("file", "its module")).rpartition("/")[2]
+    return f"{file} changed after {results}, {name} itself did not; they are kept; --rerun '*' repeats them"
 
 
 def seed_changed(before: dict[str, Any], now: Settings, completed: int) -> str | None:
