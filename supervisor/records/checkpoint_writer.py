@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ from supervisor.records.run_facts import RunFacts
 
 _BLOCK = 2048  # jobs that are looked at between two looks at the clock
 _BUFFER = 256 << 10
-_BEHIND = 0.02  # seconds of work that the disk is behind
 
 
 def header_of(
@@ -138,9 +138,9 @@ class CheckpointWriter:
         return True
 
     def finish(self) -> None:
-        """All that is left, and `publish`, for whoever waits for the disk anyway: it writes meanwhile."""
-        while not self.step(_BEHIND):
-            self._file.let_go()
+        """All that is left, and `publish`, for whoever waits for the disk anyway."""
+        self._file.disk_keeps_up = True
+        self.step(inf)
         self.publish()
 
     def publish(self) -> None:

@@ -122,12 +122,16 @@ def unnamed_file(directory: Path | str) -> int:
 class NewFile:
     """A file being written beside its place. `publish` syncs it and renames it in.
 
+    disk_keeps_up: for whoever may wait for the disk. It begins with a large file while that is
+    made, and what it has does not stay in memory.
     A context manager: what was not published is removed.
     """
 
     def __init__(self, disk: Disk, path: Path | str) -> None:
         self.path = resolved(path)
         self.size = 0
+        self.disk_keeps_up = False
+        self._begun = 0  # bytes that the disk was told to begin with
         self._disk = disk
         self._temporary = temporary_name(self.path)
         with contextlib.suppress(FileNotFoundError):
@@ -137,17 +141,16 @@ class NewFile:
     def write(self, data: bytes | bytearray) -> None:
         write_all(self._disk, self.fd, data)
         self.size += len(data)
-
-    def let_go(self) -> None:
-        """Begin to bring to the disk what is not there; what is does not stay in memory."""
-        self._disk.let_go(self.fd)
+        if self.disk_keeps_up and self.size - self._begun >= _BEHIND:
+            self._disk.let_go(self.fd)
+            self._begun = self.size
 
     def publish(self, *, durable: bool = True, keep_open: bool = False, read_soon: bool = True) -> None:
         """Without `durable` a power cut may leave the file empty or absent."""
         if durable:
             self._disk.sync(self.fd)
         if not read_soon:
-            self.let_go()
+            self._disk.let_go(self.fd)
         self._disk.rename(self._temporary, self.path)
         self._temporary = ""
         if durable:
@@ -174,19 +177,15 @@ class NewFile:
 
 
 def write_atomically(disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True) -> None:
-    """Replace a file by the joined `parts`: readers see the old or the new one, whole. The disk
-    begins with a large one while it is made."""
+    """Replace a file by the joined `parts`: readers see the old or the new one, whole."""
     with NewFile(disk, path) as file:
+        file.disk_keeps_up = True
         buffer = bytearray()
-        begun = 0
         for part in parts:
             buffer += part
             if len(buffer) >= _CHUNK:
                 file.write(buffer)
                 buffer = bytearray()
-                if file.size - begun >= _BEHIND:
-                    file.let_go()
-                    begun = file.size
         file.write(buffer)
         file.publish(durable=durable)
 

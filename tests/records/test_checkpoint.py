@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records import checkpoint_writer, places, results
+from supervisor.records import checkpoint_writer, files, places, results
 from supervisor.records.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, expected, plan_of
@@ -126,7 +126,8 @@ def test_a_checkpoint_is_not_kept_in_memory_and_what_is_read_again_is(disk: Fake
 def test_the_last_checkpoint_goes_to_the_disk_while_it_is_made(
     disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_writer, "_BEHIND", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "_BUFFER", 1)
+    monkeypatch.setattr(files, "_BEHIND", 0)
     made = Made(HERE, disk).create(IDS)
     made.end(*IDS)
     made.finish()
