@@ -20,6 +20,7 @@ from supervisor.core import policy
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.jobs import LEASED
+from supervisor.core.leases import Leases
 from supervisor.core.ledger import Ledger
 from supervisor.core.record_types import Completions
 from supervisor.core.scheduler import Scheduler
@@ -77,8 +78,7 @@ _CHARGE = JobTable.charge
 def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
     worker = self.crew.get(event.incarnation)
     if worker is not None:
-        held = list(worker.leases)
-        worker.leases.clear()
+        held, worker.leases = worker.leases, Leases()
         for lease, job in reversed(held):
             worker.leases.add(lease, [job])
     _ON_WORKER_DIED(self, event, turn)

@@ -7,7 +7,6 @@ by moving one of them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, count, islice
 from typing import overload
@@ -41,7 +40,7 @@ class Leases(Sequence[tuple[int, int]]):
     __slots__ = ("_hand_outs",)
 
     def __init__(self) -> None:
-        self._hand_outs: deque[_HandOut] = deque()  # none of them empty
+        self._hand_outs: list[_HandOut] = []  # few, and none of them empty
 
     def __len__(self) -> int:
         return sum(map(len, self._hand_outs))
@@ -66,9 +65,6 @@ class Leases(Sequence[tuple[int, int]]):
         """A hand-out: lease `first + i` is of the i-th job."""
         if jobs:
             self._hand_outs.append(_HandOut(first, jobs))
-
-    def clear(self) -> None:
-        self._hand_outs.clear()
 
     def take(self, leases: list[int]) -> Sequence[int] | None:
         """Take these off if they are the first ones, in order; their jobs. None, and nothing is
@@ -95,7 +91,7 @@ class Leases(Sequence[tuple[int, int]]):
     def _skip(self, size: int) -> None:
         hand_outs = self._hand_outs
         while size and len(hand_outs[0]) <= size:
-            size -= len(hand_outs.popleft())
+            size -= len(hand_outs.pop(0))
         if size:
             hand_outs[0].begin += size
 
@@ -113,9 +109,6 @@ class Leases(Sequence[tuple[int, int]]):
                 rest = _HandOut(lease + 1, hand_out.jobs[at + 1 :])
                 hand_out.jobs = hand_out.jobs[:at]
                 parts = [hand_out, rest]
-            self._hand_outs.rotate(-place)
-            self._hand_outs.popleft()
-            self._hand_outs.extendleft(reversed([part for part in parts if part]))
-            self._hand_outs.rotate(place)
+            self._hand_outs[place : place + 1] = [part for part in parts if part]
             return job
         return None
