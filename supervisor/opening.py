@@ -302,12 +302,9 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     _clear_temporaries(layout)
     table = store.table
     selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
+    changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
     retry_failed = settings.retry_failed and request.resume != "auto"
-    again = resuming.jobs_again(table, request, retry_failed=retry_failed)
-    again.changed = (
-        [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
-    )
-    again.keep_selected(selected)
+    again = resuming.jobs_again(table, request, selected, changed=changed, retry_failed=retry_failed)
     position = store.facts.position()
     position.run += 1
     opened = Opened(
@@ -327,12 +324,8 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     anew = again.changed + again.rerun
     kept = table.state.count(COMPLETED) - sum(table.state[job] == COMPLETED for job in anew)
     opened.code = resuming.with_earlier(code_before, provenance.code_of(request.function), kept)
-    warnings = (
-        resuming.code_changed(code_before, opened.code, kept),
-        resuming.seed_changed(settings_before, settings, kept),
-    )
-    opened.changes = [warning for warning in warnings if warning]
-    notices += [("warning", warning) for warning in opened.changes]
+    opened.changes = resuming.changes(code_before, opened.code, settings_before, settings, kept)
+    notices += [("warning", change) for change in opened.changes]
     if again.changed:
         notices.append(
             ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")

@@ -76,9 +76,12 @@ def left_out(table: JobTable, mask: bytes) -> int:
     )
 
 
-def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Again:
-    """Which completed or failed jobs run again: by name, and failed ones once more."""
-    again = Again()
+def jobs_again(
+    table: JobTable, request: Request, selected: bytes, *, changed: list[int], retry_failed: bool
+) -> Again:
+    """Which completed or failed jobs, of those that are `selected`, run again: the changed ones, by
+    name, and failed ones once more."""
+    again = Again(changed=changed)
     if request.rerun:
         again.rerun = [
             job
@@ -101,6 +104,7 @@ def jobs_again(table: JobTable, request: Request, *, retry_failed: bool) -> Agai
             and job not in named
             and table.outcome.get(job) != "cancelled"
         ]
+    again.keep_selected(selected)
     return again
 
 
@@ -111,6 +115,18 @@ def _matches(job_id: str, globs: list[str]) -> bool:
 def _some_ids(table: JobTable) -> str:
     names = ", ".join(repr(job_id) for job_id in table.ids[:3])
     return f"; ids look like {names}" if names else ""
+
+
+def changes(
+    code_before: dict[str, Any],
+    code: dict[str, Any],
+    settings_before: dict[str, Any],
+    now: Settings,
+    kept: int,
+) -> list[str]:
+    """What to say if function or seed are not what the `kept` results were made with."""
+    said = (code_changed(code_before, code, kept), seed_changed(settings_before, now, kept))
+    return [words for words in said if words]
 
 
 def with_earlier(before: dict[str, Any], now: dict[str, Any], kept: int) -> dict[str, Any]:
