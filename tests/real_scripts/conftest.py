@@ -105,7 +105,7 @@ class RealScript:
 
     def outcomes(self) -> list[str]:
         """How the last attempt of each job ended."""
-        return [entry.get("outcome", entry["state"]) for entry in self.final()]
+        return [entry.get("error", {}).get("outcome", entry["state"]) for entry in self.final()]
 
     def processes(self) -> list[str]:
         """Command lines of processes that carry the mark of an experiment of this folder."""
