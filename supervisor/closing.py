@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from operator import and_
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from supervisor.clock import wall_time
 from supervisor.core.errors import OK, SOME_FAILED, STOPPED_EARLY, LonghaulError
-from supervisor.core.jobs import FAILED
+from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
 from supervisor.outcome import Outcome
@@ -21,18 +24,14 @@ if TYPE_CHECKING:
     from supervisor.opening import Opened
     from supervisor.records.reports import Report
 
+_IS_UNFINISHED = bytes(state in (PENDING, INTERRUPTED) for state in range(256))
+
 
 def opening_line(request: Request, opened: Opened, slots: int) -> str:
     """What is about to run, in one line."""
     table, counts = opened.table, opened.table.counts()
-    number = f"{counts.total} of {opened.offered} tasks, one per domain"
-    tasks = (
-        number
-        if opened.offered > counts.total and not opened.settings.all_tasks
-        else count(counts.total, "task")
-    )
-    workers = count(min(slots, max(1, len(table))), "worker")
-    line = f"{request.name} {opened.layout.experiment_id}: {tasks}, {workers}"
+    workers = count(min(slots, max(1, opened.selected.count(1))), "worker")
+    line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
     if opened.resumed:
         left = counts.pending + counts.in_progress - len(opened.retry) - opened.unselected
         line += f"; going on: {counts.completed:,} completed, "
@@ -47,18 +46,47 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
     return line
 
 
+def workers_at_work(opened: Opened, slots: int) -> int:
+    """No more than there are jobs to run."""
+    unfinished: bytearray = opened.table.state.translate(_IS_UNFINISHED)
+    to_run: int = sum(map(and_, unfinished, opened.selected))
+    return min(slots, to_run)
+
+
+def _tasks(request: Request, opened: Opened) -> str:
+    """How many of the script's jobs these are, and who has chosen them."""
+    table, total = opened.table, sum(opened.table.wanted)
+    if request.only:
+        return f"{opened.selected.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
+    if not _is_pilot(opened):
+        return count(total, "task")
+    domains = [
+        domain for domain, wanted in zip(table.domain_of, table.wanted, strict=True) if domain and wanted
+    ]
+    named = " and those that --only has named" if len(set(domains)) < len(domains) else ""
+    return f"{total:,} of {opened.offered:,} tasks, one per domain{named}"
+
+
+def _is_pilot(opened: Opened) -> bool:
+    """Whether the script has more jobs than the experiment, as `longhaul list` tells it."""
+    return opened.offered > sum(opened.table.wanted) and not opened.settings.all_tasks
+
+
 def cancelled(table: JobTable) -> int:
     """How many jobs of the plan have failed because they were called off by hand."""
     return sum(1 for job, how in table.outcome.items() if how == "cancelled" and table.wanted[job])
 
 
 def state_word(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> str:
-    """finished, interrupted (by a signal) or stopped (early, without one)."""
+    """finished, interrupted (by a signal), stopped (early, without one), or unfinished: all that
+    --only chose is done, other jobs are left."""
     if scheduler.drain.signal is not None:
         return "interrupted"
     counts = opened.table.counts()
-    left = counts.pending + counts.in_progress - opened.unselected
-    return "stopped" if error is not None or left > 0 else "finished"
+    left = counts.pending + counts.in_progress
+    if error is not None or left > opened.unselected:
+        return "stopped"
+    return "unfinished" if left else "finished"
 
 
 def outcome_of(scheduler: Scheduler, opened: Opened, error: LonghaulError | None) -> Outcome:
@@ -116,6 +144,8 @@ def print_summary(
 
     from supervisor.views.summary import summary
 
+    if snapshot.state == "finished" and _is_pilot(opened):
+        snapshot = msgspec.structs.replace(snapshot, state="pilot done")
     text = summary(
         snapshot,
         [*_failures(report), *retried],
@@ -171,7 +201,7 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
             if state == FAILED and table.wanted[job] and table.outcome.get(job) != "cancelled"
         )
         commands.append(("debug the first", resume_with(request, experiment_id, "--debug", first)))
-    if opened.offered > counts.total and not opened.settings.all_tasks:
+    if _is_pilot(opened):
         commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
     elif counts.completed and not commands:
         commands.append(("run some again", resume_with(request, experiment_id, "--rerun", "GLOB")))

@@ -31,6 +31,7 @@ from supervisor.core.errors import (
     StorageError,
     WorkersError,
 )
+from supervisor.cores import shared_cores, usable_cores
 from supervisor.engines.forerunner import Forerunner
 from supervisor.opening import Opened, open_experiment, output_directory, start_run
 from supervisor.outcome import Outcome
@@ -212,6 +213,8 @@ class _Run:
     def _announce(self) -> None:
         opened = self.opened
         self.view.tell("info", closing.opening_line(self.request, opened, self.workforce.slots))
+        if notice := shared_cores(closing.workers_at_work(opened, self.workforce.slots), usable_cores()):
+            self.view.tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and self.request.interactive and self.request.progress:
             from supervisor.detaching import terminal_may_go

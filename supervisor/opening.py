@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,28 +20,28 @@ from supervisor import choosing, provenance, resuming
 from supervisor.choosing import Notice
 from supervisor.claiming import Taken, claim, refuse_taken
 from supervisor.clock import wall_time
+from supervisor.comparing import refuse_changes, tell_changes
 from supervisor.core.errors import CannotCreate, StorageError, UsageError
 from supervisor.core.jobs import COMPLETED
 from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
+from supervisor.cores import usable_cores
 from supervisor.deadline import Deadline, deadline_of
+from supervisor.picking import Pick
 from supervisor.planning import Plan, build_plan
 from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
 from supervisor.records.plan_builder import EarlierPlan
-from supervisor.records.plan_comparison import Changed, Comparison, compare
+from supervisor.records.plan_comparison import compare
 from supervisor.records.store import Store
 from supervisor.request import Request
 from supervisor.script_options import namespace
 from supervisor.signals import Signals
 from supervisor.views.words import count
-
-if TYPE_CHECKING:
-    from supervisor.records.survey import Recovered
 
 
 class Opened(msgspec.Struct):
@@ -123,6 +123,7 @@ def start_run(request: Request, opened: Opened) -> None:
             entry=provenance.entry_of(request.function, request.setup),
             jobs=sum(opened.table.wanted),
             offered=opened.offered,
+            cores=usable_cores(),
         )
         opened.store.append([started, *opened.resets])
         opened.unselected = resuming.left_out(opened.table, opened.selected)
@@ -170,12 +171,20 @@ def _plan(
     options: dict[str, Any],
     signals: Signals,
     earlier: EarlierPlan | None = None,
+    known: JobTable | None = None,
 ) -> Plan:
+    """`known`: jobs that stay in a plan that has not all of the script's."""
     arguments = namespace(request.parser, options)
+    pick = Pick(all_tasks=settings.all_tasks, only=request.only, earlier=known)
     try:
         with signals.raising():
             return build_plan(
-                request.function, request.jobs, arguments, all_tasks=settings.all_tasks, earlier=earlier
+                request.function,
+                request.jobs,
+                arguments,
+                all_tasks=settings.all_tasks,
+                pick=pick,
+                earlier=earlier,
             )
     except OSError as error:
         raise _OfTheScript(error) from None
@@ -205,7 +214,7 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
     plan = _plan(request, settings, options, signals)
     table = JobTable()
     plan.builder.fill(table)
-    selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
+    selected = resuming.select(table, request.only)
     notices = choosing.mention_unfinished(directory, request.name) if request.recording else []
     layout, lock = claim(directory, experiment_id, recording=request.recording)
     notices += [("warning", lock.notice)] if lock.notice else []
@@ -280,14 +289,16 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     deadline = deadline_of(settings)
     options = resuming.merge_options(request, recovered.facts.options)
     earlier = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
-    plan = _plan(request, settings, options, signals, earlier)
+    # After all tasks, --no-all-tasks means one per domain again.
+    known = recovered.table if recovered.settings.get("all_tasks") is False else None
+    plan = _plan(request, settings, options, signals, earlier, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
-    _refuse_changes(request, recovered, plan, comparison)
+    refuse_changes(request, recovered, plan, comparison)
     code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}
     settings_before = recovered.facts.settings
     notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
     notices += [("warning", lock.notice)] if lock.notice else []
-    notices += _tell_changes(comparison)
+    notices += tell_changes(comparison, plan, recovered)
     store = Store.open(
         layout,
         recovered,
@@ -301,7 +312,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     )
     _clear_temporaries(layout)
     table = store.table
-    selected = resuming.select(table, request.only, more=plan.offered > plan.selected)
+    selected = resuming.select(table, request.only)
     changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
     retry_failed = settings.retry_failed and request.resume != "auto"
     again = resuming.jobs_again(table, request, selected, changed=changed, retry_failed=retry_failed)
@@ -334,46 +345,6 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         store.states.drop(table.ids[job] for job in anew)
     opened.resets = _resets(table, again)
     return opened
-
-
-def _refuse_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> None:
-    if recovered.name and recovered.name != request.name:
-        raise UsageError(
-            f"experiment {recovered.layout.experiment_id} is called {recovered.name!r}, this script's is "
-            f"{request.name!r}: this looks like another experiment. Start a new one without --resume."
-        )
-    if not comparison.matching and len(recovered.table):
-        raise UsageError(
-            f"none of the {plan.selected} jobs is one of the {len(recovered.table)} jobs of "
-            f"{recovered.layout.experiment_id}: this looks like another experiment. Start a new one without --resume."
-        )
-    if comparison.changed and request.changed == "refuse":
-        first = comparison.changed[0]
-        raise UsageError(
-            f"{len(comparison.changed)} jobs have other params than before under the same id, first "
-            f"{first.id!r}: {_difference(first)}. Give them new ids, or say --changed keep (the old results "
-            f"and params stay) or --changed rerun (they run again)."
-        )
-
-
-def _difference(changed: Changed) -> str:
-    parts = []
-    for key in {**changed.old, **changed.new}:
-        before, after = changed.old.get(key, "(none)"), changed.new.get(key, "(none)")
-        if before != after or type(before) is not type(after):
-            parts.append(f"{key} was {before!r}, is {after!r}")
-    return "; ".join(parts)[:300]
-
-
-def _tell_changes(comparison: Comparison) -> list[Notice]:
-    told: list[Notice] = []
-    if comparison.new or comparison.returned:
-        new = len(comparison.new) + len(comparison.returned)
-        told.append(("info", f"new in the plan: {count(new, 'job')}"))
-    if comparison.gone:
-        text = f"no longer in the plan: {count(len(comparison.gone), 'job')}, first {comparison.gone[0]!r}"
-        told.append(("warning", f"{text}; their results are kept and counted apart"))
-    return told
 
 
 def _resets(table: JobTable, again: resuming.Again) -> list[AnyRecord]:

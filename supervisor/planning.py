@@ -20,6 +20,7 @@ import msgspec
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.settings import parse_own
+from supervisor.picking import Pick
 from supervisor.records.plan_builder import EarlierPlan, PlanBuilder
 from workers.values import Unencodable, all_plain, encode_params, encode_plain
 
@@ -39,7 +40,6 @@ class Plan(msgspec.Struct):
     builder: PlanBuilder
     selected: int
     offered: int
-    converted: bool = False
 
 
 def build_plan(
@@ -48,15 +48,17 @@ def build_plan(
     arguments: argparse.Namespace | None,
     *,
     all_tasks: bool,
+    pick: Pick | None = None,
     earlier: EarlierPlan | None = None,
 ) -> Plan:
-    """Ask the script for its jobs and select those to run. `earlier` is the plan of the
-    experiment that it goes on with: probably the same.
+    """Ask the script for its jobs and select those to run: by `pick`, or just `all_tasks` or one per
+    domain. `earlier` is the plan of the experiment that it goes on with: probably the same.
 
     Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
     that do not survive JSON or that the function does not take, no jobs at all.
     """
-    collected = _Collected(function, PlanBuilder(earlier), all_tasks=all_tasks)
+    pick = pick or Pick(all_tasks=all_tasks)
+    collected = _Collected(function, PlanBuilder(earlier), pick)
     source = _offered(jobs, arguments)
     made = isinstance(source, (list, tuple))
     one_by_one = iter(source)
@@ -64,7 +66,7 @@ def build_plan(
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
         while group := take(one_by_one, size):
             before = collected.builder.size
-            if not (all_tasks and collected.add_together(*group)):
+            if not (pick.all and collected.add_together(*group)):
                 for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
                     collected.add(job, position)
             collected.offered += len(group[0])
@@ -91,25 +93,31 @@ def _collector_at_ease() -> Iterator[None]:
 class _Collected:
     """What the script has offered so far, and what of it was selected."""
 
-    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, *, all_tasks: bool) -> None:
+    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, pick: Pick) -> None:
         self.builder = builder
         self.offered = 0
-        self._all_tasks = all_tasks
+        self._pick = pick
         self._calls = _Calls(function)
-        self._domains: set[str] = set()
 
     def add(self, job: Any, position: int) -> None:
         """Raises UsageError if there is anything wrong with it."""
         _check_job(job, position)
-        if not self._all_tasks and job.domain is not None:
-            if job.domain in self._domains:
-                return
-            self._domains.add(job.domain)
-        params = _encode(job, position)
-        self._calls.check(job, position)
         # NumPy's text and text enums are kinds of str, which not everything takes for text.
         domain = None if job.domain is None else str.__str__(job.domain)
-        job_id = derived_id(domain, params) if job.id is None else str.__str__(job.id)
+        job_id = None if job.id is None else str.__str__(job.id)
+        picked = self._pick.is_first(domain)
+        if not picked and not self._pick.may_name(domain):
+            return
+        if not picked and job_id is not None:
+            picked = self._pick.names(job_id)
+            if not picked:
+                return
+        params = _encode(job, position)
+        if job_id is None:
+            job_id = derived_id(domain, params)
+            if not picked and not self._pick.names(job_id):
+                return
+        self._calls.check(job, position)
         self.builder.add(job_id, domain, params, own_settings(job, position))
 
     def add_together(self, jobs: list[Any], params: list[Any]) -> bool:

@@ -5,7 +5,6 @@ Nothing here writes to the disk; `experiment` acts on what is decided here.
 
 from __future__ import annotations
 
-import fnmatch
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from supervisor.core.errors import UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
+from supervisor.picking import matches
 from supervisor.request import Request
 
 
@@ -46,21 +46,15 @@ def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[s
     return {**known, **kept, **request.options_now}
 
 
-def select(table: JobTable, only: list[str], *, more: bool = False) -> bytes:
-    """A mask of the jobs this run may hand out. Raises UsageError if there are none.
-
-    `more`: the script has more jobs than these, one per domain was asked for.
-    """
+def select(table: JobTable, only: list[str]) -> bytes:
+    """A mask of the jobs this run may hand out. Raises UsageError if there are none."""
     if not only:
         return bytes(table.wanted)
     mask = bytearray(len(table))
     for job, job_id in enumerate(table.ids):
-        mask[job] = table.wanted[job] and _matches(job_id, only)
+        mask[job] = table.wanted[job] and matches(job_id, only)
     if not any(mask):
-        hint = "; these are one per domain, --all-tasks has all" if more else ""
-        raise UsageError(
-            f"--only {' '.join(only)}: no job of this experiment matches{_some_ids(table)}{hint}"
-        )
+        raise UsageError(f"--only {' '.join(only)}: no job of the script matches{_some_ids(table)}")
     return bytes(mask)
 
 
@@ -88,9 +82,9 @@ def jobs_again(
             for job, job_id in enumerate(table.ids)
             if table.wanted[job]
             and table.state[job] in (COMPLETED, FAILED)
-            and _matches(job_id, request.rerun)
+            and matches(job_id, request.rerun)
         ]
-        if not again.rerun and not any(_matches(job_id, request.rerun) for job_id in table.ids):
+        if not again.rerun and not any(matches(job_id, request.rerun) for job_id in table.ids):
             raise UsageError(
                 f"--rerun {' '.join(request.rerun)}: no job of this experiment matches{_some_ids(table)}"
             )
@@ -106,10 +100,6 @@ def jobs_again(
         ]
     again.keep_selected(selected)
     return again
-
-
-def _matches(job_id: str, globs: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 
 def _some_ids(table: JobTable) -> str:

@@ -49,6 +49,7 @@ class RunStarted(Record, tag="run_started"):
     entry: dict[str, Any] = {}  # where a replay finds function and setup: see provenance.entry_of
     jobs: int = 0
     offered: int = 0  # that the script has; more than `jobs` with one per domain
+    cores: int = 0  # usable ones; 0 in the records of older versions
 
 
 class WorkerStarted(Record, tag="worker_started"):
@@ -217,7 +218,8 @@ class Noted(Record, tag="noted"):
 
 
 class RunEnded(Record, tag="run_ended"):
-    """`state`: finished, interrupted, stopped."""
+    """`state`: finished, unfinished (what --only chose is done, other jobs are left), interrupted,
+    stopped."""
 
     run: int
     state: str

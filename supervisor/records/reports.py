@@ -246,8 +246,8 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
         for name, counts in table.domain_counts().items()
     }
     active = statistics.active_seconds
-    workers = results.facts.settings.get("workers")
-    capacity = active * workers if isinstance(workers, int) else 0.0
+    cores = _cores(results)
+    capacity = active * cores
     return {
         "experiment_id": report.experiment_id,
         "name": report.name,
@@ -262,6 +262,7 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
         "busy_seconds": round(statistics.busy_seconds, 6),
         "paused_seconds": round(statistics.paused_seconds, 3),
         "jobs_per_second": statistics.outcomes / active if active > 0 else None,
+        "cores": cores or None,
         "utilisation": min(1.0, statistics.busy_seconds / capacity) if capacity > 0 else None,
         "attempts": statistics.attempts,
         "crashes": statistics.crashes,
@@ -274,6 +275,15 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
         "reruns": statistics.reruns,
         "runs": statistics.runs,
     }
+
+
+def _cores(results: Results) -> int:
+    """How many cores the last run could use. Older records do not tell: then as many as workers."""
+    started = results.facts.run_started
+    if started is not None and started.cores:
+        return started.cores
+    workers = results.facts.settings.get("workers")
+    return workers if isinstance(workers, int) else 0
 
 
 def _durations(results: Results) -> dict[str, dict[str, float | None]]:

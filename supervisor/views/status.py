@@ -14,7 +14,7 @@ from supervisor.views.words import duration, one_line, shorten, size
 
 _MOST_WORKERS = 64
 _MOST_FAILURES = 5
-OVER = ("finished", "interrupted")
+OVER = ("finished", "unfinished", "interrupted")
 
 
 class ProgressWorker(msgspec.Struct):

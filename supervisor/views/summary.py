@@ -9,6 +9,7 @@ from supervisor.views.grouping import Group, group
 from supervisor.views.words import count, cut, duration, one_line, shorten, size
 
 LINES = 24
+_AS_PLANNED = ("finished", "unfinished", "pilot done", "interrupted")
 _MOST_EVENTS = 6
 _MOST_ENTRIES = 5  # paths, and commands
 
@@ -36,7 +37,7 @@ def summary(
 
 def _head(snapshot: RunSnapshot, width: int) -> list[str]:
     counts = snapshot.counts
-    state = "stopped early" if snapshot.state not in ("finished", "interrupted") else snapshot.state
+    state = snapshot.state if snapshot.state in _AS_PLANNED else "stopped early"
     name = f"{one_line(snapshot.name)} {snapshot.experiment_id}"
     parts = [f"{counts.completed:,} completed", f"{counts.failed:,} failed"]
     parts += [f"{counts.in_progress:,} in progress", f"{counts.pending:,} pending"]

@@ -34,7 +34,7 @@ def test_scripts_that_share_a_directory_go_on_with_their_own(experiment: Experim
     write(experiment, "other")
     done = experiment.run("--experiment-id", "b", "--only", "*/0")
     assert done.returncode == 0
-    assert "unfinished" not in done.stderr
+    assert "a is unfinished" not in done.stderr
     write(experiment, "mine")
     done = experiment.run("--resume", "latest", "--only", "*/1")
     assert done.returncode == 0, done.stderr
