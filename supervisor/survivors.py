@@ -6,7 +6,7 @@ they had begun to save is not. Nothing is told here: the words come back.
 
 from __future__ import annotations
 
-from supervisor.engines.processes import end_recorded, still_there, sweep
+from supervisor.engines.ending import end_recorded, still_there, sweep
 from supervisor.opening import Opened
 from workers.output import leftovers
 

@@ -11,6 +11,8 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from workers.marks import INCARNATION, MARK, incarnation_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -226,7 +228,8 @@ def file_name(job_id: str) -> str:
     return f"{prefix if cut < 0 else prefix[:cut]}~{digest}"
 
 
-def mark_environment(worker: int, mark: str) -> None:
+def mark_environment(worker: int, mark: str, incarnation: int) -> None:
     """What the programs that a job starts can see of where they belong."""
     os.environ["LONGHAUL_WORKER"] = str(worker)
-    os.environ["LONGHAUL_EXPERIMENT"] = mark
+    os.environ[INCARNATION] = incarnation_text(incarnation)
+    os.environ[MARK] = mark

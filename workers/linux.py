@@ -41,20 +41,21 @@ def prefer_as_oom_victim(score: int = 500) -> None:
         pass  # not Linux, or not allowed: the kernel chooses by size
 
 
-def hold_lifeline(descriptor: int) -> int | None:
+def hold_lifeline(descriptor: int, *, alone: bool = False) -> int | None:
     """Die, with the whole process group, when the other end of this pipe is closed.
 
     On Linux the kernel sends SIGKILL, whatever the process is doing (a thread would not be
     scheduled while a job holds the GIL). The signal's owner belongs to the open file
     description, hence a fresh one; it is the group, not the process, so that plain
-    children of a job go too. Elsewhere a thread waits. Returns the descriptor that, closed,
-    lets go of the lifeline; None if a thread waits.
+    children of a job go too, unless it is `alone` because somebody else ends those.
+    Elsewhere a thread waits. Returns the descriptor that, closed, lets go of the lifeline;
+    None if a thread waits.
     """
     try:
         if not IS_LINUX:
             raise OSError("no /proc")
         fresh = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        _kill_group_on_input(fresh)
+        _kill_on_input(fresh, os.getpid() if alone else -os.getpgid(0))
     except OSError:
         _watch_lifeline(descriptor)
         return None
@@ -62,12 +63,13 @@ def hold_lifeline(descriptor: int) -> int | None:
     poll = select.poll()
     poll.register(fresh, select.POLLIN)
     if poll.poll(0):  # it was closed before the arming
-        os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid() if alone else 0, signal.SIGKILL)
     return fresh
 
 
-def _kill_group_on_input(descriptor: int) -> None:
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgid(0))
+def _kill_on_input(descriptor: int, owner: int) -> None:
+    """`owner`: a process, or the negative of a group."""
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, owner)
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, int(signal.SIGKILL))
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
@@ -166,6 +168,41 @@ def show_in_environment(name: str, value: str) -> bool:
         return False
     os.environ[name] = value
     return shown.rstrip(b"\0").endswith(b"\0" + name.encode() + b"=" + text)
+
+
+class ShownVariable:
+    """A variable as others see it of this process and of its forks (/proc/PID/environ), which
+    `os.environ` does not change. To be made before any code of the user runs."""
+
+    def __init__(self, name: str, placeholder: str) -> None:
+        getenv = _libc.getenv
+        getenv.restype = ctypes.c_void_p
+        self._address = getenv(name.encode())
+        self._text = f"{name}={placeholder}".encode()
+        self._offset = len(name) + 1
+
+    def show(self, value: str) -> None:
+        """As wide as the placeholder. Nothing happens if a library has used the room for
+        something else (setproctitle does)."""
+        if self._address is None:
+            return
+        start = self._address - self._offset
+        if ctypes.string_at(start, len(self._text)) == self._text:
+            ctypes.memmove(self._address, value.encode(), len(self._text) - self._offset)
+
+
+def child_signals() -> int | None:
+    """A descriptor that can be read from when a child has died: SIGCHLD is blocked for it.
+    None where that cannot be had."""
+    make = getattr(_libc, "signalfd", None)
+    if make is None:
+        return None
+    signals = ctypes.create_string_buffer(128)  # a sigset_t
+    _libc.sigemptyset(signals)
+    _libc.sigaddset(signals, int(signal.SIGCHLD))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    descriptor = make(-1, signals, os.O_CLOEXEC | os.O_NONBLOCK)
+    return descriptor if descriptor >= 0 else None
 
 
 def children_of(parent: int) -> list[int]:

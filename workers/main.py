@@ -26,7 +26,7 @@ from workers.callables import load
 from workers.changes import CHANGES, note_changes
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.failures import describe
-from workers.linux import become_subreaper, hold_lifeline, prefer_as_oom_victim
+from workers.linux import hold_lifeline, prefer_as_oom_victim
 from workers.messages import (
     Dropped,
     Failed,
@@ -191,7 +191,6 @@ def settle_in(lifeline: int) -> None:
     PROCESS.inside_worker = True
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
-    become_subreaper()
     hold_lifeline(lifeline)
     prefer_as_oom_victim()
     # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
@@ -233,7 +232,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
         with contextlib.suppress(OSError):
             os.nice(spec.nice)
     os.environ.update(spec.environment)
-    mark_environment(spec.worker, spec.mark)
+    mark_environment(spec.worker, spec.mark, spec.incarnation)
     CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)
     if preparation is not None:
         preparation.import_modules()

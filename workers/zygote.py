@@ -3,11 +3,11 @@
 One per run: single-threaded, in a session of its own (so that Ctrl+C does not reach it), a
 child subreaper. It imports the user's code once, so that a new worker starts in a few
 milliseconds. It never runs a job, and it never waits for anything but its socket and the
-ends of its workers.
+ends of its children.
 
-Each worker is a subreaper too: orphans of a job that lives go to their worker. When a
-worker dies, the kernel hands all its children to the zygote. So a child of the zygote that
-is not a worker is exactly what a dead worker has left behind.
+What a job leaves behind becomes a child of the zygote, when its parent dies or when the worker
+does: so a job that waits for children waits for its own alone. The zygote reaps it, knows whose
+it is (`workers.belonging`), and ends it with its worker (`workers.strays`).
 """
 
 from __future__ import annotations
@@ -28,18 +28,23 @@ import msgspec
 
 from workers.current import PROCESS
 from workers.linux import (
+    ShownVariable,
     become_subreaper,
-    children_of,
+    child_signals,
     hold_lifeline,
     show_in_environment,
     thread_count,
 )
 from workers.main import live, meet_the_user, settle_in
+from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
+from workers.strays import Strays
 from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
+REAP_EVERY = 0.02  # seconds between looks for children that have died
+LOOK_EVERY = 1.0  # seconds between looks for children that were adopted, of which nobody tells
 SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
 TRIAL_FOR = 1.0  # seconds for a child that only exits
 LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
@@ -68,24 +73,42 @@ class _Member:
 class Zygote:
     """Answers the supervisor, watches workers, sweeps up behind the dead."""
 
-    def __init__(self, channel: socket.socket, preparation: Preparation | None) -> None:
+    def __init__(
+        self, channel: socket.socket, preparation: Preparation | None, shown: ShownVariable, mark: str
+    ) -> None:
         self._channel = channel
         self._preparation = preparation  # for workers that import the user's code themselves
+        self._shown = shown
         self._members: dict[int, _Member] = {}  # by pidfd
+        self._strays = Strays(mark)
+        self._looked_at = self._look_at = time.monotonic()
+        self._deaths = child_signals()
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
+        if self._deaths is not None:
+            self._poll.register(self._deaths, select.POLLIN)
 
     def serve(self, greeting: FromZygote) -> NoReturn:
         """Until the supervisor closes the channel, or dies."""
         self._say(greeting)
         while True:
-            dead = any(member.dead_since is not None for member in self._members.values())
-            for descriptor, _ in self._poll.poll(SWEEP_EVERY * 1000 if dead else None):
+            for descriptor, _ in self._poll.poll(self._patience()):
                 if descriptor == self._channel.fileno():
                     self._hear()
+                elif descriptor == self._deaths:
+                    os.read(descriptor, 4096)
+                    self._look_at = min(self._look_at, self._looked_at + REAP_EVERY)
                 else:
                     self._on_death(self._members[descriptor])
             self._sweep()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until there is something to look at."""
+        if any(member.dead_since is not None for member in self._members.values()):
+            return SWEEP_EVERY * 1000
+        if not self._members and not self._strays.next_deadline() and self._deaths is not None:
+            return None
+        return max(0.0, self._look_at - time.monotonic()) * 1000
 
     # --------------------------------------------------------------------- requests
 
@@ -122,6 +145,7 @@ class Zygote:
         try:
             pid = os.fork()
             if pid == 0:
+                self._shown.show(incarnation_text(incarnation))
                 self._become_worker(inbox, outbox, lifeline)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
@@ -140,8 +164,8 @@ class Zygote:
     def _become_worker(self, inbox: int, outbox: int, lifeline: int) -> NoReturn:
         try:
             self._channel.close()
-            for pidfd in self._members:
-                os.close(pidfd)
+            for descriptor in (*self._members, *([self._deaths] if self._deaths is not None else [])):
+                os.close(descriptor)
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
             settle_in(lifeline)
@@ -158,41 +182,20 @@ class Zygote:
         """It is a zombie, so its pid and its group still mean what they meant."""
         self._poll.unregister(member.pidfd)
         member.dead_since = time.monotonic()
-        with contextlib.suppress(OSError):
-            os.killpg(member.pid, signal.SIGKILL)
 
     def _sweep(self) -> None:
-        """End what dead workers left behind, then report them."""
-        dead = [member for member in self._members.values() if member.dead_since is not None]
-        if not dead:
-            return
-        clean = not self._kill_strangers()
+        """Reap orphans, end what dead workers left behind, then report those."""
         now = time.monotonic()
-        for member in dead:
-            if clean or now - (member.dead_since or now) > SWEEP_FOR:
+        dead = {member.pid: member for member in self._members.values() if member.dead_since is not None}
+        if not dead and now < self._look_at:
+            return
+        workers = {member.pid: member.incarnation for member in self._members.values()}
+        left = self._strays.tidy(workers, dead.keys())
+        for member in dead.values():
+            if member.incarnation not in left or now - (member.dead_since or now) > SWEEP_FOR:
                 self._report(member)
-
-    def _kill_strangers(self) -> bool:
-        """Kill and reap all children that are not workers; true if some are not dead yet.
-
-        Their own children come to us when they die, so this looks again until none is left.
-        """
-        known = {member.pid for member in self._members.values()}
-        while True:
-            try:
-                strangers = set(children_of(os.getpid())) - known
-            except OSError:  # too many open files, for now
-                return True
-            if not strangers:
-                return False
-            left = False
-            for pid in strangers:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(OSError):
-                    left |= os.waitpid(pid, os.WNOHANG)[0] == 0
-            if left:
-                return True
+        self._looked_at = now
+        self._look_at = min(now + LOOK_EVERY, self._strays.next_deadline() or now + LOOK_EVERY)
 
     def _report(self, member: _Member) -> None:
         del self._members[member.pidfd]
@@ -206,14 +209,20 @@ class Zygote:
 
     def _end_all(self) -> NoReturn:
         """The supervisor has gone: nothing that was started here may stay."""
-        for member in self._members.values():
-            with contextlib.suppress(OSError):
-                os.killpg(member.pid, signal.SIGKILL)
-        self._members.clear()
         deadline = time.monotonic() + LAST_SWEEP_FOR
-        while self._kill_strangers() and time.monotonic() < deadline:
-            time.sleep(SWEEP_EVERY)
+        self._strays.end_those_of_workers(deadline)
+        _close_files()
+        self._strays.end_all(deadline)
         os._exit(0)
+
+
+def _close_files() -> None:
+    """All but the standard ones."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if int(name) > 2:
+                    os.close(int(name))
 
 
 def run(channel_descriptor: int) -> NoReturn:
@@ -223,10 +232,12 @@ def run(channel_descriptor: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
+    shown = ShownVariable(INCARNATION, NOBODY)
     gc.collect()
     gc.freeze()  # what is here now need not be looked at again
     channel = socket.socket(fileno=channel_descriptor)
     begin, preparation, lifeline = _await_orders(channel)
+    mark = os.environ.get(MARK, "")
     meet_the_user()
     preparation.apply()
     if begin.preload:
@@ -240,7 +251,8 @@ def run(channel_descriptor: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or each worker would print it again
-    Zygote(channel, preparation if obstacle else None).serve(Prepared(obstacle))
+    zygote = Zygote(channel, preparation if obstacle else None, shown, mark)
+    zygote.serve(Prepared(obstacle))
 
 
 def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int]:
@@ -257,7 +269,7 @@ def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int]:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    if begin.mark and not show_in_environment("LONGHAUL_EXPERIMENT", begin.mark):
+    if begin.mark and not show_in_environment(MARK, begin.mark):
         sys.exit("the environment of this process cannot be marked")
     with open(prepared, "rb") as file:
         return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline

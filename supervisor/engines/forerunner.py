@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 
-from supervisor.engines.interpreter import MARK, ROOM_FOR_MARK, PrivateDescriptors, has_ended, interpreter
+from supervisor.engines.interpreter import ROOM_FOR_MARK, PrivateDescriptors, has_ended, interpreter
+from workers.marks import INCARNATION, MARK, NOBODY
 
 # Lines of /proc/self/status that say what a child inherits.
 _INHERITED = (b"Umask:", b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNew", b"Seccomp:", b"Cpus_", b"Mems_")
@@ -79,6 +80,7 @@ def zygote_process(
     channel: socket.socket, environment: dict[str, str], output: int
 ) -> subprocess.Popen[bytes]:
     """Start the interpreter of a zygote; it waits for its first order. Raises OSError."""
+    environment = {INCARNATION: NOBODY, **environment}  # the mark stays the last, for its room
     kept = {name: value for name, value in os.environ.items() if name not in environment}
     # Blocked so that Ctrl+C does not kill the child before it has left our session.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import weakref
 
-MARK = "LONGHAUL_EXPERIMENT"  # in the environment of every process of an experiment
 # Bytes that a process which is started before its experiment is open keeps free for the mark.
 ROOM_FOR_MARK = 200
 

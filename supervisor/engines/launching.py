@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from supervisor.engines.processes import end_orphans
+from supervisor.engines.ending import end_orphans
 from workers.callables import MAIN
+from workers.marks import MARK
 from workers.messages import WorkerSpec
 from workers.preparation import Preparation, prepare
 
@@ -108,6 +109,7 @@ class Surround(msgspec.Struct):
     lifeline: int  # read end, for the workers
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
+    incarnations: Callable[[], set[int]]  # of workers that live, or are being made
 
 
 class Remains:
@@ -131,7 +133,8 @@ class Remains:
         if not self._reaped or now < self._look_at:
             return []
         self._look_at = now + SWEEP_EVERY
-        left = end_orphans(self._surround.spec.mark, self._surround.living() | keep)
+        surround = self._surround
+        left = end_orphans(surround.spec.mark, surround.living() | keep, surround.incarnations())
         told = [reaped for reaped, until in self._reaped if not left or now >= until]
         self._reaped = [entry for entry in self._reaped if left and now < entry[1]]
         return told
@@ -150,4 +153,4 @@ def preparation_for(spec: WorkerSpec) -> Preparation:
 
 def marked_environment(spec: WorkerSpec) -> dict[str, str]:
     """What is set in every process of this experiment beside what the supervisor has."""
-    return {**spec.environment, "LONGHAUL_EXPERIMENT": spec.mark}
+    return {**spec.environment, MARK: spec.mark}

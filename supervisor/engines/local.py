@@ -20,6 +20,7 @@ from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
 from supervisor.core.events import Event
 from supervisor.engines.delivery import delivered
+from supervisor.engines.ending import sweep
 from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.incarnation import Incarnation
 from supervisor.engines.interpreter import PrivateDescriptors, is_over
@@ -34,7 +35,7 @@ from supervisor.engines.launching import (
     Surround,
 )
 from supervisor.engines.memory import MemoryMeter
-from supervisor.engines.processes import catches, has_pidfds, start_time, sweep
+from supervisor.engines.processes import catches, has_pidfds, start_time
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
 from workers.frames import QueueError
@@ -93,7 +94,7 @@ class LocalEngine:
         try:
             self._lifeline = os.pipe()
             self._private.numbers.add(self._lifeline[1])
-            surround = Surround(spec, self._lifeline[0], self._selector, self._living)
+            surround = Surround(spec, self._lifeline[0], self._selector, self._living, self._incarnations)
             self._launcher = _launcher(method, surround, self._forerunner)
             self._launcher.start()
         except OSError as error:
@@ -101,6 +102,9 @@ class LocalEngine:
 
     def _living(self) -> set[int]:
         return {worker.pid for worker in self._workers.values() if worker.pid and worker.dead_at is None}
+
+    def _incarnations(self) -> set[int]:
+        return {number for number, worker in self._workers.items() if worker.dead_at is None}
 
     # ----------------------------------------------------------------------- orders
 

@@ -18,6 +18,7 @@ import sys
 import time
 from typing import Any
 
+from supervisor.engines.ending import end_group, end_noted
 from supervisor.engines.interpreter import interpreter
 from supervisor.engines.launching import (
     Exited,
@@ -31,6 +32,7 @@ from supervisor.engines.launching import (
     marked_environment,
     preparation_for,
 )
+from workers.marks import INCARNATION, incarnation_text
 from workers.preparation import Preparation
 
 LOOK_EVERY = 0.1  # seconds, where there is no pidfd
@@ -61,7 +63,7 @@ class SpawnLauncher:
 
     def launch(self, incarnation: int, ends: WorkerEnds) -> None:
         try:
-            process = self._popen(ends)
+            process = self._popen(incarnation, ends)
         except OSError as error:
             self._events.append(LaunchFailed(incarnation, f"cannot start a process: {error}"))
             return
@@ -74,7 +76,8 @@ class SpawnLauncher:
         self._children[incarnation] = _Child(process, watched=pidfd is not None)
         self._events.append(Launched(incarnation, process.pid, pidfd))
 
-    def _popen(self, ends: WorkerEnds) -> subprocess.Popen[bytes]:
+    def _popen(self, incarnation: int, ends: WorkerEnds) -> subprocess.Popen[bytes]:
+        marks = {**marked_environment(self._spec), INCARNATION: incarnation_text(incarnation)}
         descriptors = (ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline)
         # Blocked until the worker has its handlers: Ctrl+C goes to the whole foreground
         # group, which the child leaves only after it was made.
@@ -84,7 +87,7 @@ class SpawnLauncher:
                 interpreter("workers.main:spawned", *descriptors),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, **marked_environment(self._spec)},
+                env={**os.environ, **marks},
                 pass_fds=descriptors,
                 process_group=0,
             )
@@ -107,11 +110,8 @@ class SpawnLauncher:
         if child is None:
             return
         pid = child.process.pid
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-        for process in child.descendants:
-            with contextlib.suppress(Exception):  # gone before
-                process.kill()
+        end_group(pid)
+        end_noted(child.descendants)
         self._remains.add(_reap(incarnation, child.process), now)
 
     def poll(self, now: float) -> list[LaunchEvent]:
@@ -136,12 +136,9 @@ class SpawnLauncher:
         for incarnation in self._children:
             self.before_kill(incarnation)
         for child in self._children.values():
-            with contextlib.suppress(OSError):
-                os.killpg(child.process.pid, signal.SIGKILL)
             child.process.kill()
-            for process in child.descendants:
-                with contextlib.suppress(Exception):  # gone before
-                    process.kill()
+            end_group(child.process.pid)
+            end_noted(child.descendants)
         for child in self._children.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.0, deadline - time.monotonic()))

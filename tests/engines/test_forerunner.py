@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from supervisor.engines.forerunner import Forerunner
-from supervisor.engines.interpreter import MARK, ROOM_FOR_MARK
+from supervisor.engines.interpreter import ROOM_FOR_MARK
 from tests.experiment import Experiment, wait_for
 from tests.failures.observing import is_gone
+from workers.marks import MARK
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
 Drive = Callable[..., Any]  # conftest.Driver

@@ -11,14 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from supervisor.engines.processes import (
-    end_orphans,
-    is_stopped,
-    process_table,
-    start_time,
-    sweep,
-    trees,
-)
+from supervisor.engines.ending import end_orphans, sweep
+from supervisor.engines.processes import is_stopped, process_table, start_time, trees
 from supervisor.engines.usage import UsageMeter
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -82,7 +76,7 @@ def test_a_sweep_ends_what_carries_the_mark_and_nothing_else(start: Start, mark:
 def test_a_sweep_spares_itself_and_its_ancestors_whatever_they_carry(start: Start, mark: str) -> None:
     """A run inside a job of another run, that sweeps for the very mark it inherited."""
     inner = (
-        "import subprocess, sys; from supervisor.engines.processes import sweep;"
+        "import subprocess, sys; from supervisor.engines.ending import sweep;"
         f"child = subprocess.Popen(['sleep', '1000']); print(sweep({mark!r}) == [child.pid])"
     )
     outer = start(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])")

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from supervisor.core.record_types import RunStarted, WorkerEnded, WorkerStarted
-from supervisor.engines.processes import end_recorded, start_time
+from supervisor.engines.ending import end_recorded
+from supervisor.engines.processes import start_time
 from supervisor.records.run_facts import RunFacts
 from tests.experiment import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
