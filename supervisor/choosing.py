@@ -11,8 +11,10 @@ from pathlib import Path
 from supervisor.core.errors import LonghaulError, UnusableCheckpoint, UsageError
 from supervisor.records.checkpoint import peek
 from supervisor.records.disk import Disk
+from supervisor.records.latest import meant_instead
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.lock import is_held
+from supervisor.request import Request
 
 Notice = tuple[str, str]  # level, text
 
@@ -78,6 +80,19 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
             return [("info", f"{text}; --resume {experiment_id} goes on with it")]
         break
     return []
+
+
+def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
+    """`latest` and `auto` may have met a small trial: what else may have been meant."""
+    found = meant_instead(layout) if layout is not None and request.resume in ("latest", "auto") else None
+    if found is None:
+        return []
+    taken, other = found
+    named = f"--resume {other.experiment_id}" if request.interactive else f'resume="{other.experiment_id}"'
+    text = (
+        f"{request.resume} is {taken.words()}; there is also {other.words()}: {named} goes on with that one"
+    )
+    return [("warning", text)]
 
 
 def _left(layout: Layout) -> tuple[int, int, str]:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from supervisor import resuming
-from supervisor.choosing import earlier
+from supervisor.choosing import earlier, mention_larger
 from supervisor.core.errors import OK, SOME_FAILED, UsageError
 from supervisor.core.jobs import PlannedJob
 from supervisor.core.settings import Settings
@@ -58,7 +58,10 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
     """Settings and the script's options: those of an earlier experiment with --resume."""
     if request.resume is None:
         return resuming.merge_settings(request, None), resuming.merge_options(request, None)
-    found = survey(earlier(request.resume, output_directory(request), request.name))
+    layout = earlier(request.resume, output_directory(request), request.name)
+    for _, text in mention_larger(request, layout):
+        _say(text)
+    found = survey(layout)
     try:
         facts = found.facts
         settings = resuming.merge_settings(request, facts.settings)

@@ -123,6 +123,7 @@ def start_run(request: Request, opened: Opened) -> None:
             entry=provenance.entry_of(request.function, request.setup),
             jobs=sum(opened.table.wanted),
             offered=opened.offered,
+            chosen=opened.selected.count(1),
             cores=usable_cores(),
         )
         opened.store.append([started, *opened.resets])
@@ -158,11 +159,13 @@ def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Not
     if request.resume is None:
         return None, []
     if request.resume != "auto":
-        return choosing.earlier(request.resume, directory, request.name), []
+        layout = choosing.earlier(request.resume, directory, request.name)
+        return layout, choosing.mention_larger(request, layout)
     if request.experiment_id is None:
-        return choosing.latest_unfinished(directory, request.name)
-    layout = Layout(directory, check_id(request.experiment_id))
-    return layout if layout.exists() else None, []
+        unfinished, notices = choosing.latest_unfinished(directory, request.name)
+        return unfinished, notices + choosing.mention_larger(request, unfinished)
+    named = Layout(directory, check_id(request.experiment_id))
+    return named if named.exists() else None, []
 
 
 def _plan(

@@ -7,11 +7,14 @@ import difflib
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from supervisor.core.errors import StorageError, UsageError
+from supervisor.records.latest import meant_instead
 from supervisor.records.layout import Layout, check_id, experiments, last_saved
+from supervisor.views.outlet import say
 
 _FILE = re.compile(r"(?:journal|plan|checkpoint|progress)_(.+)\.jsonl?")
 _GLOB = frozenset("*?[")
@@ -55,7 +58,20 @@ def root_of(arguments: argparse.Namespace) -> Path:
 
 def the_experiment(arguments: argparse.Namespace) -> Layout:
     """The one that `add_experiment` has read. Raises UsageError."""
-    return find(arguments.experiment, root_of(arguments))
+    return find_and_tell(arguments.experiment, root_of(arguments))
+
+
+def find_and_tell(word: str, root: Path) -> Layout:
+    """`find`; where it took the latest one, and that is a small trial, it is said on stderr which other
+    one may have been meant."""
+    layout = find(word, root)
+    last = Path(word).name
+    by_name = layout.experiment_id == last or _FILE.fullmatch(last)
+    if not by_name and (found := meant_instead(layout)):
+        taken, other = found
+        text = f"latest is {taken.words()}; there is also {other.words()}: name it to look at that one"
+        say(sys.stderr, text)
+    return layout
 
 
 def experiment_words(arguments: argparse.Namespace, layout: Layout) -> list[str]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.commands.finding import add_directory, find, root_of
+from supervisor.commands.finding import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit
 from supervisor.core.errors import StorageError, UsageError
 from supervisor.listing import experiment_row, is_running
@@ -34,7 +34,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    layouts = [find(word, root_of(arguments)) for word in arguments.experiments]
+    layouts = [find_and_tell(word, root_of(arguments)) for word in arguments.experiments]
     for layout in layouts:  # before anything is removed
         _refuse_a_live_one(layout)
     for layout in layouts:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from supervisor.commands.finding import add_directory, find, root_of
+from supervisor.commands.finding import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit, on_terminal, plain_table, show_table
 from supervisor.core.errors import CannotCreate
 from supervisor.records.disk import Disk
@@ -51,7 +51,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    layouts = [find(word, root_of(arguments)) for word in arguments.experiments]
+    layouts = [find_and_tell(word, root_of(arguments)) for word in arguments.experiments]
     with contextlib.ExitStack() as stack:
         reports = [stack.enter_context(load(one.directory, one.experiment_id)) for one in layouts]
         if arguments.format == "table" and arguments.output is None and on_terminal():

@@ -49,7 +49,8 @@ class RunStarted(Record, tag="run_started"):
     entry: dict[str, Any] = {}  # where a replay finds function and setup: see provenance.entry_of
     jobs: int = 0
     offered: int = 0  # that the script has; more than `jobs` with one per domain
-    cores: int = 0  # usable ones; 0 in the records of older versions
+    chosen: int = 0  # that this run may hand out (--only), finished ones included
+    cores: int = 0  # usable ones; these two are 0 in the records of older versions
 
 
 class WorkerStarted(Record, tag="worker_started"):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -26,6 +27,7 @@ from supervisor.core.snapshot import FailureSnapshot, failure_of
 from supervisor.core.statistics import Statistics
 from supervisor.records.disk import Disk
 from supervisor.records.files import utc_now, write_atomically
+from supervisor.records.latest import meant_instead
 from supervisor.records.layout import Layout, check_id, experiments
 from supervisor.records.results import Results
 from supervisor.records.store import Store
@@ -187,13 +189,19 @@ class Report:
 def load(directory: str | Path, experiment_id: str = "latest") -> Report:
     """An experiment in `directory` (data/outputs/<name>), running or not; read-only.
 
-    Raises UsageError if there is none, UnusableCheckpoint if it cannot be read.
+    Raises UsageError if there is none, UnusableCheckpoint if it cannot be read. Warns if the latest
+    one is a small trial beside a larger one.
     """
     if experiment_id == "latest":
         known = experiments(directory)
         if not known:
             raise UsageError(f"no experiments found in {Layout(directory, '').logs}")
         experiment_id = known[0]
+        if found := meant_instead(Layout(directory, experiment_id)):
+            taken, other = found
+            text = f"latest is {taken.words()}; there is also {other.words()}"
+            call = f"load({os.fspath(directory)!r}, {other.experiment_id!r})"
+            warnings.warn(f"{text}: {call} reads that one", stacklevel=2)
     layout = Layout(directory, check_id(experiment_id))
     if not layout.exists():
         known = experiments(directory)
@@ -201,11 +209,11 @@ def load(directory: str | Path, experiment_id: str = "latest") -> Report:
         raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {there}")
     from supervisor.records.survey import survey
 
-    found = survey(layout)
-    for job in found.running():
-        if found.table.state[job] == PENDING:
-            found.table.state[job] = INTERRUPTED
-    return Report(Results.of(found))
+    recovered = survey(layout)
+    for job in recovered.running():
+        if recovered.table.state[job] == PENDING:
+            recovered.table.state[job] = INTERRUPTED
+    return Report(Results.of(recovered))
 
 
 # -------------------------------------------------------------------------- final files
