@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from workers.main_module import MAIN, main_source
 from workers.messages import FunctionSpec
 
-MAIN = "__mp_main__"
 _MAIN_NAMES = ("__main__", MAIN)
 _OUR_PACKAGES = ("supervisor", "workers")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,21 +26,6 @@ class CannotSend(ValueError):
 
 class CannotLoad(ImportError):
     """A worker does not find a function where the supervisor has said it is."""
-
-
-def main_source() -> tuple[str | None, str | None]:
-    """(module name, path) that `__main__` can be imported from again; one of them, or none.
-
-    None for notebooks, `python -c` and the interactive prompt.
-    """
-    main = sys.modules.get("__main__")
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name and name not in _MAIN_NAMES:
-        return name, None
-    path = getattr(main, "__file__", None)
-    if path and os.path.isfile(path):
-        return None, os.path.abspath(path)
-    return None, None
 
 
 def describe(function: Callable[..., Any]) -> FunctionSpec:

@@ -15,6 +15,7 @@ from workers.marks import INCARNATION, MARK, incarnation_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from workers.reports import Reporter
     from workers.states import StateFiles, StatesInMemory
@@ -178,6 +179,8 @@ class _Process:
 
     inside_worker = False
     importing_main = False
+    called_at_import = False  # whether the script has called `main` or `run` meanwhile
+    imported_main: ModuleType | None = None  # the user's script, where it is `__main__`
 
 
 CURRENT = CurrentJob()
@@ -196,6 +199,7 @@ def inside_worker() -> bool:
 
 def importing_main() -> bool:
     """Whether the user's script is being imported by a worker right now, not run."""
+    PROCESS.called_at_import |= PROCESS.importing_main
     return PROCESS.importing_main
 
 

@@ -1,22 +1,18 @@
 """Make a fresh interpreter look like the user's program: path, arguments, main module.
 
-The same as multiprocessing's spawn does, with two differences: the main module runs in its
-own namespace (there is one copy of its globals), and a package's `__main__` is imported too.
+The same as multiprocessing's spawn does, with differences: the main module is `__main__` alone, with
+its guard shut (`workers.main_module`), and a package's `__main__` is imported too.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import io
 import os
 import sys
-import types
 
 import msgspec
 
-from workers.callables import MAIN, main_source
-from workers.current import PROCESS
+from workers.main_module import MAIN, empty_main, import_main, main_source
 
 
 class Preparation(msgspec.Struct, kw_only=True):
@@ -40,6 +36,8 @@ class Preparation(msgspec.Struct, kw_only=True):
 
     def import_modules(self) -> None:
         """Import the user's code. Raises whatever that raises, SystemExit included."""
+        if MAIN not in self.modules:
+            empty_main()
         for module in self.modules:
             if module == MAIN:
                 import_main(self.main_name, self.main_path)
@@ -64,29 +62,3 @@ def prepare(modules: list[str], environment: dict[str, str]) -> Preparation:
         modules=modules,
         environment=environment,
     )
-
-
-def import_main(name: str | None, path: str | None) -> None:
-    """Run the user's script as `__mp_main__`, which is `__main__` too from then on."""
-    if getattr(sys.modules.get("__main__"), "__name__", "") == MAIN or not (name or path):
-        return
-    module = types.ModuleType(MAIN)
-    code: types.CodeType
-    if name is not None:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            raise ModuleNotFoundError(f"no module named {name!r}, which `python -m` was started with")
-        module.__spec__, module.__loader__ = spec, spec.loader
-        module.__file__, module.__package__ = spec.origin, spec.parent
-        code = spec.loader.get_code(name)  # type: ignore[attr-defined]
-    else:
-        assert path is not None
-        with io.open_code(path) as file:
-            code = compile(file.read(), path, "exec")
-        module.__file__ = path
-    sys.modules["__main__"] = sys.modules[MAIN] = module
-    PROCESS.importing_main = True
-    try:
-        exec(code, module.__dict__)
-    finally:
-        PROCESS.importing_main = False

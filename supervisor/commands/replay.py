@@ -32,10 +32,10 @@ from supervisor.records.results import Results
 from supervisor.records.survey import survey
 from supervisor.views.outlet import say
 from supervisor.views.words import cut, duration, one_line
-from workers.callables import MAIN, CannotLoad, load
+from workers.callables import CannotLoad, load
 from workers.current import current_job
+from workers.main_module import MAIN, import_main
 from workers.messages import FunctionSpec
-from workers.preparation import import_main
 from workers.values import Encoded, Unencodable, encode_result
 
 _SHOWN = 2000  # characters of a result

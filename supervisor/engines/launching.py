@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from supervisor.engines.ending import end_orphans
-from workers.callables import MAIN
+from workers.main_module import MAIN
 from workers.marks import MARK
 from workers.messages import WorkerSpec
 from workers.preparation import Preparation, prepare

@@ -126,7 +126,7 @@ def test_a_function_of_the_script_runs_in_a_worker(script: Script, method: str, 
         "def evaluate(x):\n    return [Point(x), sys.argv[1:], __name__, sys.modules['__main__'].Point is Point]"
     )
     output = script.run(guarded(body, call("evaluate", {"x": 3}, method)), command=command)
-    assert """result=b'[{"x":3},["--option"],"__mp_main__",true]'""" in output, output
+    assert """result=b'[{"x":3},["--option"],"__main__",true]'""" in output, output
 
 
 @pytest.mark.parametrize("method", METHODS)

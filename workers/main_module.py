@@ -1,0 +1,184 @@
+"""`__main__` in a worker: the user's script, as it would be if the script ran by itself.
+
+Two ways. A script with a source is executed as `__main__`, with its guards shut in the syntax
+tree (`workers.guards`). Where that does not reach (there is no source; a guard that is none of
+the usual ones), it is executed as `__mp_main__`, and what it has defined is named anew
+afterwards.
+"""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import importlib.util
+import io
+import marshal
+import os
+import pkgutil
+import sys
+import types
+from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from typing import Any
+
+from workers.current import PROCESS
+
+MAIN = "__mp_main__"  # what the script is called where it is not "__main__", as in multiprocessing
+_MAX_SOURCE = 4 << 20  # bytes; a syntax tree takes a hundred times as much
+_HEADER = 16  # bytes of a .pyc before its code
+
+
+class _Script:
+    """What is to be executed: source or code, and what the module says of itself."""
+
+    def __init__(self, path: str, source: bytes | str | None, code: types.CodeType | None) -> None:
+        self.path = path
+        self.source = source
+        self.code = code
+        self.attributes: dict[str, Any] = {}
+
+    def compiled(self) -> types.CodeType:
+        if self.code is None:
+            assert self.source is not None
+            self.code = compile(self.source, self.path, "exec", dont_inherit=True)
+        return self.code
+
+
+def main_source() -> tuple[str | None, str | None]:
+    """(module name, path) that `__main__` can be imported from again.
+
+    A name for `python -m name`, a path for `python path`; both, the name being "__main__", for a
+    directory or an archive that holds a `__main__.py`. None for notebooks, `python -c` and the
+    interactive prompt.
+    """
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name and name not in ("__main__", MAIN):
+        return name, None
+    path = getattr(main, "__file__", None)
+    if not isinstance(path, str):
+        return None, None
+    if not os.path.isabs(path):
+        path = os.path.abspath(path)
+    if name == "__main__" and os.path.exists(os.path.dirname(path)):
+        return name, path
+    return (None, path) if os.path.isfile(path) else (None, None)
+
+
+def import_main(name: str | None, path: str | None) -> None:
+    """Execute the user's script as `__main__` with its guard shut; once in a process."""
+    done = PROCESS.imported_main
+    if (done is not None and sys.modules.get("__main__") is done) or not (name or path):
+        return
+    script = _of_name(name, path) if name is not None else _of_path(path or "")
+    PROCESS.imported_main = _shut_in_tree(script) or _under_other_name(script)
+
+
+def empty_main() -> None:
+    """A `__main__` without anything in it, for what was sent by value: a notebook's, say."""
+    _module(_Script("", None, None))
+
+
+# --------------------------------------------------------------------- what is executed
+
+
+def _of_path(path: str) -> _Script:
+    """`python path`."""
+    with io.open_code(path) as file:
+        content = file.read()
+    if content[:4] == importlib.util.MAGIC_NUMBER:
+        script = _Script(path, None, marshal.loads(content[_HEADER:]))
+        loader: Any = SourcelessFileLoader("__main__", path)
+    else:
+        script, loader = _Script(path, content, None), SourceFileLoader("__main__", path)
+    script.attributes = {"__loader__": loader, "__file__": path, "__cached__": None}
+    return script
+
+
+def _of_name(name: str, path: str | None) -> _Script:
+    """`python -m name`; `python directory`, `python archive` if there is a path too."""
+    spec = _found_beside(path) if path is not None else importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        missing = f"no module named {name!r}, which `python -m` was started with"
+        raise ModuleNotFoundError(f"{path} is not there any more" if path is not None else missing)
+    loader: Any = spec.loader
+    source = loader.get_source(spec.name) if hasattr(loader, "get_source") else None
+    script = _Script(spec.origin or name, source, loader.get_code(spec.name) if source is None else None)
+    script.attributes = {
+        "__package__": spec.parent,
+        "__loader__": loader,
+        "__spec__": spec,
+        "__file__": spec.origin,
+        "__cached__": spec.cached,
+    }
+    return script
+
+
+def _found_beside(path: str) -> ModuleSpec | None:
+    finder: Any = pkgutil.get_importer(os.path.dirname(path))
+    found: ModuleSpec | None = finder.find_spec("__main__") if finder is not None else None
+    return found
+
+
+# ------------------------------------------------------------------------- its execution
+
+
+def _shut_in_tree(script: _Script) -> types.ModuleType | None:
+    """None where another way is needed."""
+    if script.source is None or len(script.source) > _MAX_SOURCE:
+        return None
+    from workers.guards import IMPORTED_AS, compile_shut
+
+    try:
+        code, elsewhere = compile_shut(script.source, script.path)
+    except (RecursionError, MemoryError):
+        return None
+    module = _module(script)
+    vars(module)[IMPORTED_AS] = MAIN
+    try:
+        _execute(code, module)
+    except BaseException:
+        # `main` was reached. Perhaps there is a guard, one that was not recognised.
+        if PROCESS.called_at_import and elsewhere:
+            return None
+        raise
+    finally:
+        vars(module).pop(IMPORTED_AS, None)
+    return module
+
+
+def _under_other_name(script: _Script) -> types.ModuleType:
+    """Execute it as `__mp_main__`; what it has defined, and will define, is of `__main__` then."""
+    module = _module(script)
+    module.__name__ = MAIN
+    _execute(script.compiled(), module)
+    for found in gc.get_objects():
+        if type(found) is types.FunctionType:
+            if found.__module__ == MAIN:
+                found.__module__ = "__main__"
+        elif isinstance(found, type) and type.__getattribute__(found, "__dict__").get("__module__") == MAIN:
+            type.__setattr__(found, "__module__", "__main__")
+    module.__name__ = "__main__"
+    return module
+
+
+def _execute(code: types.CodeType, module: types.ModuleType) -> None:
+    PROCESS.importing_main, PROCESS.called_at_import = True, False
+    try:
+        exec(code, vars(module))
+    finally:
+        PROCESS.importing_main = False
+
+
+def _module(script: _Script) -> types.ModuleType:
+    """A new `__main__`, with what Python puts into one."""
+    before = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    module = types.ModuleType("__main__")
+    known = vars(module)
+    known["__loader__"] = BuiltinImporter
+    if sys.version_info < (3, 14) or "__annotations__" in before:
+        known["__annotations__"] = {}
+    known["__builtins__"] = builtins
+    known.update(script.attributes)
+    # Also as it was called when jobs wrote pickles under that name.
+    sys.modules["__main__"] = sys.modules[MAIN] = module
+    return module
