@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from supervisor.core.errors import LonghaulError, UnguardedMain, UsageError, WorkersError
+from supervisor.core.errors import LonghaulError, RaisedByScript, UnguardedMain, UsageError, WorkersError
 from workers.current import importing_main, inside_worker
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def main(
     argv: the arguments, if not those of the process.
     settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
 
-    Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 65 to 75 see
-    `core.errors`), or dies of the signal that stopped the run.
+    Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 70 `jobs` or `finish`
+    raised, 65 to 75 see `core.errors`), or dies of the signal that stopped the run.
     """
     _refuse_inside_worker("main")
     try:
@@ -103,6 +103,10 @@ def main(
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
         _say("interrupted")
         _die_of(signal.SIGINT)
+    except Exception as error:
+        from supervisor.uncaught import show
+
+        raise SystemExit(show(error)) from None
     raise SystemExit(outcome.exit_code)
 
 
@@ -126,6 +130,7 @@ def run(
     ------
     UsageError: for an unknown keyword (with the nearest name) or a plan that cannot be run.
     LonghaulError: if the experiment cannot be run; its `exit_code` says why.
+    Exception: what `jobs` or `finish` raised, as it is.
     Interrupted: a KeyboardInterrupt, after the run has drained; with the `report`.
     """
     _refuse_inside_worker("run")
@@ -137,7 +142,15 @@ def run(
         request = request_of_run(
             function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
         )
-        outcome = _execute(request, forerunner)
+        raised: Exception | None = None
+        try:
+            outcome = _execute(request, forerunner)
+        except RaisedByScript as caught:
+            raised = caught.error
+    if raised is not None:
+        from supervisor.uncaught import from_user
+
+        raise from_user(raised)
     if outcome.signal is not None:
         from supervisor.outcome import Interrupted
 

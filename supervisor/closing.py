@@ -15,6 +15,7 @@ from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
 from supervisor.outcome import Outcome
+from supervisor.records.layout import Layout
 from supervisor.request import Request
 from supervisor.views.outlet import say_until
 from supervisor.views.words import count
@@ -118,6 +119,15 @@ def resume_hint(request: Request, opened: Opened) -> str:
     if not request.recording:
         return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
     return f"go on later with: {resume_with(request, opened.layout.experiment_id)}"
+
+
+def after_finish(request: Request, outcome: Outcome) -> str:
+    """What to say when the script's `finish` has raised: the run itself was over by then."""
+    report = outcome.report
+    words = f"The results are safe, in {Layout(report.directory, report.experiment_id).final}."
+    if not request.recording:
+        return words
+    return f"{words} When that is mended, call it again with: {resume_with(request, report.experiment_id)}"
 
 
 def no_workers(request: Request, opened: Opened, failure: str) -> str:

@@ -28,6 +28,7 @@ from supervisor import closing
 from supervisor.clock import RunClock, wall_time
 from supervisor.core.errors import (
     LonghaulError,
+    RaisedByScript,
     StorageError,
     WorkersError,
 )
@@ -64,7 +65,12 @@ def execute(request: Request, forerunner: Forerunner | None = None) -> Outcome:
             signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
     if request.finish is not None and outcome.signal is None:
-        request.finish(outcome.report)
+        try:
+            request.finish(outcome.report)
+        except LonghaulError:
+            raise
+        except Exception as error:
+            raise RaisedByScript(error, "finish()", closing.after_finish(request, outcome)) from None
     return outcome
 
 

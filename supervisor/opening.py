@@ -135,8 +135,6 @@ def _in_words(directory: Path) -> Iterator[None]:
     """A disk that fails is told in words."""
     try:
         yield
-    except _OfTheScript as raised:
-        raise raised.error from None
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the disk
             raise
@@ -144,14 +142,6 @@ def _in_words(directory: Path) -> Iterator[None]:
             f"the disk failed under {directory}: {error}. What was recorded is safe; see to the disk, "
             f"then start again or resume."
         ) from error
-
-
-class _OfTheScript(Exception):
-    """An error of the user's own code, which is not to be taken for one of our disk."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
@@ -179,18 +169,15 @@ def _plan(
     """`known`: jobs that stay in a plan that has not all of the script's."""
     arguments = namespace(request.parser, options)
     pick = Pick(all_tasks=settings.all_tasks, only=request.only, earlier=known)
-    try:
-        with signals.raising():
-            return build_plan(
-                request.function,
-                request.jobs,
-                arguments,
-                all_tasks=settings.all_tasks,
-                pick=pick,
-                earlier=earlier,
-            )
-    except OSError as error:
-        raise _OfTheScript(error) from None
+    with signals.raising():
+        return build_plan(
+            request.function,
+            request.jobs,
+            arguments,
+            all_tasks=settings.all_tasks,
+            pick=pick,
+            earlier=earlier,
+        )
 
 
 # -------------------------------------------------------------------------------- new

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.errors import UsageError
+from supervisor.core.errors import LonghaulError, RaisedByScript, UsageError
 from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.settings import parse_own
 from supervisor.picking import Pick
@@ -55,16 +55,18 @@ def build_plan(
     domain. `earlier` is the plan of the experiment that it goes on with: probably the same.
 
     Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
-    that do not survive JSON or that the function does not take, no jobs at all.
+    that do not survive JSON or that the function does not take, no jobs at all; and
+    RaisedByScript for what the script's own code raises.
     """
     pick = pick or Pick(all_tasks=all_tasks)
     collected = _Collected(function, PlanBuilder(earlier), pick)
     source = _offered(jobs, arguments)
     made = isinstance(source, (list, tuple))
-    one_by_one = iter(source)
+    with _code_of_the_script():
+        one_by_one = iter(source)
     with _collector_at_ease():
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
-        while group := take(one_by_one, size):
+        while group := _taken(take, one_by_one, size):
             before = collected.builder.size
             if not (pick.all and collected.add_together(*group)):
                 for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
@@ -154,6 +156,23 @@ def _nothing_own(jobs: list[Job]) -> bool:
     )
 
 
+@contextlib.contextmanager
+def _code_of_the_script() -> Iterator[None]:
+    try:
+        yield
+    except LonghaulError:
+        raise
+    except Exception as error:
+        raise RaisedByScript(error, "jobs()", "No job was started.") from None
+
+
+def _taken(
+    take: Callable[[Iterator[Any], int], _Group | None], source: Iterator[Any], size: int
+) -> _Group | None:
+    with _code_of_the_script():
+        return take(source, size)
+
+
 def _listed(source: Iterator[Any], size: int) -> _Group | None:
     """The next jobs of a script that has made them all; None at the end."""
     jobs = list(islice(source, size))
@@ -193,7 +212,8 @@ def _copied(params: Any) -> dict[str, Any] | None:
 def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
     source = jobs
     if callable(jobs):
-        source = jobs(arguments or argparse.Namespace()) if _takes_argument(jobs) else jobs()
+        with _code_of_the_script():
+            source = jobs(arguments or argparse.Namespace()) if _takes_argument(jobs) else jobs()
     if isinstance(source, (str, bytes, Job)) or not isinstance(source, Iterable):
         raise UsageError(
             f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}"

@@ -10,6 +10,7 @@ OK = 0  # all jobs completed
 SOME_FAILED = 1  # the run is over, some jobs failed
 USAGE = 2  # wrong options, a plan that cannot be run
 UNUSABLE_CHECKPOINT = 65  # neither checkpoint nor journal can be used
+SCRIPT_ERROR = 70  # jobs() or finish() of the script raised, or a fault of longhaul
 CANNOT_CREATE = 73  # the output directory cannot be written
 IO_ERROR = 74  # the disk failed and could not be worked around
 STOPPED_EARLY = 75  # stopped without a signal; can be resumed
@@ -55,6 +56,19 @@ class UnguardedMain(LonghaulError, RuntimeError):
     """`main` or `run` was called in a worker process: no `if __name__ == "__main__":`."""
 
     exit_code = USAGE
+
+
+class RaisedByScript(Exception):  # no LonghaulError: nobody sees it but `main` and `run`
+    """An error of the user's own code in the supervisor's process, on its way to the user.
+
+    error: what was raised. where: `jobs()` or `finish()`. known: what is safe, and the next step.
+    """
+
+    def __init__(self, error: Exception, where: str, known: str) -> None:
+        super().__init__(where)
+        self.error = error
+        self.where = where
+        self.known = known
 
 
 class JobsFailed(LonghaulError):
