@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import faulthandler
 import os
 import signal
 import sys
@@ -23,7 +22,6 @@ from typing import NoReturn
 import msgspec
 
 from workers.callables import load
-from workers.changes import CHANGES, note_changes
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.failures import describe
 from workers.linux import hold_lifeline, prefer_as_oom_victim
@@ -45,11 +43,13 @@ from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
-from workers.surroundings import Surroundings
+from workers.surroundings import Surroundings, watch_for_crashes
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
-TIDY_AFTER = 0.1  # seconds; what a job has changed without our noticing is put back this late
+TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
+CHANGE_TAKES = 0.5e-6  # seconds; hardly a shorter job has changed anything around it
+MOST_LOOKS = 100.0  # around us, in a row after short jobs; then one for each LOOK_AFTER
 _DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -66,6 +66,8 @@ class Worker:
         self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
         self._finishing = False
         self._spoiled = False
+        self._untidy = False  # a job has ended after which we look around at once
+        self._looks = MOST_LOOKS  # that we may take after short jobs
         self._tidied = 0.0
         self._pid = os.getpid()
 
@@ -76,11 +78,10 @@ class Worker:
         supervisor knows nothing of a drain, or because a job has spoiled this process for
         others: the supervisor hands out again what was given back.
         """
-        batches, run, send, size = self._batches, self._runner.run, self._queues.send, self._output.size
-        getpid = os.getpid
+        batches = self._batches
         gave_back = False
         while True:
-            now = looked = self._settle()
+            looked = self._settle()
             if not batches:
                 if self._finishing:
                     return False
@@ -92,27 +93,40 @@ class Worker:
                         return True
                     gave_back = True
                 continue
-            for lease, attempt, line in batches[0]:
-                outcome = run(lease, attempt, line, now)
-                seconds = outcome.seconds
+            self._surroundings.fresh_context().run(self._work, looked)
+
+    def _work(self, looked: float) -> None:
+        """Jobs of the first batch, until it is time to look around; `looked`: when we last did."""
+        run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
+        now = looked
+        for lease, attempt, line in self._batches[0]:
+            outcome = run(lease, attempt, line, now)
+            seconds = outcome.seconds
+            if seconds > CHANGE_TAKES:
                 if seconds > FORK_TAKES and getpid() != self._pid:
                     _leave_fork(outcome)
-                if size(seconds):
-                    outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
-                send(outcome)
-                now = perf_counter()
-                if CHANGES.made or CURRENT.stopping or now - looked > LOOK_AFTER:
-                    break
-            else:
-                batches.popleft()
+                if seconds >= LOOK_AFTER or self._looks > 0 or type(outcome) is Failed:
+                    self._surroundings.still()
+                    self._untidy = True
+            if size(seconds):
+                outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
+            send(outcome)
+            now = perf_counter()
+            if self._untidy or CURRENT.stopping or now - looked > LOOK_AFTER:
+                return
+        self._batches.popleft()
 
     def _settle(self) -> float:
         """What is due between two jobs: tidy up, and look at the inbox; when that was."""
         now = perf_counter()
-        if CHANGES.made or not self._batches or now - self._tidied > TIDY_AFTER:
+        # The next time we may be here is LOOK_AFTER from now.
+        if self._untidy or not self._batches or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
+            if not self._untidy:
+                self._surroundings.still()
             self._output.reattach()
             self._spoiled |= not self._surroundings.restore()
-            CHANGES.made = False
+            self._untidy = False
+            self._looks = min(MOST_LOOKS, self._looks + (now - self._tidied) / LOOK_AFTER) - 1
             self._tidied = now
         while self._queues.readable():
             self._hear(self._queues.receive())
@@ -200,14 +214,12 @@ def settle_in(lifeline: int) -> None:
         signal.signal(number, _note_drain)
         signal.siginterrupt(number, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    faulthandler.enable(file=2)
-    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
+    watch_for_crashes()
 
 
 def meet_the_user() -> None:
     """What has to be so in a process before it imports any code of the user."""
     remember_writing()
-    note_changes()
 
 
 def _leave_fork(outcome: Outcome) -> NoReturn:

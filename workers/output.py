@@ -24,7 +24,6 @@ from workers.streams import buffer_of, is_closed, line_buffered
 
 _CHUNK = 1 << 20
 STRAY_HEADING = "--- another start ---"
-_dup2 = os.dup2  # what we change ourselves is not to be noted (`workers.changes`)
 _SCRATCH = ".worker"
 _PART = ".part"
 
@@ -72,8 +71,8 @@ class CapturedOutput:
 
     def reattach(self) -> None:
         """Point descriptors 1 and 2 at the scratch file, whatever a job made of them."""
-        _dup2(self._scratch, 1)
-        _dup2(self._scratch, 2)
+        os.dup2(self._scratch, 1)
+        os.dup2(self._scratch, 2)
 
     def _take_streams(self) -> None:
         self._stdout = line_buffered("stdout", 1)

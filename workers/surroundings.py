@@ -1,8 +1,13 @@
 """What a job may have changed around itself, put back for the next job of this process.
 
-Working directory, umask, signal handlers and mask, a pending alarm, limits. A limit that
-was lowered for good, another user, or descriptors left open until few are free spoil the
-process: another worker has to take its place.
+Here is what the system keeps for a process: working directory, umask, signal handlers and mask,
+timers, limits, niceness, processors. What Python keeps is in `workers.python_state`. A limit that
+was lowered for good, another user, or descriptors left open until few are free spoil the process:
+another worker has to take its place.
+
+Nothing tells us that one of them was changed, so each look asks for all. It is done after every
+job of a millisecond, so that microseconds count: values are read by functions of C and compared
+as lists, and only a list that differs is gone through.
 """
 
 from __future__ import annotations
@@ -10,75 +15,143 @@ from __future__ import annotations
 # The module beneath `signal`, which turns numbers into enums at ten times the cost.
 import _signal  # type: ignore[import-not-found, unused-ignore]
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
 from typing import Any
 
+from workers.python_state import PythonState
+
 _NAMES = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
-_LIMITS = tuple(getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name))
+_LIMITS = [getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name)]
+_OTHER_LIMITS = sorted(
+    {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} - set(_LIMITS)
+)
 # From here on signals have no meaning but what a program gives them; half of all signals, and a
 # look at each costs a job of a millisecond as much as the rest of it. They are put back later.
 _REAL_TIME = 34
 _RARELY = 20  # looks
-# SIGQUIT is faulthandler's: Python does not see its handler and could not put it back.
-_UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGQUIT}
+_UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+def watch_for_crashes() -> None:
+    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT.
+    Repeated, it puts back what somebody has made of it, without a call of the system."""
+    faulthandler.enable(file=2)
+    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
 
 
 class Surroundings:
     """The state of this process before any job ran."""
 
     def __init__(self) -> None:
+        self._python = PythonState()
         self._directory = _working_directory()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        numbers = sorted(int(n) for n in signal.Signals if n not in _UNTOUCHABLE)
-        handlers = [(n, _signal.getsignal(n)) for n in numbers]
-        common = [entry for entry in handlers if entry[0] < _REAL_TIME]
-        self._handlers: list[tuple[int, Any]] = common
-        self._rare_handlers: list[tuple[int, Any]] = handlers[len(common) :]
+        self._wakeup = _signal.set_wakeup_fd(-1)
+        if self._wakeup >= 0:
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        numbers = sorted(int(n) for n in signal.valid_signals() if n not in _UNTOUCHABLE)
+        self._signals = [n for n in numbers if n < _REAL_TIME]
+        self._handlers = list(map(_signal.getsignal, self._signals))
+        self._rare_signals = numbers[len(self._signals) :]
+        self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
         self._looks = 0
-        self._limits = [(limit, resource.getrlimit(limit)) for limit in _LIMITS]
+        # One that ticks already is of `setup()`, and stays.
+        self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
+        self._limits = list(map(resource.getrlimit, _LIMITS))
+        self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
         self._user = os.geteuid(), os.getegid()
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        self._processors = _processors()
         # The next descriptor has the lowest free number, which tells how many are open.
         os.close(lowest := os.dup(1))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # A descriptor with this number: half of those that there were are in use. -1: no limit.
         self.too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
+    def fresh_context(self) -> Any:
+        """The context variables (`contextvars.Context`) as they were, to run some jobs in."""
+        return self._python.fresh_context()
+
+    def still(self) -> None:
+        """Stop what would go off in a later job: timers, and faulthandler's. A microsecond."""
+        faulthandler.cancel_dump_traceback_later()
+        for timer in self._timers:
+            _signal.setitimer(timer, 0)
+
     def restore(self) -> bool:
-        """Put back what has changed; some microseconds if nothing has. False if that cannot be
-        done: a limit, another user."""
+        """Put back what has changed, but for what `still` stops; some microseconds if nothing has.
+        False if that cannot be done: a limit, another user, a niceness."""
+        self._restore_signals()
+        watch_for_crashes()
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
                 os.chdir(self._directory)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
-        self._restore_handlers(self._handlers)
+        self._python.restore()
         self._looks += 1
-        if self._looks % _RARELY == 0:
-            self._restore_handlers(self._rare_handlers)
-        restored = all(
-            resource.getrlimit(limit) == values or _restore_limit(limit, values)
-            for limit, values in self._limits
+        restored = list(map(resource.getrlimit, _LIMITS)) == self._limits or _restore_limits(
+            _LIMITS, self._limits
         )
-        return restored and (os.geteuid(), os.getegid()) == self._user
+        if self._looks % _RARELY == 0:
+            self._look_closer()
+        if self._processors is not None and os.sched_getaffinity(0) != self._processors:
+            with contextlib.suppress(OSError):  # they were taken from all of us
+                os.sched_setaffinity(0, self._processors)
+        if os.getpriority(os.PRIO_PROCESS, 0) != self._niceness:
+            with contextlib.suppress(OSError):  # going up again is for the privileged
+                os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
+            restored = restored and os.getpriority(os.PRIO_PROCESS, 0) == self._niceness
+        return restored and os.geteuid() == self._user[0] and os.getegid() == self._user[1]
 
-    def _restore_handlers(self, handlers: list[tuple[int, Any]]) -> None:
-        getsignal = _signal.getsignal
-        for number, handler in handlers:
-            if getsignal(number) is not handler:
-                self._restore_handler(number, handler)
+    def _look_closer(self) -> None:
+        """At what is changed seldom, and costs too much for each look."""
+        _restore_handlers(self._rare_signals, self._rare_handlers)
+        if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
+            _restore_limits(_OTHER_LIMITS, self._other_limits)
+        self._python.look_closer()
 
-    @staticmethod
-    def _restore_handler(number: int, handler: Any) -> None:
-        if handler is None:  # installed by C code, unknown to Python
-            return
+    def _restore_signals(self) -> None:
+        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+            _signal.set_wakeup_fd(-1)
+        if list(map(_signal.getsignal, self._signals)) != self._handlers:
+            _restore_handlers(self._signals, self._handlers)
+        blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if blocked != self._blocked:
+            self._forget(blocked - self._blocked)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+
+    def _forget(self, blocked: set[int]) -> None:
+        """What a job has kept waiting, and what would now end this process."""
+        for number in blocked & set(map(int, signal.sigpending())):
+            if _signal.getsignal(number) == signal.SIG_DFL:
+                signal.sigwait([number])
+
+
+def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
+    for number, handler in zip(numbers, handlers, strict=True):
+        # None: installed by C code, unknown to Python.
+        if handler is None or _signal.getsignal(number) is handler:
+            continue
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
+            if number == signal.SIGQUIT and handler == signal.SIG_DFL:  # as Python sees faulthandler's
+                faulthandler.unregister(number)
+                watch_for_crashes()
+
+
+def _restore_limits(limits: list[int], before: list[tuple[int, int]]) -> bool:
+    restored = [
+        resource.getrlimit(limit) == values or _restore_limit(limit, values)
+        for limit, values in zip(limits, before, strict=True)
+    ]
+    return all(restored)
 
 
 def _restore_limit(limit: int, values: tuple[int, int]) -> bool:
@@ -95,3 +168,8 @@ def _working_directory() -> str | None:
         return os.getcwd()
     except OSError:
         return None
+
+
+def _processors() -> set[int] | None:
+    """Those that this process may run on; None where the system does not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

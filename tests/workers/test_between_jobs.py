@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import workers.main
 import workers.runner
 from workers.current import CurrentJob
-from workers.main import LOOK_AFTER, Worker
+from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, TIDY_AFTER, Worker
 from workers.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
 from workers.runner import Runner
 
@@ -59,16 +60,87 @@ class NoOutput:
         pass
 
 
+def stand_in(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.main, "perf_counter", clock)
+    monkeypatch.setattr(workers.runner, "perf_counter", clock)
+    monkeypatch.setattr(workers.runner, "CURRENT", CurrentJob())  # not that of other tests
+
+
 @pytest.mark.parametrize(("takes", "drops"), [(1.5 * LOOK_AFTER, True), (0.5 * LOOK_AFTER, False)])
 def test_a_lease_that_is_taken_back_while_an_outcome_is_sent_does_not_start(
     takes: float, drops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(workers.main, "perf_counter", clock)
-    monkeypatch.setattr(workers.runner, "CURRENT", CurrentJob())  # not that of other tests
+    stand_in(clock, monkeypatch)
     queues: Any = Queues(clock, takes)
     output: Any = NoOutput()
     Worker(queues, Runner(lambda: None), output).serve()
     assert (Dropped([2]) in queues.said) == drops
     ran = [message.lease for message in queues.said if isinstance(message, Completed)]
     assert ran == ([1, 3] if drops else [1, 2, 3])
+
+
+class Looks:
+    """Stands for the surroundings: when they were looked at."""
+
+    too_many = -1
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.at: list[float] = []
+
+    def fresh_context(self) -> contextvars.Context:
+        return contextvars.Context()
+
+    def still(self) -> None:
+        pass
+
+    def restore(self) -> bool:
+        self.at.append(self._clock.now)
+        return True
+
+
+def looks_before_jobs(
+    durations: list[float], monkeypatch: pytest.MonkeyPatch, raising: int = -1
+) -> list[float]:
+    """For each job, how long ago its worker has looked around itself when it begins."""
+    clock = Clock()
+    stand_in(clock, monkeypatch)
+    looks = Looks(clock)
+    monkeypatch.setattr(workers.main, "Surroundings", lambda: looks)
+    ages: list[float] = []
+
+    def job() -> None:
+        ages.append(clock.now - looks.at[-1])
+        clock.now += durations[len(ages) - 1]
+        if len(ages) - 1 == raising:
+            raise ValueError
+
+    queues: Any = Queues(clock, 0.0)
+    lines = b"\n".join(b'{"id":"job/%d","params":{}}' % number for number in range(len(durations)))
+    queues.inbox = deque([Run(100, [1] * len(durations), lines)])
+    output: Any = NoOutput()
+    Worker(queues, Runner(job), output).serve()
+    return ages
+
+
+def test_a_job_of_a_millisecond_is_looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(looks_before_jobs([LOOK_AFTER] * 300, monkeypatch)) == 0
+
+
+@pytest.mark.parametrize("seconds", [CHANGE_TAKES / 2, 20e-6, 0.3e-3, 0.9e-3])
+def test_no_job_begins_when_the_last_look_is_long_ago(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages = looks_before_jobs([seconds] * int(MOST_LOOKS * 2 + 0.1 / seconds), monkeypatch)
+    assert max(ages) <= TIDY_AFTER
+
+
+def test_few_short_jobs_are_looked_after_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(looks_before_jobs([20e-6] * (int(MOST_LOOKS) - 1), monkeypatch)) == 0
+
+
+def test_a_job_that_fails_is_looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = int(MOST_LOOKS) * 2
+    ages = looks_before_jobs([20e-6] * (number + 2), monkeypatch, raising=number)
+    assert ages[number] > 0 and ages[number + 1] == 0

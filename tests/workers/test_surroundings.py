@@ -29,9 +29,9 @@ signal.signal(signal.SIGALRM, print)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 signal.alarm(100)
-surroundings.restore()
+surroundings.still(); surroundings.restore()
 assert state() == before, (state(), before)
-surroundings.restore()
+surroundings.still(); surroundings.restore()
 assert state() == before
 """
 

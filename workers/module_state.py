@@ -1,0 +1,185 @@
+"""Settings of modules that many programs use, as they were before any job ran.
+
+A module that only a job has imported counts as if it had just been imported: its settings are
+those that it begins with. What a module caches is not looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+Module = Any  # its attributes are not known to us
+
+
+class Setting:
+    """Something that is read without cost, and can be put back to its value."""
+
+    __slots__ = ("read", "value", "write")
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], object], value: Any) -> None:
+        self.read = read
+        self.write = write
+        self.value = value
+
+    def restore(self) -> None:
+        """Put it back if it has changed. Never raises: the next job may do without."""
+        with contextlib.suppress(Exception):
+            if self.read() == self.value:
+                return
+        with contextlib.suppress(Exception):
+            self.write(self.value)
+
+
+def present(read: Callable[[], Any], write: Callable[[Any], object]) -> Setting:
+    """A setting as it is now."""
+    return Setting(read, write, read())
+
+
+def attributes(owner: Any, *names: str) -> Setting:
+    """Attributes as they are now; all of them with one call of C."""
+    namespace = vars(owner)
+    read = partial(itemgetter(*names, names[0]), namespace)
+
+    def write(values: tuple[Any, ...]) -> None:
+        for name, value in zip(names, values, strict=False):
+            setattr(owner, name, value)
+
+    return present(read, write)
+
+
+def contents(container: list[Any]) -> Setting:
+    """What is in a list now."""
+
+    def write(values: list[Any]) -> None:
+        container[:] = values
+
+    return present(container.copy, write)
+
+
+def _of_warnings(module: Module, late: bool) -> list[Setting]:
+    names = ("filters", "showwarning", "formatwarning", "defaultaction")
+    filters = contents(module.filters)
+
+    def write(values: list[Any]) -> None:
+        module.resetwarnings()  # tells those who keep what the filters have said
+        module.filters[:] = values
+
+    filters.write = write
+    return [attributes(module, *names), filters]
+
+
+def _of_sockets(module: Module, late: bool) -> list[Setting]:
+    setting = present(module.getdefaulttimeout, module.setdefaulttimeout)
+    setting.value = None if late else setting.value
+    return [setting]
+
+
+def _of_locale(module: Module, late: bool) -> list[Setting]:
+    return [present(*[partial(module.setlocale, module.LC_ALL)] * 2)]
+
+
+def _of_tracemalloc(module: Module, late: bool) -> list[Setting]:
+    if module.is_tracing() and not late:
+        return []  # stopped by a job, its traces are gone
+    return [Setting(module.is_tracing, lambda _: module.stop(), False)]
+
+
+def _of_multiprocessing(module: Module, late: bool) -> list[Setting]:
+    setting = attributes(module._default_context, "_actual_context")
+    setting.value = (None, None) if late else setting.value
+    return [setting]
+
+
+def _of_asyncio(module: Module, late: bool) -> list[Setting]:
+    """The policy, and with it the current loop: of an own one, or the one that is made anew."""
+    setting = attributes(module, "_event_loop_policy")
+    policy = None if late else module._event_loop_policy
+    setting.value = (policy, policy)
+    local = getattr(policy, "_local", None)
+    if policy is None or local is None:
+        return [setting]
+    return [setting, present(lambda: getattr(local, "_loop", None), policy.set_event_loop)]
+
+
+def _of_temporary_files(module: Module, late: bool) -> list[Setting]:
+    """The directory is worked out at the first use, and that may be in a job."""
+    setting = attributes(module, "tempdir")
+    if late:
+        setting.value = (None, None)
+
+    def write(value: tuple[Any, Any]) -> None:
+        found = module.tempdir
+        usual = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+        if value[0] is None and found == next(filter(None, usual), "/tmp"):
+            setting.value = (found, found)  # what any job would find: not to be worked out again
+        else:
+            module.tempdir = value[0]
+
+    setting.write = write
+    return [setting]
+
+
+def _of_logging(module: Module, late: bool) -> list[Setting]:
+    """The root logger, which `basicConfig` sets up; the others are the business of who made them."""
+    root, manager = module.root, module.root.manager
+    level = Setting(lambda: root.level, root.setLevel, module.WARNING if late else root.level)
+    disabled = Setting(lambda: manager._disable, module.disable, 0 if late else manager._disable)
+    handlers = contents(root.handlers)
+    if late:
+        handlers.value = []
+    return [level, disabled, attributes(root, "handlers"), handlers]
+
+
+def _of_decimal(module: Module, late: bool) -> list[Setting]:
+    """A context that was there before any job, which all have; otherwise each job makes its own,
+    from the default one."""
+    found = [] if late else [value for var, value in contextvars.copy_context().items() if _is_decimals(var)]
+    return [
+        setting for context in (module.DefaultContext, *found) for setting in _of_decimal_context(context)
+    ]
+
+
+def _is_decimals(variable: contextvars.ContextVar[Any]) -> bool:
+    return variable.name == "decimal_context"
+
+
+def _of_decimal_context(context: Any) -> list[Setting]:
+    names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+    before = context.copy()
+    settings = [present(partial(getattr, context, n), partial(setattr, context, n)) for n in names]
+    for name in ("flags", "traps"):
+        settings.append(
+            Setting(partial(getattr, context, name), partial(setattr, context, name), getattr(before, name))
+        )
+    return settings
+
+
+def _of_numpy_1(module: Module, late: bool) -> list[Setting]:
+    """Its error state; later versions keep it in a context variable."""
+    if not hasattr(module, "geterrobj"):
+        return []
+    setting = present(module.geterrobj, module.seterrobj)
+    if late:
+        setting.value = [8192, 521, None]  # warn of all but underflow
+    return [setting]
+
+
+# By the name of the module: makes its settings; `late` if only a job has imported it.
+WATCHED_MODULES: Mapping[str, Callable[[Module, bool], list[Setting]]] = {
+    "warnings": _of_warnings,
+    "_socket": _of_sockets,
+    "_locale": _of_locale,
+    "_tracemalloc": _of_tracemalloc,
+    "multiprocessing.context": _of_multiprocessing,
+    "asyncio.events": _of_asyncio,
+    "tempfile": _of_temporary_files,
+    "logging": _of_logging,
+    "decimal": _of_decimal,
+    "numpy.core.umath": _of_numpy_1,
+}
