@@ -37,7 +37,7 @@ from supervisor.core.observer import Observer
 from supervisor.core.record_types import Completions, Ended
 from supervisor.core.scheduler import Scheduler
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, failure_of
-from supervisor.engines.memory import machine_memory
+from supervisor.engines.free_memory import machine_memory
 from supervisor.engines.protocol import Engine
 from supervisor.engines.sampling import Sampler
 from supervisor.engines.watch import Watch

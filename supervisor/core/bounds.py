@@ -9,7 +9,6 @@ a drain. `--stall` and slow jobs are only told.
 
 from __future__ import annotations
 
-from supervisor.core import policy
 from supervisor.core.crew import DOOMED, READY, STOPPING, Worker
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
@@ -102,12 +101,19 @@ class Bounds:
     def _hold_to_limit(self, turn: Turn, worker: Worker, used: int, limit: int) -> None:
         if not worker.leases:
             return
-        if policy.needs_to_be_alone(self._table.charges.get(worker.leases[0][1])):
-            limit *= self._dispatcher.slots  # it runs alone: the shares of the others are free
+        limit *= self._shares_of(worker)
         if used > limit:
             worker.memory = used
             words = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
             self._dispatcher.kill(turn, worker, "over_memory", words)
+
+    def _shares_of(self, worker: Worker) -> int:
+        """How many times the limit a worker's job may hold. More than once only if that was asked for:
+        a job that runs alone for another reason (it was lost, it crashes, a resume) gets no more."""
+        charges = self._table.charges.get(worker.leases[0][1])
+        if not self._settings.retry_over_memory or charges is None or not charges.over_memory:
+            return 1
+        return self._dispatcher.workers_that_make_room(worker)
 
     def _keep_free(self, turn: Turn, available: int, keep: int) -> None:
         since = self._blocked.get(LOW_MEMORY)

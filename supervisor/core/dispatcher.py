@@ -8,6 +8,7 @@ with new workers as long as there are jobs for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from supervisor.core import policy
 from supervisor.core.columns import get
@@ -20,6 +21,14 @@ from supervisor.core.position import Position
 from supervisor.core.record_types import Leased, Returned
 from supervisor.core.settings import Settings, starts_per_second
 from supervisor.core.table import JobTable
+
+
+class Alone(NamedTuple):
+    """A job that runs with nothing beside it."""
+
+    incarnation: int
+    lease: int
+    slots: int  # how many workers there could be when it began
 
 
 class Dispatcher:
@@ -43,6 +52,7 @@ class Dispatcher:
         self._start_not_before: float | None = None
         self.pace = None if settings.rate is None else Pace(starts_per_second(settings.rate))
         self._told_waiting = 0.0  # until when it was said that jobs wait
+        self._alone: Alone | None = None
         self.durations = Durations()
 
     # --------------------------------------------------------------------- questions
@@ -286,6 +296,8 @@ class Dispatcher:
 
     def hand_out(self, turn: Turn) -> None:
         """Give the workers that run short of leases new ones, the emptiest first."""
+        if self._alone is not None and self._alone_runs(self._alone):
+            return
         ready = [worker for worker in self.crew.values() if worker.status == READY]
         if not self.queue.has_ready():
             if self.pace is not None:
@@ -325,7 +337,24 @@ class Dispatcher:
         if self.ledger.held or not ready or not self.queue.has_alone():
             return
         if not any(worker.leases for worker in self.crew.values()):
+            self._alone = Alone(ready[0].incarnation, self.next_lease, self.slots)
             self._send(turn, ready[0], [self.queue.take_alone()])
+
+    def _alone_runs(self, alone: Alone) -> bool:
+        """Whether the job that was handed out alone is still at work; then nobody else is to begin."""
+        worker = self.crew.get(alone.incarnation)
+        if worker is None or worker.status == ABANDONED or not worker.leases:
+            self._alone = None
+            return False
+        return True
+
+    def workers_that_make_room(self, worker: Worker) -> int:
+        """How many workers' share of the memory a worker may have: 1, or, while it is at a job that
+        runs alone, as many as there might have been when it began."""
+        alone = self._alone
+        if alone is None or not worker.leases or worker.leases[0][0] != alone.lease:
+            return 1
+        return alone.slots
 
     def _tell_waiting(self, turn: Turn) -> None:
         """Say so when the run stands still until a job may be tried again."""

@@ -98,6 +98,9 @@ class Launcher(Protocol):
 
     def next_deadline(self) -> float | None: ...
 
+    def origin(self) -> int | None:
+        """The process that workers are forked from, with which they share memory."""
+
     def close(self, deadline: float) -> None:
         """End all that it started; `deadline` on the monotonic clock."""
 

@@ -22,6 +22,7 @@ from supervisor.core.events import Event
 from supervisor.engines.delivery import delivered
 from supervisor.engines.ending import sweep
 from supervisor.engines.forerunner import Forerunner
+from supervisor.engines.free_memory import FreeMemory
 from supervisor.engines.incarnation import Incarnation
 from supervisor.engines.interpreter import PrivateDescriptors, is_over
 from supervisor.engines.launching import (
@@ -77,6 +78,7 @@ class LocalEngine:
         self._trim_at = 0.0
         self._meter = UsageMeter()
         self._memory = MemoryMeter()
+        self._free = FreeMemory()
 
     def fileno(self) -> int:
         return self._selector.fileno()
@@ -354,9 +356,12 @@ class LocalEngine:
         return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        pids = {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
-        used = {} if limit is None else self._memory.used(pids, limit)
-        return used, self._memory.available() if available else None
+        used = {}
+        if limit is not None:
+            roots = {w.number: [w.pid] for w in self._workers.values() if w.pid and w.dead_at is None}
+            origin = None if self._launcher is None else self._launcher.origin()
+            used = self._memory.used(roots, limit, origin=origin)
+        return used, self._free.available() if available else None
 
     # -------------------------------------------------------------------------- end
 

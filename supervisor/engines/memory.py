@@ -1,150 +1,140 @@
-"""How much memory the workers hold, and how much is left: read often, so it must cost little.
+"""How much memory the workers hold, each with all that it has started.
 
-Measured is RSS, which is one small file per process. RSS counts pages that forked workers
-share with each other (a large array of the script's top level) in each of them; so before a
-worker counts as over the limit, its processes' PSS is asked for, in which a page shared by
-six counts a sixth. That is dear, and asked again only when RSS has grown by what was left.
+A limit is for what a job takes. So memory that the processes of a worker share counts once, and
+what they still share with the zygote (the data of the script's top level) does not count: it was
+there before the job. Once a worker writes to a page of it, it has one of its own.
+
+What every process maps is told by one small file; if that, added up, is within the limit, nothing
+else has to be known. Only the page tables tell what is shared, and that is dear. They are read
+again and again, since a write to a shared page shows nowhere else, but for no more than `SHARE`
+of a core. A worker counts as over its limit only by what was read in this very look.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+from supervisor.engines.process_memory import HAS_CHILDREN, HAS_PROC, Family, Shares, family, held, shares
 from supervisor.engines.processes import process_table, trees
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_HAS_PROC = sys.platform.startswith("linux")
-HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+SHARE = 0.005  # of a core, for reading page tables
+# Seconds of processor time that may be saved up. Half of it is kept for workers of which something is
+# known to have changed; the others, where only a copy-on-write may have gone unseen, take turns.
+SAVED = 0.1
+
+
+class _Reading(NamedTuple):
+    at: float
+    family: Sequence[int]
+    most: int
+    found: int
+    cost: float  # seconds
+
+
+class Purse:
+    """Processor time for what is dear: `SHARE` of the time that passes, saved up to `SAVED`."""
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self.left = SAVED
+
+    def fill(self, now: float) -> None:
+        self.left = min(SAVED, self.left + SHARE * (now - self._at))
+        self._at = now
+
+    def allows(self, *, pressing: bool) -> bool:
+        return self.left > (0.0 if pressing else SAVED / 2)
+
+    def spend(self, seconds: float) -> None:
+        self.left -= seconds
 
 
 class MemoryMeter:
-    """`root`: of the control groups."""
+    """`spent`: the clock of this thread's processor time."""
 
-    def __init__(self, root: Path = Path("/sys/fs/cgroup")) -> None:
-        self._known: dict[int, tuple[int, int]] = {}  # key -> RSS and PSS when PSS was read
-        self._groups = _groups(root) if _HAS_PROC else []
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, spent: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._clock = clock
+        self._spent = spent
+        self._purse = Purse(clock())
+        self._readings: dict[int, _Reading] = {}
 
-    def used(self, pids: Mapping[int, int], limit: int | None) -> dict[int, int]:
-        """Bytes by key, for the process trees under `pids`."""
-        if not _HAS_PROC or not HAS_CHILDREN:
-            return self._used_by_table(pids)
-        found = {}
-        for key, pid in pids.items():
-            family = family_of(pid)
-            found[key] = sum(map(_rss, family))
-            if limit is not None and found[key] > limit:
-                found[key] = self._shared_out(key, family, found[key], limit)
-        self._known = {key: known for key, known in self._known.items() if key in found}
+    def used(
+        self, roots: Mapping[int, Sequence[int]], limit: int, *, origin: int | None = None
+    ) -> dict[int, int]:
+        """Bytes by key, for the processes `roots` and all below them; more than `limit` only if that
+        was read just now. `origin`: the process that the workers were forked from."""
+        if not HAS_PROC or not HAS_CHILDREN:
+            return self._used_by_table(roots)
+        families = {key: family(pids) for key, pids in roots.items()}
+        suspects = {key for key, members in families.items() if members.most > limit}
+        self._readings = {key: reading for key, reading in self._readings.items() if key in suspects}
+        found = {key: members.most for key, members in families.items()}
+        for key in suspects:  # unless it is read now
+            found[key] = min(limit, self._readings[key].found) if key in self._readings else limit
+        if suspects:
+            found.update(self._read(families, suspects, limit, origin))
         return found
 
-    def _used_by_table(self, pids: Mapping[int, int]) -> dict[int, int]:
+    def _read(
+        self, families: Mapping[int, Family], suspects: set[int], limit: int, origin: int | None
+    ) -> dict[int, int]:
+        """Of as many as can be afforded, those first that were read longest ago."""
+        now = self._clock()
+        self._purse.fill(now)
+        found = {}
+        processes = sum(len(members.pids) for members in families.values())
+        pressing = {key for key in suspects if self._is_pressing(key, families[key], limit, now)}
+        for key in sorted(suspects, key=lambda key: (key not in pressing, self._read_at(key))):
+            if not self._purse.allows(pressing=key in pressing):
+                break
+            members = families[key]
+            began = self._spent()
+            found[key] = _own(members, limit, origin, processes)
+            cost = self._spent() - began
+            self._purse.spend(cost)
+            self._readings[key] = _Reading(now, members.pids, members.most, found[key], cost)
+        return found
+
+    def _read_at(self, key: int) -> float:
+        return self._readings[key].at if key in self._readings else 0.0
+
+    def _is_pressing(self, key: int, members: Family, limit: int, now: float) -> bool:
+        """Whether it may be over the limit for all that is known, or waits for two rounds."""
+        last = self._readings.get(key)
+        if last is None or last.found > limit or last.family != members.pids:
+            return True
+        round_takes = sum(reading.cost for reading in self._readings.values()) / SHARE
+        return last.found + max(0, members.most - last.most) > limit or now - last.at > 2 * round_takes
+
+    def _used_by_table(self, roots: Mapping[int, Sequence[int]]) -> dict[int, int]:
         try:
-            table = process_table() if pids else {}
+            table = process_table() if roots else {}
         except OSError:
             return {}
-        families = trees(table, pids.values())
-        return {key: sum(table[member].rss_bytes for member in families[pid]) for key, pid in pids.items()}
-
-    def _shared_out(self, key: int, family: list[int], rss: int, limit: int) -> int:
-        """PSS in place of RSS; from the last reading, if it cannot have reached the limit."""
-        if key in self._known:
-            rss_then, pss_then = self._known[key]
-            if pss_then + max(0, rss - rss_then) <= limit:
-                return pss_then + max(0, rss - rss_then)
-        pss = sum(map(_pss, family))
-        self._known[key] = (rss, pss)
-        return pss
-
-    def available(self) -> int | None:
-        """What can be had without swapping: of the machine, or of our control groups if they
-        allow less. None if nobody knows."""
-        known = [room for group in self._groups if (room := _room_in(group)) is not None]
-        free, _ = machine_memory()
-        if free is not None:
-            known.append(free)
-        return min(known, default=None)
+        families = trees(table, [pid for pids in roots.values() for pid in pids])
+        return {
+            key: sum(table[member].rss_bytes for member in {m for pid in pids for m in families[pid]})
+            for key, pids in roots.items()
+        }
 
 
-def family_of(pid: int) -> list[int]:
-    """A process and all below it, by the lists of children that the kernel keeps."""
-    family = [pid]
-    for member in family:
-        try:
-            for task in os.listdir(f"/proc/{member}/task"):
-                family += map(int, _read(f"/proc/{member}/task/{task}/children").split())
-        except OSError:  # it has just ended
-            continue
-    return family
+def _own(members: Family, limit: int, origin: int | None, processes: int) -> int:
+    """What these processes hold, without what they share with `origin`.
 
-
-def _rss(pid: int) -> int:
-    fields = _read(f"/proc/{pid}/statm").split()
-    return int(fields[1]) * _PAGE if fields else 0
-
-
-def _pss(pid: int) -> int:
-    """PSS and what is swapped out; RSS if the kernel does not tell."""
-    total = None
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith((b"Pss:", b"SwapPss:")):
-            total = (total or 0) + int(line.split()[1]) * 1024
-    return _rss(pid) if total is None else total
-
-
-def machine_memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
-    if not _HAS_PROC:
-        import psutil
-
-        try:
-            memory = psutil.virtual_memory()
-        except OSError:  # too many open files
-            return None, None
-        return int(memory.available), int(memory.total)
-    found: dict[bytes, int] = {}
-    for line in _read("/proc/meminfo").splitlines():
-        name, _, amount = line.partition(b":")
-        if name in (b"MemTotal", b"MemAvailable"):
-            found[name] = int(amount.split()[0]) * 1024
-    return found.get(b"MemAvailable"), found.get(b"MemTotal")
-
-
-def _groups(root: Path) -> list[Path]:
-    """Our control group (version 2) and those above it, as far as they limit memory."""
-    found = []
-    for line in _read("/proc/self/cgroup").decode().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            relative = Path(path.lstrip("/"))
-            found += [root / part for part in (relative, *relative.parents)]
-    return [group for group in found if _read(str(group / "memory.max")).strip().isdigit()]
-
-
-def _room_in(group: Path) -> int | None:
-    """The limit less what is used, file pages not counted: they are given up for others."""
-    limit = _read(str(group / "memory.max")).strip()
-    current = _read(str(group / "memory.current")).strip()
-    if not limit.isdigit() or not current.isdigit():
-        return None
-    files = sum(
-        int(line.split()[1])
-        for line in _read(str(group / "memory.stat")).splitlines()
-        if line.startswith((b"inactive_file ", b"active_file "))
-    )
-    return max(0, int(limit) - int(current) + files)
-
-
-def _read(path: str) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, 1 << 16)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
+    The kernel tells by how much each process shares, not with whom. One process shares with the
+    origin. Of several, what they share among themselves is told from that by the origin's own
+    page tables: what others have of its pages is known, and goes by the number of `processes`.
+    """
+    total = Shares(0, 0)
+    for pid in members.pids:
+        total += shares(pid)
+    if total.fair <= limit or origin is None:
+        return total.fair
+    lent = max(0, held(origin) - shares(origin).fair)
+    if len(members.pids) > 1:
+        lent = lent * len(members.pids) // processes
+    return max(total.private, total.fair - lent)

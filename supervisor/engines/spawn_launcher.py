@@ -124,6 +124,9 @@ class SpawnLauncher:
         own = {child.process.pid for child in self._children.values()}
         return [*events, *self._remains.poll(now, own)]
 
+    def origin(self) -> int | None:
+        return None
+
     def next_deadline(self) -> float | None:
         if self._events:
             return 0.0

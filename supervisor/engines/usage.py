@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from supervisor.engines.memory import HAS_CHILDREN, family_of
+from supervisor.engines.process_memory import HAS_CHILDREN, family_of
 from supervisor.engines.processes import ProcessFacts, facts_of, process_table, trees
 from supervisor.engines.protocol import Usage
 

@@ -304,6 +304,9 @@ class ZygoteLauncher:
         if overdue:
             self._replace("it did not answer", failed=True)
 
+    def origin(self) -> int | None:
+        return None if self._zygote is None else self._zygote.process.pid
+
     def next_deadline(self) -> float | None:
         zygote = self._zygote
         if self._events or (zygote is None and self._waiting):

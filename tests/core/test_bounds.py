@@ -62,6 +62,53 @@ def test_over_memory_gets_one_more_attempt_alone_with_the_memory_of_all() -> Non
     assert core.table.state[0] == FAILED
 
 
+def alone_after_a_resume(core: Core, *, charges: Charges) -> int:
+    """job/0 was stopped or lost in an earlier run, and runs alone; its incarnation."""
+    core.table.charges[0] = charges
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    (given,) = leases(core.tell(facts.JobsFinished(2, [good(2)]))).values()
+    assert given.jobs == [0]
+    return given.incarnation
+
+
+@pytest.mark.parametrize(
+    "charges", [Charges(over_memory=1), Charges(losses=3), Charges(over_memory=1, losses=3)]
+)
+def test_to_run_alone_is_no_reason_for_a_higher_limit(charges: Charges) -> None:
+    core = Core(3, memory_limit=2 * G)
+    incarnation = alone_after_a_resume(core, charges=charges)
+    assert core.tell(facts.MemoryMeasured({incarnation: 2 * G + 1})).commands == [KillWorker(incarnation)]
+
+
+def test_one_that_was_lost_gets_no_more_where_it_was_asked_for_others() -> None:
+    core = Core(3, memory_limit=2 * G, retry_over_memory=True)
+    incarnation = alone_after_a_resume(core, charges=Charges(losses=3))
+    assert core.tell(facts.MemoryMeasured({incarnation: 2 * G + 1})).commands == [KillWorker(incarnation)]
+
+
+def test_where_it_is_asked_for_a_resume_gives_the_memory_of_all() -> None:
+    core = Core(3, memory_limit=2 * G, retry_over_memory=True)
+    incarnation = alone_after_a_resume(core, charges=Charges(over_memory=1))
+    assert not core.tell(facts.MemoryMeasured({incarnation: 4 * G})).commands
+    # Fewer workers from here on: what it was given is not taken away again.
+    core.scheduler.dispatcher.slots = 1
+    assert not core.tell(facts.MemoryMeasured({incarnation: 4 * G})).commands
+    assert core.tell(facts.MemoryMeasured({incarnation: 4 * G + 1})).commands == [KillWorker(incarnation)]
+
+
+def test_nothing_is_started_beside_a_job_that_runs_alone() -> None:
+    core = Core(4, retries=1, backoff=5.0, memory_limit=2 * G)
+    core.table.charges[0] = Charges(losses=3)
+    core.start()
+    core.tell(facts.JobsFinished(1, [bad(1)]))
+    core.tell(facts.JobsFinished(2, [good(2)]))
+    core.tell(facts.JobsFinished(1, [good(3)]))
+    assert core.table.state[0] == LEASED
+    assert not leases(core.tell(after=60.0))  # the other attempt's time has come
+    assert leases(core.tell(facts.JobsFinished(1, [good(4)])))
+
+
 def test_little_memory_blocks_the_hand_out_until_there_is_more() -> None:
     core = Core(3, keep_free=2 * G)
     core.start()

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engines import memory
-from supervisor.engines.memory import MemoryMeter, family_of
+from supervisor.engines import free_memory, memory, process_memory
+from supervisor.engines.free_memory import FreeMemory
+from supervisor.engines.memory import SAVED, SHARE, MemoryMeter
+from supervisor.engines.process_memory import Shares, family, family_of, shares
 from tests.experiment import wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -42,65 +44,235 @@ def parent() -> Iterator[subprocess.Popen[str]]:
 
 def test_what_a_process_has_started_is_counted_with_it(parent: subprocess.Popen[str]) -> None:
     assert len(family_of(parent.pid)) == 2
-    used = MemoryMeter().used({7: parent.pid}, None)
+    used = MemoryMeter().used({7: [parent.pid]}, 1 << 40)
     assert 50 * M < used[7] < 150 * M
+
+
+def test_a_worker_may_have_several_roots(parent: subprocess.Popen[str]) -> None:
+    """An orphan of its job is another process's child by then."""
+    _, child = family_of(parent.pid)
+    apart = MemoryMeter().used({1: [parent.pid], 2: [child]}, 1 << 40)
+    together = MemoryMeter().used({1: [parent.pid, child]}, 1 << 40)
+    assert together == {1: apart[1]}  # each process once
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert MemoryMeter().used({1: process.pid}, M) == {1: 0}
+    assert MemoryMeter().used({1: [process.pid]}, M) == {1: 0}
 
 
-def test_pages_that_are_shared_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked child has all its RSS in common with its parent, 200 MB at least: half of it
-    counts, and so it is not over three quarters."""
-    shared = mmap.mmap(-1, 200 * M, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+class Fork:
+    """A child of ours that does what it is told with an area that it has inherited."""
+
+    def __init__(self, area: mmap.mmap) -> None:
+        self._read, writing = os.pipe()
+        reading, self._write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            kept = []
+            while True:
+                order = os.read(reading, 1)
+                if order == b"w":
+                    for page in range(0, len(area), mmap.PAGESIZE):
+                        area[page] = 2
+                elif order == b"n":
+                    kept.append(bytearray(len(area)))
+                elif order == b"":
+                    os._exit(0)
+                sum(area[page] for page in range(0, len(area), mmap.PAGESIZE))
+                os.write(writing, b"!")
+        os.close(writing)
+        os.close(reading)
+        self.tell(b"r")
+
+    def tell(self, order: bytes) -> None:
+        """r: read the area, w: write to it, n: take as much anew. Returns when it is done."""
+        os.write(self._write, order)
+        assert os.read(self._read, 1) == b"!"
+
+    def end(self) -> None:
+        os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
+        os.close(self._read)
+        os.close(self._write)
+
+
+@pytest.fixture
+def area() -> mmap.mmap:
+    """50 MB that are written to."""
+    shared = mmap.mmap(-1, 50 * M, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for page in range(0, len(shared), mmap.PAGESIZE):
         shared[page] = 1
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        sum(shared[page] for page in range(0, len(shared), mmap.PAGESIZE))
-        os.write(writing, b"!")
-        time.sleep(600)
-        os._exit(0)
+    return shared
+
+
+class Clock:
+    """Time as a test wants it; each reading of page tables takes `cost`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float = 0.0) -> None:
+        self.now, self.spent, self.cost = 1000.0, 0.0, cost
+        self.read: list[int] = []
+        self._shares = memory.shares
+        monkeypatch.setattr(memory, "shares", self._counted)
+
+    def _counted(self, pid: int) -> Shares:
+        self.read.append(pid)
+        self.spent += self.cost
+        return self._shares(pid)
+
+    def meter(self) -> MemoryMeter:
+        return MemoryMeter(lambda: self.now, lambda: self.spent)
+
+
+def test_what_is_shared_with_the_origin_does_not_count_until_it_is_written_to(
+    area: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    meter = clock.meter()
+    workers = {1: Fork(area), 2: Fork(area)}
+    roots = {key: [worker.pid] for key, worker in workers.items()}
     try:
-        os.read(reading, 1)
-        asked: list[int] = []
-        original = memory._pss
-        monkeypatch.setattr(memory, "_pss", lambda pid: asked.append(pid) or original(pid))
-        meter = MemoryMeter()
-        rss = meter.used({1: pid}, 4000 * M)[1]
-        assert rss > 200 * M
-        assert asked == []  # below the limit RSS will do
+        most = meter.used(roots, 4000 * M, origin=os.getpid())
+        assert min(most.values()) > 50 * M
+        assert clock.read == []  # within the limit whatever is shared: nobody has to know
         for _ in range(3):
-            assert meter.used({1: pid}, rss * 3 // 4)[1] < rss * 3 // 4
-        assert len(asked) == 1  # it has not grown since
+            used = meter.used(roots, 30 * M, origin=os.getpid())
+            assert max(used.values()) <= 30 * M
+        # No process more or less, nothing mapped or unmapped: a copy is seen all the same.
+        workers[1].tell(b"w")
+        used = meter.used(roots, 30 * M, origin=os.getpid())
+        assert used[1] > 50 * M
+        assert used[2] <= 30 * M
+        workers[2].tell(b"n")
+        used = meter.used(roots, 30 * M, origin=os.getpid())
+        assert min(used.values()) > 50 * M
     finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        for descriptor in (reading, writing):
-            os.close(descriptor)
+        for worker in workers.values():
+            worker.end()
 
 
-def test_what_is_available_is_what_the_tightest_control_group_leaves(tmp_path: Path) -> None:
-    machine = MemoryMeter(tmp_path).available()
+def test_what_was_read_before_stops_nobody_and_readings_keep_to_their_share(
+    area: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading costs ten seconds' share of a core here: at most one every ten seconds."""
+    clock = Clock(monkeypatch, cost=10 * SHARE)
+    meter = clock.meter()
+    worker = Fork(area)
+    try:
+        for _ in range(400):  # two hundred seconds, and what was saved up
+            clock.now += 0.5
+            used = meter.used({1: [worker.pid]}, M, origin=None)
+            assert used[1] <= M or clock.read
+        spent = len(clock.read) * clock.cost
+        assert 180 * SHARE < spent <= 200 * SHARE + SAVED + clock.cost
+        before = len(clock.read)
+        assert meter.used({1: [worker.pid]}, M, origin=None) == {1: M}  # not read again, so not over
+        assert len(clock.read) == before
+    finally:
+        worker.end()
+
+
+def test_a_worker_that_grows_does_not_wait_for_its_turn(
+    area: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, cost=0.004)
+    meter = clock.meter()
+    workers = {key: Fork(area) for key in range(4)}
+    roots = {key: [worker.pid] for key, worker in workers.items()}
+    try:
+        for _ in range(100):  # all are over the limit but for what they share: what was saved is spent
+            clock.now += 0.2
+            assert max(meter.used(roots, 30 * M, origin=os.getpid()).values()) <= 30 * M
+        workers[3].tell(b"n")
+        clock.now += 0.2
+        assert meter.used(roots, 30 * M, origin=os.getpid())[3] > 50 * M
+    finally:
+        for worker in workers.values():
+            worker.end()
+
+
+def test_a_worker_whose_children_change_all_the_time_takes_no_turn_from_the_others(
+    area: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, cost=0.05)
+    meter = clock.meter()
+    busy, quiet = Fork(area), Fork(area)
+    try:
+        for number in range(1500):
+            clock.now += 0.2
+            child = Fork(area) if number % 2 else None
+            roots = {1: [busy.pid, *([child.pid] if child else [])], 2: [quiet.pid]}
+            meter.used(roots, 30 * M, origin=os.getpid())
+            if child:
+                child.end()
+            if clock.read.count(quiet.pid) > 2:
+                break
+        assert clock.read.count(quiet.pid) > 2
+    finally:
+        busy.end()
+        quiet.end()
+
+
+def test_a_child_between_vfork_and_exec_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = b"Name:\tpython\nVmPeak:\t 900 kB\nRssAnon:\t 500 kB\nRssShmem:\t 20 kB\nVmSwap:\t 30 kB\nThreads:\t1\n"
+    files = {
+        "/proc/5/status": status,
+        "/proc/6/status": status.replace(b"python", b"child"),
+        "/proc/7/status": status.replace(b"500 kB", b"504 kB"),
+        "/proc/8/status": b"Name:\tzombie\nState:\tZ\n",
+        "/proc/5/task/5/children": b"6 7 8 ",
+    }
+    monkeypatch.setattr(process_memory, "read", lambda path: files.get(path, b""))
+    monkeypatch.setattr(os, "listdir", lambda path: [path.split("/")[2]])
+    assert family([5]) == ([5, 7], (550 + 554) * 1024)
+
+
+def test_files_are_not_counted_and_what_is_swapped_out_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rollup = {
+        "Rss": 9000, "Pss": 8000, "Pss_Anon": 700, "Pss_File": 7200, "Pss_Shmem": 100,
+        "Private_Clean": 4000, "Private_Dirty": 600, "SwapPss": 50,
+    }  # fmt: skip
+    lines = "".join(f"{name}:  {amount} kB\n" for name, amount in rollup.items())
+    monkeypatch.setattr(
+        process_memory, "read", lambda path: b"0-f ---p 0 00:00 0 [rollup]\n" + lines.encode()
+    )
+    assert shares(5) == (850 * 1024, 650 * 1024)
+
+
+def test_of_a_process_that_may_not_be_looked_into_all_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/proc/5/status": b"RssAnon:\t 500 kB\nRssFile:\t 70 kB\nRssShmem:\t 20 kB\nVmSwap:\t 30 kB\n"}
+    monkeypatch.setattr(process_memory, "read", lambda path: files.get(path, b""))
+    assert shares(5) == (550 * 1024, 550 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "prefix", "controllers"),
+    [
+        ("memory.max", "memory.current", "", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "cpuset,memory"),
+    ],
+)
+def test_what_is_available_is_what_the_tightest_control_group_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, prefix: str, controllers: str
+) -> None:
+    machine = FreeMemory(tmp_path).available()
     assert machine is not None
     assert 0 < machine < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = tmp_path / "group"
-    group.mkdir()
-    for name, text in (
-        ("memory.max", "1000000\n"),
-        ("memory.current", "700000\n"),
-        ("memory.stat", "anon 500000\ninactive_file 150000\nactive_file 50000\n"),
-    ):
+    group = tmp_path / "memory" / "outer" if controllers else tmp_path / "outer"
+    group.mkdir(parents=True)
+    stat = f"anon 500000\n{prefix}inactive_file 150000\n{prefix}active_file 50000\n"
+    for name, text in ((limit, "1000000\n"), (used, "700000\n"), ("memory.stat", stat)):
         (group / name).write_text(text)
-    meter = MemoryMeter(tmp_path)
-    meter._groups = [group]
-    assert meter.available() == 500_000
-    (group / "memory.max").write_text("max\n")
-    assert wait_for(meter.available) > 500_000
+    actual = process_memory.read
+    ours = f"7:{controllers}:/outer/inner\n1:name=systemd:/\n".encode()
+    monkeypatch.setattr(
+        free_memory, "read", lambda path: ours if path == "/proc/self/cgroup" else actual(path)
+    )
+    free = FreeMemory(tmp_path)
+    assert free.available() == 500_000
+    (group / limit).write_text("max\n")
+    assert wait_for(free.available) > 500_000
 
 
 def test_a_look_at_six_workers_costs_little() -> None:
@@ -116,7 +288,7 @@ def test_a_look_at_six_workers_costs_little() -> None:
             assert child.stdout is not None
             child.stdout.readline()
         meter = MemoryMeter()
-        pids = dict(enumerate(child.pid for child in children))
+        pids = {number: [child.pid] for number, child in enumerate(children)}
         meter.used(pids, 1 << 40)
         began = time.process_time()
         for _ in range(50):
@@ -135,6 +307,6 @@ def test_where_too_many_files_are_open_the_memory_of_the_machine_is_unknown(
     def refused() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(memory, "_HAS_PROC", False)
+    monkeypatch.setattr(free_memory, "HAS_PROC", False)
     monkeypatch.setattr("psutil.virtual_memory", refused)
-    assert memory.machine_memory() == (None, None)
+    assert free_memory.machine_memory() == (None, None)

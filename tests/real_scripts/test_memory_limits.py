@@ -1,0 +1,265 @@
+"""What a memory limit means is the same after a fork, a write to shared pages, another job, a resume.
+
+Scripts that take a few hundred megabytes, most of them for as long as the supervisor needs to see it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.experiment import PATIENCE
+from tests.real_scripts.conftest import RealScript
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+# `take` holds so many megabytes until it is stopped; `hold` only until it was surely looked at.
+TAKES = """
+    import mmap, os, time
+
+    M = 1 << 20
+
+    def pages(megabytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        area = mmap.mmap(-1, megabytes * M, flags=flags)
+        write(area)
+        return area
+
+    def write(area):
+        for page in range(0, len(area), mmap.PAGESIZE):
+            area[page] = area[page] + 1 & 255
+
+    def read(area):
+        return sum(area[page] for page in range(0, len(area), mmap.PAGESIZE))
+
+    def take(megabytes):
+        kept = pages(megabytes)
+        time.sleep(60)
+
+    def hold(megabytes, seconds=1.5):
+        kept = pages(megabytes)
+        time.sleep(seconds)
+        return "held"
+
+    def in_children(function, number):
+        pids = []
+        for _ in range(number):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    function()
+                finally:
+                    os._exit(0)
+            pids.append(pid)
+        for pid in pids:
+            os.waitpid(pid, 0)
+"""
+
+
+def outcomes(script: RealScript, body: str, *words: str, code: int = 0) -> list[str]:
+    """How the jobs of a script ended, each after one attempt."""
+    script.write(TAKES + body)
+    done = script.python("--memory-limit", "200M", *words, timeout=2 * PATIENCE)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert [entry["attempts"] for entry in script.final()] == [1] * len(script.final())
+    return script.outcomes()
+
+
+def test_children_that_have_gone_do_not_hide_what_a_job_takes(real_script: RealScript) -> None:
+    body = """
+    DATA = pages(150)
+    PARAMS = [{"n": n} for n in range(2)]
+
+    def evaluate(n):
+        if n == 0:
+            in_children(lambda: (read(DATA), time.sleep(1.5)), 6)
+        else:
+            in_children(lambda: time.sleep(0.7), 6)
+            take(300)
+        return "fine"
+    """
+    assert outcomes(real_script, body, "--workers", "1", code=1) == ["completed", "over_memory"]
+
+
+def test_the_job_that_had_the_children_is_stopped_itself(real_script: RealScript) -> None:
+    body = """
+    DATA = pages(150)
+    PARAMS = [{}]
+
+    def evaluate():
+        in_children(lambda: (read(DATA), time.sleep(1.5)), 6)
+        take(300)
+    """
+    assert outcomes(real_script, body, "--workers", "1", code=1) == ["over_memory"]
+
+
+def test_a_limit_below_the_data_of_the_top_level_is_for_what_jobs_take(real_script: RealScript) -> None:
+    """One worker or many, with children or without: the data is there once, and nobody's."""
+    body = """
+    DATA = pages(400)
+    PARAMS = [{"children": 0}, {"children": 0}, {"children": 6}, {"children": 1}]
+
+    def evaluate(children):
+        in_children(lambda: (read(DATA), time.sleep(1.5)), children)
+        return hold(100)
+    """
+    assert outcomes(real_script, body, "--workers", "2") == ["completed"] * 4
+
+
+def test_what_is_written_to_data_of_the_top_level_counts(real_script: RealScript) -> None:
+    """By the worker, or by a child of it; by the job that has written, not by its neighbours."""
+    body = """
+    DATA = pages(250)
+    PARAMS = [{"writes": writes} for writes in ("worker", "child", "nobody")]
+
+    def evaluate(writes):
+        read(DATA)
+        if writes == "worker":
+            write(DATA)
+            time.sleep(60)
+        elif writes == "child":
+            in_children(lambda: (write(DATA), time.sleep(60)), 1)
+        else:
+            time.sleep(3)
+        return "fine"
+    """
+    found = outcomes(real_script, body, "--workers", "3", code=1)
+    assert found == ["over_memory", "over_memory", "completed"]
+
+
+def test_memory_that_a_job_shares_with_its_children_counts_once(real_script: RealScript) -> None:
+    body = """
+    PARAMS = [{"megabytes": 100}, {"megabytes": 300}]
+
+    def evaluate(megabytes):
+        kept = pages(megabytes)
+        in_children(lambda: (read(kept), time.sleep(1.5)), 3)
+        time.sleep(0 if megabytes < 200 else 60)
+        return "fine"
+    """
+    found = outcomes(real_script, body, "--workers", "1", code=1)
+    assert found == ["completed", "over_memory"]
+
+
+def test_a_child_that_has_its_parents_memory_until_it_is_another_program(real_script: RealScript) -> None:
+    """subprocess does it so (vfork); here such a child is there all the time."""
+    body = """
+    import subprocess, threading
+    PARAMS = [{}]
+
+    def evaluate():
+        kept = pages(130)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            subprocess.run(["true"])
+        return "fine"
+    """
+    assert outcomes(real_script, body, "--workers", "1") == ["completed"]
+
+
+def test_files_do_not_count_and_shared_memory_does(real_script: RealScript) -> None:
+    body = """
+    PARAMS = [{"kind": kind} for kind in ("read", "written", "private", "shared")]
+
+    def evaluate(kind):
+        if kind == "shared":
+            kept = pages(300, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+            time.sleep(60)
+        with open(kind, "w+b") as file:
+            os.ftruncate(file.fileno(), 300 * M)
+            access = mmap.ACCESS_COPY if kind == "private" else mmap.ACCESS_WRITE
+            area = mmap.mmap(file.fileno(), 0, access=access)
+            try:
+                if kind == "read":
+                    read(area)
+                else:
+                    write(area)
+                time.sleep(60 if kind == "private" else 1.5)
+            finally:
+                os.unlink(kind)
+        return "fine"
+    """
+    found = outcomes(real_script, body, "--workers", "2", code=1)
+    assert found == ["completed", "completed", "over_memory", "over_memory"]
+
+
+@pytest.mark.parametrize("words", [(), ("--start-method", "spawn")])
+def test_what_is_started_is_counted_however_it_was_started(
+    real_script: RealScript, words: tuple[str, ...]
+) -> None:
+    body = """
+    import subprocess, sys
+    PARAMS = [{"how": how} for how in ("session", "program", "fits")]
+    PROGRAM = "import time; kept = b'x' * (300 << 20); time.sleep(60)"
+
+    def evaluate(how):
+        if how == "session":
+            in_children(lambda: (os.setsid(), take(300)), 1)
+        elif how == "program":
+            subprocess.run([sys.executable, "-c", PROGRAM])
+        return hold(100)
+    """
+    found = outcomes(real_script, body, "--workers", "2", *words, code=1)
+    assert found == ["over_memory", "over_memory", "completed"]
+
+
+def test_fewer_workers_do_not_make_a_job_larger(real_script: RealScript) -> None:
+    """Forked workers share the data with fewer then; it is nobody's all the same."""
+    body = """
+    DATA = pages(250)
+    PARAMS = [{"n": n} for n in range(4)]
+
+    def evaluate(n):
+        read(DATA)
+        open(f"started-{n}", "w").close()
+        if n == 0:
+            until = time.monotonic() + 60
+            while not os.path.exists("go on") and time.monotonic() < until:
+                time.sleep(0.05)
+            return hold(120, 3)
+        while not os.path.exists("go on"):
+            time.sleep(0.05)
+        return "fine"
+    """
+    real_script.write(
+        TAKES
+        + body
+        + """
+    import threading
+
+    def fewer():
+        from subprocess import run
+        import sys
+        until = time.monotonic() + 60
+        while not all(os.path.exists(f"started-{n}") for n in range(4)) and time.monotonic() < until:
+            time.sleep(0.05)
+        done = run([sys.executable, "-m", "supervisor", "ctl", "latest", "workers", "1", "--output", "out"])
+        open("go on", "w").close()
+
+    if __name__ == "__main__" and "--bare" not in sys.argv:
+        threading.Thread(target=fewer).start()
+    """.replace("import threading", "import sys, threading")
+    )
+    done = real_script.python("--memory-limit", "200M", "--workers", "4")
+    assert done.returncode == 0, done.stderr
+    assert real_script.outcomes() == ["completed"] * 4
+
+
+RESUMED = """
+    PARAMS = [{"n": n} for n in range(3)]
+
+    def evaluate(n):
+        return hold(300 if n == 0 else 1, 3 if n == 0 else 0)
+"""
+
+
+def test_a_resume_changes_nothing_about_a_limit(real_script: RealScript) -> None:
+    words = ("--workers", "4")
+    assert outcomes(real_script, RESUMED, *words, code=1) == ["over_memory", "completed", "completed"]
+    resume = ("--resume", "latest")
+    assert real_script.python(*resume).returncode == 1
+    assert real_script.outcomes() == ["over_memory", "completed", "completed"]
+    done = real_script.python(*resume, "--retry-over-memory")
+    assert done.returncode == 0, done.stderr
+    assert real_script.outcomes() == ["completed"] * 3
