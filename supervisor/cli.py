@@ -38,7 +38,7 @@ def main(
     output: str | None = None,
     parser: argparse.ArgumentParser | None = None,
     setup: Callable[[], Any] | None = None,
-    finish: Callable[[Any], Any] | None = None,
+    finish: Callable[..., Any] | None = None,
     argv: Sequence[str] | None = None,
     **settings: Any,
 ) -> NoReturn:
@@ -55,7 +55,8 @@ def main(
     parser: an `ArgumentParser(add_help=False)` with the script's own options.
     setup: runs once in each worker before its first job; `current_job().context` is what it
         returned.
-    finish: called with the `Report` after the final files are written.
+    finish: called with the `Report` after the final files are written; with a second
+        parameter it gets the script's own options, as `jobs` does.
     argv: the arguments, if not those of the process.
     settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
 
@@ -117,7 +118,7 @@ def run(
     name: str,
     output: str | None = None,
     setup: Callable[[], Any] | None = None,
-    finish: Callable[[Any], Any] | None = None,
+    finish: Callable[..., Any] | None = None,
     **settings: Any,
 ) -> Any:
     """Run an experiment from a notebook or another program; returns its `Report`.
@@ -163,6 +164,9 @@ def _execute(request: Request, forerunner: Forerunner | None) -> Outcome:
         from supervisor.experiment import execute
     try:
         return execute(request, forerunner)
+    except LonghaulError as error:
+        _name_as_here(error, request)
+        raise
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
@@ -170,6 +174,14 @@ def _execute(request: Request, forerunner: Forerunner | None) -> Outcome:
             f"{error.strerror or error}: no worker can be started. Allow more (ulimit -n), then start again "
             f"or resume."
         ) from error
+
+
+def _name_as_here(error: LonghaulError, request: Request) -> None:
+    """Options that an error names are called what they are called in this script."""
+    from supervisor.script_options import OwnOptionError
+
+    if request.taken and not isinstance(error, OwnOptionError):
+        error.args = (request.in_its_words(str(error)), *error.args[1:])
 
 
 @contextlib.contextmanager
@@ -194,7 +206,8 @@ def _without_zygote(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
     """A guess, from what was not parsed yet: nobody is harmed if it is wrong."""
     if settings.get("start_method") == "spawn" or "spawn" in words:
         return True
-    return any(word in _NO_RUN or word.startswith("--debug") for word in words)
+    short = [word.replace("--longhaul-", "--") for word in words]
+    return any(word in _NO_RUN or word.startswith("--debug") for word in short)
 
 
 @contextlib.contextmanager

@@ -109,9 +109,8 @@ def outcome_of(scheduler: Scheduler, opened: Opened, error: LonghaulError | None
 def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
     from supervisor.views.commands import resume_command
 
-    return resume_command(
-        request.command_line if request.interactive else [], request.arguments, experiment_id, extra
-    )
+    command_line = request.command_line if request.interactive else []
+    return resume_command(command_line, request.arguments, experiment_id, extra, taken=request.taken)
 
 
 def resume_hint(request: Request, opened: Opened) -> str:
@@ -164,7 +163,7 @@ def print_summary(
         events=events,
         width=shutil.get_terminal_size((100, 24)).columns,
     )
-    say_until(sys.stderr, text, given_up)
+    say_until(sys.stderr, request.in_its_words(text), given_up)
 
 
 def events_of(opened: Opened, scheduler: Scheduler) -> list[str]:

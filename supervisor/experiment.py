@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor import closing
 from supervisor.clock import RunClock, wall_time
+from supervisor.command_line import names_taken
 from supervisor.core.errors import (
     LonghaulError,
     RaisedByScript,
@@ -37,6 +38,7 @@ from supervisor.engines.forerunner import Forerunner
 from supervisor.opening import Opened, open_experiment, output_directory, start_run
 from supervisor.outcome import Outcome
 from supervisor.request import Request
+from supervisor.script_options import namespace, takes
 from supervisor.signals import Signals, Stopped
 from supervisor.workforce import Workforce
 
@@ -65,8 +67,9 @@ def execute(request: Request, forerunner: Forerunner | None = None) -> Outcome:
             signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
     if request.finish is not None and outcome.signal is None:
+        own = (namespace(request.parser, outcome.options),) if takes(request.finish, 2) else ()
         try:
-            request.finish(outcome.report)
+            request.finish(outcome.report, *own)
         except LonghaulError:
             raise
         except Exception as error:
@@ -218,18 +221,23 @@ class _Run:
 
     def _announce(self) -> None:
         opened = self.opened
-        self.view.tell("info", closing.opening_line(self.request, opened, self.workforce.slots))
+        self._tell("info", closing.opening_line(self.request, opened, self.workforce.slots))
         if notice := shared_cores(closing.workers_at_work(opened, self.workforce.slots), usable_cores()):
-            self.view.tell("info", notice)
+            self._tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and self.request.interactive and self.request.progress:
             from supervisor.detaching import terminal_may_go
 
             if notice := terminal_may_go(os.environ):
-                self.view.tell("warning", notice)
+                self._tell("warning", notice)
         for level, text in opened.notices:
-            self.view.tell(level, text)
+            self._tell(level, text)
+        if not opened.resumed and (yielded := names_taken(self.request.taken)):
+            self.view.tell("info", yielded)
         self._tell_notices()
+
+    def _tell(self, level: str, text: str) -> None:
+        self.view.tell(level, self.request.in_its_words(text))
 
     def _tell_notices(self) -> None:
         """What the store has done about damage; nobody may miss that."""
@@ -330,6 +338,7 @@ class _Run:
                 self.progress.write(snapshot, self.recent)
             if not crashed:
                 outcome.report = write_reports(opened.store, state=self.observer.state)
+                outcome.options = opened.options
             if not self.request.recording:
                 opened.store.states.drop_all()
                 with contextlib.suppress(OSError):  # not empty if a job has printed something

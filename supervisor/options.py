@@ -8,167 +8,27 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from supervisor.command_line import ACTIONS, PREFIX
+from supervisor.command_line import build_parser as build_parser
+from supervisor.command_line import our_options as our_options
 from supervisor.core.errors import UsageError
-from supervisor.core.settings import START_METHODS, Settings, parse_value, sized
-from supervisor.core.version import VERSION
+from supervisor.core.settings import Settings, parse_value
 from supervisor.records.layout import check_id
 from supervisor.request import Request
 from supervisor.script_options import (
     Parser,
-    check_parser,
     check_required,
     default_forms,
     given_forms,
-    take_in,
+    option_strings,
+    spelled,
 )
 
 CHANGED = ("refuse", "keep", "rerun")
-# Options that are not settings: what to do in this run, not how the experiment is run.
-_ACTIONS = ("experiment_id", "resume", "output", "rerun", "only", "changed", "debug", "show_output")
-_PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
-
-# Settings that have a group of their own in the help; the others are about how it is run.
-_RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
-_BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
-_SETTING_HELP = {
-    "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
-    "all_tasks": (None, "all tasks instead of 1 per domain"),
-    "timeout": ("TIME", "stop a job that runs longer: 90, 15m, 2h, 1-12:00:00, none"),
-    "retries": ("N", "further attempts for a job that raises an error"),
-    "retry_timeouts": ("N", "further attempts for a job that was stopped by its timeout"),
-    "retry_over_memory": (None, "one further attempt for a job that was over its memory limit: alone"),
-    "backoff": ("TIME", "wait before another attempt after an error or a timeout; doubled each time"),
-    "memory_limit": ("SIZE", "stop a job that holds more memory, with all that it has started: 400M, 2G"),
-    "keep_free": ("SIZE", "start nothing new while less memory than this is available"),
-    "nice": ("N", "niceness of the workers, 0 to 19"),
-    "rate": ("N/s", "start at most so many jobs per second, minute (N/m) or hour (N/h)"),
-    "max_failures": ("N", "stop the run when so many of its jobs have failed, or N% of those that ended"),
-    "deadline": ("TIME", "stop in time for a clock (07:30), a duration from now (8h), or slurm"),
-    "stall": ("TIME", "tell when a job uses no CPU for so long, and what it is at"),
-    "grace": ("TIME", "how long running jobs may go on after Ctrl+C"),
-    "crash_limit": ("N", "give up a job after it has crashed so many workers"),
-    "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
-    "max_jobs_per_worker": ("N", "replace a worker after so many jobs, or none"),
-    "seed": ("N", "of which each job's own seed is made"),
-    "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
-    "retry_failed": (None, "on a resume, give each failed job one more attempt"),
-    "on_finish": ("COMMAND", "run by the shell when nothing is left to do"),
-    "on_failure": ("COMMAND", "run by the shell when jobs have failed or the run broke off by itself"),
-    "hook_timeout": ("TIME", "how long each of the two may take"),
-}
-
-
-# --------------------------------------------------------------------------- the parser
-
-
-def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, Any], prog: str) -> Parser:
-    """All options of a script: its own, and ours; `keywords` are the defaults that it sets."""
-    taken: dict[str, Any] = {"allow_abbrev": False}
-    if script is not None:
-        check_parser(script, our_options())
-        taken = take_in(script)
-        taken |= {"description": script.description, "epilog": script.epilog}
-        taken["formatter_class"] = script.formatter_class
-    parser = Parser(prog=prog, **taken)
-    _add_actions(parser)
-    _add_settings(parser, keywords)
-    return parser
-
-
-def our_options() -> list[str]:
-    """Every option that longhaul adds to a script."""
-    parser = Parser(allow_abbrev=False)
-    _add_actions(parser)
-    _add_settings(parser, {})
-    return [option for action in parser._actions for option in action.option_strings]
-
-
-def _add_actions(parser: Parser) -> None:
-    add = _adder(parser.add_argument_group("which experiment"))
-    add(
-        "resume",
-        "ID",
-        "go on with an earlier experiment; latest: the latest one; auto: the latest "
-        "unfinished one, or a new one",
-    )
-    add("no_resume", None, "no checkpoint, no journal, only the final results", action="store_true")
-    add("experiment_id", "ID", "name a new experiment (default: experiment_YYYYMMDD_HHMMSS)")
-    add("output", "DIR", "where the files go (default: data/outputs/<name>, or LONGHAUL_OUTPUT)")
-    add("list_checkpoints", None, "list what can be resumed, and exit", action="store_true")
-    add = _adder(parser.add_argument_group("which jobs"))
-    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append")
-    add(
-        "rerun",
-        "GLOB",
-        "on a resume, run completed jobs that match once more; may be repeated",
-        action="append",
-    )
-    add(
-        "changed",
-        "HOW",
-        "on a resume, if parameters under an old id have changed: refuse (default), "
-        "keep the old results, or rerun the jobs",
-    )
-    add(
-        "debug",
-        "GLOB",
-        "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
-    )
-    add = _adder(parser.add_argument_group("where it runs"))
-    add(
-        "detach",
-        None,
-        "in the background: closing the terminal does not end it (default: no)",
-        action=argparse.BooleanOptionalAction,
-    )
-    add = _adder(parser.add_argument_group("what is shown"))
-    add(
-        "show_output", None, "show what jobs print (default: no)", "-s", action=argparse.BooleanOptionalAction
-    )
-    parser.add_argument("--version", action="version", version=f"longhaul {VERSION}")
-
-
-def _add_settings(parser: Parser, keywords: Mapping[str, Any]) -> None:
-    # In the order in which they are shown.
-    how_it_is_run, retries, bounds = (
-        _adder(parser.add_argument_group(f"{title} (remembered by a resume)"))
-        for title in ("how it is run", "another attempt", "bounds")
-    )
-    groups = {**dict.fromkeys(_RETRIES, retries), **dict.fromkeys(_BOUNDS, bounds)}
-    for field in msgspec.structs.fields(Settings):
-        add = groups.get(field.name, how_it_is_run)
-        metavar, text = _SETTING_HELP[field.name]
-        default = _shown(field.name, keywords.get(field.name, field.default))
-        more = {"action": argparse.BooleanOptionalAction} if metavar is None else {}
-        add(field.name, metavar, f"{text} (default: {default})", **more)
-
-
-def _adder(group: Any) -> Callable[..., None]:
-    def add(name: str, metavar: str | None, text: str, *short: str, **more: Any) -> None:
-        if metavar is not None:
-            more["metavar"] = metavar
-        option = "--" + name.replace("_", "-")
-        more |= {"dest": _PREFIX + name, "default": argparse.SUPPRESS}
-        group.add_argument(*short, option, help=text.replace("%", "%%"), **more)
-
-    return add
-
-
-def _shown(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none"
-    if name in ("memory_limit", "keep_free"):
-        return sized(value)
-    seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
-    return f"{value:g}s" if name in seconds else str(value)
 
 
 # -------------------------------------------------------------------------- the requests
@@ -183,7 +43,7 @@ def request_of_main(
     parser: argparse.ArgumentParser | None,
     argv: Sequence[str] | None,
     setup: Callable[[], Any] | None,
-    finish: Callable[[Any], Any] | None,
+    finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
 ) -> Request:
     """What a script's command line asks for.
@@ -191,6 +51,7 @@ def request_of_main(
     Raises UsageError; argparse itself exits for `--help` and `--version`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    taken = option_strings(parser)
     script = parse_keywords(keywords, Settings.__struct_fields__)
     _check_calls(function, name, setup=setup, finish=finish)
     prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
@@ -206,12 +67,13 @@ def request_of_main(
         name=name,
         setup=setup,
         finish=finish,
-        settings_now=parse_keywords(settings, Settings.__struct_fields__),
+        settings_now=parse_keywords(settings, Settings.__struct_fields__, taken),
         settings_script=script,
         parser=parser,
+        taken=taken,
         command_line=list(sys.orig_argv),
         arguments=arguments,
-        **_actions(given, output, "--"),
+        **_actions(given, output, _Names("--", taken)),
     )
     if parser is not None:
         _add_options(request, parser, combined, namespace)
@@ -220,7 +82,7 @@ def request_of_main(
 
 def _ours(namespace: argparse.Namespace) -> dict[str, Any]:
     return {
-        key.removeprefix(_PREFIX): value for key, value in vars(namespace).items() if key.startswith(_PREFIX)
+        key.removeprefix(PREFIX): value for key, value in vars(namespace).items() if key.startswith(PREFIX)
     }
 
 
@@ -240,16 +102,16 @@ def request_of_run(
     name: str,
     output: str | None,
     setup: Callable[[], Any] | None,
-    finish: Callable[[Any], Any] | None,
+    finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
 ) -> Request:
     """What a call of `run()` asks for: its keywords count as flags given now, since a call
     has no other way to change its mind on a resume."""
     given = dict(keywords)
     progress = given.pop("progress", True)
-    known = [*Settings.__struct_fields__, *_ACTIONS, "progress"]
+    known = [*Settings.__struct_fields__, *ACTIONS, "progress"]
     settings = {key: given.pop(key) for key in keywords if key in Settings.__struct_fields__}
-    if unknown := [key for key in given if key not in _ACTIONS]:
+    if unknown := [key for key in given if key not in ACTIONS]:
         raise UsageError(_unknown_keyword(unknown[0], known))
     _check_calls(function, name, setup=setup, finish=finish)
     resume = given.get("resume")
@@ -272,7 +134,7 @@ def request_of_run(
         settings_script={"all_tasks": True},
         interactive=False,
         progress=bool(progress),
-        **_actions(given, output, ""),
+        **_actions(given, output, _Names("")),
     )
 
 
@@ -283,12 +145,16 @@ def _globs(key: str, value: Any) -> list[str]:
     return globs
 
 
-def parse_keywords(keywords: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Settings by name, as text or Python values; UsageError with the nearest name."""
+def parse_keywords(
+    keywords: Mapping[str, Any], known: Sequence[str], taken: Container[str] = ()
+) -> dict[str, Any]:
+    """Settings by name, as text or Python values; UsageError with the nearest name. `taken`: see
+    `script_options.spelled`."""
     for key in keywords:
         if key not in Settings.__struct_fields__:
             raise UsageError(_unknown_keyword(key, known))
-    return {key: parse_value(key, value) for key, value in keywords.items()}
+    name = _Names("--", taken)
+    return {key: parse_value(key, value, option=name(key)) for key, value in keywords.items()}
 
 
 def _check_calls(function: Any, name: Any, **calls: Any) -> None:
@@ -301,11 +167,11 @@ def _check_calls(function: Any, name: Any, **calls: Any) -> None:
             raise UsageError(f"{key}= must be callable, not {call!r}")
 
 
-def _actions(given: Mapping[str, Any], output: str | None, dashes: str) -> dict[str, Any]:
+def _actions(given: Mapping[str, Any], output: str | None, name: _Names) -> dict[str, Any]:
     """The fields of a Request that are no settings; contradictions are refused."""
     asked = {"output": output, **given}
     recording = not asked.pop("no_resume", False)
-    _refuse_contradictions({key for key in given if given[key]}, asked, _Names(dashes))
+    _refuse_contradictions({key for key in given if given[key]}, asked, name)
     for key, kind in (("resume", str), ("experiment_id", str), ("output", str | os.PathLike)):
         if not isinstance(asked.get(key) or "", kind):
             raise UsageError(f"{key}= must be a text, not {asked[key]!r}")
@@ -323,12 +189,13 @@ def _actions(given: Mapping[str, Any], output: str | None, dashes: str) -> dict[
 class _Names:
     """Options as the user wrote them: `--no-resume` or `resume=False`."""
 
-    def __init__(self, dashes: str) -> None:
+    def __init__(self, dashes: str, taken: Container[str] = ()) -> None:
         self._dashes = dashes
+        self._taken = taken
 
     def __call__(self, key: str) -> str:
         if self._dashes:
-            return self._dashes + key.replace("_", "-")
+            return spelled(self._dashes + key.replace("_", "-"), self._taken)
         return "resume=False" if key == "no_resume" else f"{key}="
 
 

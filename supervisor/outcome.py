@@ -13,11 +13,13 @@ class Outcome(msgspec.Struct):
     exit_code: 0 to 75, see `core.errors`. signal: the one that stopped the run, of which
     a script then dies, so that its shell sees 130 or 143. report: the `Report` of the
     experiment, None when there is nothing to report (`--list-checkpoints`, `--debug`).
+    options: the script's own, in their JSON form.
     """
 
     exit_code: int = 0
     signal: int | None = None
     report: Any = None
+    options: dict[str, Any] = {}
 
 
 class Interrupted(KeyboardInterrupt):

@@ -22,6 +22,7 @@ from supervisor.core.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.settings import parse_own
 from supervisor.picking import Pick
 from supervisor.records.plan_builder import EarlierPlan, PlanBuilder
+from supervisor.script_options import takes
 from workers.values import Unencodable, all_plain, encode_params, encode_plain
 
 _GROUP = 512  # jobs that are looked at together
@@ -213,24 +214,12 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
     source = jobs
     if callable(jobs):
         with _code_of_the_script():
-            source = jobs(arguments or argparse.Namespace()) if _takes_argument(jobs) else jobs()
+            source = jobs(arguments or argparse.Namespace()) if takes(jobs, 1) else jobs()
     if isinstance(source, (str, bytes, Job)) or not isinstance(source, Iterable):
         raise UsageError(
             f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}"
         )
     return source
-
-
-def _takes_argument(jobs: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(jobs).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(
-        parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        for parameter in parameters
-    )
 
 
 def _check_job(job: Any, position: int) -> None:

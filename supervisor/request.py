@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -24,10 +27,11 @@ class Request(msgspec.Struct, kw_only=True):
     name: str
     output: str | None = None  # --output, as given
     setup: Callable[[], Any] | None = None
-    finish: Callable[[Any], Any] | None = None
+    finish: Callable[..., Any] | None = None
     settings_now: dict[str, Any] = {}
     settings_script: dict[str, Any] = {}
     parser: argparse.ArgumentParser | None = None  # the script's own options
+    taken: frozenset[str] = frozenset()  # names of options that are the script's, whatever ours are
     options_now: dict[str, Any] = {}
     options_default: dict[str, Any] = {}
     resume: str | None = None  # an id, "latest", "auto"
@@ -45,3 +49,11 @@ class Request(msgspec.Struct, kw_only=True):
     arguments: list[str] = []  # of the script, likewise (sys.argv[1:])
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all
+
+    def in_its_words(self, text: str) -> str:
+        """A text that names our options, with the names that they have in this script."""
+        if not self.taken:
+            return text
+        from supervisor.script_options import spelled
+
+        return _OPTION.sub(lambda found: spelled(found.group(), self.taken), text)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from supervisor.core.errors import UsageError
@@ -22,6 +23,10 @@ from supervisor.core.errors import UsageError
 _ABSENT = object()
 _MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
 _NO_FORM = "not rememberable"  # the key of a form that only says what the value looked like
+
+
+class OwnOptionError(UsageError):
+    """About an option of the script's own."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,26 +74,53 @@ def _regrouped(group: Any, copies: Mapping[int, argparse.Action]) -> Any:
     return twin
 
 
-def check_parser(parser: argparse.ArgumentParser, ours: Iterable[str]) -> None:
-    """Raises UsageError for a parser that cannot be taken in: an option that is one of
-    `ours`, subcommands, or a help of its own."""
-    taken = set(ours)
+def check_parser(parser: argparse.ArgumentParser) -> None:
+    """Raises UsageError for a parser that cannot be taken in: subcommands, or a help of its own."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             raise UsageError(
                 "the parser given to main() has subcommands, which cannot be mixed with an "
                 "experiment's options; make one script per subcommand"
             )
-        for option in action.option_strings:
-            if option in ("-h", "--help"):
-                raise UsageError(
-                    "the parser given to main() must be made with ArgumentParser(add_help=False)"
-                )
-            if option in taken:
-                raise UsageError(
-                    f"the script's option {option} clashes with longhaul's own {option}; "
-                    "give it another name in the parser that is passed to main()"
-                )
+        if not {"-h", "--help"}.isdisjoint(action.option_strings):
+            raise UsageError("the parser given to main() must be made with ArgumentParser(add_help=False)")
+
+
+# ------------------------------------------------------------------------ whose name it is
+
+
+def option_strings(parser: argparse.ArgumentParser | None) -> frozenset[str]:
+    """Every option that the script has of its own."""
+    actions = parser._actions if parser is not None else ()
+    return frozenset(option for action in actions for option in action.option_strings)
+
+
+def longhauled(option: str) -> str:
+    """The longer name of one of our options; "" for one of a single letter, which has none."""
+    return f"--longhaul-{option[2:]}" if option.startswith("--") else ""
+
+
+def spelled(option: str, taken: Container[str]) -> str:
+    """What one of our options is called in a script that uses the names `taken` for itself."""
+    return longhauled(option) if option in taken else option
+
+
+# ------------------------------------------------------------------------- who gets them
+
+
+def takes(call: Callable[..., Any], number: int) -> bool:
+    """Whether a function of the user's asks for so many arguments; those with a default do not count."""
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    asked = [
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(asked) >= number
 
 
 # ------------------------------------------------------------------------ JSON forms
@@ -135,7 +167,7 @@ def restore_options(parser: argparse.ArgumentParser, forms: Mapping[str, Any]) -
         try:
             values[action.dest] = _value(action, form)
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            raise UsageError(
+            raise OwnOptionError(
                 f"{_name(action)}: the remembered value {form!r} is not accepted any more ({error}); "
                 f"give {_name(action)} anew"
             ) from None
@@ -170,7 +202,7 @@ def check_required(parser: argparse.ArgumentParser, given: Iterable[str]) -> Non
         if group.required and not any(action.dest in known for action in group._group_actions):
             missing.append("one of " + " ".join(_name(action) for action in group._group_actions))
     if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
+        raise OwnOptionError(f"the following arguments are required: {', '.join(missing)}")
 
 
 def optional_parser(parser: argparse.ArgumentParser) -> Parser:

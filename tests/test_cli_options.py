@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from supervisor import cli
+from supervisor.command_line import names_taken
 from supervisor.core.errors import CannotCreate, UnguardedMain, UsageError
 from supervisor.core.settings import Settings
 from supervisor.options import build_parser, our_options, request_of_main, request_of_run
@@ -344,11 +345,78 @@ def test_the_users_options_and_description_are_in_the_help() -> None:
     assert text.startswith("usage: exp.py")
 
 
-@pytest.mark.parametrize("option", ["--workers", "-s", "--no-resume", "--no-all-tasks", "--version"])
-def test_a_clash_with_our_options_names_the_option(option: str) -> None:
+def script_with(*options: str, **more: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(option)
-    assert f"the script's option {option} clashes with longhaul's own {option}" in refusal("", parser=parser)
+    for option in options:
+        parser.add_argument(option, **more)
+    return parser
+
+
+@pytest.mark.parametrize(
+    "option", ["--workers", "-s", "--no-resume", "--no-all-tasks", "--version", "--output"]
+)
+def test_a_name_that_the_script_uses_is_the_scripts(option: str) -> None:
+    request = main_request(f"{option} mine", parser=script_with(option))
+    assert request.options_now == {option.lstrip("-").replace("-", "_"): "mine"}
+    assert request.settings_now == {} and request.recording and request.output is None
+
+
+def test_ours_yield_by_their_longer_names() -> None:
+    parser = script_with("--output", "--seed", "--timeout", "--no-all-tasks", "-s")
+    line = "--output plots --seed x --longhaul-output out --longhaul-seed 7 --longhaul-timeout 2h -s y"
+    request = main_request(f"{line} --all-tasks --longhaul-no-all-tasks --show-output", parser=parser)
+    assert request.options_now == {"output": "plots", "seed": "x", "s": "y"}
+    assert request.output == "out"
+    assert request.settings_now == {"seed": 7, "timeout": 7200.0, "all_tasks": False}
+    assert request.show_output
+    text = build_parser(parser, {}, "exp.py").format_help()
+    assert "--longhaul-output DIR" in text
+    assert "--output is the script's own" in " ".join(text.split())
+    assert "--longhaul-workers" not in text
+
+
+def test_the_longer_names_are_always_there() -> None:
+    short = [
+        "--resume a",
+        "--only b",
+        "--workers 3",
+        "--all-tasks",
+        "--no-retry-failed",
+        "--detach",
+        "--no-resume",
+    ]
+    for words in short:
+        assert main_request(words.replace("--", "--longhaul-")) == replaced(main_request(words), words)
+    assert set(our_options()) <= set(names_of(build_parser(None, {}, "")))
+    assert not any("longhaul-" in option for option in our_options())
+
+
+def replaced(request: Request, words: str) -> Request:
+    return msgspec.structs.replace(request, arguments=words.replace("--", "--longhaul-").split())
+
+
+def names_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings]
+
+
+def test_a_script_with_names_like_our_longer_ones_keeps_them() -> None:
+    request = main_request(
+        "--output a --longhaul-output b", parser=script_with("--output", "--longhaul-output")
+    )
+    assert request.options_now == {"output": "a", "longhaul_output": "b"}
+    assert request.output is None
+
+
+def test_refusals_name_our_options_as_they_are_called_here() -> None:
+    parser = script_with("--seed", "--resume", "--rerun")
+    assert refusal("--longhaul-seed x", parser=parser) == "--longhaul-seed x: expected a whole number"
+    assert "--longhaul-rerun needs --longhaul-resume" in refusal("--longhaul-rerun x", parser=parser)
+    assert names_taken(frozenset({"--seed", "-s", "--mine"})) == (
+        "--seed: the script's own here; longhaul's is --longhaul-seed"
+    )
+    request = main_request(parser=parser)
+    told = request.in_its_words("--resume ID goes on, --rerun='*' repeats, --resumes and --only stay")
+    assert told == "--longhaul-resume ID goes on, --longhaul-rerun='*' repeats, --resumes and --only stay"
 
 
 def test_the_same_name_without_the_same_option_is_no_clash() -> None:

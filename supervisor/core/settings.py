@@ -109,15 +109,16 @@ def is_clock(text: str) -> bool:
     return _CLOCK.match(text) is not None
 
 
-def parse_value(key: str, value: Any) -> Any:
-    """One setting from what a user wrote, as text or as a Python value.
+def parse_value(key: str, value: Any, *, option: str = "") -> Any:
+    """One setting from what a user wrote, as text or as a Python value. `option`: what it is called,
+    if not by its name.
 
     Raises UsageError that names the option, the value and what is expected.
     """
     try:
         return parse_own(key, value)
     except (TypeError, ValueError) as error:
-        option = "--" + key.replace("_", "-")
+        option = option or "--" + key.replace("_", "-")
         raise UsageError(f"{option} {value}: {error}") from None
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 # Interpreter options that take their value as a word of its own.
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
@@ -24,6 +24,7 @@ _ONCE = {
 }
 
 Which = Callable[[str], str | None]
+_LONGER = "--longhaul-"  # how our options begin where the script uses their short names itself
 
 
 def resume_command(
@@ -32,6 +33,7 @@ def resume_command(
     experiment_id: str,
     extra: Sequence[str] = (),
     *,
+    taken: Container[str] = (),
     which: Which = shutil.which,
 ) -> str:
     """The command that goes on with an experiment.
@@ -41,14 +43,27 @@ def resume_command(
     orig_argv: `sys.orig_argv`; empty for `run()`, which has no command.
     argv: the arguments that the script was given (`sys.argv[1:]`).
     extra: further options, such as `["--rerun", "iris/*"]`.
+    taken: names of options that are the script's own.
 
     Without a script to name (`python -c`, a notebook) it is the call that does the same.
     """
     program = _program(orig_argv, argv)
     if program is None:
         return _call(experiment_id, extra)
-    words = [*_shortened(program, which), *_kept(argv), "--resume", experiment_id, *extra]
-    return shlex.join(words)
+    ours = [_spelled(word, taken) for word in ("--resume", experiment_id, *extra)]
+    return shlex.join([*_shortened(program, which), *_kept(argv, taken), *ours])
+
+
+def _spelled(word: str, taken: Container[str]) -> str:
+    return _LONGER + word.removeprefix("--") if word in taken else word
+
+
+def _meant(word: str, taken: Container[str]) -> str:
+    """Which of our options this is, without its value, by its short name; "" if it is the script's."""
+    option = word.partition("=")[0]
+    if option in taken:
+        return ""
+    return "--" + option.removeprefix(_LONGER) if option.startswith(_LONGER) else option
 
 
 def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence[str] = ()) -> str:
@@ -64,10 +79,10 @@ def _lasting(words: Sequence[str]) -> list[str]:
     kept = []
     rest = iter(words)
     for word in rest:
-        option, _, attached = word.partition("=")
+        option = _meant(word, ())
         if option not in _ONCE:
             kept.append(word)
-        elif _ONCE[option] and not attached:
+        elif _ONCE[option] and "=" not in word:
             next(rest, None)
     return kept
 
@@ -126,16 +141,14 @@ def _is_on_path(word: str, which: Which) -> bool:
     return which(os.path.basename(word)) == word
 
 
-def _kept(argv: Sequence[str]) -> list[str]:
+def _kept(argv: Sequence[str], taken: Container[str]) -> list[str]:
     kept = []
     words = iter(argv)
     for word in words:
         if word == "--":
             break
-        if word in _KEPT:
-            kept += [word, next(words, "")]
-        elif word.startswith(tuple(f"{option}=" for option in _KEPT)):
-            kept.append(word)
+        if _meant(word, taken) in _KEPT:
+            kept += [word] if "=" in word else [word, next(words, "")]
     return kept
 
 

@@ -75,3 +75,12 @@ def test_the_same_start_once_more() -> None:
         assert start_command(again, argv, ["--debug", "a/*"]) == command
     assert start_command([], [], ["--debug", "a/*"]) == 'run(..., debug="a/*")'
     assert start_command([], []) == "run(...)"
+
+
+def test_options_whose_names_are_the_scripts_are_left_to_it() -> None:
+    argv = ["--output", "plots", "--longhaul-output", "out", "--longhaul-changed=keep", "--resume"]
+    command = resume_command(
+        ["python", "exp.py", *argv], argv, ID, ["--rerun", "x"], taken={"--output", "--resume"}
+    )
+    kept = "--longhaul-output out --longhaul-changed=keep"
+    assert command == f"python exp.py {kept} --longhaul-resume {ID} --rerun x"

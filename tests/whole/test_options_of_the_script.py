@@ -1,0 +1,102 @@
+"""A script whose own options are called like ours, and whose `finish` wants to see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.experiment import PATIENCE, ROOT
+
+SCRIPT = """
+    import argparse, json
+    from pathlib import Path
+    from supervisor import Job, main
+
+    def jobs(args):
+        for number in range(4):
+            yield Job(id=f"job/{number}", params={"number": number, "seed": args.seed, "timeout": args.timeout})
+
+    def evaluate(number, seed, timeout):
+        return [number, seed, timeout]
+
+    def finish(report, args):
+        Path(args.output).write_text(json.dumps([args.seed, args.timeout, report.counts.completed]))
+
+    if __name__ == "__main__":
+        own = argparse.ArgumentParser(add_help=False)
+        own.add_argument("--output", default="summary.json")
+        own.add_argument("--seed", type=int, required=True)
+        own.add_argument("--timeout", type=float, default=0.5)
+        own.add_argument("--resume", action="store_true")
+        main(evaluate, jobs, name="trial", parser=own, finish=finish, workers=2)
+"""
+
+
+class Script:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "exp.py").write_text(textwrap.dedent(SCRIPT))
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "exp.py", *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr + done.stdout
+
+    def summary(self, name: str) -> object:
+        return json.loads((self.folder / name).read_text())
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+def test_its_own_options_are_given_to_it_and_remembered_with_the_experiment(script: Script) -> None:
+    said = script.run("--seed", "7", "--output", "mine.json", "--longhaul-output", "out")
+    own = "--resume, --output, --timeout, --seed: the script's own here; longhaul's are "
+    assert own + "--longhaul-resume, --longhaul-output, --longhaul-timeout, --longhaul-seed" in said
+    assert script.summary("mine.json") == [7, 0.5, 4]
+    assert (script.folder / "out" / "logs").is_dir()
+    found = re.search(r"run some again: .*exp\.py (.*) --rerun GLOB", said)
+    assert found is not None
+    words = found.group(1).split()
+    assert words[:2] == ["--longhaul-output", "out"] and words[2] == "--longhaul-resume"
+    (script.folder / "mine.json").unlink()
+    said = script.run(*words, "--rerun", "job/1", "--longhaul-timeout", "1m")
+    assert script.summary("mine.json") == [7, 0.5, 4]
+    assert "the script's own here" not in said
+
+
+def test_what_is_wrong_is_told_with_the_names_of_this_script(script: Script) -> None:
+    assert "error: the following arguments are required: --seed" in script.run(code=2)
+    assert "--longhaul-seed x: expected a whole number" in script.run(
+        "--seed", "1", "--longhaul-seed", "x", code=2
+    )
+    script.run("--seed", "7", "--longhaul-output", "out", "--experiment-id", "a")
+    words = ("--longhaul-output", "out", "--experiment-id", "a")
+    assert "--longhaul-resume a" in script.run("--seed", "7", *words, code=2)
+    assert "--longhaul-output DIR" in script.run("--help")
+    assert "only" in script.run("--seed", "1", "--longhaul-only", "job/[12]", "--longhaul-workers", "1")
+
+
+def test_the_longer_names_are_there_without_a_clash(script: Script) -> None:
+    words = ["--seed", "1", "--longhaul-output", "o", "--longhaul-experiment-id", "b", "--longhaul-all-tasks"]
+    script.run(*words)
+    assert (script.folder / "o" / "b" / "logs_final.json").exists()
