@@ -13,12 +13,13 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
 from supervisor.core.events import Event
+from supervisor.engines.adopted import Adopted
 from supervisor.engines.delivery import delivered
 from supervisor.engines.ending import sweep
 from supervisor.engines.forerunner import Forerunner
@@ -79,6 +80,7 @@ class LocalEngine:
         self._meter = UsageMeter()
         self._memory = MemoryMeter()
         self._free = FreeMemory()
+        self._adopted = Adopted()
 
     def fileno(self) -> int:
         return self._selector.fileno()
@@ -353,15 +355,20 @@ class LocalEngine:
         return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
 
     def usage(self) -> dict[int, Usage]:
-        return self._meter.read({w.number: w.pid for w in self._workers.values() if w.pid})
+        return self._meter.read(self._roots({w.number: w.pid for w in self._workers.values() if w.pid}))
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
         used = {}
         if limit is not None:
-            roots = {w.number: [w.pid] for w in self._workers.values() if w.pid and w.dead_at is None}
-            origin = None if self._launcher is None else self._launcher.origin()
-            used = self._memory.used(roots, limit, origin=origin)
+            workers = {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
+            used = self._memory.used(self._roots(workers), limit, origin=self._origin())
         return used, self._free.available() if available else None
+
+    def _origin(self) -> int | None:
+        return None if self._launcher is None else self._launcher.origin()
+
+    def _roots(self, workers: Mapping[int, int]) -> dict[int, list[int]]:
+        return self._adopted.roots(workers, self._origin(), self._mark)
 
     # -------------------------------------------------------------------------- end
 

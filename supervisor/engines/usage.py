@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 
 from supervisor.engines.process_memory import HAS_CHILDREN, family_of
 from supervisor.engines.processes import ProcessFacts, facts_of, process_table, trees
@@ -17,18 +17,17 @@ class UsageMeter:
         self._at = time.monotonic()
         self._cpu: dict[int, dict[int, float]] = {}  # key -> pid -> CPU seconds
 
-    def read(self, pids: dict[int, int]) -> dict[int, Usage]:
-        """Usage by key, for the process trees under `pids`, since the last call."""
+    def read(self, roots: Mapping[int, Sequence[int]]) -> dict[int, Usage]:
+        """Usage by key, for these processes and all below them, since the last call."""
         now = time.monotonic()
         elapsed = max(now - self._at, 1e-6)
         try:
-            table, families = _families(pids.values())
+            table, families = _families(roots)
         except OSError:  # too many open files: nothing is known this time
             return {}
         readings: dict[int, dict[int, float]] = {}
         usage = {}
-        for key, pid in pids.items():
-            family = families[pid]
+        for key, family in families.items():
             before = self._cpu.get(key, {})
             readings[key] = {member: table[member].cpu_seconds for member in family}
             # By process: one that has ended takes nothing away from the others.
@@ -39,14 +38,23 @@ class UsageMeter:
         return usage
 
 
-def _families(roots: Collection[int]) -> tuple[dict[int, ProcessFacts], dict[int, list[int]]]:
-    """Each of these processes with all below it, and what they use."""
+def _families(
+    roots: Mapping[int, Sequence[int]],
+) -> tuple[dict[int, ProcessFacts], dict[int, Sequence[int]]]:
+    """These processes with all below them, by key, and what they use."""
     if not HAS_CHILDREN:  # every process of the machine has to be looked at
         table = process_table() if roots else {}
-        return table, trees(table, roots)
-    table, families = {}, {}
-    for root in roots:
-        found = {pid: facts for pid in family_of(root) if (facts := facts_of(pid)) is not None}
+        below = trees(table, [pid for pids in roots.values() for pid in pids])
+        return table, {key: list({m for pid in pids for m in below[pid]}) for key, pids in roots.items()}
+    table = {}
+    families: dict[int, Sequence[int]] = {}
+    for key, pids in roots.items():
+        found = {
+            member: facts
+            for pid in pids
+            for member in family_of(pid)
+            if (facts := facts_of(member)) is not None
+        }
         table.update(found)
-        families[root] = list(found)
+        families[key] = list(found)
     return table, families

@@ -119,11 +119,11 @@ def test_a_stopped_process_is_seen_as_such(start: Start) -> None:
 def test_processor_time_is_counted_since_the_last_reading(start: Start) -> None:
     busy = start("while True: pass")
     meter = UsageMeter()
-    assert meter.read({1: busy.pid})[1].cpu_percent == 0.0
-    while not (usage := meter.read({1: busy.pid})[1]).cpu_percent:
+    assert meter.read({1: [busy.pid]})[1].cpu_percent == 0.0
+    while not (usage := meter.read({1: [busy.pid]})[1]).cpu_percent:
         pass
     assert usage.rss_bytes > 1_000_000
     busy.kill()
     busy.wait()
-    assert meter.read({1: busy.pid})[1].rss_bytes == 0
+    assert meter.read({1: [busy.pid]})[1].rss_bytes == 0
     assert meter.read({}) == {}

@@ -190,18 +190,21 @@ def test_what_is_started_is_counted_however_it_was_started(
 ) -> None:
     body = """
     import subprocess, sys
-    PARAMS = [{"how": how} for how in ("session", "program", "fits")]
+    PARAMS = [{"how": how} for how in ("session", "orphan", "program", "fits")]
     PROGRAM = "import time; kept = b'x' * (300 << 20); time.sleep(60)"
 
     def evaluate(how):
         if how == "session":
             in_children(lambda: (os.setsid(), take(300)), 1)
+        elif how == "orphan":
+            in_children(lambda: os.fork() == 0 and (os.setsid(), take(300)), 1)
+            time.sleep(60)
         elif how == "program":
             subprocess.run([sys.executable, "-c", PROGRAM])
         return hold(100)
     """
     found = outcomes(real_script, body, "--workers", "2", *words, code=1)
-    assert found == ["over_memory", "over_memory", "completed"]
+    assert found == ["over_memory"] * 3 + ["completed"]
 
 
 def test_fewer_workers_do_not_make_a_job_larger(real_script: RealScript) -> None:
