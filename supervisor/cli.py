@@ -49,7 +49,7 @@ def main(
     function: called as `function(**job.params)` in worker processes; its result must have
         a JSON form.
     jobs: an iterable of `Job`, or a function that returns one; a function with a parameter
-        gets the namespace of the script's own options.
+        gets the namespace of the script's own options. A plain dict is a job with these params.
     name: of the experiment; its files go to `data/outputs/<name>`.
     output: another directory for its files.
     parser: an `ArgumentParser(add_help=False)` with the script's own options.

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import gc
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import Any
@@ -104,6 +104,8 @@ class _Collected:
 
     def add(self, job: Any, position: int) -> None:
         """Raises UsageError if there is anything wrong with it."""
+        if isinstance(job, dict):
+            job = Job(params=job)
         _check_job(job, position)
         # NumPy's text and text enums are kinds of str, which not everything takes for text.
         domain = None if job.domain is None else str.__str__(job.domain)
@@ -188,7 +190,7 @@ def _gathered(source: Iterator[Any], size: int) -> _Group | None:
     copies: list[Any] = []
     simple = _SCALARS.issuperset
     for job in islice(source, size):
-        params = job.params if type(job) is Job else None
+        params = job.params if type(job) is Job else job
         jobs.append(job)
         if type(params) is dict and simple(map(type, params.values())):
             copies.append(params.copy())
@@ -201,6 +203,8 @@ def _gathered(source: Iterator[Any], size: int) -> _Group | None:
 
 def _with_params(job: Any, params: Any) -> Any:
     """The job as it was given."""
+    if type(job) is dict:
+        return job if params is None else params
     return job if params is None or job.params is params else msgspec.structs.replace(job, params=params)
 
 
@@ -215,9 +219,10 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
     if callable(jobs):
         with _code_of_the_script():
             source = jobs(arguments or argparse.Namespace()) if takes(jobs, 1) else jobs()
-    if isinstance(source, (str, bytes, Job)) or not isinstance(source, Iterable):
+    if isinstance(source, (str, bytes, Job, Mapping)) or not isinstance(source, Iterable):
         raise UsageError(
-            f"jobs must be an iterable of Job, or a function that returns one, not {_kind(source)}"
+            f"jobs must be an iterable of Job or of dicts of params, or a function that returns one, "
+            f"not {_kind(source)}"
         )
     return source
 
@@ -225,7 +230,8 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
 def _check_job(job: Any, position: int) -> None:
     if not isinstance(job, Job):
         raise UsageError(
-            f"job number {position} is {_kind(job)}, not a Job: write Job(id=..., domain=..., params={{...}})"
+            f"job number {position} is {_kind(job)}, neither a Job nor a dict of params: write "
+            f"Job(id=..., domain=..., params={{...}})"
         )
     where = f"job number {position}"
     if job.id is not None and (not isinstance(job.id, str) or not job.id or not _is_text(job.id)):
@@ -297,8 +303,9 @@ class _Calls:
         except TypeError as error:
             call = f"{self._function}{self._signature}"
             given = ", ".join(job.params) or "no params"
+            hint = "; a dict is the params themselves, with an id it is a Job" if "params" in names else ""
             raise UsageError(
-                f"job {_name(job, position)}: {call} cannot be called with {given}: {error}"
+                f"job {_name(job, position)}: {call} cannot be called with {given}: {error}{hint}"
             ) from None
         self._known.add(names)
 

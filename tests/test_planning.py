@@ -137,3 +137,46 @@ def test_an_id_and_a_domain_may_be_of_a_kind_of_text() -> None:
     made = outcome([Job(id=Text("a"), domain=Text("d")), Job(id=Dataset.IRIS, domain=Dataset.IRIS)])
     assert made[0] == '{"id":"a","domain":"d","params":{}}\n{"id":"iris","domain":"iris","params":{}}\n'
     assert made[1] == repr({"a": "d", "iris": "iris"})
+
+
+# --------------------------------------------------------------------------- plain dicts
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_a_dict_is_a_job_with_these_params(kind: Callable[[Any], Any]) -> None:
+    dicts: list[Any] = [{"rate": 0.1, "size": 3}, {"rate": 0.2, "size": (1, 2)}, {}]
+    assert outcome(lambda: kind(dicts)) == outcome([Job(params=params) for params in dicts])
+    mixed = [Job(id="a"), {"rate": 1}, Job(id="b", domain="d"), {"rate": 2}]
+    assert outcome(lambda: kind(mixed)) == outcome(
+        [Job(id="a"), Job(params={"rate": 1}), Job(id="b", domain="d"), Job(params={"rate": 2})]
+    )
+
+
+def test_one_dict_may_be_used_for_all_jobs_of_a_generator() -> None:
+    def jobs() -> Iterator[dict[str, int]]:
+        params: dict[str, int] = {}
+        for number in range(3):
+            params["number"] = number
+            yield params
+
+    assert '"number=0"' in (text := outcome(jobs)[0]) and '"number=2"' in text
+
+
+@pytest.mark.parametrize(
+    ("jobs", "words"),
+    [
+        ([{"a": 1}, {"a": 1}], "two jobs have the id 'a=1'"),
+        ([{"a": object()}], "job number 1: params"),
+        ([{1: 2}], "job number 1: params"),
+        ({"a": 1}, "an iterable of Job or of dicts of params"),
+        ([("a", 1)], "neither a Job nor a dict of params"),
+    ],
+)
+def test_dicts_that_are_no_jobs_are_refused(jobs: Any, words: str) -> None:
+    kind, said = outcome(jobs)
+    assert kind == "refused" and words in said
+
+
+def test_a_dict_that_looks_like_a_job_is_told_what_a_job_is() -> None:
+    with pytest.raises(UsageError, match="a dict is the params themselves, with an id it is a Job"):
+        build_plan(lambda rate: rate, [{"id": "x", "params": {"rate": 1}}], None, all_tasks=True)
