@@ -129,7 +129,7 @@ def _shut_in_tree(script: _Script) -> types.ModuleType | None:
     from workers.guards import IMPORTED_AS, compile_shut
 
     try:
-        code, elsewhere = compile_shut(script.source, script.path)
+        code = compile_shut(script.source, script.path)
     except (RecursionError, MemoryError):
         return None
     module = _module(script)
@@ -137,8 +137,9 @@ def _shut_in_tree(script: _Script) -> types.ModuleType | None:
     try:
         _execute(code, module)
     except BaseException:
-        # `main` was reached. Perhaps there is a guard, one that was not recognised.
-        if PROCESS.called_at_import and elsewhere:
+        # `main` was reached. Perhaps there is a guard, one that was not recognised: in a library
+        # that looks at `__module__` of what it decorates, say.
+        if PROCESS.called_at_import:
             return None
         raise
     finally:
@@ -155,7 +156,10 @@ def _under_other_name(script: _Script) -> types.ModuleType:
         if type(found) is types.FunctionType:
             if found.__module__ == MAIN:
                 found.__module__ = "__main__"
-        elif isinstance(found, type) and type.__getattribute__(found, "__dict__").get("__module__") == MAIN:
+        elif (
+            issubclass(type(found), type)
+            and type.__getattribute__(found, "__dict__").get("__module__") == MAIN
+        ):
             type.__setattr__(found, "__module__", "__main__")
     module.__name__ = "__main__"
     return module

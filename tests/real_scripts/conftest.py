@@ -78,6 +78,19 @@ class RealScript:
         self.stderr = process.stderr
         return process
 
+    def longhaul(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The command `longhaul` with these words, in the folder of the script."""
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor", *words],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
     def bare(self, **keywords: Any) -> list[Any]:
         """What the script's own calls return, without a runner."""
         process = self.python("--bare", **keywords)

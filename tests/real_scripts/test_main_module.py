@@ -194,3 +194,97 @@ def evaluate(how):
     bare = real_script.bare()
     assert real_script.run("--workers", "2", "--start-method", method) == bare
     assert bare[0] == [0, 1, 4, 9, "Point(x=0, rate=0.5)", "Point(x=1, rate=0.5)"]
+
+
+READING = """
+import pathlib, sys
+from supervisor import Job, main
+from workers import current_job
+import cloudpickle, dill, pickle
+
+class Point:
+    def __init__(self, x): self.x = x
+    def double(self): return 2 * self.x
+
+def read(file):
+    return {library.__name__: [f.double() for f in library.loads(pathlib.Path(file, library.__name__).read_bytes())]
+            for library in (pickle, cloudpickle, dill)}
+
+def write(folder):
+    for library in (pickle, cloudpickle, dill):
+        pathlib.Path(folder, library.__name__).write_bytes(library.dumps([Point(2), Point(3)]))
+    return str(folder)
+
+def evaluate(folder):
+    return read(folder) if folder else write(current_job().directory)
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["read"]:
+        print(read(sys.argv[2]))
+    elif sys.argv[1:2] == ["write"]:
+        write(sys.argv[2])
+    else:
+        jobs = [Job(id="write", params={"folder": ""}), Job(id="read", params={"folder": "bare"})]
+        main(evaluate, jobs, name="real", output="out", all_tasks=True)
+"""
+
+
+def test_what_a_job_has_pickled_is_read_by_the_script_and_the_other_way_round(
+    real_script: RealScript,
+) -> None:
+    real_script.write(READING, footer=False)
+    (real_script.folder / "bare").mkdir()
+    assert real_script.python("write", "bare").returncode == 0
+    written, read = real_script.run()
+    assert read == {name: [4, 6] for name in ("pickle", "cloudpickle", "dill")}
+    done = real_script.python("read", written)
+    assert done.stdout == f"{read}\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "name = __name__\nif name == '__main__':",
+        "if {'__main__': True}.get(__name__):",
+        "def is_main(): return __name__ == '__main__'\nif is_main():",
+        # Nobody sees that these are guards: the script is imported once more, in another way.
+        "names = [__name__]\nif names[0] == '__main__':",
+        "modules = dict(me=__name__)\nif modules['me'] == '__main__':",
+        "if globals()['__name__'] == '__main__':",
+        "called = lambda f: f() if f.__module__ == '__main__' else None\n@called\ndef go():",
+    ],
+)
+def test_a_script_with_an_unusual_guard_runs(real_script: RealScript, guard: str) -> None:
+    real_script.write(
+        f"""
+import pickle
+from supervisor import Job, main
+
+class Point: pass
+
+def evaluate():
+    return [type(pickle.loads(pickle.dumps(Point()))) is Point, Point.__module__, __name__]
+
+{guard}
+    main(evaluate, [Job(id="a", params={{}})], name="real", output="out", all_tasks=True)
+""",
+        footer=False,
+    )
+    assert real_script.run() == [[True, "__main__", "__main__"]]
+
+
+def test_debug_and_replay_see_the_same_main_module(real_script: RealScript) -> None:
+    real_script.write(
+        DEFINITIONS
+        + """
+PARAMS = [{}]
+
+def evaluate():
+    return [again(pickle, Point(1)), __name__, sorted(REGISTRY), log.name, inspect.getsource(part), called_at_import()]
+"""
+    )
+    assert real_script.run() == real_script.bare()
+    replayed = real_script.longhaul("replay", "job0", "out")
+    assert replayed.returncode == 0 and "the same result as in the record" in replayed.stderr, replayed.stderr
+    debugged = real_script.python("--debug", "*")
+    assert debugged.returncode == 0 and '"__main__"' in debugged.stderr, debugged.stderr
