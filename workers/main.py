@@ -44,6 +44,7 @@ from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
 from workers.surroundings import Surroundings, watch_for_crashes
+from workers.trackers import share_tracker
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
 TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
@@ -190,9 +191,11 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
     leave(output, 0 if served else 1, stopped=stopped)
 
 
-def spawned(inbox: int, outbox: int, lifeline: int) -> NoReturn:
+def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
     """Entry point of a fresh interpreter: the first frame says what program this is."""
     settle_in(lifeline)
+    if tracker is not None:
+        share_tracker(tracker)
     meet_the_user()
     queues = WorkerQueues(inbox, outbox)
     preparation = msgspec.msgpack.decode(queues.receive_payload(), type=Preparation)
@@ -200,12 +203,19 @@ def spawned(inbox: int, outbox: int, lifeline: int) -> NoReturn:
     live(queues, preparation)
 
 
-def settle_in(lifeline: int) -> None:
-    """What has to be so before any code of the user runs: group, lifeline, signals."""
+def settle_in(lifeline: int, second_lifeline: int | None = None) -> None:
+    """What has to be so before any code of the user runs: group, lifelines, signals.
+
+    `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote. If only the
+    supervisor dies, the zygote ends what this process has started, but for resource
+    trackers, which are in its group; the kernel would spare none.
+    """
     PROCESS.inside_worker = True
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
-    hold_lifeline(lifeline)
+    if second_lifeline is not None:
+        hold_lifeline(second_lifeline)
+    hold_lifeline(lifeline, alone=second_lifeline is not None)
     prefer_as_oom_victim()
     # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
     # and was blocked since. It is for the supervisor to tell us; ignored, it is dropped.

@@ -40,6 +40,7 @@ from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
 from workers.strays import Strays
+from workers.trackers import share_tracker
 from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
@@ -74,9 +75,15 @@ class Zygote:
     """Answers the supervisor, watches workers, sweeps up behind the dead."""
 
     def __init__(
-        self, channel: socket.socket, preparation: Preparation | None, shown: ShownVariable, mark: str
+        self,
+        channel: socket.socket,
+        preparation: Preparation | None,
+        shown: ShownVariable,
+        mark: str,
+        second_lifeline: int,
     ) -> None:
         self._channel = channel
+        self._second_lifeline = second_lifeline
         self._preparation = preparation  # for workers that import the user's code themselves
         self._shown = shown
         self._members: dict[int, _Member] = {}  # by pidfd
@@ -114,7 +121,7 @@ class Zygote:
 
     def _hear(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 3)
+            data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 4)
         except OSError:
             data, descriptors = b"", []
         if not data:
@@ -122,7 +129,7 @@ class Zygote:
         request = msgspec.msgpack.decode(data, type=Fork)
         answer: FromZygote
         try:
-            if len(descriptors) < 3:  # the kernel drops those that do not fit
+            if len(descriptors) < 4:  # the kernel drops those that do not fit
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             member = self._fork(request.incarnation, *descriptors)
         except OSError as error:
@@ -139,14 +146,14 @@ class Zygote:
         except OSError:
             self._end_all()
 
-    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int) -> _Member:
+    def _fork(self, incarnation: int, inbox: int, outbox: int, *lifelines: int) -> _Member:
         # Blocked until the child has its own handlers: those of here are not for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
             pid = os.fork()
             if pid == 0:
                 self._shown.show(incarnation_text(incarnation))
-                self._become_worker(inbox, outbox, lifeline)
+                self._become_worker(inbox, outbox, *lifelines)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
@@ -161,14 +168,15 @@ class Zygote:
         self._poll.register(pidfd, select.POLLIN)
         return member
 
-    def _become_worker(self, inbox: int, outbox: int, lifeline: int) -> NoReturn:
+    def _become_worker(self, inbox: int, outbox: int, *lifelines: int) -> NoReturn:
         try:
             self._channel.close()
+            os.close(self._second_lifeline)
             for descriptor in (*self._members, *([self._deaths] if self._deaths is not None else [])):
                 os.close(descriptor)
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-            settle_in(lifeline)
+            settle_in(*lifelines)
             gc.enable()
             live(WorkerQueues(inbox, outbox), self._preparation)
         except BaseException:
@@ -236,7 +244,7 @@ def run(channel_descriptor: int) -> NoReturn:
     gc.collect()
     gc.freeze()  # what is here now need not be looked at again
     channel = socket.socket(fileno=channel_descriptor)
-    begin, preparation, lifeline = _await_orders(channel)
+    begin, preparation, lifeline, second_lifeline = _await_orders(channel)
     mark = os.environ.get(MARK, "")
     meet_the_user()
     preparation.apply()
@@ -251,20 +259,23 @@ def run(channel_descriptor: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()  # or each worker would print it again
-    zygote = Zygote(channel, preparation if obstacle else None, shown, mark)
+    zygote = Zygote(channel, preparation if obstacle else None, shown, mark, second_lifeline)
     zygote.serve(Prepared(obstacle))
 
 
-def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int]:
+def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]:
     """What this zygote is for; without orders there is no reason to be here."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 3)
+        data, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
     except OSError:
         data, descriptors = b"", []
     if not data:
         os._exit(0)
     begin = msgspec.msgpack.decode(data, type=Begin)
-    prepared, lifeline, *output = descriptors
+    prepared, lifeline, second_lifeline, *output = descriptors
+    os.set_inheritable(second_lifeline, False)
+    if begin.tracker:
+        share_tracker(output.pop(0))
     for descriptor in output:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -272,7 +283,7 @@ def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int]:
     if begin.mark and not show_in_environment(MARK, begin.mark):
         sys.exit("the environment of this process cannot be marked")
     with open(prepared, "rb") as file:
-        return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline
+        return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline, second_lifeline
 
 
 def _import(preparation: Preparation, lifeline: int) -> str:

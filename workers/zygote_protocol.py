@@ -10,19 +10,23 @@ import msgspec
 
 
 class Begin(msgspec.Struct, tag=2, array_like=True):
-    """The first order. Descriptors: a file with the `Preparation`, the lifeline (read), and
-    for a zygote that was started ahead the file that it is to print to.
+    """The first order. Descriptors: a file with the `Preparation`, the lifeline (read), the
+    second lifeline (write), the script's resource tracker if it has one, and for a zygote
+    that was started ahead the file that it is to print to. The zygote keeps the second
+    lifeline open for as long as it lives, as the supervisor does.
 
     mark: to be put into the environment as others see it, "" if it is there.
     preload: import the user's code.
+    tracker: whether its descriptor is there.
     """
 
     mark: str
     preload: bool
+    tracker: bool = False
 
 
 class Fork(msgspec.Struct, tag=1, array_like=True):
-    """Fork a worker. Descriptors: inbox (read), outbox (write), lifeline (read)."""
+    """Fork a worker. Descriptors: inbox (read), outbox (write), both lifelines (read)."""
 
     incarnation: int
 

@@ -36,6 +36,7 @@ from supervisor.engines.launching import (
     Reaped,
     Surround,
 )
+from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.memory import MemoryMeter
 from supervisor.engines.processes import catches, has_pidfds, start_time
 from supervisor.engines.protocol import Usage
@@ -73,7 +74,7 @@ class LocalEngine:
         self._events: list[Event] = []
         self._launcher: Launcher | None = None
         self._private = PrivateDescriptors()
-        self._lifeline: tuple[int, int] | None = None
+        self._lifeline: Lifeline | None = None
         self._mark = ""
         self._now = 0.0
         self._trim_at = 0.0
@@ -96,9 +97,8 @@ class LocalEngine:
         spec = self._spec_for(0, 0)
         self._mark = spec.mark
         try:
-            self._lifeline = os.pipe()
-            self._private.numbers.add(self._lifeline[1])
-            surround = Surround(spec, self._lifeline[0], self._selector, self._living, self._incarnations)
+            self._lifeline = Lifeline()
+            surround = Surround(spec, self._lifeline.read, self._selector, self._living, self._incarnations)
             self._launcher = _launcher(method, surround, self._forerunner)
             self._launcher.start()
         except OSError as error:
@@ -386,9 +386,7 @@ class LocalEngine:
             worker.put_output_away()
             self._remove(worker)
         if self._lifeline is not None:
-            self._private.numbers.discard(self._lifeline[1])
-            for descriptor in self._lifeline:
-                os.close(descriptor)
+            self._lifeline.close()
             self._lifeline = None
             sweep(self._mark, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
         self._selector.close()

@@ -34,6 +34,7 @@ from supervisor.engines.launching import (
 )
 from workers.marks import INCARNATION, incarnation_text
 from workers.preparation import Preparation
+from workers.trackers import descriptor_of_tracker
 
 LOOK_EVERY = 0.1  # seconds, where there is no pidfd
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -78,7 +79,9 @@ class SpawnLauncher:
 
     def _popen(self, incarnation: int, ends: WorkerEnds) -> subprocess.Popen[bytes]:
         marks = {**marked_environment(self._spec), INCARNATION: incarnation_text(incarnation)}
-        descriptors = (ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline)
+        descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline]
+        if (tracker := descriptor_of_tracker()) is not None:
+            descriptors.append(tracker)
         # Blocked until the worker has its handlers: Ctrl+C goes to the whole foreground
         # group, which the child leaves only after it was made.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

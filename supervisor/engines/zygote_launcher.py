@@ -34,9 +34,11 @@ from supervisor.engines.launching import (
     marked_environment,
     preparation_for,
 )
+from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.processes import is_stopped
 from workers.output import move
 from workers.preparation import Preparation
+from workers.trackers import descriptor_of_tracker
 from workers.zygote_protocol import (
     MAX_PACKET,
     Begin,
@@ -64,12 +66,14 @@ class _Zygote:
         process: subprocess.Popen[bytes],
         channel: socket.socket,
         scratch: str,
+        second_lifeline: Lifeline,
         *,
         ahead: bool = False,
     ) -> None:
         self.process = process
         self.channel = channel
         self.scratch = scratch
+        self.second_lifeline = second_lifeline
         self.ahead = ahead
         self.prepared = False
         self.asked: dict[int, float] = {}  # incarnation -> when (0.0: not looked at yet)
@@ -90,6 +94,7 @@ class ZygoteLauncher:
         self._preload = True
         self._zygote: _Zygote | None = None
         self._ending: list[_Zygote] = []  # told to go, not reaped yet
+        self._survived: list[_Zygote] = []  # no more asked, but there are workers of theirs
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
         self._remains = Remains(surround)
@@ -102,13 +107,19 @@ class ZygoteLauncher:
         os.makedirs(self._spec.output_directory, exist_ok=True)
         self._serial += 1
         scratch = os.path.join(self._spec.output_directory, f".worker-zygote-{self._serial}.part")
-        with open(scratch, "ab") as output:
-            zygote = self._take_forerunner(scratch, output.fileno()) or self._fresh(scratch, output.fileno())
+        second = Lifeline.second()
+        try:
+            with open(scratch, "ab") as output:
+                wanted = (scratch, output.fileno(), second)
+                zygote = self._take_forerunner(*wanted) or self._fresh(*wanted)
+        except BaseException:
+            second.close()
+            raise
         zygote.channel.setblocking(False)
         self._zygote = zygote
         self._surround.selector.register(zygote.channel, selectors.EVENT_READ, self._hear)
 
-    def _take_forerunner(self, scratch: str, output: int) -> _Zygote | None:
+    def _take_forerunner(self, scratch: str, output: int, second: Lifeline) -> _Zygote | None:
         """The one that was started ahead, if it is there and as good as a new one."""
         forerunner, self._forerunner = self._forerunner, None
         mark = self._spec.mark
@@ -117,9 +128,9 @@ class ZygoteLauncher:
             taken = forerunner.take()
         if taken is None:
             return None
-        zygote = _Zygote(*taken, scratch, ahead=True)
+        zygote = _Zygote(*taken, scratch, second, ahead=True)
         try:
-            self._begin(zygote.channel, mark, output)
+            self._begin(zygote, mark, output)
         except OSError:  # it has just died
             zygote.channel.close()
             zygote.process.kill()
@@ -127,7 +138,7 @@ class ZygoteLauncher:
             return None
         return zygote
 
-    def _fresh(self, scratch: str, output: int) -> _Zygote:
+    def _fresh(self, scratch: str, output: int, second: Lifeline) -> _Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -135,20 +146,23 @@ class ZygoteLauncher:
             except BaseException:
                 ours.close()
                 raise
-        zygote = _Zygote(process, ours, scratch)
+        zygote = _Zygote(process, ours, scratch, second)
         with contextlib.suppress(OSError):  # dead already: the end of the channel tells
-            self._begin(ours, "")
+            self._begin(zygote, "")
         return zygote
 
-    def _begin(self, channel: socket.socket, mark: str, *output: int) -> None:
+    def _begin(self, zygote: _Zygote, mark: str, *output: int) -> None:
         """Its first order. Raises OSError if it is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
             with open(prepared, "wb", closefd=False) as file:
                 file.write(msgspec.msgpack.encode(self._preparation))
             os.lseek(prepared, 0, os.SEEK_SET)
-            order = msgspec.msgpack.encode(Begin(mark, self._preload))
-            socket.send_fds(channel, [order], [prepared, self._surround.lifeline, *output])
+            tracker = [] if (number := descriptor_of_tracker()) is None else [number]
+            order = msgspec.msgpack.encode(Begin(mark, self._preload, bool(tracker)))
+            lifelines = [self._surround.lifeline, *zygote.second_lifeline.writes]
+            descriptors = [prepared, *lifelines, *tracker, *output]
+            socket.send_fds(zygote.channel, [order], descriptors)
         finally:
             os.close(prepared)
 
@@ -172,9 +186,18 @@ class ZygoteLauncher:
         for incarnation, died in zygote.members.items():
             if died is not None:
                 self._remains.add(Reaped(incarnation), died)
+        zygote.members = {incarnation: died for incarnation, died in zygote.members.items() if died is None}
+        self._survived.append(zygote)
+        self._let_go()
         if self._losses >= LOSSES_IN_A_ROW:
             self._losses = 0
             self._refuse(f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}")
+
+    def _let_go(self) -> None:
+        """Of second lifelines that hold nobody any more."""
+        for zygote in [zygote for zygote in self._survived if not zygote.members]:
+            zygote.second_lifeline.close()
+            self._survived.remove(zygote)
 
     def _refuse(self, error: str) -> None:
         while self._waiting:
@@ -201,7 +224,8 @@ class ZygoteLauncher:
         zygote = self._zygote
         while zygote.prepared and self._waiting and len(zygote.asked) < _ASKED_AT_ONCE:
             incarnation, ends = self._waiting[0]
-            descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline]
+            lifelines = [self._surround.lifeline, zygote.second_lifeline.read]
+            descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), *lifelines]
             try:
                 socket.send_fds(zygote.channel, [msgspec.msgpack.encode(Fork(incarnation))], descriptors)
             except BlockingIOError:
@@ -275,6 +299,9 @@ class ZygoteLauncher:
             zygote.members[incarnation] = now
         elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
             self._remains.add(Reaped(incarnation), now)
+        for survived in self._survived:
+            survived.members.pop(incarnation, None)
+        self._let_go()
 
     # ------------------------------------------------------------------------- time
 
@@ -332,6 +359,9 @@ class ZygoteLauncher:
                 has_ended(zygote.process, 0.5)
             _ended(zygote)
         self._ending.clear()
+        for zygote in self._survived:
+            zygote.members.clear()
+        self._let_go()
         self._events.clear()
 
 

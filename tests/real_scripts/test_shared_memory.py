@@ -1,0 +1,234 @@
+"""Shared memory, semaphores and folders of jobs go with them, however they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.experiment import wait_for
+from tests.real_scripts.conftest import RealScript
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /dev/shm")
+
+_HEAD = """
+    import multiprocessing, os, signal, subprocess, sys, time
+    from multiprocessing.shared_memory import SharedMemory
+    from pathlib import Path
+
+    FOLDER = Path(__file__).parent
+    NAME = "@NAME@"
+
+    def segments(prefix=NAME):
+        return sorted(name for name in os.listdir("/dev/shm") if name.startswith(prefix))
+
+    def wait_for(condition, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return True
+
+    def sleep_long():
+        time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def name() -> str:
+    return f"test_{uuid.uuid4().hex[:12]}_"
+
+
+def _segments(prefix: str) -> list[str]:
+    return [found for found in os.listdir("/dev/shm") if found.startswith(prefix)]
+
+
+_WAYS = {
+    "timeout": "time.sleep(1000)",
+    "crash": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "over memory": "keep = b'x' * 1_000_000_000; time.sleep(1000)",
+    "with children": """
+        multiprocessing.get_context("fork").Process(target=sleep_long).start()
+        multiprocessing.get_context("spawn").Process(target=sleep_long).start()
+        time.sleep(1000)""",
+    "in a program of its own": """
+        code = f"import time; from multiprocessing.shared_memory import SharedMemory as S;"
+        code += f"segment = S(create=True, size=100, name='{NAME}inner'); time.sleep(1000)"
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        time.sleep(1000)""",
+}
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_segment_of_a_job_that_is_killed_is_gone_soon(
+    real_script: RealScript, name: str, way: str, method: str
+) -> None:
+    """While the run goes on, and a segment of a neighbour stays."""
+    real_script.write(
+        (
+            _HEAD
+            + """
+    PARAMS = [{"what": "die"}, {"what": "idle"}, {"what": "watch"}]
+
+    def evaluate(what):
+        if what == "idle":  # so that the timeout of the next job comes later
+            return time.sleep(1)
+        segment = SharedMemory(create=True, size=1000, name=NAME + what)
+        if what == "watch":
+            wait_for(lambda: NAME + "die" in segments())
+            wait_for(lambda: segments() == [NAME + "watch"])
+            segment.close()
+            segment.unlink()
+            return True
+        lock = multiprocessing.Lock()
+        wait_for(lambda: NAME + "watch" in segments())
+        @WAY@
+    """
+        )
+        .replace("@NAME@", name)
+        .replace("@WAY@", _WAYS[way])
+    )
+    words = ["--timeout", "3", "--crash-limit", "1"]
+    if way == "over memory":
+        words = ["--memory-limit", "500M", *words[2:]]
+    found = real_script.run("--workers", "2", "--start-method", method, *words, code=1)
+    assert found[2] is True
+    assert _segments(name) == []
+
+
+def test_a_folder_of_joblib_is_gone_soon(real_script: RealScript, name: str) -> None:
+    pytest.importorskip("joblib")
+    pytest.importorskip("numpy")
+    real_script.write(
+        (
+            _HEAD
+            + """
+    from pathlib import Path
+
+    import joblib, numpy
+
+    PARAMS = [{"what": "die"}, {"what": "idle"}, {"what": "watch"}]
+
+    def folders():
+        prefix = f"joblib_memmapping_folder_{(FOLDER / 'pid').read_text()}_"
+        return segments(prefix) + segments(f"sem.loky-{(FOLDER / 'pid').read_text()}-")
+
+    def evaluate(what):
+        if what == "idle":  # so that the timeout of the next job comes later
+            return time.sleep(1)
+        if what == "die":
+            (FOLDER / "new").write_text(str(os.getpid()))
+            (FOLDER / "new").rename(FOLDER / "pid")
+            large = numpy.ones(1_000_000)
+            joblib.Parallel(n_jobs=2)(joblib.delayed(time.sleep)(large[0] * 1000) for _ in range(2))
+        wait_for((FOLDER / "pid").exists)
+        wait_for(folders)
+        return wait_for(lambda: not folders())
+    """
+        ).replace("@NAME@", name)
+    )
+    found = real_script.run("--workers", "2", "--timeout", "6", code=1)
+    assert found[2] is True
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_segment_of_the_script_survives_its_jobs_and_not_the_run(
+    real_script: RealScript, name: str, method: str
+) -> None:
+    real_script.write(
+        (
+            _HEAD
+            + """
+    segment = SharedMemory(create=True, size=100, name=f"{NAME}{os.getpid()}")
+    segment.buf[0] = 7
+    PARAMS = [{"n": n} for n in range(6)]
+
+    def evaluate(n):
+        if n == 2:
+            os.kill(os.getpid(), 9)
+        time.sleep(0.2)  # longer than a tracker takes to start
+        again = SharedMemory(name=segment.name)
+        value = again.buf[0]
+        again.close()
+        return value
+    """
+        ).replace("@NAME@", name)
+    )
+    words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1", "--start-method", method]
+    found = real_script.run(*words, code=1)
+    assert found == [7, 7, None, 7, 7, 7]
+    wait_for(lambda: not _segments(name), "a segment outlives the run")
+
+
+_GUARDED = """
+    PARAMS = [{"n": n, "name": NAME} for n in range(6)]
+
+    def evaluate(n, name):
+        if n == 2:
+            os.kill(os.getpid(), 9)
+        time.sleep(0.2)  # longer than a tracker takes to start
+        again = SharedMemory(name=name)
+        value = again.buf[0]
+        again.close()
+        return value
+
+    if __name__ == "__main__":
+        segment = SharedMemory(create=True, size=100, name=NAME)
+        segment.buf[0] = 7
+"""
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_segment_made_behind_the_guard_survives_the_workers_that_open_it(
+    real_script: RealScript, name: str, method: str
+) -> None:
+    """Up to Python 3.12 whoever opens a segment registers it with a tracker, and the tracker
+    removes it when those end."""
+    real_script.write((_HEAD + _GUARDED).replace("@NAME@", name))
+    words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1", "--start-method", method]
+    found = real_script.run(*words, code=1)
+    assert found == [7, 7, None, 7, 7, 7]
+    wait_for(lambda: not _segments(name), "a segment outlives the run")
+
+
+def test_kill_9_of_the_supervisor_leaves_no_shared_memory(real_script: RealScript, name: str) -> None:
+    real_script.write(
+        (
+            _HEAD
+            + """
+    PARAMS = [{"n": n} for n in range(2)]
+
+    def evaluate(n):
+        segment = SharedMemory(create=True, size=100, name=f"{NAME}{n}")
+        lock = multiprocessing.Lock()
+        multiprocessing.get_context("fork").Process(target=sleep_long).start()
+        if not (FOLDER / "again").exists():
+            (FOLDER / f"ready{n}").touch()
+            time.sleep(1000)
+        segment.close()
+        segment.unlink()
+        return n
+    """
+        ).replace("@NAME@", name)
+    )
+    with subprocess.Popen(
+        [sys.executable, str(real_script.script), "--workers", "2"],
+        cwd=real_script.folder,
+        env=real_script.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as supervisor:
+        wait_for(lambda: all((real_script.folder / f"ready{n}").exists() for n in range(2)))
+        supervisor.kill()
+    wait_for(lambda: not _segments(name), "a segment outlives the supervisor")
+    wait_for(lambda: not real_script.processes(), "a process outlives the supervisor")
+    Path(real_script.folder / "again").touch()
+    done = real_script.python("--resume", "latest")
+    assert done.returncode == 0, done.stderr
+    assert _segments(name) == []

@@ -1,0 +1,35 @@
+"""One resource tracker for the script's process and for its workers, if the script has one.
+
+Whoever opens a segment of shared memory by its name registers it (up to Python 3.12, and later
+unless told otherwise), and a tracker removes what is registered as soon as its processes have
+ended. With trackers of their own, workers would remove segments that the script has made for them.
+multiprocessing passes the tracker on to its children for the same reason.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+_MODULE = "multiprocessing.resource_tracker"
+
+
+def descriptor_of_tracker() -> int | None:
+    """How this process reaches its tracker; None if it has none."""
+    tracker = getattr(sys.modules.get(_MODULE), "_resource_tracker", None)
+    descriptor = getattr(tracker, "_fd", None)
+    try:
+        if descriptor is not None and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return int(descriptor)
+    except OSError:
+        pass  # somebody has closed it
+    return None
+
+
+def share_tracker(descriptor: int) -> None:
+    """Use the tracker of another process. To be called before any code of the user runs."""
+    from multiprocessing import resource_tracker
+
+    os.set_inheritable(descriptor, False)
+    resource_tracker._resource_tracker._fd = descriptor  # type: ignore[attr-defined]
