@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from supervisor.core.errors import LonghaulError, StorageError
 from supervisor.core.version import VERSION
+from supervisor.views.encodings import open_to_all
 from supervisor.views.outlet import say
 
 _INTERRUPTED = 130  # as a shell tells Ctrl+C
@@ -50,6 +51,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    open_to_all(sys.stdout)
     try:
         if words and words[0] in COMMANDS:
             code = _run(words[0], words[1:])

@@ -16,6 +16,7 @@ import msgspec
 from supervisor.core.settings import START_METHODS, Settings, sized
 from supervisor.core.version import VERSION
 from supervisor.script_options import Parser, check_parser, longhauled, option_strings, spelled, take_in
+from supervisor.views.encodings import as_meant
 
 # Options that are not settings: what to do in this run, not how the experiment is run.
 ACTIONS = ("experiment_id", "resume", "output", "rerun", "only", "changed", "debug", "show_output")
@@ -98,12 +99,13 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add("output", "DIR", "where the files go (default: data/outputs/<name>, or LONGHAUL_OUTPUT)")
     add("list_checkpoints", None, "list what can be resumed, and exit", action="store_true")
     add = _adder(parser.add_argument_group("which jobs"), taken)
-    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append")
+    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_meant)
     add(
         "rerun",
         "GLOB",
         "on a resume, run completed jobs that match once more; may be repeated",
         action="append",
+        type=as_meant,
     )
     add(
         "changed",
@@ -115,6 +117,7 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
         "debug",
         "GLOB",
         "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
+        type=as_meant,
     )
     add = _adder(parser.add_argument_group("where it runs"), taken)
     add(

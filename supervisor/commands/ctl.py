@@ -19,6 +19,7 @@ from supervisor.control.place import peer_uid
 from supervisor.core.errors import UsageError
 from supervisor.listing import is_running, read_progress
 from supervisor.records.layout import Layout
+from supervisor.views.encodings import as_meant
 from supervisor.views.outlet import say
 from supervisor.views.status import OVER
 from supervisor.views.words import one_line
@@ -96,7 +97,7 @@ def _order(words: Sequence[str]) -> Asked | None:
         case ["workers", number] if number.isdecimal() and len(number) < 10:
             return Asked("workers", number=int(number))
         case ["retry" | "cancel" as order, _, *_]:
-            return msgspec.convert({"order": order, "jobs": words[1:]}, Asked)
+            return msgspec.convert({"order": order, "jobs": [as_meant(word) for word in words[1:]]}, Asked)
         case ["pause" | "resume" | "drain" | "stop" | "stacks" as order]:
             return msgspec.convert({"order": order}, Asked)
     return None

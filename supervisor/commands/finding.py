@@ -14,6 +14,7 @@ from pathlib import Path
 from supervisor.core.errors import StorageError, UsageError
 from supervisor.records.latest import meant_instead
 from supervisor.records.layout import Layout, check_id, experiments, last_saved
+from supervisor.views.encodings import as_meant
 from supervisor.views.outlet import say
 
 _FILE = re.compile(r"(?:journal|plan|checkpoint|progress)_(.+)\.jsonl?")
@@ -176,6 +177,9 @@ def _what_there_is(word: str, root: Path) -> str:
 def find_job(word: str, ids: Sequence[str]) -> str:
     """The job that `word` means among `ids`: its id, or what only one id begins with or
     matches. Raises UsageError with the nearest id, or with those that it could be."""
+    if word in ids:
+        return word
+    word = as_meant(word)
     if word in ids:
         return word
     found = fnmatch.filter(ids, word) if _GLOB & set(word) else []

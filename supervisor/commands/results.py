@@ -19,6 +19,7 @@ from supervisor.core.errors import CannotCreate
 from supervisor.records.disk import Disk
 from supervisor.records.files import write_atomically
 from supervisor.records.reports import Report, load
+from supervisor.views.encodings import for_people, for_programs
 from supervisor.views.words import cut, one_line
 
 # What every job has; of the rest each job brings what it has.
@@ -58,9 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
             heads, rows = table_of(reports)
             show_table(heads, rows, right=_numeric(heads, rows))
         elif arguments.output is None:
+            fitted = for_people if arguments.format == "table" else for_programs
             for text in written(reports, arguments.format):
                 if sys.stdout is not None:
-                    sys.stdout.write(text)
+                    sys.stdout.write(fitted(text, sys.stdout))
         else:
             _save(arguments.output, reports, arguments.format)
     return 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.views.encodings import for_people, for_programs
 from supervisor.views.words import one_line
 
 
@@ -26,13 +27,14 @@ def emit(text: str) -> None:
     """Print text; characters that the terminal's encoding lacks become question marks."""
     if sys.stdout is None:
         return
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+    sys.stdout.write(for_people(text, sys.stdout) + "\n")
 
 
 def emit_json(document: Any) -> None:
     """Print one JSON document; infinities and NaN become null."""
-    emit(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    if sys.stdout is not None:
+        sys.stdout.write(for_programs(text, sys.stdout) + "\n")
 
 
 def on_terminal() -> bool:

@@ -33,6 +33,7 @@ from supervisor.core.statistics import Statistics
 from supervisor.records.disk import Disk
 from supervisor.records.ends import ended_record
 from supervisor.records.files import groups_of, offsets_of, resolved
+from supervisor.records.journal import in_utf8
 
 FORMAT = "longhaul-checkpoint-1"
 SECTIONS = ("charges", "in_progress", "completed", "failed", "gone")
@@ -114,9 +115,14 @@ class FinishedEntry(msgspec.Struct):
 
 def header_lines(header: Header) -> bytes:
     """The header's keys, one per line, without a comma at the end."""
+    keys = Header.__struct_fields__
     encode = msgspec.json.encode
+    try:
+        values = [encode(getattr(header, key)) for key in keys]
+    except UnicodeEncodeError:  # a word of the command line that is no UTF-8
+        values = [encode(in_utf8(msgspec.to_builtins(getattr(header, key)))) for key in keys]
     return b"{" + b",\n".join(
-        b"%b:%b" % (encode(key), encode(getattr(header, key))) for key in Header.__struct_fields__
+        b"%b:%b" % (encode(key), value) for key, value in zip(keys, values, strict=True)
     )
 
 

@@ -127,19 +127,19 @@ def _seals(bodies: Iterable[bytes], seed: int) -> bytes:
 
 def _encode_with_care(record: Record) -> bytes:
     fields = {name: getattr(record, name) for name in record.__struct_fields__}
-    return _encoder.encode(type(record)(**{name: _clean(value) for name, value in fields.items()}))[:-1]
+    return _encoder.encode(type(record)(**{name: in_utf8(value) for name, value in fields.items()}))[:-1]
 
 
-def _clean(value: Any) -> Any:
+def in_utf8(value: Any) -> Any:
     """The same value, such that it fits into one line of UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, msgspec.Raw) and b"\n" in bytes(value):
         return msgspec.Raw(bytes(value).replace(b"\n", b" "))
     if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
+        return {in_utf8(key): in_utf8(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
+        return [in_utf8(item) for item in value]
     return value
 
 
