@@ -86,9 +86,10 @@ def test_every_command_prints_and_what_programs_read_loses_nothing(
 
 
 def test_a_pattern_of_the_command_line_is_what_was_typed(longhaul: Longhaul) -> None:
-    again = longhaul("--resume", "latest", "--no-retry-failed", "--rerun", "*🎉1", script=True)
-    assert again.returncode == 1 and b"1 to run" in again.stderr, again.stderr.decode()
-    assert longhaul("--resume", "latest", "--only", "jöb🎉2", script=True).returncode == 1
+    """--debug: what its jobs print goes to this terminal itself, and may fail there as without a runner."""
+    found = longhaul("--debug", "*🎉1", script=True)
+    assert b"no job matches" not in found.stderr and b"running j" in found.stderr, found.stderr.decode()
+    assert longhaul("--debug", "*🎉7", script=True).returncode == 2
 
 
 class _Stream(io.TextIOWrapper):
