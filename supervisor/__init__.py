@@ -48,6 +48,16 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+imported_in = _here()  # mostly where the script was started; its next lines may leave it
+
+
 def _refuse_hidden_workers() -> None:
     """Both our import names are common: say which file stands in front of the other half."""
     ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "workers", "__init__.py")

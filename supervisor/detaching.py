@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from supervisor.core.errors import UsageError
+from supervisor.engines.script_start import environment_at_start, start_directory
 from supervisor.records.layout import Layout
 from supervisor.views.outlet import say
 
@@ -54,7 +55,8 @@ def start_detached() -> int:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, _MARK: str(writer)},
+            env={**(environment_at_start() or os.environb), _MARK.encode(): str(writer).encode()},
+            cwd=start_directory(),
             pass_fds=[writer],
             start_new_session=True,
         )

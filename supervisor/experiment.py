@@ -35,6 +35,7 @@ from supervisor.core.errors import (
 )
 from supervisor.cores import shared_cores, usable_cores
 from supervisor.engines.forerunner import Forerunner
+from supervisor.engines.script_start import order_is_chance
 from supervisor.opening import Opened, open_experiment, output_directory, start_run
 from supervisor.outcome import Outcome
 from supervisor.request import Request
@@ -234,6 +235,12 @@ class _Run:
             self._tell(level, text)
         if not opened.resumed and (yielded := names_taken(self.request.taken)):
             self.view.tell("info", yielded)
+        if order_is_chance():
+            self.view.tell(
+                "warning",
+                "this Python was started with -E or -I and reads no PYTHONHASHSEED, so that what is made from a "
+                "set of texts may have another order in each worker and each run: sort it, or leave the option out",
+            )
         self._tell_notices()
 
     def _tell(self, level: str, text: str) -> None:

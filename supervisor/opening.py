@@ -42,6 +42,7 @@ from supervisor.request import Request
 from supervisor.script_options import namespace
 from supervisor.signals import Signals
 from supervisor.views.words import count
+from workers.failures import encodable
 
 
 class Opened(msgspec.Struct):
@@ -113,7 +114,7 @@ def start_run(request: Request, opened: Opened) -> None:
             at=wall_time(),
             settings=msgspec.to_builtins(opened.settings),
             options=opened.options,
-            argv=request.command_line or list(sys.orig_argv),
+            argv=[encodable(word) for word in request.command_line or sys.orig_argv],
             host=provenance.host(),
             pid=os.getpid(),
             boot_id=provenance.boot_id(),

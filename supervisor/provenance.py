@@ -15,8 +15,11 @@ from typing import Any
 
 from supervisor.core.version import VERSION
 from supervisor.engines.processes import start_time
+from supervisor.engines.script_start import start_directory
 from workers.callables import by_name
-from workers.preparation import prepare
+from workers.failures import encodable
+from workers.main_module import main_source
+from workers.texts import is_odd, received, sendable
 
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
@@ -33,7 +36,7 @@ def code_of(function: Callable[..., Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"function": getattr(target, "__qualname__", repr(target))}
     path = _file_of(target)
     if path is not None:
-        found["file"] = str(path)
+        found["file"] = encodable(str(path))
         found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         found["function_sha256"] = hashlib.sha256(_source(target)).hexdigest()
         found.update(_git(path.parent))
@@ -51,12 +54,37 @@ def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> d
         spec = by_name(target) if target is not None else None
         if spec is not None:
             found[role] = [spec.module, spec.qualname]
-    prepared = prepare([], {})
-    found["main_name"], found["main_path"] = prepared.main_name, prepared.main_path
-    found["directory"] = prepared.directory
-    found["sys_argv"] = prepared.sys_argv
-    found["sys_path"] = [entry for entry in prepared.sys_path if not _is_pythons_own(entry)]
-    return found
+    found["main_name"], found["main_path"] = main_source()
+    try:
+        found["directory"], found["start_directory"] = os.getcwd(), start_directory()
+    except OSError:  # deleted
+        found["directory"] = None
+    found["sys_argv"] = [str(word) for word in sys.argv]
+    entries = [entry or found["directory"] or "" for entry in sys.path if isinstance(entry, str)]
+    found["sys_path"] = [entry for entry in entries if not _is_pythons_own(entry)]
+    return {**_each_text(found, sendable), "coded": True} if any(map(is_odd, _flat(found))) else found
+
+
+def decoded_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """What `entry_of` found, from its record: with file names as they are, whatever their bytes."""
+    return _each_text(entry, received) if entry.get("coded") else entry
+
+
+def _each_text(entry: dict[str, Any], form: Callable[[str], str]) -> dict[str, Any]:
+    """The same with each text in another form."""
+    return {
+        key: form(value)
+        if isinstance(value, str)
+        else [form(item) for item in value]
+        if isinstance(value, list)
+        else value
+        for key, value in entry.items()
+    }
+
+
+def _flat(entry: dict[str, Any]) -> list[str]:
+    listed = (value if isinstance(value, list) else [value] for value in entry.values())
+    return [text for texts in listed for text in texts if isinstance(text, str)]
 
 
 def _is_pythons_own(entry: str) -> bool:
@@ -148,4 +176,4 @@ def process_start() -> float:
 
 
 def command_line() -> list[str]:
-    return list(sys.orig_argv)
+    return [encodable(word) for word in sys.orig_argv]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
 FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
+# Of each worker and of what it starts, beside what the script has.
+WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, MARK)
 _MAX_NAME = 100  # bytes of a file name made from a job id
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,+@.")
 
@@ -234,6 +236,4 @@ def file_name(job_id: str) -> str:
 
 def mark_environment(worker: int, mark: str, incarnation: int) -> None:
     """What the programs that a job starts can see of where they belong."""
-    os.environ["LONGHAUL_WORKER"] = str(worker)
-    os.environ[INCARNATION] = incarnation_text(incarnation)
-    os.environ[MARK] = mark
+    os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), mark), strict=True))

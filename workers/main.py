@@ -172,7 +172,7 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
     output: CapturedOutput | None = None
     served = stopped = False
     try:
-        spec = msgspec.msgpack.decode(queues.receive_payload(), type=WorkerSpec)
+        spec = msgspec.msgpack.decode(queues.receive_payload(), type=WorkerSpec).unpacked()
         try:
             os.makedirs(spec.output_directory, exist_ok=True)
             output = CapturedOutput(spec.output_directory, spec.worker, spec.incarnation, spec.output_limit)

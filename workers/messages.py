@@ -11,9 +11,12 @@ stand) on disk; the supervisor passes them through without parsing them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+
+from workers.texts import received, sendable
 
 
 class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
@@ -44,6 +47,22 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
     nice: int = 0  # added to the niceness of this process
     environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
+
+    def packed(self) -> WorkerSpec:
+        """The same with directories that have a form in a message, whatever bytes they hold."""
+        return self._with_directories(sendable)
+
+    def unpacked(self) -> WorkerSpec:
+        """What was `packed`."""
+        return self._with_directories(received)
+
+    def _with_directories(self, form: Callable[[str], str]) -> WorkerSpec:
+        return msgspec.structs.replace(
+            self,
+            output_directory=form(self.output_directory),
+            jobs_directory=form(self.jobs_directory),
+            states_directory=form(self.states_directory),
+        )
 
 
 # ---------------------------------------------------------------- supervisor -> worker

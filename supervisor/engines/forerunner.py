@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 from supervisor.engines.interpreter import ROOM_FOR_MARK, PrivateDescriptors, has_ended, interpreter
+from supervisor.engines.script_start import child_environment, start_directory
 from workers.marks import INCARNATION, MARK, NOBODY
 
 # Lines of /proc/self/status that say what a child inherits.
@@ -50,7 +51,7 @@ class Forerunner:
 
     def take(self) -> tuple[subprocess.Popen[bytes], socket.socket] | None:
         """The process and the channel to it; None if one that is started now would not be
-        the same (the user's code has changed the environment, limits, ...), or it is dead."""
+        the same (the user's code has changed limits, the umask, ...), or it is dead."""
         process = self._process
         if process is None or process.poll() is not None or not self._is_as_new():
             self.discard()
@@ -81,7 +82,6 @@ def zygote_process(
 ) -> subprocess.Popen[bytes]:
     """Start the interpreter of a zygote; it waits for its first order. Raises OSError."""
     environment = {INCARNATION: NOBODY, **environment}  # the mark stays the last, for its room
-    kept = {name: value for name, value in os.environ.items() if name not in environment}
     # Blocked so that Ctrl+C does not kill the child before it has left our session.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -90,7 +90,8 @@ def zygote_process(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**kept, **environment},
+            env=child_environment(environment),
+            cwd=start_directory(),
             pass_fds=(channel.fileno(),),
             start_new_session=True,
         )
@@ -100,7 +101,7 @@ def zygote_process(
 
 def _inherited() -> list[object]:
     """What this process hands on to its children."""
-    found: list[object] = [dict(os.environ), os.getpriority(os.PRIO_PROCESS, 0)]
+    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0)]
     for name in ("status", "limits", "cgroup"):
         with open(f"/proc/self/{name}", "rb", buffering=0) as file:
             text = file.read()

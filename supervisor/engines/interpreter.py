@@ -12,19 +12,20 @@ import subprocess
 import sys
 import weakref
 
+import msgspec  # noqa: F401  # a child is told where it is
+
+from supervisor.engines.script_start import interpreter_options
+
 # Bytes that a process which is started before its experiment is open keeps free for the mark.
 ROOM_FOR_MARK = 200
 
 
-def interpreter(entry: str, *arguments: object) -> list[str]:
+def interpreter(entry: str, *numbers: int) -> list[str]:
     """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
-    the flags of this one, and with our `workers`, whatever the directory holds."""
-    module, _, function = entry.partition(":")
-    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or "")))
-    call = f"{function}({', '.join(map(repr, arguments))})"
-    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import {function}; {call}"
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-c", code]
+    the options of this one, and with our `workers`, whatever the directories of the script hold."""
+    begin = os.path.join(os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or "")), "begin.py")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["msgspec"].__file__ or "")))
+    return [sys.executable, *interpreter_options(), begin, entry, root, *map(str, numbers)]
 
 
 def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from supervisor.engines.ending import end_orphans
+from supervisor.engines.preparing import prepare
 from workers.main_module import MAIN
 from workers.marks import MARK
 from workers.messages import WorkerSpec
-from workers.preparation import Preparation, prepare
+from workers.preparation import Preparation
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

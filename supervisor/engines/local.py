@@ -250,7 +250,7 @@ class LocalEngine:
         left = False
         if self._launcher.greeting is not None:
             left = worker.inbox.send(self._launcher.greeting)
-        left = worker.inbox.send(worker.spec) or left
+        left = worker.inbox.send(worker.spec.packed()) or left
         if worker.finish_asked:
             left = worker.inbox.send(Finish()) or left
         if left:

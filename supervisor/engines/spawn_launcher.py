@@ -32,6 +32,7 @@ from supervisor.engines.launching import (
     marked_environment,
     preparation_for,
 )
+from supervisor.engines.script_start import child_environment, start_directory
 from workers.marks import INCARNATION, incarnation_text
 from workers.preparation import Preparation
 from workers.trackers import descriptor_of_tracker
@@ -90,7 +91,8 @@ class SpawnLauncher:
                 interpreter("workers.main:spawned", *descriptors),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, **marks},
+                env=child_environment(marks),
+                cwd=start_directory(),
                 pass_fds=descriptors,
                 process_group=0,
             )

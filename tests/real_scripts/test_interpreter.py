@@ -1,0 +1,185 @@
+"""A job finds the interpreter as the script has it: modules, paths, arguments, variables, order of sets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.real_scripts.conftest import RealScript
+
+METHODS = ["zygote", "spawn"]
+
+STATE = """
+    import os, sys
+
+    PARAMS = [{}, {}]
+
+    @TOP@
+
+    def evaluate():
+        names = {"PWD", "OLDPWD", "_", "LONGHAUL_WORKER", "LONGHAUL_EXPERIMENT", "SHLVL"}
+        names |= {name for name in os.environ if name.endswith("NUM_THREADS") or name == "VECLIB_MAXIMUM_THREADS"}
+        return {
+            "path": [repr(entry) for entry in sys.path],
+            "flags": repr(sys.flags),
+            "directory": ascii(os.getcwd()),
+            "environment": sorted(repr(item) for item in os.environb.items() if os.fsdecode(item[0]) not in names),
+            "warnings": sys.warnoptions,
+            "x": sorted(sys._xoptions),
+            "limits": [sys.getrecursionlimit(), sys.get_int_max_str_digits(), sys.dont_write_bytecode],
+            "argv0": ascii(sys.argv[0]),
+            "executable": sys.executable,
+            "modules": sorted(name for name in sys.modules if name.startswith("beside")),
+        }
+"""
+
+
+def same_as_bare(script: RealScript, method: str, **keywords: object) -> None:
+    bare = script.bare(**keywords)
+    assert script.run("--start-method", method, **keywords) == bare
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "top",
+    [
+        "pass",
+        "os.chdir('..')",
+        "os.chdir(os.pardir)",
+        "import supervisor; os.chdir('..')",
+        "os.mkdir('made') if not os.path.isdir('made') else None; os.chdir('made')",
+        "sys.path.insert(0, 'lib'); os.chdir('..')",
+        "import pathlib; sys.path[1:1] = [pathlib.Path('lib'), b'lib', None, 7]",
+        "os.environ['PATH'] += ':/more'; os.environ.pop('HOME')",
+        "os.environb[b'ODD'] = b'\\xff\\xfe'; os.environ['PYTHONHASHSEED'] = '5'; os.environ['PYTHONOPTIMIZE'] = '2'",
+        "sys.path.remove(os.path.dirname(os.path.realpath(__file__)))",
+        "sys.setrecursionlimit(3000); sys.set_int_max_str_digits(5000); sys.dont_write_bytecode = True",
+    ],
+)
+def test_what_the_top_level_changes_is_changed_once(real_script: RealScript, method: str, top: str) -> None:
+    real_script.write(STATE.replace("@TOP@", top), at=real_script.folder / "folder" / "script.py")
+    same_as_bare(real_script, method, cwd=real_script.script.parent)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-O"],
+        ["-W", "error", "-Xdev", "-X", "utf8"],
+        ["-I"],
+        ["-P", "-uB"],
+        ["-bb", "-q"],
+        ["-X", "own=option"],
+    ],
+    ids=" ".join,
+)
+def test_options_of_the_interpreter_are_those_of_the_script(
+    real_script: RealScript, method: str, options: list[str]
+) -> None:
+    root = Path(__file__).parent.parent.parent
+    real_script.write(
+        STATE.replace("@TOP@", f"sys.path.append({str(root)!r})"),
+    )
+
+    def python(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *options, str(real_script.script), *words],
+            cwd=real_script.folder,
+            env=real_script.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    bare = python("--bare")
+    assert bare.returncode == 0, bare.stderr
+    done = python("--start-method", method)
+    assert done.returncode == 0, done.stderr
+    import json
+
+    found = json.loads(bare.stdout.removeprefix("RESULTS "))
+    assert [entry["result"] for entry in real_script.final()] == found
+    said = [line for line in done.stderr.splitlines() if "PYTHONHASHSEED" in line]
+    assert len(said) == (1 if "-I" in options else 0), done.stderr
+
+
+FOREIGN = ["signal", "socket", "random", "msgspec", "workers", "linecache", "types", "encodings", "json"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_of_the_current_directory_is_executed(
+    real_script: RealScript, method: str, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in FOREIGN:
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('executed')")
+    real_script.write(STATE.replace("@TOP@", ""), at=tmp_path / "place" / "script.py")
+    same_as_bare(real_script, method, cwd=elsewhere)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_module_beside_the_script_is_the_one_that_the_script_finds(
+    real_script: RealScript, method: str
+) -> None:
+    """Also where one of the standard library has its name, and ours have imported that."""
+    real_script.write("""
+        import datetime, traceback, inspect
+
+        PARAMS = [{}]
+
+        def evaluate():
+            return [getattr(module, "MINE", None) for module in (datetime, traceback, inspect)]
+    """)
+    for name in ("datetime", "traceback", "inspect"):
+        (real_script.folder / f"{name}.py").write_text("MINE = 'mine'")
+    same_as_bare(real_script, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folder_whose_name_is_not_utf8(real_script: RealScript, method: str) -> None:
+    odd = real_script.folder / os.fsdecode(b"odd \xff\xe9")
+    real_script.write(
+        STATE.replace("@TOP@", "import beside_it"), at=odd / os.fsdecode(b"scr\xfcpt.py"), footer=False
+    )
+    (odd / "beside_it.py").write_text("")
+    footer = (
+        "import json; from supervisor import Job, main\n"
+        "if __name__ == '__main__':\n"
+        "    if sys.argv[1:2] == ['--bare']:\n"
+        "        del sys.argv[1]; print('RESULTS ' + json.dumps([evaluate(), evaluate()]))\n"
+        "    else: main(evaluate, [Job(id=n, params={}) for n in 'ab'], name='odd', output='out')\n"
+    )
+    with real_script.script.open("a") as file:
+        file.write(footer)
+    real_script.output = odd / "out"
+    same_as_bare(real_script, method, cwd=odd, env=real_script.environment(TMPDIR=str(odd), ODD=str(odd)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_set_has_one_order_in_all_workers_runs_and_resumes(real_script: RealScript, method: str) -> None:
+    real_script.write("""
+        import os, subprocess, sys
+
+        ANIMALS = list({"cat", "dog", "horse", "mouse", "rat", "elephant", "ant"})
+        PARAMS = [{"n": n} for n in range(6)]
+
+        def evaluate(n):
+            code = "import os; print(os.environ.get('PYTHONHASHSEED'))"
+            seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+            return [ANIMALS, os.environ.get("PYTHONHASHSEED"), sys.flags.hash_randomization, seen]
+    """)
+    first = real_script.run("--start-method", method, "--workers", "3", "--max-jobs-per-worker", "1")
+    assert {str(found[1:]) for found in first} == {"[None, 1, 'None']"}
+    assert len({str(found) for found in first}) == 1
+    assert real_script.python("--resume", "latest", "--rerun", "*").returncode == 0
+    assert [entry["result"] for entry in real_script.final()] == first
+    chosen = real_script.environment(PYTHONHASHSEED="7")
+    bare = real_script.bare(env=chosen)
+    assert real_script.run("--start-method", method, env=chosen) == bare
+    assert bare[0][1:] == ["7", 1, "7"]
