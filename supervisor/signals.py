@@ -57,8 +57,9 @@ class Signals:
             self._installed = True
             for signum in (*DRAIN_SIGNALS, signal.SIGQUIT, signal.SIGTSTP):
                 self._install(signum)
-            # Ignored from birth (`trap '' CHLD`), nobody could tell how a child has ended.
-            if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            # Ignored (by the script, or from birth: `trap '' CHLD`), nobody could tell how a child has
+            # ended; a handler of the script may wait for children of ours.
+            if signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL:
                 self._old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # Nor may whoever has started us keep the signals from us.
             self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)

@@ -180,6 +180,7 @@ class _Process:
     """What kind of process this is."""
 
     inside_worker = False
+    worker = 0  # pid of the worker that this process is, or that has forked it; 0: neither
     importing_main = False
     called_at_import = False  # whether the script has called `main` or `run` meanwhile
     imported_main: ModuleType | None = None  # the user's script, where it is `__main__`

@@ -7,22 +7,22 @@ inbox: first one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain, count
 from time import perf_counter
-from types import FrameType
 from typing import NoReturn
 
 import msgspec
 
+from workers import handlers
 from workers.callables import load
 from workers.current import CURRENT, PROCESS, mark_environment
+from workers.exits import disown, flush_files, leave_fork, run_all
 from workers.failures import describe
 from workers.linux import hold_lifeline, prefer_as_oom_victim
 from workers.messages import (
@@ -30,7 +30,6 @@ from workers.messages import (
     Failed,
     Finish,
     NeverReady,
-    Outcome,
     Ready,
     Revoke,
     Run,
@@ -43,7 +42,7 @@ from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
-from workers.surroundings import Surroundings, watch_for_crashes
+from workers.surroundings import Surroundings
 from workers.trackers import share_tracker
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
@@ -51,7 +50,6 @@ TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 0.5e-6  # seconds; hardly a shorter job has changed anything around it
 MOST_LOOKS = 100.0  # around us, in a row after short jobs; then one for each LOOK_AFTER
-_DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Worker:
@@ -105,7 +103,7 @@ class Worker:
             seconds = outcome.seconds
             if seconds > CHANGE_TAKES:
                 if seconds > FORK_TAKES and getpid() != self._pid:
-                    _leave_fork(outcome)
+                    leave_fork(None)  # a child that a job has forked; it has returned as well
                 if seconds >= LOOK_AFTER or self._looks > 0 or type(outcome) is Failed:
                     self._surroundings.still()
                     self._untidy = True
@@ -188,7 +186,11 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
             served = True
     except QueueClosed:
         pass  # the supervisor has gone, or has closed this worker
-    leave(output, 0 if served else 1, stopped=stopped)
+    except (KeyboardInterrupt, SystemExit):  # somebody's signal, between two jobs
+        served = stopped = True
+    # Objects that the script made belong to the process that imported it.
+    modules = [] if preparation is None else [*preparation.modules, "__main__"]
+    leave(output, 0 if served else 1, modules, stopped=stopped)
 
 
 def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
@@ -203,14 +205,17 @@ def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) 
     live(queues, preparation)
 
 
-def settle_in(lifeline: int, second_lifeline: int | None = None) -> None:
+def settle_in(
+    lifeline: int, second_lifeline: int | None = None, *, left: handlers.Left | None = None
+) -> None:
     """What has to be so before any code of the user runs: group, lifelines, signals.
 
     `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote. If only the
     supervisor dies, the zygote ends what this process has started, but for resource
-    trackers, which are in its group; the kernel would spare none.
+    trackers, which are in its group; the kernel would spare none. `left`: what code of the user that ran already has left.
     """
     PROCESS.inside_worker = True
+    PROCESS.worker = os.getpid()
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
     if second_lifeline is not None:
@@ -219,33 +224,20 @@ def settle_in(lifeline: int, second_lifeline: int | None = None) -> None:
     prefer_as_oom_victim()
     # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
     # and was blocked since. It is for the supervisor to tell us; ignored, it is dropped.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in _DRAIN_SIGNALS:
-        signal.signal(number, _note_drain)
-        signal.siginterrupt(number, False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    watch_for_crashes()
+    born = handlers.born([signal.SIGINT])
+    handlers.put_back(left or handlers.Left(born, set(), -1))
 
 
 def meet_the_user() -> None:
     """What has to be so in a process before it imports any code of the user."""
     remember_writing()
+    handlers.follow_forks()
+    os.register_at_fork(after_in_child=_in_child)
 
 
-def _leave_fork(outcome: Outcome) -> NoReturn:
-    """A job has forked and returned in the child as well: only its parent is the worker, and
-    two readers of one inbox would tear its messages. The child ends as a program would."""
-    if isinstance(outcome, Failed):
-        with contextlib.suppress(Exception):
-            sys.stderr.write(outcome.failure.traceback)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(1 if isinstance(outcome, Failed) else 0)
-
-
-def _note_drain(signum: int, frame: FrameType | None) -> None:
-    CURRENT.stopping = True
+def _in_child() -> None:
+    if PROCESS.worker:  # a job has forked
+        disown()
 
 
 def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
@@ -260,6 +252,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
         preparation.import_modules()
     function = load(spec.function)
     _reseed()
+    handlers.install()
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
     return Runner(function)
@@ -273,17 +266,20 @@ def _reseed() -> None:
             module.seed()
 
 
-def leave(output: CapturedOutput | None, code: int, *, stopped: bool) -> NoReturn:
+def leave(
+    output: CapturedOutput | None, code: int, modules: Collection[str] = (), *, stopped: bool
+) -> NoReturn:
     """End this process: exit functions and buffers, but no waiting for threads or children.
 
     A worker that somebody's signal has asked to stop dies of SIGTERM: so it is seen that
     this was a wish, not a crash.
     """
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
+    run_all(modules)
+    flush_files(("__main__",))
     if output is not None:
         output.close()
     if stopped:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
     os._exit(code)

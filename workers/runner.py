@@ -7,6 +7,7 @@ short: it runs some hundred thousand times a second.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from time import perf_counter
@@ -14,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from workers.current import CURRENT
+from workers.current import CURRENT, PROCESS
+from workers.exits import leave_fork
 from workers.failures import describe, safe_repr
 from workers.frames import MAX_FRAME
 from workers.messages import Completed, CompletedWith, Failed, Failure, Outcome
@@ -102,6 +104,8 @@ def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
 
 
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
+    if PROCESS.worker and os.getpid() != PROCESS.worker:  # a child that the job has forked, at its end
+        leave_fork(error)
     stopped = CURRENT.stopping and isinstance(error, KeyboardInterrupt | SystemExit)
     interrupted = stopped or isinstance(error, Interrupted)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))

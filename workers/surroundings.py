@@ -21,6 +21,7 @@ import resource
 import signal
 from typing import Any
 
+from workers.handlers import watch_for_crashes
 from workers.python_state import PythonState
 
 _NAMES = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
@@ -34,13 +35,6 @@ _REAL_TIME = 34
 _RARELY = 20  # looks
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-
-
-def watch_for_crashes() -> None:
-    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT.
-    Repeated, it puts back what somebody has made of it, without a call of the system."""
-    faulthandler.enable(file=2)
-    faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
 
 
 class Surroundings:

@@ -22,11 +22,13 @@ import socket
 import sys
 import time
 import warnings
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from workers import handlers
 from workers.current import PROCESS
+from workers.exits import disown, disown_children, flush_files, run_within
 from workers.linux import (
     ShownVariable,
     become_subreaper,
@@ -39,6 +41,7 @@ from workers.main import live, meet_the_user, settle_in
 from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
+from workers.reading import Shared, open_anew, opened_for_reading
 from workers.strays import Strays
 from workers.trackers import share_tracker
 from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
@@ -49,6 +52,7 @@ LOOK_EVERY = 1.0  # seconds between looks for children that were adopted, of whi
 SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
 TRIAL_FOR = 1.0  # seconds for a child that only exits
 LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
+EXIT_WITHIN = 1.0  # seconds for the exit functions of the script
 
 _IGNORED = (
     signal.SIGINT,
@@ -71,20 +75,31 @@ class _Member:
         self.dead_since: float | None = None
 
 
+class Imported(NamedTuple):
+    """The user's code in this process, and what it has left for the workers."""
+
+    obstacle: str  # "", or why workers have to import it themselves
+    left: handlers.Left
+    files: list[Shared]
+    refused: list[str]  # files that workers have to share
+
+
 class Zygote:
     """Answers the supervisor, watches workers, sweeps up behind the dead."""
 
     def __init__(
         self,
         channel: socket.socket,
-        preparation: Preparation | None,
+        preparation: Preparation,
+        imported: Imported,
         shown: ShownVariable,
         mark: str,
         second_lifeline: int,
     ) -> None:
         self._channel = channel
         self._second_lifeline = second_lifeline
-        self._preparation = preparation  # for workers that import the user's code themselves
+        self._preparation = preparation
+        self._imported = imported
         self._shown = shown
         self._members: dict[int, _Member] = {}  # by pidfd
         self._strays = Strays(mark)
@@ -174,11 +189,13 @@ class Zygote:
             os.close(self._second_lifeline)
             for descriptor in (*self._members, *([self._deaths] if self._deaths is not None else [])):
                 os.close(descriptor)
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-            settle_in(*lifelines)
+            imported = self._imported
+            settle_in(*lifelines, left=imported.left)
+            disown()
+            disown_children()
+            open_anew(imported.files)
             gc.enable()
-            live(WorkerQueues(inbox, outbox), self._preparation)
+            live(WorkerQueues(inbox, outbox), self._preparation if imported.obstacle else None)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -219,6 +236,7 @@ class Zygote:
         """The supervisor has gone: nothing that was started here may stay."""
         deadline = time.monotonic() + LAST_SWEEP_FOR
         self._strays.end_those_of_workers(deadline)
+        run_within(EXIT_WITHIN, [*self._preparation.modules, "__main__"])
         _close_files()
         self._strays.end_all(deadline)
         os._exit(0)
@@ -235,8 +253,7 @@ def _close_files() -> None:
 
 def run(channel_descriptor: int) -> NoReturn:
     """Entry point of the zygote's interpreter."""
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    born = handlers.born(_IGNORED)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
@@ -248,19 +265,21 @@ def run(channel_descriptor: int) -> NoReturn:
     mark = os.environ.get(MARK, "")
     meet_the_user()
     preparation.apply()
+    handlers.put_back(handlers.Left(born, set(), -1))
     if begin.preload:
         obstacle = _import(preparation, lifeline)
     else:
         os.close(lifeline)
         obstacle = "not asked to"
+    left = handlers.set_aside(_IGNORED)
+    obstacle = obstacle or _threads_left()
+    files, refused = opened_for_reading()
     gc.collect()
     gc.disable()
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()  # or each worker would print it again
-    zygote = Zygote(channel, preparation if obstacle else None, shown, mark, second_lifeline)
-    zygote.serve(Prepared(obstacle))
+    flush_files([*preparation.modules, "__main__"])  # or each worker would write it again
+    imported = Imported(obstacle, left, files, refused)
+    Zygote(channel, preparation, imported, shown, mark, second_lifeline).serve(Prepared(obstacle))
 
 
 def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]:
@@ -298,6 +317,11 @@ def _import(preparation: Preparation, lifeline: int) -> str:
     finally:
         if held is not None:
             os.close(held)
+    return ""
+
+
+def _threads_left() -> str:
+    """Why workers cannot be forked here, or ""."""
     if thread_count() > 1:
         _fork_for_nothing()
     threads = thread_count()

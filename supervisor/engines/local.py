@@ -42,6 +42,7 @@ from supervisor.engines.processes import catches, has_pidfds, start_time
 from supervisor.engines.protocol import Usage
 from supervisor.engines.usage import UsageMeter
 from workers.frames import QueueError
+from workers.handlers import DRAIN_SIGNALS, private
 from workers.messages import Finish, Revoke, Run, WorkerSpec
 from workers.output import trim
 
@@ -157,7 +158,7 @@ class LocalEngine:
         if worker is not None and worker.ready:
             if signum == signal.SIGQUIT and not catches(worker.pid, signum):
                 return  # the job has taken the handler away: it would die of being asked
-            worker.send_signal(signum)
+            worker.send_signal(private(signum) if signum in DRAIN_SIGNALS else signum)
 
     def stop_workers(self, *, suspend: bool) -> None:
         for worker in self._workers.values():
