@@ -212,7 +212,8 @@ def settle_in(
 
     `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote. If only the
     supervisor dies, the zygote ends what this process has started, but for resource
-    trackers, which are in its group; the kernel would spare none. `left`: what code of the user that ran already has left.
+    trackers, which are in its group; the kernel would spare none. `left`: what code of
+    the user that ran already has left.
     """
     PROCESS.inside_worker = True
     PROCESS.worker = os.getpid()
