@@ -23,6 +23,9 @@ LOW_MEMORY = "low_memory"  # why nothing is handed out
 _CRITICAL = 0.5  # of --keep-free
 _RELAXED = 1.1  # of --keep-free: hand-out begins again
 _SETTLES_WITHIN = 2.0  # seconds until the memory of a stopped job is surely back
+_WORTH_A_WORKER = 0.05  # of the limit, left by earlier jobs: less than this decides nothing
+_HARMLESS = 0.25  # of the limit, that a worker holds itself or that was left in it
+_SPARED_AT_MOST = 10  # times a job
 _IDLE = 1.0  # percent of a core: what less than this uses is standing still
 _SAMPLE = 20  # jobs that ended, before a share of failures means anything
 
@@ -41,6 +44,7 @@ class Bounds:
         self._completed_before = 0
         self._failures_seen = 0
         self._no_stop_before = 0.0
+        self._spared: dict[int, int] = {}  # job -> how often it was not blamed for being over its limit
         self._slowness = Slowness(self._table)
         self._slow_told = False
         self._reason = ""
@@ -94,18 +98,52 @@ class Bounds:
         for incarnation, used in event.used.items():
             worker = crew.get(incarnation)
             if limit is not None and worker is not None and worker.status in (READY, STOPPING):
-                self._hold_to_limit(turn, worker, used, limit)
+                self._hold_to_limit(turn, worker, used, limit, event.left.get(incarnation))
         if event.available is not None and self._settings.keep_free is not None:
             self._keep_free(turn, event.available, self._settings.keep_free)
 
-    def _hold_to_limit(self, turn: Turn, worker: Worker, used: int, limit: int) -> None:
+    def _hold_to_limit(
+        self, turn: Turn, worker: Worker, used: int, limit: int, left: tuple[int, int] | None
+    ) -> None:
+        """`left`: by earlier jobs, before a lease of this worker."""
         if not worker.leases:
             return
+        lease, job = worker.leases[0]
         limit *= self._shares_of(worker)
-        if used > limit:
+        if used <= limit:
+            if worker.seen is None or worker.seen[0] != lease:
+                worker.seen = lease, used
+        elif worker.finished and self._may_be_innocent(worker, job, used, limit, left):
+            self._give_a_fresh_worker(turn, worker, job, used)
+        else:
             worker.memory = used
             words = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
             self._dispatcher.kill(turn, worker, "over_memory", words)
+
+    def _may_be_innocent(
+        self, worker: Worker, job: int, used: int, limit: int, left: tuple[int, int] | None
+    ) -> bool:
+        """Whether a job would be within the limit without what jobs before it have left in its worker."""
+        lease, spared = worker.leases[0][0], self._spared.get(job, 0)
+        if left is not None and left[0] == lease:
+            return left[1] > _WORTH_A_WORKER * limit and used - left[1] <= limit and spared < _SPARED_AT_MOST
+        # It follows others without a pause: what was there before it is not known. Less than was seen
+        # at the first look at it; next time it has a lease of its own.
+        if worker.seen is not None and worker.seen[0] == lease and worker.seen[1] < _HARMLESS * limit:
+            return False
+        return spared < 1
+
+    def _give_a_fresh_worker(self, turn: Turn, worker: Worker, job: int, used: int) -> None:
+        job_id = self._table.ids[job]
+        detail = {"job": job_id, "worker": worker.slot, "used": used}
+        turn.effects.records.append(Noted("memory_left_behind", turn.at, detail))
+        if not self._spared:
+            text = f"{job_id} runs again in a fresh worker: jobs before it may have left a part of the"
+            text += f" {sized(used)} that its worker holds (--max-jobs-per-worker 1 gives each a fresh one)"
+            turn.effects.commands.append(Tell("warning", text))
+        self._spared[job] = self._spared.get(job, 0) + 1
+        self._dispatcher.queue.mark_single(job)
+        self._dispatcher.kill(turn, worker, "interrupted")
 
     def _shares_of(self, worker: Worker) -> int:
         """How many times the limit a worker's job may hold. More than once only if that was asked for:

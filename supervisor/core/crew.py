@@ -64,6 +64,7 @@ class Worker:
         "_report",
         "busy_at",
         "memory",
+        "seen",
         "slow",
         "stall_told",
     )
@@ -86,6 +87,7 @@ class Worker:
         self._report: Report | None = None
         self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
         self.memory = 0  # bytes, when it was over its limit
+        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
         self.slow = 0  # the lease that takes much longer than others
         self.stall_told = 0  # the lease of which it was said that it stands still
         self.error = ""  # its own words, if it was never ready

@@ -131,6 +131,7 @@ class MemoryMeasured(msgspec.Struct, frozen=True):
 
     used: dict[int, int]  # by incarnation
     available: int | None = None
+    left: dict[int, tuple[int, int]] = {}  # the lease before which it was idle, what was left by then
 
 
 class UsageSampled(msgspec.Struct, frozen=True):

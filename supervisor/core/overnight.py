@@ -23,13 +23,16 @@ class Counted(msgspec.Struct):
     times: int = 0
 
 
+OF_JOBS = frozenset(("stalled", "stopped_for_memory", "memory_left_behind"))
+
+
 class Overnight(msgspec.Struct):
     """Of one run: `waits` by reason (see `record_types.Paused`), `orders` of `longhaul ctl`
     by name, each in the order in which they came."""
 
     waits: dict[str, Stretch] = {}
     orders: dict[str, int] = {}
-    noted: dict[str, Counted] = {}  # stalled, stopped_for_memory: how many, and the first job
+    noted: dict[str, Counted] = {}  # `OF_JOBS`: how many, and the first job
 
     def apply(self, record: AnyRecord) -> None:
         if isinstance(record, Paused):
@@ -43,7 +46,7 @@ class Overnight(msgspec.Struct):
         elif isinstance(record, Noted) and record.what == "control":
             order = str(record.detail.get("order", ""))
             self.orders[order] = self.orders.get(order, 0) + 1
-        elif isinstance(record, Noted) and record.what in ("stalled", "stopped_for_memory"):
+        elif isinstance(record, Noted) and record.what in OF_JOBS:
             counted = self.noted.setdefault(record.what, Counted(str(record.detail.get("job", ""))))
             counted.times += 1
 

@@ -13,17 +13,15 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from supervisor.core import events as facts
 from supervisor.core.errors import UsageError, WorkersError
 from supervisor.core.events import Event
-from supervisor.engines.adopted import Adopted
 from supervisor.engines.delivery import delivered
 from supervisor.engines.ending import sweep
 from supervisor.engines.forerunner import Forerunner
-from supervisor.engines.free_memory import FreeMemory
 from supervisor.engines.incarnation import Incarnation
 from supervisor.engines.interpreter import PrivateDescriptors, is_over
 from supervisor.engines.launching import (
@@ -37,10 +35,9 @@ from supervisor.engines.launching import (
     Surround,
 )
 from supervisor.engines.lifelines import Lifeline
-from supervisor.engines.memory import MemoryMeter
+from supervisor.engines.measuring import Measuring
 from supervisor.engines.processes import catches, has_pidfds, start_time
 from supervisor.engines.protocol import Usage
-from supervisor.engines.usage import UsageMeter
 from workers.frames import QueueError
 from workers.handlers import DRAIN_SIGNALS, private
 from workers.messages import Finish, Revoke, Run, WorkerSpec
@@ -79,10 +76,7 @@ class LocalEngine:
         self._mark = ""
         self._now = 0.0
         self._trim_at = 0.0
-        self._meter = UsageMeter()
-        self._memory = MemoryMeter()
-        self._free = FreeMemory()
-        self._adopted = Adopted()
+        self._measuring = Measuring("")
 
     def fileno(self) -> int:
         return self._selector.fileno()
@@ -97,6 +91,7 @@ class LocalEngine:
             self._forerunner.discard()
         spec = self._spec_for(0, 0)
         self._mark = spec.mark
+        self._measuring = Measuring(spec.mark)
         try:
             self._lifeline = Lifeline()
             surround = Surround(spec, self._lifeline.read, self._selector, self._living, self._incarnations)
@@ -126,6 +121,9 @@ class LocalEngine:
     def lease_jobs(self, incarnation: int, message: Run) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and worker.dead_at is None:
+            if self._measuring.limited and worker.leases.idle():
+                first = message.first_lease
+                self._measuring.before_a_job(incarnation, first, self._pids(), self._origin())
             worker.leases.sent(message)
             worker.idle_since = None
             self._tell(worker, message)
@@ -356,20 +354,20 @@ class LocalEngine:
         return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
 
     def usage(self) -> dict[int, Usage]:
-        return self._meter.read(self._roots({w.number: w.pid for w in self._workers.values() if w.pid}))
+        workers = {w.number: w.pid for w in self._workers.values() if w.pid}
+        return self._measuring.usage(workers, self._origin())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        used = {}
-        if limit is not None:
-            workers = {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
-            used = self._memory.used(self._roots(workers), limit, origin=self._origin())
-        return used, self._free.available() if available else None
+        return self._measuring.memory(self._pids(), self._origin(), limit, available=available)
+
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        return self._measuring.left_behind()
+
+    def _pids(self) -> dict[int, int]:
+        return {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
 
     def _origin(self) -> int | None:
         return None if self._launcher is None else self._launcher.origin()
-
-    def _roots(self, workers: Mapping[int, int]) -> dict[int, list[int]]:
-        return self._adopted.roots(workers, self._origin(), self._mark)
 
     # -------------------------------------------------------------------------- end
 

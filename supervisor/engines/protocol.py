@@ -58,6 +58,10 @@ class Engine(Protocol):
         """Bytes that workers hold, descendants included, by incarnation, if there is a limit to
         them; and what is available to anybody, if asked for. Called some times a second."""
 
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        """By incarnation: the lease before which it was last idle, and how many bytes earlier jobs had
+        left in it by then. Known only if there is a limit, and only of workers that were idle."""
+
     def stop_workers(self, *, suspend: bool) -> None:
         """Ctrl+Z: stop (True) or continue (False) all worker processes."""
 

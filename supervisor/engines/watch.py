@@ -44,7 +44,9 @@ class Watch:
             close = self._is_close(used, available)
             self._next_memory = now + (MEMORY_EVERY_WHEN_CLOSE if close else MEMORY_EVERY)
             if used or available is not None:
-                events.append(MemoryMeasured(used, available))
+                over = self._limit is not None and max(used.values(), default=0) > self._limit
+                left = self._engine.left_behind() if over else {}
+                events.append(MemoryMeasured(used, available, left))
         if now >= self._next_usage:
             self._next_usage = now + self._usage_every
             self.usage = self._engine.usage()

@@ -16,6 +16,7 @@ _WORDS = {
 }
 _OF_JOBS = {
     "stopped_for_memory": "stopped because memory was short, to run again",
+    "memory_left_behind": "run again in a fresh worker, for the memory that jobs before had left",
     "stalled": "used no CPU for long (--stall)",
 }
 

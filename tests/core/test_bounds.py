@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.core import events as facts
 from supervisor.core import policy
-from supervisor.core.events import Effects, KillWorker, ShowStack, SignalWorker, StartWorker, Tell
+from supervisor.core.events import Effects, KillWorker, ShowStack, SignalWorker, StartJobs, StartWorker, Tell
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.pace import Pace
 from supervisor.core.record_types import Noted, Paused, Unpaused
@@ -54,22 +54,74 @@ def test_over_memory_gets_one_more_attempt_alone_with_the_memory_of_all() -> Non
     given = core.tell(facts.JobsFinished(3, [good(3)]))
     (alone,) = leases(given).values()
     assert alone.jobs == [0]
-    assert not core.tell(facts.MemoryMeasured({alone.incarnation: 4 * G})).commands
-    assert core.tell(facts.MemoryMeasured({alone.incarnation: 4 * G + 1})).commands == [
-        KillWorker(alone.incarnation)
-    ]
+    assert not core.tell(measured(alone, 4 * G)).commands
+    assert core.tell(measured(alone, 4 * G + 1)).commands == [KillWorker(alone.incarnation)]
     core.tell(facts.WorkerDied(alone.incarnation, signal=9))
     assert core.table.state[0] == FAILED
 
 
-def alone_after_a_resume(core: Core, *, charges: Charges) -> int:
-    """job/0 was stopped or lost in an earlier run, and runs alone; its incarnation."""
+def second_of_a_worker(left: dict[int, tuple[int, int]], used: int, *, seen: int | None = None) -> Core:
+    """A worker has done job/0 and is at job/1; then it is over its limit of 2 GB."""
+    core = Core(3, workers=1, memory_limit=2 * G)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    if seen is not None:
+        core.tell(facts.MemoryMeasured({1: seen}))
+    assert core.tell(facts.MemoryMeasured({1: used}, None, left)).commands[-1] == KillWorker(1)
+    core.tell(facts.WorkerDied(1, signal=9))
+    return core
+
+
+@pytest.mark.parametrize(
+    ("left", "used", "seen"),
+    [
+        ({1: (2, G)}, 3 * G, None),  # it has taken 2 GB itself
+        ({1: (1, G)}, 3 * G, None),  # nobody knows: others went before it without a pause
+        ({}, 3 * G, G),
+    ],
+)
+def test_what_jobs_before_it_have_left_is_not_charged_to_a_job(
+    left: dict[int, tuple[int, int]], used: int, seen: int | None
+) -> None:
+    core = second_of_a_worker(left, used, seen=seen)
+    assert core.table.state[1] == INTERRUPTED
+    assert core.table.charges == {}
+    noted = next(record for record in core.records if isinstance(record, Noted))
+    assert (noted.what, noted.detail["job"]) == ("memory_left_behind", "job/1")
+    given = leases(core.tell(facts.WorkerReady(2)))
+    assert list(given[2].jobs) == [1]
+    core.tell(facts.MemoryMeasured({2: 3 * G}, None, {2: (3, 0)}))  # in a fresh one it is its own
+    core.tell(facts.WorkerDied(2, signal=9))
+    assert core.table.state[1] == FAILED
+
+
+@pytest.mark.parametrize(
+    ("left", "used", "seen"),
+    [
+        ({1: (2, G)}, 3 * G + 1, None),
+        ({1: (2, G // 10)}, 2 * G + 1, None),  # hardly anything was left
+        ({}, 3 * G, G // 4),  # nobody knows how much, but not much
+    ],
+)
+def test_what_a_job_takes_itself_is_charged_whoever_ran_before_it(
+    left: dict[int, tuple[int, int]], used: int, seen: int | None
+) -> None:
+    assert second_of_a_worker(left, used, seen=seen).table.state[1] == FAILED
+
+
+def measured(given: StartJobs, used: int) -> facts.MemoryMeasured:
+    """What a worker holds that was idle before this lease, and in which nothing had been left."""
+    return facts.MemoryMeasured({given.incarnation: used}, None, {given.incarnation: (given.first_lease, 0)})
+
+
+def alone_after_a_resume(core: Core, *, charges: Charges) -> StartJobs:
+    """job/0 was stopped or lost in an earlier run, and runs alone."""
     core.table.charges[0] = charges
     core.start()
     core.tell(facts.JobsFinished(1, [good(1)]))
     (given,) = leases(core.tell(facts.JobsFinished(2, [good(2)]))).values()
     assert given.jobs == [0]
-    return given.incarnation
+    return given
 
 
 @pytest.mark.parametrize(
@@ -77,24 +129,24 @@ def alone_after_a_resume(core: Core, *, charges: Charges) -> int:
 )
 def test_to_run_alone_is_no_reason_for_a_higher_limit(charges: Charges) -> None:
     core = Core(3, memory_limit=2 * G)
-    incarnation = alone_after_a_resume(core, charges=charges)
-    assert core.tell(facts.MemoryMeasured({incarnation: 2 * G + 1})).commands == [KillWorker(incarnation)]
+    given = alone_after_a_resume(core, charges=charges)
+    assert core.tell(measured(given, 2 * G + 1)).commands == [KillWorker(given.incarnation)]
 
 
 def test_one_that_was_lost_gets_no_more_where_it_was_asked_for_others() -> None:
     core = Core(3, memory_limit=2 * G, retry_over_memory=True)
-    incarnation = alone_after_a_resume(core, charges=Charges(losses=3))
-    assert core.tell(facts.MemoryMeasured({incarnation: 2 * G + 1})).commands == [KillWorker(incarnation)]
+    given = alone_after_a_resume(core, charges=Charges(losses=3))
+    assert core.tell(measured(given, 2 * G + 1)).commands == [KillWorker(given.incarnation)]
 
 
 def test_where_it_is_asked_for_a_resume_gives_the_memory_of_all() -> None:
     core = Core(3, memory_limit=2 * G, retry_over_memory=True)
-    incarnation = alone_after_a_resume(core, charges=Charges(over_memory=1))
-    assert not core.tell(facts.MemoryMeasured({incarnation: 4 * G})).commands
+    given = alone_after_a_resume(core, charges=Charges(over_memory=1))
+    assert not core.tell(measured(given, 4 * G)).commands
     # Fewer workers from here on: what it was given is not taken away again.
     core.scheduler.dispatcher.slots = 1
-    assert not core.tell(facts.MemoryMeasured({incarnation: 4 * G})).commands
-    assert core.tell(facts.MemoryMeasured({incarnation: 4 * G + 1})).commands == [KillWorker(incarnation)]
+    assert not core.tell(measured(given, 4 * G)).commands
+    assert core.tell(measured(given, 4 * G + 1)).commands == [KillWorker(given.incarnation)]
 
 
 def test_nothing_is_started_beside_a_job_that_runs_alone() -> None:

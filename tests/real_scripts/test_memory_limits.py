@@ -249,6 +249,49 @@ def test_fewer_workers_do_not_make_a_job_larger(real_script: RealScript) -> None
     assert real_script.outcomes() == ["completed"] * 4
 
 
+def test_what_one_job_leaves_is_not_charged_to_the_next(real_script: RealScript) -> None:
+    """Held by the script's own variables, or by a program that goes on."""
+    real_script.write(
+        TAKES
+        + """
+    PARAMS = [{"leaves": leaves} for leaves in ("nothing", "variable", "nothing", "program", "nothing")]
+    KEPT = []
+
+    def evaluate(leaves):
+        if leaves == "variable":
+            KEPT.append(pages(150))
+        elif leaves == "program":
+            if os.fork() == 0:
+                os.setsid()
+                take(150)
+        return hold(100 if leaves == "nothing" else 1)
+    """
+    )
+    done = real_script.python("--memory-limit", "200M", "--workers", "1", timeout=2 * PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert real_script.outcomes() == ["completed"] * 5
+    assert [entry["attempts"] for entry in real_script.final()] == [1, 1, 2, 1, 2]
+    assert "runs again in a fresh worker" in done.stderr
+
+
+def test_many_short_jobs_that_each_leave_a_little_all_come_to_an_end(real_script: RealScript) -> None:
+    real_script.write(
+        TAKES
+        + """
+    PARAMS = [{"n": n} for n in range(150)]
+    KEPT = []
+
+    def evaluate(n):
+        KEPT.append(pages(4))
+        time.sleep(0.03)
+        return n
+    """
+    )
+    done = real_script.python("--memory-limit", "200M", "--workers", "1", timeout=2 * PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert [entry["result"] for entry in real_script.final()] == list(range(150))
+
+
 RESUMED = """
     PARAMS = [{"n": n} for n in range(3)]
 
