@@ -354,8 +354,7 @@ class LocalEngine:
         return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
 
     def usage(self) -> dict[int, Usage]:
-        workers = {w.number: w.pid for w in self._workers.values() if w.pid}
-        return self._measuring.usage(workers, self._origin())
+        return self._measuring.usage(self._pids(), self._origin())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
         return self._measuring.memory(self._pids(), self._origin(), limit, available=available)
