@@ -29,6 +29,7 @@ from workers.messages import (
     Dropped,
     Failed,
     Finish,
+    Imported,
     NeverReady,
     Ready,
     Revoke,
@@ -44,9 +45,11 @@ from workers.runner import PlanLine, Runner, planned, with_output
 from workers.streams import remember_writing
 from workers.surroundings import Surroundings
 from workers.trackers import share_tracker
+from workers.user_code import USER_CODE, watch_imports
 
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
 TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
+TOLD_AT_ONCE = 100  # modules in one message
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 0.5e-6  # seconds; hardly a shorter job has changed anything around it
 MOST_LOOKS = 100.0  # around us, in a row after short jobs; then one for each LOOK_AFTER
@@ -127,6 +130,8 @@ class Worker:
             self._untidy = False
             self._looks = min(MOST_LOOKS, self._looks + (now - self._tidied) / LOOK_AFTER) - 1
             self._tidied = now
+        if USER_CODE.grown():
+            tell_imports(self._queues)
         while self._queues.readable():
             self._hear(self._queues.receive())
         self._spoiled |= self._queues.crowded  # so many files left open that few can be opened
@@ -181,6 +186,7 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
             queues.send(NeverReady(describe(error)))
         else:
             CURRENT.report_to(Reporter(queues))
+            tell_imports(queues)
             queues.send(Ready())
             stopped = worker.serve()
             served = True
@@ -191,6 +197,13 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
     # Objects that the script made belong to the process that imported it.
     modules = [] if preparation is None else [*preparation.modules, "__main__"]
     leave(output, 0 if served else 1, modules, stopped=stopped)
+
+
+def tell_imports(queues: WorkerQueues) -> None:
+    """Say which modules of the user's are here that nothing was said of yet, a few at a time."""
+    news = USER_CODE.news()
+    for first in range(0, len(news), TOLD_AT_ONCE):
+        queues.send(Imported(news[first : first + TOLD_AT_ONCE]))
 
 
 def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
@@ -232,6 +245,7 @@ def settle_in(
 def meet_the_user() -> None:
     """What has to be so in a process before it imports any code of the user."""
     remember_writing()
+    watch_imports()
     handlers.follow_forks()
     os.register_at_fork(after_in_child=_in_child)
 

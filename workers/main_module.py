@@ -9,6 +9,7 @@ afterwards.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import gc
 import importlib.util
 import io
@@ -21,6 +22,7 @@ from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader, S
 from typing import Any
 
 from workers.current import PROCESS
+from workers.user_code import USER_CODE
 
 MAIN = "__mp_main__"  # what the script is called where it is not "__main__", as in multiprocessing
 _MAX_SOURCE = 4 << 20  # bytes; a syntax tree takes a hundred times as much
@@ -64,12 +66,18 @@ def main_source() -> tuple[str | None, str | None]:
     return (None, path) if os.path.isfile(path) else (None, None)
 
 
-def import_main(name: str | None, path: str | None) -> None:
-    """Execute the user's script as `__main__` with its guard shut; once in a process."""
+def import_main(name: str | None, path: str | None, text: bytes | None = None) -> None:
+    """Execute the user's script as `__main__` with its guard shut; once in a process.
+
+    `text`: what is to be executed, if not what the file holds by now."""
     done = PROCESS.imported_main
     if (done is not None and sys.modules.get("__main__") is done) or not (name or path):
         return
     script = _of_name(name, path) if name is not None else _of_path(path or "")
+    if text is not None and script.source is not None:
+        script.source = text
+        _show_lines(script.path, text)
+        USER_CODE.executed(script.path, text)
     PROCESS.imported_main = _shut_in_tree(script) or _under_other_name(script)
 
 
@@ -111,6 +119,15 @@ def _of_name(name: str, path: str | None) -> _Script:
         "__cached__": spec.cached,
     }
     return script
+
+
+def _show_lines(path: str, text: bytes) -> None:
+    """Let tracebacks and `inspect` show what is executed, also when the file is another by now."""
+    import linecache
+
+    with contextlib.suppress(SyntaxError, UnicodeError):
+        source = importlib.util.decode_source(text)
+        linecache.cache[path] = (len(text), None, source.splitlines(keepends=True), path)
 
 
 def _found_beside(path: str) -> ModuleSpec | None:

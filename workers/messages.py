@@ -179,5 +179,19 @@ class Reported(msgspec.Struct, tag=15, array_like=True):
     notice: str = ""
 
 
+class ModuleText(msgspec.Struct, array_like=True, frozen=True):
+    """name: as in `sys.modules`. file: sendable. sha256: of its bytes, "" if it cannot be read."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+class Imported(msgspec.Struct, tag=17, array_like=True):
+    """Modules of the user's that this process has imported since it last said so."""
+
+    modules: list[ModuleText]
+
+
 Outcome = Completed | CompletedWith | Failed
-FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported
+FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported | Imported

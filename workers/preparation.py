@@ -84,6 +84,7 @@ class Preparation(msgspec.Struct, kw_only=True):
     orig_argv: list[str]  # sendable
     main_name: str | None  # of `python -m name`
     main_path: str | None  # of `python path`; sendable
+    main_text: bytes | None  # the script's; None where it has none: one text for the whole run
     modules: list[str]  # where the user's functions are; "__mp_main__" is the main module
     environment: dict[str, str]  # set here, whatever the script has
 
@@ -112,7 +113,7 @@ class Preparation(msgspec.Struct, kw_only=True):
             empty_main()
         for module in self.modules:
             if module == MAIN:
-                import_main(self.main_name, self.main_path and received(self.main_path))
+                import_main(self.main_name, self.main_path and received(self.main_path), self.main_text)
                 self._enter(self.now)
             else:
                 importlib.import_module(module)

@@ -44,6 +44,7 @@ from workers.queues import WorkerQueues
 from workers.reading import Shared, open_anew, opened_for_reading
 from workers.strays import Strays
 from workers.trackers import share_tracker
+from workers.user_code import USER_CODE
 from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
@@ -312,6 +313,7 @@ def _import(preparation: Preparation, lifeline: int) -> str:
     held = hold_lifeline(lifeline)
     try:
         preparation.import_modules()
+        USER_CODE.all()  # its workers have the same, and need not read it again
     except BaseException as error:
         return f"{type(error).__name__} when the user's code was imported"
     finally:

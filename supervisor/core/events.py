@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.record_types import AnyRecord, Completions
-from workers.messages import Failure, Outcome
+from workers.messages import Failure, ModuleText, Outcome
 
 # ------------------------------------------------------------------------------- facts
 
@@ -64,6 +64,13 @@ class JobReported(msgspec.Struct, frozen=True):
     fraction: float | None
     metrics: dict[str, Any]
     notice: str = ""
+
+
+class CodeImported(msgspec.Struct, frozen=True):
+    """A worker has imported these modules of the user's."""
+
+    incarnation: int
+    modules: list[ModuleText]
 
 
 class WorkerDied(msgspec.Struct, frozen=True):
@@ -155,6 +162,7 @@ Event = (
     | JobsFinished
     | LeasesDropped
     | JobReported
+    | CodeImported
     | MemoryMeasured
     | UsageSampled
     | WorkerDied

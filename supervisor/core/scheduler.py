@@ -25,6 +25,7 @@ import msgspec
 from supervisor.core import events as facts
 from supervisor.core import policy
 from supervisor.core.bounds import Bounds
+from supervisor.core.code_seen import CodeSeen
 from supervisor.core.columns import where
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
@@ -79,6 +80,7 @@ class Scheduler:
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
         self.dispatcher.most_ahead = most_ahead(job_bytes)
         self.crew = self.dispatcher.crew
+        self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
@@ -92,6 +94,7 @@ class Scheduler:
             facts.WorkerReady: self._on_worker_ready,
             facts.WorkerNotReady: self._on_worker_not_ready,
             facts.JobReported: self._on_job_reported,
+            facts.CodeImported: self._on_code_imported,
             facts.MemoryMeasured: self.bounds.on_memory_measured,
             facts.UsageSampled: self.bounds.on_usage_sampled,
             facts.WorkerDied: self._on_worker_died,
@@ -284,6 +287,11 @@ class Scheduler:
             turn.effects.commands.append(Tell("warning", event.notice))
         else:
             worker.reported(event.fraction, event.metrics, turn.now)
+
+    def _on_code_imported(self, event: facts.CodeImported, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is not None:
+            self.code_seen.note(event.modules, worker, turn)
 
     # ------------------------------------------------------------ events: workers
 

@@ -18,6 +18,7 @@ from workers.messages import (
     Dropped,
     Failed,
     FromWorker,
+    Imported,
     NeverReady,
     Outcome,
     Ready,
@@ -49,6 +50,8 @@ def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
         elif isinstance(message, Dropped):
             worker.leases.dropped(message.leases)
             events.append(facts.LeasesDropped(worker.number, message.leases))
+        elif isinstance(message, Imported):
+            events.append(facts.CodeImported(worker.number, message.modules))
         elif isinstance(message, Reported):
             events.append(
                 facts.JobReported(

@@ -21,9 +21,22 @@ def prepare(modules: list[str], environment: dict[str, str]) -> Preparation:
         orig_argv=[sendable(word) for word in sys.orig_argv],
         main_name=main_name,
         main_path=main_path and sendable(main_path),
+        main_text=_main_text(),
         modules=modules,
         environment=environment,
     )
+
+
+def _main_text() -> bytes | None:
+    """Of the script's file; None if it is in an archive, compiled, or cannot be read."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return None
+    try:
+        with open(file, "rb") as script:
+            return script.read()
+    except OSError:
+        return None
 
 
 def _at_start(now: Circumstances, main_name: str | None, main_path: str | None) -> Circumstances | None:
