@@ -192,6 +192,19 @@ def _paths(request: Request, opened: Opened) -> list[tuple[str, str]]:
     return paths
 
 
+def _once_more(request: Request, opened: Opened, job_id: str) -> tuple[str, str]:
+    """How to look at a failed job. `replay` imports the script as a worker does: with --debug, what
+    stands under the guard is there, and a job that fails for want of it succeeds."""
+    layout = opened.layout
+    started = opened.store.facts.run_started
+    if started is None or "function" not in started.entry:  # a notebook, a prompt
+        return "debug the first", resume_with(request, layout.experiment_id, "--debug", job_id)
+    from supervisor.views.commands import longhaul_command
+
+    words = [*(["--"] if job_id.startswith("-") else []), job_id, str(layout.results_directory)]
+    return "replay the first", longhaul_command("replay", words)
+
+
 def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[tuple[str, str]]:
     if not request.recording:
         return []
@@ -209,7 +222,7 @@ def _commands(request: Request, opened: Opened, snapshot: RunSnapshot) -> list[t
             for job, state in enumerate(table.state)
             if state == FAILED and table.wanted[job] and table.outcome.get(job) != "cancelled"
         )
-        commands.append(("debug the first", resume_with(request, experiment_id, "--debug", first)))
+        commands.append(_once_more(request, opened, first))
     if _is_pilot(opened):
         commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
     elif counts.completed and not commands:

@@ -45,6 +45,7 @@ from supervisor.workforce import Workforce
 
 if TYPE_CHECKING:
     from supervisor.control.server import ControlServer
+    from supervisor.core.record_types import Noted
     from supervisor.core.snapshot import FailureSnapshot
     from supervisor.views.protocol import View
 
@@ -139,6 +140,7 @@ class _Run:
         self.scheduler = Scheduler(
             opened.table, opened.settings, self.workforce.slots, opened.position, job_bytes
         )
+        self.scheduler.ledger.converted.update(opened.store.facts.told)
         self.clock = RunClock()
         self.observer = Observer(
             self.scheduler,
@@ -339,7 +341,7 @@ class _Run:
                 signal=outcome.signal,
                 wall_seconds=round(snapshot.elapsed, 3),
             )
-            opened.store.append([ended])
+            opened.store.append([*self._told(), ended])
             opened.store.save(scheduler.position())
             if self.progress is not None:
                 self.progress.write(snapshot, self.recent)
@@ -351,6 +353,13 @@ class _Run:
                 with contextlib.suppress(OSError):  # not empty if a job has printed something
                     opened.layout.output_directory.rmdir()
         return outcome
+
+    def _told(self) -> list[Noted]:
+        """For the next run: it need not say again which kinds of values JSON does not have."""
+        from supervisor.core.record_types import Noted
+
+        new = self.scheduler.ledger.converted.difference(self.opened.store.facts.told)
+        return [Noted("converted", wall_time(), {"kinds": sorted(new)})] if new else []
 
     def _close_views(self, snapshot: Any, outcome: Outcome) -> None:
         from supervisor.views.opening import inside_notebook

@@ -124,6 +124,7 @@ def start_run(request: Request, opened: Opened) -> None:
             entry=provenance.entry_of(request.function, request.setup),
             jobs=sum(opened.table.wanted),
             offered=opened.offered,
+            told=list(opened.store.facts.told),
             chosen=opened.selected.count(1),
             cores=usable_cores(),
         )

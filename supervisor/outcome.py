@@ -27,5 +27,6 @@ class Interrupted(KeyboardInterrupt):
     signal came before anything was started."""
 
     def __init__(self, report: Any) -> None:
-        super().__init__("the run was interrupted; go on with resume='latest'")
+        where = " What was finished is in the `report` of this exception; at a prompt: sys.last_value.report"
+        super().__init__(f"the run was interrupted; go on with resume='latest'.{where if report else ''}")
         self.report = report

@@ -8,6 +8,7 @@ noted and charged to nobody.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,7 @@ from supervisor.core.settings import Settings
 from supervisor.core.table import Charges, JobTable
 from workers.messages import Completed, CompletedWith, Failed
 
+_NUMPY_NUMBER = re.compile(r"numpy\.(bool_?|u?int(\d+|c|p)?|u?longlong|float\d+|longdouble|str_)( as key)?")
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
 
 
@@ -66,7 +68,7 @@ class Ledger:
         self.failures = 0  # jobs that failed for good in this run
         self._no_space: dict[int, int] = {}
         self._interrupted: dict[int, int] = {}
-        self._converted: set[str] = set()  # kinds of result values that were told
+        self.converted: set[str] = set()  # kinds of result values that were told, also by earlier runs
 
     # ------------------------------------------------------------------- hand-out
 
@@ -154,10 +156,11 @@ class Ledger:
         )
 
     def _tell_conversions(self, turn: Turn, job: int, kinds: list[str]) -> None:
-        """JSON has no such values; say once of each kind that they were given its forms."""
-        new = [kind for kind in kinds if kind not in self._converted]
+        """JSON has no such values; say once of each kind that they were given its forms. Of NumPy's
+        numbers nothing is lost."""
+        new = [kind for kind in kinds if kind not in self.converted and not _NUMPY_NUMBER.fullmatch(kind)]
         if new:
-            self._converted.update(new)
+            self.converted.update(new)
             text = f"results: {', '.join(new)} written in JSON form, first in {self.table.ids[job]}"
             turn.effects.commands.append(Tell("info", text))
 

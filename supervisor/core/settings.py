@@ -50,13 +50,16 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%$")
 _CLOCK = re.compile(r"(?:\d{4}-\d\d-\d\d[T ])?([01]?\d|2[0-3]):[0-5]\d$")
 _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
+_PARTS = re.compile(
+    r"(?:(\d+)\s*d\s*)?(?:(\d+)\s*h\s*)?(?:(\d+)\s*m(?:in)?\s*)?(?:(\d+(?:\.\d+)?)\s*s)?$", re.IGNORECASE
+)
 _NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90`, `1.5`, `90s`, `15m`, `2h`, `1d` or `1-12:00:00`; ValueError else."""
+    """Seconds from `90`, `1.5`, `90s`, `15m`, `2h`, `1d`, `1h30m` or `1-12:00:00`; ValueError else."""
     text = text.strip()
     if clock := _DURATION.match(text):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
@@ -64,6 +67,9 @@ def parse_duration(text: str) -> float:
     match = _NUMBER_UNIT.match(text)
     if match and match.group(2).lower() in _SECONDS:
         return float(match.group(1)) * _SECONDS[match.group(2).lower()]
+    if text and (parts := _PARTS.match(text)):
+        seconds_of = (86400.0, 3600.0, 60.0, 1.0)
+        return sum(float(part or 0) * each for part, each in zip(parts.groups(), seconds_of, strict=True))
     raise ValueError(f"{text!r} is not a duration: write 90, 15m, 2h or 1-12:00:00")
 
 

@@ -67,6 +67,9 @@ class RunFacts:
             self._begin_run(record)
         elif isinstance(record, (Paused, Unpaused, Noted)):
             self.overnight.apply(record)
+            if isinstance(record, Noted) and record.what == "converted" and self.run_started is not None:
+                # Kept with what every checkpoint and every new journal has.
+                self.run_started.told += [kind for kind in record.detail["kinds"] if kind not in self.told]
         elif isinstance(record, CarriedRun):
             self.run = max(self.run, record.run)
             self.next_lease = max(self.next_lease, record.next_lease)
@@ -81,6 +84,11 @@ class RunFacts:
         recent = self._workers_of_this_run
         self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
         self._workers_of_this_run = set()
+
+    @property
+    def told(self) -> list[str]:
+        """Kinds of converted result values that the user knows of."""
+        return self.run_started.told if self.run_started is not None else []
 
     def position(self) -> Position:
         """Where the next run begins."""

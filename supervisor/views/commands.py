@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Container, Sequence
 
 # Interpreter options that take their value as a word of its own.
@@ -73,6 +74,17 @@ def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence
     if program is None:
         return f"run(...{''.join(f', {_keyword(*pair)}' for pair in _pairs(extra))})"
     return shlex.join([*_shortened(_lasting(program), shutil.which), *_lasting(argv), *extra])
+
+
+def longhaul_command(
+    command: str, words: Sequence[str], *, which: Which = shutil.which, python: str = sys.executable
+) -> str:
+    """A command of `longhaul`, as it is called here: by its name, if that is the one of this Python."""
+    called = os.path.join(os.path.dirname(python), "longhaul")
+    program = (
+        ["longhaul"] if which("longhaul") == called else [*_shortened([python], which), "-m", "supervisor"]
+    )
+    return shlex.join([*program, command, *words])
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
