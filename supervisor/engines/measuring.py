@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from supervisor.engines.adopted import Adopted
@@ -38,7 +39,8 @@ class Measuring:
             self.limited = HAS_CHILDREN
             self._first = {number: most for number, most in self._first.items() if number in workers}
             self._before = {number: before for number, before in self._before.items() if number in workers}
-            used = self._memory.used(self._adopted.roots(workers, origin, self._mark), limit, origin=origin)
+            origins = [os.getpid()] if origin is None else [origin, os.getpid()]
+            used = self._memory.used(self._adopted.roots(workers, origin, self._mark), limit, origins=origins)
         return used, self._free.available() if available else None
 
     def before_a_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:

@@ -1,8 +1,9 @@
 """How much memory the workers hold, each with all that it has started.
 
 A limit is for what a job takes. So memory that the processes of a worker share counts once, and
-what they still share with the zygote (the data of the script's top level) does not count: it was
-there before the job. Once a worker writes to a page of it, it has one of its own.
+what they still share with the zygote (the data of the script's top level) or with the script's own
+process (shared memory that it has made) does not count: it was there before the job. Once a worker
+writes to a page of the zygote's, it has one of its own.
 
 What every process maps is told by one small file; if that, added up, is within the limit, nothing
 else has to be known. Only the page tables tell what is shared, and that is dear. They are read
@@ -63,10 +64,10 @@ class MemoryMeter:
         self._readings: dict[int, _Reading] = {}
 
     def used(
-        self, roots: Mapping[int, Sequence[int]], limit: int, *, origin: int | None = None
+        self, roots: Mapping[int, Sequence[int]], limit: int, *, origins: Sequence[int] = ()
     ) -> dict[int, int]:
         """Bytes by key, for the processes `roots` and all below them; more than `limit` only if that
-        was read just now. `origin`: the process that the workers were forked from."""
+        was read just now. `origins`: processes whose memory was there before the jobs."""
         if not HAS_PROC or not HAS_CHILDREN:
             return self._used_by_table(roots)
         families = {key: family(pids) for key, pids in roots.items()}
@@ -76,11 +77,11 @@ class MemoryMeter:
         for key in suspects:  # unless it is read now
             found[key] = min(limit, self._readings[key].found) if key in self._readings else limit
         if suspects:
-            found.update(self._read(families, suspects, limit, origin))
+            found.update(self._read(families, suspects, limit, origins))
         return found
 
     def _read(
-        self, families: Mapping[int, Family], suspects: set[int], limit: int, origin: int | None
+        self, families: Mapping[int, Family], suspects: set[int], limit: int, origins: Sequence[int]
     ) -> dict[int, int]:
         """Of as many as can be afforded, those first that were read longest ago."""
         now = self._clock()
@@ -93,7 +94,7 @@ class MemoryMeter:
                 break
             members = families[key]
             began = self._spent()
-            found[key] = _own(members, limit, origin, processes)
+            found[key] = _own(members, limit, origins, processes)
             cost = self._spent() - began
             self._purse.spend(cost)
             self._readings[key] = _Reading(now, members.pids, members.most, found[key], cost)
@@ -122,19 +123,19 @@ class MemoryMeter:
         }
 
 
-def _own(members: Family, limit: int, origin: int | None, processes: int) -> int:
-    """What these processes hold, without what they share with `origin`.
+def _own(members: Family, limit: int, origins: Sequence[int], processes: int) -> int:
+    """What these processes hold, without what they share with `origins`.
 
     The kernel tells by how much each process shares, not with whom. One process shares with the
-    origin. Of several, what they share among themselves is told from that by the origin's own
-    page tables: what others have of its pages is known, and goes by the number of `processes`.
+    origins. Of several, what they share among themselves is told from that by the origins' own
+    page tables: what others have of their pages is known, and goes by the number of `processes`.
     """
     total = Shares(0, 0)
     for pid in members.pids:
         total += shares(pid)
-    if total.fair <= limit or origin is None:
+    if total.fair <= limit:
         return total.fair
-    lent = max(0, held(origin) - shares(origin).fair)
+    lent = sum(max(0, held(pid) - shares(pid).fair) for pid in origins)
     if len(members.pids) > 1:
         lent = lent * len(members.pids) // processes
     return max(total.private, total.fair - lent)

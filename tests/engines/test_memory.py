@@ -133,19 +133,19 @@ def test_what_is_shared_with_the_origin_does_not_count_until_it_is_written_to(
     workers = {1: Fork(area), 2: Fork(area)}
     roots = {key: [worker.pid] for key, worker in workers.items()}
     try:
-        most = meter.used(roots, 4000 * M, origin=os.getpid())
+        most = meter.used(roots, 4000 * M, origins=[os.getpid()])
         assert min(most.values()) > 50 * M
         assert clock.read == []  # within the limit whatever is shared: nobody has to know
         for _ in range(3):
-            used = meter.used(roots, 30 * M, origin=os.getpid())
+            used = meter.used(roots, 30 * M, origins=[os.getpid()])
             assert max(used.values()) <= 30 * M
         # No process more or less, nothing mapped or unmapped: a copy is seen all the same.
         workers[1].tell(b"w")
-        used = meter.used(roots, 30 * M, origin=os.getpid())
+        used = meter.used(roots, 30 * M, origins=[os.getpid()])
         assert used[1] > 50 * M
         assert used[2] <= 30 * M
         workers[2].tell(b"n")
-        used = meter.used(roots, 30 * M, origin=os.getpid())
+        used = meter.used(roots, 30 * M, origins=[os.getpid()])
         assert min(used.values()) > 50 * M
     finally:
         for worker in workers.values():
@@ -162,12 +162,12 @@ def test_what_was_read_before_stops_nobody_and_readings_keep_to_their_share(
     try:
         for _ in range(400):  # two hundred seconds, and what was saved up
             clock.now += 0.5
-            used = meter.used({1: [worker.pid]}, M, origin=None)
+            used = meter.used({1: [worker.pid]}, M)
             assert used[1] <= M or clock.read
         spent = len(clock.read) * clock.cost
         assert 180 * SHARE < spent <= 200 * SHARE + SAVED + clock.cost
         before = len(clock.read)
-        assert meter.used({1: [worker.pid]}, M, origin=None) == {1: M}  # not read again, so not over
+        assert meter.used({1: [worker.pid]}, M) == {1: M}  # not read again, so not over
         assert len(clock.read) == before
     finally:
         worker.end()
@@ -183,10 +183,10 @@ def test_a_worker_that_grows_does_not_wait_for_its_turn(
     try:
         for _ in range(100):  # all are over the limit but for what they share: what was saved is spent
             clock.now += 0.2
-            assert max(meter.used(roots, 30 * M, origin=os.getpid()).values()) <= 30 * M
+            assert max(meter.used(roots, 30 * M, origins=[os.getpid()]).values()) <= 30 * M
         workers[3].tell(b"n")
         clock.now += 0.2
-        assert meter.used(roots, 30 * M, origin=os.getpid())[3] > 50 * M
+        assert meter.used(roots, 30 * M, origins=[os.getpid()])[3] > 50 * M
     finally:
         for worker in workers.values():
             worker.end()
@@ -203,7 +203,7 @@ def test_a_worker_whose_children_change_all_the_time_takes_no_turn_from_the_othe
             clock.now += 0.2
             child = Fork(area) if number % 2 else None
             roots = {1: [busy.pid, *([child.pid] if child else [])], 2: [quiet.pid]}
-            meter.used(roots, 30 * M, origin=os.getpid())
+            meter.used(roots, 30 * M, origins=[os.getpid()])
             if child:
                 child.end()
             if clock.read.count(quiet.pid) > 2:

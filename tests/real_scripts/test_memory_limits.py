@@ -271,6 +271,31 @@ def test_files_that_a_job_reads_are_no_memory_of_its_own(real_script: RealScript
     assert outcomes(real_script, body, "--workers", "1") == ["completed"]
 
 
+def test_shared_memory_that_the_script_has_made_is_no_jobs(real_script: RealScript) -> None:
+    body = """
+    import atexit
+    NAME = "/dev/shm/real-" + os.path.abspath(__file__).replace("/", "-")
+    PARAMS = [{"n": n} for n in range(2)]
+
+    def attach():
+        with open(NAME, "r+b") as file:
+            return mmap.mmap(file.fileno(), 0)
+
+    def evaluate(n):
+        area = attach()
+        read(area)
+        return hold(60)
+
+    if __name__ == "__main__":
+        with open(NAME, "wb") as file:
+            file.truncate(350 * M)
+        atexit.register(os.unlink, NAME)
+        AREA = attach()
+        write(AREA)
+    """
+    assert outcomes(real_script, body, "--workers", "1") == ["completed"] * 2
+
+
 def test_what_one_job_leaves_is_not_charged_to_the_next(real_script: RealScript) -> None:
     """Held by the script's own variables, or by a program that goes on."""
     real_script.write(
