@@ -323,6 +323,7 @@ class _Run:
     def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
         """Checkpoint, final files, summary, lock, in this order."""
         from supervisor.core.record_types import RunEnded
+        from supervisor.records.altered import RecordsLost
         from supervisor.records.reports import write_reports
 
         opened, scheduler = self.opened, self.scheduler
@@ -342,10 +343,14 @@ class _Run:
                 wall_seconds=round(snapshot.elapsed, 3),
             )
             opened.store.append([*self._told(), ended])
-            opened.store.save(scheduler.position())
+            try:
+                opened.store.save(scheduler.position())
+            except StorageError:  # it is told, and nobody is told that the run has finished
+                snapshot.state = "stopped"
+                raise
             if self.progress is not None:
                 self.progress.write(snapshot, self.recent)
-            if not crashed:
+            if not crashed and not isinstance(error, RecordsLost):
                 outcome.report = write_reports(opened.store, state=self.observer.state)
                 outcome.options = opened.options
             if not self.request.recording:

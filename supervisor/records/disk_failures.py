@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from supervisor.core.errors import StorageError
+from supervisor.records.altered import Altered, told
 
 # A disk that fails so often within so many seconds is not worked around any more: writing
 # a whole journal again and again helps nobody.
@@ -35,6 +36,8 @@ class DiskFailures:
         """The sentence for the user when all records stand in a new file."""
         if error.errno == errno.ENOENT:
             return f"Somebody has removed {path}; all records were written again, into a new file."
+        if isinstance(error, Altered):
+            return told(path)
         return (
             f"The disk failed under {path} ({error.strerror or error}); "
             f"all records were written again, into a new file."

@@ -7,6 +7,7 @@ again, into a new file) cost nothing but time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from array import array
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from supervisor.core.errors import StorageError
 from supervisor.core.record_types import Opened, Records
+from supervisor.records.altered import lost
 from supervisor.records.disk import Disk
 from supervisor.records.files import NO_SPACE, NewFile, checksum, utc_now
 from supervisor.records.journal import FORMAT, Scan, encode_batch, seal, seed_of
@@ -169,6 +171,11 @@ class JournalFile:
             self._synced = batch.end
             self.waiting_bytes -= len(batch.data)
 
+    def altered(self) -> int | None:
+        """The size of the file, if somebody else has cut or lengthened it; None if nobody has."""
+        size = self.disk.size(self.fd)
+        return None if size == self._written or self.failed is not None or self.full is not None else size
+
     @property
     def written_n(self) -> int:
         """The last record that was handed to the system whole."""
@@ -202,21 +209,26 @@ class JournalFile:
 
     # --------------------------------------------------------------- a new generation
 
-    def regenerate(self, offsets: array[int]) -> array[int]:
+    def regenerate(self, offsets: array[int], *, altered: bool = False) -> array[int]:
         """Write all records again, into a new file; the places of `offsets` in it.
 
         For a descriptor that can no longer be believed. Records keep their numbers; only
-        the generation, and with it every CRC, is new. Raises StorageError if what was
-        synced cannot be read back, or if the new file cannot be written.
+        the generation, and with it every CRC, is new. `altered`: somebody has cut the file or
+        written into it, and records stand elsewhere than where they were written. Raises
+        StorageError if what was synced cannot be read back, or if the new file cannot be written.
         """
         old = self.identity
         identity = old._replace(generation=old.generation + 1)
         try:
             with NewFile(self.disk, self.path) as file:
-                shift = self._transcribe(file, identity)
+                shift = self._transcribe(file, identity, self.disk.size(self.fd) if altered else self._synced)
                 file.publish(keep_open=True)
                 fd, size = file.fd, file.size
         except OSError as error:
+            if altered:
+                with contextlib.suppress(OSError):
+                    self.disk.datasync(self.fd)
+                raise lost(self.path, self.disk.size(self.fd), error) from None
             raise StorageError(
                 f"the disk failed under {self.path}, and a new file could not be written beside it: "
                 f"{error.strerror or error}. What was synced before is safe: see to the disk, then resume."
@@ -230,10 +242,12 @@ class JournalFile:
         self.full = self.failed = None
         return array("Q", [offset + shift if offset else 0 for offset in offsets])
 
-    def _transcribe(self, file: NewFile, identity: Identity) -> int:
+    def _transcribe(self, file: NewFile, identity: Identity, end: int) -> int:
         """Copy every line under a new seed; by how much the lines after the first move."""
-        lines = self._all_lines()
-        first, _ = next(lines)
+        lines = self._all_lines(end)
+        first = next(lines, (0, b""))[0]
+        if first != 1:
+            raise OSError(None, "its first record cannot be read back")
         head, _ = encode_batch(first, [identity.opened()], identity.seed)
         file.write(head)
         expected = first
@@ -253,9 +267,19 @@ class JournalFile:
             raise OSError(None, f"record {expected + 1} cannot be read back")
         return file.size - self.size
 
-    def _all_lines(self) -> Iterator[tuple[int, bytes]]:
-        for n, _, line in Scan(self.disk, self.fd, self._seed, end=self._synced):
+    def _all_lines(self, end: int) -> Iterator[tuple[int, bytes]]:
+        """Those of the file up to `end`, and those in memory: what stands in both comes once."""
+        last = 0
+        in_memory = deque(self._lines_in_memory())
+        for n, _, line in Scan(self.disk, self.fd, self._seed, end=end):
+            while in_memory and in_memory[0][0] < n:
+                if (kept := in_memory.popleft())[0] > last:
+                    yield kept
             yield n, line
+            last = n
+        yield from (kept for kept in in_memory if kept[0] > last)
+
+    def _lines_in_memory(self) -> Iterator[tuple[int, bytes]]:
         n = self._batches[0].last_n - self._batches[0].data.count(b"\n") if self._batches else 0
         for batch in self._batches:
             for line in batch.data.split(b"\n")[:-1]:

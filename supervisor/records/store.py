@@ -9,7 +9,6 @@ fails too, StorageError ends the run, and what was synced is safe.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from array import array
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from supervisor.core.record_types import Completions, Ended, Records
 from supervisor.core.statistics import Statistics
 from supervisor.core.table import JobTable
 from supervisor.records import opening
+from supervisor.records.altered import Altered
 from supervisor.records.checkpointer import Checkpointer
 from supervisor.records.disk import Disk
 from supervisor.records.disk_failures import DiskFailures
@@ -283,8 +283,8 @@ class Store:
     def _look_for_the_journal(self) -> None:
         """A file without a name is gone when we are. As long as we can read it, it can be
         written again."""
-        if not self.ephemeral and self._watch.has_vanished(self._journal):
-            self._regenerate(OSError(errno.ENOENT, "somebody has removed the file"))
+        if not self.ephemeral and (trouble := self._watch.trouble(self._journal)) is not None:
+            self._regenerate(trouble)
 
     def _regenerate(self, error: OSError) -> None:
         """The descriptor cannot be believed any more: all records into a new file."""
@@ -297,8 +297,10 @@ class Store:
         self._failures.add(error, journal.path, self._now)
         if self._syncer.close(CLOSE_PATIENCE):
             self._checkpointer.give_up(self._now)
-        journal.mark_synced(self._syncer.synced)
-        self._offsets = self._parts.offsets = journal.regenerate(self._offsets)
+        altered = isinstance(error, Altered)
+        if not altered:  # else what was synced may be gone all the same
+            journal.mark_synced(self._syncer.synced)
+        self._offsets = self._parts.offsets = journal.regenerate(self._offsets, altered=altered)
         self._broken = False
         self.notices.append(self._failures.overcome(error, journal.path))
         self._syncer = self._parts.new_syncer(self._disk, journal.fd, journal.next_n - 1, self._wake)

@@ -5,10 +5,12 @@ Turns conditions into events, each once when it begins and once when it ends.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from supervisor.core.events import Event, HandOutBlocked, HandOutUnblocked
+from supervisor.records.altered import Altered
 from supervisor.records.disk import Disk
 from supervisor.records.files import lack_of_space
 from supervisor.records.journal_file import BOUND, JournalFile
@@ -44,6 +46,16 @@ class Watch:
             self._lack = lack_of_space(self._disk, self._directory)
         except OSError:
             self._lack = None  # a file system that does not tell; ENOSPC will
+
+    def trouble(self, journal: JournalFile) -> OSError | None:
+        """What somebody else has done to the journal, if a new one can be put in its place."""
+        if self.has_vanished(journal):
+            return OSError(errno.ENOENT, "somebody has removed the file")
+        try:
+            size = journal.altered()
+        except OSError:
+            return None
+        return None if size is None else Altered(size)
 
     def has_vanished(self, journal: JournalFile) -> bool:
         """Whether nobody can find the journal any more, because it was removed, and a new one
