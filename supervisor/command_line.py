@@ -72,8 +72,22 @@ def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, 
 
 def our_options() -> list[str]:
     """Every option that longhaul adds to a script, by its short names."""
-    shown = (action for action in build_parser(None, {}, "")._actions if action.help != argparse.SUPPRESS)
-    return [option for action in shown for option in action.option_strings]
+    return [option for action in build_parser(None, {}, "")._actions for option in action.option_strings]
+
+
+def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
+    """The same arguments, with the longer names of our options only where the script has the short one."""
+    begin = longhauled("--")
+    if not any(word.startswith(begin) for word in arguments):
+        return list(arguments)
+    ours = {longhauled(option): option for option in our_options() if option not in taken}
+    words, end = list(arguments), len(arguments)
+    end = words.index("--") if "--" in words else end
+    for place, word in enumerate(words[:end]):
+        option, equals, value = word.partition("=")
+        if option in ours and option not in taken:
+            words[place] = ours[option] + equals + value
+    return words
 
 
 def names_taken(taken: Container[str]) -> str:
@@ -148,7 +162,7 @@ def _add_settings(parser: Parser, keywords: Mapping[str, Any], taken: Container[
 
 
 def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
-    """Adds an option by its names as they are `spelled`, and by the longer ones, unseen."""
+    """Adds an option by its names as they are `spelled`."""
 
     def add(name: str, metavar: str | None, text: str, *short: str, **more: Any) -> None:
         if metavar is not None:
@@ -158,13 +172,10 @@ def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
         if more.get("action") is _YesNo:
             names.append("--no-" + option.removeprefix("--"))
         shown = [word for given in names if (word := spelled(given, taken)) and word not in taken]
-        longer = [word for given in names if (word := longhauled(given)) and word not in (*shown, *names)]
-        if option in taken and shown:
+        if option in taken:
             text += f"; {option} is the script's own"
-        if shown:
+        if shown:  # else the script has the longer name, too
             group.add_argument(*shown, help=text.replace("%", "%%"), **more)
-        if unseen := [word for word in longer if word not in taken]:
-            group.add_argument(*unseen, help=argparse.SUPPRESS, **more)
 
     return add
 

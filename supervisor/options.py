@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supervisor.command_line import ACTIONS, PREFIX
+from supervisor.command_line import ACTIONS, PREFIX, shortened
 from supervisor.command_line import build_parser as build_parser
 from supervisor.command_line import our_options as our_options
 from supervisor.core.errors import UsageError
@@ -56,7 +56,7 @@ def request_of_main(
     _check_calls(function, name, setup=setup, finish=finish)
     prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     combined = build_parser(parser, script, prog)
-    namespace, unknown = combined.parse_known_args(arguments)
+    namespace, unknown = combined.parse_known_args(shortened(arguments, taken))
     if unknown:
         raise UsageError(_unknown_arguments(unknown, combined))
     given = _ours(namespace)
