@@ -307,7 +307,14 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     selected = resuming.select(table, request.only)
     changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
     retry_failed = settings.retry_failed and request.resume != "auto"
-    again = resuming.jobs_again(table, request, selected, changed=changed, retry_failed=retry_failed)
+    again = resuming.jobs_again(
+        table,
+        request,
+        selected,
+        changed=changed,
+        retry_failed=retry_failed,
+        more=plan.offered > plan.selected,
+    )
     position = store.facts.position()
     position.run += 1
     opened = Opened(

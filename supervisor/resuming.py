@@ -71,10 +71,16 @@ def left_out(table: JobTable, mask: bytes) -> int:
 
 
 def jobs_again(
-    table: JobTable, request: Request, selected: bytes, *, changed: list[int], retry_failed: bool
+    table: JobTable,
+    request: Request,
+    selected: bytes,
+    *,
+    changed: list[int],
+    retry_failed: bool,
+    more: bool = False,
 ) -> Again:
     """Which completed or failed jobs, of those that are `selected`, run again: the changed ones, by
-    name, and failed ones once more."""
+    name, and failed ones once more. `more`: the script has jobs that the experiment has not."""
     again = Again(changed=changed)
     if request.rerun:
         again.rerun = [
@@ -85,8 +91,9 @@ def jobs_again(
             and matches(job_id, request.rerun)
         ]
         if not again.rerun and not any(matches(job_id, request.rerun) for job_id in table.ids):
+            hint = "; --only runs jobs that the pilot left out" if more else ""
             raise UsageError(
-                f"--rerun {' '.join(request.rerun)}: no job of this experiment matches{_some_ids(table)}"
+                f"--rerun {' '.join(request.rerun)}: no job of this experiment matches{_some_ids(table)}{hint}"
             )
     if retry_failed:
         named = set(again.rerun)

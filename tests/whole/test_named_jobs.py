@@ -106,6 +106,9 @@ def test_a_run_that_leaves_jobs_and_the_list_say_the_same(experiment: Experiment
 def test_a_pilot_is_done_in_the_summary_as_in_the_list(experiment: Experiment) -> None:
     write(experiment)
     assert ": pilot done after" in experiment.run().stderr
+    refused = experiment.run("--resume", "latest", "--rerun", "wine/knn/*")
+    assert refused.returncode == 2
+    assert "--only runs jobs that the pilot left out" in refused.stderr
     assert "pilot done, of 18" in experiment.run("--list-checkpoints").stdout
 
 
