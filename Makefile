@@ -4,7 +4,7 @@
 # make check       format, lint, types, layering
 # make clean       remove what these made
 
-PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python has .venv. Another one that PYTHON names has one of its own (.venv-3.12), so that
 # nothing is installed again when they take turns. Another patch of the same: make it again.

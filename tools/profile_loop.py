@@ -59,6 +59,8 @@ def shares(profiler: cProfile.Profile) -> tuple[list[tuple[float, str]], list[tu
             continue
         takers = {caller: spent[2] for caller, spent in callers.items()} if path == "~" else {}
         for (path_, line_, name_), seconds in (takers or {(path, line, name): own}).items():
+            if name_ in _WAITING:  # from 3.12 on, other threads' calls meanwhile are seen as its own
+                continue
             where = _short(path_)
             files[where] = files.get(where, 0.0) + seconds
             function = f"{where}:{line_} {name_}"
