@@ -185,10 +185,12 @@ def _failures(report: Report | None) -> list[FailureSnapshot]:
 
 
 def _paths(request: Request, opened: Opened) -> list[tuple[str, str]]:
+    from supervisor.views.commands import shown
+
     layout = opened.layout
-    paths = [("results", str(layout.final)), ("statistics", str(layout.statistics))]
+    paths = [("results", shown(str(layout.final))), ("statistics", shown(str(layout.statistics)))]
     if request.recording:
-        paths.append(("job output", str(layout.output_directory)))
+        paths.append(("job output", shown(str(layout.output_directory))))
     return paths
 
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,7 +26,9 @@ import msgspec
 from supervisor.core.errors import UsageError
 from supervisor.engines.script_start import environment_at_start, start_directory
 from supervisor.records.layout import Layout
+from supervisor.views.commands import pasted, shown
 from supervisor.views.outlet import say
+from workers.texts import received, sendable
 
 _MARK = "LONGHAUL_DETACHED"  # the descriptor at which the parent waits
 _LOOK_EVERY = 0.2  # seconds; only while the parent waits
@@ -39,6 +40,9 @@ class _Started(msgspec.Struct):
     experiment_id: str
     directory: str
     console: str
+
+    def with_texts(self, form: Callable[[str], str]) -> _Started:
+        return _Started(self.experiment_id, form(self.directory), form(self.console))
 
 
 # --------------------------------------------------------------------------- the parent
@@ -73,7 +77,7 @@ def start_detached() -> int:
     if not line:
         code = process.wait()
         return code if code >= 0 else 128 - code
-    started = msgspec.json.decode(line, type=_Started)
+    started = msgspec.json.decode(line, type=_Started).with_texts(received)
     say(sys.stderr, _how_to_look_at(started, process.pid))
     process.returncode = 0  # it goes on; nobody waits for it
     return 0
@@ -104,9 +108,9 @@ def _how_to_look_at(started: _Started, pid: int) -> str:
     experiment_id, place = started.experiment_id, ""
     usual = os.path.realpath(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
     if started.directory != usual and os.path.dirname(started.directory) != usual:
-        place = f" -d {shlex.quote(started.directory)}"
+        place = f" -d {pasted([started.directory])}"
     return (
-        f"{experiment_id} runs in the background (pid {pid}); what it says goes to {started.console}\n"
+        f"{experiment_id} runs in the background (pid {pid}); what it says goes to {shown(started.console)}\n"
         f"  look at it: longhaul status --watch {experiment_id}{place}\n"
         f"  end it:     longhaul ctl {experiment_id} drain{place}"
     )
@@ -141,7 +145,7 @@ def leave_terminal(writer: int, layout: Layout) -> None:
     os.close(fd)
     started = _Started(layout.experiment_id, str(layout.directory), str(console))
     try:
-        os.write(writer, msgspec.json.encode(started) + b"\n")
+        os.write(writer, msgspec.json.encode(started.with_texts(sendable)) + b"\n")
     except OSError:  # the parent was ended; that is what a run in the background is for
         pass
     finally:

@@ -123,6 +123,15 @@ def environment(told: dict[str, Any], option: str) -> dict[str, str]:
     }
 
 
+def _in_json(told: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(told)
+    except UnicodeEncodeError:  # a path that is not UTF-8: escapes, from which Python has it back
+        import json
+
+        return json.dumps(told).encode()
+
+
 def run_hook(hook: Hook, told: dict[str, Any], timeout: float, signals: Signals, say: Say) -> None:
     """Run one, for at most `timeout` seconds, and say what came of it; never raises for
     its sake. Ctrl+C ends it."""
@@ -143,7 +152,7 @@ def run_hook(hook: Hook, told: dict[str, Any], timeout: float, signals: Signals,
     assert process.stdin is not None and process.stdout is not None
     with contextlib.suppress(OSError):  # it does not read
         os.set_blocking(process.stdin.fileno(), False)
-        os.write(process.stdin.fileno(), msgspec.json.encode(told) + b"\n")
+        os.write(process.stdin.fileno(), _in_json(told) + b"\n")
     with contextlib.suppress(OSError):
         process.stdin.close()
     output, stopped = _follow(process, process.stdout, started + timeout, signals)

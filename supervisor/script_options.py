@@ -19,9 +19,11 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from supervisor.core.errors import UsageError
+from workers.texts import is_odd, received, sendable
 
 _ABSENT = object()
 _MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
+_ODD = "text that is not UTF-8"  # the key of a form that holds bytes
 _NO_FORM = "not rememberable"  # the key of a form that only says what the value looked like
 
 
@@ -129,7 +131,8 @@ def takes(call: Callable[..., Any], number: int) -> bool:
 def default_forms(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """The values that all options have when nothing is given, in their JSON form."""
     values = vars(optional_parser(parser).parse_args([]))
-    return {action.dest: _form(action, values.get(action.dest, _ABSENT)) for action in _actions(parser)}
+    forms = {action.dest: _form(action, values.get(action.dest, _ABSENT)) for action in _actions(parser)}
+    return {dest: _written(form) for dest, form in forms.items()}
 
 
 def given_forms(
@@ -150,7 +153,7 @@ def given_forms(
                     "let its type= give texts, numbers or paths, and convert them in the script"
                 )
             form = words[0] if action.nargs in (None, argparse.OPTIONAL) else words
-        forms[action.dest] = form
+        forms[action.dest] = _written(form)
     return forms
 
 
@@ -165,7 +168,7 @@ def restore_options(parser: argparse.ArgumentParser, forms: Mapping[str, Any]) -
         if form is _ABSENT or _is_formless(form):
             continue
         try:
-            values[action.dest] = _value(action, form)
+            values[action.dest] = _value(action, _read(form))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
             raise OwnOptionError(
                 f"{_name(action)}: the remembered value {form!r} is not accepted any more ({error}); "
@@ -230,6 +233,20 @@ def _name(action: argparse.Action) -> str:
 
 def _is_formless(form: Any) -> bool:
     return isinstance(form, dict) and _NO_FORM in form
+
+
+def _written(form: Any) -> Any:
+    """A form with texts that any file of JSON can hold: a path need not be UTF-8."""
+    if isinstance(form, list):
+        return [_written(item) for item in form]
+    return {_ODD: sendable(form)} if isinstance(form, str) and is_odd(form) else form
+
+
+def _read(form: Any) -> Any:
+    """What was `_written`."""
+    if isinstance(form, list):
+        return [_read(item) for item in form]
+    return received(form[_ODD]) if isinstance(form, dict) and form.keys() == {_ODD} else form
 
 
 def _form(action: argparse.Action, value: Any) -> Any:

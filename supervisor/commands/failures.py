@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterable
 
 import msgspec
@@ -15,6 +14,7 @@ from supervisor.core.snapshot import FailureSnapshot, failure_of
 from supervisor.records.history import bad_ends
 from supervisor.records.layout import Layout
 from supervisor.records.reports import Report, load
+from supervisor.views.commands import pasted
 from supervisor.views.failure_lines import tail_lines
 from supervisor.views.grouping import kind
 from supervisor.views.words import count, cut, one_line, size
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if groups:
         words = ["--"] if groups[0].example.startswith("-") else []
         words += [groups[0].example, *experiment_words(arguments, layout)]
-        emit(f"\n{shlex.join(['longhaul', 'show', *words])}")
-        emit(shlex.join(["longhaul", "replay", "--pdb", *words]))
+        emit(f"\n{pasted(['longhaul', 'show', *words])}")
+        emit(pasted(["longhaul", "replay", "--pdb", *words]))
     return 0
 
 

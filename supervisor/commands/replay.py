@@ -27,7 +27,7 @@ from supervisor.core.errors import LonghaulError, UsageError
 from supervisor.core.record_types import Ended, RunStarted
 from supervisor.core.settings import Settings
 from supervisor.cores import thread_caps, usable_cores
-from supervisor.provenance import code_of
+from supervisor.provenance import code_of, decoded_entry
 from supervisor.records.results import Results
 from supervisor.records.survey import survey
 from supervisor.views.outlet import say
@@ -131,7 +131,7 @@ def _functions(
     replayed: _Replayed, script: Path | None
 ) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
     """The job's function and the setup, imported as a worker would. Raises UsageError."""
-    entry = replayed.started.entry or _guessed_entry(replayed.started)
+    entry = decoded_entry(replayed.started.entry) or _guessed_entry(replayed.started)
     if "function" not in entry:
         raise UsageError(
             f"the function of {replayed.job!r} was defined where nobody can import it from (a notebook, a "
@@ -146,7 +146,7 @@ def _functions(
     _look_like_the_run(replayed, entry, path)
     try:
         if MAIN in (function.module, *(setup or ())[:1]):
-            import_main(name, path)
+            _import_script(name, path, entry)
         return load(function), load(FunctionSpec(*setup)) if setup else None
     except LonghaulError:
         raise
@@ -159,6 +159,15 @@ def _functions(
             f"the script cannot be imported: {type(error).__name__}: {error}. The run was made with {there}; "
             f"if that is another Python, use it: {there} -m supervisor replay ..."
         ) from None
+
+
+def _import_script(name: str | None, path: str | None, entry: dict[str, Any]) -> None:
+    """From where the script was started; its first lines may lead to where the jobs ran."""
+    here, start = os.getcwd(), entry.get("start_directory")
+    if start and os.path.isdir(start):
+        os.chdir(start)
+    import_main(name, path)
+    os.chdir(here)
 
 
 def _guessed_entry(started: RunStarted) -> dict[str, Any]:

@@ -7,6 +7,7 @@ BrokenPipeError, which `longhaul` takes for the end.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,10 @@ def emit(text: str) -> None:
 
 def emit_json(document: Any) -> None:
     """Print one JSON document; infinities and NaN become null."""
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    try:
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    except UnicodeEncodeError:  # a path that is not UTF-8: escapes, from which Python has it back
+        text = json.dumps(msgspec.to_builtins(document), indent=2)
     if sys.stdout is not None:
         sys.stdout.write(for_programs(text, sys.stdout) + "\n")
 

@@ -17,6 +17,8 @@ import stat
 import sys
 from collections.abc import Iterator
 
+from workers.texts import is_odd
+
 MOST_BYTES = 103
 _NAME = re.compile(r"[0-9a-f]{16}(?:\.(\d+))?")
 _LONGEST_NAME = 28  # with a pid behind it
@@ -31,7 +33,8 @@ def find_directory() -> str:
     """The first directory that will do, made if need be. Raises NoPlace."""
     reasons = []
     for path in _candidates():
-        problem = _problem(path)
+        # The path stands in files of JSON.
+        problem = "has a name that is not UTF-8" if is_odd(path) else _problem(path)
         if problem is None:
             return path
         reasons.append(f"{path} {problem}")

@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import string
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+
+from workers.texts import is_odd
 
 # Interpreter options that take their value as a word of its own.
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
@@ -52,7 +55,7 @@ def resume_command(
     if program is None:
         return _call(experiment_id, extra)
     ours = [_spelled(word, taken) for word in ("--resume", experiment_id, *extra)]
-    return shlex.join([*_shortened(program, which), *_kept(argv, taken), *ours])
+    return pasted([*_shortened(program, which), *_kept(argv, taken), *ours])
 
 
 def _spelled(word: str, taken: Container[str]) -> str:
@@ -73,7 +76,33 @@ def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence
     program = _program(orig_argv, argv)
     if program is None:
         return f"run(...{''.join(f', {_keyword(*pair)}' for pair in _pairs(extra))})"
-    return shlex.join([*_shortened(_lasting(program), shutil.which), *_lasting(argv), *extra])
+    return pasted([*_shortened(_lasting(program), shutil.which), *_lasting(argv), *extra])
+
+
+def pasted(words: Sequence[str]) -> str:
+    """Words as they can be pasted into a shell, whatever bytes they hold."""
+    return " ".join(_ansi(word) if is_odd(word) else shlex.quote(word) for word in words)
+
+
+def shown(path: str) -> str:
+    """A path as it is; one that is not UTF-8 as a shell takes it."""
+    return _ansi(path) if is_odd(path) else path
+
+
+def _ansi(word: str) -> str:
+    raw = os.fsencode(word)
+    letters = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw)
+    return f"$'{_separated(letters)}'"
+
+
+def _separated(letters: Iterable[str]) -> str:
+    """An escape reads at most two digits in bash, in some shells all that follow: none follow."""
+    text = ""
+    for letter in letters:
+        if text[-4:-2] == "\\x" and len(letter) == 1 and letter in string.hexdigits:
+            letter = f"\\x{ord(letter):02x}"
+        text += letter
+    return text
 
 
 def longhaul_command(
@@ -84,7 +113,7 @@ def longhaul_command(
     program = (
         ["longhaul"] if which("longhaul") == called else [*_shortened([python], which), "-m", "supervisor"]
     )
-    return shlex.join([*program, command, *words])
+    return pasted([*program, command, *words])
 
 
 def _lasting(words: Sequence[str]) -> list[str]:

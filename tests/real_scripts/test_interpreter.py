@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiment import wait_for
 from tests.real_scripts.conftest import RealScript
 
 METHODS = ["zygote", "spawn"]
@@ -100,8 +102,6 @@ def test_options_of_the_interpreter_are_those_of_the_script(
     assert bare.returncode == 0, bare.stderr
     done = python("--start-method", method)
     assert done.returncode == 0, done.stderr
-    import json
-
     found = json.loads(bare.stdout.removeprefix("RESULTS "))
     assert [entry["result"] for entry in real_script.final()] == found
     said = [line for line in done.stderr.splitlines() if "PYTHONHASHSEED" in line]
@@ -165,3 +165,59 @@ def test_a_set_has_one_order_in_all_workers_runs_and_resumes(real_script: RealSc
     bare = real_script.bare(env=chosen)
     assert real_script.run("--start-method", method, env=chosen) == bare
     assert bare[0][1:] == ["7", 1, "7"]
+
+
+EVERYWHERE = """
+    import argparse, os
+    from supervisor import Job, main
+    from workers import current_job
+
+    def evaluate(n, where):
+        print("printed", os.fsencode(os.getcwd()))
+        (current_job().directory / "file.txt").write_text("x")
+        if n == 1:
+            raise ValueError(f"in {os.getcwd()}")
+        return [ascii(os.getcwd()), where]
+
+    def jobs(options):
+        return [Job(id=f"job{n}", params={"n": n, "where": ascii(options.data)}) for n in range(3)]
+
+    if __name__ == "__main__":
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--data")
+        main(evaluate, jobs, name="odd", parser=parser, all_tasks=True, workers=2)
+"""
+
+
+def test_everything_around_a_run_takes_names_that_are_not_utf8(real_script: RealScript) -> None:
+    """Own options that are remembered, a hook, messages with a command to paste, a resume, `longhaul
+    replay`, `--detach`."""
+    odd = real_script.folder / os.fsdecode(b"odd \xff\xe9")
+    real_script.write(EVERYWHERE, at=odd / os.fsdecode(b"scr\xfcpt.py"), footer=False)
+    real_script.output = odd / "data" / "outputs" / "odd"
+    environment = real_script.environment(TMPDIR=str(odd))
+    hook = 'cat > hook.json; printf %s "$LONGHAUL_RESULTS" > hook.txt'
+    words = ["--data", os.fsdecode(b"d\xff"), "--on-finish", hook, "--experiment-id", "one"]
+    real_script.run(*words, cwd=odd, env=environment, code=1)
+    assert real_script.outcomes() == ["completed", "raised", "completed"]
+    assert json.loads((odd / "hook.json").read_text())["results"] == str(
+        real_script.output / "one/logs_final.json"
+    )
+    assert (odd / "hook.txt").read_bytes() == os.fsencode(real_script.output / "one/logs_final.json")
+    (line,) = (line for line in real_script.stderr.splitlines() if "try the failed again:" in line)
+    command = line.partition("again:")[2].strip()
+    pasted = subprocess.run(
+        ["bash", "-c", command], cwd=odd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert pasted.returncode == 1, pasted.stderr
+    assert real_script.final()[0]["result"] == [ascii(str(odd)), ascii(os.fsdecode(b"d\xff"))]
+    assert [entry["attempts"] for entry in real_script.final()] == [1, 2, 1]
+    replay = [sys.executable, "-m", "supervisor", "replay", "job0", "one", "-d", str(real_script.output)]
+    replayed = subprocess.run(
+        replay, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    assert "the same result as in the record" in replayed.stderr
+    detached = real_script.python("--detach", "--experiment-id", "two", cwd=odd, env=environment)
+    assert detached.returncode == 0, detached.stderr
+    wait_for((real_script.output / "two" / "logs_final.json").exists)
