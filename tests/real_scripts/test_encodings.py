@@ -90,6 +90,8 @@ def test_a_pattern_of_the_command_line_is_what_was_typed(longhaul: Longhaul) -> 
     found = longhaul("--debug", "*🎉1", script=True)
     assert b"no job matches" not in found.stderr and b"running j" in found.stderr, found.stderr.decode()
     assert longhaul("--debug", "*🎉7", script=True).returncode == 2
+    again = longhaul("--resume", "latest", "--no-retry-failed", "--rerun", "*🎉1", script=True)
+    assert again.returncode == 1 and b"1 to run" in again.stderr, again.stderr.decode()
 
 
 class _Stream(io.TextIOWrapper):
