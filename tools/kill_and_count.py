@@ -46,11 +46,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(words)
     moments = random.Random(asked.seed)
-    counts = [
-        finished_again(asked.jobs, asked.seconds, kill_after=moments.uniform(0.2, 0.8))
-        for _ in range(asked.rounds)
-    ]
-    print(f"finished jobs that ran again, per kill: {counts}")
+    counts: list[int] = []
+    for _ in range(asked.rounds):
+        counts.append(finished_again(asked.jobs, asked.seconds, kill_after=moments.uniform(0.2, 0.8)))
+        print(f"finished jobs that ran again: {counts[-1]}", flush=True)
     print(f"at most {max(counts)}, {sum(counts) / len(counts):.1f} on average, of {asked.jobs} jobs")
     return 0
 
