@@ -13,6 +13,8 @@ import psutil
 
 from supervisor.core.errors import LonghaulError, UnusableCheckpoint
 from supervisor.core.jobs import Counts
+from supervisor.records.checkpoint import peek
+from supervisor.records.disk import Disk
 from supervisor.records.layout import Layout, experiments
 from supervisor.records.lock import is_held
 from supervisor.records.recovered import Recovered
@@ -55,6 +57,15 @@ def _state(layout: Layout, found: Recovered) -> str:
     if started is not None and started.offered > counts.total and not found.settings.get("all_tasks", True):
         return f"pilot done, of {started.offered:,}"
     return "finished"
+
+
+def is_finished_pilot(layout: Layout) -> bool:
+    """Whether the script has more jobs than the experiment, which is finished; quickly, by its checkpoint."""
+    header = peek(Disk(), layout.checkpoint)
+    started = header.run_started if header is not None else None
+    if header is None or started is None or header.settings.get("all_tasks", True):
+        return False
+    return started.offered > header.counts.total
 
 
 def _state_of_a_live_one(layout: Layout) -> str:

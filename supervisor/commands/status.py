@@ -12,7 +12,7 @@ import msgspec
 from supervisor.commands.finding import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
 from supervisor.core.errors import UsageError
-from supervisor.listing import experiment_row, is_gone, read_progress
+from supervisor.listing import experiment_row, is_finished_pilot, is_gone, read_progress
 from supervisor.records.layout import Layout
 from supervisor.views.checkpoints import checkpoint_table
 from supervisor.views.status import OVER, status_text
@@ -62,7 +62,9 @@ def _look(layout: Layout) -> tuple[str, bool]:
         row = experiment_row(layout)
         return checkpoint_table([row]), row.state != "running"
     gone = is_gone(layout, progress) is True
-    return status_text(progress, datetime.now(UTC), gone=gone), gone or progress.state in OVER
+    pilot = progress.state == "finished" and is_finished_pilot(layout)
+    text = status_text(progress, datetime.now(UTC), gone=gone, word="pilot done" if pilot else "")
+    return text, gone or progress.state in OVER
 
 
 def _print(layout: Layout, *, as_json: bool) -> None:

@@ -57,10 +57,11 @@ class Progress(msgspec.Struct):
     recent_failures: list[FailureSnapshot] = []
 
 
-def status_text(progress: Progress, now: datetime, *, gone: bool = False) -> str:
-    """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead."""
+def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: str = "") -> str:
+    """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead; `word`: for
+    its state, if the progress file does not know a better one."""
     over = progress.state in OVER
-    state = "died" if gone and not over else progress.state.replace("_", " ")
+    state = "died" if gone and not over else word or progress.state.replace("_", " ")
     age = seconds_since(progress.saved_at, now)
     when = "" if age is None else f", {duration(age)} ago"
     lines = [f"{one_line(progress.name)} {progress.experiment_id}: {state}{when}".strip()]

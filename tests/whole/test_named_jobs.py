@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from supervisor.cores import shared_cores, usable_cores
@@ -28,6 +30,17 @@ def write(experiment: Experiment, *, ids: bool = True) -> None:
     if not ids:
         text = text.replace("def evaluate(number)", "def evaluate(number, model)")
     experiment.write(text.replace("@MORE@", "{}" if ids else '{"model": model}'))
+
+
+def status(experiment: Experiment) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "supervisor", "status", "latest", str(experiment.output)],
+        env=experiment.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
 
 
 def matching(experiment: Experiment, begin: str) -> int:
@@ -110,6 +123,9 @@ def test_a_pilot_is_done_in_the_summary_as_in_the_list(experiment: Experiment) -
     assert refused.returncode == 2
     assert "--only runs jobs that the pilot left out" in refused.stderr
     assert "pilot done, of 18" in experiment.run("--list-checkpoints").stdout
+    assert "pilot done, " in status(experiment)
+    assert experiment.run("--resume", "latest", "--all-tasks").returncode == 0
+    assert "finished, " in status(experiment) and "pilot" not in status(experiment)
 
 
 def test_workers_that_share_cores_are_told_of(experiment: Experiment) -> None:
