@@ -76,10 +76,18 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
                 return [
                     ("info", f"{experiment_id} is being run as well, {left:,} of {total:,} jobs are left")
                 ]
-            text = f"{experiment_id} is unfinished, {left:,} of {total:,} jobs are left"
-            return [("info", f"{text}; --resume {experiment_id} goes on with it")]
+            return [_unfinished(experiment_id, left, total)]
+        # It may be a small trial after which the unfinished one is not the latest any more.
+        found = meant_instead(Layout(directory, experiment_id))
+        if found is not None and (left := found[1].left):
+            return [_unfinished(found[1].experiment_id, left, found[1].counts.total)]
         break
     return []
+
+
+def _unfinished(experiment_id: str, left: int, total: int) -> Notice:
+    text = f"{experiment_id} is unfinished, {left:,} of {total:,} jobs are left"
+    return "info", f"{text}; --resume {experiment_id} goes on with it"
 
 
 def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:

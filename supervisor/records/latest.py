@@ -35,6 +35,10 @@ class Standing(msgspec.Struct):
         return self.counts.completed + self.counts.failed
 
     @property
+    def left(self) -> int:
+        return self.counts.pending + self.counts.in_progress
+
+    @property
     def size(self) -> int:
         """Jobs that it was about: a trial by --only is small, however many the plan has."""
         return max(self.done, self.asked)
@@ -59,7 +63,7 @@ def meant_instead(taken: Layout) -> tuple[Standing, Standing] | None:
         if other is not None
         and other.name == latest.name
         and other.size >= _SMALL * latest.size
-        and (other.counts.pending + other.counts.in_progress or _is_recent(other, latest))
+        and (other.left or _is_recent(other, latest))
     ]
     return (latest, max(larger, key=lambda one: (one.size, one.saved_at))) if larger else None
 

@@ -74,6 +74,14 @@ def test_auto_goes_on_with_a_trial_and_names_the_larger_one(experiment: Experime
     assert "auto is stray, 1 of 12 jobs done; there is also night, 11 of 12 jobs done" in said
 
 
+def test_a_plain_start_mentions_the_unfinished_one_also_after_a_trial(experiment: Experiment) -> None:
+    experiment.write(SCRIPT)
+    start(experiment, "--experiment-id", "night", "--only", "job/[1-9]*")
+    start(experiment, "--experiment-id", "stray", many=2)
+    said = start(experiment, "--experiment-id", "another", many=2)
+    assert "night is unfinished, 1 of 12 jobs are left; --resume night goes on with it" in said
+
+
 def test_nothing_is_said_of_what_nobody_would_mean(experiment: Experiment) -> None:
     """A smaller one, one of about the size, one of another name, and a finished one of last year."""
     experiment.write(SCRIPT, name="other")
