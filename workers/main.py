@@ -125,7 +125,7 @@ class Worker:
         if self._untidy or not self._batches or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
             if not self._untidy:
                 self._surroundings.still()
-            self._output.reattach()
+            self._output.restore()
             self._spoiled |= not self._surroundings.restore()
             self._untidy = False
             self._looks = min(MOST_LOOKS, self._looks + (now - self._tidied) / LOOK_AFTER) - 1

@@ -20,7 +20,7 @@ from time import perf_counter
 
 from workers.current import file_name
 from workers.linux import CStandardOutput, punch_hole
-from workers.streams import buffer_of, is_closed, line_buffered
+from workers.streams import StandardStreams, buffer_of
 
 _CHUNK = 1 << 20
 STRAY_HEADING = "--- another start ---"
@@ -56,7 +56,9 @@ class CapturedOutput:
         self._c = CStandardOutput()
         self._open()
         self._c.buffer_by_line()
-        self._take_streams()
+        self._streams = StandardStreams()
+        self._note_buffers()
+        self._input = _identity(0)
         self._too_quick = self._time_of_a_write() / 2
 
     def _open(self) -> None:
@@ -67,17 +69,36 @@ class CapturedOutput:
             os.close(descriptor)
         else:
             self._scratch = descriptor
-        self.reattach()
+        self._file = _identity(self._scratch)
+        self._point_streams()
 
-    def reattach(self) -> None:
-        """Point descriptors 1 and 2 at the scratch file, whatever a job made of them."""
+    def _point_streams(self) -> None:
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
 
-    def _take_streams(self) -> None:
-        self._stdout = line_buffered("stdout", 1)
-        self._stderr = line_buffered("stderr", 2)
-        self._out, self._err = buffer_of(self._stdout), buffer_of(self._stderr)
+    def _is_ours(self) -> bool:
+        """A job may have closed our descriptor, and a file of its own may have the number now."""
+        return _identity(self._scratch) == self._file
+
+    def restore(self) -> None:
+        """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
+        if self._is_ours():
+            self._point_streams()
+        else:
+            self._scratch = -1
+            with contextlib.suppress(OSError):
+                self._open()
+        if self._input is not None and _identity(0) != self._input:
+            _open_nothing(0)
+            self._input = _identity(0)
+        self._restore_streams()
+
+    def _restore_streams(self) -> None:
+        if self._streams.restore():
+            self._note_buffers()
+
+    def _note_buffers(self) -> None:
+        self._out, self._err = map(buffer_of, self._streams.own)
 
     def _time_of_a_write(self) -> float:
         """Seconds that it takes at least, here and now; 0 if the disk refuses."""
@@ -100,43 +121,46 @@ class CapturedOutput:
             return 0
         if self._c.pending():
             self._c.flush()
-        if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
-            self._flush_others()
+        streams = self._streams
+        try:
+            replaced = sys.stdout is not streams.stdout or sys.stderr is not streams.stderr
+        except AttributeError:  # deleted
+            replaced = True
+        if replaced:
+            self._restore_streams()
+        streams.flush_others()
         if self._out.wrote or self._err.wrote:
             self._flush()
-        try:
-            return os.lseek(self._scratch, 0, os.SEEK_END)
-        except OSError:
-            return 0
+        return self._printed()
 
-    def _flush_others(self) -> None:
-        """Whatever a job has put in the place of our streams."""
-        for own, current in ((self._stdout, sys.stdout), (self._stderr, sys.stderr)):
-            if current is not own:
-                with contextlib.suppress(Exception):
-                    current.flush()
+    def _printed(self) -> int:
+        """Bytes in the scratch file; 0 if it cannot be asked."""
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                status = os.fstat(self._scratch)
+                if (status.st_dev, status.st_ino) == self._file:
+                    return status.st_size
+            self.restore()
+        return 0
 
     def _flush(self) -> None:
         self._out.wrote = self._err.wrote = False
-        for stream in (self._stdout, self._stderr):
+        for stream in self._streams.own:
             try:
-                stream.flush()
+                io.TextIOWrapper.flush(stream)  # whatever a job has put into the place of its method
             except (OSError, ValueError):  # the disk is full, or the job closed it
-                self._repair_streams()
+                self._restore_streams()
                 return
-
-    def _repair_streams(self) -> None:
-        for name, stream in (("stdout", self._stdout), ("stderr", self._stderr)):
-            if is_closed(stream):
-                setattr(sys, name, None)
-        self._take_streams()
 
     def collect(self, job_id: str, attempt: int) -> int:
         """Make what was printed the log of this job; bytes printed, 0 if the disk refuses."""
         return self._move(log_path(self._directory, job_id), f"--- attempt {attempt} ---")
 
     def collect_setup(self) -> None:
-        """What importing and `setup()` printed belongs to no job."""
+        """What importing and `setup()` printed belongs to no job. The streams as they are now are
+        those of all jobs."""
+        self._streams.keep()
+        self._note_buffers()
         if self.size(1.0):
             self._move(stray_path(self._directory, self._worker), STRAY_HEADING)
 
@@ -155,6 +179,23 @@ class CapturedOutput:
         if self.size(1.0) == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Which file it is open on; None if it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _open_nothing(number: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != number:
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 # ------------------------------------------------------------------ files, on either side

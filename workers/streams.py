@@ -2,6 +2,8 @@
 
 To flush them after each job would cost a short job a good part of what it takes itself, and
 most jobs print nothing. So what is written passes through a buffer that remembers it.
+
+What a job makes of the streams reaches no other job: `StandardStreams` puts them back.
 """
 
 from __future__ import annotations
@@ -9,7 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from operator import itemgetter
 from typing import Any
+
+_NAMES = ("stdout", "stderr", "stdin", "__stdout__", "__stderr__", "__stdin__")
+_read = itemgetter(*_NAMES)
 
 
 class Remembering(io.IOBase):
@@ -50,7 +56,9 @@ def remember_writing() -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if _is_pythons(stream, descriptor):
-            new_stream(name, descriptor, buffered=type(stream.buffer) is io.BufferedWriter)
+            made = new_stream(name, descriptor, buffered=type(stream.buffer) is io.BufferedWriter)
+            setattr(sys, name, made)
+            setattr(sys, f"__{name}__", made)
 
 
 def _is_pythons(stream: object, descriptor: int) -> bool:
@@ -63,35 +71,41 @@ def _is_pythons(stream: object, descriptor: int) -> bool:
 
 
 def new_stream(name: str, descriptor: int, *, buffered: bool = True) -> io.TextIOWrapper:
-    """Another `sys.<name>`, flushed at each end of line; printing never fails for a character
-    that the locale does not know."""
+    """Another stream for `sys.<name>`, flushed at each end of line; printing never fails for a
+    character that the locale does not know."""
     before = getattr(sys, name, None)
     raw: Any = (io.FileIO if buffered else RememberingFile)(descriptor, "wb", closefd=False)
     raw.name = f"<{name}>"
     stream: Any = io.TextIOWrapper(
         RememberingWriter(raw) if buffered else raw,
-        encoding=getattr(before, "encoding", None) or "utf-8",
+        encoding=_text(getattr(before, "encoding", None)) or "utf-8",
         errors="backslashreplace",
         newline="\n",
         line_buffering=True,
         write_through=True,  # or text would wait in front of the buffer that remembers
     )
     stream.mode = "w"
-    setattr(sys, name, stream)
-    setattr(sys, f"__{name}__", stream)
     known: io.TextIOWrapper = stream
     return known
 
 
-def line_buffered(name: str, descriptor: int) -> io.TextIOWrapper:
-    """`sys.<name>`, made to flush at each end of line; a new one if it leads elsewhere."""
-    stream = getattr(sys, name)
-    if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-        with contextlib.suppress(Exception):
-            if stream.fileno() == descriptor:
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")
-                return stream
-    return new_stream(name, descriptor)
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _own_stream(name: str, descriptor: int) -> io.TextIOWrapper:
+    """A stream that leads to our descriptor: `sys.<name>`, or what Python began with, made to
+    flush at each end of line; or a new one. What else the script has put there stays."""
+    for known in (name, f"__{name}__"):
+        stream = getattr(sys, known, None)
+        if isinstance(stream, io.TextIOWrapper) and not is_closed(stream):
+            with contextlib.suppress(Exception):
+                if stream.fileno() == descriptor:
+                    stream.reconfigure(line_buffering=True, errors="backslashreplace")
+                    return stream
+    made = new_stream(name, descriptor)
+    setattr(sys, f"__{name}__", made)
+    return made
 
 
 def buffer_of(stream: io.TextIOWrapper) -> Watched:
@@ -102,9 +116,100 @@ def buffer_of(stream: io.TextIOWrapper) -> Watched:
     return AlwaysWrote()
 
 
-def is_closed(stream: io.TextIOWrapper) -> bool:
-    """Whether nothing can be written to it any more."""
+def is_closed(stream: Any) -> bool:
+    """Whether nothing can be written to it, or read from it, any more."""
     try:
-        return stream.closed
-    except ValueError:  # detached
+        return stream is None or getattr(stream, "closed", False) is True
+    except Exception:  # detached
         return True
+
+
+class StandardStreams:
+    """What `sys` has as standard streams when a job begins, and our own beneath them.
+
+    A script, or its `setup()`, may have put something else in the place of ours, and all its jobs
+    find that.
+    """
+
+    def __init__(self) -> None:
+        self.keep()
+
+    def keep(self) -> None:
+        """The streams as they are now are those that each job finds."""
+        self.own = [_own_stream("stdout", 1), _own_stream("stderr", 2)]
+        for name, own in zip(_NAMES, self.own, strict=False):
+            if is_closed(getattr(sys, name, None)):
+                setattr(sys, name, own)
+        for name in _NAMES:
+            setattr(sys, name, getattr(sys, name, None))
+        self._kept: list[Any] = list(_read(vars(sys)))
+        self._note()
+
+    def _note(self) -> None:
+        self.stdout, self.stderr = self._kept[:2]
+        self._others = [kept for kept, own in zip(self._kept, self.own, strict=False) if kept is not own]
+        self._states = [_state(stream) for stream in self.own]
+
+    def restore(self) -> bool:
+        """Put them back; whether one of our own had to be made anew, since it was closed."""
+        try:
+            same = list(_read(vars(sys))) == self._kept
+            as_before = list(map(_state, self.own)) == self._states
+        except Exception:  # one was deleted, or detached
+            same = as_before = False
+        if not same:
+            self._put_back()
+        renewed = False if as_before else self._renew()
+        if is_closed(self._kept[2]) and self._kept[2] is not None:
+            self._kept[2] = self._kept[5] = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+            self._put_back()
+        return renewed
+
+    def flush_others(self) -> None:
+        """What stands in the place of our own."""
+        for stream in self._others:
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+    def _put_back(self) -> None:
+        for name, kept in zip(_NAMES, self._kept, strict=True):
+            found = getattr(sys, name, None)
+            if found is not kept:
+                with contextlib.suppress(Exception):
+                    found.flush()  # type: ignore[union-attr]
+                setattr(sys, name, kept)
+
+    def _renew(self) -> bool:
+        """What a job has done to our own: they are set up as before, or are others."""
+        renewed = False
+        for place, (name, own) in enumerate(zip(_NAMES, list(self.own), strict=False)):
+            if is_closed(own):
+                made = self.own[place] = new_stream(name, place + 1)
+                # What somebody had put on top of the closed one is of no use any more.
+                self._kept = [made if kept is own else kept for kept in self._kept]
+                self._kept[place] = made
+                renewed = True
+            else:
+                _set_state(own, self._states[place])
+        if renewed:
+            self._put_back()
+            self._note()
+        return renewed
+
+
+def _state(stream: io.TextIOWrapper) -> tuple[Any, ...]:
+    """What can be changed of a stream in its place. Raises ValueError if it is closed."""
+    if stream.closed:
+        raise ValueError("closed")
+    settings = stream.encoding, stream.errors, stream.line_buffering, stream.write_through
+    return *settings, vars(stream).copy()
+
+
+def _set_state(stream: io.TextIOWrapper, state: tuple[Any, ...]) -> None:
+    encoding, errors, line_buffering, write_through, attributes = state
+    with contextlib.suppress(Exception):
+        vars(stream).clear()
+        vars(stream).update(attributes)
+        stream.reconfigure(
+            encoding=encoding, errors=errors, line_buffering=line_buffering, write_through=write_through
+        )

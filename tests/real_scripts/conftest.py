@@ -120,6 +120,11 @@ class RealScript:
         """How the last attempt of each job ended."""
         return [entry.get("error", {}).get("outcome", entry["state"]) for entry in self.final()]
 
+    def log(self, job: str) -> str:
+        """What a job has printed; "" if nothing."""
+        found = list(self.output.glob(f"*/output/{job}.log"))
+        return found[0].read_text(encoding="utf-8") if found else ""
+
     def processes(self) -> list[str]:
         """Command lines of processes that carry the mark of an experiment of this folder."""
         marks = [

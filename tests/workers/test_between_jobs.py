@@ -56,7 +56,7 @@ class NoOutput:
     def size(self, seconds: float) -> int:
         return 0
 
-    def reattach(self) -> None:
+    def restore(self) -> None:
         pass
 
 
