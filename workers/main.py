@@ -51,8 +51,8 @@ LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked 
 TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
 TOLD_AT_ONCE = 100  # modules in one message
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
-CHANGE_TAKES = 0.5e-6  # seconds; hardly a shorter job has changed anything around it
-MOST_LOOKS = 100.0  # around us, in a row after short jobs; then one for each LOOK_AFTER
+CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
+MOST_LOOKS = 100.0  # around us in a row, after short jobs; each TIDY_AFTER gives one back
 
 
 class Worker:
@@ -107,7 +107,7 @@ class Worker:
             if seconds > CHANGE_TAKES:
                 if seconds > FORK_TAKES and getpid() != self._pid:
                     leave_fork(None)  # a child that a job has forked; it has returned as well
-                if seconds >= LOOK_AFTER or self._looks > 0 or type(outcome) is Failed:
+                if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
                     self._surroundings.still()
                     self._untidy = True
             if size(seconds):
@@ -128,7 +128,8 @@ class Worker:
             self._output.restore()
             self._spoiled |= not self._surroundings.restore()
             self._untidy = False
-            self._looks = min(MOST_LOOKS, self._looks + (now - self._tidied) / LOOK_AFTER) - 1
+            regained = (now - self._tidied) / TIDY_AFTER
+            self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
             self._tidied = now
         if USER_CODE.grown():
             tell_imports(self._queues)

@@ -81,7 +81,13 @@ def _of_sockets(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_locale(module: Module, late: bool) -> list[Setting]:
-    return [present(*[partial(module.setlocale, module.LC_ALL)] * 2)]
+    """To ask for each category is dear. Of these two one is changed with nearly all others."""
+    everything = module.setlocale(module.LC_ALL)
+
+    def read() -> list[str]:
+        return list(map(module.setlocale, (module.LC_NUMERIC, module.LC_TIME)))
+
+    return [present(read, lambda _: module.setlocale(module.LC_ALL, everything))]
 
 
 def _of_tracemalloc(module: Module, late: bool) -> list[Setting]:

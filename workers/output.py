@@ -12,6 +12,7 @@ printer does not fill the disk.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import sys
@@ -24,6 +25,7 @@ from workers.streams import StandardStreams, buffer_of
 
 _CHUNK = 1 << 20
 STRAY_HEADING = "--- another start ---"
+_CLOSING_TAKES = 20e-6  # seconds at least: a shorter job has not closed our descriptor with many others
 _SCRATCH = ".worker"
 _PART = ".part"
 
@@ -57,8 +59,9 @@ class CapturedOutput:
         self._open()
         self._c.buffer_by_line()
         self._streams = StandardStreams()
-        self._note_buffers()
-        self._input = _identity(0)
+        self._note_streams()
+        self._input = _flags(0)
+        self._known = False  # that the scratch file is ours: it has just been asked
         self._too_quick = self._time_of_a_write() / 2
 
     def _open(self) -> None:
@@ -82,23 +85,27 @@ class CapturedOutput:
 
     def restore(self) -> None:
         """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
-        if self._is_ours():
+        if self._known or self._is_ours():
             self._point_streams()
         else:
             self._scratch = -1
             with contextlib.suppress(OSError):
                 self._open()
-        if self._input is not None and _identity(0) != self._input:
+        self._known = False
+        if self._input >= 0 and _flags(0) != self._input:
             _open_nothing(0)
-            self._input = _identity(0)
+            self._input = _flags(0)
         self._restore_streams()
 
     def _restore_streams(self) -> None:
         if self._streams.restore():
-            self._note_buffers()
+            self._note_streams()
 
-    def _note_buffers(self) -> None:
-        self._out, self._err = map(buffer_of, self._streams.own)
+    def _note_streams(self) -> None:
+        """At hand, for every job is measured by them."""
+        streams = self._streams
+        self._stdout, self._stderr, self._others = streams.stdout, streams.stderr, streams.others
+        self._out, self._err = map(buffer_of, streams.own)
 
     def _time_of_a_write(self) -> float:
         """Seconds that it takes at least, here and now; 0 if the disk refuses."""
@@ -121,17 +128,21 @@ class CapturedOutput:
             return 0
         if self._c.pending():
             self._c.flush()
-        streams = self._streams
         try:
-            replaced = sys.stdout is not streams.stdout or sys.stderr is not streams.stderr
+            if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+                self._restore_streams()
         except AttributeError:  # deleted
-            replaced = True
-        if replaced:
             self._restore_streams()
-        streams.flush_others()
+        if self._others:
+            self._streams.flush_others()
         if self._out.wrote or self._err.wrote:
             self._flush()
-        return self._printed()
+        if seconds > _CLOSING_TAKES:
+            return self._printed()
+        try:
+            return os.lseek(self._scratch, 0, os.SEEK_END)
+        except OSError:
+            return 0
 
     def _printed(self) -> int:
         """Bytes in the scratch file; 0 if it cannot be asked."""
@@ -139,6 +150,7 @@ class CapturedOutput:
             with contextlib.suppress(OSError):
                 status = os.fstat(self._scratch)
                 if (status.st_dev, status.st_ino) == self._file:
+                    self._known = True
                     return status.st_size
             self.restore()
         return 0
@@ -160,7 +172,7 @@ class CapturedOutput:
         """What importing and `setup()` printed belongs to no job. The streams as they are now are
         those of all jobs."""
         self._streams.keep()
-        self._note_buffers()
+        self._note_streams()
         if self.size(1.0):
             self._move(stray_path(self._directory, self._worker), STRAY_HEADING)
 
@@ -188,6 +200,14 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _flags(descriptor: int) -> int:
+    """How it was opened, which tells with one short call whether it is what it was; -1 if closed."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    except OSError:
+        return -1
 
 
 def _open_nothing(number: int) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 _NAMES = ("stdout", "stderr", "stdin", "__stdout__", "__stderr__", "__stdin__")
 _read = itemgetter(*_NAMES)
+# What can be changed of a stream in its place.
+_settings = attrgetter("closed", "encoding", "errors", "line_buffering", "write_through")
 
 
 class Remembering(io.IOBase):
@@ -142,32 +144,35 @@ class StandardStreams:
                 setattr(sys, name, own)
         for name in _NAMES:
             setattr(sys, name, getattr(sys, name, None))
-        self._kept: list[Any] = list(_read(vars(sys)))
+        self._kept: tuple[Any, ...] = _read(vars(sys))
         self._note()
 
     def _note(self) -> None:
         self.stdout, self.stderr = self._kept[:2]
-        self._others = [kept for kept, own in zip(self._kept, self.own, strict=False) if kept is not own]
-        self._states = [_state(stream) for stream in self.own]
+        self.others = [kept for kept, own in zip(self._kept, self.own, strict=False) if kept is not own]
+        out, err = self.own
+        self._states: tuple[Any, ...] = _settings(out), dict(vars(out)), _settings(err), dict(vars(err))
 
     def restore(self) -> bool:
         """Put them back; whether one of our own had to be made anew, since it was closed."""
         try:
-            same = list(_read(vars(sys))) == self._kept
-            as_before = list(map(_state, self.own)) == self._states
+            same = _read(vars(sys)) == self._kept
+            out, err = self.own
+            as_before = (_settings(out), vars(out), _settings(err), vars(err)) == self._states
         except Exception:  # one was deleted, or detached
             same = as_before = False
         if not same:
             self._put_back()
         renewed = False if as_before else self._renew()
         if is_closed(self._kept[2]) and self._kept[2] is not None:
-            self._kept[2] = self._kept[5] = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+            reading = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+            self._kept = (*self._kept[:2], reading, *self._kept[3:5], reading)
             self._put_back()
         return renewed
 
     def flush_others(self) -> None:
         """What stands in the place of our own."""
-        for stream in self._others:
+        for stream in self.others:
             with contextlib.suppress(Exception):
                 stream.flush()
 
@@ -186,27 +191,20 @@ class StandardStreams:
             if is_closed(own):
                 made = self.own[place] = new_stream(name, place + 1)
                 # What somebody had put on top of the closed one is of no use any more.
-                self._kept = [made if kept is own else kept for kept in self._kept]
-                self._kept[place] = made
+                kept = [made if stream is own else stream for stream in self._kept]
+                kept[place] = made
+                self._kept = tuple(kept)
                 renewed = True
             else:
-                _set_state(own, self._states[place])
+                _set_up(own, *self._states[2 * place : 2 * place + 2])
         if renewed:
             self._put_back()
             self._note()
         return renewed
 
 
-def _state(stream: io.TextIOWrapper) -> tuple[Any, ...]:
-    """What can be changed of a stream in its place. Raises ValueError if it is closed."""
-    if stream.closed:
-        raise ValueError("closed")
-    settings = stream.encoding, stream.errors, stream.line_buffering, stream.write_through
-    return *settings, vars(stream).copy()
-
-
-def _set_state(stream: io.TextIOWrapper, state: tuple[Any, ...]) -> None:
-    encoding, errors, line_buffering, write_through, attributes = state
+def _set_up(stream: io.TextIOWrapper, settings: tuple[Any, ...], attributes: dict[str, Any]) -> None:
+    _, encoding, errors, line_buffering, write_through = settings
     with contextlib.suppress(Exception):
         vars(stream).clear()
         vars(stream).update(attributes)

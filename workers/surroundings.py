@@ -24,7 +24,7 @@ from typing import Any
 from workers.handlers import watch_for_crashes
 from workers.python_state import PythonState
 
-_NAMES = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
+_NAMES = ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")  # the others are looked at later
 _LIMITS = [getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name)]
 _OTHER_LIMITS = sorted(
     {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} - set(_LIMITS)
@@ -82,7 +82,8 @@ class Surroundings:
         """Put back what has changed, but for what `still` stops; some microseconds if nothing has.
         False if that cannot be done: a limit, another user, a niceness."""
         self._restore_signals()
-        watch_for_crashes()
+        if not faulthandler.is_enabled():
+            watch_for_crashes()
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -105,6 +106,7 @@ class Surroundings:
 
     def _look_closer(self) -> None:
         """At what is changed seldom, and costs too much for each look."""
+        watch_for_crashes()
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)

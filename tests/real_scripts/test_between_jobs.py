@@ -133,12 +133,98 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize("pause", ["pass", "time.sleep(0.002)"], ids=["short", "long"])
-def test_what_a_job_leaves_behind_no_other_job_finds(real_script: RealScript, pause: str) -> None:
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_a_job_leaves_behind_no_other_job_finds(real_script: RealScript, pause: str, half: int) -> None:
+    left = dict(list(LEFT.items())[half::2])  # fewer jobs than are looked after one by one
     text = textwrap.dedent(SCRIPT).replace("@PAUSE@", pause)
-    real_script.write(text.replace("@KINDS@", repr(LEFT)))
+    real_script.write(text.replace("@KINDS@", repr(left)))
     found = real_script.run("--workers", "1")
-    results = {kind: found[3 * place : 3 * place + 3] for place, kind in enumerate(LEFT)}
+    results = {kind: found[3 * place : 3 * place + 3] for place, kind in enumerate(left)}
     assert {kind: seen for kind, seen in results.items() if seen != seen[:1] * 3} == {}
-    undisturbed = dict(zip(LEFT, real_script.bare(env=real_script.environment(QUIET="1"))[::3], strict=True))
-    differing = {kind for kind in LEFT if results[kind][0] != undisturbed[kind]}
+    undisturbed = dict(zip(left, real_script.bare(env=real_script.environment(QUIET="1"))[::3], strict=True))
+    differing = {kind for kind in left if results[kind][0] != undisturbed[kind]}
     assert differing <= {"environment_cleared", "arguments"}  # which a worker has of its own
+
+
+TICKING = {
+    "faulthandler": "faulthandler.dump_traceback_later(0.3, exit=True)",
+    "alarm": "signal.alarm(1)",
+    "real": "signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)",
+    "virtual": "signal.setitimer(signal.ITIMER_VIRTUAL, 0.1)",
+    "profiling": "signal.setitimer(signal.ITIMER_PROF, 0.1)",
+    "raising": "signal.signal(signal.SIGALRM, lambda *_: 1 / 0); signal.setitimer(signal.ITIMER_REAL, 0.3)",
+}
+
+
+def test_nothing_ticks_on_after_its_job(real_script: RealScript) -> None:
+    """The next job of the worker would pay for it: killed, or with an error that is not its own."""
+    real_script.write(f"""
+        import faulthandler, signal, time
+
+        ticking = {TICKING!r}
+        PARAMS = [{{"what": what}} for name in ticking for what in (name, "")]
+
+        def evaluate(what):
+            if what:
+                exec(ticking[what])
+                return "left"
+            end = time.monotonic() + 1.2
+            while time.monotonic() < end:
+                time.process_time()
+            return "innocent"
+    """)
+    assert real_script.run("--workers", "1") == ["left", "innocent"] * len(TICKING)
+
+
+def test_the_path_from_which_a_job_has_imported_stays(real_script: RealScript) -> None:
+    """A package may import more of itself later."""
+    for name in ("first", "second"):
+        (real_script.folder / "lib").mkdir(exist_ok=True)
+        (real_script.folder / "lib" / f"{name}.py").write_text(f"name = {name!r}")
+    real_script.write("""
+        import functools, sys
+
+        PARAMS = [{"number": number} for number in range(3)]
+
+        @functools.cache
+        def library():
+            sys.path.insert(0, "lib")
+            import first
+            return first
+
+        def evaluate(number):
+            found = [library().name]
+            if number:
+                import second
+                found.append(second.name)
+            return found
+    """)
+    assert real_script.run("--workers", "1") == real_script.bare() == [["first"], *[["first", "second"]] * 2]
+
+
+def test_a_descriptor_of_ours_that_a_job_has_closed_is_not_written_to(real_script: RealScript) -> None:
+    """Its number is that of a file of the user's now."""
+    real_script.write("""
+        import os
+
+        kept = []
+        PARAMS = [{"number": number} for number in range(4)]
+
+        def evaluate(number):
+            print("printed by", number)
+            if number == 1:
+                scratch = [n for n in os.listdir("/proc/self/fd") if ".worker" in target(n)]
+                for descriptor in map(int, scratch):
+                    if descriptor > 2:
+                        os.close(descriptor)
+                kept.extend(open(f"mine{n}.txt", "w+") for n in range(20))
+            return [os.fstat(file.fileno()).st_size + file.tell() for file in kept]
+
+        def target(number):
+            try:
+                return os.readlink(f"/proc/self/fd/{number}")
+            except OSError:
+                return ""
+    """)
+    assert real_script.run("--workers", "1") == [[], *[[0] * 20] * 3]
+    assert [real_script.log(f"job{n}") for n in range(4)] == [f"printed by {n}\n" for n in range(4)]
