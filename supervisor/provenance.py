@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> d
         spec = by_name(target) if target is not None else None
         if spec is not None:
             found[role] = [spec.module, spec.qualname]
+            if spec.files:  # name and file, one after the other
+                found.setdefault("files", []).extend(map(received, chain.from_iterable(spec.files.items())))
     found["main_name"], found["main_path"] = main_source()
     try:
         found["directory"], found["start_directory"] = os.getcwd(), start_directory()

@@ -6,16 +6,21 @@ script is named in the module `__mp_main__`, as multiprocessing does it.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from workers import by_value
+from workers.current import PROCESS
+from workers.locating import file_to_execute, import_module, is_found_by_import, look_up
 from workers.main_module import MAIN, main_source
 from workers.messages import FunctionSpec
+from workers.texts import received, sendable
 
 _MAIN_NAMES = ("__main__", MAIN)
+_SENT_TWICE = 4 << 20  # bytes; what is larger goes by value alone
 _OUR_PACKAGES = ("supervisor", "workers")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -34,7 +39,7 @@ def describe(function: Callable[..., Any]) -> FunctionSpec:
     qualname = getattr(function, "__qualname__", None)
     if isinstance(module, str) and isinstance(qualname, str):
         _refuse_hidden(function, module)
-    return by_name(function) or FunctionSpec(str(module), str(qualname), _by_value(function))
+    return by_name(function) or _by_value(function, str(module), str(qualname))
 
 
 def by_name(function: Callable[..., Any]) -> FunctionSpec | None:
@@ -43,22 +48,24 @@ def by_name(function: Callable[..., Any]) -> FunctionSpec | None:
     qualname = getattr(function, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str):
         return None
-    importable = module not in _MAIN_NAMES or any(main_source())
-    if not importable or _look_up(sys.modules.get(module), qualname) is not function:
+    if look_up(sys.modules.get(module), qualname) is not function:
         return None
-    return FunctionSpec(MAIN if module in _MAIN_NAMES else module, qualname)
+    if module in _MAIN_NAMES:
+        return FunctionSpec(MAIN, qualname) if any(main_source()) else None
+    if is_found_by_import(module):
+        return FunctionSpec(module, qualname)
+    file = file_to_execute(sys.modules[module])
+    return FunctionSpec(module, qualname, files={module: sendable(file)}) if file is not None else None
 
 
 def load(spec: FunctionSpec) -> Callable[..., Any]:
     """The callable that `spec` names. Raises CannotLoad, or what its module raises."""
-    function: Any
+    for name, file in spec.files.items():
+        import_module(name, received(file))
     if spec.pickled is not None:
-        import cloudpickle
-
-        function = cloudpickle.loads(spec.pickled)
-        return function  # type: ignore[no-any-return]
-    module = importlib.import_module(spec.module)
-    function = _look_up(module, spec.qualname)
+        return _from_value(spec, spec.pickled)
+    module = import_module(spec.module)
+    function = look_up(module, spec.qualname)
     if function is None:
         file = getattr(module, "__file__", None) or spec.module
         raise CannotLoad(
@@ -68,29 +75,38 @@ def load(spec: FunctionSpec) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _look_up(module: Any, qualname: str) -> Any:
-    found = module
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-def _by_value(function: Callable[..., Any]) -> bytes:
+def _by_value(function: Callable[..., Any], module: str, qualname: str) -> FunctionSpec:
+    files: dict[str, str] = {}
     try:
-        import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+        pickled = by_value.dumps(function, referring=False, files=files)
+        referring = None
+        if any(main_source()) and len(pickled) < _SENT_TWICE:
+            referring = by_value.dumps(function, referring=True, files=files)
     except ImportError:
         raise CannotSend(
             f"{function!r} cannot be imported by a worker: define it at the top level of a file, "
             f"or install cloudpickle (pip install cloudpickle)"
         ) from None
-    try:
-        pickled: bytes = cloudpickle.dumps(function)
     except Exception as error:
         raise CannotSend(
             f"{function!r} cannot be sent to a worker ({type(error).__name__}: {error}): define it at the "
             f"top level of a file, and make what it needs in setup()"
         ) from error
-    return pickled
+    return FunctionSpec(
+        module,
+        qualname,
+        pickled,
+        referring=referring,
+        files={name: sendable(file) for name, file in files.items()},
+    )
+
+
+def _from_value(spec: FunctionSpec, pickled: bytes) -> Callable[..., Any]:
+    function: Any = None
+    if spec.referring is not None and PROCESS.imported_main is not None:
+        with contextlib.suppress(AttributeError):  # it was defined where an import does not come
+            function = by_value.loads(spec.referring)
+    return by_value.loads(pickled) if function is None else function  # type: ignore[no-any-return]
 
 
 def _refuse_hidden(function: Callable[..., Any], module: str) -> None:

@@ -32,8 +32,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef)
 
 
-def compile_shut(source: bytes | str, path: str) -> CodeType:
-    """Code of a script with its guards shut.
+def compile_shut(source: bytes | str, path: str) -> tuple[CodeType, bool]:
+    """Code of a script with its guards shut, and whether it has one at the top level.
 
     Raises SyntaxError, ValueError; RecursionError or MemoryError for a script whose tree is too
     deep or too large, though Python itself can compile it.
@@ -41,7 +41,7 @@ def compile_shut(source: bytes | str, path: str) -> CodeType:
     raw = source.encode() if isinstance(source, str) else source
     lines = [number for number, line in enumerate(raw.splitlines(), 1) if _NAME.encode() in line]
     if not lines:
-        return compile(source, path, "exec", dont_inherit=True)
+        return compile(source, path, "exec", dont_inherit=True), False
     # Each step gives its own SyntaxWarnings, none gives them twice.
     tree: ast.AST = compile(source, path, "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
     reading = _Reading(lines)
@@ -49,9 +49,9 @@ def compile_shut(source: bytes | str, path: str) -> CodeType:
     if reading.aliases:
         reading = _Reading(None)
         reading.visit(tree, _Scope(None))
-    reading.shut()
+    guarded = reading.shut()
     code: CodeType = compile(tree, path, "exec", dont_inherit=True)  # type: ignore[call-overload]
-    return code
+    return code, guarded
 
 
 class _Scope:
@@ -161,12 +161,15 @@ class _Reading:
         self._read[id(name)] = name, place
         return True
 
-    def shut(self) -> None:
-        """Let all guards read "__mp_main__"."""
+    def shut(self) -> bool:
+        """Let all guards read "__mp_main__"; whether one of them is of the script's own block."""
+        guarded = False
         for key in self._guards & self._read.keys():
             name, place = self._read[key]
             if place.scope.is_script() and (name.id == _NAME or self._stored.get(name.id) == 1):
                 place.put(_shut(name, dynamic=place.scope.function or key in self._identities))
+                guarded |= place.scope.parent is None
+        return guarded
 
 
 def _conditions(node: ast.AST) -> Iterator[ast.expr]:

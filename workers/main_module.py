@@ -17,6 +17,7 @@ import marshal
 import os
 import pkgutil
 import sys
+import sysconfig
 import types
 from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from typing import Any
@@ -73,17 +74,43 @@ def import_main(name: str | None, path: str | None, text: bytes | None = None) -
     done = PROCESS.imported_main
     if (done is not None and sys.modules.get("__main__") is done) or not (name or path):
         return
+    script = _script(name, path, text)
+    PROCESS.imported_main = _shut_in_tree(script) or _under_other_name(script)
+
+
+def import_main_too(name: str | None, path: str | None, text: bytes | None = None) -> None:
+    """The script of a job whose function is elsewhere, or was sent by value.
+
+    It is imported if it has a guard, and so was written to be imported. Nothing needs it, perhaps:
+    if it raises, or if it has no guard, there is an empty `__main__`, as for a notebook.
+    """
+    try:
+        if _is_of_the_user(name, path):
+            PROCESS.imported_main = _shut_in_tree(_script(name, path, text), guarded=True)
+    except (Exception, SystemExit):
+        PROCESS.imported_main = None
+    if PROCESS.imported_main is None:
+        _module(_Script("", None, None))
+
+
+def _script(name: str | None, path: str | None, text: bytes | None) -> _Script:
     script = _of_name(name, path) if name is not None else _of_path(path or "")
     if text is not None and script.source is not None:
         script.source = text
         _show_lines(script.path, text)
         USER_CODE.executed(script.path, text)
-    PROCESS.imported_main = _shut_in_tree(script) or _under_other_name(script)
+    return script
 
 
-def empty_main() -> None:
-    """A `__main__` without anything in it, for what was sent by value: a notebook's, say."""
-    _module(_Script("", None, None))
+def _is_of_the_user(name: str | None, path: str | None) -> bool:
+    """Not pytest, say, or another program that has come with a package."""
+    if path is None and name is not None:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        path = spec.origin if spec is not None else None
+    paths = sysconfig.get_paths()
+    names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    places = tuple(os.path.join(paths[name], "") for name in names if paths.get(name))
+    return path is not None and not path.startswith(places)
 
 
 # --------------------------------------------------------------------- what is executed
@@ -139,15 +166,17 @@ def _found_beside(path: str) -> ModuleSpec | None:
 # ------------------------------------------------------------------------- its execution
 
 
-def _shut_in_tree(script: _Script) -> types.ModuleType | None:
-    """None where another way is needed."""
+def _shut_in_tree(script: _Script, *, guarded: bool = False) -> types.ModuleType | None:
+    """None where another way is needed. With `guarded`, not without a guard."""
     if script.source is None or len(script.source) > _MAX_SOURCE:
         return None
     from workers.guards import IMPORTED_AS, compile_shut
 
     try:
-        code = compile_shut(script.source, script.path)
+        code, has_guard = compile_shut(script.source, script.path)
     except (RecursionError, MemoryError):
+        return None
+    if guarded and not has_guard:
         return None
     module = _module(script)
     vars(module)[IMPORTED_AS] = MAIN

@@ -23,12 +23,16 @@ class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
     """Where a worker finds a callable: by module and qualified name, or by value.
 
     `module` is "__mp_main__" for the user's script. `pickled` (cloudpickle) is set only
-    for callables that cannot be imported: notebooks, `python -c`, closures.
+    for callables that cannot be imported: notebooks, `python -c`, closures. `referring` is the
+    same for a worker that has imported the script: it refers to the script's classes. `files`
+    are modules that an import by name does not find, and where they are (sendable).
     """
 
     module: str
     qualname: str
     pickled: bytes | None = None
+    referring: bytes | None = None
+    files: dict[str, str] = {}
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ the script was at its first line, and the jobs run where it is now.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -19,7 +18,8 @@ import msgspec
 
 from workers.beginning import own_path, uncover
 from workers.current import WORKER_VARIABLES
-from workers.main_module import MAIN, empty_main, import_main
+from workers.locating import import_module
+from workers.main_module import MAIN, import_main, import_main_too
 from workers.texts import received, sendable
 
 
@@ -87,13 +87,14 @@ class Preparation(msgspec.Struct, kw_only=True):
     main_text: bytes | None  # the script's; None where it has none: one text for the whole run
     modules: list[str]  # where the user's functions are; "__mp_main__" is the main module
     environment: dict[str, str]  # set here, whatever the script has
+    files: dict[str, str] = {}  # modules that are executed from a file, since no import finds them; sendable
 
     def apply(self) -> None:
-        """Path, arguments, environment, directory: as the script had them when it began, if it
-        is imported here, since it will change them once more; else as it has them now. Nothing
-        of the user's is imported."""
+        """Path, arguments, environment, directory: as the script had them when it began, since it
+        is imported here and will change them once more; as it has them now, if that is not known.
+        Nothing of the user's is imported."""
         sys.orig_argv[:] = map(received, self.orig_argv)
-        own, again = own_path(), self.start if MAIN in self.modules else None
+        own, again = own_path(), self.start
         if again is not None and own is not None:
             again.path += [("text", sendable(entry)) for entry in own]
         else:
@@ -109,14 +110,14 @@ class Preparation(msgspec.Struct, kw_only=True):
     def import_modules(self) -> None:
         """Import the user's code, and then be where the script is now. Raises whatever the
         import raises, SystemExit included."""
-        if MAIN not in self.modules:
-            empty_main()
+        wanted = import_main if MAIN in self.modules else import_main_too
+        wanted(self.main_name, self.main_path and received(self.main_path), self.main_text)
+        self._enter(self.now)
+        for name, file in self.files.items():
+            import_module(name, received(file))
         for module in self.modules:
-            if module == MAIN:
-                import_main(self.main_name, self.main_path and received(self.main_path), self.main_text)
-                self._enter(self.now)
-            else:
-                importlib.import_module(module)
+            if module != MAIN:
+                import_module(module)
         self._enter(self.now)
 
     def _enter(self, circumstances: Circumstances) -> None:

@@ -34,7 +34,8 @@ from supervisor.views.outlet import say
 from supervisor.views.words import cut, duration, one_line
 from workers.callables import CannotLoad, load
 from workers.current import current_job
-from workers.main_module import MAIN, import_main
+from workers.locating import import_module
+from workers.main_module import MAIN, import_main, import_main_too
 from workers.messages import FunctionSpec
 from workers.values import Encoded, Unencodable, encode_result
 
@@ -145,8 +146,8 @@ def _functions(
         raise UsageError(f"the script {path} is not there; say where it is with --script FILE")
     _look_like_the_run(replayed, entry, path)
     try:
-        if MAIN in (function.module, *(setup or ())[:1]):
-            _import_script(name, path, entry)
+        needed = MAIN in (function.module, *(setup or ())[:1])
+        _import_script(import_main if needed else import_main_too, name, path, entry)
         return load(function), load(FunctionSpec(*setup)) if setup else None
     except LonghaulError:
         raise
@@ -161,13 +162,21 @@ def _functions(
         ) from None
 
 
-def _import_script(name: str | None, path: str | None, entry: dict[str, Any]) -> None:
+def _import_script(
+    import_it: Callable[[str | None, str | None], None],
+    name: str | None,
+    path: str | None,
+    entry: dict[str, Any],
+) -> None:
     """From where the script was started; its first lines may lead to where the jobs ran."""
     here, start = os.getcwd(), entry.get("start_directory")
     if start and os.path.isdir(start):
         os.chdir(start)
-    import_main(name, path)
+    import_it(name, path)
     os.chdir(here)
+    files = entry.get("files", ())
+    for module, file in zip(files[::2], files[1::2], strict=True):
+        import_module(module, file)
 
 
 def _guessed_entry(started: RunStarted) -> dict[str, Any]:

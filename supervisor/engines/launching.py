@@ -152,7 +152,8 @@ def preparation_for(spec: WorkerSpec) -> Preparation:
     functions = [spec.function, *([spec.setup] if spec.setup else [])]
     modules = list(dict.fromkeys(f.module for f in functions if f.pickled is None))
     modules.sort(key=lambda module: module != MAIN)  # the script sets up what others rely on
-    return prepare(modules, marked_environment(spec))
+    files = {name: file for f in functions for name, file in f.files.items()}
+    return prepare(modules, marked_environment(spec), files)
 
 
 def marked_environment(spec: WorkerSpec) -> dict[str, str]:

@@ -11,8 +11,9 @@ from workers.preparation import Circumstances, Preparation
 from workers.texts import sendable
 
 
-def prepare(modules: list[str], environment: dict[str, str]) -> Preparation:
-    """What a new interpreter needs to import `modules` as this one has, with `environment` set."""
+def prepare(modules: list[str], environment: dict[str, str], files: dict[str, str]) -> Preparation:
+    """What a new interpreter needs to import `modules` as this one has, with `environment` set.
+    `files` are those of modules that no import finds."""
     main_name, main_path = main_source()
     now = Circumstances.of_this_process()
     return Preparation(
@@ -24,6 +25,7 @@ def prepare(modules: list[str], environment: dict[str, str]) -> Preparation:
         main_text=_main_text(),
         modules=modules,
         environment=environment,
+        files=files,
     )
 
 

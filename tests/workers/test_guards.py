@@ -15,7 +15,7 @@ from workers.main_module import import_main
 
 def executed(source: str | bytes) -> dict[str, Any]:
     """The globals of a script whose guards are shut, while it is imported."""
-    code = compile_shut(source, "script.py")
+    code, _ = compile_shut(source, "script.py")
     known: dict[str, Any] = {"__name__": "__main__", IMPORTED_AS: OUTSIDE}
     exec(code, known)
     return known
