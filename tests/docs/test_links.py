@@ -14,7 +14,18 @@ STEERING = ROOT / "docs" / "steering-a-run.md"
 BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
 MORNING = ROOT / "docs" / "the-morning-after.md"
 LONG_JOBS = ROOT / "docs" / "long-jobs.md"
-DOCUMENTS = (README, ARCHITECTURE, ROOT / "CHANGELOG.md", SURVIVAL, BOUNDS, STEERING, MORNING, LONG_JOBS)
+BETWEEN = ROOT / "docs" / "between-jobs.md"
+DOCUMENTS = (
+    README,
+    ARCHITECTURE,
+    ROOT / "CHANGELOG.md",
+    SURVIVAL,
+    BOUNDS,
+    STEERING,
+    MORNING,
+    LONG_JOBS,
+    BETWEEN,
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
