@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from operator import and_
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,13 +50,14 @@ def opening_line(request: Request, opened: Opened, slots: int) -> str:
 def workers_at_work(opened: Opened, slots: int) -> int:
     """No more than there are jobs to run."""
     unfinished: bytearray = opened.table.state.translate(_IS_UNFINISHED)
-    to_run: int = sum(map(and_, unfinished, opened.selected))
-    return min(slots, to_run)
+    if opened.selected.count(1) == len(unfinished):  # of a million jobs: 1 ms instead of 20
+        return min(slots, unfinished.count(1))
+    return min(slots, sum(compress(unfinished, opened.selected)))
 
 
 def _tasks(request: Request, opened: Opened) -> str:
     """How many of the script's jobs these are, and who has chosen them."""
-    table, total = opened.table, sum(opened.table.wanted)
+    table, total = opened.table, opened.table.wanted.count(1)
     if request.only:
         return f"{opened.selected.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
     if not _is_pilot(opened):
@@ -70,7 +71,7 @@ def _tasks(request: Request, opened: Opened) -> str:
 
 def _is_pilot(opened: Opened) -> bool:
     """Whether the script has more jobs than the experiment, as `longhaul list` tells it."""
-    return opened.offered > sum(opened.table.wanted) and not opened.settings.all_tasks
+    return not opened.settings.all_tasks and opened.offered > opened.table.wanted.count(1)
 
 
 def cancelled(table: JobTable) -> int:
