@@ -27,7 +27,7 @@ _BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "dead
 _SETTING_HELP = {
     "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
     "all_tasks": (None, "all tasks instead of 1 per domain"),
-    "timeout": ("TIME", "stop a job that runs longer: 90, 15m, 2h, 1-12:00:00, none"),
+    "timeout": ("TIME", "stop a job that runs longer: 90, 15m, 1h30m, 1-12:00:00, none"),
     "retries": ("N", "further attempts for a job that raises an error"),
     "retry_timeouts": ("N", "further attempts for a job that was stopped by its timeout"),
     "retry_over_memory": (None, "one further attempt for a job that was over its memory limit: alone"),
