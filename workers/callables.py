@@ -1,7 +1,8 @@
 """Send a function to another process: by name if it can be found there, else by value.
 
 `describe` runs in the supervisor process, `load` in a worker. A function of the user's
-script is named in the module `__mp_main__`, as multiprocessing does it.
+script is named in the module `__mp_main__`, as multiprocessing does it; in the worker that is
+`__main__` (`workers.main_module`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from workers import by_value
 from workers.current import PROCESS
 from workers.locating import file_to_execute, import_module, is_found_by_import, look_up
 from workers.main_module import MAIN, main_source
@@ -76,6 +76,8 @@ def load(spec: FunctionSpec) -> Callable[..., Any]:
 
 
 def _by_value(function: Callable[..., Any], module: str, qualname: str) -> FunctionSpec:
+    from workers import by_value
+
     files: dict[str, str] = {}
     try:
         pickled = by_value.dumps(function, referring=False, files=files)
@@ -102,6 +104,8 @@ def _by_value(function: Callable[..., Any], module: str, qualname: str) -> Funct
 
 
 def _from_value(spec: FunctionSpec, pickled: bytes) -> Callable[..., Any]:
+    from workers import by_value
+
     function: Any = None
     if spec.referring is not None and PROCESS.imported_main is not None:
         with contextlib.suppress(AttributeError):  # it was defined where an import does not come
