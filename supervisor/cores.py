@@ -28,15 +28,15 @@ def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
     return max(1, min(limits))
 
 
-def shared_cores(workers: int, cores: int) -> str | None:
+def shared_cores(workers: int, cores: int, auto: str = "--workers auto") -> str | None:
     """What to say if so many workers at work are more than there are cores; they may be, for jobs
-    that wait rather than compute."""
+    that wait rather than compute. `auto`: how to ask for as many as there are cores."""
     if workers <= cores:
         return None
     on = "1 core" if cores == 1 else f"{cores} cores"
     return (
         f"{workers} workers on {on}: jobs that compute share them and take longer, so the times in the results "
-        f"grow and a timeout comes sooner; --workers auto starts {cores}"
+        f"grow and a timeout comes sooner; {auto} starts {cores}"
     )
 
 

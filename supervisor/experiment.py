@@ -225,7 +225,9 @@ class _Run:
     def _announce(self) -> None:
         opened = self.opened
         self._tell("info", closing.opening_line(self.request, opened, self.workforce.slots))
-        if notice := shared_cores(closing.workers_at_work(opened, self.workforce.slots), usable_cores()):
+        at_work = closing.workers_at_work(opened, self.workforce.slots)
+        auto = "--workers auto" if self.request.interactive else 'workers="auto"'
+        if notice := shared_cores(at_work, usable_cores(), auto):
             self._tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and self.request.interactive and self.request.progress:

@@ -146,6 +146,7 @@ def test_workers_that_share_cores_are_told_of(experiment: Experiment) -> None:
 def test_how_sharing_is_told() -> None:
     assert shared_cores(2, 2) is None
     assert "on 1 core:" in (shared_cores(2, 1) or "")
+    assert 'workers="auto" starts 1' in (shared_cores(2, 1, 'workers="auto"') or "")
 
 
 def test_a_pilot_is_not_slowed_by_the_ids_of_jobs_that_nobody_named(tmp_path: Path) -> None:
