@@ -74,7 +74,7 @@ def test_bad_options_are_refused_and_nothing_is_made(
         ('return [Job(id="a", params={"number": float("nan")})]', ["'a'", "/number"]),
         ('return [Job(id="a", params={"number": {1: 2}})]', ["'a'"]),
         ('return [Job(id="a", params={"numbr": 1})]', ["'a'", "numbr"]),
-        ("return [{'number': 1}]", ["Job("]),
+        ("return [('number', 1)]", ["Job("]),
         ("return 7", ["int"]),
         ('return [Job(id="", params={"number": 1})]', ["id"]),
     ],
