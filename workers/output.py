@@ -21,7 +21,7 @@ from time import perf_counter
 
 from workers.current import file_name
 from workers.linux import CStandardOutput, punch_hole
-from workers.streams import StandardStreams, buffer_of
+from workers.streams import AlwaysWrote, StandardStreams, buffer_of
 
 _CHUNK = 1 << 20
 STRAY_HEADING = "--- another start ---"
@@ -104,8 +104,10 @@ class CapturedOutput:
     def _note_streams(self) -> None:
         """At hand, for every job is measured by them."""
         streams = self._streams
-        self._stdout, self._stderr, self._others = streams.stdout, streams.stderr, streams.others
+        self._stdout, self._stderr = streams.stdout, streams.stderr
         self._out, self._err = map(buffer_of, streams.own)
+        if streams.others:  # what stands before ours may hold back what it has been told
+            self._out = AlwaysWrote()
 
     def _time_of_a_write(self) -> float:
         """Seconds that it takes at least, here and now; 0 if the disk refuses."""
@@ -133,8 +135,6 @@ class CapturedOutput:
                 self._restore_streams()
         except AttributeError:  # deleted
             self._restore_streams()
-        if self._others:
-            self._streams.flush_others()
         if self._out.wrote or self._err.wrote:
             self._flush()
         if seconds > _CLOSING_TAKES:
@@ -156,6 +156,7 @@ class CapturedOutput:
         return 0
 
     def _flush(self) -> None:
+        self._streams.flush_others()
         self._out.wrote = self._err.wrote = False
         for stream in self._streams.own:
             try:

@@ -46,7 +46,14 @@ class RememberingFile(Remembering, io.FileIO):
 class AlwaysWrote:
     """Stands for the buffer of a stream that somebody else has made."""
 
-    wrote = True
+    @property
+    def wrote(self) -> bool:
+        """It cannot tell."""
+        return True
+
+    @wrote.setter
+    def wrote(self, value: bool) -> None:
+        pass
 
 
 Watched = Remembering | AlwaysWrote
