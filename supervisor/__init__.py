@@ -10,11 +10,16 @@ starts light.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from typing import TYPE_CHECKING, Any
 
+from supervisor.own_files import import_past_the_scripts
+
+import_past_the_scripts()  # before anything that a file beside the script might hide
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from supervisor.cli import main as main
     from supervisor.cli import run as run
     from supervisor.core.errors import CannotCreate as CannotCreate
@@ -61,6 +66,8 @@ imported_in = _here()  # mostly where the script was started; its next lines may
 def _refuse_hidden_workers() -> None:
     """Both our import names are common: say which file stands in front of the other half."""
     ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "workers", "__init__.py")
+    import importlib.util
+
     found = importlib.util.find_spec("workers")
     theirs = found.origin if found is not None else None
     if theirs is not None and os.path.realpath(theirs) != os.path.realpath(ours):

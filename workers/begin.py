@@ -10,7 +10,7 @@ root and that of what we depend on (ROOT), then everything else.
 import sys
 
 
-def _own_order(path: list[str], roots: list[str]) -> list[str]:
+def own_order(path: list[str], roots: list[str]) -> list[str]:
     """The interpreter's path with the standard library first, and then `roots`."""
     import os  # loaded with the interpreter, from its own files
 
@@ -32,7 +32,7 @@ def _begin() -> None:
     path = list(sys.path)
     here = __file__.rpartition("/")[0]
     entry, root, *numbers = sys.argv[1:]
-    sys.path[:] = _own_order(path, [here.rpartition("/")[0], root])
+    sys.path[:] = own_order(path, [here.rpartition("/")[0], root])
     # As `python -c` has it: no file that multiprocessing in a job would take for the script.
     sys.modules["__main__"] = type(sys)("__main__")
     from workers import beginning

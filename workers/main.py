@@ -277,9 +277,9 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
 def _reseed() -> None:
     """Forked workers must not repeat each other's random numbers."""
     for name in ("random", "numpy.random"):
-        module = sys.modules.get(name)
-        if module is not None:
-            module.seed()
+        seed = getattr(sys.modules.get(name), "seed", None)
+        if callable(seed):  # else it is a module of the script's own
+            seed()
 
 
 def leave(

@@ -124,6 +124,25 @@ def test_nothing_of_the_current_directory_is_executed(
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_module_beside_the_script_is_the_one_that_the_script_finds(
+    real_script: RealScript, method: str
+) -> None:
+    """Also where one of the standard library has its name, and ours have imported that."""
+    real_script.write("""
+        import datetime, inspect, msgspec, random, signal, traceback, types
+
+        PARAMS = [{}]
+
+        def evaluate():
+            found = (datetime, inspect, msgspec, random, signal, traceback, types)
+            return [getattr(module, "MINE", None) for module in found]
+    """)
+    for name in ("datetime", "traceback", "inspect", "signal", "random", "msgspec", "types"):
+        (real_script.folder / f"{name}.py").write_text("MINE = 'mine'")
+    same_as_bare(real_script, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_folder_whose_name_is_not_utf8(real_script: RealScript, method: str) -> None:
     odd = real_script.folder / os.fsdecode(b"odd \xff\xe9")
     real_script.write(

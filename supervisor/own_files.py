@@ -1,0 +1,84 @@
+"""A module beside the script may be named like one of the standard library, or of what we depend on.
+
+The script's `import random` then finds its own, as it does without us. We, and the modules of the
+library that we use, need the other one: where there is such a name, everything of ours is
+imported at once with the standard library in front, and then the names are the script's again.
+
+Nothing but `os` and `sys` may be imported before that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_DEPENDENCIES = ("cloudpickle", "loguru", "msgspec", "psutil", "rich")
+# What our functions import when they are called.
+_LATER = ("ast", "hashlib", "json", "linecache", "pathlib", "shutil", "tempfile", "traceback", "cloudpickle")
+
+
+def import_past_the_scripts() -> None:
+    """Import all of ours if the script's folders hide something that they need."""
+    library = os.path.dirname(os.__file__)
+    entries = [entry for entry in sys.path if isinstance(entry, str)]
+    before = entries[: entries.index(library)] if library in entries else []
+    known = sys.stdlib_module_names.union(_DEPENDENCIES)
+    hidden = {name for entry in before for name in _modules_in(entry) if name in known}
+    hidden -= set(sys.builtin_module_names)
+    if hidden:
+        _import_all(hidden)
+
+
+def _modules_in(folder: str) -> list[str]:
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return []
+    stems = [name.partition(".")[0] for name in names if name.endswith((".py", ".so"))]
+    plain = [name for name in names if "." not in name]
+    return stems + [name for name in plain if os.path.exists(os.path.join(folder, name, "__init__.py"))]
+
+
+def _import_all(hidden: set[str]) -> None:
+    from workers.begin import own_order
+
+    path = list(sys.path)
+    theirs = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
+    library = {name: module for name, module in theirs.items() if _is_of_the_library(module)}
+    sys.modules.update(library)  # loaded with the interpreter, or before the folder was put in front
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:] = own_order([entry for entry in path if isinstance(entry, str)], [])
+    try:
+        for name in _ours(root):
+            __import__(name)
+        for name in _LATER:
+            try:
+                __import__(name)
+            except ImportError:
+                continue
+    finally:
+        sys.path[:] = path
+        for name in [name for name in sys.modules if _belongs(name, hidden) and name not in library]:
+            del sys.modules[name]
+        sys.modules.update(theirs)
+
+
+def _belongs(name: str, hidden: set[str]) -> bool:
+    return name.partition(".")[0] in hidden
+
+
+def _is_of_the_library(module: object) -> bool:
+    file = getattr(module, "__dict__", {}).get("__file__") or ""
+    return not file or file.startswith(os.path.dirname(os.__file__) + os.sep)
+
+
+def _ours(root: str) -> list[str]:
+    """All our modules but the commands of `longhaul`, which a script does not need."""
+    found = []
+    for package in ("workers", "supervisor"):
+        for folder, _, files in os.walk(os.path.join(root, package)):
+            parts = os.path.relpath(folder, root).split(os.sep)
+            if "commands" not in parts:
+                names = [file[:-3] for file in files if file.endswith(".py") and not file.startswith("__")]
+                found += [".".join([*parts, name]) for name in sorted(names)]
+    return found
