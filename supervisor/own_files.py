@@ -13,8 +13,6 @@ import os
 import sys
 
 _DEPENDENCIES = ("cloudpickle", "loguru", "msgspec", "psutil", "rich")
-# What our functions import when they are called.
-_LATER = ("ast", "hashlib", "json", "linecache", "pathlib", "shutil", "tempfile", "traceback", "cloudpickle")
 
 
 def import_past_the_scripts() -> None:
@@ -26,7 +24,9 @@ def import_past_the_scripts() -> None:
     hidden = {name for entry in before for name in _modules_in(entry) if name in known}
     hidden -= set(sys.builtin_module_names)
     if hidden:
-        _import_all(hidden)
+        first = [entry for entry in entries if entry.startswith(library) and "-packages" not in entry]
+        rest = [entry for entry in entries if entry not in first and entry not in before]
+        _import_all(hidden, [*first, *rest, *before])
 
 
 def _modules_in(folder: str) -> list[str]:
@@ -39,28 +39,22 @@ def _modules_in(folder: str) -> list[str]:
     return stems + [name for name in plain if os.path.exists(os.path.join(folder, name, "__init__.py"))]
 
 
-def _import_all(hidden: set[str]) -> None:
-    from workers.begin import own_order
-
+def _import_all(hidden: set[str], own_path: list[str]) -> None:
     path = list(sys.path)
     theirs = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
     library = {name: module for name, module in theirs.items() if _is_of_the_library(module)}
     sys.modules.update(library)  # loaded with the interpreter, or before the folder was put in front
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    sys.path[:] = own_order([entry for entry in path if isinstance(entry, str)], [])
+    sys.path[:] = own_path
     try:
         for name in _ours(root):
             __import__(name)
-        for name in _LATER:
-            try:
-                __import__(name)
-            except ImportError:
-                continue
+        from workers.apart import keep_apart
     finally:
         sys.path[:] = path
-        for name in [name for name in sys.modules if _belongs(name, hidden) and name not in library]:
-            del sys.modules[name]
+        loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
         sys.modules.update(theirs)
+    keep_apart(hidden, loaded, own_path)
 
 
 def _belongs(name: str, hidden: set[str]) -> bool:
