@@ -44,6 +44,12 @@ def _taken_off(hidden: set[str]) -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in hidden}
 
 
+def is_of_the_script(module: ModuleType) -> bool:
+    """Whether a module that is named like one of the library is not that one."""
+    file = vars(module).get("__file__")
+    return isinstance(file, str) and not _is_no_script({"__file__": file})
+
+
 def _is_no_script(importer: Any) -> bool:
     file = (importer or {}).get("__file__") or ""
     return isinstance(file, str) and (file.startswith(_ROOTS) or "-packages/" in file)

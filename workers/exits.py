@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from workers.apart import is_of_the_script
 from workers.failures import describe
 
 _NEXT_WITHIN = 0.05  # seconds for each of the others when the time is up
@@ -30,7 +31,7 @@ def disown() -> None:
     _disown_finalizers()
     # Some modules register on import what their later use relies on.
     util, logging = sys.modules.get("multiprocessing.util"), sys.modules.get("logging")
-    if logging is not None:
+    if logging is not None and not is_of_the_script(logging):
         atexit.register(logging.shutdown)
     if util is not None:
         atexit.register(util._exit_function)

@@ -23,6 +23,7 @@ from functools import partial
 from operator import call
 from typing import Any
 
+from workers.apart import is_of_the_script
 from workers.module_state import WATCHED_MODULES, Setting, attributes, contents, present
 
 _MISSING = object()
@@ -84,7 +85,9 @@ class PythonState:
         """Watch those that have been imported since the last look, too."""
         self._modules = len(sys.modules)
         for name in [name for name in self._awaited if name in sys.modules]:
-            self._settings += self._awaited.pop(name)(sys.modules[name], late)
+            known = self._awaited.pop(name)
+            if not is_of_the_script(sys.modules[name]):  # it may have a file of that name
+                self._settings += known(sys.modules[name], late)
         self._reads = [setting.read for setting in self._settings]
         self._values = [setting.value for setting in self._settings]
 
