@@ -18,8 +18,10 @@ from workers.marks import INCARNATION, MARK
 
 TRACKERS_MAY_TAKE = 1.0  # seconds from the end of those for whom they clean up
 
-# Python's own resource tracker, and those of loky and of joblib's copy of loky.
-_TRACKER = re.compile(rb"[\0 ]-c[\0 ]from [\w.]*resource_tracker import main; ?main\(\d")
+# Python's own resource tracker, those of loky and of joblib's copy of loky, and PyTorch's.
+_TRACKER = re.compile(
+    rb"[\0 ]-c[\0 ]from [\w.]*resource_tracker import main; ?main\(\d|^[^\0 ]*/torch_shm_manager\b"
+)
 
 
 class Bonds(NamedTuple):

@@ -27,8 +27,11 @@ class Strays:
         self._mark = mark
         self._owners: dict[int, int | None] = {}  # by pid
         self._trackers: dict[int, float] = {}  # of dead workers, and until when they may clean up
+        # The script has started them itself: its exit functions may want to wait for them.
+        self._not_ours: frozenset[int] = frozenset()
         with contextlib.suppress(OSError):
-            self._owners = dict.fromkeys(children_of(os.getpid()), _OF_THE_IMPORT)
+            self._not_ours = frozenset(children_of(os.getpid()))
+        self._owners = dict.fromkeys(self._not_ours, _OF_THE_IMPORT)
 
     def tidy(self, workers: Mapping[int, int], dead: Collection[int]) -> set[int]:
         """Reap what has died, and end what belonged to workers that have.
@@ -49,7 +52,7 @@ class Strays:
     def _look(self, workers: Mapping[int, int], dead: Collection[int]) -> None:
         """Note who is there, and whose it is."""
         present = set(children_of(os.getpid())).difference(workers)
-        present -= {pid for pid in present if _is_reaped(pid)}
+        present -= {pid for pid in present - self._not_ours if _is_reaped(pid)}
         for gone in self._owners.keys() - present:
             del self._owners[gone]
         for pid in sorted(present - self._owners.keys()):
@@ -88,7 +91,8 @@ class Strays:
 
     def end_those_of_workers(self, deadline: float) -> None:
         """The supervisor has gone. Trackers have until the zygote's end."""
-        self._end_children({pid for pid, owner in self._owners.items() if owner == _OF_THE_IMPORT}, deadline)
+        of_the_import = {pid for pid, owner in self._owners.items() if owner == _OF_THE_IMPORT}
+        self._end_children(of_the_import | self._not_ours, deadline)
 
     def end_all(self, deadline: float) -> None:
         """What is left; trackers first get the time to clean up.
@@ -110,8 +114,8 @@ class Strays:
         """All but the spared ones, and trackers."""
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                children = {pid for pid in children_of(os.getpid()) if not _is_reaped(pid)}
-                family = with_descendants(children - spared)
+                children = set(children_of(os.getpid())) - spared
+                family = with_descendants(pid for pid in children if not _is_reaped(pid))
                 trackers = trackers_among(family)
                 victims = [pid for pid in family if pid not in trackers]
                 if not victims:

@@ -85,7 +85,7 @@ def test_a_segment_of_a_job_that_is_killed_is_gone_soon(
             segment.close()
             segment.unlink()
             return True
-        lock = multiprocessing.Lock()
+        lock = multiprocessing.get_context("spawn").Lock()  # has a name, as long as it lives
         wait_for(lambda: NAME + "watch" in segments())
         @WAY@
     """
@@ -163,6 +163,67 @@ def test_a_segment_of_the_script_survives_its_jobs_and_not_the_run(
     found = real_script.run(*words, code=1)
     assert found == [7, 7, None, 7, 7, 7]
     wait_for(lambda: not _segments(name), "a segment outlives the run")
+
+
+def test_a_tracker_that_the_import_has_started_outlives_the_workers(
+    real_script: RealScript, name: str
+) -> None:
+    real_script.write(
+        (
+            _HEAD
+            + """
+    if "LONGHAUL_EXPERIMENT" in os.environ:
+        segment = SharedMemory(create=True, size=100, name=f"{NAME}{os.getpid()}")
+    PARAMS = [{"n": n} for n in range(6)]
+
+    def evaluate(n):
+        if n == 2:
+            os.kill(os.getpid(), 9)
+        time.sleep(0.1)
+        again = SharedMemory(name=segment.name)
+        again.close()
+        return n
+    """
+        ).replace("@NAME@", name)
+    )
+    words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1"]
+    assert real_script.run(*words, code=1) == [0, 1, None, 3, 4, 5]
+    assert _segments(name) == []
+
+
+def test_a_tracker_that_stands_still_holds_up_nobody(real_script: RealScript, name: str) -> None:
+    real_script.write(
+        (
+            _HEAD
+            + """
+    from multiprocessing import resource_tracker
+
+    PARAMS = [{"what": "die"}, {"what": "watch"}]
+
+    def state(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return ""
+
+    def evaluate(what):
+        if what == "die":
+            segment = SharedMemory(create=True, size=1000, name=NAME)
+            tracker = resource_tracker._resource_tracker._pid
+            wait_for(lambda: b"resource_tracker" in Path(f"/proc/{tracker}/cmdline").read_bytes())
+            os.kill(tracker, signal.SIGSTOP)
+            wait_for(lambda: state(tracker) == "T")
+            (FOLDER / "tracker").write_text(str(tracker))
+            os.kill(os.getpid(), 9)
+        tracker = int((FOLDER / "tracker").read_text())
+        began = state(tracker)
+        wait_for(lambda: state(tracker) in ("", "Z"))
+        os.unlink("/dev/shm/" + NAME)  # nobody else does
+        return began
+    """
+        ).replace("@NAME@", name)
+    )
+    assert real_script.run("--workers", "1", "--crash-limit", "1", code=1) == [None, "T"]
 
 
 _GUARDED = """
