@@ -17,6 +17,7 @@ import threading
 
 IS_LINUX = sys.platform.startswith("linux")
 
+HIGH = 300  # the number of a descriptor that is let go of before others
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
@@ -60,11 +61,36 @@ def hold_lifeline(descriptor: int, *, alone: bool = False) -> int | None:
         _watch_lifeline(descriptor)
         return None
     os.close(descriptor)
-    poll = select.poll()
-    poll.register(fresh, select.POLLIN)
-    if poll.poll(0):  # it was closed before the arming
+    if _is_closed(fresh):  # before the arming
         os.kill(os.getpid() if alone else 0, signal.SIGKILL)
     return fresh
+
+
+def opened_anew(descriptor: int) -> int:
+    """A fresh open file description of a pipe to read from, for `kill_group_at_end`."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def copied(descriptor: int, at_least: int) -> int:
+    """A copy with such a number, or with another one if the limit of open files is lower."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, at_least)
+    except OSError:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+
+
+def kill_group_at_end(fresh: int) -> None:
+    """The kernel kills the process group of this process when the other end is closed, for as long
+    as anybody has this description open, be it after the death of this process."""
+    _kill_on_input(fresh, -os.getpgid(0))
+    if _is_closed(fresh):
+        os.killpg(0, signal.SIGKILL)
+
+
+def _is_closed(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _kill_on_input(descriptor: int, owner: int) -> None:

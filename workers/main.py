@@ -24,7 +24,7 @@ from workers.callables import load
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.exits import disown, flush_files, leave_fork, run_all
 from workers.failures import describe
-from workers.linux import hold_lifeline, prefer_as_oom_victim
+from workers.linux import hold_lifeline, kill_group_at_end, prefer_as_oom_victim
 from workers.messages import (
     Dropped,
     Failed,
@@ -224,8 +224,8 @@ def settle_in(
 ) -> None:
     """What has to be so before any code of the user runs: group, lifelines, signals.
 
-    `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote. If only the
-    supervisor dies, the zygote ends what this process has started, but for resource
+    `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote, opened for
+    this process alone. If only the supervisor dies, the zygote ends what this process has started, but for resource
     trackers, which are in its group; the kernel would spare none. `left`: what code of
     the user that ran already has left.
     """
@@ -234,7 +234,7 @@ def settle_in(
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
     if second_lifeline is not None:
-        hold_lifeline(second_lifeline)
+        kill_group_at_end(second_lifeline)
     hold_lifeline(lifeline, alone=second_lifeline is not None)
     prefer_as_oom_victim()
     # A Ctrl+C of the moment in which this process was made went to the whole foreground group,

@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -30,10 +31,13 @@ from workers import handlers
 from workers.current import PROCESS
 from workers.exits import disown, disown_children, flush_files, run_within
 from workers.linux import (
+    HIGH,
     ShownVariable,
     become_subreaper,
     child_signals,
+    copied,
     hold_lifeline,
+    opened_anew,
     show_in_environment,
     thread_count,
 )
@@ -69,8 +73,9 @@ _IGNORED = (
 class _Member:
     """A worker that was forked here."""
 
-    def __init__(self, incarnation: int, pid: int, pidfd: int) -> None:
+    def __init__(self, incarnation: int, pid: int, pidfd: int, second_lifeline: int) -> None:
         self.incarnation = incarnation
+        self.second_lifeline = second_lifeline  # so that it can be heard after the worker's death
         self.pid = pid
         self.pidfd = pidfd
         self.dead_since: float | None = None
@@ -98,7 +103,10 @@ class Zygote:
         second_lifeline: int,
     ) -> None:
         self._channel = channel
-        self._second_lifeline = second_lifeline
+        # When this process is killed, the kernel lets go of the highest descriptor first: of the end
+        # that kills, while those that listen are still there.
+        self._second_lifeline = copied(second_lifeline, HIGH)
+        os.close(second_lifeline)
         self._preparation = preparation
         self._imported = imported
         self._shown = shown
@@ -162,14 +170,19 @@ class Zygote:
         except OSError:
             self._end_all()
 
-    def _fork(self, incarnation: int, inbox: int, outbox: int, *lifelines: int) -> _Member:
+    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int) -> _Member:
+        listening = opened_anew(second)
         # Blocked until the child has its own handlers: those of here are not for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
             pid = os.fork()
             if pid == 0:
                 self._shown.show(incarnation_text(incarnation))
-                self._become_worker(inbox, outbox, *lifelines)
+                os.close(second)
+                self._become_worker(inbox, outbox, lifeline, listening)
+        except OSError:
+            os.close(listening)
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
@@ -179,19 +192,22 @@ class Zygote:
         except OSError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            os.close(listening)
             raise
-        member = self._members[pidfd] = _Member(incarnation, pid, pidfd)
+        member = self._members[pidfd] = _Member(incarnation, pid, pidfd, listening)
         self._poll.register(pidfd, select.POLLIN)
         return member
 
-    def _become_worker(self, inbox: int, outbox: int, *lifelines: int) -> NoReturn:
+    def _become_worker(self, inbox: int, outbox: int, lifeline: int, listening: int) -> NoReturn:
         try:
             self._channel.close()
+            for member in self._members.values():
+                _close((member.pidfd, member.second_lifeline))
             os.close(self._second_lifeline)
-            for descriptor in (*self._members, *([self._deaths] if self._deaths is not None else [])):
-                os.close(descriptor)
+            if self._deaths is not None:
+                os.close(self._deaths)
             imported = self._imported
-            settle_in(*lifelines, left=imported.left)
+            settle_in(lifeline, listening, left=imported.left)
             disown()
             disown_children()
             open_anew(imported.files)
@@ -225,7 +241,7 @@ class Zygote:
 
     def _report(self, member: _Member) -> None:
         del self._members[member.pidfd]
-        os.close(member.pidfd)
+        _close((member.pidfd, member.second_lifeline))
         try:
             _, status, usage = os.wait4(member.pid, 0)
         except OSError:
@@ -241,6 +257,11 @@ class Zygote:
         _close_files()
         self._strays.end_all(deadline)
         os._exit(0)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _close_files() -> None:

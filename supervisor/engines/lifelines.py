@@ -2,49 +2,40 @@
 
 The lifeline is open in the supervisor. A worker that a zygote has forked dies of its end alone;
 what the worker has started is the zygote's to end, which spares resource trackers for a moment.
-The second lifeline is open in the supervisor and in one zygote: when both are gone, the whole
-group of the worker dies. Without a zygote the group dies of the end of the lifeline.
+The second lifeline is open in the supervisor and in one zygote: when both are gone, in whatever
+order, the whole group of the worker dies, though the worker may be dead. Without a zygote the
+group dies of the end of the lifeline.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 
 from supervisor.engines.interpreter import PrivateDescriptors
-
-# When this process is killed, the kernel closes its descriptors in the order of their numbers or
-# against it. The lifeline must not go before a second one: the worker that it kills would not
-# hear of the other. So it has two numbers, and the second lifelines have theirs in between.
-_SECOND_FROM, _ABOVE_SECOND = 300, 600
+from workers.linux import HIGH, copied
 
 
 class Lifeline:
-    """`read`: the end for workers. Raises OSError if there are no descriptors left."""
+    """`read`: the end for workers; `write`: the one that holds them. Raises OSError if there are
+    no descriptors left.
 
-    def __init__(self, at_least: tuple[int, ...] = (0, _ABOVE_SECOND)) -> None:
-        self.read, write = os.pipe()
+    When this process is killed, the kernel lets go of the highest descriptor first. A second
+    lifeline has to go before the lifeline: it would find no worker that listens.
+    """
+
+    def __init__(self, *, second: bool = False) -> None:
+        self.read, self.write = os.pipe()
+        if second:
+            try:
+                high = copied(self.write, HIGH)
+            finally:
+                os.close(self.write)
+            self.write = high
         self._private = PrivateDescriptors()
-        self.writes = [_copy(write, number) for number in at_least]
-        os.close(write)
-        self._private.numbers.update(self.writes)
-
-    @classmethod
-    def second(cls) -> Lifeline:
-        return cls((_SECOND_FROM,))
+        self._private.numbers.add(self.write)
 
     def close(self) -> None:
         """Once; the kernel kills whom it holds."""
         self._private.numbers.clear()
-        for descriptor in (self.read, *self.writes):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def _copy(descriptor: int, at_least: int) -> int:
-    """With such a number, if our limit of open files allows it."""
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, at_least)
-    except OSError:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+        os.close(self.read)
+        os.close(self.write)

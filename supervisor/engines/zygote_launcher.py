@@ -107,7 +107,7 @@ class ZygoteLauncher:
         os.makedirs(self._spec.output_directory, exist_ok=True)
         self._serial += 1
         scratch = os.path.join(self._spec.output_directory, f".worker-zygote-{self._serial}.part")
-        second = Lifeline.second()
+        second = Lifeline(second=True)
         try:
             with open(scratch, "ab") as output:
                 wanted = (scratch, output.fileno(), second)
@@ -160,7 +160,7 @@ class ZygoteLauncher:
             os.lseek(prepared, 0, os.SEEK_SET)
             tracker = [] if (number := descriptor_of_tracker()) is None else [number]
             order = msgspec.msgpack.encode(Begin(mark, self._preload, bool(tracker)))
-            lifelines = [self._surround.lifeline, *zygote.second_lifeline.writes]
+            lifelines = [self._surround.lifeline, zygote.second_lifeline.write]
             descriptors = [prepared, *lifelines, *tracker, *output]
             socket.send_fds(zygote.channel, [order], descriptors)
         finally:
