@@ -191,7 +191,8 @@ class ZygoteLauncher:
         self._let_go()
         if self._losses >= LOSSES_IN_A_ROW:
             self._losses = 0
-            self._refuse(f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}")
+            lost = f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}"
+            self._refuse(lost + _where_it_says_why(zygote))
 
     def _let_go(self) -> None:
         """Of second lifelines that hold nobody any more."""
@@ -365,11 +366,21 @@ class ZygoteLauncher:
         self._events.clear()
 
 
+def _where_it_says_why(zygote: _Zygote) -> str:
+    with contextlib.suppress(OSError):
+        if os.path.getsize(zygote.scratch):
+            return f"; what it has printed is in {_log_of(zygote)}"
+    return ""
+
+
+def _log_of(zygote: _Zygote) -> str:
+    return os.path.join(os.path.dirname(zygote.scratch), "%zygote.log")
+
+
 def _ended(zygote: _Zygote) -> bool:
     """Whether it is reaped; then its output is put away."""
     if zygote.process.poll() is None:
         return False
-    directory = os.path.dirname(zygote.scratch)
     with contextlib.suppress(OSError):
-        move(zygote.scratch, os.path.join(directory, "%zygote.log"), "--- another start ---", 10_000_000)
+        move(zygote.scratch, _log_of(zygote), "--- another start ---", 10_000_000)
     return True

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from supervisor.core import events as facts
 from supervisor.engines.forerunner import Forerunner
 from supervisor.engines.interpreter import ROOM_FOR_MARK
 from tests.experiment import Experiment, wait_for
@@ -283,3 +284,17 @@ def test_the_zygote_gets_its_orders_before_what_is_needed_later_is_imported(expe
     code = f"import sys; print(*(name for name in {LATER!r} if name in sys.modules))"
     bare = subprocess.check_output([sys.executable, "-c", code], env=experiment.environment())
     assert experiment.executions_file.read_text() == bare.decode().strip()
+
+
+def test_when_no_interpreter_gets_going_it_is_said_where_its_words_are(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [sys.executable, "-c", "raise RuntimeError('this one is broken')"]
+    monkeypatch.setattr("supervisor.engines.forerunner.interpreter", lambda *words: broken)
+    d = drive()
+    d.engine.start_worker(0, 1)
+    failed = d.until(lambda: d.first(facts.WorkerStartFailed, 1))
+    d.engine.close()
+    log = d.output / "%zygote.log"
+    assert str(log) in failed.error
+    assert "this one is broken" in log.read_text()
