@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
-from workers import handlers
+from workers import descriptors, handlers
 from workers.callables import load
 from workers.current import CURRENT, PROCESS, mark_environment
 from workers.exits import disown, flush_files, leave_fork, run_all
@@ -53,6 +53,8 @@ TOLD_AT_ONCE = 100  # modules in one message
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
 MOST_LOOKS = 100.0  # around us in a row, after short jobs; each TIDY_AFTER gives one back
+# Seconds at least: a shorter job has not closed ours and opened so many that one got its number.
+CLOSE_TAKES = 100e-6
 
 
 class Worker:
@@ -71,6 +73,7 @@ class Worker:
         self._untidy = False  # a job has ended after which we look around at once
         self._looks = MOST_LOOKS  # that we may take after short jobs
         self._tidied = 0.0
+        self._held = True  # since the last job, that is
         self._pid = os.getpid()
 
     def serve(self) -> bool:
@@ -105,8 +108,12 @@ class Worker:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
             if seconds > CHANGE_TAKES:
-                if seconds > FORK_TAKES and getpid() != self._pid:
-                    leave_fork(None)  # a child that a job has forked; it has returned as well
+                self._held = False
+                if seconds > FORK_TAKES:
+                    if getpid() != self._pid:
+                        leave_fork(None)  # a child that a job has forked; it has returned as well
+                    if seconds > CLOSE_TAKES:
+                        self._hold()
                 if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
                     self._surroundings.still()
                     self._untidy = True
@@ -118,6 +125,11 @@ class Worker:
                 return
         self._batches.popleft()
 
+    def _hold(self) -> None:
+        """Know what we write to and read from to be ours."""
+        self._held = True
+        self._queues.hold()
+
     def _settle(self) -> float:
         """What is due between two jobs: tidy up, and look at the inbox; when that was."""
         now = perf_counter()
@@ -125,6 +137,9 @@ class Worker:
         if self._untidy or not self._batches or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
             if not self._untidy:
                 self._surroundings.still()
+            if not self._held:
+                self._hold()
+            self._held = False
             self._output.restore()
             self._spoiled |= not self._surroundings.restore()
             self._untidy = False
@@ -177,10 +192,14 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
     served = stopped = False
     try:
         spec = msgspec.msgpack.decode(queues.receive_payload(), type=WorkerSpec).unpacked()
+        if spec.ends is not None:
+            queues.found_at(*spec.ends)
+        os.register_at_fork(after_in_child=queues.leave_to_parent)
         try:
             os.makedirs(spec.output_directory, exist_ok=True)
             output = CapturedOutput(spec.output_directory, spec.worker, spec.incarnation, spec.output_limit)
             runner = _get_ready(spec, preparation)
+            queues.hold()
             output.collect_setup()
             worker = Worker(queues, runner, output)
         except BaseException as error:
@@ -213,7 +232,7 @@ def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) 
     if tracker is not None:
         share_tracker(tracker)
     meet_the_user()
-    queues = WorkerQueues(inbox, outbox)
+    queues = WorkerQueues(descriptors.keep(inbox), descriptors.keep(outbox))
     preparation = msgspec.msgpack.decode(queues.receive_payload(), type=Preparation)
     preparation.apply()
     live(queues, preparation)
@@ -234,8 +253,10 @@ def settle_in(
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
     if second_lifeline is not None:
-        kill_group_at_end(second_lifeline)
-    hold_lifeline(lifeline, alone=second_lifeline is not None)
+        kill_group_at_end(descriptors.keep(second_lifeline))
+    held = hold_lifeline(lifeline, alone=second_lifeline is not None)
+    if held is not None:
+        descriptors.keep(held)
     prefer_as_oom_victim()
     # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
     # and was blocked since. It is for the supervisor to tell us; ignored, it is dropped.

@@ -51,6 +51,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
     nice: int = 0  # added to the niceness of this process
     environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
+    # Pid of the supervisor, and its ends of inbox and outbox: where to open them again.
+    ends: tuple[int, int, int] | None = None
 
     def packed(self) -> WorkerSpec:
         """The same with directories that have a form in a message, whatever bytes they hold."""

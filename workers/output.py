@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from workers.current import file_name
+from workers.descriptors import keep, know
 from workers.linux import CStandardOutput, punch_hole
 from workers.streams import AlwaysWrote, StandardStreams, buffer_of
 
@@ -70,8 +71,9 @@ class CapturedOutput:
         if self._scratch >= 0:
             os.dup2(descriptor, self._scratch, inheritable=False)
             os.close(descriptor)
+            know(self._scratch)
         else:
-            self._scratch = descriptor
+            self._scratch = keep(descriptor)
         self._file = _identity(self._scratch)
         self._point_streams()
 

@@ -12,16 +12,18 @@ All limits are in bytes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
 import select
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from workers import descriptors
+from workers.fence import Fence
 from workers.frames import HEAD, LENGTH, MARK, Bytes, FrameReader, QueueError, frame
 from workers.messages import FromWorker, ToWorker
 
@@ -177,6 +179,7 @@ class FrameWriter:
         enlarge(descriptor, room)  # or a batch of leases would arrive in pieces, one a turn of the loop
         self._descriptor = descriptor
         self._pieces: deque[memoryview] = deque()
+        self._reader = -1  # a reader of our own, which nobody reads from
         self.broken = False  # nobody reads any more
 
     def send(self, message: msgspec.Struct) -> bool:
@@ -203,7 +206,9 @@ class FrameWriter:
                 written = os.writev(self._descriptor, batch)
             except BlockingIOError:
                 return True
-            except OSError:
+            except OSError as error:
+                if isinstance(error, BrokenPipeError) and self._wait_for_reader():
+                    continue
                 self.broken = True
                 break
             while pieces and written >= len(pieces[0]):
@@ -213,48 +218,21 @@ class FrameWriter:
         pieces.clear()
         return False
 
-
-class Fence:
-    """Keeps what is said aside out of the middle of a long frame.
-
-    Between threads a lock does it, between a worker and its forked children a record lock of
-    the system, which the death of its holder releases. Who speaks aside never waits for
-    either: the holder may be the very thread that a signal handler has interrupted.
-    """
-
-    def __init__(self) -> None:
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
-        self._file = os.memfd_create("longhaul") if hasattr(os, "memfd_create") else -1
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        with contextlib.suppress(OSError):  # a job has closed all descriptors
-            if self._file >= 0:
-                fcntl.lockf(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *exception: object) -> None:
-        self.leave()
-
-    def try_enter(self) -> bool:
-        """Without waiting; whether we are in."""
-        if not self._lock.acquire(blocking=False):
+    def _wait_for_reader(self) -> bool:
+        """A job may have closed the other end without knowing; the worker will open it again. Keep
+        what is in the pipe meanwhile; false where that cannot be done."""
+        if self._reader >= 0:
             return False
-        try:
-            if self._file >= 0:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            elif os.getpid() != self._owner:
-                raise OSError("no lock between processes on this system")
-        except OSError:
-            self._lock.release()
-            return False
-        return True
-
-    def leave(self) -> None:
         with contextlib.suppress(OSError):
-            if self._file >= 0:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-        self._lock.release()
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            self._reader = os.open(f"/proc/self/fd/{self._descriptor}", flags)
+        return self._reader >= 0
+
+    def close(self) -> None:
+        """What is open beside the descriptor itself."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
 
 
 class WorkerQueues:
@@ -266,8 +244,8 @@ class WorkerQueues:
     def __init__(self, inbox: int, outbox: int) -> None:
         self._inbox = inbox
         self._outbox = outbox
-        for descriptor in (inbox, outbox):  # no program that a job starts is to hold them
-            os.set_inheritable(descriptor, False)
+        for descriptor in (inbox, outbox):
+            descriptors.know(descriptor)
         self._reader = FrameReader()
         self._payloads: deque[Bytes] = deque()
         self._decode = msgspec.msgpack.Decoder(ToWorker).decode
@@ -278,7 +256,52 @@ class WorkerQueues:
         self._reserve = -1
         self._usual: list[tuple[int, int]] = []  # what poll finds when there is nothing to find
         self.crowded = False
-        self._fence = Fence()
+        self._fence = Fence(outbox)
+        self._files = descriptors.file_of(inbox), descriptors.file_of(outbox)
+        self._elsewhere: tuple[int, int, int] | None = None
+
+    def found_at(self, pid: int, inbox: int, outbox: int) -> None:
+        """Where both pipes can be opened again: their other ends in the supervisor."""
+        self._elsewhere = (pid, inbox, outbox)
+
+    def hold(self) -> None:
+        """Know both to be ours: to be called when code of others has run. What it has closed or put
+        something else in the place of is opened again. Raises QueueClosed if it cannot be."""
+        self._hold_inbox()
+        self._hold_outbox()
+
+    def _hold_inbox(self) -> None:
+        if not descriptors.is_ours(self._inbox, self._files[0]):
+            self._poll.unregister(self._inbox)
+            self._inbox = self._another(self._inbox, 0, os.O_RDONLY)
+            self._poll.register(self._inbox, select.POLLIN)
+
+    def _hold_outbox(self) -> None:
+        if not descriptors.is_ours(self._outbox, self._files[1]):
+            self._outbox = self._fence.outbox = self._another(self._outbox, 1, os.O_WRONLY)
+
+    def _another(self, lost: int, which: int, mode: int) -> int:
+        descriptors.let_go(lost, self._files[which])
+        if self._elsewhere is None:
+            raise QueueClosed("a job has closed the queue")
+        try:
+            place = f"/proc/{self._elsewhere[0]}/fd/{self._elsewhere[1 + which]}"
+            opened = os.open(place, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+            if descriptors.file_of(opened) != self._files[which]:
+                os.close(opened)
+                raise OSError("it is another one")
+            os.set_blocking(opened, True)
+            return descriptors.keep(opened)
+        except OSError as error:
+            raise QueueClosed(
+                f"a job has closed the queue, and it cannot be opened again: {error}"
+            ) from error
+
+    def leave_to_parent(self) -> None:
+        """In a fork: nothing of ours is open there. A report opens the way for itself."""
+        if self._elsewhere is not None:
+            descriptors.let_go_of_all()
+        self._fence.in_child()
 
     def send(self, message: FromWorker) -> None:
         """Write one message; returns when all of it is in the pipe. Raises QueueClosed."""
@@ -293,8 +316,13 @@ class WorkerQueues:
             if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
                 os.write(self._outbox, buffer)
             else:
+                self._hold_outbox()
                 self._send_long(buffer)
         except OSError as error:
+            if error.errno == errno.EBADF and size <= PIPE_BUF:  # a short job has closed it
+                self._hold_outbox()
+                self.send(message)
+                return
             raise QueueClosed(f"the supervisor does not listen any more: {error}") from error
         if size >= _ONE_BYTE:
             if size > _KEEP_BUFFER:
@@ -312,6 +340,10 @@ class WorkerQueues:
         """Write a small message from any thread, signal handler or forked child; false, and
         nothing is written, if it would have to wait, or is too large to go in one piece."""
         framed = frame(_encode_aside(message))
+        try:
+            self._hold_outbox()
+        except QueueClosed:
+            return False
         if len(framed) > PIPE_BUF or not self._fence.try_enter():
             return False
         try:
@@ -332,8 +364,11 @@ class WorkerQueues:
         while not self._payloads:
             try:
                 data = os.read(self._inbox, READ_SIZE)
-            except OSError as error:  # a job has closed all descriptors
-                raise QueueClosed(f"the queue cannot be read: {error}") from error
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise QueueClosed(f"the queue cannot be read: {error}") from error
+                self._hold_inbox()  # a short job has closed all descriptors
+                continue
             if not data:
                 self._reader.close()
                 raise QueueClosed("the supervisor has closed the queue")

@@ -27,7 +27,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from workers import handlers
+from workers import descriptors, handlers
 from workers.current import PROCESS
 from workers.exits import disown, disown_children, flush_files, run_within
 from workers.linux import (
@@ -145,28 +145,28 @@ class Zygote:
 
     def _hear(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 4)
+            data, received, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 4)
         except OSError:
-            data, descriptors = b"", []
+            data, received = b"", []
         if not data:
             self._end_all()
         request = msgspec.msgpack.decode(data, type=Fork)
         answer: FromZygote
         try:
-            if len(descriptors) < 4:  # the kernel drops those that do not fit
+            if len(received) < 4:  # the kernel drops those that do not fit
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            member = self._fork(request.incarnation, *descriptors)
+            member = self._fork(request.incarnation, *received)
         except OSError as error:
             answer, passed = ForkFailed(request.incarnation, f"cannot fork: {error}"), []
         else:
             answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
-        for descriptor in descriptors:  # first: whoever hears the answer may count what is open here
+        for descriptor in received:  # first: whoever hears the answer may count what is open here
             os.close(descriptor)
         self._say(answer, passed)
 
-    def _say(self, message: FromZygote, descriptors: list[int] | None = None) -> None:
+    def _say(self, message: FromZygote, passed: list[int] | None = None) -> None:
         try:
-            socket.send_fds(self._channel, [msgspec.msgpack.encode(message)], descriptors or [])
+            socket.send_fds(self._channel, [msgspec.msgpack.encode(message)], passed or [])
         except OSError:
             self._end_all()
 
@@ -200,10 +200,11 @@ class Zygote:
 
     def _become_worker(self, inbox: int, outbox: int, lifeline: int, listening: int) -> NoReturn:
         try:
-            self._channel.close()
+            self._channel.detach()
+            descriptors.let_go_of_all()
+            os.close(self._second_lifeline)
             for member in self._members.values():
                 _close((member.pidfd, member.second_lifeline))
-            os.close(self._second_lifeline)
             if self._deaths is not None:
                 os.close(self._deaths)
             imported = self._imported
@@ -212,7 +213,8 @@ class Zygote:
             disown_children()
             open_anew(imported.files)
             gc.enable()
-            live(WorkerQueues(inbox, outbox), self._preparation if imported.obstacle else None)
+            queues = WorkerQueues(descriptors.keep(inbox), descriptors.keep(outbox))
+            live(queues, self._preparation if imported.obstacle else None)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -282,7 +284,7 @@ def run(channel_descriptor: int) -> NoReturn:
     shown = ShownVariable(INCARNATION, NOBODY)
     gc.collect()
     gc.freeze()  # what is here now need not be looked at again
-    channel = socket.socket(fileno=channel_descriptor)
+    channel = socket.socket(fileno=descriptors.keep(channel_descriptor))
     begin, preparation, lifeline, second_lifeline = _await_orders(channel)
     mark = os.environ.get(MARK, "")
     meet_the_user()
@@ -293,6 +295,8 @@ def run(channel_descriptor: int) -> NoReturn:
     else:
         os.close(lifeline)
         obstacle = "not asked to"
+    if not descriptors.all_ours():  # the import has closed them: nobody can be heard any more
+        os._exit(1)
     left = handlers.set_aside(_IGNORED)
     obstacle = obstacle or _threads_left()
     files, refused = opened_for_reading()
@@ -307,14 +311,14 @@ def run(channel_descriptor: int) -> NoReturn:
 def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]:
     """What this zygote is for; without orders there is no reason to be here."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
+        data, received, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
     except OSError:
-        data, descriptors = b"", []
+        data, received = b"", []
     if not data:
         os._exit(0)
     begin = msgspec.msgpack.decode(data, type=Begin)
-    prepared, lifeline, second_lifeline, *output = descriptors
-    os.set_inheritable(second_lifeline, False)
+    prepared, lifeline, second_lifeline, *output = received
+    second_lifeline = descriptors.keep(second_lifeline)
     if begin.tracker:
         share_tracker(output.pop(0))
     for descriptor in output:
@@ -332,6 +336,9 @@ def _import(preparation: Preparation, lifeline: int) -> str:
     # The channel is not looked at meanwhile, so the lifeline has to hold as in a worker.
     # Afterwards it must not: the zygote has to live long enough to end its workers.
     held = hold_lifeline(lifeline)
+    if held is not None:
+        held = descriptors.keep(held)
+        file = descriptors.file_of(held)
     try:
         preparation.import_modules()
         USER_CODE.all()  # its workers have the same, and need not read it again
@@ -339,7 +346,7 @@ def _import(preparation: Preparation, lifeline: int) -> str:
         return f"{type(error).__name__} when the user's code was imported"
     finally:
         if held is not None:
-            os.close(held)
+            descriptors.let_go(held, file)
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisor.engines.launching import Reaped, WorkerEnds
+from supervisor.engines.processes import Program, program_of
 from workers.messages import Run, WorkerSpec
 from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail
 from workers.queues import FrameWriter, Outbox, pipe_pair, pipe_room
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
-MUTE_FOR = 2.0  # seconds that a process may live on when it can say nothing any more
+MUTE_FOR = 2.0  # seconds that another program may live on in the place of a worker
+LISTEN_EVERY = 0.02  # seconds between looks at whether a worker has opened its queues again
 DIE_WITHIN = 5.0  # seconds from SIGKILL
 REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
 
@@ -105,6 +107,8 @@ class Incarnation:
         self.mute_since: float | None = None
         self.dead_at: float | None = None
         self.reaped: Reaped | None = None
+        self.listened_at = 0.0
+        self.program: Program | None = None  # that it runs; None where that cannot be told
         self.note = ""  # why the engine itself has ended it
         self.connect()
 
@@ -121,11 +125,31 @@ class Incarnation:
         room = pipe_room(self.spec.worker)
         self.inbox = FrameWriter(self._inbox.fileno(), room)
         self.outbox = Outbox(self._outbox.fileno(), room)
+        ends = os.getpid(), self._inbox.fileno(), self._outbox.fileno()
+        self.spec = msgspec.structs.replace(self.spec, ends=ends)
 
     @property
     def cut_off(self) -> bool:
         """Nothing can come from it any more, or nothing reaches it."""
         return self.outbox.ended or self.inbox.broken
+
+    def may_speak_again(self, now: float) -> bool:
+        """Whether somebody is there who opens closed queues again: not another program."""
+        self.listened_at = now
+        if not self.cut_off:
+            self.mute_since = None
+            return True
+        if self.mute_since is None or now - self.mute_since < MUTE_FOR:
+            return True
+        return not self.inbox.broken and self.program is not None and program_of(self.pid) == self.program
+
+    def why_mute(self) -> str:
+        """Why it is to be killed, for whoever reads what its job has printed; "" if it is not mute."""
+        if self.outbox.ended:
+            return f"worker {self.spec.worker} was killed: the job has closed the queue for its result"
+        if self.inbox.broken:
+            return f"worker {self.spec.worker} was killed: it could not be written to"
+        return self.note
 
     # ------------------------------------------------------------------- deadlines
 
@@ -146,8 +170,10 @@ class Incarnation:
             if not self.pid or self.given_up:
                 return None
             return now if self.killed_at is None else self.killed_at + DIE_WITHIN
-        if self.cut_off:  # it is about to end, or a job has closed all it had, or called exec
-            return now if self.mute_since is None else self.mute_since + MUTE_FOR
+        # It is about to end, or a job has called exec, or has closed all it had: then the worker, when it
+        # has returned to it, opens its ends again.
+        if self.cut_off:
+            return now if self.mute_since is None else max(self.mute_since, self.listened_at) + LISTEN_EVERY
         if self.finish_asked and self.ready and self.leases.idle():
             return now if self.idle_since is None else self.idle_since + FINISH_WITHIN
         return None
@@ -195,5 +221,6 @@ class Incarnation:
         return self._outbox
 
     def disconnect(self) -> None:
+        self.inbox.close()
         self._inbox.close()
         self._outbox.close()

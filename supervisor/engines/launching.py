@@ -22,6 +22,8 @@ from workers.preparation import Preparation
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from supervisor.engines.forerunner import Forerunner
+
 SWEEP_EVERY = 0.005  # seconds between looks at whether killed processes are gone
 SWEEP_FOR = 1.5  # seconds after which a death is told although something is left
 
@@ -114,6 +116,17 @@ class Surround(msgspec.Struct):
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
     incarnations: Callable[[], set[int]]  # of workers that live, or are being made
+
+
+def launcher(method: str, surround: Surround, forerunner: Forerunner | None) -> Launcher:
+    """The one for this start method: "zygote" or "spawn"."""
+    if method == "zygote":
+        from supervisor.engines.zygote_launcher import ZygoteLauncher
+
+        return ZygoteLauncher(surround, forerunner)
+    from supervisor.engines.spawn_launcher import SpawnLauncher
+
+    return SpawnLauncher(surround)
 
 
 class Remains:

@@ -33,10 +33,11 @@ from supervisor.engines.launching import (
     LaunchLost,
     Reaped,
     Surround,
+    launcher,
 )
 from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.measuring import Measuring
-from supervisor.engines.processes import catches, has_pidfds, start_time
+from supervisor.engines.processes import catches, has_pidfds, program_of, start_time
 from supervisor.engines.protocol import Usage
 from workers.frames import QueueError
 from workers.handlers import DRAIN_SIGNALS, private
@@ -95,7 +96,7 @@ class LocalEngine:
         try:
             self._lifeline = Lifeline()
             surround = Surround(spec, self._lifeline.read, self._selector, self._living, self._incarnations)
-            self._launcher = _launcher(method, surround, self._forerunner)
+            self._launcher = launcher(method, surround, self._forerunner)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
@@ -235,9 +236,10 @@ class LocalEngine:
 
     def _on_launched(self, worker: Incarnation, event: Launched) -> None:
         worker.pid, worker.pidfd = event.pid, event.pidfd
+        worker.program = program_of(worker.pid)
         if worker.pidfd is not None:
             self._selector.register(worker.pidfd, selectors.EVENT_READ, partial(self._on_death, worker))
-        self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
+        self._watch_outbox(worker)
         self._events.append(facts.WorkerStarted(worker.number, worker.pid, start_time(worker.pid)))
         if worker.kill_asked:
             self.kill_worker(worker.number)
@@ -283,6 +285,7 @@ class LocalEngine:
             return
         worker.dead_at = self._now
         worker.outbox.no_more_is_coming()
+        worker.outbox.ended &= bool(worker.note)  # it may have been closed and opened again
         if worker.pidfd is not None:
             self._forget(worker.pidfd)
         while not worker.outbox.ended:
@@ -301,14 +304,21 @@ class LocalEngine:
         elif worker.kill_asked:
             worker.given_up = True
             self._events.append(facts.WorkerGivenUp(worker.number))
-        else:
-            if worker.outbox.ended:
-                worker.note = (
-                    f"worker {worker.spec.worker} was killed: the job has closed the queue for its result"
-                )
-            elif worker.inbox.broken:
-                worker.note = f"worker {worker.spec.worker} was killed: it could not be written to"
+        elif not (worker.cut_off and self._hears_again(worker, now)):
+            worker.note = worker.why_mute()
             self.kill_worker(worker.number)
+
+    def _hears_again(self, worker: Incarnation, now: float) -> bool:
+        """Listen to one whose queues a job has closed; false if nothing can come any more."""
+        if worker.outbox.ended:
+            worker.outbox.ended = False
+            self._on_outbox(worker, 0)
+            if not worker.outbox.ended:  # somebody has it open
+                self._watch_outbox(worker)
+        return worker.may_speak_again(now)
+
+    def _watch_outbox(self, worker: Incarnation) -> None:
+        self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
 
     def _bury(self, worker: Incarnation) -> None:
         """Confirmed dead, read to the end: put its output away and say so."""
@@ -388,13 +398,3 @@ class LocalEngine:
             self._lifeline = None
             sweep(self._mark, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
         self._selector.close()
-
-
-def _launcher(method: str, surround: Surround, forerunner: Forerunner | None) -> Launcher:
-    if method == "zygote":
-        from supervisor.engines.zygote_launcher import ZygoteLauncher
-
-        return ZygoteLauncher(surround, forerunner)
-    from supervisor.engines.spawn_launcher import SpawnLauncher
-
-    return SpawnLauncher(surround)

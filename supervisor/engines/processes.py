@@ -115,6 +115,20 @@ def catches(pid: int, signum: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
 
 
+Program = tuple[bytes, ...]  # where its code and its stack are: not the same after exec
+
+
+def program_of(pid: int) -> Program | None:
+    """What tells whether a process still runs the program that it ran; None if it cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(2048)
+    except OSError:
+        return None
+    place = tuple(stat[stat.rindex(b")") + 2 :].split()[23:26])
+    return place if any(word not in (b"0", b"1") for word in place) else None
+
+
 def start_time(pid: int) -> float:
     """When a process started, in seconds since the epoch, as psutil tells it; 0.0 if it is gone."""
     if _HAS_PROC:

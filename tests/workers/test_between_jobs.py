@@ -36,6 +36,9 @@ class Queues:
         self.said: list[FromWorker] = []
         self._clock, self._takes = clock, takes
 
+    def hold(self) -> None:
+        pass
+
     def reserve(self, number: int) -> None:
         pass
 

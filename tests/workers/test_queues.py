@@ -86,10 +86,30 @@ def test_a_writer_keeps_what_does_not_fit(pipe: tuple[Any, Any]) -> None:
     assert msgspec.msgpack.decode(got[1], type=Finish) == Finish()
 
 
-def test_a_writer_without_a_reader_says_so_and_forgets(pipe: tuple[Any, Any]) -> None:
+def test_a_writer_keeps_what_it_says_until_a_reader_is_there_again(pipe: tuple[Any, Any]) -> None:
+    """A job may close all descriptors of its worker, which opens its own again."""
     reader, writer = pipe
     frames = FrameWriter(writer.fileno())
     reader.close()
+    for _ in range(2):
+        assert not frames.send(Finish())
+    assert not frames.broken
+    again = os.open(f"/proc/self/fd/{writer.fileno()}", os.O_RDONLY)
+    frames.close()
+    assert os.read(again, 100) == 2 * frame(msgspec.msgpack.encode(Finish()))
+    os.close(again)
+
+
+def test_a_writer_without_a_reader_says_so_and_forgets(
+    pipe: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError("no /proc")
+
+    reader, writer = pipe
+    frames = FrameWriter(writer.fileno())
+    reader.close()
+    monkeypatch.setattr(os, "open", refuse)
     assert not frames.send(Finish())
     assert frames.broken
     assert not frames.send(Finish())

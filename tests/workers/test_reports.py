@@ -38,7 +38,6 @@ class Line:
     def close(self) -> None:
         for descriptor in (self._inbox, self._inbox_end, self._read, self._write):
             os.close(descriptor)
-        os.close(self.queues._fence._file)
 
 
 @pytest.fixture
@@ -204,7 +203,7 @@ def test_frames_of_threads_and_children_never_tear_those_of_the_worker(line: Lin
 def test_a_child_that_is_killed_while_it_writes_holds_up_nobody(line: Line) -> None:
     child = os.fork()
     if child == 0:
-        fcntl.lockf(line.queues._fence._file, fcntl.LOCK_EX)
+        fcntl.lockf(line.queues._fence.outbox, fcntl.LOCK_EX)
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     result = Completed(1, 0.0, b"r" * 100_000)

@@ -1,0 +1,86 @@
+"""Descriptors of ours in a process that runs code of others.
+
+A job may close all descriptors and open files of its own, which get the numbers that are free. So
+ours have high numbers, out of the way of what is opened next, and each is known to be ours (the same
+file as ever: its device and inode) before it is read, written or closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+
+_HIGH = 1000  # more descriptors than this are rarely opened; each makes a fork copy a few bytes
+_ROOM = 16  # for ours
+_LOWER = 700  # where half of the limit is the other number
+_FEWEST = 64  # of a limit below this all numbers are needed
+
+File = tuple[int, int]  # inode, device
+
+_files: dict[int, File] = {}
+
+
+def keep(descriptor: int) -> int:
+    """Ours from now on: another number of the same, which no program that is started inherits. The
+    old number is closed. Raises OSError."""
+    try:
+        kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _high())
+    except OSError:  # a job has lowered the limit
+        kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    know(kept)
+    return kept
+
+
+def know(descriptor: int) -> None:
+    """Ours from now on, under this number; no program that a job starts is to hold it."""
+    os.set_inheritable(descriptor, False)
+    _files[descriptor] = file_of(descriptor)
+
+
+def file_of(descriptor: int) -> File:
+    """Which file it is. Raises OSError if it is closed."""
+    status = os.fstat(descriptor)
+    return status[1], status[2]
+
+
+def is_ours(descriptor: int, file: File) -> bool:
+    """Whether it is that file. The owner has to know which: another one of ours may have got the
+    number of one that was closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (status[1], status[2]) == file
+
+
+def all_ours() -> bool:
+    """Whether nobody has closed or replaced any."""
+    return all(is_ours(descriptor, file) for descriptor, file in _files.items())
+
+
+def let_go(descriptor: int, file: File) -> None:
+    """Close it, if it is that file of ours still."""
+    if _files.get(descriptor) == file:
+        del _files[descriptor]
+        if is_ours(descriptor, file):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def let_go_of_all() -> None:
+    """In a fork: they are the parent's."""
+    for descriptor, file in list(_files.items()):
+        let_go(descriptor, file)
+
+
+def _high() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < _FEWEST:
+        return 3
+    if 0 <= limit < _HIGH + _ROOM:
+        return limit - _ROOM
+    # The number in the middle is looked at to see how many are open (`WorkerQueues.reserve`).
+    return _LOWER if abs(limit // 2 - _HIGH) < 2 * _ROOM + 16 else _HIGH
