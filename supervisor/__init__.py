@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from supervisor.cli import main as main
     from supervisor.cli import run as run
+    from supervisor.core.errors import BeingRun as BeingRun
     from supervisor.core.errors import CannotCreate as CannotCreate
     from supervisor.core.errors import JobsFailed as JobsFailed
     from supervisor.core.errors import LonghaulError as LonghaulError
@@ -44,6 +45,7 @@ _HOMES = {
     "LonghaulError": "supervisor.core.errors",
     "UsageError": "supervisor.core.errors",
     "UnusableCheckpoint": "supervisor.core.errors",
+    "BeingRun": "supervisor.core.errors",
     "CannotCreate": "supervisor.core.errors",
     "StorageError": "supervisor.core.errors",
     "WorkersError": "supervisor.core.errors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.errors import BeingRun, CannotCreate, UsageError
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock, refuse_held
 
@@ -22,7 +22,7 @@ class Taken(UsageError):
 
 
 def refuse_taken(layout: Layout) -> None:
-    """Raises UsageError if there is anything of this id: who runs it, else how to go on with it."""
+    """Raises BeingRun or UsageError if there is anything of this id: who runs it, else how to go on with it."""
     if layout.exists():
         refuse_held(layout.lock, layout.experiment_id)
     _refuse_existing(layout)
@@ -48,7 +48,7 @@ def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layo
             continue
         try:
             return layout, _claim_recorded(layout) if recording else _claim_unrecorded(layout)
-        except UsageError:
+        except (BeingRun, UsageError):
             if wanted is not None:
                 raise
     raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")

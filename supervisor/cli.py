@@ -61,7 +61,7 @@ def main(
     settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
 
     Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 70 `jobs` or `finish`
-    raised, 65 to 75 see `core.errors`), or dies of the signal that stopped the run.
+    raised, 65 to 76 see `core.errors`), or dies of the signal that stopped the run.
     """
     _refuse_inside_worker("main")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisor.clock import wall_time
-from supervisor.core.errors import OK, SOME_FAILED, STOPPED_EARLY, LonghaulError
+from supervisor.core.errors import BROKE_OFF, OK, SOME_FAILED, STOPPED_AS_ASKED, LonghaulError
 from supervisor.core.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.table import JobTable
@@ -99,7 +99,7 @@ def outcome_of(scheduler: Scheduler, opened: Opened, error: LonghaulError | None
     if signum is not None:
         return Outcome(exit_code=128 + signum, signal=signum)
     if state_word(scheduler, opened, error) == "stopped":
-        return Outcome(exit_code=STOPPED_EARLY)
+        return Outcome(exit_code=STOPPED_AS_ASKED if scheduler.drain.asked else BROKE_OFF)
     table, selected = opened.table, opened.selected
     failed = FAILED in table.state and any(
         state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from supervisor.core.errors import UsageError
+from supervisor.core.errors import TooLate, UsageError
 from supervisor.core.settings import Settings, is_clock, parse_duration
 
 # Seconds for what follows the grace: kills, the last checkpoint, the final files.
@@ -32,7 +32,8 @@ def deadline_of(
 ) -> Deadline | None:
     """The deadline of a run that starts now; None without one.
 
-    Raises UsageError if it cannot be found out, or if it leaves no time to start anything.
+    Raises UsageError if it cannot be found out, or if it never leaves time to start anything, and
+    TooLate if it does not now.
     """
     text = settings.deadline
     if text is None:
@@ -46,7 +47,9 @@ def deadline_of(
     else:
         end = _later(text, now)
     if (end - now).total_seconds() <= before:
-        raise UsageError(
+        # The next 07:30 or allocation is another one; a date and a duration stay as they are.
+        now_only = text == "slurm" or (is_clock(text) and "-" not in text)
+        raise (TooLate if now_only else UsageError)(
             f"--deadline {text}: nothing can be started before {end:%Y-%m-%d %H:%M:%S}: running jobs get "
             f"{settings.grace:g} s to finish (--grace), and {FINISHING:g} s are for the last files. "
             f"Give a later one, a shorter --grace, or --deadline none."

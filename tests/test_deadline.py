@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.core.errors import UsageError
+from supervisor.core.errors import TooLate, UsageError
 from supervisor.core.settings import Settings, parse_value
 from supervisor.deadline import FINISHING, deadline_of
 
@@ -65,6 +65,16 @@ def test_a_deadline_that_leaves_no_time_is_refused(text: str) -> None:
         return
     with pytest.raises(UsageError, match="--deadline"):
         drains_at(text)
+
+
+@pytest.mark.parametrize("text", ["21:00", "slurm"])
+def test_a_deadline_that_is_near_only_now_is_no_wrong_option(text: str) -> None:
+    """The same command is right an hour later, or in the next allocation."""
+    end = NOW.replace(second=10)
+    now = NOW.replace(hour=20, minute=59, second=50)
+    with pytest.raises(TooLate, match="nothing can be started before") as error:
+        deadline_of(Settings(deadline=text), now, {"SLURM_JOB_END_TIME": str(int(end.timestamp()))})
+    assert error.value.exit_code == 76
 
 
 @pytest.mark.parametrize("text", ["99999999d", "2920000d", "9" * 200])

@@ -31,7 +31,7 @@ _PIECE = 64 << 10
 _ORDERS = {
     "pause": "hand nothing new out; what runs goes on",
     "resume": "after a pause: go on",
-    "drain": "end the run as the first Ctrl+C does, exit code 75",
+    "drain": "end the run as the first Ctrl+C does, exit code 76",
     "stop": "end it now, as the second Ctrl+C does",
     "workers N": "have so many workers, in this run",
     "retry JOB ...": "give failed jobs one more attempt, now",

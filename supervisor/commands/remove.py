@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supervisor.commands.finding import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit
-from supervisor.core.errors import StorageError, UsageError
+from supervisor.core.errors import BeingRun, StorageError, UsageError
 from supervisor.listing import experiment_row, is_running
 from supervisor.records.layout import Layout
 from supervisor.records.lock import Lock
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_a_live_one(layout: Layout) -> None:
     if is_running(layout):
-        raise UsageError(
+        raise BeingRun(
             f"experiment {layout.experiment_id} in {layout.directory} is being run; stop it first (Ctrl+C, or "
             f"longhaul ctl stop). Nothing was removed."
         )

@@ -65,7 +65,9 @@ class Bounds:
         if self._drain.begun:
             return
         if self.drain_at is not None and turn.now >= self.drain_at:
-            self._drain.begin_unasked(turn, self._reason, {"deadline": self._settings.deadline})
+            self._drain.begin_without_signal(
+                turn, self._reason, {"deadline": self._settings.deadline}, asked=True
+            )
         elif self._allowed is not None and self._ledger.failures > self._failures_seen:
             self._failures_seen = self._ledger.failures
             self._count_failures(turn)
@@ -83,7 +85,9 @@ class Bounds:
             if ended < _SAMPLE or failed < share * ended:
                 return
             reason = f"{failed} of {ended} jobs have failed ({option})"
-        self._drain.begin_unasked(turn, reason, {"max_failures": self._settings.max_failures})
+        self._drain.begin_without_signal(
+            turn, reason, {"max_failures": self._settings.max_failures}, asked=False
+        )
 
     def on_clock_jumped(self, event: ClockJumped) -> None:
         """The run's clock stood still; the clock on the wall did not."""

@@ -110,18 +110,17 @@ class Control:
         return _Reply(text)
 
     def _drain(self, event: ControlAsked, turn: Turn) -> _Reply:
-        if self.drain.begun:
-            return _Reply(f"the run is being stopped already ({self.drain.reason})", changed=False)
-        busy = len(self.dispatcher.running())
+        begun, busy = self.drain.begun, len(self.dispatcher.running())
         self._begin_drain(event, turn)
+        if begun:
+            return _Reply(f"the run is being stopped already ({self.drain.reason})", changed=False)
         grace = self.dispatcher.settings.grace
         left = f"{_count(busy, 'running job')} {_verb(busy, 'have')} {grace:g} s to finish"
         return _Reply(f"draining: nothing new is started, {left if busy else 'nothing is running'}")
 
     def _stop(self, event: ControlAsked, turn: Turn) -> _Reply:
         busy = len(self.dispatcher.running())
-        if not self.drain.begun:
-            self._begin_drain(event, turn)
+        self._begin_drain(event, turn)
         self.drain.stop_now(turn)
         if not busy:
             return _Reply("stopping now: nothing is running")
@@ -132,7 +131,8 @@ class Control:
 
     def _begin_drain(self, event: ControlAsked, turn: Turn) -> None:
         reason = f"longhaul ctl {event.order}"
-        self.drain.begin_unasked(turn, reason, {"control": event.order, "uid": event.uid})
+        detail = {"control": event.order, "uid": event.uid}
+        self.drain.begin_without_signal(turn, reason, detail, asked=True)
 
     def _workers(self, event: ControlAsked, turn: Turn) -> _Reply:
         before, wanted = self.dispatcher.slots, event.number

@@ -24,7 +24,8 @@ class Drain:
     """Whether a run is being brought to an end, why, and until when.
 
     signal: the one that began it, None if none did. reason: why, in words; "" before.
-    detail: the same as it is recorded.
+    detail: the same as it is recorded. asked: whether somebody wanted it (a signal, `longhaul ctl`, a
+    deadline), and not the run itself.
     grace_ends: when what still runs is stopped, on the run's clock.
     """
 
@@ -36,6 +37,7 @@ class Drain:
         self.signal: int | None = None
         self.reason = ""
         self.detail: dict[str, Any] = {}
+        self.asked = False
         self.grace_ends: float | None = None
 
     @property
@@ -45,6 +47,7 @@ class Drain:
     def on_signal(self, event: SignalReceived, turn: Turn) -> None:
         """The first signal drains, the second SIGINT or SIGTERM stops; workers hear each."""
         self._stop_signals += event.signum in _STOP_SIGNALS
+        self.asked = True
         if not self.begun:
             self.signal = event.signum
             self.begin(turn, signal_name(event.signum), {"signal": event.signum})
@@ -76,8 +79,10 @@ class Drain:
             else:
                 dispatcher.take_back(turn, worker)
 
-    def begin_unasked(self, turn: Turn, reason: str, detail: dict[str, Any]) -> None:
-        """A drain that no signal has asked for: the workers are told as if one had."""
+    def begin_without_signal(self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool) -> None:
+        """A drain for another reason than a signal: the workers are told as if one had come. `asked`:
+        somebody wants it; that counts too where the run had begun to drain by itself."""
+        self.asked |= asked
         if not self.begun:
             self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now
             self.begin(turn, reason, detail)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 OK = 0  # all jobs completed
 SOME_FAILED = 1  # the run is over, some jobs failed
-USAGE = 2  # wrong options, a plan that cannot be run
+USAGE = 2  # wrong options, a plan that cannot be run; it stays so until somebody changes the command
 UNUSABLE_CHECKPOINT = 65  # neither checkpoint nor journal can be used
+BEING_RUN = 69  # somebody else runs the experiment: nothing is wrong, nothing was changed
 SCRIPT_ERROR = 70  # jobs() or finish() of the script raised, or a fault of longhaul
 CANNOT_CREATE = 73  # the output directory cannot be written
 IO_ERROR = 74  # the disk failed and could not be worked around
-STOPPED_EARLY = 75  # stopped without a signal; can be resumed
+BROKE_OFF = 75  # broke off by itself: no worker starts, too much has failed; can be resumed
+STOPPED_AS_ASKED = 76  # stopped early because it was asked to: `longhaul ctl`, a deadline; can be resumed
 
 
 class LonghaulError(Exception):
     """Base of all errors that longhaul raises for the user to read."""
 
-    exit_code = STOPPED_EARLY
+    exit_code = BROKE_OFF
 
 
 class UsageError(LonghaulError, ValueError):
@@ -32,6 +34,18 @@ class UnusableCheckpoint(LonghaulError):
     """The files of the experiment cannot be used, or belong to different experiments."""
 
     exit_code = UNUSABLE_CHECKPOINT
+
+
+class BeingRun(LonghaulError):
+    """A live supervisor has the experiment; nothing was changed, and it goes on."""
+
+    exit_code = BEING_RUN
+
+
+class TooLate(LonghaulError):
+    """The deadline is so near that nothing can be started; the same command is right at another time."""
+
+    exit_code = STOPPED_AS_ASKED
 
 
 class CannotCreate(LonghaulError):
@@ -49,7 +63,7 @@ class StorageError(LonghaulError):
 class WorkersError(LonghaulError):
     """No worker can be started, or every new one dies before it is ready."""
 
-    exit_code = STOPPED_EARLY
+    exit_code = BROKE_OFF
 
 
 class UnguardedMain(LonghaulError, RuntimeError):

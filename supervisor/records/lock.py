@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.errors import BeingRun, CannotCreate
 from supervisor.records.disk import Disk
 from supervisor.records.files import resolved, utc_now
 
@@ -42,7 +42,7 @@ class Lock:
 
     @classmethod
     def acquire(cls, path: Path | str, experiment_id: str) -> Lock:
-        """Raises UsageError that names the holder if a live supervisor owns the experiment."""
+        """Raises BeingRun that names the holder if a live supervisor owns the experiment."""
         target = resolved(path)
         while True:
             fd = _open(target)
@@ -106,17 +106,17 @@ def is_held(path: Path | str) -> bool | None:
 
 
 def refuse_held(path: Path | str, experiment_id: str) -> None:
-    """Raises UsageError that names the holder if a live supervisor owns the experiment."""
+    """Raises BeingRun that names the holder if a live supervisor owns the experiment."""
     if is_held(path):
         with open(resolved(path), "rb") as file:
             raise _being_run(file.fileno(), os.fspath(path), experiment_id)
 
 
-def _being_run(fd: int, path: str, experiment_id: str) -> UsageError:
+def _being_run(fd: int, path: str, experiment_id: str) -> BeingRun:
     holder = _read_holder(fd)
     where = f"pid {holder.pid} on {holder.host}" if holder.pid else "another process"
     since = f" since {holder.started}" if holder.started else ""
-    return UsageError(
+    return BeingRun(
         f"experiment {experiment_id} is being run by {where}{since} (lock {path}). "
         f"Wait until it is over or stop it with `kill {holder.pid or 'PID'}`, then resume; "
         f"or start another experiment with --experiment-id."

@@ -54,7 +54,7 @@ def test_a_live_one_is_refused(spare: Path, longhaul: Longhaul) -> None:
         code, _, err = longhaul("rm", "night", "--yes", "-d", spare)
     finally:
         lock.release()
-    assert code == 2
+    assert code == 69
     assert "is being run" in err and "Nothing was removed" in err
     after = snapshot(spare)
     lock_file = str(spare / "logs" / "lock_night")

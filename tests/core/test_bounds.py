@@ -204,6 +204,7 @@ def test_so_many_failures_begin_a_drain_without_a_signal() -> None:
     effects = core.tell(facts.JobsFinished(1, [bad(2)]))
     assert told(effects) == ["2 jobs have failed (--max-failures 2): no new jobs are started"]
     assert core.scheduler.drain.signal is None
+    assert not core.scheduler.drain.asked
     core.tell(facts.WorkerDied(1, exit_code=0))
     assert core.scheduler.finished
     assert core.table.state.count(PENDING) == 4
@@ -217,6 +218,17 @@ def test_a_share_of_failures_counts_from_the_twentieth_job_on() -> None:
     assert not core.scheduler.draining
     core.tell(facts.JobsFinished(1, [bad(20)]), after=1.0)
     assert core.scheduler.drain.reason == "20 of 20 jobs have failed (--max-failures 50%)"
+
+
+@pytest.mark.parametrize("order", ["drain", "stop"])
+def test_an_end_that_the_run_has_begun_itself_may_be_asked_for_as_well(order: str) -> None:
+    core = Core(6, workers=2, max_failures="1")
+    core.start()
+    core.tell(facts.JobsFinished(1, [bad(1)]))
+    assert core.scheduler.draining and not core.scheduler.drain.asked
+    core.tell(facts.ControlAsked(7, 1000, order))
+    assert core.scheduler.drain.asked
+    assert core.scheduler.drain.reason == "1 job has failed (--max-failures 1)"
 
 
 def test_failures_of_earlier_runs_do_not_count() -> None:
@@ -242,6 +254,7 @@ def test_a_deadline_drains_so_early_that_the_grace_fits() -> None:
     assert told(effects) == ["it is late: no new jobs are started; 2 running jobs have 20 s to finish"]
     assert SignalWorker(1, 15) in effects.commands  # `stopping` is true in the jobs
     assert core.scheduler.next_deadline() == 180.0
+    assert core.scheduler.drain.asked
 
 
 def test_the_clock_on_the_wall_goes_on_while_the_run_stands_still() -> None:

@@ -94,6 +94,7 @@ def test_a_drain_by_hand_has_no_signal_and_the_first_ctrl_c_after_it_stops_now()
     assert len([c for c in effects.commands if isinstance(c, SignalWorker)]) == 2
     assert core.scheduler.draining
     assert core.scheduler.drain.signal is None
+    assert core.scheduler.drain.asked
     killed = core.tell(facts.SignalReceived(SIGINT))
     assert {c.incarnation for c in killed.commands if isinstance(c, KillWorker)} == {1, 2}
 

@@ -67,7 +67,7 @@ def test_the_commands_steer_the_run(folder: Path, slow: subprocess.Popen[str]) -
     assert "slow/20: back in line" in answers[4]
     (folder / "go").touch()
     _, err = slow.communicate(timeout=60)
-    assert slow.returncode == 75, err
+    assert slow.returncode == 76, err
 
 
 def test_the_page_has_a_row_for_each_order() -> None:

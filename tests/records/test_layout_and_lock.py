@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.errors import CannotCreate, UsageError
+from supervisor.core.errors import BeingRun, CannotCreate, UsageError
 from supervisor.records.disk import Disk
 from supervisor.records.files import backup_name, lack_of_space, probe_directory
 from supervisor.records.layout import Layout, check_id, experiments
@@ -52,8 +52,9 @@ def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path
     """D6: by flock, which goes by the file and not by what is written in it."""
     path = tmp_path / "lock_e1"
     first = Lock.acquire(path, "e1")
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(BeingRun) as error:
         Lock.acquire(path, "e1")
+    assert error.value.exit_code == 69
     for part in ("e1", f"pid {os.getpid()}", os.uname().nodename, str(path), f"kill {os.getpid()}"):
         assert part in str(error.value)
     first.release()
@@ -72,7 +73,7 @@ def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:
     assert holder.stdout is not None
     with holder.stdout:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match=f"pid {holder.pid}"):
+        with pytest.raises(BeingRun, match=f"pid {holder.pid}"):
             Lock.acquire(path, "e1")
         holder.send_signal(signal.SIGKILL)
         holder.wait()

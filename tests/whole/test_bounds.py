@@ -48,7 +48,7 @@ def test_a_plainly_broken_experiment_stops_says_why_and_can_be_resumed(experimen
 def test_a_deadline_ends_the_run_in_time_and_the_rest_runs_on_a_resume(experiment: Experiment) -> None:
     write(experiment, "time.sleep(0.7 if number < 6 else 0)\n        assert not current_job().stopping")
     done = experiment.run("--deadline", "8.5s", "--workers", "1", "--rate", "1/s")
-    assert done.returncode == 75, done.stderr
+    assert done.returncode == 76, done.stderr
     assert "the deadline is at" in done.stderr
     assert "stopped early" in done.stderr
     before = len(experiment.executions())

@@ -101,6 +101,12 @@ def finish(experiment: Experiment, process: subprocess.Popen[str], code: int = 0
     return err
 
 
+def experiment_ended(experiment: Experiment) -> tuple[str, int]:
+    """How the last run has ended, as it is recorded."""
+    *_, ended = [record for record in experiment.journal() if record["type"] == "run_ended"]
+    return ended["state"], ended["exit_code"]
+
+
 def orders(experiment: Experiment) -> list[dict[str, Any]]:
     return [r["detail"] for r in experiment.journal() if r["type"] == "noted" and r["what"] == "control"]
 
@@ -136,7 +142,7 @@ def test_a_pause_is_forgotten_by_a_resume_of_the_script(gated: Experiment) -> No
 
 
 @pytest.mark.parametrize("order", ["drain", "stop"])
-def test_a_run_that_is_ended_from_outside_exits_with_75_and_can_be_resumed(
+def test_a_run_that_is_ended_from_outside_exits_with_76_and_can_be_resumed(
     gated: Experiment, order: str
 ) -> None:
     process = start(gated)
@@ -145,7 +151,8 @@ def test_a_run_that_is_ended_from_outside_exits_with_75_and_can_be_resumed(
         wait_for(lambda: len(gated.executions("stopping")) >= 2, "the jobs know")
         open_gate(gated, 0, 1)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err
+    assert process.returncode == 76, err
+    assert experiment_ended(gated) == ("stopped", 76)
     assert "go on later with: " in err
     assert "stopped early" in err
     assert len(gated.completed_in_journal()) == (2 if order == "drain" else 0)

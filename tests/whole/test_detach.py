@@ -100,7 +100,7 @@ def test_a_lock_that_is_held_is_seen_too(script: Experiment) -> None:
     process = script.start("--experiment-id", "night")
     wait_for(script.executions)
     done = script.run("--detach", "--resume", "night")
-    assert done.returncode == 2
+    assert done.returncode == 69
     assert f"is being run by pid {process.pid}" in done.stderr
     (script.folder / "go").touch()
     process.communicate(timeout=60)

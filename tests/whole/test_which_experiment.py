@@ -163,7 +163,7 @@ def test_auto_that_looked_too_early_is_told_who_runs_the_experiment(experiment: 
     wait_for(experiment.executions, "the winner has begun")
     loser = start_twice(experiment, LOOKS="too early")
     _, err = loser.communicate(timeout=PATIENCE)
-    assert loser.returncode == 2, err
+    assert loser.returncode == 69, err
     assert f"night is being run by pid {winner.pid} on " in err
     (experiment.folder / "go").touch()
     assert winner.wait(PATIENCE) == 0
@@ -205,7 +205,7 @@ def test_an_id_that_is_taken_tells_who_runs_it(experiment: Experiment) -> None:
     running = start_twice(experiment, HOLD="1")
     wait_for(experiment.executions, "it has begun")
     done = experiment.run("--experiment-id", "night")
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 69, done.stderr
     assert f"night is being run by pid {running.pid} on " in done.stderr
     (experiment.folder / "go").touch()
     assert running.wait(PATIENCE) == 0
