@@ -52,7 +52,8 @@ TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not
 TOLD_AT_ONCE = 100  # modules in one message
 FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
-MOST_LOOKS = 100.0  # around us in a row, after short jobs; each TIDY_AFTER gives one back
+MOST_LOOKS = 100.0  # around us in a row, after short jobs
+LOOK_REGAINED = 0.05  # seconds that give one of them back
 # Seconds at least: a shorter job has not closed ours and opened so many that one got its number.
 CLOSE_TAKES = 100e-6
 
@@ -103,7 +104,7 @@ class Worker:
     def _work(self, looked: float) -> None:
         """Jobs of the first batch, until it is time to look around; `looked`: when we last did."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
-        now = looked
+        now, untidy = looked, False
         for lease, attempt, line in self._batches[0]:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
@@ -116,12 +117,12 @@ class Worker:
                         self._hold()
                 if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
                     self._surroundings.still()
-                    self._untidy = True
+                    untidy = self._untidy = True
             if size(seconds):
                 outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
             send(outcome)
             now = perf_counter()
-            if self._untidy or CURRENT.stopping or now - looked > LOOK_AFTER:
+            if untidy or CURRENT.stopping or now - looked > LOOK_AFTER:
                 return
         self._batches.popleft()
 
@@ -143,7 +144,7 @@ class Worker:
             self._output.restore()
             self._spoiled |= not self._surroundings.restore()
             self._untidy = False
-            regained = (now - self._tidied) / TIDY_AFTER
+            regained = (now - self._tidied) / LOOK_REGAINED
             self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
             self._tidied = now
         if USER_CODE.grown():

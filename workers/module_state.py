@@ -157,12 +157,11 @@ def _is_decimals(variable: contextvars.ContextVar[Any]) -> bool:
 
 def _of_decimal_context(context: Any) -> list[Setting]:
     names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
-    before = context.copy()
     settings = [present(partial(getattr, context, n), partial(setattr, context, n)) for n in names]
     for name in ("flags", "traps"):
-        settings.append(
-            Setting(partial(getattr, context, name), partial(setattr, context, name), getattr(before, name))
-        )
+        # A copy: what `getattr` gives is a view, which changes with the context and ends with it.
+        before = dict(getattr(context, name))
+        settings.append(Setting(partial(getattr, context, name), partial(setattr, context, name), before))
     return settings
 
 
