@@ -19,7 +19,17 @@ from supervisor.script_options import Parser, check_parser, longhauled, option_s
 from supervisor.views.encodings import as_meant
 
 # Options that are not settings: what to do in this run, not how the experiment is run.
-ACTIONS = ("experiment_id", "resume", "output", "rerun", "only", "changed", "debug", "show_output")
+ACTIONS = (
+    "experiment_id",
+    "resume",
+    "output",
+    "rerun",
+    "accept_code",
+    "only",
+    "changed",
+    "debug",
+    "show_output",
+)
 PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
@@ -117,9 +127,16 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add(
         "rerun",
         "GLOB",
-        "on a resume, run completed jobs that match once more; may be repeated",
+        "on a resume, run completed jobs that match once more; code:VERSION: those whose results an "
+        "earlier version of the code made, code:old: any earlier one; may be repeated",
         action="append",
         type=as_meant,
+    )
+    add(
+        "accept_code",
+        None,
+        "on a resume, take the results of earlier code as good: no reminder until the next change",
+        action="store_true",
     )
     add(
         "changed",

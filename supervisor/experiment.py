@@ -141,6 +141,7 @@ class _Run:
             opened.table, opened.settings, self.workforce.slots, opened.position, job_bytes
         )
         self.scheduler.ledger.converted.update(opened.store.facts.told)
+        self.scheduler.code_seen.know(opened.store.facts.modules())
         self.clock = RunClock()
         self.observer = Observer(
             self.scheduler,

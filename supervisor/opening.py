@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from supervisor import choosing, provenance, resuming
+from supervisor import choosing, code_history, provenance, resuming
 from supervisor.choosing import Notice
 from supervisor.claiming import Taken, claim, refuse_taken
 from supervisor.clock import wall_time
+from supervisor.code_history import CodeHistory
 from supervisor.comparing import refuse_changes, tell_changes
 from supervisor.core.errors import CannotCreate, StorageError, UsageError
-from supervisor.core.jobs import COMPLETED
 from supervisor.core.position import Position
 from supervisor.core.record_types import AnyRecord, Reset, RunStarted
 from supervisor.core.settings import Settings
@@ -35,6 +35,7 @@ from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
+from supervisor.records.made_by import MadeBy
 from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_comparison import compare
 from supervisor.records.store import Store
@@ -58,7 +59,7 @@ class Opened(msgspec.Struct):
     selected: bytes
     notices: list[Notice]
     unselected: int = 0
-    code: dict[str, Any] = {}  # what the function is, where that had to be compared
+    code: CodeHistory | None = None  # where it had to be compared
     resets: list[AnyRecord] = []  # the records of `retry` and other jobs that are to run again
     deadline: Deadline | None = None
     resumed: bool = False
@@ -108,7 +109,9 @@ def open_experiment(request: Request, directory: Path, signals: Signals) -> Open
 def start_run(request: Request, opened: Opened) -> None:
     """Record that a run begins on it. Raises StorageError; the caller releases the store."""
     with _in_words(opened.layout.directory):
-        code = opened.code or provenance.code_of(request.function)
+        history = opened.code or code_history.first_run(
+            provenance.code_of(request.function), opened.position.next_lease
+        )
         started = RunStarted(
             run=opened.position.run,
             at=wall_time(),
@@ -120,7 +123,9 @@ def start_run(request: Request, opened: Opened) -> None:
             boot_id=provenance.boot_id(),
             process_start=provenance.process_start(),
             versions=provenance.versions(),
-            code=code,
+            code=history.code,
+            codes=history.spans,
+            accepted=history.accepted,
             entry=provenance.entry_of(request.function, request.setup),
             jobs=sum(opened.table.wanted),
             offered=opened.offered,
@@ -286,7 +291,9 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     plan = _plan(request, settings, options, signals, earlier, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
-    code_before = recovered.facts.run_started.code if recovered.facts.run_started is not None else {}
+    started = recovered.facts.run_started or RunStarted(0, "")
+    code = provenance.code_of(request.function, started.code.get("late"))
+    made = MadeBy(recovered)
     settings_before = recovered.facts.settings
     notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
     notices += [("warning", lock.notice)] if lock.notice else []
@@ -314,6 +321,8 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         changed=changed,
         retry_failed=retry_failed,
         more=plan.offered > plan.selected,
+        made=made,
+        version=code["version"],
     )
     position = store.facts.position()
     position.run += 1
@@ -332,10 +341,20 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         survivors=recovered.facts.survivors(provenance.boot_id()),
     )
     anew = again.changed + again.rerun
-    kept = table.state.count(COMPLETED) - sum(table.state[job] == COMPLETED for job in anew)
-    opened.code = resuming.with_earlier(code_before, provenance.code_of(request.function), kept)
-    opened.changes = resuming.changes(code_before, opened.code, settings_before, settings, kept)
-    notices += [("warning", change) for change in opened.changes]
+    counts = made.counts(anew)
+    opened.code = code_history.go_on(
+        started.code,
+        started.codes,
+        started.accepted,
+        code,
+        next_lease=position.next_lease,
+        counts=counts,
+        accept=request.accept_code,
+    )
+    seeds = resuming.seed_changed(settings_before, settings, sum(counts.values()))
+    opened.changes = [*opened.code.warnings, *([seeds] if seeds else [])]
+    notices += opened.code.notices
+    notices += [("warning", seeds)] if seeds else []
     if again.changed:
         notices.append(
             ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")

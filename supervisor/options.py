@@ -203,17 +203,20 @@ class _Names:
 _CONTRADICTIONS = (
     ("no_resume", "resume", "one goes on with an experiment, the other keeps nothing to go on with"),
     ("no_resume", "rerun", "without a record there is nothing to repeat"),
+    ("no_resume", "accept_code", "without a record there are no earlier results"),
     ("no_resume", "changed", "without a record nothing can have changed"),
     ("list_checkpoints", "resume", "listing runs nothing"),
     ("list_checkpoints", "no_resume", "listing runs nothing"),
     ("list_checkpoints", "experiment_id", "listing runs nothing"),
     ("list_checkpoints", "rerun", "listing runs nothing"),
+    ("list_checkpoints", "accept_code", "listing runs nothing"),
     ("list_checkpoints", "only", "listing runs nothing"),
     ("list_checkpoints", "debug", "listing runs nothing"),
     ("detach", "list_checkpoints", "listing runs nothing"),
     ("detach", "debug", "debugging needs the terminal"),
     ("detach", "no_resume", "without a record nobody could look at it, nor resume it"),
     ("debug", "rerun", "debugging records nothing; it runs completed jobs as well"),
+    ("debug", "accept_code", "debugging records nothing"),
     ("debug", "only", "debugging names its jobs itself"),
     ("debug", "no_resume", "debugging records nothing anyway"),
 )
@@ -229,7 +232,7 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             f"{name('resume')} {resume} and {name('experiment_id')} {experiment_id} name two experiments; "
             f"{name('experiment_id')} names a new one, or goes with {name('resume')} auto"
         )
-    for key in ("rerun", "changed"):
+    for key in ("rerun", "accept_code", "changed"):
         if key in given and resume is None:
             raise UsageError(
                 f"{name(key)} needs {name('resume')}: it is about results that there are already"

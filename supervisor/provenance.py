@@ -17,6 +17,7 @@ from typing import Any
 from supervisor.core.version import VERSION
 from supervisor.engines.processes import start_time
 from supervisor.engines.script_start import start_directory
+from supervisor.user_files import late_now, modules_now, version_of
 from workers.callables import by_name
 from workers.failures import encodable
 from workers.main_module import main_source
@@ -25,16 +26,19 @@ from workers.texts import is_odd, received, sendable
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
 
-def code_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """SHA-256 of the function's module and of its own source, git commit and whether the tree
-    was dirty.
+def code_of(function: Callable[..., Any], late: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """What the results of a run are made by: SHA-256 of the function's module and of its own source,
+    the other modules of the user's that are imported here, a version of all that, git commit and
+    whether the tree was dirty.
 
     A function whose file is not known (a notebook) is identified by its own source, or
-    failing that its byte code.
+    failing that its byte code. `late`: modules that only workers have imported, as an earlier run
+    recorded them.
     """
     target = inspect.unwrap(function)
     target = getattr(target, "func", target)  # functools.partial
     found: dict[str, Any] = {"function": getattr(target, "__qualname__", repr(target))}
+    found["module"] = sendable(str(getattr(target, "__module__", "")))
     path = _file_of(target)
     if path is not None:
         found["file"] = encodable(str(path))
@@ -43,6 +47,10 @@ def code_of(function: Callable[..., Any]) -> dict[str, Any]:
         found.update(_git(path.parent))
     else:
         found["sha256"] = hashlib.sha256(_source(target)).hexdigest()
+    found["modules"] = modules_now("" if path is None else str(path))
+    if late:
+        found["late"] = late_now(late)
+    found["version"] = version_of(found["sha256"], found["modules"], found.get("late", {}))
     return found
 
 

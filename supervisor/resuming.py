@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from supervisor.code_history import CODE, named_versions
 from supervisor.core.errors import UsageError
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from supervisor.picking import matches
+from supervisor.records.made_by import MadeBy
 from supervisor.request import Request
 
 
@@ -78,23 +80,15 @@ def jobs_again(
     changed: list[int],
     retry_failed: bool,
     more: bool = False,
+    made: MadeBy | None = None,
+    version: str = "",
 ) -> Again:
     """Which completed or failed jobs, of those that are `selected`, run again: the changed ones, by
-    name, and failed ones once more. `more`: the script has jobs that the experiment has not."""
+    name or by the code that `made` them, and failed ones once more. `more`: the script has jobs that
+    the experiment has not. `version`: that of the code of now."""
     again = Again(changed=changed)
     if request.rerun:
-        again.rerun = [
-            job
-            for job, job_id in enumerate(table.ids)
-            if table.wanted[job]
-            and table.state[job] in (COMPLETED, FAILED)
-            and matches(job_id, request.rerun)
-        ]
-        if not again.rerun and not any(matches(job_id, request.rerun) for job_id in table.ids):
-            hint = "; --only runs jobs that the pilot left out" if more else ""
-            raise UsageError(
-                f"--rerun {' '.join(request.rerun)}: no job of this experiment matches{_some_ids(table)}{hint}"
-            )
+        again.rerun = _rerun(table, request.rerun, more=more, made=made, version=version)
     if retry_failed:
         named = set(again.rerun)
         again.retry = [
@@ -109,54 +103,34 @@ def jobs_again(
     return again
 
 
+def _rerun(table: JobTable, words: list[str], *, more: bool, made: MadeBy | None, version: str) -> list[int]:
+    """The finished jobs that any of the words names, by its id or by its code."""
+    codes = [word for word in words if word.startswith(CODE) and not _matches_any(table, [word])]
+    globs = [word for word in words if word not in codes]
+    versions = named_versions(codes, version, made.counts()) if made is not None and codes else set()
+    finished = [
+        job for job, state in enumerate(table.state) if table.wanted[job] and state in (COMPLETED, FAILED)
+    ]
+    found = [
+        job
+        for job in finished
+        if matches(table.ids[job], globs) or (made is not None and made.version(job) in versions)
+    ]
+    if not found and globs and not _matches_any(table, globs):
+        hint = "; --only runs jobs that the pilot left out" if more else ""
+        raise UsageError(
+            f"--rerun {' '.join(globs)}: no job of this experiment matches{_some_ids(table)}{hint}"
+        )
+    return found
+
+
+def _matches_any(table: JobTable, globs: list[str]) -> bool:
+    return any(matches(job_id, globs) for job_id in table.ids)
+
+
 def _some_ids(table: JobTable) -> str:
     names = ", ".join(repr(job_id) for job_id in table.ids[:3])
     return f"; ids look like {names}" if names else ""
-
-
-def changes(
-    code_before: dict[str, Any],
-    code: dict[str, Any],
-    settings_before: dict[str, Any],
-    now: Settings,
-    kept: int,
-) -> list[str]:
-    """What to say if function or seed are not what the `kept` results were made with."""
-    said = (code_changed(code_before, code, kept), seed_changed(settings_before, now, kept))
-    return [words for words in said if words]
-
-
-def with_earlier(before: dict[str, Any], now: dict[str, Any], kept: int) -> dict[str, Any]:
-    """`now`, what the function is, with `earlier`: what else it was in runs of which results may be
-    kept. Of `kept` results from before none is known to be of one run or another."""
-    was = [*before.get("earlier", ()), before.get("function_sha256")] if kept else []
-    other = [known for known in dict.fromkeys(was) if known and known != now.get("function_sha256")]
-    return {**now, "earlier": other} if other else now
-
-
-def code_changed(before: dict[str, Any], now: dict[str, Any], kept: int) -> str | None:
-    """What to say if the function's code is not what the `kept` results were made with, all of them
-    or, after a change that was told in an earlier run, some.
-
-    The whole module counts, because the function may call anything in it; if the function
-    itself is the same, that is said as well.
-    """
-    if not kept or not before:
-        return None
-    name = str(now.get("function", "the function")).rpartition(".")[2]
-    results = f"{kept} result{'s' if kept != 1 else ''}"
-    mixed = (
-        f"{name} has changed since some of the {results} were made; --rerun GLOB repeats those that you name"
-    )
-    if before.get("sha256") == now.get("sha256"):
-        return mixed if now.get("earlier") else None
-    own = before.get("function_sha256")
-    if own is None or own != now.get("function_sha256"):
-        return f"{name} changed after {results}; they are kept; --rerun '*' repeats them"
-    if now.get("earlier"):
-        return mixed
-    file = str(now.get("file", "its module")).rpartition("/")[2]
-    return f"{file} changed after {results}, {name} itself did not; they are kept; --rerun '*' repeats them"
 
 
 def seed_changed(before: dict[str, Any], now: Settings, completed: int) -> str | None:

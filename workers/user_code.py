@@ -55,13 +55,17 @@ class UserCode:
         return self._found[told:]
 
     def _new(self) -> Iterator[tuple[str, str]]:
-        for name, module in list(sys.modules.items()):
-            if name in self._looked_at:
-                continue
-            self._looked_at.add(name)
-            file = _file_of(module)
-            if file and name.partition(".")[0] not in _OURS and _is_the_users(file):
-                yield name, file
+        new = {name: module for name, module in list(sys.modules.items()) if name not in self._looked_at}
+        self._looked_at.update(new)
+        return users_modules(new)
+
+
+def users_modules(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and file of those of the user's, in their order."""
+    for name, module in list(modules.items()):
+        file = _file_of(module)
+        if file and name.partition(".")[0] not in _OURS and _is_the_users(file):
+            yield name, file
 
 
 def _file_of(module: Any) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.code_spans import CodeSpans
 from supervisor.core.record_types import (
     AnyRecord,
     Ended,
@@ -47,6 +48,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     peak_at: str = ""
     printed: int = 0  # bytes
     error: dict[str, Any] | None = None
+    code: str | None = None  # the version of the code that it ran
+    result: msgspec.Raw | None = None  # JSON, if it completed
 
 
 class _Lease(msgspec.Struct):
@@ -72,6 +75,7 @@ class Attempts:
         self._stale: dict[int, _Lease] = {}  # of runs that were killed; their ends may come yet
         self._pids: dict[int, int] = {}
         self._slots: dict[int, int] = {}  # the incarnation that a slot has now
+        self._codes = CodeSpans()
 
     def apply(self, record: AnyRecord) -> None:
         kind = type(record)
@@ -93,7 +97,7 @@ class Attempts:
         elif isinstance(record, WorkerEnded):
             self._open.pop(record.incarnation, None)
         elif isinstance(record, RunStarted):
-            self._run = record.run
+            self._run, self._codes = record.run, CodeSpans(record.codes)
             for leases in self._open.values():
                 self._stale.update(leases)
             self._open.clear()
@@ -130,6 +134,8 @@ class Attempts:
             state=record.state,
             printed=record.output,
             error=error,
+            code=self._codes.version(record.lease),
+            result=record.result or None,
         )
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
@@ -157,6 +163,7 @@ class Attempts:
                 handed_out=lease.at if lease else "",
                 ended=record.at,
                 error=detail.get("error"),
+                code=self._codes.version(number),
             )
         )
 
@@ -177,6 +184,7 @@ class Attempts:
                 handed_out=lease.at,
                 peak_rss=lease.peak_rss or None,
                 peak_at=lease.peak_at,
+                code=self._codes.version(number),
             )
             for number, lease in firsts
         ]

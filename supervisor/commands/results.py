@@ -24,7 +24,7 @@ from supervisor.views.words import cut, one_line
 
 # What every job has; of the rest each job brings what it has.
 _FIRST = ("experiment", "job", "domain", "state", "seconds", "outcome")
-_LAST = ("error.type", "error.message")
+_LAST = ("error.type", "error.message", "code")
 _CELL = 60  # characters of a cell in a table
 _BUFFER = 1 << 16
 
@@ -139,8 +139,10 @@ def csv_cell(value: Any) -> Any:
 
 
 def table_of(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells for people: numbers rounded, long texts cut."""
+    """Heads and cells for people: numbers rounded, long texts cut; the code only if there are several."""
     heads = columns_of(reports)
+    if len({row["code"] for row in rows_of(reports) if row["seconds"] is not None}) < 2:
+        heads.remove("code")
     return heads, [[_cell(row.get(name)) for name in heads] for row in rows_of(reports)]
 
 

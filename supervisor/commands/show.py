@@ -11,6 +11,7 @@ import msgspec
 from supervisor.commands.attempts import Attempt, Attempts
 from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
+from supervisor.core.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
 from supervisor.core.record_types import Ended
 from supervisor.listing import is_running
@@ -19,6 +20,7 @@ from supervisor.records.layout import Layout
 from supervisor.records.recovered import Recovered
 from supervisor.records.results import Results
 from supervisor.records.survey import survey
+from supervisor.user_files import listed
 from supervisor.views.words import cut, duration, one_line, printed_lines, size
 from workers.output import log_path, tail
 
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             found.table.state[job] = INTERRUPTED
         state, attempts = STATE_NAMES[found.table.state[job]], found.table.attempts[job]
         gone = not found.table.wanted[job]
+        codes = found.facts.codes
     finally:
         found.close()
     tries = attempts_of(layout, job_id, live=live)
@@ -61,9 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         }
         if record is not None and record.result:
             document |= {"result": record.result, "nonfinite": record.nonfinite}
+        if record is not None:
+            document["code"] = codes.version(record.lease)
         emit_json(document)
         return 0
     _tell_job(layout, planned, state, record, gone=gone)
+    _tell_code(record, tries, codes)
     _tell_attempts(tries, attempts)
     _tell_errors(tries)
     if not (tries and (tries[-1].error or {}).get("output_tail")):
@@ -96,7 +102,28 @@ def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | N
     emit(f"params   {_shown(planned.params)}")
     if record is not None and record.outcome == "completed":
         emit(f"result   {_shown(record.result or msgspec.Raw(b'null'))}")
+
+
+def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans) -> None:
+    """What made its result, and what other results it has had: of these the journal alone knows."""
+    lease = 0 if record is None else record.lease
+    if lease:
+        emit(f"code     {_version(codes.version(lease), codes)}")
+    for one in tries:
+        if one.outcome == "completed" and one.lease != lease:
+            emit(
+                f"before   {_shown(one.result or msgspec.Raw(b'null'))}, by code {_version(one.code, codes)}"
+            )
     emit("")
+
+
+def _version(version: str | None, codes: CodeSpans) -> str:
+    """With what was changed after it, if it is an earlier one."""
+    if version is None:
+        return f"{UNKNOWN}: an older longhaul has recorded it"
+    if version == codes.spans[-1].version:
+        return f"{version}{', that of the last run' if len(codes.spans) > 1 else ''}"
+    return f"{version}, before {listed(codes.ended_by(version))} changed"
 
 
 def _shown(raw: msgspec.Raw) -> str:
@@ -111,6 +138,8 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
         emit("it has not been started" if not counted else "")
         return
     heads = ["attempt", "run", "worker", "pid", "started", "ended", "took", "outcome", "peak memory", "then"]
+    several = len({one.code for one in tries}) > 1
+    heads += ["code"] if several else []
     rows = [
         [
             str(one.attempt or "-"),
@@ -123,6 +152,7 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
             one.outcome.replace("_", " "),
             peak(one),
             _then(one),
+            *([one.code or "-"] if several else []),
         ]
         for one in tries
     ]

@@ -6,6 +6,9 @@ finds what the file holds by then.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from supervisor.core.code_spans import DIGITS
 from supervisor.core.crew import Worker
 from supervisor.core.events import Tell
 from supervisor.core.ledger import Turn
@@ -14,14 +17,25 @@ from workers.messages import ModuleText
 
 
 class CodeSeen:
-    """The text of the first import of each file; what differs from it later is told and recorded."""
+    """The text of the first import of each file; what differs from it later is told and recorded.
+    So is, once in an experiment, what only workers import: a later run looks at its files, too."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}  # file -> sha256
         self._told: set[str] = set()
+        self._known: set[str] = set()  # names of modules that are on record
+
+    def know(self, names: Iterable[str]) -> None:
+        """These modules are part of the code of the run, or were noted in an earlier one."""
+        self._known.update(names)
 
     def note(self, modules: list[ModuleText], worker: Worker, turn: Turn) -> None:
         """`worker` has imported these. The user is told once of each file."""
+        late = [module for module in modules if module.name not in self._known]
+        if late:
+            self.know(module.name for module in late)
+            said = [[module.name, module.file, module.sha256[:DIGITS]] for module in late]
+            turn.effects.records.append(Noted("code_imported", turn.at, {"modules": said}))
         for module in modules:
             before = self._first.setdefault(module.file, module.sha256)
             if before == module.sha256:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from supervisor.core.code_spans import CodeSpan
 from workers.messages import CompletedWith
 
 NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed
@@ -45,7 +46,9 @@ class RunStarted(Record, tag="run_started"):
     boot_id: str = ""
     process_start: float = 0.0
     versions: dict[str, str] = {}
-    code: dict[str, Any] = {}  # sha256, git_commit, dirty
+    code: dict[str, Any] = {}  # see provenance.code_of
+    codes: list[CodeSpan] = []  # which code the results so far are of, and those from here on
+    accepted: list[str] = []  # versions whose results the user says are as good as those of this one
     entry: dict[str, Any] = {}  # where a replay finds function and setup: see provenance.entry_of
     jobs: int = 0
     offered: int = 0  # that the script has; more than `jobs` with one per domain

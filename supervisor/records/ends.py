@@ -63,6 +63,7 @@ class Content(msgspec.Struct, gc=False):
     result: msgspec.Raw = NO_RESULT
     error: msgspec.Raw = NO_RESULT
     nonfinite: msgspec.Raw = NO_RESULT
+    lease: int = 0
 
 
 def contents(lines: Sequence[bytes]) -> list[Content]:

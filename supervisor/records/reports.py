@@ -35,7 +35,7 @@ from supervisor.records.store import Store
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NULL = msgspec.Raw(b"null")
 _id, _domain, _params = attrgetter("id"), attrgetter("domain"), attrgetter("params")
-_error, _nonfinite = attrgetter("error"), attrgetter("nonfinite")
+_error, _nonfinite, _lease = attrgetter("error"), attrgetter("nonfinite"), attrgetter("lease")
 _FEW = 10_000  # different durations
 _COMPLETED_OR_NOT = bytes(state == COMPLETED for state in range(256))
 
@@ -52,6 +52,7 @@ class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
     result: msgspec.Raw = NO_RESULT
     error: msgspec.Raw = NO_RESULT
     nonfinite: msgspec.Raw = NO_RESULT
+    code: str | None = None
 
 
 class Report:
@@ -67,6 +68,7 @@ class Report:
         self.counts: Counts = results.table.counts()
         self.statistics: Statistics = results.statistics.closed()
         self._results = results
+        self._codes: Counter[str | None] = Counter()  # completed jobs by what made them, once read
 
     def __repr__(self) -> str:
         counts = self.counts
@@ -83,8 +85,8 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
         `outcome` (of the attempt that finished it, else None), `params.*`, and `result.*`
-        (`result` if it is not an object) or `error.type` and `error.message`. For
-        pandas.DataFrame."""
+        (`result` if it is not an object) or `error.type` and `error.message`; at last `code`, the
+        version of the code that made it (None if it is not known). For pandas.DataFrame."""
         return list(self.each_row())
 
     def to_frame(self) -> Any:
@@ -99,6 +101,7 @@ class Report:
 
     def each_row(self) -> Iterator[dict[str, Any]]:
         """The same, one after the other; nothing is kept in memory."""
+        codes = self._results.facts.codes
         for number, planned, record in self._results.rows():
             row = {
                 "job": planned.id,
@@ -114,6 +117,7 @@ class Report:
                 error = record.error or {}
                 row["error.type"] = error.get("type", "")
                 row["error.message"] = error.get("message", "")
+            row["code"] = codes.version(record.lease) if record is not None else None
             yield row
 
     def domains(self) -> dict[str, str]:
@@ -161,11 +165,14 @@ class Report:
     def final_text(self) -> Iterator[bytes]:
         """The text of logs_final.json as it is now, some hundred lines at a time."""
         yield b"["
-        table = self._results.table
+        table, codes = self._results.table, self._results.facts.codes
+        self._codes.clear()
         before = b"\n"
         for jobs in self._results.groups(self._results.jobs()):
             planned, found = self._results.planned(jobs), self._results.contents(jobs)
             states = get(table.state, jobs)
+            made_by = codes.versions(list(map(_lease, found)))
+            self._codes.update(compress(made_by, bytes(states).translate(_COMPLETED_OR_NOT)))
             entries = map(
                 _FinalEntry,
                 map(_id, planned),
@@ -180,6 +187,7 @@ class Report:
                 ],
                 map(_error, found),
                 map(_nonfinite, found),
+                made_by,
             )
             yield before + _encode_lines(list(entries))[:-1].replace(b"\n", b",\n")
             before = b",\n"
@@ -245,7 +253,7 @@ def write_reports(store: Store, *, state: str) -> Report:
 
 
 def statistics_document(report: Report, state: str) -> dict[str, Any]:
-    """The content of statistics.json."""
+    """The content of statistics.json; of a report whose final text was made."""
     results, statistics = report._results, report.statistics
     table = results.table
     durations = _durations(results)
@@ -282,6 +290,7 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
         "retries": statistics.retries,
         "reruns": statistics.reruns,
         "runs": statistics.runs,
+        "code": {code: count for code, count in report._codes.items() if code},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from supervisor.core.code_spans import CodeSpans
 from supervisor.core.overnight import Overnight
 from supervisor.core.position import Position
 from supervisor.core.record_types import (
@@ -70,6 +71,8 @@ class RunFacts:
             if isinstance(record, Noted) and record.what == "converted" and self.run_started is not None:
                 # Kept with what every checkpoint and every new journal has.
                 self.run_started.told += [kind for kind in record.detail["kinds"] if kind not in self.told]
+            elif isinstance(record, Noted) and record.what == "code_imported":
+                self._note_late(record.detail["modules"])
         elif isinstance(record, CarriedRun):
             self.run = max(self.run, record.run)
             self.next_lease = max(self.next_lease, record.next_lease)
@@ -84,6 +87,24 @@ class RunFacts:
         recent = self._workers_of_this_run
         self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
         self._workers_of_this_run = set()
+
+    def _note_late(self, modules: list[list[str]]) -> None:
+        """Modules that only workers have imported, as they were then. The first text counts."""
+        if self.run_started is not None:
+            late = self.run_started.code.setdefault("late", {})
+            for name, file, sha256 in modules:
+                late.setdefault(name, [file, sha256, sha256])
+
+    @property
+    def codes(self) -> CodeSpans:
+        """Which code each result was made by."""
+        return CodeSpans(self.run_started.codes if self.run_started is not None else ())
+
+    def modules(self) -> set[str]:
+        """Names of the user's modules that are on record as part of the code."""
+        code = self.run_started.code if self.run_started is not None else {}
+        own = {"__main__", "__mp_main__", code.get("module", "")}
+        return own.union(code.get("modules", ()), code.get("late", ()))
 
     @property
     def told(self) -> list[str]:

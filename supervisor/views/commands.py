@@ -20,6 +20,7 @@ _KEPT = ("--output", "--changed")
 # What is done this time only, and whether a value follows.
 _ONCE = {
     "--rerun": True,
+    "--accept-code": False,
     "--only": True,
     "--debug": True,
     "--experiment-id": True,

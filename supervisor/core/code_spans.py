@@ -1,0 +1,62 @@
+"""Which code each result was made by. Pure.
+
+Nothing is written for a single job: the numbers of leases rise over an experiment, and stand in every
+record of an attempt. So it is enough to know from which lease on the code was another one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+DIGITS = 16  # of a file's hash that are recorded
+UNKNOWN = "unknown"  # the version of results that an older longhaul has recorded
+
+
+class CodeSpan(msgspec.Struct, omit_defaults=True):
+    """Leases from the number `since` on are of this version of the code, until the next span.
+
+    version: see `provenance.version_of`. changed: what was other than before it, in words: files,
+    or the name of the function.
+    """
+
+    version: str
+    since: int
+    changed: list[str] = []
+
+
+class CodeSpans:
+    """All of an experiment, the oldest first."""
+
+    def __init__(self, spans: Iterable[CodeSpan] = ()) -> None:
+        self.spans = list(spans)
+        self._begins = [span.since for span in self.spans]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all that ever ran is of one code."""
+        return len(self.spans) == 1 and self.spans[0].since <= 1
+
+    def version(self, lease: int) -> str | None:
+        """Of what was run under that lease; None if it is not known, or if nothing was run (lease 0)."""
+        place = bisect_right(self._begins, lease)
+        return self.spans[place - 1].version if place and lease else None
+
+    def versions(self, leases: Sequence[int]) -> list[str | None]:
+        """The same of many."""
+        if self.uniform:
+            version = self.spans[0].version
+            return [version if lease else None for lease in leases]
+        return list(map(self.version, leases)) if self.spans else [None] * len(leases)
+
+    def known(self) -> list[str]:
+        """Each version once, the oldest first."""
+        return list(dict.fromkeys(span.version for span in self.spans))
+
+    def ended_by(self, version: str) -> list[str]:
+        """What was changed when the code was last of this version."""
+        places = [place for place, span in enumerate(self.spans, 1) if span.version == version]
+        after = places[-1] if places else 0
+        return self.spans[after].changed if after < len(self.spans) else []

@@ -1,0 +1,125 @@
+"""The code of an experiment: the files of the user's that this process has imported, and a version
+of them all.
+
+It is found by hash alone: neither times nor places of files count, so that the same code again has
+the same version again. Data files are not code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from supervisor.core.code_spans import DIGITS
+from workers.texts import received, sendable
+from workers.user_code import users_modules
+
+VERSION_DIGITS = 8
+MAINS = ("__main__", "__mp_main__")
+
+
+def modules_now(but: str) -> dict[str, list[str]]:
+    """Name, file and hash of each module of the user's here, but for the file `but` and what has
+    no file that can be read."""
+    found: dict[str, list[str]] = {}
+    digests: dict[str, str] = {}
+    for name, file in users_modules(sys.modules):
+        path = os.path.abspath(file)
+        if path == but or os.path.realpath(path) == but:
+            continue
+        if path not in digests:
+            digests[path] = _digest(path, sys.modules.get(name))
+        if digests[path]:
+            found[sendable("__main__" if name in MAINS else name)] = [sendable(file), digests[path]]
+    return found
+
+
+def late_now(late: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What only workers have imported so far: name, file, hash at first, hash now. What is not
+    there any more counts as unchanged; if it matters, its import will fail."""
+    found: dict[str, list[str]] = {}
+    for name, (file, first, last) in late.items():
+        path = _place_of(received(name), received(file))
+        found[name] = [sendable(path), first, _digest(path, None) or last]
+    return found
+
+
+def _place_of(name: str, file: str) -> str:
+    """Where the module would be imported from now, as far as nothing has to be imported to tell."""
+    if "." not in name:
+        with contextlib.suppress(Exception):
+            from importlib.util import find_spec
+
+            spec = find_spec(name)
+            if spec is not None and spec.origin and os.path.isfile(spec.origin):
+                return spec.origin
+    return file
+
+
+def version_of(own: str, modules: dict[str, list[str]], late: dict[str, list[str]]) -> str:
+    """A short name of the code. `own`: hash of the function's file, or of the function.
+
+    Of what only workers import, only changes count: nobody knows of it before it is imported.
+    """
+    parts = [("", own[:DIGITS])]
+    parts += [(name, digest) for name, (_, digest) in modules.items()]
+    parts += [
+        (name, last) for name, (_, first, last) in late.items() if last != first and name not in modules
+    ]
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS]
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The files, beside the function's own, that are not the same in two records of `code_of`."""
+    if "modules" not in before:
+        return []  # an older version did not look
+    old, new = _texts(before), _texts(now)
+    changed = [name for name in old.keys() & new.keys() if old[name][1] != new[name][1]]
+    words = {name: shown(new[name][0]) for name in changed}
+    words |= {name: f"{shown(new[name][0])} (new)" for name in new.keys() - old.keys() if _base(now, name)}
+    words |= {
+        name: f"{shown(old[name][0])} (not imported now)"
+        for name in old.keys() - new.keys()
+        if _base(before, name)
+    }
+    return list(dict.fromkeys(words[name] for name in sorted(words)))
+
+
+def _texts(code: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    late = {name: (file, last) for name, (file, _, last) in code.get("late", {}).items()}
+    return late | {name: (file, digest) for name, (file, digest) in code.get("modules", {}).items()}
+
+
+def _base(code: dict[str, Any], name: str) -> bool:
+    return name in code.get("modules", {})
+
+
+def shown(file: str) -> str:
+    """A file in few words: its name, with its package's if that says more."""
+    folder, name = os.path.split(received(file))
+    return os.path.join(os.path.basename(folder), name) if name == "__init__.py" else name
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """`a`, `a and b`, `a, b and c`, `a, b, c and 4 more`."""
+    words = list(names)
+    if len(words) > most:
+        return f"{', '.join(words[:most])} and {len(words) - most} more"
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _digest(path: str, module: Any) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()[:DIGITS]
+    except OSError:
+        pass
+    with contextlib.suppress(Exception):  # in an archive
+        text: bytes = module.__loader__.get_data(path)
+        return hashlib.sha256(text).hexdigest()[:DIGITS]
+    return ""
