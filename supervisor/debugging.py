@@ -19,16 +19,19 @@ import msgspec
 
 from supervisor import resuming
 from supervisor.choosing import earlier, mention_larger
+from supervisor.code_history import changed_names
 from supervisor.core.errors import OK, SOME_FAILED, UsageError
 from supervisor.core.jobs import PlannedJob
 from supervisor.core.settings import Settings
 from supervisor.opening import output_directory
 from supervisor.outcome import Outcome
 from supervisor.planning import build_plan
+from supervisor.provenance import code_of
 from supervisor.records.plan_file import decode_line
 from supervisor.records.survey import survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
+from supervisor.user_files import listed
 from workers.current import current_job
 from workers.values import Unencodable, encode_result
 
@@ -64,6 +67,10 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
     found = survey(layout)
     try:
         facts = found.facts
+        if facts.run_started is not None:
+            before = facts.run_started.code
+            if names := changed_names(before, code_of(request.function, before.get("late"))):
+                _say(f"{listed(names)} changed after the last run of {layout.experiment_id}")
         settings = resuming.merge_settings(request, facts.settings)
         return settings, resuming.merge_options(request, facts.options)
     finally:

@@ -90,6 +90,18 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(words[name] for name in sorted(words)))
 
 
+def changed_since(code: dict[str, Any]) -> list[str]:
+    """Of the modules that a run recorded, those whose files are others now: where this process has
+    imported them from, else where they were. What has gone is left out."""
+    found: list[str] = []
+    for name, (file, digest) in _texts(code).items():
+        imported = getattr(sys.modules.get(received(name)), "__file__", None) if name not in MAINS else None
+        path = imported if isinstance(imported, str) else _place_of(received(name), received(file))
+        if (_digest(path, None) or digest) != digest:
+            found.append(shown(sendable(path)))
+    return list(dict.fromkeys(found))
+
+
 def _texts(code: dict[str, Any]) -> dict[str, tuple[str, str]]:
     late = {name: (file, last) for name, (file, _, last) in code.get("late", {}).items()}
     return late | {name: (file, digest) for name, (file, digest) in code.get("modules", {}).items()}

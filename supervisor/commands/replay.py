@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
+from supervisor.core.code_spans import CodeSpans
 from supervisor.core.errors import LonghaulError, UsageError
 from supervisor.core.record_types import Ended, RunStarted
 from supervisor.core.settings import Settings
@@ -30,6 +31,7 @@ from supervisor.cores import thread_caps, usable_cores
 from supervisor.provenance import code_of, decoded_entry
 from supervisor.records.results import Results
 from supervisor.records.survey import survey
+from supervisor.user_files import changed_since, listed
 from supervisor.views.outlet import say
 from supervisor.views.words import cut, duration, one_line
 from workers.callables import CannotLoad, load
@@ -207,9 +209,16 @@ def _look_like_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | N
 
 
 def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
-    before, now = replayed.started.code, code_of(function)
+    started, record = replayed.started, replayed.record
+    before, now = started.code, code_of(function)
     if before and before.get("sha256") != now.get("sha256"):
         _say(f"{now.get('file', 'the code')} has changed since the last run")
+    if others := changed_since(before):
+        _say(f"{listed(others)} {'has' if len(others) == 1 else 'have'} changed since the last run")
+    codes = CodeSpans(started.codes)
+    made_by = codes.version(record.lease) if record is not None else None
+    if made_by is not None and (names := codes.ended_by(made_by)):
+        _say(f"the record is of code {made_by}, before {listed(names)} changed")
     python = replayed.started.versions.get("python", "")
     here = ".".join(map(str, sys.version_info[:3]))
     if python and python != here:

@@ -127,6 +127,7 @@ def test_rows_are_flat(made: Made) -> None:
         "params.name": "iris/a",
         "result.of": "iris/a",
         "result.x": 1.5,
+        "code": None,
     }
     assert rows[3] == {
         "job": "wine/d",
@@ -135,6 +136,7 @@ def test_rows_are_flat(made: Made) -> None:
         "seconds": None,
         "outcome": None,
         "params.name": "wine/d",
+        "code": None,
     }
     assert rows[2] == {
         "job": "wine/c",
@@ -145,6 +147,7 @@ def test_rows_are_flat(made: Made) -> None:
         "params.name": "wine/c",
         "error.type": "ValueError",
         "error.message": "no",
+        "code": None,
     }
 
 

@@ -1,0 +1,169 @@
+"""Whether the code is what the results were made with, over several runs: what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from supervisor.code_history import CodeHistory, go_on, named_versions
+from supervisor.core.code_spans import UNKNOWN, CodeSpans
+from supervisor.core.errors import UsageError
+from supervisor.user_files import late_now, listed, version_of
+
+
+def code(
+    script: str, function: str, late: dict[str, list[str]] | None = None, **modules: str
+) -> dict[str, Any]:
+    files = {name: [f"/x/{name}.py", digest] for name, digest in modules.items()}
+    return {
+        "function": "evaluate",
+        "file": "/x/exp.py",
+        "sha256": script,
+        "function_sha256": function,
+        "modules": files,
+        "late": late or {},
+        "version": version_of(script, files, late or {}),
+    }
+
+
+class Runs:
+    """One run after the other, each with the code that its files hold then."""
+
+    def __init__(self, first: dict[str, Any]) -> None:
+        self.lease = 1
+        self.last: Any = None
+        self.counts: dict[str, int] = {}
+        self.resume(first)
+
+    def resume(self, now: dict[str, Any], made: int = 0, *, accept: bool = False) -> str:
+        """What is said when it begins; it makes so many results."""
+        last = self.last or CodeHistory({}, [], [])
+        history = go_on(
+            last.code,
+            last.spans,
+            last.accepted,
+            now,
+            next_lease=self.lease,
+            counts=self.counts,
+            accept=accept,
+        )
+        self.last, self.lease = history, self.lease + made
+        self.counts[now["version"]] = self.counts.get(now["version"], 0) + made
+        return " | ".join(words for _, words in history.notices)
+
+
+def test_a_change_is_told_when_it_is_made_and_that_results_are_mixed_as_long_as_they_are() -> None:
+    old, new = code("m1", "f1"), code("m2", "f2")
+    runs = Runs(old)
+    assert runs.resume(old, 9) == ""
+    assert runs.resume(new, 3) == "evaluate changed after 9 results; they are kept; --rerun '*' repeats them"
+    assert runs.resume(new) == (
+        f"9 of the 12 results were made by code {old['version']} (before evaluate changed), 3 by "
+        f"{new['version']}; --rerun code:{old['version']} repeats the 9, --accept-code keeps them and ends "
+        f"this reminder"
+    )
+    del runs.counts[old["version"]]  # they are repeated
+    assert runs.resume(new, 9) == ""
+
+
+def test_a_file_that_changes_around_the_function_is_told_as_such() -> None:
+    runs = Runs(code("m1", "f1"))
+    runs.resume(code("m1", "f1"), 1)
+    assert "exp.py changed after 1 result, evaluate itself did not; they are" in runs.resume(
+        code("m2", "f1"), 1
+    )
+    assert "1 of the 2 results was made by code" in runs.resume(code("m2", "f1"))
+
+
+def test_files_are_told_by_name_and_the_function_with_them() -> None:
+    runs = Runs(code("m1", "f1", a="1", b="1", c="1", d="1", e="1"))
+    runs.counts = {runs.last.spans[0].version: 5}
+    assert "b.py changed after 5 results; they" in runs.resume(
+        code("m1", "f1", a="1", b="2", c="1", d="1", e="1")
+    )
+    said = runs.resume(code("m2", "f2", a="2", b="3", c="2", d="2", e="2"))
+    assert said.startswith("evaluate, a.py, b.py and 3 more changed after 5 results; they are kept")
+    said = runs.resume(code("m2", "f2", a="2", b="3", c="2", d="2", new="2"))
+    assert "e.py (not imported now) and new.py (new) changed after" in said
+
+
+def test_the_same_code_again_is_the_same_version_again() -> None:
+    first, second = code("m1", "f1", a="1"), code("m1", "f1", a="2")
+    runs = Runs(first)
+    runs.resume(first, 3)
+    runs.resume(second, 2)
+    said = runs.resume(code("m1", "f1", a="1"), 1)
+    assert f"2 of the 5 results were made by code {second['version']} (before a.py changed), 3 by" in said
+    spans = CodeSpans(runs.last.spans)
+    assert [spans.version(lease) for lease in range(7)] == [
+        None,
+        *[first["version"]] * 3,
+        *[second["version"]] * 2,
+        first["version"],
+    ]
+    assert spans.versions(range(7)) == [spans.version(lease) for lease in range(7)]
+
+
+def test_what_is_accepted_is_told_once_and_holds_until_the_next_change() -> None:
+    first, second, third = code("m1", "f1", a="1"), code("m1", "f1", a="2"), code("m1", "f1", a="3")
+    runs = Runs(first)
+    runs.resume(first, 3)
+    said = runs.resume(second, 2, accept=True)
+    assert said == f"a.py changed; results of earlier code are taken as good: 3 by code {first['version']}"
+    assert runs.resume(second) == ""
+    assert "no results of other code" in Runs(first).resume(first, accept=True)
+    assert "a.py changed after 5 results; they are kept" in runs.resume(third, 1)
+    assert "; --rerun code:old repeats the 5, --accept-code" in runs.resume(third)
+    assert runs.resume(third, accept=True).endswith(
+        f"3 by code {first['version']}, 2 by code {second['version']}"
+    )
+    assert runs.resume(third) == ""
+
+
+def test_of_what_only_workers_import_a_change_counts_and_nothing_else() -> None:
+    first = code("m1", "f1")
+    runs = Runs(first)
+    runs.resume(first, 3)
+    runs.last.code["late"] = {"lazy": ["/x/lazy.py", "1", "1"]}
+    assert runs.resume(code("m1", "f1", {"lazy": ["/x/lazy.py", "1", "1"]})) == ""
+    said = runs.resume(code("m1", "f1", {"lazy": ["/x/lazy.py", "1", "2"]}))
+    assert said.startswith("lazy.py changed after 3 results")
+    assert runs.resume(code("m1", "f1", {"lazy": ["/x/lazy.py", "1", "1"]})) == ""
+    assert late_now({"lazy": ["/not/there.py", "1", "2"]}) == {"lazy": ["/not/there.py", "1", "2"]}
+
+
+def test_results_of_an_older_longhaul_are_of_unknown_code_and_a_changed_script_is_told() -> None:
+    older = {"function": "evaluate", "file": "/x/exp.py", "sha256": "m1", "function_sha256": "f1"}
+    for now, told in ((code("m1", "f1"), ""), (code("m2", "f2"), "evaluate changed after 4 results")):
+        runs = Runs(now)
+        runs.last, runs.lease, runs.counts = CodeHistory(older, [], []), 5, {UNKNOWN: 4}
+        assert told in (said := runs.resume(now, 2)) and bool(said) == bool(told)
+        said = runs.resume(now)
+        assert bool(said) == bool(told)
+        assert not told or "4 of the 6 results were made by code of which no version" in said
+        assert CodeSpans(runs.last.spans).version(4) is None
+
+
+def test_versions_are_named_by_their_beginning() -> None:
+    counts = {UNKNOWN: 1, "aa11": 2, "aa22": 3, "bb33": 4}
+    assert named_versions(["code:old"], "bb33", counts) == {UNKNOWN, "aa11", "aa22"}
+    assert named_versions(["code:AA1", "code:unknown"], "bb33", counts) == {"aa11", UNKNOWN}
+    for word, said in (
+        ("code:aa", "short for several"),
+        ("code:", "no result was made by such code"),
+        ("code:cc", r"aa11 \(2 results\), aa22 \(3 results\), bb33 \(4 results, the code of now\)"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            named_versions([word], "bb33", counts)
+
+
+def test_names_in_words() -> None:
+    assert [listed("abcde"[:amount]) for amount in range(6)] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+        "a, b, c and 1 more",
+        "a, b, c and 2 more",
+    ]
