@@ -309,8 +309,8 @@ class Loop:
                 engine.start_worker(worker, incarnation)
             case StopWorker(incarnation):
                 engine.stop_worker(incarnation)
-            case KillWorker(incarnation):
-                engine.kill_worker(incarnation)
+            case KillWorker(incarnation, stack):
+                engine.kill_worker(incarnation, stack=stack)
             case SignalWorker(incarnation, signum):
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):

@@ -20,7 +20,7 @@ _MAX_FRAMES = 200  # of a recursion, the first and last halves of these
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # A job may call into us: run() refuses to be called by one.
-_OURS = tuple(os.path.join(_ROOT, package, "") for package in ("workers", "supervisor"))
+OURS = tuple(os.path.join(_ROOT, package, "") for package in ("workers", "supervisor"))
 
 
 def _library_directories() -> tuple[str, ...]:
@@ -93,21 +93,33 @@ def _user_frames(trace: TracebackType | None) -> list[tuple[FrameType, int]]:
     before the user's code."""
     frames = list(traceback.walk_tb(trace))
     start = 0
-    while start < len(frames) and frames[start][0].f_code.co_filename.startswith(_OURS):
+    while start < len(frames) and frames[start][0].f_code.co_filename.startswith(OURS):
         start += 1
     return frames[start:]
 
 
 def _where(frames: list[tuple[FrameType, int]]) -> str:
     """The innermost place in the user's own code, else the innermost one at all."""
-    for frame, line in reversed(frames):
-        name = frame.f_code.co_filename
-        if not name.startswith(("<", *_OURS)) and not name.startswith(_LIBRARIES):
-            return f"{os.path.basename(name)}:{line}"
-    if frames:
-        frame, line = frames[-1]
-        return f"{os.path.basename(frame.f_code.co_filename)}:{line}"
-    return ""
+    if not frames:
+        return ""
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    frame, line = frames[innermost_own(files)]
+    return place(frame.f_code.co_filename, line)
+
+
+def innermost_own(files: list[str]) -> int:
+    """Which of the files of a stack, outermost first, is the innermost one of the user's own code:
+    no library, nothing of this package. What was typed or made (`<stdin>`) only if there is no file;
+    -1 if there is neither."""
+    own = [i for i, name in enumerate(files) if not name.startswith(OURS + _LIBRARIES)]
+    of_files = [i for i in own if not files[i].startswith("<")]
+    typed = [i for i in own if not files[i].startswith("<frozen ")]
+    return (of_files or typed or [-1])[-1]
+
+
+def place(file: str, line: int | str) -> str:
+    """`script.py:12`"""
+    return f"{os.path.basename(file)}:{line}"
 
 
 def _format(error: BaseException, frames: list[tuple[FrameType, int]]) -> str:

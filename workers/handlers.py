@@ -25,6 +25,8 @@ _PRIVATE: dict[int, int] = (
     {} if _HIGHEST is None else {int(number): int(_HIGHEST) - 1 - i for i, number in enumerate(DRAIN_SIGNALS)}
 )
 _ASKED = {private: number for number, private in _PRIVATE.items()}
+# By which the supervisor asks for the stacks. Not SIGQUIT, for which a script may have a handler.
+STACKS = int(signal.SIGQUIT if _HIGHEST is None else _HIGHEST - 1 - len(DRAIN_SIGNALS))
 
 
 def private(signum: int) -> int:
@@ -101,7 +103,7 @@ class _Own:
 
     handlers: ClassVar[dict[int, Any]] = {}
     reports_faults = False
-    dumps_stacks = False
+    dumps_stacks: tuple[int, ...] = ()  # signals by which it does
     unblocked: set[Any] | None = None  # the mask before a fork
 
 
@@ -118,18 +120,22 @@ def install() -> None:
         signal.signal(own, handler)
         signal.siginterrupt(own, False)
     _Own.reports_faults = not faulthandler.is_enabled()
-    _Own.dumps_stacks = not callable(signal.getsignal(signal.SIGQUIT)) and signal.SIGQUIT not in caught
+    _Own.dumps_stacks = tuple(
+        number
+        for number in dict.fromkeys((int(signal.SIGQUIT), STACKS))
+        if not callable(signal.getsignal(number)) and number not in caught
+    )
     watch_for_crashes()
 
 
 def watch_for_crashes() -> None:
-    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT,
-    unless the script has seen to that. Repeated, it puts back what somebody has made of it, without a
-    call of the system."""
+    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so do SIGQUIT and
+    the supervisor's wish, unless the script has seen to that. Repeated, it puts back what somebody has
+    made of it, without a call of the system."""
     if _Own.reports_faults:
         faulthandler.enable(file=2)
-    if _Own.dumps_stacks:
-        faulthandler.register(signal.SIGQUIT, file=2, all_threads=True, chain=False)
+    for number in _Own.dumps_stacks:
+        faulthandler.register(number, file=2, all_threads=True, chain=False)
 
 
 def follow_forks() -> None:
@@ -168,12 +174,12 @@ def _give_up_own() -> None:
             signal.signal(number, signal.SIG_DFL)
     if _Own.reports_faults:
         faulthandler.disable()
-    if _Own.dumps_stacks:
-        others = signal.getsignal(signal.SIGQUIT)
-        faulthandler.unregister(signal.SIGQUIT)
+    for number in _Own.dumps_stacks:
+        others = signal.getsignal(number)
+        faulthandler.unregister(number)
         if others != signal.SIG_DFL:
-            signal.signal(signal.SIGQUIT, others)
-    _Own.reports_faults = _Own.dumps_stacks = False
+            signal.signal(number, others)
+    _Own.reports_faults, _Own.dumps_stacks = False, ()
 
 
 def _note_drain(signum: int, frame: FrameType | None) -> None:

@@ -38,6 +38,7 @@ from workers.messages import (
     WorkerSpec,
 )
 from workers.output import CapturedOutput
+from workers.peaks import Peaks
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
@@ -66,6 +67,7 @@ class Worker:
         self._runner = runner
         self._output = output
         self._surroundings = Surroundings()
+        self._peaks = Peaks()
         if self._surroundings.too_many >= 0:
             queues.reserve(self._surroundings.too_many)
         self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
@@ -147,6 +149,8 @@ class Worker:
             regained = (now - self._tidied) / LOOK_REGAINED
             self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
             self._tidied = now
+            if (peak := self._peaks.look(now)) is not None:
+                self._queues.send(peak)
         if USER_CODE.grown():
             tell_imports(self._queues)
         while self._queues.readable():

@@ -199,5 +199,16 @@ class Imported(msgspec.Struct, tag=17, array_like=True):
     modules: list[ModuleText]
 
 
+class Peak(msgspec.Struct, tag=18, array_like=True):
+    """The memory that jobs before the next one have taken, in bytes.
+
+    `before`: the highest mark of this process until now, when it was set back; 0 if it was not.
+    `lasting`: the highest mark that could not be set back, of children for one.
+    """
+
+    before: int
+    lasting: int
+
+
 Outcome = Completed | CompletedWith | Failed
-FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported | Imported
+FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported | Imported | Peak

@@ -21,7 +21,7 @@ import resource
 import signal
 from typing import Any
 
-from workers.handlers import watch_for_crashes
+from workers.handlers import STACKS, watch_for_crashes
 from workers.python_state import PythonState
 
 _NAMES = ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")  # the others are looked at later
@@ -137,7 +137,8 @@ def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
-            if number == signal.SIGQUIT and handler == signal.SIG_DFL:  # as Python sees faulthandler's
+            # As Python sees a handler of faulthandler's.
+            if number in (signal.SIGQUIT, STACKS) and handler == signal.SIG_DFL:
                 faulthandler.unregister(number)
                 watch_for_crashes()
 

@@ -15,7 +15,7 @@ from supervisor.records.history import bad_ends
 from supervisor.records.layout import Layout
 from supervisor.records.reports import Report, load
 from supervisor.views.commands import pasted
-from supervisor.views.failure_lines import tail_lines
+from supervisor.views.failure_lines import tail_lines, worker_peak
 from supervisor.views.grouping import kind
 from supervisor.views.words import count, cut, one_line, size
 from workers.output import log_path, tail
@@ -35,6 +35,7 @@ class FailureGroup(msgspec.Struct):
     first_at: str = ""
     last_at: str = ""
     peak_rss: int | None = None
+    worker_peak_rss: int | None = None  # where it is not known which of a worker's jobs took so much
     example: str = ""  # the job whose traceback and output stand here
     traceback: str = ""
     output_tail: list[str] = []
@@ -106,6 +107,8 @@ def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:
         found.first_at, found.last_at = min(found.first_at, failure.at), max(found.last_at, failure.at)
         if failure.peak_rss is not None:
             found.peak_rss = max(found.peak_rss or 0, failure.peak_rss)
+        elif failure.worker_peak_rss is not None:
+            found.worker_peak_rss = max(found.worker_peak_rss or 0, failure.worker_peak_rss)
     return sorted(groups.values(), key=lambda one: (-len(one.jobs), -len(one.again)))
 
 
@@ -120,7 +123,10 @@ def _tell(one: FailureGroup, *, most: int) -> None:
     parts += [f"{count(len(one.again), 'attempt')} ran again"] if one.again else []
     first, last = clock(one.first_at), clock(one.last_at)
     parts.append(first if first == last else f"{first} to {last}")
-    parts += [f"peak memory {size(one.peak_rss)}"] if one.peak_rss else []
+    if one.peak_rss:
+        parts.append(f"peak memory {size(one.peak_rss)}")
+    elif one.worker_peak_rss:
+        parts.append(worker_peak(one.worker_peak_rss))
     emit(f"\n{one.kind}: {', '.join(parts)}")
     if one.message:
         emit(f"  {cut(one.message, _WIDTH)}")

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from supervisor.views.outlet import say
 from supervisor.views.words import cut, duration, one_line
 from workers.callables import CannotLoad, load
 from workers.current import current_job
+from workers.failures import innermost_own
 from workers.locating import import_module
 from workers.main_module import MAIN, import_main, import_main_too
 from workers.messages import FunctionSpec
@@ -232,9 +233,23 @@ def _show_error(error: BaseException, *, debug: bool) -> None:
     trace = _without_ours(error.__traceback__)
     traceback.print_exception(type(error), error, trace)
     if debug and trace is not None:
-        import pdb
+        _debug(trace)
 
-        pdb.post_mortem(trace)
+
+def _debug(trace: TracebackType) -> None:
+    """The debugger where `failures` says it happened: in the user's code, not in what that has called,
+    which `down` shows."""
+    import pdb
+
+    class Debugger(pdb.Pdb):
+        def get_stack(self, f: FrameType | None, t: TracebackType | None) -> tuple[list[Any], int]:
+            stack, index = super().get_stack(f, t)
+            own = innermost_own([frame.f_code.co_filename for frame, _ in stack])
+            return stack, own if own >= 0 else index
+
+    debugger = Debugger()
+    debugger.reset()
+    debugger.interaction(None, trace)
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:

@@ -22,9 +22,11 @@ from supervisor.records.results import Results
 from supervisor.records.survey import survey
 from supervisor.user_files import listed
 from supervisor.views.words import cut, duration, one_line, printed_lines, size
+from workers.dumps import before_stack
 from workers.output import log_path, tail
 
 _TAIL = 20  # lines of output
+_STACK = 80  # lines of a stack at the end of it, which is shown already
 _WIDTH = 2000  # characters of params and of a result
 
 
@@ -160,7 +162,10 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
 
 
 def peak(attempt: Attempt) -> str:
-    """`1.9G at 03:10:00`, `-` if it was never measured."""
+    """`1.9G at 03:10:00`, `-` if it was never measured, `its worker's 1.9G` if an earlier job may have
+    taken that."""
+    if not attempt.peak_rss and (of_worker := (attempt.error or {}).get("worker_peak_rss")):
+        return f"its worker's {size(of_worker)}"
     if not attempt.peak_rss:
         return "-"
     at = clock(attempt.peak_at)
@@ -206,7 +211,7 @@ def _tell_errors(tries: list[Attempt]) -> None:
 
 
 def _tell_output(path: str) -> None:
-    lines = printed_lines(tail(path, _TAIL))
+    lines = printed_lines(before_stack(tail(path, _TAIL + _STACK)))[-_TAIL:]
     if lines and any(lines):
         emit(f"\noutput, last lines of {path}:")
         for line in lines:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from supervisor.core.crew import STARTING, STOPPING, Worker
 from supervisor.core.events import WorkerDied
 from supervisor.core.record_types import WorkerEnded
@@ -61,12 +63,26 @@ def obituary(worker: Worker, event: WorkerDied, kind: str, at: str) -> WorkerEnd
         pid=worker.pid,
         exit_code=event.exit_code,
         signal=event.signal,
-        peak_rss=event.peak_rss,
+        peak_rss=max(event.peak_rss or 0, event.worker_peak_rss or 0) or None,
         error=worker.error,
     )
 
 
+def with_measured(event: WorkerDied, measured: int) -> WorkerDied:
+    """The peak is that of the worker alone, or what was measured of it with all that it has started."""
+    alone = 0 if event.peak_is_shared else event.peak_rss or 0
+    return msgspec.structs.replace(event, peak_rss=max(alone, measured), peak_is_shared=False)
+
+
 def how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
+    """In a sentence, with the place that it was at if that is known."""
+    words = _end_in_words(kind, death, seconds)
+    if not death.where:
+        return words
+    return f"{words}, in {death.function} ({death.where})" if death.function else f"{words}, at {death.where}"
+
+
+def _end_in_words(kind: str, death: WorkerDied, seconds: float) -> str:
     if kind == "timed_out":
         return f"stopped after {seconds:.1f} s: longer than its timeout"
     if kind == "cancelled":

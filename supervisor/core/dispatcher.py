@@ -147,21 +147,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------ kills
 
-    def kill(self, turn: Turn, worker: Worker, outcome: str, words: str = "") -> None:
-        """End a worker's process; the attempt that it is at gets this outcome, and `words`."""
+    def kill(self, turn: Turn, worker: Worker, outcome: str, words: str = "", *, stack: bool = False) -> None:
+        """End a worker's process; the attempt that it is at gets this outcome, and `words`. `stack`: it
+        is wanted to know where it was."""
         if worker.status in (DOOMED, ABANDONED) or worker.doom is not None:
             return
         lease = worker.leases[0][0] if worker.leases else 0
         worker.doom = Doom(outcome, lease, words)
         if worker.status != STARTING:
             worker.status = DOOMED
-        turn.effects.commands.append(KillWorker(worker.incarnation))
+        turn.effects.commands.append(KillWorker(worker.incarnation, stack and bool(lease)))
 
-    def kill_all(self, turn: Turn) -> None:
+    def kill_all(self, turn: Turn, *, stack: bool = False) -> None:
         """Nobody goes on, and nobody is to be started."""
         self._start_not_before = None
         for worker in self.crew.values():
-            self.kill(turn, worker, "interrupted")
+            self.kill(turn, worker, "interrupted", stack=stack)
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; take back what waits behind a long job."""
@@ -171,7 +172,7 @@ class Dispatcher:
             timeout = self.timeout(worker)
             # The same sums as in `next_deadline`, or rounding lets the loop spin.
             if timeout is not None and turn.now >= worker.since + timeout:
-                self.kill(turn, worker, "timed_out")
+                self.kill(turn, worker, "timed_out", stack=True)
             elif (
                 worker.held() > 1
                 and turn.now >= worker.begun + policy.TAKE_BACK_AFTER

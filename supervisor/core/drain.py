@@ -99,7 +99,7 @@ class Drain:
         """End what still runs when the grace is over."""
         if self.grace_ends is not None and turn.now >= self.grace_ends:
             self.grace_ends = None
-            self._dispatcher.kill_all(turn)
+            self._dispatcher.kill_all(turn, stack=True)
 
     def _tell_workers(self, turn: Turn, signum: int) -> None:
         """So that `current_job().stopping` is true."""

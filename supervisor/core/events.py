@@ -80,9 +80,14 @@ class WorkerDied(msgspec.Struct, frozen=True):
     incarnation: int
     exit_code: int | None = None
     signal: int | None = None
-    peak_rss: int | None = None  # bytes
+    peak_rss: int | None = None  # bytes, since the job that it was at began
     output: str = ""  # the last lines that the running job had printed
     output_bytes: int = 0
+    where: str = ""  # "script.py:12", the place in the user's code that it was at
+    function: str = ""  # that this place is in
+    traceback: str = ""  # its stack; "" if that stands in the output
+    peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
+    worker_peak_rss: int | None = None  # bytes; in its whole life
 
 
 class WorkerGivenUp(msgspec.Struct, frozen=True):
@@ -205,9 +210,11 @@ class StopWorker(msgspec.Struct, frozen=True):
 
 
 class KillWorker(msgspec.Struct, frozen=True):
-    """End the process, its group and its descendants now (SIGKILL)."""
+    """End the process, its group and its descendants now (SIGKILL). `stack`: once it has written down
+    what it is at, for which it has a fraction of a second."""
 
     incarnation: int
+    stack: bool = False
 
 
 class SignalWorker(msgspec.Struct, frozen=True):

@@ -209,12 +209,13 @@ class Ledger:
             "outcome": kind,
             "type": "",
             "message": words or how_it_died(kind, death, seconds),
-            "traceback": "",
+            "traceback": death.traceback,
         }
         evidence = {
+            "where": death.where or None,
             "signal": death.signal,
             "exit_code": death.exit_code,
-            "peak_rss": death.peak_rss,
+            "worker_peak_rss" if death.peak_is_shared else "peak_rss": death.peak_rss,
             "output_tail": death.output or None,
         }
         error.update({key: value for key, value in evidence.items() if value is not None})

@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
 from supervisor.core import events as facts
 from supervisor.core import policy
 from supervisor.core.bounds import Bounds
@@ -29,7 +27,7 @@ from supervisor.core.code_seen import CodeSeen
 from supervisor.core.columns import where
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
-from supervisor.core.deaths import cause_of_death, last_words, obituary
+from supervisor.core.deaths import cause_of_death, last_words, obituary, with_measured
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
@@ -333,8 +331,8 @@ class Scheduler:
                 kind = "interrupted"  # the job we killed it for had ended; this one is innocent
             seconds = max(0.0, turn.now - worker.since)
             words = worker.doom.words if worker.doom is not None and kind == worker.doom.outcome else ""
-            if kind == "over_memory":  # the worker alone, or it with all that it has started
-                event = msgspec.structs.replace(event, peak_rss=max(event.peak_rss or 0, worker.memory))
+            if kind == "over_memory":
+                event = with_measured(event, worker.memory)
             self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, words)
             self.finished_attempts += 1
         self.ledger.give_back(waiting)

@@ -47,6 +47,7 @@ class FailureSnapshot(msgspec.Struct):
     traceback: str = ""
     output_tail: str = ""  # last lines that the job printed
     at: str = ""
+    worker_peak_rss: int | None = None  # bytes; if it is not known how much of that was this job's
 
 
 class RunSnapshot(msgspec.Struct):
@@ -95,4 +96,5 @@ def failure_of(record: Ended, domain: str | None) -> FailureSnapshot:
         traceback=error.get("traceback", ""),
         output_tail=error.get("output_tail", ""),
         at=record.at,
+        worker_peak_rss=error.get("worker_peak_rss"),
     )

@@ -21,6 +21,7 @@ from workers.messages import (
     Imported,
     NeverReady,
     Outcome,
+    Peak,
     Ready,
     Reported,
 )
@@ -50,6 +51,8 @@ def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
         elif isinstance(message, Dropped):
             worker.leases.dropped(message.leases)
             events.append(facts.LeasesDropped(worker.number, message.leases))
+        elif isinstance(message, Peak):
+            worker.peaks.told(message)
         elif isinstance(message, Imported):
             events.append(facts.CodeImported(worker.number, message.modules))
         elif isinstance(message, Reported):

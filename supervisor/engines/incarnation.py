@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from supervisor.core import events as facts
+from supervisor.engines.last_stack import Awaited, LastWords, is_written_to, last_words
 from supervisor.engines.launching import Reaped, WorkerEnds
-from supervisor.engines.processes import Program, program_of
-from workers.messages import Run, WorkerSpec
-from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path, tail
+from supervisor.engines.processes import Program, catches, program_of
+from workers.handlers import STACKS
+from workers.messages import Peak, Run, WorkerSpec
+from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path
 from workers.queues import FrameWriter, Outbox, pipe_pair, pipe_room
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told t
 MUTE_FOR = 2.0  # seconds that another program may live on in the place of a worker
 LISTEN_EVERY = 0.02  # seconds between looks at whether a worker has opened its queues again
 DIE_WITHIN = 5.0  # seconds from SIGKILL
+_CLEARLY_MORE = 1.1  # times what was told of earlier jobs, which is told again when it has grown by less
 REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
 
 
@@ -85,6 +89,25 @@ class LeaseBook:
             return None
 
 
+class EarlierPeaks:
+    """How much memory a worker has held at most before the job that it is at, as far as it has said."""
+
+    def __init__(self) -> None:
+        self._highest = 0
+        self._lasting = 0
+
+    def told(self, peak: Peak) -> None:
+        self._highest = max(self._highest, peak.before, peak.lasting)
+        self._lasting = peak.lasting
+
+    def may_be(self, at_death: int) -> bool:
+        """Whether the mark that a worker died with may be that of one of them."""
+        return at_death <= _CLEARLY_MORE * self._lasting
+
+    def of_the_worker(self, at_death: int) -> int:
+        return max(at_death, self._highest)
+
+
 class Incarnation:
     """One worker process, from the order to start it until it is confirmed dead.
 
@@ -101,6 +124,9 @@ class Incarnation:
         self.ready = False
         self.kill_asked = False
         self.killed_at: float | None = None
+        self.stack_due: float | None = None  # when to look for the stack that it writes before its end
+        self._awaited: Awaited | None = None
+        self.peaks = EarlierPeaks()
         self.given_up = False
         self.finish_asked = False
         self.idle_since: float | None = None
@@ -155,7 +181,7 @@ class Incarnation:
 
     def begin_waiting(self, now: float) -> None:
         """Put a time to what has been ordered since the last look."""
-        if self.kill_asked and self.pid and self.killed_at is None:
+        if self.kill_asked and self.pid and self.killed_at is None and self.stack_due is None:
             self.killed_at = now
         if self.finish_asked and self.ready and self.leases.idle():
             self.idle_since = now if self.idle_since is None else self.idle_since
@@ -166,6 +192,8 @@ class Incarnation:
         """When something has to be done about it; `now` is for what waits for a look."""
         if self.dead_at is not None:
             return now if self.reaped is not None else self.dead_at + REAP_WITHIN
+        if self.stack_due is not None:
+            return self.stack_due
         if self.kill_asked:
             if not self.pid or self.given_up:
                 return None
@@ -190,25 +218,74 @@ class Incarnation:
             else:
                 os.kill(self.pid, signum)
 
+    def ask_for_stacks(self) -> bool:
+        """Let it write down what all its threads are at. False, and nothing is done, if the job has
+        taken our handler away: it would die of being asked."""
+        if self.dead_at is not None or not self.pid or not catches(self.pid, STACKS):
+            return False
+        self.send_signal(STACKS)
+        return True
+
+    def ask_for_stack(self, now: float) -> bool:
+        """The same before it is killed; True if that has to wait until `stack_is_there`."""
+        if self._awaited is not None or not self.ready or not is_written_to(self.scratch, self.pid):
+            return False
+        awaited = Awaited(self.scratch, self.pid)
+        if self.ask_for_stacks():
+            self._awaited = awaited
+            self.stack_due = awaited.next_look(now)
+        return self.stack_due is not None
+
+    def stack_is_there(self, now: float) -> bool:
+        """Whether it has written its stack, or has had its time for that."""
+        if self._awaited is None or self._awaited.is_over(now):
+            return True
+        self.stack_due = self._awaited.next_look(now)
+        return False
+
     @property
     def scratch(self) -> str:
         """The file that it prints to."""
         return scratch_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
 
-    def put_output_away(self) -> tuple[str, int]:
+    def last_facts(self) -> facts.WorkerDied:
+        """After its death, all that it had said was read: how it ended. Its output is put away."""
+        exit_code = signum = None
+        peak_rss = (None if self.reaped is None else self.reaped.peak_rss) or None
+        if self.reaped is not None and self.reaped.status is not None:
+            code = os.waitstatus_to_exitcode(self.reaped.status)
+            exit_code, signum = (code, None) if code >= 0 else (None, -code)
+        said, size = self.put_output_away()
+        stack = said.stack
+        return facts.WorkerDied(
+            self.number,
+            exit_code,
+            signum,
+            peak_rss,
+            said.output,
+            size,
+            where=stack.where,
+            function=stack.function,
+            traceback=stack.text,
+            peak_is_shared=peak_rss is not None and self.peaks.may_be(peak_rss),
+            worker_peak_rss=None if peak_rss is None else self.peaks.of_the_worker(peak_rss),
+        )
+
+    def put_output_away(self) -> tuple[LastWords, int]:
         """After its death: the end of what it printed, and its size; it becomes the log of
         the job that ran."""
         spec = self.spec
         running = self.leases.running()
-        words = "\n".join(part for part in (tail(self.scratch), self.note) if part)
+        said = last_words(self.scratch, self._awaited)
+        said = said._replace(output="\n".join(part for part in (said.output, self.note) if part))
         try:
             if running is not None:
                 job, attempt = running.job_id, running.attempt
-                return words, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
+                return said, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
             path = stray_path(spec.output_directory, spec.worker)
-            return words, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
+            return said, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
         except OSError:  # the disk refuses; the file stays where it is
-            return words, 0
+            return said, 0
 
     @property
     def inbox_end(self) -> Connection:

@@ -37,7 +37,7 @@ from supervisor.engines.launching import (
 )
 from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.measuring import Measuring
-from supervisor.engines.processes import catches, has_pidfds, program_of, start_time
+from supervisor.engines.processes import has_pidfds, program_of, start_time
 from supervisor.engines.protocol import Usage
 from workers.frames import QueueError
 from workers.handlers import DRAIN_SIGNALS, private
@@ -140,24 +140,26 @@ class LocalEngine:
             worker.finish_asked = True
             self._tell(worker, Finish())
 
-    def kill_worker(self, incarnation: int) -> None:
+    def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
         worker = self._workers.get(incarnation)
         if worker is None or worker.dead_at is not None or self._launcher is None:
             return
         worker.kill_asked = True
-        if worker.pid:
+        if not worker.pid:
+            self._launcher.cancel(incarnation)
+        elif not (stack and worker.ask_for_stack(self._now)):
+            worker.stack_due = None
             self._launcher.before_kill(incarnation)
             worker.send_signal(signal.SIGKILL)
-        else:
-            self._launcher.cancel(incarnation)
 
     def signal_worker(self, incarnation: int, signum: int) -> None:
         worker = self._workers.get(incarnation)
         # Before it is ready it may not have its handlers yet, and would die of the signal.
         if worker is not None and worker.ready:
-            if signum == signal.SIGQUIT and not catches(worker.pid, signum):
-                return  # the job has taken the handler away: it would die of being asked
-            worker.send_signal(private(signum) if signum in DRAIN_SIGNALS else signum)
+            if signum == signal.SIGQUIT:
+                worker.ask_for_stacks()
+            else:
+                worker.send_signal(private(signum) if signum in DRAIN_SIGNALS else signum)
 
     def stop_workers(self, *, suspend: bool) -> None:
         for worker in self._workers.values():
@@ -300,7 +302,12 @@ class LocalEngine:
         if due is None or due > now:
             return
         if worker.dead_at is not None:
-            self._bury(worker)
+            died = worker.last_facts()
+            self._remove(worker)
+            self._events.append(died)
+        elif worker.stack_due is not None:
+            if worker.stack_is_there(now):
+                self.kill_worker(worker.number)
         elif worker.kill_asked:
             worker.given_up = True
             self._events.append(facts.WorkerGivenUp(worker.number))
@@ -319,17 +326,6 @@ class LocalEngine:
 
     def _watch_outbox(self, worker: Incarnation) -> None:
         self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
-
-    def _bury(self, worker: Incarnation) -> None:
-        """Confirmed dead, read to the end: put its output away and say so."""
-        exit_code = signum = peak_rss = None
-        if worker.reaped is not None and worker.reaped.status is not None:
-            code = os.waitstatus_to_exitcode(worker.reaped.status)
-            exit_code, signum = (code, None) if code >= 0 else (None, -code)
-            peak_rss = worker.reaped.peak_rss
-        output, size = worker.put_output_away()
-        self._remove(worker)
-        self._events.append(facts.WorkerDied(worker.number, exit_code, signum, peak_rss, output, size))
 
     def _remove(self, worker: Incarnation) -> None:
         del self._workers[worker.number]

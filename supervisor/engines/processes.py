@@ -129,6 +129,22 @@ def program_of(pid: int) -> Program | None:
     return place if any(word not in (b"0", b"1") for word in place) else None
 
 
+def has_pending(pid: int, signum: int) -> bool:
+    """Whether a signal that was sent to a process has not been dealt with yet: it waits, or the main
+    thread is in its handler. False where that cannot be known."""
+    if not _HAS_PROC:
+        return False
+    bits = 0
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith((b"SigPnd:", b"ShdPnd:", b"SigBlk:")):
+                    bits |= int(line.split()[1], 16)
+    except OSError:
+        return False
+    return bool(bits >> (signum - 1) & 1)
+
+
 def start_time(pid: int) -> float:
     """When a process started, in seconds since the epoch, as psutil tells it; 0.0 if it is gone."""
     if _HAS_PROC:

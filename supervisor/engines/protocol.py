@@ -38,7 +38,8 @@ class Engine(Protocol):
     def stop_worker(self, incarnation: int) -> None:
         """Let it finish and exit; it is killed if it has not gone 2 s after its last job."""
 
-    def kill_worker(self, incarnation: int) -> None: ...
+    def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
+        """`stack`: first let it write down what it is at, if it does so within a moment."""
 
     def signal_worker(self, incarnation: int, signum: int) -> None: ...
 

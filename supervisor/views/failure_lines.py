@@ -5,6 +5,7 @@ from __future__ import annotations
 from supervisor.core.snapshot import FailureSnapshot
 from supervisor.views.grouping import kind
 from supervisor.views.words import cut, duration, one_line, printed_lines, size
+from workers.dumps import before_stack
 
 _TAIL = 3  # lines of output shown with a failure
 _WIDTH = 160
@@ -19,17 +20,24 @@ def failure_line(failure: FailureSnapshot) -> str:
     about = [f"attempt {failure.attempt}", duration(failure.seconds)]
     if failure.peak_rss is not None:
         about.append(f"peak {size(failure.peak_rss)}")
+    elif failure.worker_peak_rss is not None:
+        about.append(worker_peak(failure.worker_peak_rss))
     message = cut(one_line(failure.message), _WIDTH)
-    # The message of a crash names the signal or the exit code already.
+    # The message of a crash names the signal or the exit code already, and the place.
     words = [one_line(failure.job), kind(failure), message]
     if failure.outcome == "crashed" and message:
         del words[1]
     return f"{verdict} {': '.join(word for word in words if word)} ({', '.join(about)})"
 
 
+def worker_peak(peak_rss: int) -> str:
+    """Where it is not known which of a worker's jobs has taken so much."""
+    return f"its worker's peak {size(peak_rss)}, perhaps by an earlier job"
+
+
 def tail_lines(failure: FailureSnapshot) -> list[str]:
     """The last lines that the job had printed; of the stack of a crash, where it happened."""
-    lines = [line for line in printed_lines(failure.output_tail) if line.strip()]
+    lines = [line for line in printed_lines(before_stack(failure.output_tail)) if line.strip()]
     for at, line in enumerate(lines):
         if line.endswith(_CRASH_STACK):
             lines = lines[: at + 2]

@@ -28,11 +28,13 @@ class Group(msgspec.Struct):
 
 
 def kind(failure: FailureSnapshot) -> str:
-    """What makes failures alike: `ValueError model.py:88`, `SIGSEGV`, `exit code 3`, `timed out`."""
+    """What makes failures alike: `ValueError model.py:88`, `SIGSEGV fast.py:9`, `exit code 3`,
+    `timed out model.py:90`."""
     if failure.outcome == "crashed":
+        words = ["crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
         if failure.signal is not None:
-            return signal_name(failure.signal)
-        return "crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"
+            words = [signal_name(failure.signal)]
+        return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])
     own_type = "" if failure.type == "Unencodable" else failure.type  # our word for it stands before
     words = [one_line(own_type), one_line(failure.where)]
     if failure.outcome != "raised" or not failure.type:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 
 from supervisor.core.crew import Worker
+from workers.dumps import cleaned
 from workers.output import scratch_path
 
 WAIT = 0.5  # seconds: a stack is written in a few milliseconds, but the machine may be busy
@@ -39,7 +40,7 @@ class StackDump:
             try:
                 with open(path, "rb") as file:
                     file.seek(before)
-                    text = file.read(MOST).decode(errors="replace").strip()
+                    text = cleaned(file.read(MOST).decode(errors="replace")).strip()
             except OSError:  # it has ended meanwhile
                 continue
             if text:

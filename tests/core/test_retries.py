@@ -20,7 +20,7 @@ def wish(lease: int, what: str, after: float | None = None, most: int = 10) -> F
 
 def time_out(core: Core, incarnation: int, timeout: float) -> None:
     effects = core.tell(after=timeout)
-    assert KillWorker(incarnation) in effects.commands
+    assert KillWorker(incarnation, stack=True) in effects.commands
     core.tell(facts.WorkerDied(incarnation, signal=9))
 
 

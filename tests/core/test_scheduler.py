@@ -210,7 +210,7 @@ def test_a_job_beyond_its_timeout_is_killed_and_fails() -> None:
     core.start()
     assert core.scheduler.next_deadline() == 105.0
     assert not core.tell(after=4.9).commands
-    assert core.tell(after=0.1).commands == [KillWorker(1)]
+    assert core.tell(after=0.1).commands == [KillWorker(1, stack=True)]
     core.tell(facts.WorkerDied(1, signal=9), after=0.01)
     assert (core.ended()[-1].outcome, core.table.state[0]) == ("timed_out", FAILED)
 
@@ -387,7 +387,7 @@ def test_a_drain_ends_with_the_grace_time() -> None:
     core.start()
     core.tell(facts.SignalReceived(SIGTERM))
     assert core.scheduler.next_deadline() == core.now + 3.0
-    assert core.tell(after=3.0).commands == [KillWorker(1)]
+    assert core.tell(after=3.0).commands == [KillWorker(1, stack=True)]
 
 
 def test_an_error_during_a_drain_is_nobodys_fault() -> None:
