@@ -106,8 +106,9 @@ def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     if PROCESS.worker and os.getpid() != PROCESS.worker:  # a child that the job has forked, at its end
         leave_fork(error)
-    stopped = CURRENT.stopping and isinstance(error, KeyboardInterrupt | SystemExit)
-    interrupted = stopped or isinstance(error, Interrupted)
+    # What stops a whole allocation signals each of its processes: the program that a job waits for dies of
+    # it, and the job raises, perhaps before the supervisor has heard of its own signal.
+    interrupted = CURRENT.stopping or isinstance(error, Interrupted)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
     if isinstance(error, Retry):
         failed.wish, failed.after, failed.most = "retry", error.after, error.most

@@ -15,6 +15,8 @@ BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
 MORNING = ROOT / "docs" / "the-morning-after.md"
 LONG_JOBS = ROOT / "docs" / "long-jobs.md"
 BETWEEN = ROOT / "docs" / "between-jobs.md"
+COMING = ROOT / "docs" / "coming-from-a-loop.md"
+SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 DOCUMENTS = (
     README,
     ARCHITECTURE,
@@ -25,6 +27,8 @@ DOCUMENTS = (
     MORNING,
     LONG_JOBS,
     BETWEEN,
+    COMING,
+    SCHEDULERS,
 )
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)

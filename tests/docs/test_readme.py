@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -87,35 +86,6 @@ def test_every_option_is_in_the_readme(folder: Path) -> None:
     text = README.read_text(encoding="utf-8")
     missing = {option for option in options_of(folder, "walk.py") if f"`{option}" not in text}
     assert missing == set()
-
-
-def test_every_option_in_a_command_exists(folder: Path) -> None:
-    known = options_of(folder, "own.py")
-    for words in batch_commands():
-        assert set(filter(_OPTION.fullmatch, words)) <= known, words
-
-
-def batch_commands() -> Sequence[list[str]]:
-    """The commands of the recipes for Slurm and systemd."""
-    lines = [
-        line for kind in ("bash", "ini") for block in blocks(README, kind) for line in block.text.split("\n")
-    ]
-    found = [line.split("walk.py", 1)[1].split() for line in lines if "walk.py" in line]
-    assert len(found) == 2
-    return found
-
-
-def test_the_grace_time_of_the_recipes_fits_what_they_allow() -> None:
-    (slurm,) = blocks(README, "bash")
-    (systemd,) = blocks(README, "ini")
-    assert number(slurm.text, r"--grace (\d+)") + 2 < number(slurm.text, r"USR1@(\d+)")
-    assert number(systemd.text, r"--grace (\d+)") + 2 < number(systemd.text, r"TimeoutStopSec=(\d+)")
-
-
-def number(text: str, pattern: str) -> int:
-    match = re.search(pattern, text)
-    assert match is not None, pattern
-    return int(match.group(1))
 
 
 def test_make_knows_the_targets() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from subprocess import CalledProcessError
 from time import perf_counter
 
 import pytest
@@ -130,14 +131,18 @@ def test_a_result_whose_repr_raises_does_no_harm() -> None:
     assert outcome.failure.value_repr == "<Bad whose __repr__ raised SystemExit>"
 
 
-def test_leaving_because_of_a_drain_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [SystemExit(), ValueError("out"), CalledProcessError(-15, ["solver"])])
+def test_what_a_job_raises_when_its_process_was_asked_to_stop_is_not_its_fault(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's scancel signals the programs that jobs wait for as well as us."""
+
+    def job() -> None:
+        raise error
+
+    assert failure_of(job).outcome == "raised"
     monkeypatch.setattr("workers.current.CURRENT.stopping", True)
-
-    def job(error: str) -> None:
-        raise {"SystemExit": SystemExit, "ValueError": ValueError}[error]("out")
-
-    assert failure_of(job, error="SystemExit").outcome == "interrupted"
-    assert failure_of(job, error="ValueError").outcome == "raised"
+    assert failure_of(job).outcome == "interrupted"
 
 
 def test_an_exception_that_was_never_raised_can_be_described() -> None:
