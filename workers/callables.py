@@ -64,7 +64,7 @@ def load(spec: FunctionSpec) -> Callable[..., Any]:
         import_module(name, received(file))
     if spec.pickled is not None:
         return _from_value(spec, spec.pickled)
-    module = import_module(spec.module)
+    module = sys.modules["__main__"] if spec.module == MAIN else import_module(spec.module)
     function = look_up(module, spec.qualname)
     if function is None:
         file = getattr(module, "__file__", None) or spec.module

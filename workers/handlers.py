@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 from collections.abc import Collection
@@ -98,12 +99,32 @@ def _caught() -> set[int]:
     return {number for number in range(1, 65) if bits >> (number - 1) & 1}
 
 
+class _Printed:
+    """Where faults are reported to: descriptor 2. An object of its own, by which `_reports_to` tells
+    whether it was we who asked for that."""
+
+    def fileno(self) -> int:
+        return 2
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+_FAULTS = _Printed()
+
+
+def _reports_to(place: _Printed) -> bool:
+    """Whether faulthandler reports there: nobody has asked it for the same in our place."""
+    return any(found is place for found in gc.get_referents(faulthandler))
+
+
 class _Own:
     """What the worker has installed in this process."""
 
     handlers: ClassVar[dict[int, Any]] = {}
     reports_faults = False
-    dumps_stacks: tuple[int, ...] = ()  # signals by which it does
+    dumps_stacks: ClassVar[dict[int, _Printed]] = {}  # by which signals it does
+    places: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
     unblocked: set[Any] | None = None  # the mask before a fork
 
 
@@ -120,22 +141,31 @@ def install() -> None:
         signal.signal(own, handler)
         signal.siginterrupt(own, False)
     _Own.reports_faults = not faulthandler.is_enabled()
-    _Own.dumps_stacks = tuple(
-        number
+    _Own.dumps_stacks = {
+        number: _Printed()
         for number in dict.fromkeys((int(signal.SIGQUIT), STACKS))
         if not callable(signal.getsignal(number)) and number not in caught
-    )
+    }
     watch_for_crashes()
+
+
+def settle() -> None:
+    """What the script and `setup()` have made of faulthandler by now is for all jobs."""
+    _Own.reports_faults = _Own.reports_faults and _reports_to(_FAULTS)
+    _Own.dumps_stacks = {number: place for number, place in _Own.dumps_stacks.items() if _reports_to(place)}
+    _Own.places = gc.get_referents(faulthandler)
 
 
 def watch_for_crashes() -> None:
     """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so do SIGQUIT and
-    the supervisor's wish, unless the script has seen to that. Repeated, it puts back what somebody has
-    made of it, without a call of the system."""
+    the supervisor's wish, unless the script has seen to that. Repeated, it puts back what a job has
+    made of it, without a call of the system; a fraction of a microsecond if that is nothing."""
+    if _Own.places and gc.get_referents(faulthandler) == _Own.places:
+        return
     if _Own.reports_faults:
-        faulthandler.enable(file=2)
-    for number in _Own.dumps_stacks:
-        faulthandler.register(number, file=2, all_threads=True, chain=False)
+        faulthandler.enable(file=_FAULTS)
+    for number, place in _Own.dumps_stacks.items():
+        faulthandler.register(number, file=place, all_threads=True, chain=False)
 
 
 def follow_forks() -> None:
@@ -172,14 +202,16 @@ def _give_up_own() -> None:
     for number, handler in handlers.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)
-    if _Own.reports_faults:
+    if _Own.reports_faults and _reports_to(_FAULTS):
         faulthandler.disable()
-    for number in _Own.dumps_stacks:
+    for number, place in _Own.dumps_stacks.items():
+        if not _reports_to(place):
+            continue
         others = signal.getsignal(number)
         faulthandler.unregister(number)
         if others != signal.SIG_DFL:
             signal.signal(number, others)
-    _Own.reports_faults, _Own.dumps_stacks = False, ()
+    _Own.reports_faults, _Own.dumps_stacks, _Own.places = False, {}, []
 
 
 def _note_drain(signum: int, frame: FrameType | None) -> None:

@@ -297,6 +297,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     handlers.install()
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
+    handlers.settle()
     return Runner(function)
 
 

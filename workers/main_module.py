@@ -197,7 +197,11 @@ def _under_other_name(script: _Script) -> types.ModuleType:
     """Execute it as `__mp_main__`; what it has defined, and will define, is of `__main__` then."""
     module = _module(script)
     module.__name__ = MAIN
-    _execute(script.compiled(), module)
+    sys.modules[MAIN] = module
+    try:
+        _execute(script.compiled(), module)
+    finally:
+        sys.modules.pop(MAIN, None)
     for found in gc.get_objects():
         if type(found) is types.FunctionType:
             if found.__module__ == MAIN:
@@ -229,6 +233,25 @@ def _module(script: _Script) -> types.ModuleType:
         known["__annotations__"] = {}
     known["__builtins__"] = builtins
     known.update(script.attributes)
-    # Also as it was called when jobs wrote pickles under that name.
-    sys.modules["__main__"] = sys.modules[MAIN] = module
+    sys.modules["__main__"] = module
+    if _EarlierName not in sys.meta_path:
+        sys.meta_path.append(_EarlierName)
     return module
+
+
+class _EarlierName:
+    """Finds `__main__` as `__mp_main__`: so jobs called it when they wrote pickles with an earlier version,
+    and so pickles call it that are made while a script is executed under that name. Before somebody
+    asks, `sys.modules` has no such module, as in the bare script."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(MAIN, cls) if name == MAIN and "__main__" in sys.modules else None  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        """As usual; what counts is what stands in `sys.modules` afterwards."""
+
+    @staticmethod
+    def exec_module(module: types.ModuleType) -> None:
+        sys.modules[MAIN] = sys.modules["__main__"]

@@ -82,8 +82,7 @@ class Surroundings:
         """Put back what has changed, but for what `still` stops; some microseconds if nothing has.
         False if that cannot be done: a limit, another user, a niceness."""
         self._restore_signals()
-        if not faulthandler.is_enabled():
-            watch_for_crashes()
+        watch_for_crashes()
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -106,7 +105,6 @@ class Surroundings:
 
     def _look_closer(self) -> None:
         """At what is changed seldom, and costs too much for each look."""
-        watch_for_crashes()
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)
@@ -139,7 +137,7 @@ def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
             signal.siginterrupt(number, False)
             # As Python sees a handler of faulthandler's.
             if number in (signal.SIGQUIT, STACKS) and handler == signal.SIG_DFL:
-                faulthandler.unregister(number)
+                faulthandler.unregister(number)  # or it would not see that it was replaced
                 watch_for_crashes()
 
 

@@ -69,7 +69,7 @@ TURN_ON_IT = """
     }
     LIVE = {
         "has_its_queue_elsewhere": lambda: [os.dup2(0, descriptor) for descriptor in range(3, 200)],
-        "closes_everything": lambda: os.closerange(3, 1000),
+        "closes_everything": lambda: os.closerange(0, 1000),
         "kills_its_parent": lambda: os.kill(os.getppid(), signal.SIGKILL),
         "joins_the_group_of_its_parent": lambda: os.setpgid(0, os.getpgid(os.getppid())),
         "deletes_its_directory": lambda: (os.chdir(tempfile.mkdtemp(dir=".")), os.rmdir(os.getcwd())),

@@ -231,3 +231,73 @@ def test_how_a_worker_died_is_known_whatever_the_script_has_made_of_signals(
     assert real_script.outcomes() == ["completed", "completed", "crashed", "completed"]
     error = real_script.final()[2]["error"]
     assert error["signal"] in (signal.SIGSEGV, signal.SIGKILL), error
+
+
+FAULTS = """
+    import faulthandler, os, signal, sys, time
+
+    def crash(path, signum):
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            os.kill(os.getpid(), signum)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with open(path) as file:
+            return [code, "most recent call first" in file.read()]
+
+    WAYS = {
+        "none": lambda: None,
+        "own": faulthandler.enable,
+        "file": lambda: faulthandler.enable(sys.__stderr__, all_threads=False),
+        "descriptor": lambda: faulthandler.enable(2),
+        "taken back": lambda: (faulthandler.enable(), faulthandler.disable()),
+        "stacks": lambda: faulthandler.register(signal.SIGQUIT),
+        "stacks taken back": lambda: (faulthandler.register(signal.SIGQUIT),
+                                      faulthandler.unregister(signal.SIGQUIT)),
+    }
+    # After each of them one that has asked for nothing: what an earlier one asked for is over.
+    PARAMS = [{"way": way} for name in WAYS for way in (name, "none")]
+
+    def evaluate(way):
+        if "--bare" in sys.orig_argv:
+            faulthandler.disable()
+            faulthandler.unregister(signal.SIGQUIT)
+        WAYS[way]()
+        time.sleep(0.02)
+        return [crash(f"{os.getpid()}", number) for number in (signal.SIGSEGV, signal.SIGQUIT)]
+"""
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_child_reports_its_faults_where_the_job_has_asked_for_that(
+    real_script: RealScript, method: str
+) -> None:
+    real_script.write(FAULTS)
+    assert real_script.run("--start-method", method, "--workers", "1") == real_script.bare()
+
+
+def test_what_setup_has_made_of_faulthandler_is_for_all_jobs(real_script: RealScript) -> None:
+    real_script.write(
+        """
+        import faulthandler, os, signal
+        from supervisor import main
+
+        def setup():
+            global FAULTS
+            FAULTS = open("faults", "w")
+            faulthandler.enable(FAULTS)
+
+        def evaluate(n):
+            if n == 40:
+                os.kill(os.getpid(), signal.SIGSEGV)
+
+        if __name__ == "__main__":
+            jobs = [{"n": n} for n in range(41)]
+            main(evaluate, jobs, name="faults", setup=setup, output="out", all_tasks=True, workers=1,
+                 crash_limit=1)
+        """,
+        footer=False,
+    )
+    assert real_script.python().returncode == 1, real_script.stderr
+    assert "Segmentation fault" in (real_script.folder / "faults").read_text()

@@ -288,3 +288,31 @@ def evaluate():
     assert replayed.returncode == 0 and "the same result as in the record" in replayed.stderr, replayed.stderr
     debugged = real_script.python("--debug", "*")
     assert debugged.returncode == 0 and '"__main__"' in debugged.stderr, debugged.stderr
+
+
+@pytest.mark.parametrize("tree", [True, False])
+def test_no_other_name_of_the_script_is_seen_and_old_pickles_load(
+    real_script: RealScript, tree: bool
+) -> None:
+    """Earlier versions called it `__mp_main__`, and so did what their jobs have pickled."""
+    deep = "" if tree else "total = " + " + ".join(["1"] * 1200)
+    real_script.write(f"""
+        import importlib.util, os, pickle, sys
+
+        class Point:
+            def __init__(self, x): self.x = x
+
+        MADE = pickle.dumps(Point(3))
+        {deep}
+        OLD = b"c__mp_main__" + bytes([10]) + b"Point" + bytes([10, 46])
+        PARAMS = [{{"load": load}} for load in (False, True)]
+
+        def evaluate(load):
+            seen = "__mp_main__" in sys.modules
+            if load and "--bare" not in sys.orig_argv:
+                assert pickle.loads(OLD) is Point is pickle.loads(MADE).__class__
+                import __mp_main__
+                assert __mp_main__ is sys.modules["__main__"] and __mp_main__.__spec__ is None
+            return [seen, __name__]
+    """)
+    assert real_script.run("--workers", "1") == real_script.bare() == [[False, "__main__"]] * 2
