@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supervisor.core.errors import StorageError, UsageError
+from supervisor.records.checkpoint import peek
+from supervisor.records.disk import Disk
 from supervisor.records.latest import meant_instead
 from supervisor.records.layout import Layout, check_id, experiments, last_saved
 from supervisor.views.encodings import as_meant
@@ -41,7 +43,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="latest",
         metavar="ID",
-        help="an experiment, `latest`, or a directory: the latest one there (default: latest)",
+        help="an experiment, `latest`, a name or a directory: the latest one of that (default: latest)",
     )
     parser.add_argument("place", nargs="?", type=Path, metavar="DIR", help="the same as -d DIR")
     add_directory(parser)
@@ -62,10 +64,10 @@ def the_experiment(arguments: argparse.Namespace) -> Layout:
     return find_and_tell(arguments.experiment, root_of(arguments))
 
 
-def find_and_tell(word: str, root: Path) -> Layout:
+def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
     """`find`; where it took the latest one, and that is a small trial, it is said on stderr which other
     one may have been meant."""
-    layout = find(word, root)
+    layout = find(word, root, names=names)
     last = Path(word).name
     by_name = layout.experiment_id == last or _FILE.fullmatch(last)
     if not by_name and (found := meant_instead(layout)):
@@ -116,8 +118,9 @@ def experiments_of(directory: Path, *, lenient: bool) -> list[str]:
         raise
 
 
-def find(word: str, root: Path) -> Layout:
-    """The experiment that `word` means: an id, `latest`, or a path of a directory or a file."""
+def find(word: str, root: Path, *, names: bool = True) -> Layout:
+    """The experiment that `word` means: an id, `latest`, a path of a directory or a file, or with
+    `names` the name of experiments: the latest of them."""
     if os.sep in word or word in (".", ".."):
         return _by_path(Path(word))
     if word == "latest":
@@ -125,8 +128,10 @@ def find(word: str, root: Path) -> Layout:
     # A plain word is an id first; a directory of that name lies here only by chance.
     if Path(word).is_dir() and not (root.is_dir() and _called(word, root)):
         return _by_path(Path(word))
-    check_id(word)
     found = _called(word, root)
+    if not found and names and (named := _named(word, root)):
+        return max(named, key=last_saved)
+    check_id(word)
     if not found:
         raise UsageError(f"no experiment {word!r} in {root.absolute()}; {_what_there_is(word, root)}")
     if len(found) > 1:
@@ -137,6 +142,16 @@ def find(word: str, root: Path) -> Layout:
 
 def _called(word: str, root: Path) -> list[Layout]:
     return [layout for path in search(root) if (layout := Layout(path, word)).exists()]
+
+
+def _named(name: str, root: Path) -> list[Layout]:
+    """The experiments of that name: their directory is called so, or their checkpoint says so."""
+    return [
+        layout
+        for layout in all_of(root)
+        if layout.directory.name == name
+        or ((header := peek(Disk(), layout.checkpoint)) is not None and header.name == name)
+    ]
 
 
 def _latest(root: Path) -> Layout:
@@ -164,10 +179,12 @@ def _by_path(path: Path) -> Layout:
 
 
 def _what_there_is(word: str, root: Path) -> str:
-    known = list(dict.fromkeys(layout.experiment_id for layout in all_of(root)))
+    layouts = all_of(root)
+    known = list(dict.fromkeys(layout.experiment_id for layout in layouts))
+    names = list(dict.fromkeys(layout.directory.name for layout in layouts))
     if not known:
         return "there are none; name the directory of the outputs with -d DIR"
-    near = difflib.get_close_matches(word, known, 1)
+    near = difflib.get_close_matches(word, [*known, *names], 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known[:_SHOWN])}"
 
 

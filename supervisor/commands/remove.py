@@ -34,7 +34,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    layouts = [find_and_tell(word, root_of(arguments)) for word in arguments.experiments]
+    # A name might be taken for all experiments of that name.
+    layouts = [find_and_tell(word, root_of(arguments), names=False) for word in arguments.experiments]
     for layout in layouts:  # before anything is removed
         _refuse_a_live_one(layout)
     for layout in layouts:

@@ -13,22 +13,18 @@ from typing import Any, TextIO
 
 import msgspec
 
+from supervisor.commands.columns import Rows, finite
 from supervisor.commands.finding import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit, on_terminal, plain_table, show_table
 from supervisor.core.errors import CannotCreate
 from supervisor.records.disk import Disk
 from supervisor.records.files import write_atomically
-from supervisor.records.reports import Report, load
+from supervisor.records.reports import load
 from supervisor.views.encodings import for_people, for_programs
 from supervisor.views.words import cut, one_line
 
-# What every job has; of the rest each job brings what it has.
-_FIRST = ("experiment", "job", "domain", "state", "seconds", "outcome")
-_LAST = ("error.type", "error.message", "code")
 _CELL = 60  # characters of a cell in a table
 _BUFFER = 1 << 16
-
-Row = dict[str, Any]
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +33,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=["latest"],
         metavar="ID",
-        help="experiments, `latest`, or directories (default: latest)",
+        help="experiments, the name of one (its latest), `latest`, or directories (default: latest)",
     )
     add_directory(parser)
     parser.add_argument(
@@ -47,6 +43,23 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_const", const="jsonl", dest="format", help="the same as --format jsonl"
     )
     parser.add_argument(
+        "-c",
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="only these columns, in this order: job,params.steps,result.* (the last part of a name is enough)",
+    )
+    parser.add_argument(
+        "-s",
+        "--sort",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="sort by this column; may be repeated (default: the order of the script)",
+    )
+    parser.add_argument("-r", "--reverse", action="store_true", help="the greatest first")
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write it there, replacing what is there"
     )
 
@@ -55,21 +68,23 @@ def run(arguments: argparse.Namespace) -> int:
     layouts = [find_and_tell(word, root_of(arguments)) for word in arguments.experiments]
     with contextlib.ExitStack() as stack:
         reports = [stack.enter_context(load(one.directory, one.experiment_id)) for one in layouts]
+        columns = [name for words in arguments.columns for name in words.split(",") if name]
+        found = Rows(reports, columns, arguments.sort, reverse=arguments.reverse)
         if arguments.format == "table" and arguments.output is None and on_terminal():
-            heads, rows = table_of(reports)
+            heads, rows = table_of(found)
             show_table(heads, rows, right=_numeric(heads, rows))
         elif arguments.output is None:
             fitted = for_people if arguments.format == "table" else for_programs
-            for text in written(reports, arguments.format):
+            for text in written(found, arguments.format):
                 if sys.stdout is not None:
                     sys.stdout.write(fitted(text, sys.stdout))
         else:
-            _save(arguments.output, reports, arguments.format)
+            _save(arguments.output, found, arguments.format)
     return 0
 
 
-def _save(path: Path, reports: Sequence[Report], form: str) -> None:
-    parts = (text.encode() for text in written(reports, form))
+def _save(path: Path, found: Rows, form: str) -> None:
+    parts = (text.encode() for text in written(found, form))
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             with path.open("wb") as device:  # or a pipe: a file in its place would destroy it
@@ -81,41 +96,24 @@ def _save(path: Path, reports: Sequence[Report], form: str) -> None:
     emit(f"written: {path.absolute()}")
 
 
-def rows_of(reports: Sequence[Report]) -> Iterator[Row]:
-    """The rows of all, with the experiment's id in front if there are several."""
-    for report in reports:
-        for row in report.each_row():
-            yield {"experiment": report.experiment_id, **row} if len(reports) > 1 else row
-
-
-def columns_of(reports: Sequence[Report]) -> list[str]:
-    """What always comes first, then params, then results, each as it first appears."""
-    seen = dict.fromkeys(name for row in rows_of(reports) for name in row)
-    first = [name for name in _FIRST if name in seen]
-    params = [name for name in seen if name.split(".")[0] == "params"]
-    last = [name for name in _LAST if name in seen]
-    rest = [name for name in seen if name not in {*first, *params, *last}]
-    return [*first, *params, *rest, *last]
-
-
-def written(reports: Sequence[Report], form: str) -> Iterator[str]:
+def written(found: Rows, form: str) -> Iterator[str]:
     """The text of a format, in pieces."""
     if form == "jsonl":
         encode = msgspec.json.Encoder().encode
-        yield from (encode(row).decode() + "\n" for row in rows_of(reports))
+        yield from (encode(finite(row)).decode() + "\n" for row in found)
     elif form == "csv":
-        yield from _csv(reports)
+        yield from _csv(found)
     else:
-        heads, rows = table_of(reports)
+        heads, rows = table_of(found)
         yield plain_table([heads, *rows], {heads.index(head) for head in _numeric(heads, rows)}) + "\n"
 
 
-def _csv(reports: Sequence[Report]) -> Iterator[str]:
-    columns = columns_of(reports)
+def _csv(found: Rows) -> Iterator[str]:
+    columns = found.names()
     buffer: TextIO = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows_of(reports):
+    for row in found:
         writer.writerow([csv_cell(row.get(name)) for name in columns])
         if buffer.tell() > _BUFFER:
             yield _emptied(buffer)
@@ -134,16 +132,20 @@ def csv_cell(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, bool | list | dict):
-        return msgspec.json.encode(value).decode()
+        return msgspec.json.encode(finite(value)).decode()
     return value
 
 
-def table_of(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
+def table_of(found: Rows) -> tuple[list[str], list[list[str]]]:
     """Heads and cells for people: numbers rounded, long texts cut; the code only if there are several."""
-    heads = columns_of(reports)
-    if len({row["code"] for row in rows_of(reports) if row["seconds"] is not None}) < 2:
-        heads.remove("code")
-    return heads, [[_cell(row.get(name)) for name in heads] for row in rows_of(reports)]
+    heads = found.names()
+    if not found.chosen and "code" in heads and len(_codes(found)) < 2:
+        heads = [name for name in heads if name != "code"]
+    return heads, [[_cell(row.get(name)) for name in heads] for row in found]
+
+
+def _codes(found: Rows) -> set[Any]:
+    return {row["code"] for row in found if row["seconds"] is not None}
 
 
 def _cell(value: Any) -> str:

@@ -27,6 +27,22 @@ def test_an_experiment_is_found_by_id_by_directory_and_by_its_files(
     assert find("trial", nowhere).journal == night.journal
 
 
+def test_an_experiment_is_found_by_its_name_wherever_it_lies(
+    spare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several the latest; a directory may be called otherwise than what lies in it."""
+    monkeypatch.chdir(spare.parent.parent)
+    assert find("trial", spare).experiment_id == "night"
+    elsewhere = spare.with_name("elsewhere")
+    spare.rename(elsewhere)
+    for word in ("trial", "elsewhere"):
+        assert find(word, spare.parent).directory == elsewhere
+    with pytest.raises(UsageError, match="no experiment 'trial'"):
+        find("trial", spare.parent, names=False)
+    with pytest.raises(UsageError, match="did you mean 'elsewhere'"):
+        find("elswhere", spare.parent)
+
+
 def test_an_experiment_in_two_places_has_to_be_chosen(spare: Path) -> None:
     copy = spare.with_name("copy")
     spare.rename(copy)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import COMMANDS, main
+from supervisor.commands.columns import finite
+from supervisor.commands.results import csv_cell
 from tests.commands.conftest import ROOT, Longhaul, snapshot
 from workers.current import job_seed
 
@@ -143,7 +145,7 @@ def test_results_of_several_experiments_say_which(outputs: Path, spare: Path, lo
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 28
     assert {row["experiment"] for row in rows} == {"night"}
-    assert rows[13]["result.in.list"] == [1, 2] and rows[13]["result.nan"] is None
+    assert rows[13]["result.in.list"] == [1, 2] and rows[13]["result.nan"] == "nan"
     assert "experiment" not in json.loads(longhaul("results", outputs, "--json")[1].splitlines()[0])
 
 
@@ -157,6 +159,51 @@ def test_results_as_a_table_and_into_a_file(outputs: Path, tmp_path: Path, longh
     assert target.read_text() == longhaul("results", outputs, "-f", "csv")[1]
     code, _, err = longhaul("results", outputs, "-o", tmp_path / "nowhere" / "x.csv")
     assert code == 73 and "cannot be written" in err
+
+
+def columns(text: str) -> list[list[str]]:
+    return [line.split(",") for line in text.splitlines()]
+
+
+def test_columns_are_chosen_by_name_pattern_or_the_last_part_of_a_name(
+    outputs: Path, longhaul: Longhaul
+) -> None:
+    words = ("results", outputs, "-f", "csv")
+    lines = columns(longhaul(*words, "--columns", "job,result.x", "-c", "params.*")[1])
+    assert lines[0] == ["job", "result.x", "params.kind", "params.n"]
+    assert lines[-1] == ["last", "1.0", "ok", "4"]
+    assert columns(longhaul(*words, "-c", "x,job")[1])[-1] == ["1.0", "last"]
+    jsonl = longhaul("results", outputs, "-f", "jsonl", "-c", "job,x,nan")[1].splitlines()
+    assert json.loads(jsonl[0]) == {"job": "raise/0", "result.x": None, "result.nan": None}
+    assert json.loads(jsonl[-1]) == {"job": "last", "result.x": 1.0, "result.nan": "nan"}
+    assert longhaul("results", outputs, "-c", "job,state")[1].splitlines()[0].split() == ["job", "state"]
+
+
+def test_rows_are_sorted_and_what_has_no_value_stands_last(outputs: Path, longhaul: Longhaul) -> None:
+    words = ("results", outputs, "-f", "csv", "-c", "x,job", "--sort", "result.x")
+    upwards = columns(longhaul(*words)[1])[1:]
+    assert [line[0] for line in upwards[:6]] == ["0.0", "0.0", "0.25", "0.5", "0.75", "1.0"]
+    assert {line[0] for line in upwards[6:]} == {""}
+    downwards = columns(longhaul(*words, "--reverse")[1])[1:]
+    assert [line[0] for line in downwards[:6]] == ["1.0", "0.75", "0.5", "0.25", "0.0", "0.0"]
+    assert {line[0] for line in downwards[6:]} == {""}
+    by_two = columns(
+        longhaul("results", outputs, "-f", "csv", "-c", "state,job", "-s", "state", "-s", "job")[1]
+    )
+    assert by_two[1:] == sorted(by_two[1:])
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(outputs: Path, longhaul: Longhaul) -> None:
+    code, _, err = longhaul("results", outputs, "-c", "reslt.x")
+    assert code == 2 and "did you mean 'result.x'?" in err and "params.kind" in err
+    code, _, err = longhaul("results", outputs, "-s", "params.*")
+    assert code == 2 and "params.kind, params.n" in err
+
+
+def test_not_a_number_is_a_text_in_json_and_csv_also_inside_of_a_list() -> None:
+    value = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": float("inf"), "d": True, "e": None}
+    assert finite(value) == {"a": [1.5, "nan", {"b": "-inf"}], "c": "inf", "d": True, "e": None}
+    assert csv_cell([float("nan"), 1]) == '["nan",1]'
 
 
 # ------------------------------------------------------------------------------- manners
