@@ -69,7 +69,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
         facts = found.facts
         if facts.run_started is not None:
             before = facts.run_started.code
-            if names := changed_names(before, code_of(request.function, before.get("late"))):
+            if names := changed_names(before, code_of(request.function, before)):
                 _say(f"{listed(names)} changed after the last run of {layout.experiment_id}")
         settings = resuming.merge_settings(request, facts.settings)
         return settings, resuming.merge_options(request, facts.options)

@@ -292,7 +292,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
     started = recovered.facts.run_started or RunStarted(0, "")
-    code = provenance.code_of(request.function, started.code.get("late"))
+    code = provenance.code_of(request.function, started.code)
     made = MadeBy(recovered)
     settings_before = recovered.facts.settings
     notices: list[Notice] = [("warning", finding) for finding in recovered.findings]

@@ -9,15 +9,16 @@ import platform
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from supervisor.core.version import VERSION
 from supervisor.engines.processes import start_time
 from supervisor.engines.script_start import start_directory
-from supervisor.user_files import late_now, modules_now, version_of
+from supervisor.user_files import known_now, modules_now, version_of
 from workers.callables import by_name
 from workers.failures import encodable
 from workers.main_module import main_source
@@ -26,14 +27,14 @@ from workers.texts import is_odd, received, sendable
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
 
-def code_of(function: Callable[..., Any], late: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def code_of(function: Callable[..., Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the results of a run are made by: SHA-256 of the function's module and of its own source,
     the other modules of the user's that are imported here, a version of all that, git commit and
     whether the tree was dirty.
 
-    A function whose file is not known (a notebook) is identified by its own source, or
-    failing that its byte code. `late`: modules that only workers have imported, as an earlier run
-    recorded them.
+    A function whose file is not known (a notebook) is identified by its own source and that of the
+    functions and classes beside it that it names, or failing that their byte code. `before`: what
+    the last run of the experiment recorded.
     """
     target = inspect.unwrap(function)
     target = getattr(target, "func", target)  # functools.partial
@@ -46,11 +47,10 @@ def code_of(function: Callable[..., Any], late: dict[str, list[str]] | None = No
         found["function_sha256"] = hashlib.sha256(_source(target)).hexdigest()
         found.update(_git(path.parent))
     else:
-        found["sha256"] = hashlib.sha256(_source(target)).hexdigest()
-    found["modules"] = modules_now("" if path is None else str(path))
-    if late:
-        found["late"] = late_now(late)
-    found["version"] = version_of(found["sha256"], found["modules"], found.get("late", {}))
+        found["sha256"] = hashlib.sha256(b"\0".join(_sources(target))).hexdigest()
+    here = modules_now("" if path is None else str(path))
+    found["modules"], found["late"] = known_now(here, before or {})
+    found["version"] = version_of(found["sha256"], found["modules"], found["late"])
     return found
 
 
@@ -116,7 +116,48 @@ def _source(target: Any) -> bytes:
         return inspect.getsource(target).encode()
     except (OSError, TypeError):
         code = getattr(target, "__code__", None)
-        return code.co_code + repr(code.co_consts).encode() if code else repr(target).encode()
+        return _of_code(code) if isinstance(code, CodeType) else repr(target).encode()
+
+
+def _of_code(code: CodeType) -> bytes:
+    """What is executed, without places in memory and in files."""
+    parts = [code.co_code, repr(code.co_names).encode()]
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            parts.append(_of_code(const))
+        else:
+            parts.append(
+                (repr(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)).encode()
+            )
+    return b"\0".join(parts)
+
+
+def _sources(target: Any) -> Iterator[bytes]:
+    """Of a function without a file, and of what stands beside it and is named in it, once each."""
+    waiting, seen = [target], {id(target)}
+    while waiting:
+        one = waiting.pop()
+        yield _source(one)
+        for name in _names_in(one):
+            named: Any = getattr(target, "__globals__", {}).get(name)
+            other = inspect.unwrap(named)
+            beside = inspect.isfunction(other) or inspect.isclass(other)
+            if beside and id(other) not in seen and other.__module__ == target.__module__:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _names_in(one: Any) -> list[str]:
+    """Global names, in their order; of a class, those in its methods."""
+    functions = [one] if inspect.isfunction(one) else [*vars(one).values()] if inspect.isclass(one) else []
+    codes = [
+        code for function in functions if isinstance(code := getattr(function, "__code__", None), CodeType)
+    ]
+    names: list[str] = []
+    for code in codes:
+        names += code.co_names
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return list(dict.fromkeys(names))
 
 
 def _git(folder: Path) -> dict[str, Any]:

@@ -27,9 +27,10 @@ def modules_now(but: str) -> dict[str, list[str]]:
     no file that can be read."""
     found: dict[str, list[str]] = {}
     digests: dict[str, str] = {}
+    own = os.path.basename(but)
     for name, file in users_modules(sys.modules):
         path = os.path.abspath(file)
-        if path == but or os.path.realpath(path) == but:
+        if own and os.path.basename(path) == own and os.path.realpath(path) == but:
             continue
         if path not in digests:
             digests[path] = _digest(path, sys.modules.get(name))
@@ -38,14 +39,33 @@ def modules_now(but: str) -> dict[str, list[str]]:
     return found
 
 
-def late_now(late: dict[str, list[str]]) -> dict[str, list[str]]:
-    """What only workers have imported so far: name, file, hash at first, hash now. What is not
-    there any more counts as unchanged; if it matters, its import will fail."""
-    found: dict[str, list[str]] = {}
-    for name, (file, first, last) in late.items():
-        path = _place_of(received(name), received(file))
-        found[name] = [sendable(path), first, _digest(path, None) or last]
-    return found
+def known_now(
+    here: dict[str, list[str]], before: dict[str, Any]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The modules that the code of an experiment has: those that the script had imported when it began,
+    with file and hash; and what came later, or is imported by workers alone, with file, hash at first
+    and hash now. `here`: those of this process, `before`: what the last run recorded.
+
+    What is not imported here is looked at in its file; what has gone counts as unchanged.
+    """
+    if "modules" not in before:
+        return here, {}
+    first: dict[str, list[str]] = before["modules"]
+    later: dict[str, list[str]] = before.get("late", {})
+    known = {name: here.get(name) or _looked_at(name, *entry) for name, entry in first.items()}
+    late = {}
+    for name, (file, text, last) in later.items():
+        place, now = here.get(name) or _looked_at(name, file, last)
+        late[name] = [place, text, now]
+    for name, (file, digest) in here.items():
+        if name not in known and name not in late:
+            late[name] = [file, digest, digest]
+    return known, late
+
+
+def _looked_at(name: str, file: str, digest: str) -> list[str]:
+    path = _place_of(received(name), received(file))
+    return [sendable(path), _digest(path, None) or digest]
 
 
 def _place_of(name: str, file: str) -> str:
@@ -61,33 +81,21 @@ def _place_of(name: str, file: str) -> str:
 
 
 def version_of(own: str, modules: dict[str, list[str]], late: dict[str, list[str]]) -> str:
-    """A short name of the code. `own`: hash of the function's file, or of the function.
-
-    Of what only workers import, only changes count: nobody knows of it before it is imported.
+    """A short name of the code. `own`: hash of the function's file, or of the function. For the others
+    see `known_now`; of what came later only changes count: it may be that it was only not seen before.
     """
     parts = [("", own[:DIGITS])]
     parts += [(name, digest) for name, (_, digest) in modules.items()]
-    parts += [
-        (name, last) for name, (_, first, last) in late.items() if last != first and name not in modules
-    ]
+    parts += [(name, last) for name, (_, first, last) in late.items() if last != first]
     text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS]
 
 
 def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The files, beside the function's own, that are not the same in two records of `code_of`."""
-    if "modules" not in before:
-        return []  # an older version did not look
     old, new = _texts(before), _texts(now)
-    changed = [name for name in old.keys() & new.keys() if old[name][1] != new[name][1]]
-    words = {name: shown(new[name][0]) for name in changed}
-    words |= {name: f"{shown(new[name][0])} (new)" for name in new.keys() - old.keys() if _base(now, name)}
-    words |= {
-        name: f"{shown(old[name][0])} (not imported now)"
-        for name in old.keys() - new.keys()
-        if _base(before, name)
-    }
-    return list(dict.fromkeys(words[name] for name in sorted(words)))
+    names = sorted(name for name in old.keys() & new.keys() if old[name][1] != new[name][1])
+    return list(dict.fromkeys(shown(new[name][0]) for name in names))
 
 
 def changed_since(code: dict[str, Any]) -> list[str]:
@@ -105,10 +113,6 @@ def changed_since(code: dict[str, Any]) -> list[str]:
 def _texts(code: dict[str, Any]) -> dict[str, tuple[str, str]]:
     late = {name: (file, last) for name, (file, _, last) in code.get("late", {}).items()}
     return late | {name: (file, digest) for name, (file, digest) in code.get("modules", {}).items()}
-
-
-def _base(code: dict[str, Any], name: str) -> bool:
-    return name in code.get("modules", {})
 
 
 def shown(file: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from supervisor.code_history import CodeHistory, go_on, named_versions
 from supervisor.core.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.errors import UsageError
-from supervisor.user_files import late_now, listed, version_of
+from supervisor.provenance import code_of
+from supervisor.user_files import known_now, listed, version_of
 
 
 def code(
@@ -84,8 +86,6 @@ def test_files_are_told_by_name_and_the_function_with_them() -> None:
     )
     said = runs.resume(code("m2", "f2", a="2", b="3", c="2", d="2", e="2"))
     assert said.startswith("evaluate, a.py, b.py and 3 more changed after 5 results; they are kept")
-    said = runs.resume(code("m2", "f2", a="2", b="3", c="2", d="2", new="2"))
-    assert "e.py (not imported now) and new.py (new) changed after" in said
 
 
 def test_the_same_code_again_is_the_same_version_again() -> None:
@@ -130,7 +130,24 @@ def test_of_what_only_workers_import_a_change_counts_and_nothing_else() -> None:
     said = runs.resume(code("m1", "f1", {"lazy": ["/x/lazy.py", "1", "2"]}))
     assert said.startswith("lazy.py changed after 3 results")
     assert runs.resume(code("m1", "f1", {"lazy": ["/x/lazy.py", "1", "1"]})) == ""
-    assert late_now({"lazy": ["/not/there.py", "1", "2"]}) == {"lazy": ["/not/there.py", "1", "2"]}
+
+
+def test_what_is_imported_later_or_no_more_is_no_change_by_itself(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text(name)
+
+    def here(*names: str) -> dict[str, list[str]]:
+        return {name: [str(tmp_path / f"{name}.py"), f"{name}1"] for name in names}
+
+    first = {"modules": here("a", "b")}
+    known, late = known_now(here("a", "b", "c"), first)
+    assert (known, late) == (here("a", "b"), {"c": [str(tmp_path / "c.py"), "c1", "c1"]})
+    assert version_of("m", known, late) == version_of("m", here("b", "a"), {})
+    known, late = known_now(here("c"), {"modules": here("gone"), "late": late})
+    assert (known, late) == (here("gone"), {"c": [str(tmp_path / "c.py"), "c1", "c1"]})
+    known, late = known_now({}, {"modules": here("a"), "late": late})
+    assert known["a"][1] != "a1" and late["c"][1:] != ["c1", "c1"], "their files are looked at"
+    assert version_of("m", known, late) != version_of("m", known, {})
 
 
 def test_results_of_an_older_longhaul_are_of_unknown_code_and_a_changed_script_is_told() -> None:
@@ -167,3 +184,18 @@ def test_names_in_words() -> None:
         "a, b, c and 1 more",
         "a, b, c and 2 more",
     ]
+
+
+def test_a_function_of_a_notebook_is_known_by_its_source_and_what_it_names() -> None:
+    text = "SIZE = 2\ndef helper(x): return {factor} * x\ndef unused(): return {other}\ndef f(n):\n"
+    text += "    return [helper(i) for i in range(n)]\n"
+
+    def version(**values: int) -> str:
+        cell: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(text.format(**values), "<cell>", "exec"), cell)
+        found = code_of(cell["f"])
+        assert "file" not in found
+        return str(found["version"])
+
+    assert version(factor=1, other=1) == version(factor=1, other=2)
+    assert version(factor=1, other=1) != version(factor=2, other=1)

@@ -20,6 +20,8 @@ from workers.texts import sendable
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _OURS = ("workers", "supervisor")
+# Of the surroundings: what a debugger brings from its editor's folder, and what Python reads at its start.
+_NOBODYS = ("debugpy", "pydev", "_pydev", "sitecustomize", "usercustomize")
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
@@ -64,7 +66,8 @@ def users_modules(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and file of those of the user's, in their order."""
     for name, module in list(modules.items()):
         file = _file_of(module)
-        if file and name.partition(".")[0] not in _OURS and _is_the_users(file):
+        first = name.partition(".")[0]
+        if file and first not in _OURS and not first.startswith(_NOBODYS) and _is_the_users(file):
             yield name, file
 
 

@@ -7,7 +7,9 @@ record of an attempt. So it is enough to know from which lease on the code was a
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 import msgspec
 
@@ -46,10 +48,17 @@ class CodeSpans:
 
     def versions(self, leases: Sequence[int]) -> list[str | None]:
         """The same of many."""
+        if not self.spans:
+            return [None] * len(leases)
+        if self.uniform and 0 not in leases:
+            return [self.spans[0].version] * len(leases)
+        return list(map(self.version, leases))
+
+    def tally(self, made_by: Sequence[str | None], chosen: bytes) -> dict[str | None, int]:
+        """How many of them there are of each, of those that are chosen (1)."""
         if self.uniform:
-            version = self.spans[0].version
-            return [version if lease else None for lease in leases]
-        return list(map(self.version, leases)) if self.spans else [None] * len(leases)
+            return {self.spans[0].version: chosen.count(1)}
+        return Counter(compress(made_by, chosen))
 
     def known(self) -> list[str]:
         """Each version once, the oldest first."""

@@ -172,7 +172,7 @@ class Report:
             planned, found = self._results.planned(jobs), self._results.contents(jobs)
             states = get(table.state, jobs)
             made_by = codes.versions(list(map(_lease, found)))
-            self._codes.update(compress(made_by, bytes(states).translate(_COMPLETED_OR_NOT)))
+            self._codes.update(codes.tally(made_by, bytes(states).translate(_COMPLETED_OR_NOT)))
             entries = map(
                 _FinalEntry,
                 map(_id, planned),

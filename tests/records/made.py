@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.code_spans import CodeSpan
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.position import InProgress, Position
 from supervisor.core.record_types import (
@@ -74,6 +75,7 @@ class Made:
         self.open: dict[int, dict[int, int]] = {}
         self.lease = 1
         self.run = 1
+        self.codes: list[CodeSpan] = []  # of the run that is started next
 
     def create(self, ids: list[str], **options: Any) -> Made:
         self.disk.make_directory(str(self.layout.logs))
@@ -117,7 +119,7 @@ class Made:
         self.open[incarnation] = {}
         self.store.append(
             [
-                RunStarted(self.run, AT, {"workers": 2}, {"size": 3}, pid=7, host="here"),
+                RunStarted(self.run, AT, {"workers": 2}, {"size": 3}, pid=7, host="here", codes=self.codes),
                 WorkerStarted(0, incarnation, 4242, AT, 12.5),
             ]
         )
