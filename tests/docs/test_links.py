@@ -15,6 +15,7 @@ BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
 MORNING = ROOT / "docs" / "the-morning-after.md"
 LONG_JOBS = ROOT / "docs" / "long-jobs.md"
 BETWEEN = ROOT / "docs" / "between-jobs.md"
+RESULTS = ROOT / "docs" / "result-files.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 DOCUMENTS = (
@@ -28,6 +29,7 @@ DOCUMENTS = (
     LONG_JOBS,
     BETWEEN,
     COMING,
+    RESULTS,
     SCHEDULERS,
 )
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -26,6 +26,7 @@ EXPECTED = {  # by the words of a command: exit code, and what is said
     "longhaul results": (0, "result.mean"),
     "longhaul results --format csv -o monday.csv": (0, "monday.csv"),
     "longhaul results monday latest --format jsonl": (0, '"experiment":"monday"'),
+    "longhaul results night --columns job,mean --sort mean": (0, "result.mean"),
     "longhaul rm monday --yes": (0, "removed monday"),
 }
 
