@@ -32,6 +32,7 @@ from supervisor.records.survey import survey
 from supervisor.request import Request
 from supervisor.script_options import namespace
 from supervisor.user_files import listed
+from supervisor.views.words import harmless
 from workers.current import current_job
 from workers.values import Unencodable, encode_result
 
@@ -98,4 +99,4 @@ def _run_here(request: Request, job: PlannedJob) -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)

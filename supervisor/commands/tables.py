@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from supervisor.views.encodings import for_people, for_programs
-from supervisor.views.words import one_line
+from supervisor.views.words import harmless, one_line
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def emit(text: str) -> None:
-    """Print text; characters that the terminal's encoding lacks become question marks."""
+    """Print text; what would steer the terminal goes, characters that its encoding lacks become question
+    marks."""
     if sys.stdout is None:
         return
-    sys.stdout.write(for_people(text, sys.stdout) + "\n")
+    sys.stdout.write(for_people(harmless(text), sys.stdout) + "\n")
 
 
 def emit_json(document: Any) -> None:

@@ -10,6 +10,7 @@ import string
 import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 
+from supervisor.views.words import is_control
 from workers.texts import is_odd
 
 # Interpreter options that take their value as a word of its own.
@@ -81,17 +82,25 @@ def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence
 
 
 def pasted(words: Sequence[str]) -> str:
-    """Words as they can be pasted into a shell, whatever bytes they hold."""
-    return " ".join(_ansi(word) if is_odd(word) else shlex.quote(word) for word in words)
+    """Words as they can be pasted into a shell, whatever bytes they hold. One with control characters is
+    written `$'\\x1b...'`: it must not steer the terminal that shows it, and the command means it all the same."""
+    return " ".join(_ansi(word) if _is_special(word) else shlex.quote(word) for word in words)
+
+
+def _is_special(word: str) -> bool:
+    return not word.isprintable() and (is_odd(word) or any(map(is_control, word)))
 
 
 def shown(path: str) -> str:
-    """A path as it is; one that is not UTF-8 as a shell takes it."""
-    return _ansi(path) if is_odd(path) else path
+    """A path as it is; one that is not UTF-8 or has control characters as a shell takes it."""
+    return _ansi(path) if _is_special(path) else path
 
 
 def _ansi(word: str) -> str:
-    raw = os.fsencode(word)
+    try:
+        raw = os.fsencode(word)
+    except UnicodeEncodeError:  # in a locale that has no such character
+        raw = word.encode("utf-8", "surrogateescape")
     letters = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw)
     return f"$'{_separated(letters)}'"
 
@@ -216,4 +225,5 @@ def _keyword(option: str, value: str | None) -> str:
     name = option.removeprefix("--").replace("-", "_")
     if value is None:
         return f"{name.removeprefix('no_')}={not name.startswith('no_')}"
-    return f'{name}="{value}"'
+    plain = value.isprintable() and not set(value) & set('"\\')
+    return f'{name}="{value}"' if plain else f"{name}={value!r}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.records.files import utc_now
+from supervisor.views.words import harmless
 
 if TYPE_CHECKING:
     from loguru import Logger, Message
@@ -56,7 +57,7 @@ class Log:
 
     def write(self, level: str, text: str) -> None:
         """`level`: debug, info, warning, error. Line breaks are kept, indented."""
-        level, text = level.upper(), text.replace("\n", "\n    ")
+        level, text = level.upper(), harmless(text).replace("\n", "\n    ")
         if self._logger is None:
             self._append(f"{utc_now()} {level: <7} {text}\n")
         else:

@@ -16,7 +16,7 @@ from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapsho
 from supervisor.views.failure_lines import Flood, failure_line, tail_lines
 from supervisor.views.plain import progress, situation_of
 from supervisor.views.protocol import Silent
-from supervisor.views.words import count, duration, one_line, printed_lines, shorten, size
+from supervisor.views.words import count, duration, harmless, one_line, printed_lines, shorten, size
 
 _MOST_LINES = 15  # of what was said, under the bar
 _MOST_WORKERS = 8
@@ -64,7 +64,7 @@ class NotebookView(Silent):
             self._draw(snapshot)
 
     def _say(self, style: str, text: str) -> None:
-        self._lines.append((style, text))
+        self._lines.append((style, harmless(text)))
 
     def _release(self) -> None:
         if held := self._flood.release():

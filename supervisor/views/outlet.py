@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
+from supervisor.views.words import harmless
+
 LIMIT = 1 << 20  # characters that wait for a stalled reader
 _PIECE = 4096  # bytes per write: what a pipe takes at once
 
@@ -153,7 +155,7 @@ def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) ->
     if stream is None:
         return
     outlet = Outlet(stream)
-    outlet.write(f"{text}\n")
+    outlet.write(f"{harmless(text)}\n")
     while not outlet.drain(0.1) and not given_up():
         pass
     outlet.end(0.0)
@@ -165,7 +167,7 @@ def say(stream: TextIO | None, text: str) -> None:
         return
     try:
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+        stream.write(harmless(text).encode(encoding, errors="replace").decode(encoding) + "\n")
         stream.flush()
     except (OSError, ValueError, LookupError):
         return

@@ -12,7 +12,16 @@ from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.views.failure_lines import Flood, failure_line, tail_lines
 from supervisor.views.outlet import Outlet
 from supervisor.views.protocol import Silent
-from supervisor.views.words import count, duration, ends_about, one_line, percent, printed_lines, rate
+from supervisor.views.words import (
+    count,
+    duration,
+    ends_about,
+    harmless,
+    one_line,
+    percent,
+    printed_lines,
+    rate,
+)
 
 OFTEN, SELDOM = 10.0, 300.0  # seconds between lines
 OFTEN_FOR = 600.0  # the first so many seconds of a run
@@ -44,7 +53,7 @@ class PlainView(Silent):
 
     def tell(self, level: str, text: str) -> None:
         prefix = "" if level == "info" else f"{level}: "
-        self._line(prefix + text)
+        self._line(prefix + harmless(text))
 
     def failed(self, failure: FailureSnapshot) -> None:
         if self._flood.passes():

@@ -28,6 +28,7 @@ from supervisor.views.words import (
     cut,
     duration,
     ends_about,
+    harmless,
     one_line,
     percent,
     printed_lines,
@@ -71,7 +72,7 @@ class TerminalView(Silent):
 
     def tell(self, level: str, text: str) -> None:
         prefix = "" if level == "info" else f"{level}: "
-        self._print(Text(f"{self._now():%H:%M:%S}  {prefix}{text}", style=_STYLES.get(level, "")))
+        self._print(Text(f"{self._now():%H:%M:%S}  {prefix}{harmless(text)}", style=_STYLES.get(level, "")))
 
     def failed(self, failure: FailureSnapshot) -> None:
         if not self._flood.passes():

@@ -92,8 +92,26 @@ def one_line(text: str) -> str:
     """Text of a stranger, safe to print on one line: no line breaks, no control characters
     (a job id or a message must not steer the terminal)."""
     text = _ESCAPE.sub("", text)
-    visible = (" " if unicodedata.category(c) in _CONTROL else c for c in text)
+    visible = (" " if is_control(c) else c for c in text)
     return " ".join("".join(visible).split())
+
+
+def harmless(text: str) -> str:
+    """Lines that may quote a stranger's text (a job id, a message, a path), safe to print: line breaks, tabs
+    and bytes of paths stay, escape sequences go, other control characters become blanks."""
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    text = _ESCAPE.sub("", text)
+    return "".join(" " if is_control(c) and not _stays(c) else c for c in text)
+
+
+def _stays(character: str) -> bool:
+    return character in "\n\t" or "\ud800" <= character <= "\udfff"
+
+
+def is_control(character: str) -> bool:
+    """Whether it may steer a terminal, or cannot be seen."""
+    return unicodedata.category(character) in _CONTROL
 
 
 def printed_lines(text: str) -> list[str]:
@@ -107,7 +125,7 @@ def printed_lines(text: str) -> list[str]:
 
 def _printed_line(line: str) -> str:
     line = _ESCAPE.sub("", line.rstrip("\r").rpartition("\r")[2]).expandtabs(4)
-    return "".join(c for c in line if unicodedata.category(c) not in _CONTROL)
+    return "".join(c for c in line if not is_control(c))
 
 
 def shorten(text: str, width: int) -> str:
