@@ -1,7 +1,7 @@
 """Stacks as `faulthandler` writes them: read, and told without our own frames.
 
-A worker writes them where it prints to, at a crash or when it is asked by a signal, so other output
-may stand before, behind and between the lines.
+At a crash a worker writes them where it prints to, so other output may stand before, behind and between
+the lines. Asked by a signal it writes them into a file of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ _SAME = 3  # frames of a recursion that are shown
 
 _thread = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+).*\(most recent call first\):$")
 _frame = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)$')
-_filling = re.compile(r"  (\.\.\.|<no Python frame>|Garbage-collecting|<truncated.*|<invalid.*)$")
 _escape = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 _extensions = re.compile(r"Extension modules: .*\(total: \d+\)$")
 # Where code of the user is called from: what is further out is of no interest to anybody.
@@ -129,21 +128,6 @@ def cleaned(text: str) -> str:
         elif not (_frame.match(line) or _extensions.match(line)):
             kept.append(line)
     return "\n".join(kept).strip("\n")
-
-
-def without_stacks(text: str) -> str:
-    """What else stands in a text."""
-    kept = []
-    begun = of_stack = False
-    for line in text.splitlines(keepends=True):
-        bare = line.rstrip("\n")
-        heading = bool(_thread.match(bare))
-        begun |= heading
-        part = _frame.match(bare) or _filling.match(bare) or (of_stack and not bare)
-        of_stack = heading or (begun and bool(part))
-        if not of_stack:
-            kept.append(line)
-    return "".join(kept)
 
 
 def crash_in(text: str) -> int:

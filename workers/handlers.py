@@ -16,6 +16,7 @@ from collections.abc import Collection
 from types import FrameType
 from typing import Any, ClassVar, NamedTuple
 
+from workers import descriptors
 from workers.current import CURRENT
 
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -118,6 +119,28 @@ def _reports_to(place: _Printed) -> bool:
     return any(found is place for found in gc.get_referents(faulthandler))
 
 
+class _StackFile(_Printed):
+    """Where stacks go that the supervisor asks for: apart from what jobs print, and under a number of
+    its own, whatever a job makes of descriptor 2."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.open()
+
+    def open(self) -> None:
+        """Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = descriptors.keep(os.open(self._path, flags, 0o666))
+        self._file = descriptors.file_of(self._descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def is_open(self) -> bool:
+        """Whether no job has closed it."""
+        return descriptors.is_ours(self._descriptor, self._file)
+
+
 class _Own:
     """What the worker has installed in this process."""
 
@@ -128,8 +151,9 @@ class _Own:
     unblocked: set[Any] | None = None  # the mask before a fork
 
 
-def install() -> None:
-    """The worker's own handlers, where the script has left none."""
+def install(stack_file: str) -> None:
+    """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
+    the supervisor asks for."""
     caught = _caught()
     for number in _WISHES:
         if signal.getsignal(number) == signal.SIG_DFL and number not in caught:
@@ -142,11 +166,18 @@ def install() -> None:
         signal.siginterrupt(own, False)
     _Own.reports_faults = not faulthandler.is_enabled()
     _Own.dumps_stacks = {
-        number: _Printed()
+        number: _stacks_to(stack_file) if number == STACKS else _Printed()
         for number in dict.fromkeys((int(signal.SIGQUIT), STACKS))
         if not callable(signal.getsignal(number)) and number not in caught
     }
     watch_for_crashes()
+
+
+def _stacks_to(path: str) -> _Printed:
+    try:
+        return _StackFile(path)
+    except OSError:  # the disk refuses
+        return _Printed()
 
 
 def settle() -> None:
@@ -157,15 +188,25 @@ def settle() -> None:
 
 
 def watch_for_crashes() -> None:
-    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so do SIGQUIT and
-    the supervisor's wish, unless the script has seen to that. Repeated, it puts back what a job has
-    made of it, without a call of the system; a fraction of a microsecond if that is nothing."""
+    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT,
+    unless the script has seen to that; stacks that the supervisor asks for have a file of their own.
+    Repeated, it puts back what a job has made of it, without a call of the system; a fraction of a
+    microsecond if that is nothing."""
     if _Own.places and gc.get_referents(faulthandler) == _Own.places:
         return
     if _Own.reports_faults:
         faulthandler.enable(file=_FAULTS)
     for number, place in _Own.dumps_stacks.items():
         faulthandler.register(number, file=place, all_threads=True, chain=False)
+
+
+def reopen_stack_file() -> None:
+    """If a job has closed it."""
+    place = _Own.dumps_stacks.get(STACKS)
+    if isinstance(place, _StackFile) and not place.is_open():
+        with contextlib.suppress(OSError):
+            place.open()
+            faulthandler.register(STACKS, file=place, all_threads=True, chain=False)
 
 
 def follow_forks() -> None:

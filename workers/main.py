@@ -37,7 +37,7 @@ from workers.messages import (
     ToWorker,
     WorkerSpec,
 )
-from workers.output import CapturedOutput
+from workers.output import CapturedOutput, stacks_path
 from workers.peaks import Peaks
 from workers.preparation import Preparation
 from workers.queues import QueueClosed, WorkerQueues
@@ -294,7 +294,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
         preparation.import_modules()
     function = load(spec.function)
     _reseed()
-    handlers.install()
+    handlers.install(stacks_path(spec.output_directory, spec.worker, spec.incarnation))
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
     handlers.settle()

@@ -29,11 +29,17 @@ STRAY_HEADING = "--- another start ---"
 _CLOSING_TAKES = 20e-6  # seconds at least: a shorter job has not closed our descriptor with many others
 _SCRATCH = ".worker"
 _PART = ".part"
+_STACKS = ".stacks"
 
 
 def scratch_path(directory: str, worker: int, incarnation: int) -> str:
     """Where a worker prints until it is known which job's log that is."""
     return os.path.join(directory, f"{_SCRATCH}{worker}-{incarnation}{_PART}")
+
+
+def stacks_path(directory: str, worker: int, incarnation: int) -> str:
+    """Where a worker writes its stacks when it is asked for them. Whoever buries it removes the file."""
+    return os.path.join(directory, f"{_SCRATCH}{worker}-{incarnation}{_STACKS}")
 
 
 def log_path(directory: str, job_id: str) -> str:
@@ -324,7 +330,10 @@ def leftovers(directory: str) -> list[str]:
     except OSError:
         return []
     for name in sorted(names):
-        if name.startswith(_SCRATCH) and name.endswith(_PART):
+        if name.startswith(_SCRATCH) and name.endswith(_STACKS):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(directory, name))
+        elif name.startswith(_SCRATCH) and name.endswith(_PART):
             path = os.path.join(directory, f"%lost-{name[1 : -len(_PART)]}.log")
             with contextlib.suppress(OSError):
                 if move(os.path.join(directory, name), path, "--- again ---", sys.maxsize):

@@ -21,7 +21,7 @@ import resource
 import signal
 from typing import Any
 
-from workers.handlers import STACKS, watch_for_crashes
+from workers.handlers import STACKS, reopen_stack_file, watch_for_crashes
 from workers.python_state import PythonState
 
 _NAMES = ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")  # the others are looked at later
@@ -105,6 +105,7 @@ class Surroundings:
 
     def _look_closer(self) -> None:
         """At what is changed seldom, and costs too much for each look."""
+        reopen_stack_file()
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)

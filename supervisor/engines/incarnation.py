@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisor.core import events as facts
-from supervisor.engines.last_stack import Awaited, LastWords, is_written_to, last_words
+from supervisor.engines.last_stack import Awaited, LastWords, last_words
 from supervisor.engines.launching import Reaped, WorkerEnds
-from supervisor.engines.processes import Program, catches, program_of
+from supervisor.engines.processes import Program, catches, has_open, program_of
 from workers.handlers import STACKS
 from workers.messages import Peak, Run, WorkerSpec
-from workers.output import STRAY_HEADING, collect, move, scratch_path, stray_path
+from workers.output import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
 from workers.queues import FrameWriter, Outbox, pipe_pair, pipe_room
 
 if TYPE_CHECKING:
@@ -228,9 +228,9 @@ class Incarnation:
 
     def ask_for_stack(self, now: float) -> bool:
         """The same before it is killed; True if that has to wait until `stack_is_there`."""
-        if self._awaited is not None or not self.ready or not is_written_to(self.scratch, self.pid):
+        if self._awaited is not None or not self.ready or not has_open(self.pid, self._stacks):
             return False
-        awaited = Awaited(self.scratch, self.pid)
+        awaited = Awaited(self._stacks, self.pid)
         if self.ask_for_stacks():
             self._awaited = awaited
             self.stack_due = awaited.next_look(now)
@@ -247,6 +247,11 @@ class Incarnation:
     def scratch(self) -> str:
         """The file that it prints to."""
         return scratch_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
+
+    @property
+    def _stacks(self) -> str:
+        """The file that it writes its stacks to."""
+        return stacks_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
 
     def last_facts(self) -> facts.WorkerDied:
         """After its death, all that it had said was read: how it ended. Its output is put away."""
@@ -277,6 +282,8 @@ class Incarnation:
         spec = self.spec
         running = self.leases.running()
         said = last_words(self.scratch, self._awaited)
+        with contextlib.suppress(OSError):
+            os.unlink(self._stacks)
         said = said._replace(output="\n".join(part for part in (said.output, self.note) if part))
         try:
             if running is not None:

@@ -5,6 +5,7 @@ psutil is imported on first use: a quiet run never needs it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -127,6 +128,23 @@ def program_of(pid: int) -> Program | None:
         return None
     place = tuple(stat[stat.rindex(b")") + 2 :].split()[23:26])
     return place if any(word not in (b"0", b"1") for word in place) else None
+
+
+def has_open(pid: int, path: str) -> bool:
+    """Whether a process has this file open, but for its standard ones. True where the system does not
+    say."""
+    if not _HAS_PROC:
+        return True
+    try:
+        wanted = os.stat(path)
+        numbers = sorted(map(int, os.listdir(f"/proc/{pid}/fd")), reverse=True)
+    except OSError:
+        return False
+    for number in numbers:  # ours is among the highest
+        with contextlib.suppress(OSError):
+            if number > 2 and os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+                return True
+    return False
 
 
 def has_pending(pid: int, signum: int) -> bool:

@@ -1,6 +1,6 @@
 """SIGQUIT: the Python stacks of all workers, brought into the supervisor's log.
 
-A worker writes its stacks where it prints to, the moment the signal comes and whatever it
+A worker writes its stacks into a file of its own, the moment the signal comes and whatever it
 is doing. Where that is and how much stood there before is noted here; what has been added
 a moment later is what it was at.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from supervisor.core.crew import Worker
 from workers.dumps import cleaned
-from workers.output import scratch_path
+from workers.output import stacks_path
 
 WAIT = 0.5  # seconds: a stack is written in a few milliseconds, but the machine may be busy
 MOST = 64 << 10  # bytes of one worker's stacks that are shown
@@ -29,7 +29,7 @@ class StackDump:
     def expect(self, workers: Iterable[Worker]) -> None:
         """They are about to be sent the signal."""
         for worker in workers:
-            path = scratch_path(self._output_directory, worker.slot, worker.incarnation)
+            path = stacks_path(self._output_directory, worker.slot, worker.incarnation)
             heading = f"worker {worker.slot} (pid {worker.pid})"
             self._expected.append((heading, path, _size(path)))
 

@@ -78,12 +78,6 @@ def test_a_crash_is_told_without_our_frames_and_without_the_list_of_extension_mo
     ]
 
 
-def test_what_was_printed_between_the_lines_of_a_stack_is_kept() -> None:
-    first, second, *others = thread(("/home/a/s.py", 4, "evaluate")).splitlines(keepends=True)
-    text = f"one\n{first}two\n{second}{''.join(others)}\nthree\n\nfour"
-    assert dumps.without_stacks(text) == "one\ntwo\nthree\n\nfour"
-
-
 def test_the_stack_at_the_end_of_a_log_can_be_left_out() -> None:
     stack = 'another thread (most recent call last):\n  File "x", line 1, in f\n    code\n'
     assert dumps.before_stack(f"step 1\n{dumps.HEADING}\n{stack}") == "step 1"
