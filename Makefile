@@ -54,6 +54,9 @@ demo: $(VENV)/.demo
 	@echo 'The results are here:'
 	@ls -td $(CURDIR)/$(OUTPUT)/*/logs_final.json | head -n 1
 	@ls -td $(CURDIR)/$(OUTPUT)/*/statistics.json | head -n 1
+	@echo 'Look at them with the command longhaul:'
+	@echo '  $(BIN)/longhaul results $(notdir $(OUTPUT)) --columns job,mean,seconds --sort mean --reverse'
+	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
 # Two halves of about the same length side by side: what must be survived together with the
 # simulated histories, and all the others, whose output is shown when both are over.

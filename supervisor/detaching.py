@@ -26,7 +26,7 @@ import msgspec
 from supervisor.core.errors import UsageError
 from supervisor.engines.script_start import environment_at_start, start_directory
 from supervisor.records.layout import Layout
-from supervisor.views.commands import pasted, shown
+from supervisor.views.commands import longhaul_command, shown
 from supervisor.views.outlet import say
 from workers.texts import received, sendable
 
@@ -105,14 +105,14 @@ def _wait(process: subprocess.Popen[bytes], reader: int) -> bytes:
 
 
 def _how_to_look_at(started: _Started, pid: int) -> str:
-    experiment_id, place = started.experiment_id, ""
+    experiment_id, place = started.experiment_id, []
     usual = os.path.realpath(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
     if started.directory != usual and os.path.dirname(started.directory) != usual:
-        place = f" -d {pasted([started.directory])}"
+        place = ["-d", started.directory]
     return (
         f"{experiment_id} runs in the background (pid {pid}); what it says goes to {shown(started.console)}\n"
-        f"  look at it: longhaul status --watch {experiment_id}{place}\n"
-        f"  end it:     longhaul ctl {experiment_id} drain{place}"
+        f"  look at it: {longhaul_command('status', ['--watch', experiment_id, *place])}\n"
+        f"  end it:     {longhaul_command('ctl', [experiment_id, 'drain', *place])}"
     )
 
 

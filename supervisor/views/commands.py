@@ -118,11 +118,14 @@ def _separated(letters: Iterable[str]) -> str:
 def longhaul_command(
     command: str, words: Sequence[str], *, which: Which = shutil.which, python: str = sys.executable
 ) -> str:
-    """A command of `longhaul`, as it is called here: by its name, if that is the one of this Python."""
+    """A command of `longhaul`, as it is called here: by its name if that is the one of this Python, by its path
+    where the virtual environment is not active."""
     called = os.path.join(os.path.dirname(python), "longhaul")
-    program = (
-        ["longhaul"] if which("longhaul") == called else [*_shortened([python], which), "-m", "supervisor"]
-    )
+    program = [*_shortened([python], which), "-m", "supervisor"]
+    if which("longhaul") == called:
+        program = ["longhaul"]
+    elif os.access(called, os.X_OK):
+        program = [called]
     return pasted([*program, command, *words])
 
 

@@ -53,7 +53,7 @@ def test_the_command_comes_back_when_the_run_has_begun_and_the_run_goes_on(scrip
     done = script.run("--detach", "--experiment-id", "night")
     assert done.returncode == 0, done.stderr
     assert "night runs in the background (pid " in done.stderr
-    assert f"longhaul status --watch night -d {script.output}" in done.stderr
+    assert f" status --watch night -d {script.output}\n" in done.stderr
     wait_for(script.executions)
     pid = supervisor_pid(script)
     assert f"(pid {pid})" in done.stderr

@@ -49,6 +49,14 @@ def test_a_failed_job_is_replayed_as_a_worker_ran_it(experiment: Experiment) -> 
     assert experiment.run("--resume", "night", "--debug=-1/a").returncode == 0
 
 
+def test_where_the_virtual_environment_is_not_active_the_command_is_named_by_its_path(tmp_path: Path) -> None:
+    beside = tmp_path / "longhaul"
+    beside.write_text("#!/bin/sh\n")
+    beside.chmod(0o755)
+    command = longhaul_command("ctl", ["drain"], which={}.get, python=str(tmp_path / "python"))
+    assert command == f"{beside} ctl drain"
+
+
 def test_a_command_of_longhaul_is_called_as_it_can_be_called_here(tmp_path: Path) -> None:
     python = str(tmp_path / "bin" / "python")
     beside = str(tmp_path / "bin" / "longhaul")
