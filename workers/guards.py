@@ -15,6 +15,10 @@ What is taken for a guard, with everything else left as it is:
 
 In a function it reads "__mp_main__" while the script is imported, and `__name__` in a job: a
 job that calls the function sees what the script would see.
+
+Where a script refuses to be imported, it is not refused: `assert __name__ == "__main__"` and
+`if __name__ != "__main__": raise ImportError` read `__name__`, and of a guard's `else: raise ...`
+nothing is left.
 """
 
 from __future__ import annotations
@@ -99,6 +103,9 @@ class _Reading:
         self._read: dict[int, tuple[ast.Name, _Place]] = {}  # by id of the node
         self._guards: set[int] = set()
         self._identities: set[int] = set()  # where a constant would give a SyntaxWarning
+        self._refusals: set[int] = set()  # ids of names that are read to refuse an import
+        # Guards with an `else` that does, and the ids of what stands in their conditions.
+        self._refusing: list[tuple[ast.If, set[int]]] = []
 
     def visit(self, node: ast.AST, scope: _Scope) -> tuple[bool, list[ast.Name]]:
         """Whether the text "__main__" stands in this expression, and where `__name__` does."""
@@ -109,6 +116,7 @@ class _Reading:
         elif isinstance(node, ast.arg) and node.arg == _NAME:
             scope.binds = True
         self._note_alias(node)
+        self._note_refusal(node)
         text, names = False, []
         for field in node._fields:
             value = getattr(node, field, None)
@@ -150,6 +158,17 @@ class _Reading:
                 targets = [node.target]
             self.aliases.update(target.id for target in targets if isinstance(target, ast.Name))
 
+    def _note_refusal(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Assert) or (
+            isinstance(node, ast.If)
+            and not node.orelse
+            and _ends_it(node.body)
+            and _is_true_of_an_import(node.test)
+        ):
+            self._refusals.update(id(part) for part in ast.walk(node.test))
+        elif isinstance(node, ast.If) and _ends_it(node.orelse):
+            self._refusing.append((node, {id(part) for part in ast.walk(node.test)}))
+
     def _meet(self, name: ast.Name, place: _Place) -> bool:
         """Whether this is `__name__`, or what stands for it, being read."""
         if not isinstance(name.ctx, ast.Load):
@@ -164,12 +183,38 @@ class _Reading:
     def shut(self) -> bool:
         """Let all guards read "__mp_main__"; whether one of them is of the script's own block."""
         guarded = False
-        for key in self._guards & self._read.keys():
+        shut = set()
+        for key in (self._guards & self._read.keys()) - self._refusals:
             name, place = self._read[key]
             if place.scope.is_script() and (name.id == _NAME or self._stored.get(name.id) == 1):
                 place.put(_shut(name, dynamic=place.scope.function or key in self._identities))
                 guarded |= place.scope.parent is None
+                shut.add(key)
+        for node, condition in self._refusing:
+            if not shut.isdisjoint(condition):
+                node.orelse = []
         return guarded
+
+
+def _ends_it(block: list[ast.stmt]) -> bool:
+    """Whether this block ends with an exception, or with the process."""
+    if not block or isinstance(block[-1], ast.Raise):
+        return bool(block)
+    call = getattr(block[-1], "value", None)
+    called = call.func if isinstance(block[-1], ast.Expr) and isinstance(call, ast.Call) else None
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
+    return name in ("exit", "quit", "_exit", "abort")
+
+
+def _is_true_of_an_import(test: ast.expr) -> bool:
+    """`__name__ != "__main__"`, or the like."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return any(map(_is_true_of_an_import, test.values))
+    negated = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+    if isinstance(test, ast.UnaryOp):
+        test = test.operand
+    wanted = (ast.Eq, ast.Is, ast.In) if negated else (ast.NotEq, ast.IsNot, ast.NotIn)
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], wanted)
 
 
 def _conditions(node: ast.AST) -> Iterator[ast.expr]:
@@ -179,7 +224,7 @@ def _conditions(node: ast.AST) -> Iterator[ast.expr]:
             yield from _made_of(operand)
     elif isinstance(node, ast.Match):
         yield from _made_of(node.subject)
-    elif isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
+    elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
         yield from _asked(node.test)
     elif isinstance(node, ast.comprehension):
         for test in node.ifs:

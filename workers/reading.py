@@ -3,7 +3,8 @@
 A fork shares the position of an open file. If a job of one worker seeks and reads while a job of
 another does the same, both read wrong data, and nobody is told. So a worker opens such files anew
 under their old numbers. Files that are open for writing stay shared (two positions would overwrite
-each other), and so do locked files (a lock belongs to the open file), pipes and sockets.
+each other), and so do locked files (a lock belongs to the open file). Pipes and sockets are not
+shared (`workers.shared_by_fork`).
 """
 
 from __future__ import annotations

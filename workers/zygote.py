@@ -46,6 +46,7 @@ from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
 from workers.preparation import Preparation
 from workers.queues import WorkerQueues
 from workers.reading import Shared, open_anew, opened_for_reading
+from workers.shared_by_fork import descriptors_now, opened_since
 from workers.strays import Strays
 from workers.trackers import share_tracker
 from workers.user_code import USER_CODE
@@ -290,6 +291,7 @@ def run(channel_descriptor: int) -> NoReturn:
     meet_the_user()
     preparation.apply()
     handlers.put_back(handlers.Left(born, set(), -1))
+    before = descriptors_now()
     if begin.preload:
         obstacle = _import(preparation, lifeline)
     else:
@@ -298,7 +300,7 @@ def run(channel_descriptor: int) -> NoReturn:
     if not descriptors.all_ours():  # the import has closed them: nobody can be heard any more
         os._exit(1)
     left = handlers.set_aside(_IGNORED)
-    obstacle = obstacle or _threads_left()
+    obstacle = obstacle or _threads_left() or _open_left(before)
     files, refused = opened_for_reading()
     gc.collect()
     gc.disable()
@@ -356,6 +358,11 @@ def _threads_left() -> str:
         _fork_for_nothing()
     threads = thread_count()
     return f"{threads} threads run after the user's code was imported" if threads > 1 else ""
+
+
+def _open_left(before: dict[int, tuple[int, int]]) -> str:
+    found = opened_since(before)
+    return f"{found} is open after the user's code was imported" if found else ""
 
 
 def _fork_for_nothing() -> None:

@@ -316,3 +316,20 @@ def test_no_other_name_of_the_script_is_seen_and_old_pickles_load(
             return [seen, __name__]
     """)
     assert real_script.run("--workers", "1") == real_script.bare() == [[False, "__main__"]] * 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        'assert __name__ == "__main__", "a script"',
+        'if __name__ != "__main__":\n    raise ImportError("a script")',
+        'if not (__name__ == "__main__"):\n    print("a script")\n    sys.exit(1)',
+        'if __name__ == "__main__":\n    READY = True\nelse:\n    raise ImportError("a script")',
+        'def check():\n    if __name__ != "__main__":\n        raise ImportError("a script")\ncheck()',
+    ],
+)
+def test_a_script_that_refuses_to_be_imported_runs(real_script: RealScript, refusal: str) -> None:
+    real_script.write(
+        f"import sys\n{refusal}\nPARAMS = [{{}}]\ndef evaluate():\n    return __name__\n",
+    )
+    assert real_script.run() == real_script.bare() == ["__main__"]
