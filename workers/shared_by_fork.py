@@ -82,10 +82,9 @@ def _mapping() -> str:
     found = []
     with contextlib.suppress(OSError), open("/proc/self/maps", errors="surrogateescape") as file:
         for line in file:
-            words = line.rstrip("\n").split(maxsplit=5)
-            if len(words) == 6 and words[1].startswith("rw-s") and words[5].endswith(_REMOVED):
-                if any(part in words[5] for part in _MAPPED):
-                    found.append(words[5])
+            _, access, _, _, _, *name = line.rstrip("\n").split(maxsplit=5)
+            if access == "rw-s" and name and name[0].endswith(_REMOVED):
+                found += [name[0]] if any(part in name[0] for part in _MAPPED) else []
     locks = [name for name in found if "/sem." in name]
     if len(locks) == 1 and _is_of_a_progress_bar():
         found.remove(locks[0])
