@@ -29,8 +29,9 @@ class CodeSeen:
         """These modules are part of the code of the run, or were noted in an earlier one."""
         self._known.update(names)
 
-    def note(self, modules: list[ModuleText], worker: Worker, turn: Turn) -> None:
-        """`worker` has imported these. The user is told once of each file."""
+    def note(self, modules: list[ModuleText], worker: Worker, lease: int, turn: Turn) -> None:
+        """`worker` has imported these; its first lease was, or will not be before, `lease`. The user is
+        told once of each file."""
         late = [module for module in modules if module.name not in self._known]
         if late:
             self.know(module.name for module in late)
@@ -46,6 +47,7 @@ class CodeSeen:
                 "incarnation": worker.incarnation,
                 "sha256": module.sha256,
                 "before": before,
+                "lease": lease,
             }
             turn.effects.records.append(Noted("code_changed", turn.at, detail))
             if module.file not in self._told:
@@ -58,5 +60,6 @@ def _words(file: str, worker: Worker) -> str:
         f"{file} was changed while the run goes on, and worker {worker.slot} has imported the new text. What "
         f"process {worker.incarnation} of this experiment and later ones return is of the new code, what the "
         f"earlier ones return is of the old. The journal says which process ran a job ('leased') and which of "
-        f"them have new text ('code_changed'). To have all of one code: drain, then resume with --changed rerun"
+        f"them have new text ('code_changed'); the results from the first job of that process on have a code "
+        f"with a plus sign. To have all of one code: drain, then resume with --rerun code:old"
     )

@@ -20,13 +20,21 @@ UNKNOWN = "unknown"  # the version of results that an older longhaul has recorde
 class CodeSpan(msgspec.Struct, omit_defaults=True):
     """Leases from the number `since` on are of this version of the code, until the next span.
 
-    version: see `provenance.version_of`. changed: what was other than before it, in words: files,
+    version: see `user_files.version_of`; with a plus sign, if workers may have imported files that
+    were changed while the run went on. changed: what was other than before it, in words: files,
     or the name of the function.
     """
 
     version: str
     since: int
     changed: list[str] = []
+
+
+def unsure(spans: list[CodeSpan], lease: int, file: str) -> None:
+    """From this lease on a file may have been another one than it was when the run began."""
+    if spans and not spans[-1].version.endswith("+"):
+        last = spans[-1]
+        spans.append(CodeSpan(last.version + "+", max(lease, last.since), [file]))
 
 
 class CodeSpans:

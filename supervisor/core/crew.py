@@ -56,6 +56,7 @@ class Worker:
         "begun",
         "since_at",
         "handed",
+        "first_lease",
         "finished",
         "doom",
         "error",
@@ -82,6 +83,7 @@ class Worker:
         self.begun = 0.0  # when it did, as far as the durations of those before it tell
         self.since_at = ""
         self.handed = 0  # leases ever handed to it, less those taken back
+        self.first_lease = 0  # that was handed to it
         self.finished = 0  # outcomes
         self.doom: Doom | None = None
         self._report: Report | None = None

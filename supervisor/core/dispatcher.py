@@ -386,6 +386,7 @@ class Dispatcher:
         attempts = self.ledger.lease(jobs, first)
         if not worker.leases:
             worker.begin(turn.now, turn.at)
+        worker.first_lease = worker.first_lease or first
         worker.leases.add(first, jobs)
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))

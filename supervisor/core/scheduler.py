@@ -289,7 +289,8 @@ class Scheduler:
     def _on_code_imported(self, event: facts.CodeImported, turn: Turn) -> None:
         worker = self.crew.get(event.incarnation)
         if worker is not None:
-            self.code_seen.note(event.modules, worker, turn)
+            first = worker.first_lease or self.dispatcher.next_lease
+            self.code_seen.note(event.modules, worker, first, turn)
 
     # ------------------------------------------------------------ events: workers
 

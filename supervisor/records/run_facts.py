@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core.code_spans import CodeSpans
+from supervisor.core.code_spans import CodeSpans, unsure
 from supervisor.core.overnight import Overnight
 from supervisor.core.position import Position
 from supervisor.core.record_types import (
@@ -73,6 +73,8 @@ class RunFacts:
                 self.run_started.told += [kind for kind in record.detail["kinds"] if kind not in self.told]
             elif isinstance(record, Noted) and record.what == "code_imported":
                 self._note_late(record.detail["modules"])
+            elif isinstance(record, Noted) and record.what == "code_changed":
+                self._note_changed(record.detail.get("lease"), record.detail["file"])
         elif isinstance(record, CarriedRun):
             self.run = max(self.run, record.run)
             self.next_lease = max(self.next_lease, record.next_lease)
@@ -94,6 +96,11 @@ class RunFacts:
             late = self.run_started.code.setdefault("late", {})
             for name, file, sha256 in modules:
                 late.setdefault(name, [file, sha256, sha256])
+
+    def _note_changed(self, lease: int | None, file: str) -> None:
+        """A worker has imported a file that was changed; an older version did not say since when."""
+        if lease is not None and self.run_started is not None:
+            unsure(self.run_started.codes, lease, file.rpartition("/")[2])
 
     @property
     def codes(self) -> CodeSpans:

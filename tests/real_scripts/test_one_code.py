@@ -60,6 +60,9 @@ def test_the_script_is_one_text_and_a_changed_module_is_told(
     assert str(real_script.folder / "helper.py") in told[0]
     said = [record["detail"] for record in records(real_script) if record.get("what") == "code_changed"]
     assert {detail["file"] for detail in said} == {str(real_script.folder / "helper.py")}
+    (final,) = real_script.output.glob("*/logs_final.json")
+    codes = [entry["code"] for entry in json.loads(final.read_text())]
+    assert codes == [codes[0]] * 3 + [codes[0] + "+"] * 3
     leased = {
         record["incarnation"]: record["jobs"] for record in records(real_script) if record["type"] == "leased"
     }
