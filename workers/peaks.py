@@ -8,7 +8,6 @@ supervisor: a worker that has not grown beyond that by its end has a peak that m
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import sys
@@ -50,14 +49,21 @@ class Peaks:
 
 
 def _mark(whose: int) -> int:
-    return int(resource.getrusage(whose).ru_maxrss) * _UNIT
+    return int(resource.getrusage(whose)[2]) * _UNIT
 
 
 def _held() -> int:
     """Bytes in memory now."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/statm", "rb", 0) as file:
-        return int(file.read(256).split()[1]) * _PAGE
-    return sys.maxsize
+    try:
+        descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return sys.maxsize
+    try:
+        return int(os.read(descriptor, 256).split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize
+    finally:
+        os.close(descriptor)
 
 
 def _set_back() -> bool:

@@ -1,8 +1,8 @@
 """`longhaul memory`: which jobs took most memory, and when.
 
 Known are the samples in the journal (every five minutes, and whenever a worker has grown
-much), the peak of a worker that died with its job, and the peak of each worker's whole life,
-which is told when it is more than was measured of any of its jobs.
+much), the peak of a job that its worker died with, and the peak of each worker's whole life, which is
+told when it is more than was measured of any of its jobs, with the job that it was, as far as known.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ _LAST_JOBS = 3
 
 
 class WorkerPeak(msgspec.Struct):
-    """A worker that was larger once than any sample of it. `jobs`: the last ones it had."""
+    """A worker that was larger once than any sample of it. `jobs`: the last ones it had. `job`: the one
+    by which it was so large, "" if that is not known."""
 
     worker: int
     pid: int
     peak_rss: int
     ended: str
     jobs: list[str]
+    job: str = ""
+    lease: int | None = None
 
 
 class MemoryUse(msgspec.Struct):
@@ -82,12 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
         heads = ["peak", "at", "job", "attempt", "worker", "outcome", "took"]
         show_table(heads, rows, right=("peak", "attempt", "worker", "took"))
     if use.workers:
-        emit("\nworkers that were larger between two samples (what they ran last stands beside them):")
+        emit("\nworkers that were larger between two samples, and by which job:")
         for worker in use.workers:
-            jobs = ", ".join(shorten(job, 60) for job in worker.jobs)
+            jobs = "not known, the last were " + ", ".join(shorten(job, 60) for job in worker.jobs)
             emit(
                 f"  {size(worker.peak_rss)}  worker {worker.worker}, pid {worker.pid}, until "
-                f"{clock(worker.ended)}: {jobs}"
+                f"{clock(worker.ended)}: {shorten(worker.job, 60) if worker.job else jobs}"
             )
     return 0
 
@@ -118,10 +121,27 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
         elif isinstance(record, WorkerEnded):
             last = list(jobs.pop(record.incarnation, ()))
             if record.peak_rss and last:
-                ended.append(WorkerPeak(record.worker, record.pid, record.peak_rss, record.at, last))
+                ended.append(
+                    WorkerPeak(
+                        record.worker, record.pid, record.peak_rss, record.at, last, lease=record.peak_lease
+                    )
+                )
     if live:
         for attempt in fold.running():
             note(attempt)
     hidden = [worker for worker in ended if worker.peak_rss > _TOLERANCE * seen.get(worker.pid, 0)]
     hidden.sort(key=lambda worker: -worker.peak_rss)
+    _name_jobs(layout, hidden[:most])
     return MemoryUse([attempt for _, _, attempt in sorted(top, reverse=True)], hidden[:most])
+
+
+def _name_jobs(layout: Layout, workers: list[WorkerPeak]) -> None:
+    """By their leases, in a second reading: nobody has to remember all of them for that."""
+    wanted = {worker.lease: worker for worker in workers if worker.lease is not None}
+    if not wanted:
+        return
+    for record in history(layout):
+        if isinstance(record, Leased):
+            for lease, worker in wanted.items():
+                if record.lease <= lease < record.lease + len(record.jobs):
+                    worker.job = record.jobs[lease - record.lease]

@@ -63,7 +63,8 @@ def obituary(worker: Worker, event: WorkerDied, kind: str, at: str) -> WorkerEnd
         pid=worker.pid,
         exit_code=event.exit_code,
         signal=event.signal,
-        peak_rss=max(event.peak_rss or 0, event.worker_peak_rss or 0) or None,
+        peak_rss=max(event.peak_rss or 0, event.earlier_peak_rss) or None,
+        peak_lease=event.earlier_peak_lease if event.earlier_peak_rss >= (event.peak_rss or 0) else None,
         error=worker.error,
     )
 

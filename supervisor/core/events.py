@@ -87,7 +87,8 @@ class WorkerDied(msgspec.Struct, frozen=True):
     function: str = ""  # that this place is in
     traceback: str = ""  # its stack; "" if that stands in the output
     peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
-    worker_peak_rss: int | None = None  # bytes; in its whole life
+    earlier_peak_rss: int = 0  # bytes, before that job
+    earlier_peak_lease: int | None = None  # of the job that had so much
 
 
 class WorkerGivenUp(msgspec.Struct, frozen=True):

@@ -77,6 +77,7 @@ class WorkerEnded(Record, tag="worker_ended"):
     signal: int | None = None
     peak_rss: int | None = None  # bytes
     error: str = ""
+    peak_lease: int | None = None  # of the job that had so much, if it was one before the last
 
 
 class Leased(Record, tag="leased"):

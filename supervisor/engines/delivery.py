@@ -52,7 +52,7 @@ def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
             worker.leases.dropped(message.leases)
             events.append(facts.LeasesDropped(worker.number, message.leases))
         elif isinstance(message, Peak):
-            worker.peaks.told(message)
+            worker.peaks.told(message, worker.leases.last)
         elif isinstance(message, Imported):
             events.append(facts.CodeImported(worker.number, message.modules))
         elif isinstance(message, Reported):

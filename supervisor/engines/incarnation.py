@@ -63,6 +63,11 @@ class LeaseBook:
         if not runs:
             self._dropped.clear()
 
+    @property
+    def last(self) -> int:
+        """The last one that has ended; -1 if none has."""
+        return self._done
+
     def dropped(self, leases: list[int]) -> None:
         self._dropped.update(leases)
 
@@ -93,19 +98,20 @@ class EarlierPeaks:
     """How much memory a worker has held at most before the job that it is at, as far as it has said."""
 
     def __init__(self) -> None:
-        self._highest = 0
+        self.highest = 0
+        self.lease: int | None = None  # of the job that held so much
         self._lasting = 0
 
-    def told(self, peak: Peak) -> None:
-        self._highest = max(self._highest, peak.before, peak.lasting)
+    def told(self, peak: Peak, lease: int) -> None:
+        """`lease`: the last that has ended."""
+        highest = max(peak.before, peak.lasting)
+        if highest > self.highest:
+            self.highest, self.lease = highest, lease
         self._lasting = peak.lasting
 
     def may_be(self, at_death: int) -> bool:
         """Whether the mark that a worker died with may be that of one of them."""
         return at_death <= _CLEARLY_MORE * self._lasting
-
-    def of_the_worker(self, at_death: int) -> int:
-        return max(at_death, self._highest)
 
 
 class Incarnation:
@@ -273,7 +279,8 @@ class Incarnation:
             function=stack.function,
             traceback=stack.text,
             peak_is_shared=peak_rss is not None and self.peaks.may_be(peak_rss),
-            worker_peak_rss=None if peak_rss is None else self.peaks.of_the_worker(peak_rss),
+            earlier_peak_rss=self.peaks.highest,
+            earlier_peak_lease=self.peaks.lease,
         )
 
     def put_output_away(self) -> tuple[LastWords, int]:

@@ -215,6 +215,41 @@ def test_a_job_beyond_its_timeout_is_killed_and_fails() -> None:
     assert (core.ended()[-1].outcome, core.table.state[0]) == ("timed_out", FAILED)
 
 
+def test_where_a_job_was_when_it_was_stopped_is_in_its_error() -> None:
+    core = Core(2, workers=1, timeout=5.0)
+    core.start()
+    core.tell(after=5.0)
+    place = {"where": "script.py:12", "function": "evaluate", "traceback": "stopped here"}
+    core.tell(facts.WorkerDied(1, signal=9, **place), after=0.1)
+    error = core.ended()[-1].error
+    assert error is not None
+    assert error["message"] == "stopped after 5.1 s: longer than its timeout, in evaluate (script.py:12)"
+    assert (error["where"], error["traceback"]) == ("script.py:12", "stopped here")
+
+
+def test_only_a_job_that_is_stopped_for_its_time_is_asked_where_it_is() -> None:
+    core = Core(4, workers=2, timeout=5.0)
+    core.start()
+    core.tell(facts.SignalReceived(SIGINT))
+    now = core.tell(facts.SignalReceived(SIGINT)).commands
+    assert [c for c in now if isinstance(c, KillWorker)] == [KillWorker(1), KillWorker(2)]
+
+
+def test_a_peak_that_may_be_an_earlier_jobs_is_called_the_workers() -> None:
+    core = Core(2, workers=1, crash_limit=1)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    died = facts.WorkerDied(
+        1, signal=6, peak_rss=300, peak_is_shared=True, earlier_peak_rss=900, earlier_peak_lease=1
+    )
+    core.tell(died)
+    error = core.ended()[-1].error
+    assert error is not None
+    assert (error.get("peak_rss"), error["worker_peak_rss"]) == (None, 300)
+    (ended,) = [record for record in core.records if isinstance(record, WorkerEnded)]
+    assert (ended.peak_rss, ended.peak_lease) == (900, 1)
+
+
 def test_a_result_that_was_already_in_the_pipe_beats_the_timeout() -> None:
     core = Core(2, workers=1, timeout=5.0)
     core.start()
