@@ -48,6 +48,7 @@ from workers.queues import WorkerQueues
 from workers.reading import Shared, open_anew, opened_for_reading
 from workers.shared_by_fork import descriptors_now, opened_since
 from workers.strays import Strays
+from workers.texts import sendable
 from workers.trackers import share_tracker
 from workers.user_code import USER_CODE
 from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
@@ -59,6 +60,7 @@ SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although someth
 TRIAL_FOR = 1.0  # seconds for a child that only exits
 LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
 EXIT_WITHIN = 1.0  # seconds for the exit functions of the script
+NAMED_SHARED = 5  # files in one message
 
 _IGNORED = (
     signal.SIGINT,
@@ -88,7 +90,6 @@ class Imported(NamedTuple):
     obstacle: str  # "", or why workers have to import it themselves
     left: handlers.Left
     files: list[Shared]
-    refused: list[str]  # files that workers have to share
 
 
 class Zygote:
@@ -306,8 +307,10 @@ def run(channel_descriptor: int) -> NoReturn:
     gc.disable()
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
     flush_files([*preparation.modules, "__main__"])  # or each worker would write it again
-    imported = Imported(obstacle, left, files, refused)
-    Zygote(channel, preparation, imported, shown, mark, second_lifeline).serve(Prepared(obstacle))
+    shared = [sendable(name) for name in refused[:NAMED_SHARED]]
+    imported = Imported(obstacle, left, files)
+    zygote = Zygote(channel, preparation, imported, shown, mark, second_lifeline)
+    zygote.serve(Prepared(obstacle, [] if obstacle else shared))
 
 
 def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]:

@@ -33,9 +33,11 @@ class Fork(msgspec.Struct, tag=1, array_like=True):
 
 class Prepared(msgspec.Struct, tag=10, array_like=True):
     """Ready to fork. `obstacle` says why the user's code is not imported in here, "" if it
-    is: then each worker has to import it, from a zygote that never tried."""
+    is: then each worker has to import it, from a zygote that never tried. `shared` are files of
+    the script that could not be opened anew, and why not (sendable); the first few of them."""
 
     obstacle: str
+    shared: list[str] = []
 
 
 class Forked(msgspec.Struct, tag=11, array_like=True):

@@ -73,6 +73,12 @@ class CodeImported(msgspec.Struct, frozen=True):
     modules: list[ModuleText]
 
 
+class FilesShared(msgspec.Struct, frozen=True):
+    """Workers have these files of the script open together, with one position; why, behind each."""
+
+    files: list[str]
+
+
 class WorkerDied(msgspec.Struct, frozen=True):
     """The process is confirmed dead, all that it had written has been delivered, and its
     descendants have been ended. Unknown facts are None."""
@@ -169,6 +175,7 @@ Event = (
     | LeasesDropped
     | JobReported
     | CodeImported
+    | FilesShared
     | MemoryMeasured
     | UsageSampled
     | WorkerDied

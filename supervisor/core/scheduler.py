@@ -31,6 +31,7 @@ from supervisor.core.deaths import cause_of_death, last_words, obituary, with_me
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
+from supervisor.core.files_shared import SharedFiles
 from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.ledger import Ledger, Turn
 from supervisor.core.lining_up import line_up
@@ -79,6 +80,7 @@ class Scheduler:
         self.dispatcher.most_ahead = most_ahead(job_bytes)
         self.crew = self.dispatcher.crew
         self.code_seen = CodeSeen()
+        self.files_shared = SharedFiles()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
@@ -93,6 +95,7 @@ class Scheduler:
             facts.WorkerNotReady: self._on_worker_not_ready,
             facts.JobReported: self._on_job_reported,
             facts.CodeImported: self._on_code_imported,
+            facts.FilesShared: self.files_shared.on_files_shared,
             facts.MemoryMeasured: self.bounds.on_memory_measured,
             facts.UsageSampled: self.bounds.on_usage_sampled,
             facts.WorkerDied: self._on_worker_died,
@@ -287,8 +290,7 @@ class Scheduler:
             worker.reported(event.fraction, event.metrics, turn.now)
 
     def _on_code_imported(self, event: facts.CodeImported, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
-        if worker is not None:
+        if (worker := self.crew.get(event.incarnation)) is not None:
             first = worker.first_lease or self.dispatcher.next_lease
             self.code_seen.note(event.modules, worker, first, turn)
 

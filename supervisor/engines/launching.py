@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from supervisor.core.events import FilesShared
 from supervisor.engines.ending import end_orphans
 from supervisor.engines.preparing import prepare
 from workers.main_module import MAIN
@@ -62,7 +63,7 @@ class Reaped(msgspec.Struct, frozen=True):
     peak_rss: int | None = None  # bytes
 
 
-LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped
+LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped | FilesShared
 
 
 class WorkerEnds:

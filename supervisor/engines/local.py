@@ -219,6 +219,9 @@ class LocalEngine:
             self._events += delivered(worker, messages)
 
     def _on_launch_event(self, event: LaunchEvent) -> None:
+        if isinstance(event, facts.FilesShared):
+            self._events.append(event)
+            return
         worker = self._workers.get(event.incarnation)
         if worker is None:
             if isinstance(event, Launched) and event.pidfd is not None:

@@ -20,6 +20,7 @@ from collections import deque
 
 import msgspec
 
+from supervisor.core import events as facts
 from supervisor.engines.forerunner import Forerunner, zygote_process
 from supervisor.engines.interpreter import ROOM_FOR_MARK, has_ended
 from supervisor.engines.launching import (
@@ -38,6 +39,7 @@ from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.processes import is_stopped
 from workers.output import move
 from workers.preparation import Preparation
+from workers.texts import received
 from workers.trackers import descriptor_of_tracker
 from workers.zygote_protocol import (
     MAX_PACKET,
@@ -281,6 +283,8 @@ class ZygoteLauncher:
                 self._replace(message.obstacle, failed=False)
             else:
                 zygote.prepared = True
+                if message.shared:
+                    self._events.append(facts.FilesShared([received(name) for name in message.shared]))
 
     def cancel(self, incarnation: int) -> None:
         """A zygote that still imports the user's code is not waited for."""

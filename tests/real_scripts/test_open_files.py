@@ -148,3 +148,36 @@ def test_what_the_supervisor_has_open_is_not_in_its_workers(real_script: RealScr
     """)
     assert real_script.run() == [False] * 4
     assert os.path.exists(real_script.script)
+
+
+def test_a_file_that_cannot_be_opened_anew_is_named_once(real_script: RealScript) -> None:
+    name = os.fsdecode(b"d\xe4ta")
+    (real_script.folder / name).write_text("data")
+    real_script.write("""
+        import glob, os, signal
+
+        REFUSED = os.open(glob.glob("d*ta")[0], os.O_RDONLY)
+        OPENED = os.open(__file__, os.O_RDONLY)
+        PLACE = f"/proc/self/fd/{REFUSED}"
+        another = os.open
+
+        def refuse(path, *others, **more):
+            if path == PLACE:
+                raise PermissionError(13, "Permission denied")
+            return another(path, *others, **more)
+
+        os.open = refuse
+        PARAMS = [{"n": n} for n in range(4)]
+
+        def evaluate(n):
+            if n == 1 and not os.path.exists("killed"):
+                open("killed", "w").close()
+                os.kill(os.getppid(), signal.SIGKILL)  # another zygote finds the same
+                os.kill(os.getpid(), signal.SIGKILL)
+            return os.read(another(PLACE, os.O_RDONLY), 4).decode()
+    """)
+    done = real_script.python("--workers", "2")
+    assert done.returncode == 0, done.stderr
+    said = "".join(done.stderr.split())
+    assert said.count("cannotopenanew") == 1, done.stderr
+    assert "ta:Permissiondenied):theyshareoneposition" in said and "setup()" in said, done.stderr
