@@ -120,6 +120,7 @@ class CapturedOutput:
     def _time_of_a_write(self) -> float:
         """Seconds that it takes at least, here and now; 0 if the disk refuses."""
         times = []
+        before = os.fstat(self._scratch).st_size  # an interpreter may have said something at its start
         try:
             for _ in range(3):
                 start = perf_counter()
@@ -128,7 +129,7 @@ class CapturedOutput:
         except OSError:
             times.append(0.0)
         with contextlib.suppress(OSError):
-            os.ftruncate(self._scratch, 0)
+            os.ftruncate(self._scratch, before)
         return min(times)
 
     def size(self, seconds: float) -> int:

@@ -153,7 +153,7 @@ class Incarnation:
             inbox_end.close()
             self._inbox.close()
             raise
-        self.ends = WorkerEnds(inbox_end, outbox_end)
+        self.ends = WorkerEnds(inbox_end, outbox_end, self.scratch)
         room = pipe_room(self.spec.worker)
         self.inbox = FrameWriter(self._inbox.fileno(), room)
         self.outbox = Outbox(self._outbox.fileno(), room)
@@ -297,7 +297,10 @@ class Incarnation:
                 job, attempt = running.job_id, running.attempt
                 return said, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
             path = stray_path(spec.output_directory, spec.worker)
-            return said, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
+            size = move(self.scratch, path, STRAY_HEADING, spec.output_limit)
+            if size:  # there is no job whose log would be named
+                said = said._replace(output=f"{said.output}; all that it has printed is in {path}")
+            return said, size
         except OSError:  # the disk refuses; the file stays where it is
             return said, 0
 

@@ -67,11 +67,13 @@ LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped | FilesShar
 
 
 class WorkerEnds:
-    """The ends of the queues that go to a worker; closed here once it has them."""
+    """The ends of the queues that go to a worker; closed here once it has them. `scratch`: the file that
+    it is going to print to."""
 
-    def __init__(self, inbox: Connection, outbox: Connection) -> None:
+    def __init__(self, inbox: Connection, outbox: Connection, scratch: str) -> None:
         self.inbox = inbox
         self.outbox = outbox
+        self.scratch = scratch
 
     def close(self) -> None:
         self.inbox.close()

@@ -67,6 +67,8 @@ class SpawnLauncher:
         try:
             process = self._popen(incarnation, ends)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(ends.scratch)
             self._events.append(LaunchFailed(incarnation, f"cannot start a process: {error}"))
             return
         finally:
@@ -83,6 +85,7 @@ class SpawnLauncher:
         descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline]
         if (tracker := descriptor_of_tracker()) is not None:
             descriptors.append(tracker)
+        output = _opened(ends.scratch)
         # Blocked until the worker has its handlers: Ctrl+C goes to the whole foreground
         # group, which the child leaves only after it was made.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -90,7 +93,8 @@ class SpawnLauncher:
             return subprocess.Popen(
                 interpreter("workers.main:spawned", *descriptors),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 env=child_environment(marks),
                 cwd=start_directory(),
                 pass_fds=descriptors,
@@ -98,6 +102,8 @@ class SpawnLauncher:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            if output != subprocess.DEVNULL:
+                os.close(output)
 
     def cancel(self, incarnation: int) -> None:
         """Nothing waits here: it is made, or refused, at once."""
@@ -152,6 +158,15 @@ class SpawnLauncher:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
         self._children.clear()
         self._events.clear()
+
+
+def _opened(scratch: str) -> int:
+    """Where a worker prints to from its first line on; it opens the same file again. What is wrong with
+    the disk it says itself."""
+    try:
+        return os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return subprocess.DEVNULL
 
 
 def _reap(incarnation: int, process: subprocess.Popen[bytes]) -> Reaped:

@@ -53,6 +53,10 @@ def test_workers_that_never_get_ready_are_tried_three_times_and_billed_to_no_job
     done = experiment.run("--workers", "1")
     assert done.returncode == 75, done.stderr
     assert words in done.stderr
+    if "os._exit" in trouble:
+        (log,) = experiment.output.glob("*/output/%worker0.log")
+        assert f"all that it has printed is in {log}" in " ".join(done.stderr.split()), done.stderr
+        assert log.read_text().count(words) == 3
     assert "Traceback (most recent call last):\n  File" not in done.stderr.partition("error:")[0]
     assert len(records(experiment, "worker_started")) == 3
     assert [record["why"] for record in records(experiment, "worker_ended")] == ["never_ready"] * 3
@@ -63,6 +67,29 @@ def test_workers_that_never_get_ready_are_tried_three_times_and_billed_to_no_job
     again = experiment.run("--resume", "latest")
     assert again.returncode == 0, again.stderr
     others_completed(experiment)
+
+
+def test_what_an_interpreter_says_before_it_can_begin_is_in_a_file_that_is_named(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """With the spawn method: not on the terminal; once it begins, with what else belongs to no job."""
+    plain(experiment)
+    site = tmp_path / "site"
+    site.mkdir()
+    ahead = f"{site}{os.pathsep}{experiment.environment()['PYTHONPATH']}"
+    environment = {**experiment.environment(), "PYTHONPATH": ahead}
+    spawned = 'import os, sys\nif "workers.main:spawned" in sys.orig_argv:\n    '
+    (site / "sitecustomize.py").write_text(spawned + 'print("no licence", file=sys.stderr); os._exit(3)\n')
+    done = experiment.run("--start-method", "spawn", "--workers", "1", env=environment)
+    assert done.returncode == 75, done.stderr
+    (log,) = experiment.output.glob("*/output/%worker0.log")
+    assert f"no licence; all that it has printed is in {log}" in " ".join(done.stderr.split()), done.stderr
+    assert done.stderr.count("no licence") == 1
+    (site / "sitecustomize.py").write_text(spawned + 'print("two licences", file=sys.stderr)\n')
+    again = experiment.run("--resume", "latest", "--start-method", "spawn", "--workers", "1", env=environment)
+    assert again.returncode == 0 and "licences" not in again.stderr, again.stderr
+    assert log.read_text().count("two licences") == 1
+    assert not list(log.parent.glob(".worker*"))
 
 
 def run(command: list[str], **keywords: Any) -> subprocess.CompletedProcess[str]:
