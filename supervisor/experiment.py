@@ -278,6 +278,7 @@ class _Run:
             observer=self.observer,
             progress=self.progress,
             clock=self.clock,
+            words=self.request.in_its_words,
             resume_hint=closing.resume_hint(self.request, opened),
             output_directory=str(opened.layout.output_directory),
             control=self.control,

@@ -88,6 +88,7 @@ class Loop:
         clock: RunClock,
         resume_hint: str,
         output_directory: str,
+        words: Callable[[str], str] = str,
         control: ControlServer | None = None,
         at_leisure: Sequence[Callable[[], object]] = (),
     ) -> None:
@@ -100,6 +101,7 @@ class Loop:
         self.observer = observer
         self.progress = progress
         self.clock = clock
+        self._words = words  # with the names that options have in this script
         self.resume_hint = resume_hint
         self.output_directory = output_directory
         self.control = control
@@ -314,9 +316,9 @@ class Loop:
             case SignalWorker(incarnation, signum):
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):
-                self.view.tell(level, text)
+                self.view.tell(level, self._words(text))
             case AnswerControl(ticket, done, text):
-                self._answer(ticket, done, text)
+                self._answer(ticket, done, self._words(text))
             case ShowStacks():
                 self._stacks_for.append(command)
                 if self._stacks is None:

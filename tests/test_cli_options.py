@@ -133,7 +133,7 @@ def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:
         ("--xyzzy-plugh", "unknown option --xyzzy-plugh; --help lists all options"),
         ("stray", "unexpected argument 'stray'; --help lists all options"),
         ("--workers four", "--workers four: expected a whole number, 1 to 4096, or auto"),
-        ("--timeout soon", "--timeout soon: 'soon' is not a duration: write 90, 15m, 2h or 1-12:00:00"),
+        ("--timeout soon", "--timeout soon: 'soon' is not a duration: write 90, 15m, 1h30m or 1-12:00:00"),
         ("--start-method magic", "--start-method magic: expected one of auto, zygote, spawn"),
         ("--resume latest --changed maybe", "--changed maybe: expected one of refuse, keep, rerun"),
         ("--resume", "argument --resume: expected one argument"),

@@ -70,7 +70,7 @@ def parse_duration(text: str) -> float:
     if text and (parts := _PARTS.match(text)):
         seconds_of = (86400.0, 3600.0, 60.0, 1.0)
         return sum(float(part or 0) * each for part, each in zip(parts.groups(), seconds_of, strict=True))
-    raise ValueError(f"{text!r} is not a duration: write 90, 15m, 2h or 1-12:00:00")
+    raise ValueError(f"{text!r} is not a duration: write 90, 15m, 1h30m or 1-12:00:00")
 
 
 def parse_size(text: str) -> int:

@@ -100,3 +100,13 @@ def test_the_longer_names_are_there_without_a_clash(script: Script) -> None:
     words = ["--seed", "1", "--longhaul-output", "o", "--longhaul-experiment-id", "b", "--longhaul-all-tasks"]
     script.run(*words)
     assert (script.folder / "o" / "b" / "logs_final.json").exists()
+
+
+def test_what_is_said_during_a_run_has_the_names_of_this_script_too(script: Script) -> None:
+    file = script.folder / "exp.py"
+    text = file.read_text().replace('"--resume", action="store_true"', '"--max-failures", type=int')
+    file.write_text(text.replace("    return [number", "    assert number\n    return [number"))
+    words = ("--seed", "1", "--longhaul-output", "out", "--longhaul-max-failures", "1", "--workers", "1")
+    said = script.run(*words, code=75)
+    assert "1 job has failed (--longhaul-max-failures 1)" in said
+    assert "(--max-failures 1)" not in said
