@@ -6,12 +6,16 @@ twice: by `main`, and with `--bare`, where it calls the function itself, one cal
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +35,46 @@ if __name__ == "__main__":
         main(evaluate, _jobs, name="real", output=@OUTPUT@, all_tasks=True)
 """
 _SHM = Path("/dev/shm")
+_FOLDERS = "real-script-"
+_NEW_MOUNTS, _BIND, _PRIVATE = 0x20000, 0x1000, 0x4000 | 0x40000  # of unshare and mount
+
+
+def _mounted_at_shm(folder: Path) -> Callable[[], None]:
+    """To be called in a child before its program: there this folder is /dev/shm, and nowhere else."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter() -> None:
+        if (
+            libc.unshare(_NEW_MOUNTS)
+            or libc.mount(b"none", b"/", None, _PRIVATE, None)
+            or libc.mount(bytes(folder), bytes(_SHM), None, _BIND, None)
+        ):
+            raise OSError(ctypes.get_errno(), "no mounts of its own")
+
+    return enter
+
+
+@functools.cache
+def _may_mount() -> bool:
+    """Whether scripts can have a /dev/shm of their own: for root on Linux, outside of most containers."""
+    if sys.platform != "linux" or os.geteuid() != 0 or not _SHM.is_dir():
+        return False
+    with tempfile.TemporaryDirectory(dir=_SHM) as folder:
+        try:
+            subprocess.run(["true"], check=True, preexec_fn=_mounted_at_shm(Path(folder)))
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return True
 
 
 class RealScript:
-    """A script in a folder of its own, and what became of its jobs."""
+    """A script in a folder of its own, and what became of its jobs. `shm`: what it sees as /dev/shm,
+    where that can be another one than that of the other tests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shm: Path) -> None:
         self.folder = folder
+        self.shm = shm
+        self.before = None if shm == _SHM else _mounted_at_shm(shm)  # for Popen's `preexec_fn`
         self.script = folder / "script.py"
         self.output = folder / "out"
         self.stderr = ""
@@ -74,6 +111,7 @@ class RealScript:
             errors="surrogateescape",
             timeout=timeout,
             check=False,
+            preexec_fn=self.before,
         )
         self.stderr = process.stderr
         return process
@@ -125,6 +163,11 @@ class RealScript:
         found = list(self.output.glob(f"*/output/{job}.log"))
         return found[0].read_text(encoding="utf-8") if found else ""
 
+    def segments(self, prefix: str = "") -> list[str]:
+        """Names of shared memory, semaphores and folders that the script can see."""
+        names = os.listdir(self.shm) if self.shm.is_dir() else []
+        return [name for name in names if name.startswith(prefix) and not name.startswith(_FOLDERS)]
+
     def processes(self) -> list[str]:
         """Command lines of processes that carry the mark of an experiment of this folder."""
         marks = [
@@ -144,15 +187,22 @@ class RealScript:
         return found
 
 
-def _shared_memory() -> set[str]:
-    return set(os.listdir(_SHM)) if _SHM.is_dir() else set()
+@contextlib.contextmanager
+def _folder_for_shm() -> Iterator[Path]:
+    if not _may_mount():
+        yield _SHM
+        return
+    with tempfile.TemporaryDirectory(dir=_SHM, prefix=_FOLDERS) as folder:
+        os.chmod(folder, 0o1777)
+        yield Path(folder)
 
 
 @pytest.fixture
 def real_script(tmp_path: Path) -> Iterator[RealScript]:
     """Afterwards no process of it is left, and no shared memory that was not there before."""
-    before = _shared_memory()
-    created = RealScript(tmp_path)
-    yield created
-    wait_for(lambda: not created.processes(), "processes of the script are left over")
-    wait_for(lambda: not _shared_memory() - before, "shared memory is left over")
+    with _folder_for_shm() as shm:
+        created = RealScript(tmp_path, shm)
+        before = set(created.segments())
+        yield created
+        wait_for(lambda: not created.processes(), "processes of the script are left over")
+        wait_for(lambda: set(created.segments()) <= before, "shared memory is left over")

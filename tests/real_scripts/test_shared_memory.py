@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import uuid
@@ -41,10 +40,6 @@ _HEAD = """
 @pytest.fixture
 def name() -> str:
     return f"test_{uuid.uuid4().hex[:12]}_"
-
-
-def _segments(prefix: str) -> list[str]:
-    return [found for found in os.listdir("/dev/shm") if found.startswith(prefix)]
 
 
 _WAYS = {
@@ -98,7 +93,7 @@ def test_a_segment_of_a_job_that_is_killed_is_gone_soon(
         words = ["--memory-limit", "500M", *words[2:]]
     found = real_script.run("--workers", "2", "--start-method", method, *words, code=1)
     assert found[2] is True
-    assert _segments(name) == []
+    assert real_script.segments(name) == []
 
 
 def test_a_folder_of_joblib_is_gone_soon(real_script: RealScript, name: str) -> None:
@@ -162,7 +157,7 @@ def test_a_segment_of_the_script_survives_its_jobs_and_not_the_run(
     words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1", "--start-method", method]
     found = real_script.run(*words, code=1)
     assert found == [7, 7, None, 7, 7, 7]
-    wait_for(lambda: not _segments(name), "a segment outlives the run")
+    wait_for(lambda: not real_script.segments(name), "a segment outlives the run")
 
 
 def test_a_tracker_that_the_import_has_started_outlives_the_workers(
@@ -188,7 +183,7 @@ def test_a_tracker_that_the_import_has_started_outlives_the_workers(
     )
     words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1"]
     assert real_script.run(*words, code=1) == [0, 1, None, 3, 4, 5]
-    assert _segments(name) == []
+    assert real_script.segments(name) == []
 
 
 def test_a_tracker_that_stands_still_holds_up_nobody(real_script: RealScript, name: str) -> None:
@@ -254,7 +249,7 @@ def test_a_segment_made_behind_the_guard_survives_the_workers_that_open_it(
     words = ["--workers", "1", "--max-jobs-per-worker", "2", "--crash-limit", "1", "--start-method", method]
     found = real_script.run(*words, code=1)
     assert found == [7, 7, None, 7, 7, 7]
-    wait_for(lambda: not _segments(name), "a segment outlives the run")
+    wait_for(lambda: not real_script.segments(name), "a segment outlives the run")
 
 
 def test_kill_9_of_the_supervisor_leaves_no_shared_memory(real_script: RealScript, name: str) -> None:
@@ -284,12 +279,34 @@ def test_kill_9_of_the_supervisor_leaves_no_shared_memory(real_script: RealScrip
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=real_script.before,  # noqa: PLW1509
     ) as supervisor:
         wait_for(lambda: all((real_script.folder / f"ready{n}").exists() for n in range(2)))
         supervisor.kill()
-    wait_for(lambda: not _segments(name), "a segment outlives the supervisor")
+    wait_for(lambda: not real_script.segments(name), "a segment outlives the supervisor")
     wait_for(lambda: not real_script.processes(), "a process outlives the supervisor")
     Path(real_script.folder / "again").touch()
     done = real_script.python("--resume", "latest")
     assert done.returncode == 0, done.stderr
-    assert _segments(name) == []
+    assert real_script.segments(name) == []
+
+
+def test_what_others_have_in_shared_memory_is_not_looked_at(real_script: RealScript) -> None:
+    """Tests of one machine may run side by side: where they can, scripts have a /dev/shm of their own."""
+    if real_script.before is None:
+        pytest.skip("only root may mount")
+    other = Path("/dev/shm") / f"test_{uuid.uuid4().hex}"
+    other.touch()
+    try:
+        real_script.write("""
+            import os
+            PARAMS = [{}]
+            def evaluate():
+                open("/dev/shm/of_the_script", "w").close()
+                return os.listdir("/dev/shm")
+        """)
+        assert real_script.run() == [["of_the_script"]]
+        assert real_script.segments() == ["of_the_script"]
+        (real_script.shm / "of_the_script").unlink()
+    finally:
+        other.unlink()
