@@ -97,6 +97,11 @@ def _end_in_words(kind: str, death: WorkerDied, seconds: float) -> str:
     return "its worker died before there was a result"
 
 
+def naming_log(words: str, event: WorkerDied) -> str:
+    """What is told of a worker that had no job, with the file that it has printed to."""
+    return f"{words.rstrip()}; all that it has printed is in {event.log}" if event.log else words
+
+
 def last_words(event: WorkerDied) -> str:
     if event.output:
         return event.output

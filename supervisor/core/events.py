@@ -89,6 +89,7 @@ class WorkerDied(msgspec.Struct, frozen=True):
     peak_rss: int | None = None  # bytes, since the job that it was at began
     output: str = ""  # the last lines that the running job had printed
     output_bytes: int = 0
+    log: str = ""  # the file with its output, if that is no job's
     where: str = ""  # "script.py:12", the place in the user's code that it was at
     function: str = ""  # that this place is in
     traceback: str = ""  # its stack; "" if that stands in the output

@@ -27,7 +27,7 @@ from supervisor.core.code_seen import CodeSeen
 from supervisor.core.columns import where
 from supervisor.core.control import Control
 from supervisor.core.crew import ABANDONED, READY, STARTING, Worker
-from supervisor.core.deaths import cause_of_death, last_words, obituary, with_measured
+from supervisor.core.deaths import cause_of_death, last_words, naming_log, obituary, with_measured
 from supervisor.core.dispatcher import Dispatcher
 from supervisor.core.drain import Drain
 from supervisor.core.events import Effects, Tell
@@ -355,7 +355,7 @@ class Scheduler:
             words = f"a worker died before it had a job: {last_words(event)}"
         else:
             return
-        self.dispatcher.count_start_failure(turn, words, stopped=self.stopped)
+        self.dispatcher.count_start_failure(turn, naming_log(words, event), stopped=self.stopped)
 
     def _on_worker_given_up(self, event: facts.WorkerGivenUp, turn: Turn) -> None:
         worker = self.crew.get(event.incarnation)

@@ -275,6 +275,9 @@ class Incarnation:
             peak_rss,
             said.output,
             size,
+            stray_path(self.spec.output_directory, self.spec.worker)
+            if size and not self.leases.running()
+            else "",
             where=stack.where,
             function=stack.function,
             traceback=stack.text,
@@ -297,10 +300,7 @@ class Incarnation:
                 job, attempt = running.job_id, running.attempt
                 return said, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
             path = stray_path(spec.output_directory, spec.worker)
-            size = move(self.scratch, path, STRAY_HEADING, spec.output_limit)
-            if size:  # there is no job whose log would be named
-                said = said._replace(output=f"{said.output}; all that it has printed is in {path}")
-            return said, size
+            return said, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
         except OSError:  # the disk refuses; the file stays where it is
             return said, 0
 

@@ -53,7 +53,7 @@ def test_workers_that_never_get_ready_are_tried_three_times_and_billed_to_no_job
     done = experiment.run("--workers", "1")
     assert done.returncode == 75, done.stderr
     assert words in done.stderr
-    if "os._exit" in trouble:
+    if "print" in trouble:
         (log,) = experiment.output.glob("*/output/%worker0.log")
         assert f"all that it has printed is in {log}" in " ".join(done.stderr.split()), done.stderr
         assert log.read_text().count(words) == 3
