@@ -80,7 +80,6 @@ class Scheduler:
         self.dispatcher.most_ahead = most_ahead(job_bytes)
         self.crew = self.dispatcher.crew
         self.code_seen = CodeSeen()
-        self.files_shared = SharedFiles()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
@@ -95,7 +94,7 @@ class Scheduler:
             facts.WorkerNotReady: self._on_worker_not_ready,
             facts.JobReported: self._on_job_reported,
             facts.CodeImported: self._on_code_imported,
-            facts.FilesShared: self.files_shared.on_files_shared,
+            facts.FilesShared: SharedFiles().on_files_shared,
             facts.MemoryMeasured: self.bounds.on_memory_measured,
             facts.UsageSampled: self.bounds.on_usage_sampled,
             facts.WorkerDied: self._on_worker_died,
