@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from supervisor.records.reports import Report
 _FIRST = ("experiment", "job", "domain", "state", "seconds", "outcome")
 _LAST = ("error.type", "error.message", "code")
 _SHOWN = 12
+_DIGITS = re.compile(r"([0-9]+)")
 
 Row = dict[str, Any]
 
@@ -112,11 +115,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _rank(value: Any) -> tuple[int, Any]:
-    """Numbers before texts before lists."""
+    """Numbers before texts before lists; in texts `run/9` before `run/10`."""
     if isinstance(value, int | float):
         return 0, value
     if isinstance(value, str):
-        return 1, value
+        parts = _DIGITS.split(value)
+        numbers = ((len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2])
+        return 1, (*chain.from_iterable(zip(parts[::2], numbers, strict=False)), parts[-1])
     return 2, msgspec.json.encode(value)
 
 

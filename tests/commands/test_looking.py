@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import COMMANDS, main
-from supervisor.commands.columns import finite
+from supervisor.commands.columns import _rank, finite
 from supervisor.commands.results import csv_cell
 from tests.commands.conftest import ROOT, Longhaul, snapshot
 from workers.current import job_seed
@@ -191,6 +191,9 @@ def test_rows_are_sorted_and_what_has_no_value_stands_last(outputs: Path, longha
         longhaul("results", outputs, "-f", "csv", "-c", "state,job", "-s", "state", "-s", "job")[1]
     )
     assert by_two[1:] == sorted(by_two[1:])
+    texts = ["run/10", "run/9", "run", "run/010b", "9", "", "\u0669", 3, [1], True, "run/10/2"]
+    wanted = [True, 3, "", "9", "run", "run/9", "run/10", "run/10/2", "run/010b", "\u0669", [1]]
+    assert sorted(texts, key=_rank) == wanted
 
 
 def test_a_column_that_is_not_there_is_told_with_those_that_are(outputs: Path, longhaul: Longhaul) -> None:
