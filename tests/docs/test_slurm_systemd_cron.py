@@ -168,7 +168,7 @@ def test_a_second_slurm_job_beside_the_first_one_is_told_so(home: Home, slurm: A
 
 
 def test_each_task_of_an_array_has_an_experiment_and_stops_before_the_end(home: Home, slurm: Any) -> None:
-    ends = str(int(time.time()) + 29)  # 25 of them for the grace and the last files
+    ends = str(int(time.time()) + 34)  # 25 of them for the grace and the last files
     tasks = [slurm(ARRAY, SLURM_ARRAY_TASK_ID=n, SLURM_JOB_END_TIME=ends) for n in ("1", "2")]
     wait_for(lambda: all("the deadline is at" in task.said() for task in tasks))
     (home.folder / "go").touch()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from subprocess import Popen
 
 import pytest
 
+from supervisor import BeingRun, run
+from supervisor.records.lock import Lock
 from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
@@ -200,13 +203,30 @@ def test_jobs_that_can_be_asked_for_only_once_are_not_taken_for_none(experiment:
     assert experiment.executions() == ["job/0"]
 
 
+def test_run_raises_an_error_of_its_own_for_what_somebody_else_runs(tmp_path: Path) -> None:
+    lock = Lock.acquire(tmp_path / "logs" / "lock_night", "night")
+    try:
+        with pytest.raises(BeingRun) as error:
+            run(print, [{"end": ""}], name="twice", output=tmp_path, experiment_id="night", progress=False)
+    finally:
+        lock.release()
+    assert error.value.exit_code == 69
+
+
 def test_an_id_that_is_taken_tells_who_runs_it(experiment: Experiment) -> None:
     experiment.write(TWICE)
     running = start_twice(experiment, HOLD="1")
     wait_for(experiment.executions, "it has begun")
-    done = experiment.run("--experiment-id", "night")
-    assert done.returncode == 69, done.stderr
-    assert f"night is being run by pid {running.pid} on " in done.stderr
+    for words in (
+        ["--experiment-id", "night"],
+        NIGHT,
+        *(["--resume", word] for word in ("auto", "latest", "night")),
+    ):
+        done = experiment.run(*words)
+        assert done.returncode == 69, done.stderr
+        assert f"night is being run by pid {running.pid} on " in done.stderr
+    assert [record["run"] for record in experiment.journal() if record["type"] == "run_started"] == [1]
+    assert ids(experiment) == {"night"}
     (experiment.folder / "go").touch()
     assert running.wait(PATIENCE) == 0
     assert "nothing is overwritten" in experiment.run("--experiment-id", "night").stderr
