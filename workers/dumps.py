@@ -12,11 +12,13 @@ import re
 from itertools import groupby
 from typing import NamedTuple
 
-from workers.failures import OURS, clip, innermost_own, place
+from workers.failures import MAX_TEXT, OURS, clip, innermost_own, place
+from workers.output import tail
 
 HEADING = "--- stopped ---"  # in the log of a job, before the stack at which it was ended
 _LAST = "(most recent call last):"
 _FATAL = "Fatal Python error: "
+_MOST_LINES = 2000  # of a stack
 _MOST_SOURCE = 200  # characters of a line of code
 _SAME = 3  # frames of a recursion that are shown
 
@@ -88,13 +90,19 @@ def stack_in(text: str, *, crash: bool = False) -> Stack | None:
     # The main thread stands last; of a deep recursion only the innermost hundred frames are shown.
     main = ((current if crash else []) or at_job or current or threads[-1:])[0]
     frames = main.frames[::-1]
-    own = innermost_own([frame.file for frame in frames]) if frames else -1
-    where = place(frames[own].file, frames[own].line) if frames else ""
+    found = _innermost_own(frames)
     others = [thread for thread in threads if thread is not main and thread.frames]
     parts = [f"another thread {_LAST}\n{_told(thread.frames[::-1])}" for thread in others]
     if frames:
         parts.append(f"stopped here {_LAST}\n{_told(frames)}")
-    return Stack(where, frames[own].function if frames else "", "".join(parts))
+    if found is None:
+        return Stack("", "", "".join(parts))
+    return Stack(place(found.file, found.line), found.function, "".join(parts))
+
+
+def _innermost_own(frames: list[Frame]) -> Frame | None:
+    known = [frame for frame in frames if frame.line.isdigit()]  # it may be about to enter a function
+    return known[innermost_own([frame.file for frame in known])] if known else None
 
 
 def _told(frames: list[Frame]) -> str:
@@ -143,3 +151,9 @@ def before_stack(text: str) -> str:
     before, found, stack = text.rpartition(HEADING)
     of_stack = all(line.startswith("  ") or line.endswith(_LAST) for line in stack.strip("\n").splitlines())
     return before.rstrip("\n") if found and of_stack else text
+
+
+def printed_tail(path: str, lines: int = 20) -> str:
+    """The last lines of a job's log, but not of the stack that it was stopped at."""
+    text = before_stack(tail(path, lines + _MOST_LINES, 2 * MAX_TEXT))
+    return "\n".join(text.split("\n")[-lines:])

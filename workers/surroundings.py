@@ -83,6 +83,7 @@ class Surroundings:
         False if that cannot be done: a limit, another user, a niceness."""
         self._restore_signals()
         watch_for_crashes()
+        reopen_stack_file()
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
@@ -105,7 +106,6 @@ class Surroundings:
 
     def _look_closer(self) -> None:
         """At what is changed seldom, and costs too much for each look."""
-        reopen_stack_file()
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)

@@ -18,7 +18,8 @@ from supervisor.views.commands import pasted
 from supervisor.views.failure_lines import tail_lines, worker_peak
 from supervisor.views.grouping import kind
 from supervisor.views.words import count, cut, one_line, size
-from workers.output import log_path, tail
+from workers.dumps import printed_tail
+from workers.output import log_path
 
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300
@@ -114,7 +115,7 @@ def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:
 
 def printed(layout: Layout, job_id: str) -> list[str]:
     """The last lines in a job's log."""
-    text = tail(log_path(str(layout.output_directory), job_id))
+    text = printed_tail(log_path(str(layout.output_directory), job_id))
     return tail_lines(FailureSnapshot(job_id, None, "", "", "", "", 0, False, output_tail=text))
 
 

@@ -22,11 +22,10 @@ from supervisor.records.results import Results
 from supervisor.records.survey import survey
 from supervisor.user_files import listed
 from supervisor.views.words import cut, duration, one_line, printed_lines, size
-from workers.dumps import before_stack
-from workers.output import log_path, tail
+from workers.dumps import printed_tail
+from workers.output import log_path
 
 _TAIL = 20  # lines of output
-_STACK = 80  # lines of a stack at the end of it, which is shown already
 _WIDTH = 2000  # characters of params and of a result
 
 
@@ -211,7 +210,7 @@ def _tell_errors(tries: list[Attempt]) -> None:
 
 
 def _tell_output(path: str) -> None:
-    lines = printed_lines(before_stack(tail(path, _TAIL + _STACK)))[-_TAIL:]
+    lines = printed_lines(printed_tail(path, _TAIL))
     if lines and any(lines):
         emit(f"\noutput, last lines of {path}:")
         for line in lines:

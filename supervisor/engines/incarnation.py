@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisor.core import events as facts
-from supervisor.engines.last_stack import Awaited, LastWords, last_words
+from supervisor.engines.last_stack import CRASHES, Awaited, LastWords, last_words
 from supervisor.engines.launching import Reaped, WorkerEnds
 from supervisor.engines.processes import Program, catches, has_open, program_of
 from workers.handlers import STACKS
@@ -261,11 +261,9 @@ class Incarnation:
 
     def last_facts(self) -> facts.WorkerDied:
         """After its death, all that it had said was read: how it ended. Its output is put away."""
-        exit_code = signum = None
+        code = self._exit_code()
+        exit_code, signum = (code, None) if code is None or code >= 0 else (None, -code)
         peak_rss = (None if self.reaped is None else self.reaped.peak_rss) or None
-        if self.reaped is not None and self.reaped.status is not None:
-            code = os.waitstatus_to_exitcode(self.reaped.status)
-            exit_code, signum = (code, None) if code >= 0 else (None, -code)
         said, size = self.put_output_away()
         stack = said.stack
         return facts.WorkerDied(
@@ -286,12 +284,19 @@ class Incarnation:
             earlier_peak_lease=self.peaks.lease,
         )
 
+    def _exit_code(self) -> int | None:
+        """Negative: of which signal it has died. None if that is not known."""
+        if self.reaped is None or self.reaped.status is None:
+            return None
+        return os.waitstatus_to_exitcode(self.reaped.status)
+
     def put_output_away(self) -> tuple[LastWords, int]:
         """After its death: the end of what it printed, and its size; it becomes the log of
         the job that ran."""
         spec = self.spec
         running = self.leases.running()
-        said = last_words(self.scratch, self._awaited)
+        crashed = -(self._exit_code() or 0) in CRASHES
+        said = last_words(self.scratch, self._awaited, crashed=crashed)
         with contextlib.suppress(OSError):
             os.unlink(self._stacks)
         said = said._replace(output="\n".join(part for part in (said.output, self.note) if part))

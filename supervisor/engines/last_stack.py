@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from typing import NamedTuple
 
 from supervisor.engines.processes import has_pending
 from workers.dumps import HEADING, Stack, cleaned, crash_in, stack_in
-from workers.failures import clip
+from workers.failures import MAX_TEXT, clip
 from workers.handlers import STACKS
 from workers.output import tail
 
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 WAIT = 0.3  # seconds, at most, by which a kill comes later for it
 LOOK_EVERY = 0.004
 _MOST = 1 << 20  # bytes of stacks that are read
 _MOST_OF_CRASH = 256 << 10  # bytes at the end of the output, in which a crash is looked for
-_MOST_KEPT = 64 << 10  # characters of a stack
 _NOWHERE = Stack("", "", "")
 
 
@@ -56,15 +57,16 @@ class Awaited:
         with open(self._path, "rb") as file:
             file.seek(self._before)
             stack = stack_in(file.read(_MOST).decode(errors="replace"))
-        return None if stack is None else stack._replace(text=clip(stack.text, _MOST_KEPT))
+        return None if stack is None else stack._replace(text=clip(stack.text, MAX_TEXT))
 
 
-def last_words(path: str, awaited: Awaited | None) -> LastWords:
-    """Of a dead worker, which has printed to the file `path`. The stack is put there, without our frames."""
+def last_words(path: str, awaited: Awaited | None, *, crashed: bool) -> LastWords:
+    """Of a dead worker, which has printed to the file `path`. The stack is put there, without our frames.
+    `crashed`: by a signal of those that a crash has."""
     try:
         if awaited is not None and (stack := awaited.read()) is not None:
             return _stopped(path, stack)
-        return _crashed(path)
+        return _crashed(path) if crashed else LastWords(tail(path), _NOWHERE)
     except OSError:  # no such file, or the disk refuses
         return LastWords(tail(path), _NOWHERE)
 

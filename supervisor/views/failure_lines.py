@@ -5,7 +5,6 @@ from __future__ import annotations
 from supervisor.core.snapshot import FailureSnapshot
 from supervisor.views.grouping import kind
 from supervisor.views.words import cut, duration, one_line, printed_lines, size
-from workers.dumps import before_stack
 
 _TAIL = 3  # lines of output shown with a failure
 _WIDTH = 160
@@ -37,11 +36,11 @@ def worker_peak(peak_rss: int) -> str:
 
 def tail_lines(failure: FailureSnapshot) -> list[str]:
     """The last lines that the job had printed; of the stack of a crash, where it happened."""
-    lines = [line for line in printed_lines(before_stack(failure.output_tail)) if line.strip()]
-    for at, line in enumerate(lines):
-        if line.endswith(_CRASH_STACK):
-            lines = lines[: at + 2]
-            break
+    lines = [line for line in printed_lines(failure.output_tail) if line.strip()]
+    threads = [at for at, line in enumerate(lines) if line.endswith(_CRASH_STACK)]
+    if threads:
+        crashed = next((at for at in threads if lines[at].startswith("Current thread")), threads[0])
+        lines = lines[: threads[0]] + lines[crashed : crashed + 2]
     return [cut(line, _WIDTH) for line in lines[-_TAIL:]]
 
 

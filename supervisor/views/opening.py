@@ -23,7 +23,8 @@ from supervisor.views.plain import PlainView
 from supervisor.views.protocol import Silent, View
 from supervisor.views.show_output import OutputFollower
 from supervisor.views.words import count
-from workers.output import log_path, tail
+from workers.dumps import printed_tail
+from workers.output import log_path
 
 _FOLLOW_EVERY = 1.0  # seconds between looks at what running jobs print
 _MOST_LOGGED, _LOGGED_PER = 1000, 10.0  # failures per seconds that are written to the log
@@ -122,7 +123,7 @@ class GuardedView:
 
     def failed(self, failure: FailureSnapshot) -> None:
         if not failure.output_tail and failure.job == self._printed and self._directory is not None:
-            last_lines = tail(log_path(self._directory, failure.job))
+            last_lines = printed_tail(log_path(self._directory, failure.job))
             failure = msgspec.structs.replace(failure, output_tail=last_lines)
         self._log_failure(failure)
         self._safely(self._inner.failed, failure)

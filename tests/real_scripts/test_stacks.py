@@ -150,6 +150,23 @@ def test_a_stack_is_no_matter_of_the_jobs_own_files(real_script: RealScript, awa
 
 
 @LINUX
+def test_a_job_that_closes_everything_leaves_the_next_one_its_stack(real_script: RealScript) -> None:
+    real_script.write("""
+        import os, time
+
+        def evaluate(close):
+            time.sleep(0.002 if close else 1000)
+            os.closerange(3, 4096)
+
+        PARAMS = [{"close": True}, {"close": False}]
+    """)
+    real_script.run("--timeout", "0.5s", "--workers", "1", code=1)
+    first, second = real_script.final()
+    assert first["state"] == "completed"
+    assert second["error"]["where"] == f"script.py:{line_of(real_script, '1000)')}"
+
+
+@LINUX
 def test_what_is_asked_for_while_a_job_runs_is_not_in_its_output(real_script: RealScript) -> None:
     real_script.write("""
         import os, time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_a_worker_between_two_jobs_is_nowhere() -> None:
     assert dumps.stack_in("no stack at all\n") is None
 
 
+def test_a_line_that_is_not_known_is_no_place() -> None:
+    text = thread(("/home/a/s.py", 3, "evaluate")).replace(
+        "first):\n", 'first):\n  File "/home/a/s.py", line ??? in f\n'
+    )
+    stack = dumps.stack_in(text)
+    assert stack is not None and (stack.where, stack.function) == ("s.py:3", "evaluate")
+    assert 's.py", line ???, in f' in stack.text
+
+
 def test_of_a_deep_recursion_only_the_innermost_frames_are_there() -> None:
     text = thread(*[("/home/a/s.py", 9, "f")] * 100, at_job=False) + "  ...\n"
     stack = dumps.stack_in(text)
@@ -84,6 +94,17 @@ def test_the_stack_at_the_end_of_a_log_can_be_left_out() -> None:
     after = f"step 1\n{dumps.HEADING}\n{stack}\n--- attempt 2 ---\nstep 1\n"
     assert dumps.before_stack(after) == after
     assert dumps.before_stack("step 1\n") == "step 1\n"
+
+
+def test_the_last_lines_of_a_log_are_those_before_the_stack(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(
+        f"step 1\nstep 2\n{dumps.HEADING}\nstopped here (most recent call last):\n" + "  code\n" * 300
+    )
+    assert dumps.printed_tail(str(log), 1) == "step 2"
+    log.write_text(f"{dumps.HEADING}\nstopped here (most recent call last):\n" + "  code\n" * 30)
+    assert dumps.printed_tail(str(log)) == ""
+    assert dumps.printed_tail(str(tmp_path / "none.log")) == ""
 
 
 @pytest.mark.parametrize("name", ["b\xe4r.py", "\u0416.py", "\U0001f600.py"])
