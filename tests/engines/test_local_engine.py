@@ -163,6 +163,46 @@ def test_a_worker_stopped_in_mid_send_holds_up_nobody(drive: Drive) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_is_killed_for_its_time_tells_where_it_was(drive: Drive, method: str) -> None:
+    d = drive(method=method)
+    d.start(1)
+    d.lease(1, {"what": "sleep", "seconds": 1000, "note": str(d.note("begun"))})
+    d.read_note("begun")
+    d.engine.kill_worker(1, stack=True)
+    death = d.death(1)
+    assert death.signal == signal.SIGKILL
+    assert death.where.startswith("engine_jobs.py:")
+    assert death.traceback.startswith("stopped here (most recent call last):\n")
+    assert not list(d.output.glob(".worker0*"))
+
+
+def test_a_stopped_worker_is_not_waited_for_and_a_second_kill_means_now(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    d = drive()
+    d.start(1, 2)
+    for number in (1, 2):
+        d.lease(number, {"what": "sleep", "seconds": 1000})
+        os.kill(d.pid(number), signal.SIGSTOP)
+    d.engine.kill_worker(1, stack=True)
+    assert d.death(1).signal == signal.SIGKILL
+    assert d.death(1).where == ""
+    monkeypatch.setattr("supervisor.engines.last_stack.WAIT", 1000.0)
+    d.engine.kill_worker(2, stack=True)
+    d.turn()
+    assert not d.is_gone(d.pid(2))
+    d.engine.kill_worker(2, stack=True)
+    assert d.death(2).signal == signal.SIGKILL
+
+
+def test_a_worker_that_is_not_ready_is_killed_without_being_asked(drive: Drive) -> None:
+    d = drive()
+    d.engine.start_worker(0, 1)
+    d.engine.kill_worker(1, stack=True)
+    d.until(lambda: d.first(facts.WorkerDied, 1) or d.first(facts.WorkerStartFailed, 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("new_session", [False, True])
 def test_what_a_job_has_started_is_gone_when_its_death_is_told(
     drive: Drive, method: str, new_session: bool
