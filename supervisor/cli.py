@@ -91,6 +91,7 @@ def main(
         if outcome.signal is not None:
             _die_of(outcome.signal)
         _flush()
+        _end_ticking()
     except LonghaulError as error:
         _say(f"error: {error}")
         _flush()
@@ -248,6 +249,14 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+
+
+def _end_ticking() -> None:
+    """A timer of the script that goes off again and again would kill this process when Python has
+    taken back its handlers, and the exit code would be that of the signal."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        if signal.getitimer(timer)[1]:
+            signal.setitimer(timer, 0)
 
 
 def _die_of(signum: int) -> NoReturn:

@@ -12,6 +12,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
 _DEPENDENCIES = ("cloudpickle", "loguru", "msgspec", "psutil", "rich")
 
 
@@ -55,6 +59,15 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
         loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
         sys.modules.update(theirs)
     keep_apart(hidden, loaded, own_path)
+    if "psutil" in loaded:
+        _bind_psutil(loaded)
+
+
+def _bind_psutil(loaded: dict[str, ModuleType]) -> None:
+    """psutil looks for itself in `sys.modules`, where the script's file of that name stands now."""
+    for name in ("psutil._common", "psutil._pslinux"):
+        if hasattr(loaded.get(name), "get_procfs_path"):
+            vars(loaded[name])["get_procfs_path"] = lambda: vars(loaded["psutil"])["PROCFS_PATH"]
 
 
 def _belongs(name: str, hidden: set[str]) -> bool:

@@ -17,11 +17,14 @@ _OURS = os.path.dirname(os.path.abspath(__file__))
 _FOLDERS = (os.path.dirname(os.__file__), _OURS, os.path.join(os.path.dirname(_OURS), "supervisor"))
 _ROOTS = tuple(folder + os.sep for folder in _FOLDERS)
 
+_KEPT: dict[str, ModuleType] = {}  # by name, what is ours and the library's
+
 
 def keep_apart(hidden: set[str], library: Mapping[str, ModuleType], path: Sequence[str]) -> None:
     """From now on. `hidden`: top-level names. `library`: those of them that are loaded, of the
     library. `path`: on which the others are found."""
-    kept = dict(library)
+    kept = _KEPT
+    kept.update(library)
     usual: Any = builtins.__import__
 
     def chosen(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
@@ -38,6 +41,21 @@ def keep_apart(hidden: set[str], library: Mapping[str, ModuleType], path: Sequen
             sys.modules.update(theirs)
 
     builtins.__import__ = chosen
+
+
+def wait4(pid: int, options: int) -> tuple[int, int, Any]:
+    """`os.wait4`, which looks for the module `resource` each time: for the library's here."""
+    own = _KEPT.get("resource")
+    if own is None:
+        return os.wait4(pid, options)
+    theirs = sys.modules.get("resource")
+    sys.modules["resource"] = own
+    try:
+        return os.wait4(pid, options)
+    finally:
+        del sys.modules["resource"]
+        if theirs is not None:
+            sys.modules["resource"] = theirs
 
 
 def _taken_off(hidden: set[str]) -> dict[str, ModuleType]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from workers import descriptors
 from workers.current import CURRENT
 
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Their default is to end the process; a worker takes them for a wish to stop after this job.
 _WISHES = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -42,6 +43,7 @@ class Left(NamedTuple):
     handlers: dict[int, Any]  # those that `set_aside` has replaced
     mask: set[Any]
     wakeup: int
+    ticking: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
 
 
 def born(numbers: Collection[int]) -> dict[int, Any]:
@@ -61,13 +63,16 @@ def put_back(left: Left) -> None:
     if left.wakeup >= 0:
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             signal.set_wakeup_fd(left.wakeup, warn_on_full_buffer=False)
+    for timer, seconds in left.ticking:  # a fork inherits none
+        signal.setitimer(timer, seconds, seconds)
 
 
 def set_aside(ignored: Collection[int]) -> Left:
     """Take note of what the script has left, and run none of it here: for a process that imports
     the script and has children to look after. `ignored`: signals that must not end it."""
-    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
-        signal.setitimer(timer, 0)
+    # One that goes off once is for the time of the script as a whole, and runs in its process alone.
+    intervals = [(timer, signal.setitimer(timer, 0)[1]) for timer in TIMERS]
+    ticking = tuple((int(timer), seconds) for timer, seconds in intervals if seconds)
     wakeup = signal.set_wakeup_fd(-1)
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, [])
     caught = _caught()
@@ -86,7 +91,7 @@ def set_aside(ignored: Collection[int]) -> Left:
         if handler != wanted:
             handlers[int(number)] = handler
             signal.signal(number, wanted)
-    return Left(handlers, mask, wakeup)
+    return Left(handlers, mask, wakeup, ticking)
 
 
 def _caught() -> set[int]:

@@ -28,6 +28,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from workers import descriptors, handlers
+from workers.apart import wait4
 from workers.current import PROCESS
 from workers.exits import disown, disown_children, flush_files, run_within
 from workers.linux import (
@@ -247,7 +248,7 @@ class Zygote:
         del self._members[member.pidfd]
         _close((member.pidfd, member.second_lifeline))
         try:
-            _, status, usage = os.wait4(member.pid, 0)
+            _, status, usage = wait4(member.pid, 0)
         except OSError:
             self._say(Ended(member.incarnation, 0, 0))
         else:

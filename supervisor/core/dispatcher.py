@@ -264,7 +264,7 @@ class Dispatcher:
         self._start_not_before = None
         for worker in self.crew.values():
             if not worker.leases:
-                self._dismiss(turn, worker)
+                self.dismiss(turn, worker)
             elif not any(self.ledger.is_of_use(*entry) for entry in worker.leases):
                 self.kill(turn, worker, "interrupted")
 
@@ -283,14 +283,16 @@ class Dispatcher:
                 turn.effects.commands.append(StopWorker(worker.incarnation))
             else:
                 idle += 1
-                self._dismiss(turn, worker)
+                self.dismiss(turn, worker)
         return idle, busy
 
-    def _dismiss(self, turn: Turn, worker: Worker) -> None:
-        if worker.status == READY:
+    def dismiss(self, turn: Turn, worker: Worker) -> None:
+        """Let one that has nothing to do go. In the middle of its `setup()` it may have made a
+        temporary directory, which its exit functions remove: so it is asked, too."""
+        if worker.status == READY or (worker.status == STARTING and worker.pid):
             worker.status = STOPPING
             turn.effects.commands.append(StopWorker(worker.incarnation))
-        elif worker.status == STARTING:
+        elif worker.status == STARTING:  # there is no process yet
             self.kill(turn, worker, "interrupted")
 
     # --------------------------------------------------------------------- hand-out
@@ -374,7 +376,7 @@ class Dispatcher:
             count = min(count, limit - worker.handed)
             if count <= 0:
                 if not worker.leases:
-                    self._dismiss(turn, worker)
+                    self.dismiss(turn, worker)
                 return
         jobs = self.queue.take(count, empty_handed=not worker.leases)
         if jobs:

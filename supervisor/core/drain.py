@@ -75,7 +75,7 @@ class Drain:
         turn.effects.commands.append(Tell("warning", text))
         for worker in dispatcher.crew.values():
             if worker.status == STARTING:
-                dispatcher.kill(turn, worker, "interrupted")
+                dispatcher.dismiss(turn, worker)
             else:
                 dispatcher.take_back(turn, worker)
 

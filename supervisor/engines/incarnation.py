@@ -189,10 +189,14 @@ class Incarnation:
         """Put a time to what has been ordered since the last look."""
         if self.kill_asked and self.pid and self.killed_at is None and self.stack_due is None:
             self.killed_at = now
-        if self.finish_asked and self.ready and self.leases.idle():
+        if self._is_let_go():
             self.idle_since = now if self.idle_since is None else self.idle_since
         if self.cut_off and self.mute_since is None:
             self.mute_since = now
+
+    def _is_let_go(self) -> bool:
+        """Whether it has nothing to do but to end: also if `setup()` or the import still runs."""
+        return self.finish_asked and bool(self.pid) and self.leases.idle()
 
     def deadline(self, now: float) -> float | None:
         """When something has to be done about it; `now` is for what waits for a look."""
@@ -208,7 +212,7 @@ class Incarnation:
         # has returned to it, opens its ends again.
         if self.cut_off:
             return now if self.mute_since is None else max(self.mute_since, self.listened_at) + LISTEN_EVERY
-        if self.finish_asked and self.ready and self.leases.idle():
+        if self._is_let_go():
             return now if self.idle_since is None else self.idle_since + FINISH_WITHIN
         return None
 

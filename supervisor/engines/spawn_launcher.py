@@ -33,6 +33,7 @@ from supervisor.engines.launching import (
     preparation_for,
 )
 from supervisor.engines.script_start import child_environment, start_directory
+from workers.apart import wait4
 from workers.marks import INCARNATION, incarnation_text
 from workers.preparation import Preparation
 from workers.trackers import descriptor_of_tracker
@@ -172,7 +173,7 @@ def _opened(scratch: str) -> int:
 def _reap(incarnation: int, process: subprocess.Popen[bytes]) -> Reaped:
     """wait4, for the peak RSS; the process is dead, so this does not block."""
     try:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status, usage = wait4(process.pid, os.WNOHANG)
     except ChildProcessError:  # somebody else in this process has waited for it
         process.returncode = 0
         return Reaped(incarnation)

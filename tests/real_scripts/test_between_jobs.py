@@ -228,3 +228,22 @@ def test_a_descriptor_of_ours_that_a_job_has_closed_is_not_written_to(real_scrip
     """)
     assert real_script.run("--workers", "1") == [[], *[[0] * 20] * 3]
     assert [real_script.log(f"job{n}") for n in range(4)] == [f"printed by {n}\n" for n in range(4)]
+
+
+def test_a_timer_of_the_top_level_ticks_in_jobs_and_does_not_end_the_run(real_script: RealScript) -> None:
+    """A sampling profiler, a heartbeat. One that goes off once is for the script as a whole."""
+    real_script.write("""
+        import signal, time
+
+        TICKS = []
+        signal.signal(signal.SIGALRM, lambda *_: TICKS.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        PARAMS = [{"n": n} for n in range(3)]
+
+        def evaluate(n):
+            before, end = len(TICKS), time.monotonic() + 10
+            while len(TICKS) < before + 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            return len(TICKS) >= before + 3
+    """)
+    assert real_script.run("--workers", "1") == real_script.bare() == [True] * 3

@@ -124,3 +124,34 @@ def test_an_exit_function_that_hangs_is_not_waited_for(real_script: RealScript) 
             return n
     """)
     assert real_script.run() == [0, 1, 2]
+
+
+def test_a_worker_that_is_not_needed_any_more_removes_what_its_setup_has_made(
+    real_script: RealScript,
+) -> None:
+    """It is asked to go, not killed: it may be in the middle of `setup()`."""
+    litter = real_script.folder / "tmp"
+    litter.mkdir()
+    real_script.write(
+        f"""
+        import os, tempfile, time
+        from supervisor import Job, main
+
+        def setup():
+            global MADE
+            MADE = tempfile.TemporaryDirectory(dir={str(litter)!r})
+            if os.environ["LONGHAUL_WORKER"] == "1":
+                time.sleep(0.7)  # the other worker has done everything when this one is through
+
+        def evaluate(n):
+            return os.path.isdir(MADE.name)
+
+        if __name__ == "__main__":
+            jobs = [Job(id=str(n), params={{"n": n}}) for n in range(4)]
+            main(evaluate, jobs, name="real", output={str(real_script.output)!r}, setup=setup,
+                 all_tasks=True, workers=2)
+        """,
+        footer=False,
+    )
+    assert real_script.run() == [True] * 4
+    assert not os.listdir(litter)

@@ -142,6 +142,25 @@ def test_a_module_beside_the_script_is_the_one_that_the_script_finds(
     same_as_bare(real_script, method)
 
 
+def test_files_named_like_what_we_depend_on_disturb_nobody(real_script: RealScript) -> None:
+    """Also where such a package looks for itself: a program is left over, which psutil helps to end."""
+    names = ("psutil", "loguru", "rich", "cloudpickle", "platform", "asyncio", "resource", "subprocess")
+    for name in names:
+        (real_script.folder / f"{name}.py").write_text(f"MINE = {name!r}")
+    real_script.write(f"""
+        import resource
+
+        PARAMS = [{{"name": name}} for name in {names!r}]
+
+        def evaluate(name):
+            return __import__(name).MINE
+    """)
+    for words in ([], ["--start-method", "spawn"]):
+        assert real_script.run(*words, "--max-jobs-per-worker", "2") == real_script.bare() == list(names)
+        said = [path.read_text() for path in real_script.output.glob("*/output/%zygote.log")]
+        assert not said
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_folder_whose_name_is_not_utf8(real_script: RealScript, method: str) -> None:
     odd = real_script.folder / os.fsdecode(b"odd \xff\xe9")
