@@ -58,10 +58,9 @@ def main_source() -> tuple[str | None, str | None]:
     if name and name not in ("__main__", MAIN):
         return name, None
     path = getattr(main, "__file__", None)
-    if not isinstance(path, str):
+    if not isinstance(path, str) or path.startswith(("/dev/", "/proc/")):  # `python /dev/stdin`
         return None, None
-    if not os.path.isabs(path):
-        path = os.path.abspath(path)
+    path = os.path.abspath(path) if not os.path.isabs(path) else str(path)  # pdb has a type of its own
     if name == "__main__" and os.path.exists(os.path.dirname(path)):
         return name, path
     return (None, path) if os.path.isfile(path) else (None, None)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import weakref
 
-import msgspec  # noqa: F401  # a child is told where it is
+import msgspec
 
 from supervisor.engines.script_start import interpreter_options
 
@@ -24,7 +24,7 @@ def interpreter(entry: str, *numbers: int) -> list[str]:
     """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
     the options of this one, and with our `workers`, whatever the directories of the script hold."""
     begin = os.path.join(os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or "")), "begin.py")
-    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["msgspec"].__file__ or "")))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(msgspec.__file__ or "")))
     return [sys.executable, *interpreter_options(), begin, entry, root, *map(str, numbers)]
 
 

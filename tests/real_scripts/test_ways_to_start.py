@@ -105,6 +105,67 @@ def test_a_program_is_the_same_in_its_workers(real_script: RealScript, start: st
     assert result[2:6] == [True, "__main__", True, "__main__"]
 
 
+@pytest.mark.parametrize("tool", ["pdb", "trace", "cProfile", "runpy", "exec"])
+def test_a_program_that_another_one_executes_runs(real_script: RealScript, tool: str) -> None:
+    real_script.write("""
+        import pickle
+        class Point: pass
+        PARAMS = [{}]
+        def evaluate():
+            return [__name__, type(pickle.loads(pickle.dumps(Point()))) is Point]
+    """)
+    command = {
+        "pdb": ["-m", "pdb", "-c", "continue", "script.py"],
+        "trace": ["-m", "trace", "--count", "-C", "counts", "script.py"],
+        "cProfile": ["-m", "cProfile", "-o", "profile", "script.py"],
+        "runpy": ["-c", "import runpy; runpy.run_path('script.py', run_name='__main__')"],
+        "exec": ["-c", "exec(open('script.py').read())"],
+    }[tool]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=real_script.folder,
+        env=real_script.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert [entry["result"] for entry in real_script.final()] == [["__main__", True]]
+
+
+def test_a_program_that_is_read_from_stdin_runs(real_script: RealScript) -> None:
+    real_script.write("""
+        PARAMS = [{"n": n} for n in range(3)]
+        def part(n): return n * n
+        def evaluate(n): return part(n)
+    """)
+    with open(real_script.script) as file:
+        done = subprocess.run(
+            [sys.executable, "/dev/stdin"],
+            cwd=real_script.folder,
+            env=real_script.environment(),
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [entry["result"] for entry in real_script.final()] == [0, 1, 4]
+
+
+def test_a_script_may_be_called_like_a_library_that_we_need(real_script: RealScript) -> None:
+    text = """
+        PARAMS = [{"n": n} for n in range(3)]
+        def evaluate(n): return n
+    """
+    for name in ("msgspec", "loguru", "psutil", "messages"):
+        real_script.write(text, at=real_script.folder / name / f"{name}.py")
+        assert real_script.run() == real_script.bare() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("start", ["script", "module"])
 def test_a_program_without_a_source_is_the_same_in_its_workers(real_script: RealScript, start: str) -> None:
     source = real_script.folder / "source" / "program.py"
