@@ -35,7 +35,6 @@ from supervisor.records.disk import Disk
 from supervisor.records.files import clear_temporaries, probe_directory
 from supervisor.records.layout import Layout, check_id
 from supervisor.records.lock import Lock
-from supervisor.records.made_by import MadeBy
 from supervisor.records.plan_builder import EarlierPlan
 from supervisor.records.plan_comparison import compare
 from supervisor.records.store import Store
@@ -279,6 +278,7 @@ def _open_earlier(request: Request, layout: Layout, disk: Disk, signals: Signals
 
 
 def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Signals) -> Opened:
+    from supervisor.records.made_by import MadeBy
     from supervisor.records.survey import survey
 
     recovered = survey(layout, disk)

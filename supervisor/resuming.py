@@ -5,7 +5,7 @@ Nothing here writes to the disk; `experiment` acts on what is decided here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,8 +15,10 @@ from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.settings import Settings
 from supervisor.core.table import JobTable
 from supervisor.picking import matches
-from supervisor.records.made_by import MadeBy
 from supervisor.request import Request
+
+if TYPE_CHECKING:
+    from supervisor.records.made_by import MadeBy
 
 
 class Again(msgspec.Struct):

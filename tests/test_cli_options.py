@@ -99,7 +99,8 @@ def test_every_boolean_has_its_negative() -> None:
 
 def test_patterns_may_be_repeated() -> None:
     request = main_request("--resume latest --rerun a* --rerun b* --only c")
-    assert (request.rerun, request.only) == (["a*", "b*"], ["c"])
+    assert (request.rerun, request.only, request.accept_code) == (["a*", "b*"], ["c"], False)
+    assert main_request("--resume latest --accept-code").accept_code
 
 
 def test_every_setting_has_an_option() -> None:
@@ -152,6 +153,8 @@ def test_a_wrong_option_is_named_with_what_is_right(line: str, message: str) -> 
         "--rerun a*",
         "--changed keep",
         "--no-resume --rerun a*",
+        "--accept-code",
+        "--no-resume --accept-code",
         "--list-checkpoints --resume X",
         "--list-checkpoints --no-resume",
         "--list-checkpoints --only a",
