@@ -21,7 +21,7 @@ from supervisor.records.disk import Disk
 from supervisor.records.files import write_atomically
 from supervisor.records.reports import load
 from supervisor.views.encodings import for_people, for_programs
-from supervisor.views.words import cut, one_line
+from supervisor.views.words import cut, harmless, harmless_json, one_line
 
 _CELL = 60  # characters of a cell in a table
 _BUFFER = 1 << 16
@@ -74,13 +74,21 @@ def run(arguments: argparse.Namespace) -> int:
             heads, rows = table_of(found)
             show_table(heads, rows, right=_numeric(heads, rows))
         elif arguments.output is None:
-            fitted = for_people if arguments.format == "table" else for_programs
             for text in written(found, arguments.format):
-                if sys.stdout is not None:
-                    sys.stdout.write(fitted(text, sys.stdout))
+                _print(text, arguments.format)
         else:
             _save(arguments.output, found, arguments.format)
     return 0
+
+
+def _print(text: str, form: str) -> None:
+    """For programs as it is; a terminal gets nothing that would steer it."""
+    if sys.stdout is None:
+        return
+    if sys.stdout.isatty():
+        text = harmless_json(text) if form == "jsonl" else harmless(text)
+    fitted = for_people if form == "table" else for_programs
+    sys.stdout.write(fitted(text, sys.stdout))
 
 
 def _save(path: Path, found: Rows, form: str) -> None:
@@ -105,7 +113,12 @@ def written(found: Rows, form: str) -> Iterator[str]:
         yield from _csv(found)
     else:
         heads, rows = table_of(found)
-        yield plain_table([heads, *rows], {heads.index(head) for head in _numeric(heads, rows)}) + "\n"
+        yield (
+            plain_table(
+                [list(map(one_line, heads)), *rows], {heads.index(head) for head in _numeric(heads, rows)}
+            )
+            + "\n"
+        )
 
 
 def _csv(found: Rows) -> Iterator[str]:

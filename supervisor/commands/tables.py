@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from supervisor.views.encodings import for_people, for_programs
-from supervisor.views.words import harmless, one_line
+from supervisor.views.words import harmless, harmless_json, one_line
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def emit_json(document: Any) -> None:
     except UnicodeEncodeError:  # a path that is not UTF-8: escapes, from which Python has it back
         text = json.dumps(msgspec.to_builtins(document), indent=2)
     if sys.stdout is not None:
-        sys.stdout.write(for_programs(text, sys.stdout) + "\n")
+        sys.stdout.write(for_programs(harmless_json(text), sys.stdout) + "\n")
 
 
 def on_terminal() -> bool:
@@ -52,6 +52,7 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: It
     """A table with a line of heads; the columns named in `right` hold numbers."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     numbers = {heads.index(head) for head in right if head in heads}
+    heads = [one_line(head) for head in heads]
     if on_terminal():
         _draw(heads, cells, numbers)
     else:

@@ -109,6 +109,19 @@ def _stays(character: str) -> bool:
     return character in "\n\t" or "\ud800" <= character <= "\udfff"
 
 
+def harmless_json(text: str) -> str:
+    """JSON that means the same, and can be shown on a terminal: JSON itself escapes only some of the control
+    characters."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(_escape(c) if is_control(c) and c != "\n" else c for c in text)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 def is_control(character: str) -> bool:
     """Whether it may steer a terminal, or cannot be seen."""
     return unicodedata.category(character) in _CONTROL

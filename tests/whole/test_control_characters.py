@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import unicodedata
@@ -16,7 +18,7 @@ EVIL = "a\x1b[31m\x1b]0;title\x07\r\x9b2J\u202e/b"
 SCRIPT = f"""
     EVIL = {EVIL!r}
 
-    def evaluate(number):
+    def evaluate(number, **more):
         print("printed")
         held = bytearray(1 << 20)
         if number < 2:
@@ -25,7 +27,7 @@ SCRIPT = f"""
         return EVIL
 
     if __name__ == "__main__":
-        jobs = [Job(id=f"{{EVIL}}{{n}}", domain=EVIL, params={{"number": n}}) for n in range(3)]
+        jobs = [Job(id=f"{{EVIL}}{{n}}", domain=EVIL, params={{"number": n, EVIL: EVIL}}) for n in range(3)]
         main(evaluate, jobs, name="trial", workers=1, all_tasks=True, crash_limit=1)
 """
 COMMANDS = [
@@ -38,6 +40,10 @@ COMMANDS = [
     ["output", EVIL + "0"],
     ["memory"],
     ["results"],
+    ["results", "--columns", "params.*"],
+    ["list", "--json"],
+    ["show", EVIL + "0", "--json"],
+    ["memory", "--json"],
     ["results", EVIL],
     ["results", "--sort", EVIL],
     ["verify"],
@@ -75,6 +81,37 @@ def test_no_command_prints_them(ended: tuple[Experiment, str]) -> None:
         )
         assert not controls(done.stdout + done.stderr), words
         assert "Traceback (most" not in done.stderr
+
+
+def test_what_programs_read_loses_nothing_and_a_terminal_is_not_steered(
+    ended: tuple[Experiment, str],
+) -> None:
+    experiment, _ = ended
+    words = [
+        sys.executable,
+        "-m",
+        "supervisor",
+        "results",
+        "night",
+        "-d",
+        str(experiment.output),
+        "-c",
+        "job",
+    ]
+    for form in ("jsonl", "csv"):
+        command = [*words, "--format", form]
+        piped = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+        if form == "jsonl":
+            assert json.loads(piped.split("\n")[0]) == {"job": EVIL + "0"}
+        else:
+            assert EVIL + "0" in piped
+        reader, writer = os.openpty()
+        subprocess.run(command, cwd=ROOT, stdout=writer, check=True)
+        os.close(writer)
+        shown = os.read(reader, 1 << 16).decode().replace("\r\n", "\n")
+        os.close(reader)
+        assert not controls(shown) and "/b0" in shown
+        assert form == "csv" or json.loads(shown.split("\n")[0]) == {"job": EVIL + "0"}
 
 
 def test_the_suggested_command_means_the_job(ended: tuple[Experiment, str]) -> None:
