@@ -43,12 +43,12 @@ def test_of_two_supervisors_one_is_refused_and_a_killed_one_holds_nothing(experi
     wait_for(lambda: any(process.poll() is not None for process in two), "both go on")
     winner, loser = sorted(two, key=lambda process: process.poll() is not None)
     _, err = loser.communicate()
-    assert loser.returncode == 2, err
+    assert loser.returncode == 69, err
     assert f"pid {winner.pid} on " in err or "another process" in err  # if it had no time to write its name
     assert "Traceback" not in err
     wait_for(lambda: "job/2" in experiment.executions())
     (experiment.output / "logs" / f"lock_{ID}").read_bytes()  # looking at it gives nothing free
-    assert experiment.run(*GO_ON).returncode == 2
+    assert experiment.run(*GO_ON).returncode == 69
     winner.kill()
     winner.communicate()
     open_gate(experiment, "on")

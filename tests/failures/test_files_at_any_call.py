@@ -133,7 +133,7 @@ def test_a_disk_that_fails_while_an_experiment_is_opened_is_told_in_words(tmp_pa
     script = experiment.script.read_text()
     experiment.script.write_text(script.replace("def jobs():", "def jobs():\n    open('/no/such/list')", 1))
     theirs = experiment.run(*GO_ON)
-    assert (theirs.returncode, "No such file or directory: '/no/such/list'" in theirs.stderr) == (1, True)
+    assert (theirs.returncode, "No such file or directory: '/no/such/list'" in theirs.stderr) == (70, True)
     experiment.script.write_text(script)
     assert experiment.run(*GO_ON).returncode == 0
     witness.end(JOBS)

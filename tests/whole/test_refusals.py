@@ -129,7 +129,7 @@ def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment
     first = experiment.start("--experiment-id", "mine")
     wait_for(experiment.executions)
     done = experiment.run("--resume", "mine")
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 69, done.stderr
     assert str(first.pid) in done.stderr
     assert "Traceback" not in done.stderr
 
