@@ -24,13 +24,21 @@ def import_past_the_scripts() -> None:
     library = os.path.dirname(os.__file__)
     entries = [entry for entry in sys.path if isinstance(entry, str)]
     before = entries[: entries.index(library)] if library in entries else []
-    known = sys.stdlib_module_names.union(_DEPENDENCIES)
-    hidden = {name for entry in before for name in _modules_in(entry) if name in known}
-    hidden -= set(sys.builtin_module_names)
+    first = [entry for entry in entries if entry.startswith(library) and "-packages" not in entry]
+    rest = [entry for entry in entries if entry not in first and entry not in before]
+    # The folders of PYTHONPATH are in front of the library as well, and may hold what we depend on.
+    own_path = [*first, *rest, *before[1:], *before[:1]]
+    found = {name for entry in before for name in _modules_in(entry)}
+    hidden = {name for name in found & sys.stdlib_module_names if name not in sys.builtin_module_names}
+    for name in found.intersection(_DEPENDENCIES):
+        if _first_with(name, entries) != _first_with(name, own_path):
+            hidden.add(name)
     if hidden:
-        first = [entry for entry in entries if entry.startswith(library) and "-packages" not in entry]
-        rest = [entry for entry in entries if entry not in first and entry not in before]
-        _import_all(hidden, [*first, *rest, *before])
+        _import_all(hidden, own_path)
+
+
+def _first_with(name: str, folders: list[str]) -> str | None:
+    return next((folder for folder in folders if name in _modules_in(folder)), None)
 
 
 def _modules_in(folder: str) -> list[str]:

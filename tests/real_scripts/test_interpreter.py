@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.experiment import wait_for
@@ -159,6 +160,24 @@ def test_files_named_like_what_we_depend_on_disturb_nobody(real_script: RealScri
         assert real_script.run(*words, "--max-jobs-per-worker", "2") == real_script.bare() == list(names)
         said = [path.read_text() for path in real_script.output.glob("*/output/%zygote.log")]
         assert not said
+
+
+@pytest.mark.parametrize("beside", [(), ("msgspec", "rich", "resource")])
+def test_packages_may_be_found_by_pythonpath(real_script: RealScript, beside: tuple[str, ...]) -> None:
+    """As clusters have it (modules, `pip install --target`): those are no files of the script's."""
+    for name in beside:
+        (real_script.folder / f"{name}.py").write_text(f"MINE = {name!r}")
+    real_script.write(f"""
+        PARAMS = [{{"name": name}} for name in {beside!r} or ("",)]
+
+        def evaluate(name):
+            return __import__(name).MINE if name else ""
+    """)
+    packages = str(Path(msgspec.__file__).parent.parent)
+    environment = real_script.environment()
+    environment["PYTHONPATH"] += os.pathsep + packages
+    for words in ([], ["--start-method", "spawn"]):
+        assert real_script.run(*words, env=environment) == real_script.bare(env=environment)
 
 
 @pytest.mark.parametrize("method", METHODS)
