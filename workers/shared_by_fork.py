@@ -35,6 +35,8 @@ _TERMINALS = range(136, 144)  # major numbers of /dev/pts/*
 # can get at them, since they have no name any more.
 _MAPPED = ("/sem.", "/pym-", "/dev/zero ")
 _REMOVED = "(deleted)"
+# Libraries whose objects refuse to be used in a fork: module, class, and where it notes its process.
+_REFUSING = (("filelock", "BaseFileLock", "_creator_pid"),)
 
 
 def descriptors_now() -> dict[int, File]:
@@ -58,7 +60,7 @@ def opened_since(before: dict[int, File]) -> str:
             with contextlib.suppress(OSError):
                 if _has_one_stream(number):
                     return os.readlink(f"/proc/self/fd/{number}")
-    return _mapping() or _child()
+    return _mapping() or _child() or _refusing()
 
 
 def _descriptors_of_trackers() -> set[Any]:
@@ -112,4 +114,14 @@ def _child() -> str:
         for found in gc.get_objects():
             if isinstance(found, popen) and found.returncode is None and found.pid in children:
                 return f"process {found.pid}"
+    return ""
+
+
+def _refusing() -> str:
+    for module, name, process in _REFUSING:
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type):
+            for found in gc.get_objects():
+                if isinstance(found, kind) and getattr(found, process, None) == os.getpid():
+                    return f"a {module}.{type(found).__name__}"
     return ""

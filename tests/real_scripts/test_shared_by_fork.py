@@ -142,3 +142,23 @@ def test_workers_are_forked_where_nothing_of_the_kind_is_open(real_script: RealS
     """)
     assert real_script.run("--workers", "2") == list(range(8))
     assert (real_script.folder / "imports").read_text() == "xx"  # by the script and for the workers
+
+
+def test_a_lock_of_a_library_that_refuses_a_fork_is_made_in_each_worker(real_script: RealScript) -> None:
+    """As newer versions of filelock do."""
+    (real_script.folder / "filelock.py").write_text(
+        "import os\n"
+        "class BaseFileLock:\n"
+        "    def __init__(self): self._creator_pid = os.getpid()\n"
+        "    def __enter__(self): assert self._creator_pid == os.getpid(), 'inherited across fork'\n"
+        "    def __exit__(self, *error): pass\n"
+    )
+    real_script.write("""
+        import filelock
+        LOCK = filelock.BaseFileLock()
+        PARAMS = [{"n": n} for n in range(4)]
+        def evaluate(n):
+            with LOCK:
+                return n
+    """)
+    assert real_script.run() == real_script.bare() == [0, 1, 2, 3]
