@@ -125,8 +125,8 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
         return _by_path(Path(word))
     if word == "latest":
         return _latest(root)
-    # A plain word is an id first; a directory of that name lies here only by chance.
-    if Path(word).is_dir() and not (root.is_dir() and _called(word, root)):
+    # A plain word is an id first; a directory of that name lies here only by chance. It may be that of the script.
+    if Path(word).is_dir() and not (root.is_dir() and _is_rather_a_word(word, root, names)):
         return _by_path(Path(word))
     found = _called(word, root)
     if not found and names and (named := _named(word, root)):
@@ -138,6 +138,11 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
         places = ", ".join(str(layout.directory) for layout in found)
         raise UsageError(f"experiment {word!r} is in several places: {places}; choose one with -d DIR")
     return found[0]
+
+
+def _is_rather_a_word(word: str, root: Path, names: bool) -> bool:
+    """Though there is a directory of that name here."""
+    return bool(_called(word, root) or (names and not search(Path(word)) and _named(word, root)))
 
 
 def _called(word: str, root: Path) -> list[Layout]:

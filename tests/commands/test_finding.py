@@ -31,8 +31,15 @@ def test_an_experiment_is_found_by_its_name_wherever_it_lies(
     spare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several the latest; a directory may be called otherwise than what lies in it."""
-    monkeypatch.chdir(spare.parent.parent)
+    here = spare.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     assert find("trial", spare).experiment_id == "night"
+    (here / "trial").mkdir()  # of the script, say
+    assert find("trial", spare.parent).experiment_id == "night"
+    with pytest.raises(UsageError, match="no experiments in"):
+        find("trial", spare.parent, names=False)
+    (here / "trial").rmdir()
     elsewhere = spare.with_name("elsewhere")
     spare.rename(elsewhere)
     for word in ("trial", "elsewhere"):
