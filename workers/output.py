@@ -93,9 +93,11 @@ class CapturedOutput:
 
     def restore(self) -> None:
         """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
-        if self._known or self._is_ours():
+        try:
+            if not (self._known or self._is_ours()):
+                raise OSError
             self._point_streams()
-        else:
+        except OSError:  # a job too short to be asked about may have closed it since it was known
             self._scratch = -1
             with contextlib.suppress(OSError):
                 self._open()
@@ -155,6 +157,7 @@ class CapturedOutput:
 
     def _printed(self) -> int:
         """Bytes in the scratch file; 0 if it cannot be asked."""
+        self._known = False
         for _ in range(2):
             with contextlib.suppress(OSError):
                 status = os.fstat(self._scratch)

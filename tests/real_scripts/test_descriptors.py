@@ -131,3 +131,17 @@ def test_nothing_of_ours_is_open_in_what_a_job_forks_and_it_can_report(real_scri
                 return False
     """)
     assert real_script.run() == real_script.bare() == ["[]"] * 2
+
+
+def test_jobs_of_any_length_close_all_descriptors_and_no_worker_dies(real_script: RealScript) -> None:
+    """Short ones follow each other without a look around in between."""
+    real_script.write("""
+        import os, time
+        PARAMS = [{"n": n} for n in range(600)]
+        def evaluate(n):
+            if n % 2:
+                os.closerange(0, 1000)
+            time.sleep((n % 5) * 0.00005)
+            return n
+    """)
+    assert real_script.run("--workers", "2") == list(range(600))
