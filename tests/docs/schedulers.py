@@ -51,7 +51,7 @@ class SlurmJob:
         spool.mkdir(parents=True, exist_ok=True)
         script = spool / "slurm_script"  # Slurm runs a copy
         script.write_text(text)
-        self._mark = f"SLURM_JOB_ID={number}"
+        self._marks = {f"SLURM_JOB_ID={number}", f"HOME={home.folder}"}  # nobody else's job of that number
         self.output = home.folder / f"slurm-{number}.out"
         with self.output.open("a" if self.options.get("open-mode") == "append" else "w") as file:
             self.process = subprocess.Popen(
@@ -80,7 +80,7 @@ class SlurmJob:
                 with contextlib.suppress(OSError):
                     state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                     words = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
-                    if state != "Z" and self._mark in words:
+                    if state != "Z" and self._marks.issubset(words):
                         found.append(int(entry.name))
         return found
 
