@@ -72,6 +72,9 @@ def check(experiment: Experiment) -> None:
         elif record["type"] == "returned":
             for lease in record["leases"]:
                 held[record["incarnation"]].pop(lease, None)
+        elif record.get("what") == "superseded":  # taken back too late from another worker, which was quicker
+            lease = record["detail"]["lease"]
+            held[holder[lease]].pop(lease, None)
         elif record["type"] == "ended":
             of_worker = held[holder[record["lease"]]]
             assert record["outcome"] != "crashed" or record["lease"] == next(iter(of_worker))
