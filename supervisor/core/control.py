@@ -214,7 +214,7 @@ class Control:
         if worker.doom is not None and worker.doom.lease == current[0]:
             worker.doom = Doom("cancelled", current[0])  # it is being ended for another reason
         else:
-            self.dispatcher.kill(turn, worker, "cancelled", stack=True)
+            self.dispatcher.kill(turn, worker, "cancelled")
 
     def _cancel_waiting(self, turn: Turn, jobs: Sequence[int]) -> None:
         for job in jobs:

@@ -35,8 +35,6 @@ def kind(failure: FailureSnapshot) -> str:
         if failure.signal is not None:
             words = [signal_name(failure.signal)]
         return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])
-    if failure.outcome == "cancelled":
-        return "cancelled"  # by hand, wherever it was
     own_type = "" if failure.type == "Unencodable" else failure.type  # our word for it stands before
     words = [one_line(own_type), one_line(failure.where)]
     if failure.outcome != "raised" or not failure.type:
