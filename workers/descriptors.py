@@ -22,11 +22,15 @@ File = tuple[int, int]  # inode, device
 _files: dict[int, File] = {}
 
 
-def keep(descriptor: int) -> int:
+def keep(descriptor: int, lost: int = -1) -> int:
     """Ours from now on: another number of the same, which no program that is started inherits. The
-    old number is closed. Raises OSError."""
+    old number is closed. Raises OSError.
+
+    `lost`: the number that it had before a job closed it. It gets that one again, or a higher one:
+    others of ours may be closed as well and not known to be, and theirs must stay free.
+    """
     try:
-        kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _high())
+        kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lost if lost >= 0 else _high())
     except OSError:  # a job has lowered the limit
         kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(descriptor)

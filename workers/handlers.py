@@ -130,12 +130,13 @@ class _StackFile(_Printed):
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._descriptor = -1
         self.open()
 
     def open(self) -> None:
         """Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = descriptors.keep(os.open(self._path, flags, 0o666))
+        self._descriptor = descriptors.keep(os.open(self._path, flags, 0o666), self._descriptor)
         self._file = descriptors.file_of(self._descriptor)
 
     def fileno(self) -> int:

@@ -71,7 +71,7 @@ class CapturedOutput:
         self._known = False  # that the scratch file is ours: it has just been asked
         self._too_quick = self._time_of_a_write() / 2
 
-    def _open(self) -> None:
+    def _open(self, lost: int = -1) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o666)
         if self._scratch >= 0:
@@ -79,7 +79,7 @@ class CapturedOutput:
             os.close(descriptor)
             know(self._scratch)
         else:
-            self._scratch = keep(descriptor)
+            self._scratch = keep(descriptor, lost)
         self._file = _identity(self._scratch)
         self._point_streams()
 
@@ -98,9 +98,9 @@ class CapturedOutput:
                 raise OSError
             self._point_streams()
         except OSError:  # a job too short to be asked about may have closed it since it was known
-            self._scratch = -1
+            lost, self._scratch = self._scratch, -1
             with contextlib.suppress(OSError):
-                self._open()
+                self._open(lost)
         self._known = False
         if self._input >= 0 and _flags(0) != self._input:
             _open_nothing(0)

@@ -291,7 +291,7 @@ class WorkerQueues:
                 os.close(opened)
                 raise OSError("it is another one")
             os.set_blocking(opened, True)
-            return descriptors.keep(opened)
+            return descriptors.keep(opened, lost)
         except OSError as error:
             raise QueueClosed(
                 f"a job has closed the queue, and it cannot be opened again: {error}"

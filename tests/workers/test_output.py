@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,3 +105,28 @@ def test_a_disk_that_refuses_is_the_callers_to_know(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         move(scratch, str(tmp_path / "absent" / "x.log"), "---", 100)
     assert Path(scratch).read_bytes() == b"words"
+
+
+def test_what_is_opened_again_leaves_the_numbers_of_others_free(tmp_path: Path) -> None:
+    """A job has closed all, and so quickly that only the output was looked at: what is said next
+    goes to the number of the queue, which must not be the output's."""
+    captured = (
+        "import os, sys\n"
+        "from workers import descriptors\n"
+        "from workers.output import CapturedOutput\n"
+        "said = os.dup(1)\n"
+        "reader, writer = os.pipe()\n"
+        "queue = descriptors.keep(writer)\n"
+        "output = CapturedOutput(sys.argv[1], 0, 0, 1000)\n"
+        "output.collect_setup()\n"
+        "before = output._scratch\n"
+        "os.closerange(said + 1, before + 10)\n"
+        "output.restore()\n"
+        "found = queue < before == output._scratch\n"
+        "try:\n"
+        "    os.fstat(queue)\n"
+        "except OSError:\n"
+        "    os.write(said, b'free' if found else b'moved')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", captured, str(tmp_path)], capture_output=True, check=False)
+    assert done.stdout == b"free", done.stderr
