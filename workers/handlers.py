@@ -44,6 +44,7 @@ class Left(NamedTuple):
     mask: set[Any]
     wakeup: int
     ticking: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
+    caught: set[int] | None = None  # signals that had a handler, whoever has installed it, if known
 
 
 def born(numbers: Collection[int]) -> dict[int, Any]:
@@ -56,6 +57,7 @@ def born(numbers: Collection[int]) -> dict[int, Any]:
 
 def put_back(left: Left) -> None:
     """What the script had left is there again."""
+    _Own.caught = left.caught
     for number, handler in left.handlers.items():
         with contextlib.suppress(OSError, ValueError, TypeError):
             signal.signal(number, handler)
@@ -91,7 +93,7 @@ def set_aside(ignored: Collection[int]) -> Left:
         if handler != wanted:
             handlers[int(number)] = handler
             signal.signal(number, wanted)
-    return Left(handlers, mask, wakeup, ticking)
+    return Left(handlers, mask, wakeup, ticking, caught)
 
 
 def _caught() -> set[int]:
@@ -155,12 +157,13 @@ class _Own:
     dumps_stacks: ClassVar[dict[int, _Printed]] = {}  # by which signals it does
     places: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
     unblocked: set[Any] | None = None  # the mask before a fork
+    caught: set[int] | None = None  # what the script has left, if that is known
 
 
 def install(stack_file: str) -> None:
     """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
     the supervisor asks for."""
-    caught = _caught()
+    caught = _Own.caught if _Own.caught is not None else _caught()
     for number in _WISHES:
         if signal.getsignal(number) == signal.SIG_DFL and number not in caught:
             _Own.handlers[int(number)] = _note_drain

@@ -8,6 +8,7 @@ inbox: first one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ from workers.messages import (
 from workers.output import CapturedOutput, stacks_path
 from workers.peaks import Peaks
 from workers.preparation import Preparation
+from workers.python_state import note_builtins
 from workers.queues import QueueClosed, WorkerQueues
 from workers.reports import Reporter
 from workers.runner import PlanLine, Runner, planned, with_output
@@ -48,6 +50,7 @@ from workers.surroundings import Surroundings
 from workers.trackers import share_tracker
 from workers.user_code import USER_CODE, watch_imports
 
+_decode_spec = msgspec.msgpack.Decoder(WorkerSpec).decode
 LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
 TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
 TOLD_AT_ONCE = 100  # modules in one message
@@ -55,6 +58,7 @@ FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
 MOST_LOOKS = 100.0  # around us in a row, after short jobs
 LOOK_REGAINED = 0.05  # seconds that give one of them back
+REST_AFTER = 0.02  # seconds; what jobs seldom change is put back this late where short jobs are many
 # Seconds at least: a shorter job has not closed ours and opened so many that one got its number.
 CLOSE_TAKES = 100e-6
 
@@ -75,7 +79,8 @@ class Worker:
         self._spoiled = False
         self._untidy = False  # a job has ended after which we look around at once
         self._looks = MOST_LOOKS  # that we may take after short jobs
-        self._tidied = 0.0
+        self._tidied = self._tidied_all = perf_counter()
+        self._ran = False  # whether a job has, since we looked around
         self._held = True  # since the last job, that is
         self._pid = os.getpid()
 
@@ -107,6 +112,7 @@ class Worker:
         """Jobs of the first batch, until it is time to look around; `looked`: when we last did."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
         now, untidy = looked, False
+        self._ran = True
         for lease, attempt, line in self._batches[0]:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
@@ -116,7 +122,7 @@ class Worker:
                     if getpid() != self._pid:
                         leave_fork(None)  # a child that a job has forked; it has returned as well
                     if seconds > CLOSE_TAKES:
-                        self._hold()
+                        self._hold(seconds)
                 if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
                     self._surroundings.still()
                     untidy = self._untidy = True
@@ -128,35 +134,47 @@ class Worker:
                 return
         self._batches.popleft()
 
-    def _hold(self) -> None:
-        """Know what we write to and read from to be ours."""
+    def _hold(self, seconds: float = math.inf) -> None:
+        """Know what we write to and read from to be ours, after a job of so many seconds."""
         self._held = True
-        self._queues.hold()
+        if seconds < REST_AFTER:
+            self._queues.hold_as_pipes()
+        else:
+            self._queues.hold()
 
     def _settle(self) -> float:
         """What is due between two jobs: tidy up, and look at the inbox; when that was."""
         now = perf_counter()
         # The next time we may be here is LOOK_AFTER from now.
-        if self._untidy or not self._batches or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
+        idle = self._ran and not self._batches
+        if self._untidy or idle or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
             if not self._untidy:
                 self._surroundings.still()
             if not self._held:
-                self._hold()
+                self._hold(0.0)
             self._held = False
             self._output.restore()
             self._spoiled |= not self._surroundings.restore()
-            self._untidy = False
+            if self._looks >= 1 or now - self._tidied_all > REST_AFTER:
+                self._tidy_rest(now)
+            self._untidy = self._ran = False
             regained = (now - self._tidied) / LOOK_REGAINED
             self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
             self._tidied = now
-            if (peak := self._peaks.look(now)) is not None:
-                self._queues.send(peak)
         if USER_CODE.grown():
             tell_imports(self._queues)
         while self._queues.readable():
             self._hear(self._queues.receive())
         self._spoiled |= self._queues.crowded  # so many files left open that few can be opened
         return perf_counter()
+
+    def _tidy_rest(self, now: float) -> None:
+        """What is too dear to be looked at after each job of a millisecond."""
+        self._queues.hold()
+        self._spoiled |= not self._surroundings.restore_rest()
+        self._tidied_all = now
+        if (peak := self._peaks.look(now)) is not None:
+            self._queues.send(peak)
 
     def _hear(self, message: ToWorker) -> None:
         if isinstance(message, Run):
@@ -196,7 +214,7 @@ def live(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
     output: CapturedOutput | None = None
     served = stopped = False
     try:
-        spec = msgspec.msgpack.decode(queues.receive_payload(), type=WorkerSpec).unpacked()
+        spec = _decode_spec(queues.receive_payload()).unpacked()
         if spec.ends is not None:
             queues.found_at(*spec.ends)
         os.register_at_fork(after_in_child=queues.leave_to_parent)
@@ -297,6 +315,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     handlers.install(stacks_path(spec.output_directory, spec.worker, spec.incarnation))
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
+        note_builtins()
     handlers.settle()
     return Runner(function)
 

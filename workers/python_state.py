@@ -32,12 +32,27 @@ _OFTEN_PATCHED = ("print", "open", "input", "__import__", "exec", "eval", "compi
 _MONITORING_TOOLS = range(6)
 
 
+class _Builtins:
+    """noted: of the process that workers are forked from; to touch them all costs each worker pages."""
+
+    noted: dict[str, Any] | None = None
+
+
+def _builtins() -> dict[str, Any]:
+    return {name: value for name, value in vars(builtins).items() if name != "_"}
+
+
+def note_builtins() -> None:
+    """The built-in functions as they are now are those that jobs find, in forks of this process, too."""
+    _Builtins.noted = _builtins()
+
+
 class PythonState:
     """The state of this interpreter before any job ran."""
 
     def __init__(self) -> None:
         self._context = contextvars.copy_context()
-        self._builtins = {name: value for name, value in vars(builtins).items() if name != "_"}
+        self._builtins = _Builtins.noted or _builtins()
         self._environ = os.environ
         self._environment = dict(os.environ._data)  # type: ignore[attr-defined]
         self._path = sys.path

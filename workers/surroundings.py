@@ -19,13 +19,18 @@ import faulthandler
 import os
 import resource
 import signal
+from collections.abc import Callable
+from functools import partial
+from operator import call
 from typing import Any
 
 from workers.handlers import STACKS, reopen_stack_file, watch_for_crashes
 from workers.python_state import PythonState
 
-_NAMES = ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")  # the others are looked at later
+# Those that programs change, the first two more often than the others.
+_NAMES = ("AS", "NOFILE", "CPU", "DATA", "FSIZE", "NPROC", "STACK")
 _LIMITS = [getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name)]
+_FIRST_LIMITS = _LIMITS[:2]
 _OTHER_LIMITS = sorted(
     {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} - set(_LIMITS)
 )
@@ -34,6 +39,10 @@ _OTHER_LIMITS = sorted(
 _REAL_TIME = 34
 _RARELY = 20  # looks
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+# Worked out once: enums are slow, and a replacement worker is waited for.
+_NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not in _UNTOUCHABLE)
+_SIGNALS = [number for number in _NUMBERS if number < _REAL_TIME]
+_REAL_TIME_SIGNALS = _NUMBERS[len(_SIGNALS) :]
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -49,16 +58,25 @@ class Surroundings:
         self._wakeup = _signal.set_wakeup_fd(-1)
         if self._wakeup >= 0:
             signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
-        numbers = sorted(int(n) for n in signal.valid_signals() if n not in _UNTOUCHABLE)
-        self._signals = [n for n in numbers if n < _REAL_TIME]
+        self._signals, self._rare_signals = _SIGNALS, _REAL_TIME_SIGNALS
         self._handlers = list(map(_signal.getsignal, self._signals))
-        self._rare_signals = numbers[len(self._signals) :]
         self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
         self._looks = 0
         # One that ticks already is of `setup()`, and stays.
         self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
         self._limits = list(map(resource.getrlimit, _LIMITS))
         self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
+        # All that each look asks for, in one call; some of it is put back by being asked for.
+        self._reads: list[Callable[[], Any]] = [
+            partial(os.umask, self._umask),
+            partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()),
+            *(partial(resource.getrlimit, limit) for limit in _FIRST_LIMITS),
+        ]
+        if self._directory is not None:
+            self._reads.append(os.getcwd)
+        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+            self._reads.append(partial(_signal.set_wakeup_fd, -1))
+        self._values = [read() for read in self._reads]
         self._user = os.geteuid(), os.getegid()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._processors = _processors()
@@ -79,25 +97,38 @@ class Surroundings:
             _signal.setitimer(timer, 0)
 
     def restore(self) -> bool:
-        """Put back what has changed, but for what `still` stops; some microseconds if nothing has.
-        False if that cannot be done: a limit, another user, a niceness."""
+        """Put back what the system keeps and jobs change most, but for what `still` stops; some
+        microseconds if nothing has changed. False if that cannot be done: a limit."""
+        try:
+            if (
+                list(map(call, self._reads)) == self._values
+                and list(map(_signal.getsignal, self._signals)) == self._handlers
+            ):
+                return True
+        except OSError:  # the working directory was deleted
+            pass
         self._restore_signals()
-        watch_for_crashes()
-        reopen_stack_file()
         os.umask(self._umask)
         if self._directory is not None and _working_directory() != self._directory:
             with contextlib.suppress(OSError):  # it was deleted
                 os.chdir(self._directory)
+        return _restore_limits(_LIMITS, self._limits)
+
+    def restore_rest(self) -> bool:
+        """Put back all else; twice as dear. False if that cannot be done: a limit, another user, a
+        niceness."""
         self._python.restore()
+        watch_for_crashes()
+        reopen_stack_file()
         self._looks += 1
-        restored = list(map(resource.getrlimit, _LIMITS)) == self._limits or _restore_limits(
-            _LIMITS, self._limits
-        )
         if self._looks % _RARELY == 0:
             self._look_closer()
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
             with contextlib.suppress(OSError):  # they were taken from all of us
                 os.sched_setaffinity(0, self._processors)
+        restored = list(map(resource.getrlimit, _LIMITS)) == self._limits or _restore_limits(
+            _LIMITS, self._limits
+        )
         if os.getpriority(os.PRIO_PROCESS, 0) != self._niceness:
             with contextlib.suppress(OSError):  # going up again is for the privileged
                 os.setpriority(os.PRIO_PROCESS, 0, self._niceness)

@@ -45,6 +45,8 @@ class UserCode:
 
     def all(self) -> list[ModuleText]:
         """Every module of the user's with a file, in the order of their imports."""
+        if not self.grown():  # in a forked worker each module that is touched costs a page
+            return self._found
         self._count = len(sys.modules)
         for name, file in self._new():
             digest = self._executed.get(file) or _digest_of(file)

@@ -45,6 +45,7 @@ from workers.linux import (
 from workers.main import live, meet_the_user, settle_in
 from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
 from workers.preparation import Preparation
+from workers.python_state import note_builtins
 from workers.queues import WorkerQueues
 from workers.reading import Shared, open_anew, opened_for_reading
 from workers.shared_by_fork import descriptors_now, opened_since
@@ -304,6 +305,7 @@ def run(channel_descriptor: int) -> NoReturn:
     left = handlers.set_aside(_IGNORED)
     obstacle = obstacle or _threads_left() or _open_left(before)
     files, refused = opened_for_reading()
+    note_builtins()
     gc.collect()
     gc.disable()
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page

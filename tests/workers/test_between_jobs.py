@@ -11,7 +11,7 @@ import pytest
 import workers.main
 import workers.runner
 from workers.current import CurrentJob
-from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, TIDY_AFTER, Worker
+from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, TIDY_AFTER, Worker
 from workers.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
 from workers.runner import Runner
 
@@ -37,6 +37,9 @@ class Queues:
         self._clock, self._takes = clock, takes
 
     def hold(self) -> None:
+        pass
+
+    def hold_as_pipes(self) -> None:
         pass
 
     def reserve(self, number: int) -> None:
@@ -90,7 +93,8 @@ class Looks:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.at: list[float] = []
+        self.at = [clock.now]  # as they are when the first job begins is how they are to be
+        self.rest_at = [clock.now]
 
     def fresh_context(self) -> contextvars.Context:
         return contextvars.Context()
@@ -102,11 +106,16 @@ class Looks:
         self.at.append(self._clock.now)
         return True
 
+    def restore_rest(self) -> bool:
+        self.rest_at.append(self._clock.now)
+        return True
+
 
 def looks_before_jobs(
-    durations: list[float], monkeypatch: pytest.MonkeyPatch, raising: int = -1
+    durations: list[float], monkeypatch: pytest.MonkeyPatch, raising: int = -1, *, rest: bool = False
 ) -> list[float]:
-    """For each job, how long ago its worker has looked around itself when it begins."""
+    """For each job, how long ago its worker has looked around itself when it begins; with `rest`,
+    at what jobs seldom change."""
     clock = Clock()
     stand_in(clock, monkeypatch)
     looks = Looks(clock)
@@ -114,7 +123,7 @@ def looks_before_jobs(
     ages: list[float] = []
 
     def job() -> None:
-        ages.append(clock.now - looks.at[-1])
+        ages.append(clock.now - (looks.rest_at if rest else looks.at)[-1])
         clock.now += durations[len(ages) - 1]
         if len(ages) - 1 == raising:
             raise ValueError
@@ -129,6 +138,15 @@ def looks_before_jobs(
 
 def test_a_job_of_a_millisecond_is_looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(looks_before_jobs([LOOK_AFTER] * 300, monkeypatch)) == 0
+
+
+def test_what_jobs_seldom_change_is_looked_at_less_often_where_jobs_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ages = looks_before_jobs([LOOK_AFTER] * 500, monkeypatch, rest=True)
+    assert max(ages[: int(MOST_LOOKS)]) == 0  # a script of few jobs sees none of it
+    assert LOOK_AFTER < max(ages) <= REST_AFTER + 2 * LOOK_AFTER
+    assert max(looks_before_jobs([2 * REST_AFTER] * 300, monkeypatch, rest=True)) == 0
 
 
 @pytest.mark.parametrize("seconds", [CHANGE_TAKES / 2, 20e-6, 0.3e-3, 0.9e-3])
