@@ -153,9 +153,10 @@ class Worker:
             if not self._held:
                 self._hold(0.0)
             self._held = False
-            self._output.restore()
+            closely = self._looks >= 1 or now - self._tidied_all > REST_AFTER
+            self._output.restore(closely=closely)
             self._spoiled |= not self._surroundings.restore()
-            if self._looks >= 1 or now - self._tidied_all > REST_AFTER:
+            if closely:
                 self._tidy_rest(now)
             self._untidy = self._ran = False
             regained = (now - self._tidied) / LOOK_REGAINED

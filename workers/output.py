@@ -91,7 +91,7 @@ class CapturedOutput:
         """A job may have closed our descriptor, and a file of its own may have the number now."""
         return _identity(self._scratch) == self._file
 
-    def restore(self) -> None:
+    def restore(self, *, closely: bool = True) -> None:
         """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
         try:
             if not (self._known or self._is_ours()):
@@ -105,10 +105,10 @@ class CapturedOutput:
         if self._input >= 0 and _flags(0) != self._input:
             _open_nothing(0)
             self._input = _flags(0)
-        self._restore_streams()
+        self._restore_streams(closely=closely)
 
-    def _restore_streams(self) -> None:
-        if self._streams.restore():
+    def _restore_streams(self, *, closely: bool = True) -> None:
+        if self._streams.restore(closely=closely):
             self._note_streams()
 
     def _note_streams(self) -> None:

@@ -160,12 +160,15 @@ class StandardStreams:
         out, err = self.own
         self._states: tuple[Any, ...] = _settings(out), dict(vars(out)), _settings(err), dict(vars(err))
 
-    def restore(self) -> bool:
-        """Put them back; whether one of our own had to be made anew, since it was closed."""
+    def restore(self, *, closely: bool = True) -> bool:
+        """Put them back; whether one of our own had to be made anew, since it was closed. Whether
+        those were reconfigured is only asked `closely`."""
         try:
             same = _read(vars(sys)) == self._kept
             out, err = self.own
-            as_before = (_settings(out), vars(out), _settings(err), vars(err)) == self._states
+            as_before = not (out.closed or err.closed)
+            if closely and as_before:
+                as_before = (_settings(out), vars(out), _settings(err), vars(err)) == self._states
         except Exception:  # one was deleted, or detached
             same = as_before = False
         if not same:

@@ -197,6 +197,14 @@ def _folder_for_shm() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(autouse=True)
+def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What measures the coverage of programs starts with their interpreters, loads modules and
+    replaces functions of `os` there: such an interpreter is no bare one."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def real_script(tmp_path: Path) -> Iterator[RealScript]:
     """Afterwards no process of it is left, and no shared memory that was not there before."""

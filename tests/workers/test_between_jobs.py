@@ -62,7 +62,7 @@ class NoOutput:
     def size(self, seconds: float) -> int:
         return 0
 
-    def restore(self) -> None:
+    def restore(self, *, closely: bool) -> None:
         pass
 
 
