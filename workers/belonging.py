@@ -25,9 +25,8 @@ _TRACKER = re.compile(
 
 
 class Bonds(NamedTuple):
-    """What ties a process to others; `zombie`: it is dead, and not reaped."""
+    """What ties a process to others, also after its death until it is reaped."""
 
-    zombie: bool
     parent: int
     group: int
     session: int
@@ -40,7 +39,7 @@ def bonds_of(pid: int) -> Bonds | None:
         return None
     # The second field is the program's name in parentheses, which may hold anything.
     fields = stat[stat.rindex(b")") + 2 :].split(None, 4)
-    return Bonds(fields[0] in (b"Z", b"X"), int(fields[1]), int(fields[2]), int(fields[3]))
+    return Bonds(int(fields[1]), int(fields[2]), int(fields[3]))
 
 
 def incarnation_of(pid: int, mark: str) -> int | None:

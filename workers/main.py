@@ -8,7 +8,6 @@ inbox: first one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -134,7 +133,7 @@ class Worker:
                 return
         self._batches.popleft()
 
-    def _hold(self, seconds: float = math.inf) -> None:
+    def _hold(self, seconds: float) -> None:
         """Know what we write to and read from to be ours, after a job of so many seconds."""
         self._held = True
         if seconds < REST_AFTER:

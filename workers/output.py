@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from workers.current import file_name
-from workers.descriptors import keep, know
+from workers.descriptors import file_of, is_ours, keep, know
 from workers.linux import CStandardOutput, punch_hole
 from workers.streams import AlwaysWrote, StandardStreams, buffer_of
 
@@ -80,7 +80,7 @@ class CapturedOutput:
             know(self._scratch)
         else:
             self._scratch = keep(descriptor, lost)
-        self._file = _identity(self._scratch)
+        self._file = file_of(self._scratch)
         self._point_streams()
 
     def _point_streams(self) -> None:
@@ -89,7 +89,7 @@ class CapturedOutput:
 
     def _is_ours(self) -> bool:
         """A job may have closed our descriptor, and a file of its own may have the number now."""
-        return _identity(self._scratch) == self._file
+        return is_ours(self._scratch, self._file)
 
     def restore(self, *, closely: bool = True) -> None:
         """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
@@ -161,7 +161,7 @@ class CapturedOutput:
         for _ in range(2):
             with contextlib.suppress(OSError):
                 status = os.fstat(self._scratch)
-                if (status.st_dev, status.st_ino) == self._file:
+                if (status.st_ino, status.st_dev) == self._file:
                     self._known = True
                     return status.st_size
             self.restore()
@@ -204,15 +204,6 @@ class CapturedOutput:
         if self.size(1.0) == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-
-
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Which file it is open on; None if it is closed."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _flags(descriptor: int) -> int:
