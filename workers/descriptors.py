@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import os
 import resource
+from collections.abc import Callable
+from typing import Any
 
 _HIGH = 1000  # more descriptors than this are rarely opened; each makes a fork copy a few bytes
 _ROOM = 16  # for ours
@@ -18,6 +20,9 @@ _LOWER = 700  # where half of the limit is the other number
 _FEWEST = 64  # of a limit below this all numbers are needed
 
 File = tuple[int, int]  # inode, device
+# A call of C code, and what it answers for as long as nobody has changed what it asks for. To ask it may
+# put something back.
+Reading = tuple[Callable[[], Any], Any]
 
 _files: dict[int, File] = {}
 

@@ -57,7 +57,8 @@ FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
 CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
 MOST_LOOKS = 100.0  # around us in a row, after short jobs
 LOOK_REGAINED = 0.05  # seconds that give one of them back
-REST_AFTER = 0.02  # seconds; what jobs seldom change is put back this late where short jobs are many
+REST_AFTER = 0.02  # seconds; after a longer job also what jobs seldom change is put back at once
+REST_EVERY = 0.05  # seconds; where short jobs are many, it is put back this late
 # Seconds at least: a shorter job has not closed ours and opened so many that one got its number.
 CLOSE_TAKES = 100e-6
 
@@ -73,10 +74,13 @@ class Worker:
         self._peaks = Peaks()
         if self._surroundings.too_many >= 0:
             queues.reserve(self._surroundings.too_many)
+        self._watch()
         self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
         self._finishing = False
         self._spoiled = False
         self._untidy = False  # a job has ended after which we look around at once
+        self._long = False  # a job has ended after which it is looked at everything
+        self._clean = False  # a job has ended, we have looked, and what jobs change most is as it was
         self._looks = MOST_LOOKS  # that we may take after short jobs
         self._tidied = self._tidied_all = perf_counter()
         self._ran = False  # whether a job has, since we looked around
@@ -110,28 +114,54 @@ class Worker:
     def _work(self, looked: float) -> None:
         """Jobs of the first batch, until it is time to look around; `looked`: when we last did."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
-        now, untidy = looked, False
+        now, looked_around = looked, False
         self._ran = True
         for lease, attempt, line in self._batches[0]:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
-            if seconds > CHANGE_TAKES:
-                self._held = False
-                if seconds > FORK_TAKES:
-                    if getpid() != self._pid:
-                        leave_fork(None)  # a child that a job has forked; it has returned as well
+            if seconds <= CHANGE_TAKES:
+                printed = size(seconds)
+            else:
+                if seconds > FORK_TAKES and getpid() != self._pid:
+                    leave_fork(None)  # a child that a job has forked; it has returned as well
+                if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
+                    looked_around = True
+                    printed = 0 if self._is_clean(seconds) else size(seconds)
+                else:
+                    self._held = False
                     if seconds > CLOSE_TAKES:
                         self._hold(seconds)
-                if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
-                    self._surroundings.still()
-                    untidy = self._untidy = True
-            if size(seconds):
+                    printed = size(seconds)
+            if printed:
                 outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
             send(outcome)
             now = perf_counter()
-            if untidy or CURRENT.stopping or now - looked > LOOK_AFTER:
+            if looked_around or CURRENT.stopping or now - looked > LOOK_AFTER:
                 return
         self._batches.popleft()
+
+    def _is_clean(self, seconds: float) -> bool:
+        """Whether a job of so many seconds has printed nothing, and has left what jobs change most as it
+        was; asked before anything is sent. If not, nothing goes off any more, and our ends are ours."""
+        now = perf_counter()
+        self._long = seconds >= REST_AFTER
+        fully = seconds >= TIDY_AFTER or now - self._tidied > TIDY_AFTER - LOOK_AFTER
+        if self._output.unused() and self._surroundings.unchanged(fully=fully):
+            self._clean = self._held = True
+            if fully:
+                self._tidied = now
+                if seconds >= TIDY_AFTER:
+                    self._queues.hold()
+            return True
+        self._untidy = True
+        self._surroundings.still()
+        self._hold(seconds)
+        self._watch()
+        return False
+
+    def _watch(self) -> None:
+        """Look at what others than `Surroundings` know of, in the same look."""
+        self._surroundings.watch([self._queues.reading(), *self._output.readings()], self._output.reading())
 
     def _hold(self, seconds: float) -> None:
         """Know what we write to and read from to be ours, after a job of so many seconds."""
@@ -144,20 +174,22 @@ class Worker:
     def _settle(self) -> float:
         """What is due between two jobs: tidy up, and look at the inbox; when that was."""
         now = perf_counter()
+        closely = self._looks >= 1 or self._long or now - self._tidied_all > REST_EVERY
         # The next time we may be here is LOOK_AFTER from now.
         idle = self._ran and not self._batches
-        if self._untidy or idle or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
+        if self._clean and not closely:
+            self._clean = self._ran = False
+        elif self._untidy or self._clean or idle or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
             if not self._untidy:
                 self._surroundings.still()
             if not self._held:
                 self._hold(0.0)
             self._held = False
-            closely = self._looks >= 1 or now - self._tidied_all > REST_AFTER
             self._output.restore(closely=closely)
             self._spoiled |= not self._surroundings.restore()
             if closely:
                 self._tidy_rest(now)
-            self._untidy = self._ran = False
+            self._untidy = self._long = self._clean = self._ran = False
             regained = (now - self._tidied) / LOOK_REGAINED
             self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
             self._tidied = now

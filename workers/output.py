@@ -17,10 +17,11 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from time import perf_counter
 
 from workers.current import file_name
-from workers.descriptors import file_of, is_ours, keep, know
+from workers.descriptors import Reading, file_of, is_ours, keep, know
 from workers.linux import CStandardOutput, punch_hole
 from workers.streams import AlwaysWrote, StandardStreams, buffer_of
 
@@ -107,6 +108,24 @@ class CapturedOutput:
             self._input = _flags(0)
         self._restore_streams(closely=closely)
 
+    def unused(self) -> bool:
+        """Whether nobody has printed by way of Python's streams or of C's, as far as their buffers tell."""
+        return not (self._out.wrote or self._err.wrote or self._c.pending())
+
+    def readings(self) -> list[Reading]:
+        """The scratch file has nothing in it, 1 and 2 lead to it, and the streams are in their places: to
+        be asked together with questions of others, instead of `size` and `restore`, if it is `unused`.
+
+        What a job has opened in the place of our file would have to be an empty file.
+        """
+        empty = partial(os.lseek, self._scratch, 0, os.SEEK_END), 0
+        ours = [(partial(os.dup2, self._scratch, number), number) for number in (1, 2)]
+        return [empty, *ours, self._streams.reading()]
+
+    def reading(self) -> Reading:
+        """Descriptor 0 is what it was."""
+        return partial(_flags, 0), self._input
+
     def _restore_streams(self, *, closely: bool = True) -> None:
         if self._streams.restore(closely=closely):
             self._note_streams()
@@ -159,11 +178,14 @@ class CapturedOutput:
         """Bytes in the scratch file; 0 if it cannot be asked."""
         self._known = False
         for _ in range(2):
-            with contextlib.suppress(OSError):
+            try:
                 status = os.fstat(self._scratch)
-                if (status.st_ino, status.st_dev) == self._file:
+            except OSError:
+                pass
+            else:
+                if (status[1], status[2]) == self._file:
                     self._known = True
-                    return status.st_size
+                    return status[6]
             self.restore()
         return 0
 

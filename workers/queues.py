@@ -18,11 +18,13 @@ import io
 import os
 import select
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from workers import descriptors
+from workers.descriptors import Reading
 from workers.fence import Fence
 from workers.frames import HEAD, LENGTH, MARK, Bytes, FrameReader, QueueError, frame
 from workers.messages import FromWorker, ToWorker
@@ -283,7 +285,15 @@ class WorkerQueues:
         except OSError:
             self.hold()
 
+    def reading(self) -> Reading:
+        """What `hold_as_pipes` asks of the outbox, for others to ask together with questions of their own."""
+        if _PIPE_SIZE < 0:
+            return partial(descriptors.is_ours, self._outbox, self._files[1]), True
+        size = partial(fcntl.fcntl, self._outbox, _PIPE_SIZE)
+        return size, size()
+
     def _hold_inbox(self) -> None:
+        """So that what is read was meant for us. Raises QueueClosed."""
         if not descriptors.is_ours(self._inbox, self._files[0]):
             self._poll.unregister(self._inbox)
             self._inbox = self._another(self._inbox, 0, os.O_RDONLY)
@@ -406,7 +416,8 @@ class WorkerQueues:
         if polled == self._usual:
             self.crowded = False
             return bool(self._payloads)
-        found = dict(polled)
+        self._hold_inbox()  # what has come may be of a file that a job has opened in its place
+        found = dict(self._poll.poll(0))
         if self._reserve >= 0:
             self.crowded = not found.pop(self._reserve, 0) & select.POLLNVAL
         return bool(self._payloads or found)

@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
+
+from workers.descriptors import Reading
 
 _NAMES = ("stdout", "stderr", "stdin", "__stdout__", "__stderr__", "__stdin__")
 _read = itemgetter(*_NAMES)
@@ -179,6 +182,11 @@ class StandardStreams:
             self._kept = (*self._kept[:2], reading, *self._kept[3:5], reading)
             self._put_back()
         return renewed
+
+    def reading(self) -> Reading:
+        """The streams as they are in `sys`, unless one of them is replaced. What is done to one in its
+        place is seen elsewhere: a stream that was closed has written something (`Remembering`)."""
+        return partial(_read, vars(sys)), self._kept
 
     def flush_others(self) -> None:
         """What stands in the place of our own."""

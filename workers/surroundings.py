@@ -19,11 +19,12 @@ import faulthandler
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import call
 from typing import Any
 
+from workers.descriptors import Reading
 from workers.handlers import STACKS, reopen_stack_file, watch_for_crashes
 from workers.python_state import PythonState
 
@@ -68,15 +69,17 @@ class Surroundings:
         self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
         # All that each look asks for, in one call; some of it is put back by being asked for.
         self._reads: list[Callable[[], Any]] = [
-            partial(os.umask, self._umask),
             partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()),
             *(partial(resource.getrlimit, limit) for limit in _FIRST_LIMITS),
+            partial(os.umask, self._umask),
         ]
-        if self._directory is not None:
-            self._reads.append(os.getcwd)
         if self._wakeup < 0:  # a byte would be written into whatever has that number now
             self._reads.append(partial(_signal.set_wakeup_fd, -1))
+        self._seldom_changed = len(self._reads)
+        if self._directory is not None:
+            self._reads.append(os.getcwd)
         self._values = [read() for read in self._reads]
+        self.watch()
         self._user = os.geteuid(), os.getegid()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._processors = _processors()
@@ -89,6 +92,28 @@ class Surroundings:
     def fresh_context(self) -> Any:
         """The context variables (`contextvars.Context`) as they were, to run some jobs in."""
         return self._python.fresh_context()
+
+    def watch(self, others: Iterable[Reading] = (), rarer: Reading | None = None) -> None:
+        """Let `unchanged` ask these, too; `rarer` only if it is to look fully."""
+        often: list[Reading] = [(faulthandler.cancel_dump_traceback_later, None)]
+        if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `still` stops them
+            often.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
+        own = list(zip(self._reads, self._values, strict=True))
+        self._often = _together([*others, *often, *own[self._seldom_changed :]])
+        self._rarer = _together([*own[: self._seldom_changed], *([] if rarer is None else [rarer])])
+
+    def unchanged(self, *, fully: bool) -> bool:
+        """Whether a job has left what jobs change most as it was, in one look, and where it is not
+        called for after each job of a millisecond, what they change seldom (signal mask, limits,
+        umask, descriptor 0) as well. Some of it is put back by being asked for."""
+        try:
+            return (
+                list(map(call, self._often[0])) == self._often[1]
+                and list(map(_signal.getsignal, self._signals)) == self._handlers
+                and not (fully and list(map(call, self._rarer[0])) != self._rarer[1])
+            )
+        except Exception:  # a directory that was deleted, a descriptor that was closed, a stream
+            return False
 
     def still(self) -> None:
         """Stop what would go off in a later job: timers, and faulthandler's. A microsecond."""
@@ -157,6 +182,10 @@ class Surroundings:
         for number in blocked & set(map(int, signal.sigpending())):
             if _signal.getsignal(number) == signal.SIG_DFL:
                 signal.sigwait([number])
+
+
+def _together(readings: list[Reading]) -> tuple[list[Callable[[], Any]], list[Any]]:
+    return [read for read, _ in readings], [value for _, value in readings]
 
 
 def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:

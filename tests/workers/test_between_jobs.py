@@ -11,7 +11,8 @@ import pytest
 import workers.main
 import workers.runner
 from workers.current import CurrentJob
-from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, TIDY_AFTER, Worker
+from workers.descriptors import Reading
+from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, REST_EVERY, TIDY_AFTER, Worker
 from workers.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
 from workers.runner import Runner
 
@@ -42,6 +43,9 @@ class Queues:
     def hold_as_pipes(self) -> None:
         pass
 
+    def reading(self) -> Reading:
+        return (lambda: 0), 0
+
     def reserve(self, number: int) -> None:
         pass
 
@@ -59,6 +63,15 @@ class Queues:
 
 
 class NoOutput:
+    def unused(self) -> bool:
+        return True
+
+    def readings(self) -> list[Reading]:
+        return []
+
+    def reading(self) -> Reading:
+        return (lambda: 0), 0
+
     def size(self, seconds: float) -> int:
         return 0
 
@@ -94,7 +107,17 @@ class Looks:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.at = [clock.now]  # as they are when the first job begins is how they are to be
+        self.fully_at = [clock.now]
         self.rest_at = [clock.now]
+
+    def watch(self, often: list[Reading], seldom: Reading) -> None:
+        pass
+
+    def unchanged(self, *, fully: bool) -> bool:
+        self.at.append(self._clock.now)
+        if fully:
+            self.fully_at.append(self._clock.now)
+        return True
 
     def fresh_context(self) -> contextvars.Context:
         return contextvars.Context()
@@ -104,6 +127,7 @@ class Looks:
 
     def restore(self) -> bool:
         self.at.append(self._clock.now)
+        self.fully_at.append(self._clock.now)
         return True
 
     def restore_rest(self) -> bool:
@@ -112,10 +136,10 @@ class Looks:
 
 
 def looks_before_jobs(
-    durations: list[float], monkeypatch: pytest.MonkeyPatch, raising: int = -1, *, rest: bool = False
+    durations: list[float], monkeypatch: pytest.MonkeyPatch, raising: int = -1, *, what: str = "at"
 ) -> list[float]:
-    """For each job, how long ago its worker has looked around itself when it begins; with `rest`,
-    at what jobs seldom change."""
+    """For each job, how long ago its worker has looked around itself when it begins. `what`: at what
+    jobs change most ("at"), at all that the system keeps ("fully_at"), at the rest as well ("rest_at")."""
     clock = Clock()
     stand_in(clock, monkeypatch)
     looks = Looks(clock)
@@ -123,7 +147,7 @@ def looks_before_jobs(
     ages: list[float] = []
 
     def job() -> None:
-        ages.append(clock.now - (looks.rest_at if rest else looks.at)[-1])
+        ages.append(clock.now - getattr(looks, what)[-1])
         clock.now += durations[len(ages) - 1]
         if len(ages) - 1 == raising:
             raise ValueError
@@ -140,13 +164,22 @@ def test_a_job_of_a_millisecond_is_looked_after_at_once(monkeypatch: pytest.Monk
     assert max(looks_before_jobs([LOOK_AFTER] * 300, monkeypatch)) == 0
 
 
+@pytest.mark.parametrize("seconds", [LOOK_AFTER, 1.7 * LOOK_AFTER, TIDY_AFTER])
+def test_all_that_the_system_keeps_is_looked_at_before_5_ms_have_passed(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages = looks_before_jobs([seconds] * 300, monkeypatch, what="fully_at")
+    assert max(ages) <= TIDY_AFTER
+    assert seconds < TIDY_AFTER or max(ages) == 0
+
+
 def test_what_jobs_seldom_change_is_looked_at_less_often_where_jobs_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ages = looks_before_jobs([LOOK_AFTER] * 500, monkeypatch, rest=True)
+    ages = looks_before_jobs([LOOK_AFTER] * 500, monkeypatch, what="rest_at")
     assert max(ages[: int(MOST_LOOKS)]) == 0  # a script of few jobs sees none of it
-    assert LOOK_AFTER < max(ages) <= REST_AFTER + 2 * LOOK_AFTER
-    assert max(looks_before_jobs([2 * REST_AFTER] * 300, monkeypatch, rest=True)) == 0
+    assert LOOK_AFTER < max(ages) <= REST_EVERY + 2 * LOOK_AFTER
+    assert max(looks_before_jobs([2 * REST_AFTER] * 300, monkeypatch, what="rest_at")) == 0
 
 
 @pytest.mark.parametrize("seconds", [CHANGE_TAKES / 2, 20e-6, 0.3e-3, 0.9e-3])
