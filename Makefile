@@ -2,6 +2,7 @@
 # make test        all tests, with coverage
 # make test-part   of the tests what may come out differently on another Python
 # make check       format, lint, types, layering
+# make dist        source archive and wheel in dist/, checked
 # make clean       remove what these made
 
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
@@ -27,20 +28,21 @@ HALF := tests/failures tests/core
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
 # Processes, scripts and what the standard library answers; nothing that measures time, and nothing
 # that is the same in every Python: histories, bytes on a disk, many kills.
-PART := tests/workers tests/engines tests/real_scripts tests/test_planning.py tests/test_notebook.py \
+PART := tests/workers tests/engines tests/real_scripts tests/test_planning.py tests/test_notebook.py tests/test_dist.py \
   tests/whole/test_bad_jobs.py tests/whole/test_jobs_that_spoil_their_process.py \
   tests/failures/test_processes_that_start.py tests/failures/test_processes_and_their_surroundings.py
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-part check clean FORCE
+.PHONY: help demo test test-part check dist clean FORCE
 
 help:
 	@echo 'make demo    run the example experiment on real data, then resume it for the rest of its tasks'
 	@echo 'make test    run all tests and print what they cover   (ARGS="-k journal" for some of them)'
 	@echo 'make test-part   of them what may come out differently on another Python'
 	@echo 'make check   formatting, lint, types, layering'
-	@echo 'make clean   remove the virtual environment and caches; results under data/outputs stay'
+	@echo 'make dist    build the source archive and the wheel in dist/, and check them'
+	@echo 'make clean   remove the virtual environment, dist/ and caches; results under data/outputs stay'
 	@echo
 	@echo 'PYTHON=/path/to/python3.12 chooses the interpreter; 3.11 or newer is needed.'
 
@@ -81,6 +83,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layering.py
+
+# The wheel is built from the source archive. What an earlier build left behind goes first: setuptools
+# would pack modules that have been removed since, from build/ and from the list of files in *.egg-info.
+dist: $(VENV)/.dev
+	rm -rf build dist *.egg-info
+	$(BIN)/python -m build
+	rm -rf build *.egg-info
+	$(BIN)/python -m twine check --strict dist/*
+	@ls -l dist
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
