@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import email.message
 import importlib.metadata
@@ -12,14 +13,17 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("supervisor", "workers")
+# Imported only in a notebook, or by who asks for a data frame.
+OPTIONAL = {"IPython", "pandas"}
 # From the extra `dev`. A folder named build/ could be imported, so ask for what is installed.
 NEEDED = {"build": (1, 2), "pip": (22, 3), "setuptools": (77,)}
 
@@ -129,18 +133,36 @@ def test_the_source_archive_has_what_the_wheel_is_built_from(sdist: Path) -> Non
     assert [path for path in files if path.endswith((".pyc", ".pyo"))] == []
 
 
-def test_the_metadata_says_what_it_is_and_for_whom(wheel: Path) -> None:
-    told = metadata(wheel)
-    assert told["Name"] == "longhaul"
-    assert told["License-Expression"] == "MIT"
-    assert told.get_all("License-File") == ["LICENSE"]
-    assert told["Author"] == "longhaul contributors"
-    assert told["Summary"]
-    assert told["Keywords"]
-    assert told["Requires-Python"] == ">=3.11"
-    assert told["Description-Content-Type"] == "text/markdown"
-    assert str(told.get_payload()).startswith("# longhaul")
-    assert "Typing :: Typed" in told.get_all("Classifier", [])
+def test_the_metadata_is_complete(wheel: Path) -> None:
+    fields = metadata(wheel)
+    assert fields["Name"] == "longhaul"
+    assert fields["License-Expression"] == "MIT"
+    assert fields.get_all("License-File") == ["LICENSE"]
+    assert fields["Author"] == "longhaul contributors"
+    assert fields["Summary"]
+    assert fields["Keywords"]
+    assert fields["Requires-Python"] == ">=3.11"
+    assert fields["Description-Content-Type"] == "text/markdown"
+    assert str(fields.get_payload()).startswith("# longhaul")
+    assert "Typing :: Typed" in fields.get_all("Classifier", [])
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_what_is_imported_is_required(wheel: Path) -> None:
+    """Also what only a longer run imports; each requirement is called like its module."""
+    with zipfile.ZipFile(wheel) as archive:
+        modules = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")]
+    imported = {name for source in modules for name in imported_modules(source)}
+    required = map(Requirement, metadata(wheel).get_all("Requires-Dist", []))
+    names = {requirement.name for requirement in required if requirement.marker is None}
+    assert imported - set(sys.stdlib_module_names) - set(PACKAGES) - OPTIONAL == names
 
 
 def test_twine_accepts_both(dist: Path) -> None:
@@ -149,21 +171,22 @@ def test_twine_accepts_both(dist: Path) -> None:
     run([sys.executable, "-m", "twine", "check", "--strict", *sorted(dist.iterdir())], dist)
 
 
-def _required(names: Iterator[str] | list[str], found: dict[str, importlib.metadata.Distribution]) -> None:
+def _add_required(names: Iterable[str], found: dict[str, importlib.metadata.Distribution]) -> None:
     """Adds to `found` what these requirements name, and what is required by that, without extras."""
     for requirement in map(Requirement, names):
         wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if wanted and requirement.name not in found:
-            found[requirement.name] = importlib.metadata.distribution(requirement.name)
-            _required(found[requirement.name].requires or [], found)
+        name = canonicalize_name(requirement.name)
+        if wanted and name not in found:
+            found[name] = importlib.metadata.distribution(name)
+            _add_required(found[name].requires or [], found)
 
 
 @pytest.fixture
 def venv(wheel: Path, tmp_path: Path) -> Path:
-    """A fresh virtual environment with the wheel and what it requires, and nothing else; no network.
+    """A fresh virtual environment with the wheel and what it requires, and nothing else.
 
-    What it requires are links to what this Python has. pip then finds each requirement satisfied, or
-    fails. A module that longhaul uses and does not require is not found.
+    What it requires is linked from this Python's environment, so that no network is needed. pip then
+    finds each requirement satisfied, or fails.
     """
     folder = tmp_path / "venv"
     run([sys.executable, "-m", "venv", "--without-pip", folder], tmp_path)
@@ -172,7 +195,7 @@ def venv(wheel: Path, tmp_path: Path) -> Path:
         run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip()
     )
     required: dict[str, importlib.metadata.Distribution] = {}
-    _required(metadata(wheel).get_all("Requires-Dist", []), required)
+    _add_required(metadata(wheel).get_all("Requires-Dist", []), required)
     for distribution in required.values():
         assert distribution.files, f"{distribution.name} has no list of its files"
         for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
