@@ -22,8 +22,10 @@ from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, cros
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from supervisor import Job, Report, main
-from workers import current_job
+from supervisor.api import main
+from supervisor.core.terms.jobs import Job
+from supervisor.reports.report import Report
+from workers.job.current_job import current_job
 
 CLASSIFIERS = {
     "logistic": partial(linear_model.LogisticRegression, max_iter=2000),

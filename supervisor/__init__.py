@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from supervisor.own_files import import_past_the_scripts
+from supervisor.system.unshadowed_imports import import_past_the_scripts
 
 import_past_the_scripts()  # before anything that a file beside the script might hide
 
@@ -20,36 +20,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from supervisor.cli import main as main
-    from supervisor.cli import run as run
-    from supervisor.core.errors import BeingRun as BeingRun
-    from supervisor.core.errors import CannotCreate as CannotCreate
-    from supervisor.core.errors import JobsFailed as JobsFailed
-    from supervisor.core.errors import LonghaulError as LonghaulError
-    from supervisor.core.errors import StorageError as StorageError
-    from supervisor.core.errors import UnusableCheckpoint as UnusableCheckpoint
-    from supervisor.core.errors import UsageError as UsageError
-    from supervisor.core.errors import WorkersError as WorkersError
-    from supervisor.core.jobs import Job as Job
-    from supervisor.outcome import Interrupted as Interrupted
-    from supervisor.records.reports import Report as Report
-    from supervisor.records.reports import load as load
+    from supervisor.api import main as main
+    from supervisor.api import run as run
+    from supervisor.core.terms.errors import BeingRun as BeingRun
+    from supervisor.core.terms.errors import CannotCreate as CannotCreate
+    from supervisor.core.terms.errors import Interrupted as Interrupted
+    from supervisor.core.terms.errors import JobsFailed as JobsFailed
+    from supervisor.core.terms.errors import LonghaulError as LonghaulError
+    from supervisor.core.terms.errors import RunInterrupted as RunInterrupted
+    from supervisor.core.terms.errors import StorageError as StorageError
+    from supervisor.core.terms.errors import UnusableCheckpoint as UnusableCheckpoint
+    from supervisor.core.terms.errors import UsageError as UsageError
+    from supervisor.core.terms.errors import WorkersError as WorkersError
+    from supervisor.core.terms.jobs import Job as Job
+    from supervisor.reports.report import Report as Report
+    from supervisor.reports.report import load as load
 
 _HOMES = {
-    "Job": "supervisor.core.jobs",
-    "main": "supervisor.cli",
-    "run": "supervisor.cli",
-    "load": "supervisor.records.reports",
-    "Report": "supervisor.records.reports",
-    "Interrupted": "supervisor.outcome",
-    "LonghaulError": "supervisor.core.errors",
-    "UsageError": "supervisor.core.errors",
-    "UnusableCheckpoint": "supervisor.core.errors",
-    "BeingRun": "supervisor.core.errors",
-    "CannotCreate": "supervisor.core.errors",
-    "StorageError": "supervisor.core.errors",
-    "WorkersError": "supervisor.core.errors",
-    "JobsFailed": "supervisor.core.errors",
+    "Job": "supervisor.core.terms.jobs",
+    "main": "supervisor.api",
+    "run": "supervisor.api",
+    "load": "supervisor.reports.report",
+    "Report": "supervisor.reports.report",
+    "RunInterrupted": "supervisor.core.terms.errors",
+    "Interrupted": "supervisor.core.terms.errors",
+    "LonghaulError": "supervisor.core.terms.errors",
+    "UsageError": "supervisor.core.terms.errors",
+    "UnusableCheckpoint": "supervisor.core.terms.errors",
+    "BeingRun": "supervisor.core.terms.errors",
+    "CannotCreate": "supervisor.core.terms.errors",
+    "StorageError": "supervisor.core.terms.errors",
+    "WorkersError": "supervisor.core.terms.errors",
+    "JobsFailed": "supervisor.core.terms.errors",
 }
 
 __all__ = list(_HOMES)
@@ -84,7 +86,7 @@ _refuse_hidden_workers()
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from supervisor.core.version import VERSION
+        from supervisor.core.terms.version import VERSION
 
         return VERSION
     home = _HOMES.get(name)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from supervisor.core.errors import LonghaulError, StorageError
-from supervisor.core.version import VERSION
-from supervisor.views.encodings import open_to_all
-from supervisor.views.outlet import say
+from supervisor.core.terms.errors import LonghaulError, StorageError
+from supervisor.core.terms.version import VERSION
+from supervisor.system.text_encoding import open_to_all
+from supervisor.views.console import say
 
 _INTERRUPTED = 130  # as a shell tells Ctrl+C
 _NOBODY_READS = 141  # and a closed pipe

@@ -17,15 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisor import cli
-from supervisor.command_line import names_taken
-from supervisor.core.errors import CannotCreate, UnguardedMain, UsageError
-from supervisor.core.settings import Settings
-from supervisor.options import build_parser, our_options, request_of_main, request_of_run
-from supervisor.outcome import Interrupted, Outcome
-from supervisor.request import Request
-from supervisor.script_options import default_forms, namespace, restore_options
-from workers.current import PROCESS
+from supervisor import api
+from supervisor.core.terms.errors import CannotCreate, RunInterrupted, UnguardedMain, UsageError
+from supervisor.core.terms.settings import Settings
+from supervisor.options.option_parser import build_parser, names_taken, our_options
+from supervisor.options.request import Request, request_of_main, request_of_run
+from supervisor.options.script_options import default_forms, namespace, restore_options
+from supervisor.run.outcome import Outcome
+from workers.job.current_job import PROCESS
 
 
 def job(**params: object) -> None:
@@ -510,13 +509,13 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         outcome: Outcome = stand_in.act()
         return outcome
 
-    monkeypatch.setitem(sys.modules, "supervisor.experiment", types.SimpleNamespace(execute=execute))
+    monkeypatch.setitem(sys.modules, "supervisor.run.execution", types.SimpleNamespace(execute=execute))
     return stand_in
 
 
 def exit_of(*line: str) -> int | str | None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(job, [], name="pilot", argv=line)
+        api.main(job, [], name="pilot", argv=line)
     return caught.value.code
 
 
@@ -552,10 +551,10 @@ def test_help_and_version_exit_with_0(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_run_returns_the_report_or_raises_interrupted_with_it(experiment: types.SimpleNamespace) -> None:
     experiment.act = lambda: Outcome(exit_code=1, report="report")
-    assert cli.run(job, [], name="pilot") == "report"
+    assert api.run(job, [], name="pilot") == "report"
     experiment.act = lambda: Outcome(signal=int(signal.SIGTERM), report="report")
-    with pytest.raises(Interrupted) as caught:
-        cli.run(job, [], name="pilot")
+    with pytest.raises(RunInterrupted) as caught:
+        api.run(job, [], name="pilot")
     assert caught.value.report == "report"
     assert isinstance(caught.value, KeyboardInterrupt)
 
@@ -563,10 +562,10 @@ def test_run_returns_the_report_or_raises_interrupted_with_it(experiment: types.
 def test_inside_a_worker_both_refuse_and_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PROCESS, "inside_worker", True)
     with pytest.raises(UnguardedMain, match="called by a job"):
-        cli.main(job, [], name="pilot", argv=[])
+        api.main(job, [], name="pilot", argv=[])
     monkeypatch.setattr(PROCESS, "importing_main", True)
     with pytest.raises(RuntimeError, match='if __name__ == "__main__":'):
-        cli.run(job, [], name="pilot")
+        api.run(job, [], name="pilot")
 
 
 def test_another_platform_is_one_clear_error(
@@ -579,13 +578,13 @@ def test_another_platform_is_one_clear_error(
 
 DYING = """
 import sys, types
-from supervisor import cli
-from supervisor.outcome import Outcome
+from supervisor import api as cli
+from supervisor.run.outcome import Outcome
 def execute(request, forerunner):
     if sys.argv[1] == "interrupt":
         raise KeyboardInterrupt
     return Outcome(exit_code=75, signal=int(sys.argv[1]))
-sys.modules["supervisor.experiment"] = types.SimpleNamespace(execute=execute)
+sys.modules["supervisor.run.execution"] = types.SimpleNamespace(execute=execute)
 print("flushed", end="")
 cli.main(print, [], name="pilot", argv=[])
 """

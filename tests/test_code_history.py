@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from supervisor.code_history import CodeHistory, go_on, named_versions
-from supervisor.core.code_spans import UNKNOWN, CodeSpans
-from supervisor.core.errors import UsageError
-from supervisor.provenance import code_of
-from supervisor.user_files import known_now, listed, version_of
+from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
+from supervisor.core.terms.errors import UsageError
+from supervisor.experiment.code_changes import CodeHistory, go_on, named_versions
+from supervisor.experiment.code_files import known_now, listed, version_of
+from supervisor.experiment.provenance import code_of
 
 
 def code(

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.core.errors import TooLate, UsageError
-from supervisor.core.settings import Settings, parse_value
-from supervisor.deadline import FINISHING, deadline_of
+from supervisor.core.terms.errors import TooLate, UsageError
+from supervisor.core.terms.settings import Settings, parse_value
+from supervisor.experiment.deadline import FINISHING, deadline_of
 
 NOW = datetime(2025, 10, 14, 21, 0, 0)
 

@@ -46,8 +46,8 @@ PURE = {
     "zlib",
     "msgspec",
     "supervisor.core",
-    "workers.messages",
-    "workers.values",
+    "workers.transport.messages",
+    "workers.values.json_encoding",
 }
 
 
@@ -119,24 +119,24 @@ def test_arrows_go_downwards_only() -> None:
     ("module", "source"),
     [
         ("workers.runner", "import supervisor"),
-        ("workers.runner", "from supervisor.core.jobs import Job"),
-        ("workers.runner", "def f():\n    from supervisor.core import jobs"),
+        ("workers.runner", "from supervisor.core.terms.jobs import Job"),
+        ("workers.runner", "def f():\n    from supervisor.core.terms import jobs"),
         ("workers.runner", "from tests import something"),
-        ("supervisor.core.policy", "import os"),
-        ("supervisor.core.policy", "import time"),
-        ("supervisor.core.policy", "from pathlib import Path"),
-        ("supervisor.core.policy", "import logging.handlers"),
-        ("supervisor.core.policy", "from workers.queues import Outbox"),
-        ("supervisor.core.policy", "from supervisor.records.store import Store"),
-        ("supervisor.core.policy", "from ..records import store"),
-        ("supervisor.records.store", "from supervisor.engines.local import LocalEngine"),
-        ("supervisor.records.store", "from ..engines.local import LocalEngine"),
-        ("supervisor.engines.local", "from supervisor.views import terminal"),
-        ("supervisor.views.terminal", "import supervisor.loop"),
-        ("supervisor.views.terminal", "from supervisor import Report"),
-        ("supervisor.loop", "from supervisor.experiment import run"),
-        ("supervisor.loop", "from supervisor import planning"),
-        ("supervisor.experiment", "from supervisor.cli import main"),
+        ("supervisor.core.dispatch.retry_policy", "import os"),
+        ("supervisor.core.dispatch.retry_policy", "import time"),
+        ("supervisor.core.dispatch.retry_policy", "from pathlib import Path"),
+        ("supervisor.core.dispatch.retry_policy", "import logging.handlers"),
+        ("supervisor.core.dispatch.retry_policy", "from workers.transport.pipes import Outbox"),
+        ("supervisor.core.dispatch.retry_policy", "from supervisor.storage.store import Store"),
+        ("supervisor.core.dispatch.retry_policy", "from ..records import store"),
+        ("supervisor.storage.store", "from supervisor.engines.local_engine import LocalEngine"),
+        ("supervisor.storage.store", "from ..engines.local import LocalEngine"),
+        ("supervisor.engines.local_engine", "from supervisor.views import terminal_view as terminal"),
+        ("supervisor.views.terminal_view", "import supervisor.run.loop"),
+        ("supervisor.views.terminal_view", "from supervisor import Report"),
+        ("supervisor.run.loop", "from supervisor.experiment import run"),
+        ("supervisor.run.loop", "from supervisor.experiment import planning"),
+        ("supervisor.run.execution", "from supervisor.api import main"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:
@@ -146,13 +146,19 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("workers.runner", "import os\nfrom workers.queues import Outbox\nfrom . import messages"),
-        ("supervisor.core.policy", "import re\nfrom collections.abc import Iterable\nimport msgspec"),
-        ("supervisor.core.policy", "from supervisor.core import events as facts\nfrom .jobs import Job"),
-        ("supervisor.core.policy", "from workers.messages import Failed"),
-        ("supervisor.loop", "import os\nfrom supervisor.records.store import Store"),
-        ("supervisor.loop", "from supervisor.core import events"),
-        ("supervisor.cli", "from supervisor.experiment import run"),
+        ("workers.runner", "import os\nfrom workers.transport.pipes import Outbox\nfrom . import messages"),
+        (
+            "supervisor.core.dispatch.retry_policy",
+            "import re\nfrom collections.abc import Iterable\nimport msgspec",
+        ),
+        (
+            "supervisor.core.dispatch.retry_policy",
+            "from supervisor.core.terms import events as facts\nfrom .jobs import Job",
+        ),
+        ("supervisor.core.dispatch.retry_policy", "from workers.transport.messages import Failed"),
+        ("supervisor.run.loop", "import os\nfrom supervisor.storage.store import Store"),
+        ("supervisor.run.loop", "from supervisor.core.terms import events"),
+        ("supervisor.api", "from supervisor.experiment import run"),
     ],
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:
@@ -161,7 +167,7 @@ def test_a_right_import_is_let_through(module: str, source: str) -> None:
 
 def test_a_worker_starts_light() -> None:
     heavy = ("supervisor", "loguru", "rich", "psutil", "numpy", "asyncio", "logging", "cloudpickle")
-    program = f"import sys, workers.main; print([name for name in {heavy!r} if name in sys.modules])"
+    program = f"import sys, workers.worker; print([name for name in {heavy!r} if name in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from supervisor.__main__ import main
-from supervisor.records.lock import Lock
+from supervisor.storage.files.lock import Lock
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.errors import UsageError
-from supervisor.records.reports import load
-from supervisor.views.notebook import NotebookView
-from supervisor.views.opening import inside_notebook
+from supervisor.core.terms.errors import UsageError
+from supervisor.reports.report import load
+from supervisor.views.guarded_view import inside_notebook
+from supervisor.views.notebook_view import NotebookView
 from tests.experiment import wait_for
 from tests.views.made import failure, snapshot, worker
 
@@ -138,7 +138,8 @@ def test_the_display_has_bar_workers_and_what_was_said_and_escapes_it() -> None:
 
 
 def test_a_frame_has_a_row_for_each_job(tmp_path: Path) -> None:
-    from supervisor import Job, run
+    from supervisor.api import run
+    from supervisor.core.terms.jobs import Job
 
     one = [Job(id="a", params={"obj": [1]})]
     report = run(json.dumps, one, name="frame", output=str(tmp_path), workers=1, progress=False)

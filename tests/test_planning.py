@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor import planning
-from supervisor.core.errors import UsageError
-from supervisor.core.jobs import Job
-from supervisor.planning import build_plan
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.jobs import Job
+from supervisor.experiment import planning
+from supervisor.experiment.planning import build_plan
 
 
 def function(**params: Any) -> None: ...

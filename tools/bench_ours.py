@@ -18,7 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from supervisor import Job, main, run
+from supervisor.api import main, run
+from supervisor.core.terms.jobs import Job
 from tools.bench_jobs import (
     STARTS,
     announced,

@@ -24,8 +24,9 @@ from typing import Any
 
 import msgspec
 
-from supervisor.records.disk import Disk
-from supervisor.records.journal import Scan, guess_seed, read_opened, seed_of
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.journal.journal_format import seed_of
+from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
 
 FRAME = ("n", "at", "type", "crc")  # have columns of their own, or are of no interest
 

@@ -16,20 +16,21 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core import policy
-from supervisor.core.dispatcher import Dispatcher
-from supervisor.core.drain import Drain
-from supervisor.core.jobs import LEASED
-from supervisor.core.leases import Leases
-from supervisor.core.ledger import Ledger
-from supervisor.core.record_types import Completions
-from supervisor.core.scheduler import Scheduler
-from supervisor.core.table import Charges, JobTable
-from supervisor.records import journal, repair, survey, whole
-from supervisor.records.files import NewFile
-from supervisor.records.journal_file import JournalFile
-from supervisor.records.store import Store
-from supervisor.records.sync import Syncer
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.scheduling.drain import Drain
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.state.worker_state import Leases
+from supervisor.core.terms.jobs import LEASED
+from supervisor.core.terms.records import Completions
+from supervisor.storage.files.atomic_files import NewFile
+from supervisor.storage.files.sync import Syncer
+from supervisor.storage.journal import journal_format
+from supervisor.storage.journal.journal_file import JournalFile
+from supervisor.storage.recovery import journal_only, repair, survey
+from supervisor.storage.store import Store
 from tools.simulate import play
 from tools.simulated_disk import SimulatedDisk
 from tools.simulated_promises import Violation
@@ -184,7 +185,7 @@ def _seal_with_another_seed(bodies: Any, seed: int) -> Any:
     return _SEAL(bodies, seed ^ 1 if len(bodies) > 2 else seed)
 
 
-_SEAL = journal.seal
+_SEAL = journal_format.seal
 
 
 def _without_the_last(n: int, batch: Completions) -> list[bytes]:
@@ -192,7 +193,7 @@ def _without_the_last(n: int, batch: Completions) -> list[bytes]:
     return bodies[:-1] if len(bodies) > 1 else bodies
 
 
-_BODIES = journal._bodies_of_batch
+_BODIES = journal_format._bodies_of_batch
 
 
 def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
@@ -211,7 +212,7 @@ MUTANTS: dict[str, list[Patch]] = {
     "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
     "the directory is not synced after a rename": [(NewFile, "publish", _publish_without("sync_directory"))],
     "a late answer counts as if its lease were current": [(Ledger, "is_current", _late_answers_count)],
-    "another attempt does not wait": [(policy, "backoff", _no_wait)],
+    "another attempt does not wait": [(retry_policy, "backoff", _no_wait)],
     "one cause spends the budget of another": [(JobTable, "charge", _one_budget_for_all)],
     "crashes are not charged": [(JobTable, "charge", _no_charge)],
     "the last of a dead worker's leases is blamed": [(Scheduler, "_on_worker_died", _blame_the_last)],
@@ -220,7 +221,7 @@ MUTANTS: dict[str, list[Patch]] = {
         (survey._Survey, "_open_checkpoint", _resume_from_further_on)
     ],
     "a whole journal is read without what was not finished at the checkpoint": [
-        (whole, "load_unfinished", lambda *_: None)
+        (journal_only, "load_unfinished", lambda *_: None)
     ],
     "a torn tail takes a whole record with it": [(repair, "_continue", _cut_too_much)],
     "records that waited for room are not written": [(JournalFile, "retry", _forget_what_waits)],
@@ -238,14 +239,14 @@ MUTANTS: dict[str, list[Patch]] = {
         (Store, "_note_places", _places_one_off)
     ],
     "lines that are written together are sealed for another file": [
-        (journal, "seal", _seal_with_another_seed)
+        (journal_format, "seal", _seal_with_another_seed)
     ],
     "the last of the results that come together is not written": [
-        (journal, "_bodies_of_batch", _without_the_last)
+        (journal_format, "_bodies_of_batch", _without_the_last)
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Drain, "begin", _grace_without_end)],
-    "no job is ever given up": [(policy, "verdict", lambda *_, **__: "in_progress")],
+    "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }
 
 

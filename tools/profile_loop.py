@@ -19,8 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from supervisor import Job, run
-from supervisor.loop import Loop
+from supervisor.api import run
+from supervisor.core.terms.jobs import Job
+from supervisor.run.loop import Loop
 
 _WAITING = ("<built-in method time.sleep>", "<method 'poll' of 'select.epoll' objects>")
 

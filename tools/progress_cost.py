@@ -26,10 +26,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, os.fspath(ROOT))
 
-from workers.current import CurrentJob  # noqa: E402
-from workers.queues import Outbox, WorkerQueues  # noqa: E402
-from workers.reports import Reporter  # noqa: E402
-from workers.states import StateFiles  # noqa: E402
+from workers.job.current_job import CurrentJob  # noqa: E402
+from workers.job.job_reports import Reporter  # noqa: E402
+from workers.job.saved_state import StateFiles  # noqa: E402
+from workers.transport.pipes import Outbox  # noqa: E402
+from workers.transport.worker_queues import WorkerQueues  # noqa: E402
 
 SCRIPT = """
 import time

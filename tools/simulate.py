@@ -24,26 +24,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import msgspec
 
-from supervisor.core import events as facts
-from supervisor.core.bounds import LOW_MEMORY
-from supervisor.core.control import BY_HAND
-from supervisor.core.errors import StorageError
-from supervisor.core.events import (
-    Effects,
-    Event,
-    StartJobs,
-    StartWorker,
-)
-from supervisor.core.jobs import FAILED
-from supervisor.core.record_types import Reset, RunEnded, RunStarted, singly
-from supervisor.core.scheduler import Scheduler
-from supervisor.core.settings import Settings
-from supervisor.core.table import JobTable
-from supervisor.records.layout import Layout
-from supervisor.records.lock import Lock
-from supervisor.records.plan_file import PlanBuilder
-from supervisor.records.store import Store
-from supervisor.records.survey import survey
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.errors import StorageError
+from supervisor.core.terms.events import Effects, Event, StartJobs, StartWorker
+from supervisor.core.terms.jobs import FAILED
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted, singly
+from supervisor.core.terms.settings import Settings
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
+from supervisor.storage.plan.plan_builder import PlanBuilder
+from supervisor.storage.recovery.survey import survey
+from supervisor.storage.store import Store
 from tools.simulated_disk import SimulatedDisk, SimulatedSyncer
 from tools.simulated_promises import Promises, Violation, check_counts, check_crew
 from tools.simulated_time import simulated_time

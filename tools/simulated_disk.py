@@ -11,8 +11,8 @@ import errno
 import os
 import random
 
-from supervisor.records.disk import Disk
-from supervisor.records.sync import Syncer, Task
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.sync import Syncer, Task
 
 
 class _File:

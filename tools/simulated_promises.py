@@ -12,19 +12,17 @@ from collections.abc import Callable
 
 import msgspec
 
-from supervisor.core.bounds import LOW_MEMORY
-from supervisor.core.control import BY_HAND
-from supervisor.core.crew import ABANDONED
-from supervisor.core.events import StartJobs
-from supervisor.core.jobs import COMPLETED, FAILED
-from supervisor.core.record_types import Ended, Records, Reset, singly
-from supervisor.core.scheduler import Scheduler
-from supervisor.core.settings import Settings
-from supervisor.core.table import Charges, JobTable
-from supervisor.records.disk import Disk
-from supervisor.records.layout import Layout
-from supervisor.records.store import Store
-from supervisor.records.survey import survey
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.state.worker_state import ABANDONED
+from supervisor.core.terms.events import StartJobs
+from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Ended, Records, Reset, singly
+from supervisor.core.terms.settings import Settings
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery.survey import survey
+from supervisor.storage.store import Store
 from tools.simulated_world import (
     ASKS,
     CRASHES,

@@ -14,8 +14,10 @@ from datetime import UTC, datetime, tzinfo
 from types import SimpleNamespace
 from unittest import mock
 
-from supervisor.records import checkpoint_writer, checkpointer, files
-from supervisor.records.index import ENOUGH
+from supervisor.storage import checkpoint_schedule
+from supervisor.storage.checkpoint import checkpoint_writer
+from supervisor.storage.checkpoint.journal_index import ENOUGH
+from supervisor.system import clock
 
 _DATE = datetime(2025, 10, 14, 22, 0, tzinfo=UTC)
 _READING = 2e-5  # seconds that pass from one look at the clock to the next
@@ -44,10 +46,10 @@ def simulated_time(seed: int) -> Iterator[None]:
 
     watch = SimpleNamespace(perf_counter=perf_counter)
     with (
-        mock.patch.object(files, "datetime", _Calendar),
+        mock.patch.object(clock, "datetime", _Calendar),
         mock.patch.object(uuid, "uuid4", uuid4),
         mock.patch.object(checkpoint_writer, "time", watch),
-        mock.patch.object(checkpointer, "time", watch),
+        mock.patch.object(checkpoint_schedule, "time", watch),
         mock.patch.object(checkpoint_writer, "ENOUGH", 0 if seed % 2 else ENOUGH),
     ):
         yield

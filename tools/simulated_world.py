@@ -12,8 +12,8 @@ from collections import defaultdict, deque
 
 import msgspec
 
-from supervisor.core import events as facts
-from supervisor.core.events import (
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import (
     AnswerControl,
     Command,
     Event,
@@ -26,8 +26,8 @@ from supervisor.core.events import (
     StopWorker,
     Tell,
 )
-from supervisor.core.jobs import NOTHING_OWN, OwnSettings
-from workers.messages import Completed, Failed, Failure
+from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
+from workers.transport.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
 HANGS_ONCE, ASKS, GIVES_UP, LEAKS = "hangs once", "asks", "gives up", "leaks"
@@ -126,7 +126,7 @@ class World:
 
     def start_worker(self, incarnation: int) -> None:
         worker = self.workers[incarnation] = FakeWorker(incarnation)
-        self.inbox.append(facts.WorkerStarted(incarnation, 1000 + incarnation, 0.0))
+        self.inbox.append(facts.WorkerLaunched(incarnation, 1000 + incarnation, 0.0))
         fate = "never_ready" if self.rng.random() < 0.02 else "ready"
         self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from workers.current import current_job
-from workers.wishes import GiveUp, Interrupted, Retry
+from workers.job.current_job import current_job
+from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
 
-__all__ = ["GiveUp", "Interrupted", "Retry", "current_job"]
+Interrupted = JobInterrupted  # its earlier name
+
+__all__ = ["GiveUp", "Interrupted", "JobInterrupted", "Retry", "current_job"]
 
 
 def _refuse_hidden_supervisor() -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from workers.current import CURRENT, PROCESS
-from workers.exits import leave_fork
-from workers.failures import describe, safe_repr
-from workers.frames import MAX_FRAME
-from workers.messages import Completed, CompletedWith, Failed, Failure, Outcome
-from workers.values import Unencodable, encode_plain, encode_result
-from workers.wishes import GiveUp, Interrupted, Retry
+from workers.isolation.exit_functions import leave_fork
+from workers.job.current_job import CURRENT, PROCESS
+from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
+from workers.transport.frames import MAX_FRAME
+from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome
+from workers.values.json_encoding import Unencodable, encode_plain, encode_result
+from workers.values.tracebacks import describe, safe_repr
 
 _MAX_RESULT = MAX_FRAME // 2  # bytes
 
@@ -108,7 +108,7 @@ def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
         leave_fork(error)
     # What stops a whole allocation signals each of its processes: the program that a job waits for dies of
     # it, and the job raises, perhaps before the supervisor has heard of its own signal.
-    interrupted = CURRENT.stopping or isinstance(error, Interrupted)
+    interrupted = CURRENT.stopping or isinstance(error, JobInterrupted)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
     if isinstance(error, Retry):
         failed.wish, failed.after, failed.most = "retry", error.after, error.most

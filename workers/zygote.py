@@ -7,7 +7,7 @@ ends of its children.
 
 What a job leaves behind becomes a child of the zygote, when its parent dies or when the worker
 does: so a job that waits for children waits for its own alone. The zygote reaps it, knows whose
-it is (`workers.belonging`), and ends it with its worker (`workers.strays`).
+it is (`workers.forking.process_owner`), and ends it with its worker (`workers.forking.orphans`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from workers import descriptors, handlers
-from workers.apart import wait4
-from workers.current import PROCESS
-from workers.exits import disown, disown_children, flush_files, run_within
-from workers.linux import (
+from workers.forking.inherited_resources import descriptors_now, opened_since
+from workers.forking.orphans import Strays
+from workers.forking.reopened_files import Shared, open_anew, opened_for_reading
+from workers.forking.resource_trackers import share_tracker
+from workers.isolation import signal_handlers
+from workers.isolation.exit_functions import disown, disown_children, flush_files, run_within
+from workers.isolation.interpreter_state import note_builtins
+from workers.job.current_job import PROCESS
+from workers.process import descriptors
+from workers.process.experiment_tag import INCARNATION, MARK, NOBODY, incarnation_text
+from workers.process.linux import (
     HIGH,
     ShownVariable,
     become_subreaper,
@@ -42,18 +48,22 @@ from workers.linux import (
     show_in_environment,
     thread_count,
 )
-from workers.main import live, meet_the_user, settle_in
-from workers.marks import INCARNATION, MARK, NOBODY, incarnation_text
-from workers.preparation import Preparation
-from workers.python_state import note_builtins
-from workers.queues import WorkerQueues
-from workers.reading import Shared, open_anew, opened_for_reading
-from workers.shared_by_fork import descriptors_now, opened_since
-from workers.strays import Strays
-from workers.texts import sendable
-from workers.trackers import share_tracker
-from workers.user_code import USER_CODE
-from workers.zygote_protocol import MAX_PACKET, Begin, Ended, Fork, Forked, ForkFailed, FromZygote, Prepared
+from workers.process.shadowed_modules import wait4
+from workers.process.surrogates import sendable
+from workers.script.preparation import Preparation
+from workers.script.user_modules import USER_CODE
+from workers.transport.worker_queues import WorkerQueues
+from workers.transport.zygote_protocol import (
+    MAX_PACKET,
+    Fork,
+    Forked,
+    ForkFailed,
+    ForkReaped,
+    FromZygote,
+    Prepared,
+    ZygoteOrders,
+)
+from workers.worker import install_hooks, run_worker, setup_process
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
 REAP_EVERY = 0.02  # seconds between looks for children that have died
@@ -86,11 +96,11 @@ class _Member:
         self.dead_since: float | None = None
 
 
-class Imported(NamedTuple):
+class ImportedModules(NamedTuple):
     """The user's code in this process, and what it has left for the workers."""
 
     obstacle: str  # "", or why workers have to import it themselves
-    left: handlers.Left
+    left: signal_handlers.Left
     files: list[Shared]
 
 
@@ -101,7 +111,7 @@ class Zygote:
         self,
         channel: socket.socket,
         preparation: Preparation,
-        imported: Imported,
+        imported: ImportedModules,
         shown: ShownVariable,
         mark: str,
         second_lifeline: int,
@@ -212,13 +222,13 @@ class Zygote:
             if self._deaths is not None:
                 os.close(self._deaths)
             imported = self._imported
-            settle_in(lifeline, listening, left=imported.left)
+            setup_process(lifeline, listening, left=imported.left)
             disown()
             disown_children()
             open_anew(imported.files)
             gc.enable()
             queues = WorkerQueues(descriptors.keep(inbox), descriptors.keep(outbox))
-            live(queues, self._preparation if imported.obstacle else None)
+            run_worker(queues, self._preparation if imported.obstacle else None)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -251,9 +261,9 @@ class Zygote:
         try:
             _, status, usage = wait4(member.pid, 0)
         except OSError:
-            self._say(Ended(member.incarnation, 0, 0))
+            self._say(ForkReaped(member.incarnation, 0, 0))
         else:
-            self._say(Ended(member.incarnation, status, usage.ru_maxrss * 1024))
+            self._say(ForkReaped(member.incarnation, status, usage.ru_maxrss * 1024))
 
     def _end_all(self) -> NoReturn:
         """The supervisor has gone: nothing that was started here may stay."""
@@ -281,7 +291,7 @@ def _close_files() -> None:
 
 def run(channel_descriptor: int) -> NoReturn:
     """Entry point of the zygote's interpreter."""
-    born = handlers.born(_IGNORED)
+    born = signal_handlers.born(_IGNORED)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
@@ -291,9 +301,9 @@ def run(channel_descriptor: int) -> NoReturn:
     channel = socket.socket(fileno=descriptors.keep(channel_descriptor))
     begin, preparation, lifeline, second_lifeline = _await_orders(channel)
     mark = os.environ.get(MARK, "")
-    meet_the_user()
+    install_hooks()
     preparation.apply()
-    handlers.put_back(handlers.Left(born, set(), -1))
+    signal_handlers.put_back(signal_handlers.Left(born, set(), -1))
     before = descriptors_now()
     if begin.preload:
         obstacle = _import(preparation, lifeline)
@@ -302,7 +312,7 @@ def run(channel_descriptor: int) -> NoReturn:
         obstacle = "not asked to"
     if not descriptors.all_ours():  # the import has closed them: nobody can be heard any more
         os._exit(1)
-    left = handlers.set_aside(_IGNORED)
+    left = signal_handlers.set_aside(_IGNORED)
     obstacle = obstacle or _threads_left() or _open_left(before)
     files, refused = opened_for_reading()
     note_builtins()
@@ -311,12 +321,12 @@ def run(channel_descriptor: int) -> NoReturn:
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
     flush_files([*preparation.modules, "__main__"])  # or each worker would write it again
     shared = [sendable(name) for name in refused[:NAMED_SHARED]]
-    imported = Imported(obstacle, left, files)
+    imported = ImportedModules(obstacle, left, files)
     zygote = Zygote(channel, preparation, imported, shown, mark, second_lifeline)
     zygote.serve(Prepared(obstacle, [] if obstacle else shared))
 
 
-def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]:
+def _await_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, int, int]:
     """What this zygote is for; without orders there is no reason to be here."""
     try:
         data, received, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
@@ -324,7 +334,7 @@ def _await_orders(channel: socket.socket) -> tuple[Begin, Preparation, int, int]
         data, received = b"", []
     if not data:
         os._exit(0)
-    begin = msgspec.msgpack.decode(data, type=Begin)
+    begin = msgspec.msgpack.decode(data, type=ZygoteOrders)
     prepared, lifeline, second_lifeline, *output = received
     second_lifeline = descriptors.keep(second_lifeline)
     if begin.tracker:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.code_spans import CodeSpans
-from supervisor.core.record_types import (
+from supervisor.core.terms.code_spans import CodeSpans
+from supervisor.core.terms.records import (
     AnyRecord,
     Ended,
     Leased,
@@ -52,7 +52,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     result: msgspec.Raw | None = None  # JSON, if it completed
 
 
-class _Lease(msgspec.Struct):
+class _AttemptLease(msgspec.Struct):
     job: str
     worker: int
     pid: int
@@ -71,8 +71,8 @@ class Attempts:
     def __init__(self, ended: Callable[[Attempt], None]) -> None:
         self._ended = ended
         self._run = 0
-        self._open: dict[int, dict[int, _Lease]] = {}  # by incarnation and lease, in hand-out order
-        self._stale: dict[int, _Lease] = {}  # of runs that were killed; their ends may come yet
+        self._open: dict[int, dict[int, _AttemptLease]] = {}  # by incarnation and lease, in hand-out order
+        self._stale: dict[int, _AttemptLease] = {}  # of runs that were killed; their ends may come yet
         self._pids: dict[int, int] = {}
         self._slots: dict[int, int] = {}  # the incarnation that a slot has now
         self._codes = CodeSpans()
@@ -85,7 +85,7 @@ class Attempts:
             leases = self._open.setdefault(record.incarnation, {})
             pid = self._pids.get(record.incarnation, 0)
             for number, job in enumerate(record.jobs, record.lease):
-                leases[number] = _Lease(job, record.worker, pid, record.at, self._run)
+                leases[number] = _AttemptLease(job, record.worker, pid, record.at, self._run)
         elif isinstance(record, Returned):
             for number in record.leases:
                 self._open.get(record.incarnation, {}).pop(number, None)
@@ -112,7 +112,7 @@ class Attempts:
             if lease is not None and rss > lease.peak_rss:
                 lease.peak_rss, lease.peak_at = rss, record.at
 
-    def _take(self, number: int) -> _Lease | None:
+    def _take(self, number: int) -> _AttemptLease | None:
         for leases in self._open.values():
             if number in leases:
                 return leases.pop(number)

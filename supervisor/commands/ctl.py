@@ -12,17 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.commands.finding import add_directory, all_of, find, root_of
+from supervisor.commands.lookup import add_directory, all_of, find, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.control.messages import MOST_ANSWERED, Answered, Asked
-from supervisor.control.place import peer_uid
-from supervisor.core.errors import UsageError
-from supervisor.listing import is_running, read_progress
-from supervisor.records.layout import Layout
-from supervisor.views.encodings import as_meant
-from supervisor.views.outlet import say
-from supervisor.views.status import OVER
-from supervisor.views.words import one_line
+from supervisor.control.control_protocol import MOST_ANSWERED, Answered, Asked
+from supervisor.control.control_socket import peer_uid
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.wording import one_line
+from supervisor.experiment.experiment_status import is_running
+from supervisor.reports.progress_file import OVER, read_progress
+from supervisor.storage.files.layout import Layout
+from supervisor.system.text_encoding import as_meant
+from supervisor.views.console import say
 
 REFUSED = 1  # exit code: the run has answered, and has not done it
 _PATIENCE = 30.0  # seconds for the answer

@@ -7,19 +7,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from supervisor.commands.finding import add_experiment, experiment_words, the_experiment
+from supervisor.commands.lookup import add_experiment, experiment_words, the_experiment
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.core.snapshot import FailureSnapshot, failure_of
-from supervisor.records.history import bad_ends
-from supervisor.records.layout import Layout
-from supervisor.records.reports import Report, load
-from supervisor.views.commands import pasted
-from supervisor.views.failure_lines import tail_lines, worker_peak
-from supervisor.views.grouping import kind
-from supervisor.views.words import count, cut, one_line, size
-from workers.dumps import printed_tail
-from workers.output import log_path
+from supervisor.core.state.snapshot import FailureSnapshot, failure_of
+from supervisor.core.terms.wording import count, cut, one_line, size
+from supervisor.reports.report import Report, load
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_reader import bad_ends
+from supervisor.views.failure_lines import kind, tail_lines, worker_peak
+from supervisor.views.suggested_commands import pasted
+from workers.isolation.faulthandler_dumps import printed_tail
+from workers.isolation.output_files import log_path
 
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300

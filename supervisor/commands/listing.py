@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.commands.finding import add_directory, all_of, root_of
+from supervisor.commands.lookup import add_directory, all_of, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.listing import experiment_row
-from supervisor.views.checkpoints import checkpoint_table, no_checkpoints
+from supervisor.experiment.experiment_status import experiment_row
+from supervisor.views.experiment_table import checkpoint_table, no_checkpoints
 
 
 def describe(parser: argparse.ArgumentParser) -> None:

@@ -14,14 +14,14 @@ from collections import deque
 import msgspec
 
 from supervisor.commands.attempts import Attempt, Attempts
-from supervisor.commands.finding import add_experiment, the_experiment
+from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
-from supervisor.core.record_types import Leased, WorkerEnded
-from supervisor.listing import is_running
-from supervisor.records.history import history
-from supervisor.records.layout import Layout
-from supervisor.views.words import duration, shorten, size
+from supervisor.core.terms.records import Leased, WorkerEnded
+from supervisor.core.terms.wording import duration, shorten, size
+from supervisor.experiment.experiment_status import is_running
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_reader import history
 
 _TOLERANCE = 1.1  # a worker's peak that much above all samples hides something
 _LAST_JOBS = 3

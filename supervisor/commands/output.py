@@ -9,16 +9,16 @@ import time
 
 import msgspec
 
-from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
+from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import on_terminal
-from supervisor.core.jobs import COMPLETED, FAILED
-from supervisor.listing import is_running, read_progress
-from supervisor.records.layout import Layout
-from supervisor.records.survey import survey
-from supervisor.views.outlet import say
-from supervisor.views.status import seconds_since
-from supervisor.views.words import one_line, printed_lines
-from workers.output import log_path, scratch_path
+from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.core.terms.wording import one_line, printed_lines
+from supervisor.experiment.experiment_status import is_running
+from supervisor.reports.progress_file import read_progress, seconds_since
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery.survey import survey
+from supervisor.views.console import say
+from workers.isolation.output_files import log_path, scratch_path
 
 _EVERY = 0.3  # seconds between two looks
 _SETTLED = 1.0  # seconds; before that the scratch file may still be the previous job's

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.commands.finding import add_directory, find_and_tell, root_of
+from supervisor.commands.lookup import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit
-from supervisor.core.errors import BeingRun, StorageError, UsageError
-from supervisor.listing import experiment_row, is_running
-from supervisor.records.layout import Layout
-from supervisor.records.lock import Lock
-from supervisor.views.words import count, size
+from supervisor.core.terms.errors import BeingRun, StorageError, UsageError
+from supervisor.core.terms.wording import count, size
+from supervisor.experiment.experiment_status import experiment_row, is_running
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
 
 _NO = 1  # exit code when the answer was no
 

@@ -22,25 +22,25 @@ from typing import Any
 
 import msgspec
 
-from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
-from supervisor.core.code_spans import CodeSpans
-from supervisor.core.errors import LonghaulError, UsageError
-from supervisor.core.record_types import Ended, RunStarted
-from supervisor.core.settings import Settings
-from supervisor.cores import thread_caps, usable_cores
-from supervisor.provenance import code_of, decoded_entry
-from supervisor.records.results import Results
-from supervisor.records.survey import survey
-from supervisor.user_files import changed_since, listed
-from supervisor.views.outlet import say
-from supervisor.views.words import cut, duration, one_line
-from workers.callables import CannotLoad, load
-from workers.current import current_job
-from workers.failures import innermost_own
-from workers.locating import import_module
-from workers.main_module import MAIN, import_main, import_main_too
-from workers.messages import FunctionSpec
-from workers.values import Encoded, Unencodable, encode_result
+from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
+from supervisor.core.terms.code_spans import CodeSpans
+from supervisor.core.terms.errors import LonghaulError, UsageError
+from supervisor.core.terms.records import Ended, RunStarted
+from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.wording import cut, duration, one_line
+from supervisor.experiment.code_files import changed_since, listed
+from supervisor.experiment.provenance import code_of, decoded_entry
+from supervisor.reports.result_reader import Results
+from supervisor.storage.recovery.survey import survey
+from supervisor.system.cpu_limits import thread_caps, usable_cores
+from supervisor.views.console import say
+from workers.job.current_job import current_job
+from workers.script.callables import CannotLoad, load
+from workers.script.main_module import MAIN, import_main, import_main_too
+from workers.script.module_lookup import import_module
+from workers.transport.messages import FunctionSpec
+from workers.values.json_encoding import Encoded, Unencodable, encode_result
+from workers.values.tracebacks import innermost_own
 
 _SHOWN = 2000  # characters of a result
 

@@ -13,15 +13,15 @@ from typing import Any, TextIO
 
 import msgspec
 
-from supervisor.commands.columns import Rows, finite
-from supervisor.commands.finding import add_directory, find_and_tell, root_of
+from supervisor.commands.lookup import add_directory, find_and_tell, root_of
+from supervisor.commands.result_columns import Rows, finite
 from supervisor.commands.tables import emit, on_terminal, plain_table, show_table
-from supervisor.core.errors import CannotCreate
-from supervisor.records.disk import Disk
-from supervisor.records.files import write_atomically
-from supervisor.records.reports import load
-from supervisor.views.encodings import for_people, for_programs
-from supervisor.views.words import cut, harmless, harmless_json, one_line
+from supervisor.core.terms.errors import CannotCreate
+from supervisor.core.terms.wording import cut, harmless, harmless_json, one_line
+from supervisor.reports.report import load
+from supervisor.storage.files.atomic_files import write_atomically
+from supervisor.storage.files.disk import Disk
+from supervisor.system.text_encoding import for_people, for_programs
 
 _CELL = 60  # characters of a cell in a table
 _BUFFER = 1 << 16

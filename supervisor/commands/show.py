@@ -9,21 +9,21 @@ from typing import Any
 import msgspec
 
 from supervisor.commands.attempts import Attempt, Attempts
-from supervisor.commands.finding import add_experiment, add_job, find_job, the_experiment
+from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
-from supervisor.core.code_spans import UNKNOWN, CodeSpans
-from supervisor.core.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
-from supervisor.core.record_types import Ended
-from supervisor.listing import is_running
-from supervisor.records.history import history
-from supervisor.records.layout import Layout
-from supervisor.records.recovered import Recovered
-from supervisor.records.results import Results
-from supervisor.records.survey import survey
-from supervisor.user_files import listed
-from supervisor.views.words import cut, duration, one_line, printed_lines, size
-from workers.dumps import printed_tail
-from workers.output import log_path
+from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
+from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
+from supervisor.core.terms.records import Ended
+from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
+from supervisor.experiment.code_files import listed
+from supervisor.experiment.experiment_status import is_running
+from supervisor.reports.result_reader import Results
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_reader import history
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.survey import survey
+from workers.isolation.faulthandler_dumps import printed_tail
+from workers.isolation.output_files import log_path
 
 _TAIL = 20  # lines of output
 _WIDTH = 2000  # characters of params and of a result

@@ -9,15 +9,20 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from supervisor.commands.finding import add_experiment, the_experiment
+from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
-from supervisor.core.errors import UsageError
-from supervisor.listing import experiment_row, is_finished_pilot, is_gone, read_progress
-from supervisor.records.layout import Layout
-from supervisor.views.checkpoints import checkpoint_table
-from supervisor.views.status import OVER, status_text
+from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.wording import duration, one_line, shorten, size
+from supervisor.experiment.experiment_status import experiment_row, is_finished_pilot, is_gone
+from supervisor.reports.progress_file import OVER, Progress, ProgressWorker, read_progress, seconds_since
+from supervisor.storage.files.layout import Layout
+from supervisor.views.experiment_table import checkpoint_table
+from supervisor.views.failure_lines import failure_line
+from supervisor.views.plain_view import progress as progress_line
 
 _EVERY = 1.0  # seconds between two looks; the progress file changes no faster
+
 _HOME, _CLEAR_BELOW, _CLEAR_LINE = "\x1b[H", "\x1b[J", "\x1b[K"
 
 
@@ -79,3 +84,49 @@ def _print(layout: Layout, *, as_json: bool) -> None:
     if is_gone(layout, progress) is True and progress.state not in OVER:
         document["state"] = "died"
     emit_json({**document, "directory": str(layout.directory)})
+
+
+_MOST_WORKERS = 64
+
+_MOST_FAILURES = 5
+
+
+def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: str = "") -> str:
+    """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead; `word`: for
+    its state, if the progress file does not know a better one."""
+    over = progress.state in OVER
+    state = "died" if gone and not over else word or progress.state.replace("_", " ")
+    age = seconds_since(progress.saved_at, now)
+    when = "" if age is None else f", {duration(age)} ago"
+    lines = [f"{one_line(progress.name)} {progress.experiment_id}: {state}{when}".strip()]
+    workers = [] if over or gone else progress.workers
+    snapshot = RunSnapshot(
+        experiment_id=progress.experiment_id,
+        name=progress.name,
+        directory="",
+        state=progress.state,
+        counts=progress.counts,
+        elapsed=progress.elapsed_seconds,
+        rate=0.0 if over or gone else progress.rate,
+        eta_seconds=None if over or gone else progress.eta_seconds,
+        workers=[WorkerSnapshot(worker.worker, worker.pid, 0, "ready", worker.job) for worker in workers],
+        waiting_for="" if over or gone else progress.waiting_for,
+    )
+    lines.append(f"  {progress_line(snapshot, now.astimezone())}")
+    if gone and not over:
+        where = f"pid {progress.supervisor.pid} on {progress.supervisor.host}"
+        resume = f"--resume {progress.experiment_id}"
+        lines.append(f"  its supervisor ({where}) is gone; a resume goes on where it was: {resume}")
+        lines.append("  more may be recorded than is counted here: longhaul verify looks into the journal")
+    lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)
+    lines.extend(f"  {failure_line(failure)}" for failure in progress.recent_failures[-_MOST_FAILURES:])
+    return "\n".join(lines)
+
+
+def _worker(worker: ProgressWorker, now: datetime) -> str:
+    seconds = seconds_since(worker.since or "", now)
+    running = "" if seconds is None else duration(seconds)
+    name = shorten(one_line(worker.job or ""), 60)
+    usage = f"{size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%"
+    done = "" if worker.fraction is None else f"  {worker.fraction:.0%} done"
+    return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {usage}{done}{'  slow' * worker.slow}"

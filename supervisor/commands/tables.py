@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from supervisor.views.encodings import for_people, for_programs
-from supervisor.views.words import harmless, harmless_json, one_line
+from supervisor.core.terms.wording import harmless, harmless_json, one_line
+from supervisor.system.text_encoding import for_people, for_programs
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

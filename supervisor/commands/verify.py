@@ -6,11 +6,11 @@ import argparse
 
 import msgspec
 
-from supervisor.commands.checks import Check, check_experiment
-from supervisor.commands.finding import add_directory, find, root_of
+from supervisor.commands.integrity_checks import Check, check_experiment
+from supervisor.commands.lookup import add_directory, find, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.core.errors import OK, UNUSABLE_CHECKPOINT
-from supervisor.views.words import one_line
+from supervisor.core.terms.errors import OK, UNUSABLE_CHECKPOINT
+from supervisor.core.terms.wording import one_line
 
 _MOST = 20  # lines about one file
 

@@ -12,11 +12,11 @@ import os
 import signal
 from typing import NamedTuple
 
-from supervisor.engines.processes import has_pending
-from workers.dumps import HEADING, Stack, cleaned, crash_in, stack_in
-from workers.failures import MAX_TEXT, clip
-from workers.handlers import STACKS
-from workers.output import tail
+from supervisor.system.processes import has_pending
+from workers.isolation.faulthandler_dumps import HEADING, Stack, cleaned, crash_in, stack_in
+from workers.isolation.output_files import tail
+from workers.isolation.signal_handlers import STACKS
+from workers.values.tracebacks import MAX_TEXT, clip
 
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 WAIT = 0.3  # seconds, at most, by which a kill comes later for it

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 
-from supervisor.engines.interpreter import PrivateDescriptors
-from workers.linux import HIGH, copied
+from supervisor.system.interpreter import PrivateDescriptors
+from workers.process.linux import HIGH, copied
 
 
 class Lifeline:

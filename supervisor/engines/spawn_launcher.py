@@ -18,25 +18,25 @@ import sys
 import time
 from typing import Any
 
-from supervisor.engines.ending import end_group, end_noted
-from supervisor.engines.interpreter import interpreter
-from supervisor.engines.launching import (
+from supervisor.engines.launcher import (
     Exited,
     Launched,
+    LauncherContext,
     LaunchEvent,
     LaunchFailed,
+    PendingReaps,
     Reaped,
-    Remains,
-    Surround,
     WorkerEnds,
     marked_environment,
     preparation_for,
 )
-from supervisor.engines.script_start import child_environment, start_directory
-from workers.apart import wait4
-from workers.marks import INCARNATION, incarnation_text
-from workers.preparation import Preparation
-from workers.trackers import descriptor_of_tracker
+from supervisor.system.interpreter import interpreter
+from supervisor.system.process_cleanup import end_group, end_noted
+from supervisor.system.script_start import child_environment, start_directory
+from workers.forking.resource_trackers import descriptor_of_tracker
+from workers.process.experiment_tag import INCARNATION, incarnation_text
+from workers.process.shadowed_modules import wait4
+from workers.script.preparation import Preparation
 
 LOOK_EVERY = 0.1  # seconds, where there is no pidfd
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -52,13 +52,13 @@ class _Child:
 class SpawnLauncher:
     """Starts and reaps worker processes as children of this process."""
 
-    def __init__(self, surround: Surround) -> None:
+    def __init__(self, surround: LauncherContext) -> None:
         self._surround = surround
         self._spec = surround.spec
         self.greeting: Preparation | None = preparation_for(surround.spec)
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
-        self._remains = Remains(surround)
+        self._remains = PendingReaps(surround)
         self._look_at = 0.0
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class SpawnLauncher:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             return subprocess.Popen(
-                interpreter("workers.main:spawned", *descriptors),
+                interpreter("workers.worker:spawned", *descriptors),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

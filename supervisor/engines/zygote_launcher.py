@@ -20,36 +20,36 @@ from collections import deque
 
 import msgspec
 
-from supervisor.core import events as facts
-from supervisor.engines.forerunner import Forerunner, zygote_process
-from supervisor.engines.interpreter import ROOM_FOR_MARK, has_ended
-from supervisor.engines.launching import (
+from supervisor.core.terms import events as facts
+from supervisor.engines.launcher import (
     Launched,
+    LauncherContext,
     LaunchEvent,
     LaunchFailed,
     LaunchLost,
+    PendingReaps,
     Reaped,
-    Remains,
-    Surround,
     WorkerEnds,
     marked_environment,
     preparation_for,
 )
 from supervisor.engines.lifelines import Lifeline
-from supervisor.engines.processes import is_stopped
-from workers.output import move
-from workers.preparation import Preparation
-from workers.texts import received
-from workers.trackers import descriptor_of_tracker
-from workers.zygote_protocol import (
+from supervisor.engines.zygote_process import PrestartedZygote, zygote_process
+from supervisor.system.interpreter import ROOM_FOR_MARK, has_ended
+from supervisor.system.processes import is_stopped
+from workers.forking.resource_trackers import descriptor_of_tracker
+from workers.isolation.output_files import move
+from workers.process.surrogates import received
+from workers.script.preparation import Preparation
+from workers.transport.zygote_protocol import (
     MAX_PACKET,
-    Begin,
-    Ended,
     Fork,
     Forked,
     ForkFailed,
+    ForkReaped,
     FromZygote,
     Prepared,
+    ZygoteOrders,
 )
 
 ANSWER_WITHIN = 5.0  # seconds for a fork
@@ -88,7 +88,7 @@ class ZygoteLauncher:
 
     greeting: Preparation | None = None
 
-    def __init__(self, surround: Surround, forerunner: Forerunner | None = None) -> None:
+    def __init__(self, surround: LauncherContext, forerunner: PrestartedZygote | None = None) -> None:
         self._surround = surround
         self._forerunner = forerunner
         self._spec = surround.spec
@@ -99,7 +99,7 @@ class ZygoteLauncher:
         self._survived: list[_Zygote] = []  # no more asked, but there are workers of theirs
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
-        self._remains = Remains(surround)
+        self._remains = PendingReaps(surround)
         self._losses = 0
         self._serial = 0
 
@@ -161,7 +161,7 @@ class ZygoteLauncher:
                 file.write(msgspec.msgpack.encode(self._preparation))
             os.lseek(prepared, 0, os.SEEK_SET)
             tracker = [] if (number := descriptor_of_tracker()) is None else [number]
-            order = msgspec.msgpack.encode(Begin(mark, self._preload, bool(tracker)))
+            order = msgspec.msgpack.encode(ZygoteOrders(mark, self._preload, bool(tracker)))
             lifelines = [self._surround.lifeline, zygote.second_lifeline.write]
             descriptors = [prepared, *lifelines, *tracker, *output]
             socket.send_fds(zygote.channel, [order], descriptors)
@@ -273,7 +273,7 @@ class ZygoteLauncher:
         elif isinstance(message, ForkFailed):
             zygote.asked.pop(message.incarnation, None)
             self._events.append(LaunchFailed(message.incarnation, message.error))
-        elif isinstance(message, Ended):
+        elif isinstance(message, ForkReaped):
             zygote.members.pop(message.incarnation, None)
             self._events.append(Reaped(message.incarnation, message.status, message.peak_rss))
         elif isinstance(message, Prepared):

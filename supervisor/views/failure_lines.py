@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from supervisor.core.snapshot import FailureSnapshot
-from supervisor.views.grouping import kind
-from supervisor.views.words import cut, duration, one_line, printed_lines, size
+from collections.abc import Iterable
+
+import msgspec
+
+from supervisor.core.state.snapshot import FailureSnapshot
+from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, signal_name, size
+
+ENOUGH = 20
+
+
+class FirstAttempts:
+    """Watches the first attempts of a run until one succeeds or fails differently."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._kind: str | None = None
+        self.undecided = True
+
+    def completed(self) -> None:
+        """One attempt ended well: they do not all fail."""
+        self.undecided = False
+
+    def failed(self, failure: FailureSnapshot) -> str | None:
+        """What to say, once, when the first 20 attempts all failed alike."""
+        if not self.undecided:
+            return None
+        name = kind(failure)
+        if self._kind is None:
+            self._kind = name
+        if name != self._kind:
+            self.undecided = False
+            return None
+        self._seen += 1
+        if self._seen < ENOUGH:
+            return None
+        self.undecided = False
+        message = cut(one_line(failure.message), 200)
+        return (
+            f"the first {ENOUGH} attempts all failed alike: {name}{': ' if message else ''}{message}. "
+            "Ctrl+C stops the run."
+        )
+
 
 _TAIL = 3  # lines of output shown with a failure
+
 _WIDTH = 160
+
 _CRASH_STACK = "(most recent call first):"  # as faulthandler writes it
 
 
@@ -64,3 +105,51 @@ class Flood:
         """How many were held back since the last call; all may pass again."""
         held, self._held, self._passed = self._held, 0, 0
         return held
+
+
+_WORDS = {
+    "timed_out": "timed out",
+    "over_memory": "over the memory limit",
+    "unencodable": "result cannot be written as JSON",
+}
+
+
+class Group(msgspec.Struct):
+    """`failed` of the `count` attempts used up their job's budget; the others run again."""
+
+    kind: str
+    count: int
+    first_job: str
+    crash: bool
+    failed: int = 0
+    peak_rss: int | None = None
+
+
+def kind(failure: FailureSnapshot) -> str:
+    """What makes failures alike: `ValueError model.py:88`, `SIGSEGV fast.py:9`, `exit code 3`,
+    `timed out model.py:90`."""
+    if failure.outcome == "crashed":
+        words = ["crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
+        if failure.signal is not None:
+            words = [signal_name(failure.signal)]
+        return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])
+    own_type = "" if failure.type == "Unencodable" else failure.type  # our word for it stands before
+    words = [one_line(own_type), one_line(failure.where)]
+    if failure.outcome != "raised" or not failure.type:
+        words.insert(0, _WORDS.get(failure.outcome, failure.outcome.replace("_", " ")))
+    return " ".join(word for word in words if word)
+
+
+def group(failures: Iterable[FailureSnapshot]) -> list[Group]:
+    """Groups of failures that are alike, the largest first; equals stay in order."""
+    groups: dict[str, Group] = {}
+    for failure in failures:
+        name = kind(failure)
+        found = groups.get(name)
+        if found is None:
+            found = groups[name] = Group(name, 0, failure.job, failure.outcome == "crashed")
+        found.count += 1
+        found.failed += failure.final
+        if failure.peak_rss is not None:
+            found.peak_rss = max(found.peak_rss or 0, failure.peak_rss)
+    return sorted(groups.values(), key=lambda entry: -entry.count)

@@ -4,13 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.core.snapshot import FailureSnapshot, RunSnapshot
-from supervisor.views.grouping import Group, group
-from supervisor.views.words import count, cut, duration, one_line, shorten, size
+from supervisor.core.state.run_history import Incidents
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY
+from supervisor.core.terms.wording import count, cut, duration, one_line, shorten, size
+from supervisor.views.failure_lines import Group, group
+
+_WORDS = {
+    "no_space": "waited for room on the disk",
+    "disk_stalled": "waited for a disk that did not answer",
+    "suspended": "stood still, suspended or stopped",
+    LOW_MEMORY: "waited for free memory",
+    BY_HAND: "paused by hand",
+}
+
+_OF_JOBS = {
+    "stopped_for_memory": "stopped because memory was short, to run again",
+    "memory_left_behind": "run again in a fresh worker, for the memory that jobs before had left",
+    "stalled": "used no CPU for long (--stall)",
+}
+
+
+def overnight_lines(overnight: Incidents, at: str) -> list[str]:
+    """`waited for room on the disk: 12m in all, 3 times`; orders from other terminals in one
+    line. `at`: now, ISO 8601."""
+    lines = []
+    for why, stretch in overnight.waits.items():
+        times = "once" if stretch.times == 1 else f"{stretch.times:,} times"
+        words = _WORDS.get(why, f"nothing new was started ({why.replace('_', ' ')})")
+        lines.append(f"{words}: {duration(overnight.seconds(why, at))} in all, {times}")
+    for what, words in _OF_JOBS.items():
+        if (seen := overnight.noted.get(what)) is not None:
+            more = f" and {seen.times - 1:,} more" if seen.times > 1 else ""
+            lines.append(f"{words}: {seen.first_job}{more}")
+    if overnight.orders:
+        counted = (
+            f"{order} {f'({times:,})' if times > 1 else ''}" for order, times in overnight.orders.items()
+        )
+        lines.append(f"longhaul ctl: {', '.join(text.strip() for text in counted)}")
+    return lines
+
 
 LINES = 24
+
 _AS_PLANNED = ("finished", "unfinished", "pilot done", "interrupted")
+
 _MOST_EVENTS = 6
+
 _MOST_ENTRIES = 5  # paths, and commands
 
 

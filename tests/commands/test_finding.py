@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.commands.finding import find, find_job
-from supervisor.core.errors import UsageError
-from supervisor.records.layout import Layout
+from supervisor.commands.lookup import find, find_job
+from supervisor.core.terms.errors import UsageError
+from supervisor.storage.files.layout import Layout
 
 
 def test_an_experiment_is_found_by_id_by_directory_and_by_its_files(

@@ -181,8 +181,8 @@ def test_a_job_that_grows_is_measured_before_the_next_sample_is_due(
                 time.sleep(0.01)
 
         if __name__ == "__main__":
-            import supervisor.engines.watch
-            supervisor.engines.watch.USAGE_EVERY = 0.05
+            import supervisor.engines.resource_monitor
+            supervisor.engines.resource_monitor.USAGE_EVERY = 0.05
             jobs = [Job(id=f"{size} MB", params={"megabytes": size}) for size in (0, 256)]
             main(evaluate, jobs, name="trial", workers=1, max_jobs_per_worker=1)
     """)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import COMMANDS, main
-from supervisor.commands.columns import _rank, finite
+from supervisor.commands.result_columns import _rank, finite
 from supervisor.commands.results import csv_cell
 from tests.commands.conftest import ROOT, Longhaul, snapshot
-from workers.current import job_seed
+from workers.job.current_job import job_seed
 
 
 def test_failures_are_grouped_by_error_and_place(outputs: Path, longhaul: Longhaul) -> None:
@@ -285,7 +285,7 @@ def test_a_closed_pipe_ends_it_quietly(outputs: Path) -> None:
 def test_looking_starts_light() -> None:
     program = (
         "import sys; from supervisor.__main__ import main; main(['list', '.']);"
-        "print([name for name in ('rich', 'loguru', 'numpy', 'supervisor.experiment') if name in sys.modules])"
+        "print([name for name in ('rich', 'loguru', 'numpy', 'supervisor.run.execution') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

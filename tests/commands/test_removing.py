@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records.lock import Lock
+from supervisor.storage.files.lock import Lock
 from tests.commands.conftest import Longhaul, snapshot
 
 # What may stand beside an experiment called `night`.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records.journal import seed_of
+from supervisor.storage.journal.journal_format import seed_of
 from tests.commands.conftest import Longhaul, snapshot
 
 

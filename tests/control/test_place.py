@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control import place
-from supervisor.control.place import NoPlace, find_directory, socket_name, sweep
-from supervisor.control.server import ControlServer
+from supervisor.control import control_socket
+from supervisor.control.control_server import ControlServer
+from supervisor.control.control_socket import NoPlace, find_directory, socket_name, sweep
 
 OWN = f"longhaul-{os.geteuid()}"
 
@@ -72,7 +72,7 @@ def test_a_long_path_falls_back_and_where_nothing_is_left_the_reasons_are_told(
     long = short / ("x" * 90)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     assert find_directory() == str(short / "tmp" / OWN)
-    monkeypatch.setattr(place, "_candidates", lambda: iter([str(long), "/proc/longhaul"]))
+    monkeypatch.setattr(control_socket, "_candidates", lambda: iter([str(long), "/proc/longhaul"]))
     with pytest.raises(NoPlace) as caught:
         find_directory()
     assert "is too long for a socket's path; /proc/longhaul cannot be used: " in str(caught.value)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control import server as module
-from supervisor.control.messages import MOST_ASKED, Answered, encode_answer
-from supervisor.control.server import MOST_CLIENTS, MOST_PER_SECOND, PATIENCE, ControlServer
-from supervisor.core.events import ControlAsked
+from supervisor.control import control_server as module
+from supervisor.control.control_protocol import MOST_ASKED, Answered, encode_answer
+from supervisor.control.control_server import MOST_CLIENTS, MOST_PER_SECOND, PATIENCE, ControlServer
+from supervisor.core.terms.events import ControlAsked
 
 
 @pytest.fixture

@@ -6,15 +6,23 @@ from itertools import pairwise
 
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.core import policy
-from supervisor.core.events import Effects, KillWorker, ShowStack, SignalWorker, StartJobs, StartWorker, Tell
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
-from supervisor.core.pace import Pace
-from supervisor.core.record_types import Noted, Paused, Unpaused
-from supervisor.core.settings import failures_allowed, sized, starts_per_second
-from supervisor.core.slowness import Slowness
-from supervisor.core.table import Charges, JobTable
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.dispatch.pacing import TokenBucket
+from supervisor.core.scheduling.limits import StragglerDetector
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import (
+    Effects,
+    KillWorker,
+    ShowStack,
+    SignalWorker,
+    StartJobs,
+    StartWorker,
+    Tell,
+)
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.records import Noted, Paused, Unpaused
+from supervisor.core.terms.settings import failures_allowed, sized, starts_per_second
 from tests.core.test_scheduler import AT, Core, bad, good, leases
 
 G = 1 << 30
@@ -309,7 +317,7 @@ def test_no_more_jobs_start_than_the_rate_allows_and_none_waits_longer() -> None
 
 def test_a_wait_ends_at_its_time_whatever_floating_point_makes_of_it() -> None:
     for rate in (0.1, 1 / 3, 3.0, 7.7, 60.0):
-        pace, now = Pace(rate), 1e6
+        pace, now = TokenBucket(rate), 1e6
         for _ in range(200):
             assert pace.allowed(now) >= 1
             pace.spend(1)
@@ -357,12 +365,12 @@ def domain_of(seconds: list[float]) -> JobTable:
 
 
 def test_a_job_is_slow_when_it_takes_five_times_the_median_of_its_domain() -> None:
-    slowness = Slowness(domain_of([2.0, 3.0, 4.0, 3.0, 100.0]))
+    slowness = StragglerDetector(domain_of([2.0, 3.0, 4.0, 3.0, 100.0]))
     assert slowness.usual(5, 14.9, now=0.0) is None
     assert slowness.usual(5, 15.0, now=0.0) == 3.0
     assert slowness.usual(6, 1e6, now=0.0) is None  # nothing to compare with
-    assert Slowness(domain_of([0.1] * 9)).usual(9, 9.9, now=0.0) is None  # nobody waits for that
-    assert Slowness(domain_of([0.1] * 4)).usual(4, 1e6, now=0.0) is None
+    assert StragglerDetector(domain_of([0.1] * 9)).usual(9, 9.9, now=0.0) is None  # nobody waits for that
+    assert StragglerDetector(domain_of([0.1] * 4)).usual(4, 1e6, now=0.0) is None
 
 
 def test_a_slow_job_is_marked_and_once_told_without_a_timeout() -> None:
@@ -382,4 +390,4 @@ def test_a_slow_job_is_marked_and_once_told_without_a_timeout() -> None:
 
 def test_sizes_as_the_options_take_them() -> None:
     assert (sized(412 << 20), sized(1900 << 20)) == ("412M", "1.9G")
-    assert policy.needs_to_be_alone(None) is False
+    assert retry_policy.needs_to_be_alone(None) is False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.core.events import (
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import (
     AnswerControl,
     Effects,
     KillWorker,
@@ -15,9 +16,8 @@ from supervisor.core.events import (
     StartWorker,
     StopWorker,
 )
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
-from supervisor.core.record_types import Ended, Noted, Paused, Reset, Unpaused
-from supervisor.core.table import Charges, JobTable
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.records import Ended, Noted, Paused, Reset, Unpaused
 from tests.core.test_scheduler import SIGINT, Core, bad, good, leases
 
 SIGSEGV = 11
@@ -287,7 +287,7 @@ def test_stacks_are_a_command_for_the_loop() -> None:
 
 
 def test_attempts_that_were_never_made_are_not_counted() -> None:
-    from supervisor.core.statistics import Statistics
+    from supervisor.core.state.statistics import Statistics
 
     core = Core(6)
     core.start()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.crew import Worker
+from supervisor.core.state.worker_state import WorkerState
 
 
-def made(leases: list[int], revoked: list[int]) -> Worker:
-    worker = Worker(0, 1)
+def made(leases: list[int], revoked: list[int]) -> WorkerState:
+    worker = WorkerState(0, 1)
     for lease in leases:
         worker.leases.add(lease, [100 + 2 * lease])
     worker.revoked.update(set(revoked) & set(leases))

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core import domain_counts
-from supervisor.core.domain_counts import DomainCounts
-from supervisor.core.jobs import Counts
-from supervisor.core.table import JobTable
+from supervisor.core.scheduling import progress
+from supervisor.core.scheduling.progress import DomainCounts
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.jobs import Counts
 
 
 def table_of(jobs: int) -> JobTable:
@@ -29,7 +29,7 @@ def test_leased_jobs_that_wait_in_a_worker_are_pending() -> None:
 
 
 def test_many_jobs_are_counted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain_counts, "_BLOCK", 10)
+    monkeypatch.setattr(progress, "_BLOCK", 10)
     table = table_of(95)
     whole = DomainCounts(table_of(95)).counted([4], to_the_end=True)
     counts = DomainCounts(table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core import policy
-from supervisor.core.durations import Durations
+from supervisor.core.dispatch import pacing
+from supervisor.core.dispatch.pacing import Durations
 
 
 def test_nothing_is_known_before_a_job_has_ended() -> None:
@@ -19,10 +19,10 @@ def test_a_worker_that_had_no_processor_for_a_moment_makes_nobody_sleep_longer()
     durations = Durations()
     for _ in range(20):
         durations.learn(1000 * 1e-6, 1000)
-    before = policy.patience(durations.quick, 4000)
+    before = pacing.coalescing_delay(durations.quick, 4000)
     durations.learn(100 * 1e-6 + 0.004, 100)  # one of them had to wait for 4 ms
     assert durations.mean is not None and durations.mean > 10e-6
-    assert before <= policy.patience(durations.quick, 4000) < 3 * before
+    assert before <= pacing.coalescing_delay(durations.quick, 4000) < 3 * before
 
 
 def test_jobs_that_do_get_slower_are_believed_after_a_while() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.leases import Leases
+from supervisor.core.state.worker_state import Leases
 
 HAND_OUTS = st.lists(
     st.lists(st.integers(0, 50), max_size=5) | st.builds(range, st.integers(1, 5)), max_size=4

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from array import array
 
-from supervisor.core import events as facts
-from supervisor.core import lining_up
-from supervisor.core.jobs import COMPLETED, INTERRUPTED, OwnSettings
-from supervisor.core.lining_up import lined_up, mixed
-from supervisor.core.queue import JobQueue
-from supervisor.core.table import JobTable
+from supervisor.core.dispatch import job_order
+from supervisor.core.dispatch.job_order import lined_up, mixed
+from supervisor.core.dispatch.job_queue import JobQueue
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.jobs import COMPLETED, INTERRUPTED, OwnSettings
 from tests.core.test_scheduler import Core, bad, leases
 
 
@@ -45,12 +45,12 @@ def test_every_job_is_lined_up_once_whatever_the_domains() -> None:
 
 
 def test_of_a_large_plan_the_front_is_mixed_and_the_rest_follows_in_order() -> None:
-    size = lining_up.MIXED + 1000
+    size = job_order.MIXED + 1000
     domain_of = array("I", [1] * (size // 2) + [2] * (size - size // 2))
     jobs = mixed(array("I", range(size)), domain_of)
     assert sorted(jobs) == list(range(size))
     assert list(jobs[:4]) == [0, size // 2, 1, size // 2 + 1]
-    rest = jobs[lining_up.MIXED :]
+    rest = jobs[job_order.MIXED :]
     assert list(rest) == sorted(rest)
 
 

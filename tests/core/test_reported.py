@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from supervisor.core import events as facts
-from supervisor.core import policy
-from supervisor.core.events import Tell
-from supervisor.core.jobs import FAILED, INTERRUPTED
-from supervisor.core.observer import Observer
-from supervisor.core.record_types import Noted
-from supervisor.core.snapshot import WorkerSnapshot
-from supervisor.core.statistics import Statistics
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.scheduling.progress import ProgressObserver
+from supervisor.core.state.snapshot import WorkerSnapshot
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import Tell
+from supervisor.core.terms.jobs import FAILED, INTERRUPTED
+from supervisor.core.terms.records import Noted
 from tests.core.test_scheduler import Core, good, leases
-from workers.messages import Failed, Failure
+from workers.transport.messages import Failed, Failure
 
 
 def seen(core: Core) -> WorkerSnapshot:
-    observer = Observer(
+    observer = ProgressObserver(
         core.scheduler, Statistics(), experiment_id="e", name="n", directory="/", now=core.now
     )
     return observer.snapshot(core.now).workers[0]
@@ -73,10 +73,10 @@ def interrupted(lease: int) -> facts.JobsFinished:
 def test_a_job_that_interrupts_itself_runs_again_after_a_while_and_not_for_ever() -> None:
     core = Core(1, workers=1)
     (given,) = leases(core.start()).values()
-    for _ in range(policy.INTERRUPTED_LIMIT):
+    for _ in range(retry_policy.INTERRUPTED_LIMIT):
         effects = core.tell(interrupted(given.first_lease))
         assert core.table.state[0] == INTERRUPTED and not leases(effects)
-        (given,) = leases(core.tell(after=policy.INTERRUPTED_WAIT)).values()
+        (given,) = leases(core.tell(after=retry_policy.INTERRUPTED_WAIT)).values()
     core.tell(interrupted(given.first_lease))
     assert core.table.state[0] == FAILED
     assert [record.outcome for record in core.ended()] == ["interrupted"] * 10 + ["raised"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.core import policy
-from supervisor.core.events import KillWorker, StopWorker, Tell
-from supervisor.core.jobs import FAILED, PENDING, OwnSettings
-from supervisor.core.table import Charges, JobTable
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import KillWorker, StopWorker, Tell
+from supervisor.core.terms.jobs import FAILED, PENDING, OwnSettings
 from tests.core.test_scheduler import SIGINT, Core, bad, good, leases
-from workers.messages import Failed, Failure
+from workers.transport.messages import Failed, Failure
 
 
 def wish(lease: int, what: str, after: float | None = None, most: int = 10) -> Failed:
@@ -52,14 +52,14 @@ def test_a_run_in_which_all_wait_says_so_and_a_drain_ends_it_at_once() -> None:
 
 
 def test_the_wait_doubles_up_to_an_hour_and_its_jitter_follows_from_the_job() -> None:
-    waits = [policy.backoff(1.0, tries, "job/1") for tries in range(1, 20)]
-    assert waits == [policy.backoff(1.0, tries, "job/1") for tries in range(1, 20)]
+    waits = [retry_policy.backoff(1.0, tries, "job/1") for tries in range(1, 20)]
+    assert waits == [retry_policy.backoff(1.0, tries, "job/1") for tries in range(1, 20)]
     for tries, wait in enumerate(waits, 1):
         most = min(3600.0, 2.0 ** (tries - 1))
         assert most / 2 <= wait <= most
-    assert len({policy.backoff(1.0, 1, f"job/{number}") for number in range(100)}) > 90
-    assert policy.backoff(0.0, 5, "job") == 0.0
-    assert policy.backoff(7200.0, 3, "job") > 3600.0
+    assert len({retry_policy.backoff(1.0, 1, f"job/{number}") for number in range(100)}) > 90
+    assert retry_policy.backoff(0.0, 5, "job") == 0.0
+    assert retry_policy.backoff(7200.0, 3, "job") > 3600.0
 
 
 def test_timeouts_and_errors_do_not_spend_each_others_budget() -> None:
@@ -132,6 +132,6 @@ def test_what_was_spent_is_the_same_after_a_replay() -> None:
 
 @pytest.mark.parametrize("spent", [Charges(losses=3), Charges(over_memory=1)])
 def test_what_took_more_than_its_worker_runs_alone(spent: Charges) -> None:
-    assert policy.needs_to_be_alone(spent)
-    assert not policy.needs_to_be_alone(Charges(crashes=5))
-    assert policy.needs_to_be_alone(Charges(crashes=5), crash_limit=3)
+    assert retry_policy.needs_to_be_alone(spent)
+    assert not retry_policy.needs_to_be_alone(Charges(crashes=5))
+    assert retry_policy.needs_to_be_alone(Charges(crashes=5), crash_limit=3)

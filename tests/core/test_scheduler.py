@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.core import policy
-from supervisor.core.events import (
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import IllegalMove, JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import (
     Effects,
     KillWorker,
     RevokeJobs,
@@ -19,13 +21,20 @@ from supervisor.core.events import (
     StopWorker,
     Tell,
 )
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
-from supervisor.core.position import Position
-from supervisor.core.record_types import Ended, Leased, Noted, Paused, Returned, Unpaused, WorkerEnded, singly
-from supervisor.core.scheduler import Scheduler
-from supervisor.core.settings import Settings
-from supervisor.core.table import IllegalMove, JobTable
-from workers.messages import Completed, Failed, Failure
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.records import (
+    Ended,
+    Leased,
+    Noted,
+    Paused,
+    Returned,
+    Unpaused,
+    WorkerEnded,
+    singly,
+)
+from supervisor.core.terms.settings import Settings
+from workers.transport.messages import Completed, Failed, Failure
 
 AT = "2025-10-14T21:00:00.000Z"
 SIGINT, SIGTERM, SIGSEGV = 2, 15, 11
@@ -201,8 +210,8 @@ def test_a_full_disk_is_not_the_jobs_fault() -> None:
     core.start()
     core.tell(facts.JobsFinished(1, [bad(1, errno=28)]))
     assert core.ended()[-1].outcome == "interrupted"
-    assert not leases(core.tell(after=policy.NO_SPACE_WAIT / 2))
-    assert leases(core.tell(after=policy.NO_SPACE_WAIT))
+    assert not leases(core.tell(after=retry_policy.NO_SPACE_WAIT / 2))
+    assert leases(core.tell(after=retry_policy.NO_SPACE_WAIT))
 
 
 def test_a_job_beyond_its_timeout_is_killed_and_fails() -> None:
@@ -438,7 +447,7 @@ def test_workers_that_are_never_ready_stop_the_run_with_their_own_words() -> Non
     core = Core(5, workers=1)
     core.begin()
     incarnation = 0
-    for _ in range(policy.START_FAILURES):
+    for _ in range(retry_policy.START_FAILURES):
         effects = core.tell(after=40.0)
         incarnation = next(c.incarnation for c in effects.commands if isinstance(c, StartWorker))
         core.tell(facts.WorkerNotReady(incarnation, Failure("ImportError", "no module named model")))
@@ -453,8 +462,8 @@ def test_a_full_disk_does_not_end_a_run_that_can_start_no_worker() -> None:
     core = Core(5, workers=1)
     core.begin()
     full = Failure("OSError", "No space left on device", errno=28)
-    for _ in range(policy.START_FAILURES + 2):
-        effects = core.tell(after=policy.NO_SPACE_WAIT)
+    for _ in range(retry_policy.START_FAILURES + 2):
+        effects = core.tell(after=retry_policy.NO_SPACE_WAIT)
         incarnation = next(c.incarnation for c in effects.commands if isinstance(c, StartWorker))
         core.tell(facts.WorkerNotReady(incarnation, full))
         effects = core.tell(facts.WorkerDied(incarnation, exit_code=1))
@@ -469,7 +478,7 @@ def test_starts_that_are_refused_at_once_are_one_failure() -> None:
     core.begin()
     core.tell()
     core.tell(*[facts.WorkerStartFailed(incarnation, "EAGAIN") for incarnation in (1, 2, 3, 4)])
-    for _ in range(policy.START_FAILURES - 1):
+    for _ in range(retry_policy.START_FAILURES - 1):
         assert not core.scheduler.dispatcher.failure
         (again,) = [c for c in core.tell(after=40.0).commands if isinstance(c, StartWorker)]
         core.tell(facts.WorkerStartFailed(again.incarnation, "EAGAIN"))

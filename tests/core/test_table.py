@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.jobs import COMPLETED, FAILED, PENDING
-from supervisor.core.table import JobTable
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
 
 
 def by_one(ids: list[str], domains: list[str | None]) -> JobTable:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from tests.docs.conftest import README, ROOT, blocks, commands
-from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, TIDY_AFTER
-from workers.python_state import _OFTEN_PATCHED
-from workers.surroundings import _RARELY
+from workers.isolation.interpreter_state import _OFTEN_PATCHED
+from workers.isolation.process_state import _RARELY
+from workers.worker import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, TIDY_AFTER
 
 PAGE = ROOT / "docs" / "between-jobs.md"
 

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from supervisor.core.crew import MOST_METRICS
-from supervisor.core.policy import INTERRUPTED_LIMIT
+from supervisor.core.dispatch.retry_policy import INTERRUPTED_LIMIT
+from supervisor.core.state.worker_state import MOST_METRICS
 from tests.docs.conftest import ROOT, blocks, commands
 from tests.experiment import wait_for
-from workers.current import REPORT_EVERY
-from workers.states import MAX_STATE
+from workers.job.current_job import REPORT_EVERY
+from workers.job.saved_state import MAX_STATE
 
 PAGE = ROOT / "docs" / "long-jobs.md"
 

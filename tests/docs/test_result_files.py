@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.ledger import Ledger
-from supervisor.core.statistics import Statistics
+from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.state.statistics import Statistics
 from tests.docs.conftest import README, ROOT, blocks, commands
 
 PAGE = ROOT / "docs" / "result-files.md"

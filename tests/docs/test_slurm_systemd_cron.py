@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.core import errors
+from supervisor.core.terms import errors
 from tests.docs.conftest import README, ROOT, blocks, prose
 from tests.docs.schedulers import KILL_WAIT, Home, SlurmJob, Unit
 from tests.experiment import PATIENCE, wait_for

@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.core.events import Event
-from supervisor.engines.forerunner import Forerunner
-from supervisor.engines.local import LocalEngine
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import Event
+from supervisor.engines.local_engine import LocalEngine
+from supervisor.engines.zygote_process import PrestartedZygote
 from tests.experiment import experiment
-from workers.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
+from workers.transport.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
 
 __all__ = ["experiment"]
 
@@ -33,7 +33,7 @@ class Driver:
         setup: str | None,
         method: str,
         limit: int,
-        forerunner: Forerunner | None = None,
+        forerunner: PrestartedZygote | None = None,
     ) -> None:
         self.root = root
         self.output = root / "output"
@@ -120,7 +120,7 @@ class Driver:
         return self.until(lambda: self.first(facts.WorkerDied, incarnation))
 
     def pid(self, incarnation: int) -> int:
-        return int(self.first(facts.WorkerStarted, incarnation).pid)
+        return int(self.first(facts.WorkerLaunched, incarnation).pid)
 
     def note(self, name: str) -> Path:
         return self.root / name
@@ -130,7 +130,7 @@ class Driver:
         return self.note(name).read_text()
 
     def log(self, job_id: str) -> Path:
-        from workers.current import file_name
+        from workers.job.file_names import file_name
 
         return self.output / (file_name(job_id) + ".log")
 
@@ -157,7 +157,7 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         setup: str | None = None,
         method: str = "auto",
         limit: int = 10_000_000,
-        forerunner: Forerunner | None = None,
+        forerunner: PrestartedZygote | None = None,
     ) -> Driver:
         root = tmp_path / f"run{len(drivers)}"
         root.mkdir()

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from workers import current_job
+from workers.job.current_job import current_job
 
 
 def add(x: int, y: int = 1) -> int:

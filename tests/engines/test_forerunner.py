@@ -14,25 +14,25 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.core import events as facts
-from supervisor.engines.forerunner import Forerunner
-from supervisor.engines.interpreter import ROOM_FOR_MARK
+from supervisor.core.terms import events as facts
+from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.system.interpreter import ROOM_FOR_MARK
 from tests.experiment import Experiment, wait_for
 from tests.failures.observing import is_gone
-from workers.marks import MARK
+from workers.process.experiment_tag import MARK
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
 Drive = Callable[..., Any]  # conftest.Driver
-Ahead = Callable[[], Forerunner]
+Ahead = Callable[[], PrestartedZygote]
 
 
 @pytest.fixture
-def ahead() -> Iterator[Callable[[], Forerunner]]:
+def ahead() -> Iterator[Callable[[], PrestartedZygote]]:
     """Starts one; in the test itself, since pytest changes the environment before."""
-    started: list[Forerunner] = []
+    started: list[PrestartedZygote] = []
 
-    def start() -> Forerunner:
-        forerunner = Forerunner.start()
+    def start() -> PrestartedZygote:
+        forerunner = PrestartedZygote.start()
         assert forerunner is not None
         started.append(forerunner)
         return forerunner
@@ -42,7 +42,7 @@ def ahead() -> Iterator[Callable[[], Forerunner]]:
         forerunner.discard()
 
 
-def pid_of(forerunner: Forerunner) -> int:
+def pid_of(forerunner: PrestartedZygote) -> int:
     assert forerunner._process is not None
     return forerunner._process.pid
 
@@ -135,7 +135,7 @@ def test_a_mark_that_does_not_fit_has_a_zygote_of_its_own(drive: Drive, ahead: A
 
     d = drive(method="spawn")  # only for its folder
     d.mark = Long.mark
-    from supervisor.engines.local import LocalEngine
+    from supervisor.engines.local_engine import LocalEngine
 
     d.engine.close()
     d.engine = LocalEngine(d.spec, start_method="zygote", forerunner=forerunner)
@@ -255,7 +255,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-LATER = ("loguru", "psutil", "asyncio", "rich", "multiprocessing", "supervisor.core.scheduler")
+LATER = ("loguru", "psutil", "asyncio", "rich", "multiprocessing", "supervisor.core.scheduling.scheduler")
 LISTING = f"""
     def jobs():
         return [Job(id="job", params={{}})]
@@ -264,7 +264,7 @@ LISTING = f"""
         return 1
 
     if __name__ == "__main__":
-        from supervisor.engines.local import LocalEngine
+        from supervisor.engines.local_engine import LocalEngine
         start = LocalEngine.start
 
         def listing(engine):
@@ -290,7 +290,7 @@ def test_when_no_interpreter_gets_going_it_is_said_where_its_words_are(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = [sys.executable, "-c", "raise RuntimeError('this one is broken')"]
-    monkeypatch.setattr("supervisor.engines.forerunner.interpreter", lambda *words: broken)
+    monkeypatch.setattr("supervisor.engines.zygote_process.interpreter", lambda *words: broken)
     d = drive()
     d.engine.start_worker(0, 1)
     failed = d.until(lambda: d.first(facts.WorkerStartFailed, 1))

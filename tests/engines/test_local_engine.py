@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor.core import events as facts
-from workers.current import job_seed
-from workers.messages import Completed, CompletedWith, Failed, FunctionSpec
+from supervisor.core.terms import events as facts
+from workers.job.current_job import job_seed
+from workers.transport.messages import Completed, CompletedWith, Failed, FunctionSpec
 
 Drive = Callable[..., Any]  # conftest.Driver
 METHODS = ["zygote", "spawn"] if sys.platform == "linux" else ["spawn"]
@@ -318,7 +318,7 @@ def test_a_worker_told_to_finish_runs_what_it_has_and_goes(drive: Drive) -> None
 
 
 def test_a_worker_that_will_not_finish_is_killed(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.engines.incarnation.FINISH_WITHIN", 0.1)
+    monkeypatch.setattr("supervisor.engines.worker_process.FINISH_WITHIN", 0.1)
     d = drive()
     d.start(1)
     os.kill(d.pid(1), signal.SIGSTOP)
@@ -408,7 +408,7 @@ def test_orders_for_the_dead_are_ignored(drive: Drive) -> None:
 def test_close_leaves_no_process_and_no_scratch_file(
     drive: Drive, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.engines.local.CLOSE_WITHIN", 60.0)
+    monkeypatch.setattr("supervisor.engines.local_engine.CLOSE_WITHIN", 60.0)
     d = drive(method=method)
     d.start(1, 2)
     d.lease(1, {"what": "leave-child", "note": str(d.note("child")), "new_session": True})
@@ -424,11 +424,11 @@ def test_a_worker_that_does_not_die_is_given_up_and_its_death_told_when_it_comes
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P23: where there is no freezer."""
-    monkeypatch.setattr("supervisor.engines.incarnation.DIE_WITHIN", 0.1)
+    monkeypatch.setattr("supervisor.engines.worker_process.DIE_WITHIN", 0.1)
     d = drive()
     d.start(1)
     with monkeypatch.context() as patched:  # as if it were frozen: the signal has no effect
-        patched.setattr("supervisor.engines.incarnation.Incarnation.send_signal", lambda *_: None)
+        patched.setattr("supervisor.engines.worker_process.Incarnation.send_signal", lambda *_: None)
         d.engine.kill_worker(1)
         d.until(lambda: d.first(facts.WorkerGivenUp, 1))
         assert d.engine.next_deadline() is None or d.engine.next_deadline() > time.monotonic() - 1.0
@@ -490,7 +490,7 @@ def test_a_zygote_short_of_descriptors_refuses_and_goes_on(drive: Drive) -> None
         zygote.rlimit(psutil.RLIMIT_NOFILE, (open_now + more, limits[1]))
         number = 100 + more
         d.engine.start_worker(1, number)
-        d.until(lambda n=number: d.first(facts.WorkerStartFailed, n) or d.first(facts.WorkerStarted, n))
+        d.until(lambda n=number: d.first(facts.WorkerStartFailed, n) or d.first(facts.WorkerLaunched, n))
     assert "Too many open files" in d.first(facts.WorkerStartFailed, 100).error
     zygote.rlimit(psutil.RLIMIT_NOFILE, limits)
     d.start(2)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engines import free_memory, memory, process_memory
-from supervisor.engines.free_memory import FreeMemory
-from supervisor.engines.memory import SAVED, SHARE, MemoryMeter
-from supervisor.engines.process_memory import Shares, family, family_of, shares
+from supervisor.system import free_memory, process_memory, resource_usage
+from supervisor.system.free_memory import FreeMemory
+from supervisor.system.process_memory import Shares, family, family_of, shares
+from supervisor.system.resource_usage import SAVED, SHARE, MemoryMeter
 from tests.experiment import wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -113,8 +113,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float = 0.0) -> None:
         self.now, self.spent, self.cost = 1000.0, 0.0, cost
         self.read: list[int] = []
-        self._shares = memory.shares
-        monkeypatch.setattr(memory, "shares", self._counted)
+        self._shares = process_memory.shares
+        monkeypatch.setattr(resource_usage, "shares", self._counted)
 
     def _counted(self, pid: int) -> Shares:
         self.read.append(pid)
@@ -264,7 +264,7 @@ def test_what_is_available_is_what_the_tightest_control_group_leaves(
     stat = f"anon 500000\n{prefix}inactive_file 150000\n{prefix}active_file 50000\n"
     for name, text in ((limit, "1000000\n"), (used, "700000\n"), ("memory.stat", stat)):
         (group / name).write_text(text)
-    actual = process_memory.read
+    actual = free_memory.read
     ours = f"7:{controllers}:/outer/inner\n1:name=systemd:/\n".encode()
     monkeypatch.setattr(
         free_memory, "read", lambda path: ours if path == "/proc/self/cgroup" else actual(path)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from supervisor.engines.ending import end_orphans, sweep
-from supervisor.engines.processes import is_stopped, process_table, start_time, trees
-from supervisor.engines.usage import UsageMeter
+from supervisor.system.process_cleanup import end_orphans, sweep
+from supervisor.system.processes import is_stopped, process_table, start_time, trees
+from supervisor.system.resource_usage import UsageMeter
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -76,7 +76,7 @@ def test_a_sweep_ends_what_carries_the_mark_and_nothing_else(start: Start, mark:
 def test_a_sweep_spares_itself_and_its_ancestors_whatever_they_carry(start: Start, mark: str) -> None:
     """A run inside a job of another run, that sweeps for the very mark it inherited."""
     inner = (
-        "import subprocess, sys; from supervisor.engines.ending import sweep;"
+        "import subprocess, sys; from supervisor.system.process_cleanup import sweep;"
         f"child = subprocess.Popen(['sleep', '1000']); print(sweep({mark!r}) == [child.pid])"
     )
     outer = start(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.core.events import MemoryMeasured, UsageSampled
-from supervisor.core.settings import Settings
-from supervisor.engines.protocol import Usage
-from supervisor.engines.watch import MEMORY_EVERY, MEMORY_EVERY_WHEN_CLOSE, USAGE_EVERY, Watch
+from supervisor.core.terms.events import MemoryMeasured, UsageSampled
+from supervisor.core.terms.settings import Settings
+from supervisor.engines.resource_monitor import (
+    MEMORY_EVERY,
+    MEMORY_EVERY_WHEN_CLOSE,
+    USAGE_EVERY,
+    ResourceMonitor,
+)
+from supervisor.system.resource_usage import Usage
 
 
 class Engine:
@@ -24,8 +29,8 @@ class Engine:
         return {1: Usage(10, 50.0)}
 
 
-def watch(engine: Engine, **settings: object) -> Watch:
-    return Watch(engine, msgspec.convert(settings, Settings), 0.0)  # type: ignore[arg-type]
+def watch(engine: Engine, **settings: object) -> ResourceMonitor:
+    return ResourceMonitor(engine, msgspec.convert(settings, Settings), 0.0)  # type: ignore[arg-type]
 
 
 def test_without_bounds_memory_is_not_looked_at() -> None:

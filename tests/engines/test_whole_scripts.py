@@ -19,9 +19,9 @@ METHODS = ["zygote", "spawn"] if sys.platform == "linux" else ["spawn"]
 
 LOOP = '''
 import json, os, select, sys, time
-from supervisor.engines.local import LocalEngine
-from workers.callables import describe
-from workers.messages import Run, WorkerSpec
+from supervisor.engines.local_engine import LocalEngine
+from workers.script.callables import describe
+from workers.transport.messages import Run, WorkerSpec
 
 def drive(function, params, method, workers=1, out=None):
     """Run each of `params` once on each worker; print what the engine says."""
@@ -139,7 +139,7 @@ def test_a_function_that_has_no_file_is_sent_by_value(script: Script, method: st
 @pytest.mark.parametrize("method", METHODS)
 def test_a_script_without_a_guard_is_told_so_by_each_worker(script: Script, method: str) -> None:
     body = (
-        "from workers.current import importing_main\n"
+        "from workers.job.current_job import importing_main\n"
         "if importing_main():\n    raise RuntimeError('put the call under a guard')"
     )
     source = f"from driving import drive\n{body}\ndef f(): pass\n{call('f', {}, method, 2)}\n"
@@ -150,16 +150,18 @@ def test_a_script_without_a_guard_is_told_so_by_each_worker(script: Script, meth
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_import_that_fails_is_told_by_the_worker(script: Script, method: str) -> None:
-    body = "from workers.current import inside_worker\nif inside_worker():\n    import not_to_be_found"
+    body = (
+        "from workers.job.current_job import inside_worker\nif inside_worker():\n    import not_to_be_found"
+    )
     output = script.run(guarded(body + "\ndef f(): pass", call("f", {}, method)))
     assert "WorkerNotReady(" in output and "ModuleNotFoundError" in output, output
-    assert output.count("WorkerStarted(") == 1
+    assert output.count("WorkerLaunched(") == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_import_that_kills_the_process_is_a_death_before_ready(script: Script, method: str) -> None:
     body = (
-        "import os\nfrom workers.current import inside_worker\n"
+        "import os\nfrom workers.job.current_job import inside_worker\n"
         "print('importing', flush=True)\nif inside_worker():\n    os._exit(9)"
     )
     output = script.run(guarded(body + "\ndef f(): pass", call("f", {}, method)))

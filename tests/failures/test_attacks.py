@@ -31,8 +31,8 @@ from tests.failures.observing import (
 
 TURN_ON_IT = """
     import shutil, signal, subprocess, tempfile
-    import supervisor.engines.incarnation
-    supervisor.engines.incarnation.MUTE_FOR = 0.2
+    import supervisor.engines.worker_process
+    supervisor.engines.worker_process.MUTE_FOR = 0.2
 
     def garbage():
         for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -282,8 +282,8 @@ def test_a_reader_who_stands_still_keeps_neither_the_lock_nor_a_deaf_program(exp
 
 # ------------------------------------------------------------------------- in mid-run
 
-NOT_TOLD = """import supervisor.engines.incarnation
-        supervisor.engines.incarnation.MUTE_FOR = 0.2
+NOT_TOLD = """import supervisor.engines.worker_process
+        supervisor.engines.worker_process.MUTE_FOR = 0.2
 
         def refuse(descriptor, parts, write=os.writev, calls=[]):
             calls.append(descriptor)
@@ -342,7 +342,8 @@ def test_a_zygote_that_stands_still_does_not_hold_up_the_end(experiment: Experim
 def test_what_goes_wrong_on_the_way_out_is_told_in_words(experiment: Experiment) -> None:
     """The results cannot be opened for the final files; a resume writes them."""
     refuse = (
-        "from supervisor.records.disk import Disk\n        Disk.duplicate = lambda *_: os.open('/no/room', 0)"
+        "from supervisor.storage.files.disk import Disk\n"
+        "        Disk.duplicate = lambda *_: os.open('/no/room', 0)"
     )
     crashes(experiment, refuse)
     open_gate(experiment, "on")

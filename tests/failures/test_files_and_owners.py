@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from supervisor import load
+from supervisor.reports.report import load
 from tests.experiment import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import GO_ON, ID, Witness, left_over, needs_strace, said_by, strace, tiny
 from tests.failures.observing import open_gate, records, write
@@ -72,8 +72,8 @@ def test_a_file_system_that_cannot_lock_is_told_and_used(experiment: Experiment)
 
 FROZEN = """
     import datetime
-    import supervisor.claiming
-    from supervisor.records.layout import Layout
+    import supervisor.experiment.claim
+    from supervisor.storage.files.layout import Layout
 
     class Frozen(datetime.datetime):
         @classmethod
@@ -89,7 +89,7 @@ FROZEN = """
                 time.sleep(0.001)
         return found
 
-    supervisor.claiming.datetime = Frozen
+    supervisor.experiment.claim.datetime = Frozen
     Layout.taken = taken
 
     def jobs():
@@ -258,7 +258,7 @@ def unpublished(path: Path) -> list[float]:
 
 HANGS_ONCE = """
 import threading
-from supervisor.records.disk import Disk
+from supervisor.storage.files.disk import Disk
 
 def hanging(self, *words, call=Disk.@CALL@, hung=[]):
     if threading.current_thread() is not threading.main_thread() and not hung:

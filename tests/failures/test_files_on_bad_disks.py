@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records import journal
+from supervisor.storage.journal import journal_format
 from tests.experiment import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import (
     GO_ON,
@@ -146,8 +146,8 @@ def test_a_failed_sync_is_answered_with_a_new_journal(experiment: Experiment) ->
 # ----------------------------------------------------------------------------- power cuts
 
 ACKNOWLEDGED = """
-    from supervisor.core.events import Synced
-    from supervisor.records.store import Store
+    from supervisor.core.terms.events import Synced
+    from supervisor.storage.store import Store
 
     really = Store.poll
 
@@ -190,10 +190,10 @@ def on_disk(experiment: Experiment) -> tuple[int, set[str]]:
     (path,) = experiment.output.glob("logs/journal_*.jsonl")
     lines = path.read_bytes().split(b"\n")
     opened = json.loads(lines[0])
-    seed = journal.seed_of(opened["uuid"], opened["generation"])
+    seed = journal_format.seed_of(opened["uuid"], opened["generation"])
     last, completed = 0, set()
     for line in lines:
-        if journal.verify(line, seed) != last + 1:
+        if journal_format.verify(line, seed) != last + 1:
             break
         last += 1
         record = json.loads(line)
@@ -248,8 +248,8 @@ def test_a_power_cut_loses_nothing_that_was_called_safe(
 # -------------------------------------------------------------------- a disk that stalls
 
 STALLED = """
-    import supervisor.records.watch
-    supervisor.records.watch.STALLED_AFTER = 0.5
+    import supervisor.storage.disk_health
+    supervisor.storage.disk_health.STALLED_AFTER = 0.5
 
     def jobs():
         return [Job(id=f"job/{number}", params={"number": number}) for number in range(60)]
@@ -268,7 +268,7 @@ STALLED = """
 
 # The first sync after some jobs have run.
 NO_ANSWER = """
-    from supervisor.records.disk import Disk
+    from supervisor.storage.files.disk import Disk
 
     def datasync(self, fd, hung=[]):
         os.fdatasync(fd)
@@ -332,9 +332,9 @@ def test_ctrl_c_drains_while_the_disk_stalls(experiment: Experiment) -> None:
 
 
 NEVER = """
-    import supervisor.records.store
+    import supervisor.storage.store
 
-    supervisor.records.store.CLOSE_PATIENCE = 1.0
+    supervisor.storage.store.CLOSE_PATIENCE = 1.0
 """
 
 

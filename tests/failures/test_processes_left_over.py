@@ -10,10 +10,10 @@ import time
 import psutil
 import pytest
 
-from supervisor.core.record_types import RunStarted, WorkerEnded, WorkerStarted
-from supervisor.engines.ending import end_recorded
-from supervisor.engines.processes import start_time
-from supervisor.records.run_facts import RunFacts
+from supervisor.core.state.run_history import RunHistory
+from supervisor.core.terms.records import RunStarted, WorkerEnded, WorkerStarted
+from supervisor.system.process_cleanup import end_recorded
+from supervisor.system.processes import start_time
 from tests.experiment import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     is_gone,
@@ -122,7 +122,7 @@ def test_a_pid_that_means_another_process_by_now_is_left_alone() -> None:
 
 def test_pids_of_an_earlier_boot_mean_nothing() -> None:
     """P9: after a restart of the machine none of them is looked for."""
-    facts = RunFacts()
+    facts = RunHistory()
     facts.apply(RunStarted(run=1, at="", boot_id="this one"))
     facts.apply(WorkerStarted(0, 1, 4711, "", 17.5))
     facts.apply(WorkerStarted(1, 2, 4712, "", 17.5))

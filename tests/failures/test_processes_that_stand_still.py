@@ -150,7 +150,7 @@ def test_no_job_pays_for_a_time_in_which_the_supervisor_stood_still(experiment: 
 
 
 CLOCK_THAT_STEPS = """
-    import datetime, supervisor.clock
+    import datetime, supervisor.system.clock
 
     def step():  # a day ahead or back, ten times a second
         return 86_400 * (int(time.monotonic() * 10) % 3 - 1)
@@ -169,7 +169,7 @@ CLOCK_THAT_STEPS = """
     if __name__ == "__main__":
         steady = time.time
         time.time = lambda: steady() + step()
-        supervisor.clock.datetime = Stepping
+        supervisor.system.clock.datetime = Stepping
         main(evaluate, jobs, name="steps", workers=2)
 """
 
@@ -188,8 +188,8 @@ def test_steps_of_the_wall_clock_move_no_deadline(experiment: Experiment) -> Non
 
 
 FREEZES = """
-    import supervisor.engines.incarnation
-    supervisor.engines.incarnation.DIE_WITHIN = 0.5
+    import supervisor.engines.worker_process
+    supervisor.engines.worker_process.DIE_WITHIN = 0.5
 
     def jobs():
         return [Job(id="freezes", timeout=@TIMEOUT@)] + [Job(id=f"good/{number}") for number in range(@GOOD@)]

@@ -78,7 +78,7 @@ def test_what_an_interpreter_says_before_it_can_begin_is_in_a_file_that_is_named
     site.mkdir()
     ahead = f"{site}{os.pathsep}{experiment.environment()['PYTHONPATH']}"
     environment = {**experiment.environment(), "PYTHONPATH": ahead}
-    spawned = 'import os, sys\nif "workers.main:spawned" in sys.orig_argv:\n    '
+    spawned = 'import os, sys\nif "workers.worker:spawned" in sys.orig_argv:\n    '
     (site / "sitecustomize.py").write_text(spawned + 'print("no licence", file=sys.stderr); os._exit(3)\n')
     done = experiment.run("--start-method", "spawn", "--workers", "1", env=environment)
     assert done.returncode == 75, done.stderr
@@ -193,7 +193,7 @@ def test_without_a_place_for_the_results_a_deleted_directory_is_named(
 
 # The first thing that main() does.
 SAYS_THAT_IT_BEGINS = (
-    'import supervisor.cli; supervisor.cli._check_platform = lambda: print("up", flush=True)'
+    'import supervisor.api; supervisor.api._check_platform = lambda: print("up", flush=True)'
 )
 # However late it is pressed.
 UNTIL_STOPPED = """while not current_job().stopping:
@@ -246,7 +246,7 @@ def press(process: subprocess.Popen[str], times: int) -> None:
 
 def test_a_ctrl_c_on_top_of_a_ctrl_c_is_no_traceback(experiment: Experiment) -> None:
     """P17: the second one comes while the first is told."""
-    plain(experiment, "import supervisor.cli; supervisor.cli._check_platform = supervisor.cli._say = stop")
+    plain(experiment, "import supervisor.api; supervisor.api._check_platform = supervisor.api._say = stop")
     text = experiment.script.read_text()
     experiment.script.write_text(f"import os, signal\n\ndef stop(*_):\n    os.kill(os.getpid(), 2)\n\n{text}")
     done = experiment.run()
@@ -256,7 +256,7 @@ def test_a_ctrl_c_on_top_of_a_ctrl_c_is_no_traceback(experiment: Experiment) -> 
 def test_a_ctrl_c_before_the_first_one_is_dealt_with_is_no_traceback(experiment: Experiment) -> None:
     """P17: the second one comes in the very call that makes further ones harmless."""
     plain(
-        experiment, "import supervisor.cli; supervisor.cli._check_platform = lambda: os.kill(os.getpid(), 2)"
+        experiment, "import supervisor.api; supervisor.api._check_platform = lambda: os.kill(os.getpid(), 2)"
     )
     text = experiment.script.read_text()
     late = (
@@ -274,8 +274,8 @@ def test_a_ctrl_c_that_a_worker_got_before_it_had_a_group_of_its_own_is_dropped(
 import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 os.kill(os.getpid(), signal.SIGINT)
-from workers.current import CURRENT
-from workers.main import settle_in
+from workers.job.current_job import CURRENT
+from workers.worker import settle_in
 reader, writer = os.pipe()
 settle_in(reader)
 print(CURRENT.stopping, signal.sigpending())

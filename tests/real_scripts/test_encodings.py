@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.views.encodings import as_meant, for_people, for_programs, open_to_all
+from supervisor.system.text_encoding import as_meant, for_people, for_programs, open_to_all
 from tests.real_scripts.conftest import RealScript
 
 SCRIPT = """

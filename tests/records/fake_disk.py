@@ -11,7 +11,7 @@ import errno
 import os
 import random
 
-from supervisor.records.disk import Disk
+from supervisor.storage.files.disk import Disk
 
 
 class PowerCut(BaseException):

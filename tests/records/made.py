@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.code_spans import CodeSpan
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
-from supervisor.core.position import InProgress, Position
-from supervisor.core.record_types import (
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.code_spans import CodeSpan
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.position import InProgress, Position
+from supervisor.core.terms.records import (
     Ended,
     Leased,
     Noted,
@@ -20,15 +21,15 @@ from supervisor.core.record_types import (
     WorkerEnded,
     WorkerStarted,
 )
-from supervisor.core.table import JobTable
-from supervisor.records.disk import Disk
-from supervisor.records.layout import Layout
-from supervisor.records.lock import Lock
-from supervisor.records.opening import new_syncer
-from supervisor.records.plan_file import PlanBuilder
-from supervisor.records.store import Store
-from supervisor.records.survey import Recovered, survey
-from supervisor.records.sync import Syncer
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
+from supervisor.storage.files.sync import Syncer
+from supervisor.storage.plan.plan_builder import PlanBuilder
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.survey import survey
+from supervisor.storage.store import Store
+from supervisor.storage.store_builder import new_syncer
 
 AT = "2025-10-14T21:00:00.000Z"
 STATES = {"completed": COMPLETED, "failed": FAILED, "pending": PENDING, "in_progress": INTERRUPTED}

@@ -13,19 +13,19 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.core.columns import compact, get, put
-from supervisor.core.events import Effects
-from supervisor.core.jobs import COMPLETED
-from supervisor.core.ledger import Ledger, Turn
-from supervisor.core.queue import JobQueue
-from supervisor.core.record_types import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
-from supervisor.core.settings import Settings
-from supervisor.core.statistics import Statistics
-from supervisor.core.table import JobTable
-from supervisor.records.disk import Disk
-from supervisor.records.journal import all_verify, decode_record, encode_batch, seed_of, verify
-from supervisor.records.places import grouped, read_joined, read_places
-from workers.messages import Completed, CompletedWith
+from supervisor.core.dispatch.job_queue import JobQueue
+from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.state.columns import compact, get, put
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms.events import Effects
+from supervisor.core.terms.jobs import COMPLETED
+from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
+from supervisor.core.terms.settings import Settings
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.journal.journal_format import all_verify, decode_record, encode_batch, seed_of, verify
+from supervisor.storage.journal.record_locations import grouped, read_joined, read_places
+from workers.transport.messages import Completed, CompletedWith
 
 AT = "2025-10-14T21:00:00.000Z"
 SEED = seed_of("u", 1)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.records import checkpoint_writer, files, places, results
-from supervisor.records.survey import survey
+from supervisor.storage.checkpoint import checkpoint_writer
+from supervisor.storage.files import atomic_files
+from supervisor.storage.journal import journal_reader, record_locations
+from supervisor.storage.recovery.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, expected, plan_of
 
@@ -127,7 +129,7 @@ def test_the_last_checkpoint_goes_to_the_disk_while_it_is_made(
     disk: FakeDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint_writer, "_BUFFER", 1)
-    monkeypatch.setattr(files, "_BEHIND", 0)
+    monkeypatch.setattr(atomic_files, "_BEHIND", 0)
     made = Made(HERE, disk).create(IDS)
     made.end(*IDS)
     made.finish()
@@ -211,12 +213,12 @@ def test_a_journal_that_reads_back_is_copied_without_looking_at_each_record(
     made.end(*IDS[:3])
     made.end(IDS[3], outcome="raised")
     if far:  # so that records are not read with one call
-        monkeypatch.setattr(places, "_SPAN", 10)
+        monkeypatch.setattr(record_locations, "_SPAN", 10)
     made.end(IDS[4])
     made.sync()
     made.checkpoint()
     singly = disk.content(made.layout.checkpoint)
-    monkeypatch.setattr(results, "all_verify", lambda *_: pytest.fail("a record was looked at"))
+    monkeypatch.setattr(journal_reader, "all_verify", lambda *_: pytest.fail("a record was looked at"))
     made.store.save(made.position())
     together = disk.content(made.layout.checkpoint)
 

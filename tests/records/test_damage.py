@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.errors import UnusableCheckpoint
-from supervisor.core.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
-from supervisor.records import files
-from supervisor.records.journal import encode_batch, seed_of
-from supervisor.records.journal_file import Identity
-from supervisor.records.survey import survey
+from supervisor.core.terms.errors import UnusableCheckpoint
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING
+from supervisor.storage.files import atomic_files
+from supervisor.storage.journal.journal_file import Identity
+from supervisor.storage.journal.journal_format import encode_batch, seed_of
+from supervisor.storage.recovery.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import Made, completed, expected
 
@@ -351,7 +351,7 @@ def test_the_format_of_another_version_is_refused_not_repaired(disk: FakeDisk) -
 
 def test_records_of_a_newer_version_are_passed_over(disk: FakeDisk) -> None:
     made = half_done(disk)
-    from supervisor.records.journal import seal
+    from supervisor.storage.journal.journal_format import seal
 
     identity = made.store._journal.identity
     n = made.store.next_n
@@ -418,7 +418,7 @@ def test_a_survey_does_not_depend_on_how_much_is_read_at_once(
     made.sync()
     made.die()
     whole = survey(made.layout, disk)
-    monkeypatch.setattr(files, "_PIECE", piece)
+    monkeypatch.setattr(atomic_files, "_PIECE", piece)
     found = survey(made.layout, disk)
     assert (found.journal_state, found.checkpoint_state, found.findings) == ("good", "good", [])
     assert found.table.__dict__.keys() == whole.table.__dict__.keys()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from supervisor.records import checkpoint_writer, index
-from supervisor.records.disk import Disk
-from supervisor.records.layout import Layout
-from supervisor.records.recovered import Recovered
-from supervisor.records.survey import survey
-from supervisor.records.whole import WholeJournal
+from supervisor.storage.checkpoint import checkpoint_writer, journal_index
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import Made, completed, expected, plan_of
 from tests.records.test_whole import HERE, IDS, complete_together, live, state_of
@@ -23,7 +23,7 @@ from tools import simulate
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_writer, "ENOUGH", 0)
-    monkeypatch.setattr(index, "_BLOCK", 7)
+    monkeypatch.setattr(journal_index, "_BLOCK", 7)
 
 
 class Ways:
@@ -31,13 +31,13 @@ class Ways:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.used = self.not_used = 0
-        self._agrees = WholeJournal.agrees_with
+        self._agrees = JournalOnlyRecovery.agrees_with
         self._patch = monkeypatch
 
     def compare(self, layout: Layout, disk: Disk | None = None) -> Recovered:
-        self._patch.setattr(WholeJournal, "agrees_with", lambda *_: False)
+        self._patch.setattr(JournalOnlyRecovery, "agrees_with", lambda *_: False)
         without = survey(layout, disk)
-        self._patch.setattr(WholeJournal, "agrees_with", self._counted())
+        self._patch.setattr(JournalOnlyRecovery, "agrees_with", self._counted())
         used = self.used
         found = survey(layout, disk)
         self.not_used += self.used == used
@@ -52,7 +52,7 @@ class Ways:
         return found
 
     def _counted(self) -> Any:
-        def agrees(whole: WholeJournal, found: index.Index) -> bool:
+        def agrees(whole: JournalOnlyRecovery, found: journal_index.Index) -> bool:
             agreed = self._agrees(whole, found)
             self.used += agreed
             return agreed
@@ -124,7 +124,7 @@ def test_an_index_saves_reading_what_stands_before_the_checkpoint(
     made, disk = a_finished_experiment()
     ways.compare(made.layout, disk).close()
     assert (ways.used, ways.not_used) == (1, 0)
-    monkeypatch.setattr(WholeJournal, "read", lambda _: pytest.fail("the journal was read"))
+    monkeypatch.setattr(JournalOnlyRecovery, "read", lambda _: pytest.fail("the journal was read"))
     found = survey(made.layout, disk)
     assert len(completed(found)) == 30
     assert [found.table.ids[job] for job in found.table.outcome] == [IDS[20]]
@@ -197,7 +197,7 @@ def test_a_disk_that_has_no_room_for_an_index_does_without(
     made = Made(HERE, disk).create(IDS)
     complete_together(made, IDS[:20])
     monkeypatch.setattr(
-        index, "write_atomically", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no space"))
+        journal_index, "write_atomically", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no space"))
     )
     made.checkpoint()
     made.die()
@@ -207,7 +207,7 @@ def test_a_disk_that_has_no_room_for_an_index_does_without(
 
 
 def test_small_experiments_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_writer, "ENOUGH", index.ENOUGH)
+    monkeypatch.setattr(checkpoint_writer, "ENOUGH", journal_index.ENOUGH)
     made, disk = a_finished_experiment()
     assert disk.exists(str(made.layout.checkpoint))
     assert not disk.exists(str(made.layout.index))

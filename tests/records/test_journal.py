@@ -11,10 +11,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.record_types import Ended, Noted, RunStarted
-from supervisor.records.disk import Disk
-from supervisor.records.journal import decode_record, encode_batch, guess_seed, seed_of, verify
-from supervisor.records.sync import Syncer, Task
+from supervisor.core.terms.records import Ended, Noted, RunStarted
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.sync import Syncer, Task
+from supervisor.storage.journal.journal_format import decode_record, encode_batch, seed_of, verify
+from supervisor.storage.journal.journal_scan import guess_seed
 from tests.records.fake_disk import FakeDisk
 
 AT = "2025-10-14T21:00:00.000Z"

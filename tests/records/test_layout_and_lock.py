@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.errors import BeingRun, CannotCreate, UsageError
-from supervisor.records.disk import Disk
-from supervisor.records.files import backup_name, lack_of_space, probe_directory
-from supervisor.records.layout import Layout, check_id, experiments
-from supervisor.records.lock import Lock
+from supervisor.core.terms.errors import BeingRun, CannotCreate, UsageError
+from supervisor.core.terms.experiment_id import check_id
+from supervisor.reports.experiment_list import experiments
+from supervisor.storage.files.atomic_files import backup_name, lack_of_space, probe_directory
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
 from tests.records.made import Made
 
 
@@ -66,7 +68,7 @@ def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:
     """D6: there is no stale lock."""
     path = tmp_path / "lock_e1"
     code = (
-        "import sys, time; from supervisor.records.lock import Lock; "
+        "import sys, time; from supervisor.storage.files.lock import Lock; "
         "lock = Lock.acquire(sys.argv[1], 'e1'); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.code_spans import UNKNOWN, CodeSpan
-from supervisor.records import checkpoint_writer
-from supervisor.records.layout import Layout
-from supervisor.records.made_by import MadeBy
-from supervisor.records.reports import load
-from supervisor.records.survey import survey
+from supervisor.core.terms.code_spans import UNKNOWN, CodeSpan
+from supervisor.experiment.results_by_code import MadeBy
+from supervisor.reports.report import load
+from supervisor.storage.checkpoint import checkpoint_writer
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery.survey import survey
 from tests.records.made import Made
 
 IDS = [f"job/{number}" for number in range(8)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.records.files import clear_temporaries, temporary_name, write_atomically
+from supervisor.storage.files.atomic_files import clear_temporaries, temporary_name, write_atomically
 from tests.records.fake_disk import FakeDisk
 
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.errors import UsageError
-from supervisor.core.jobs import NOTHING_OWN, OwnSettings
-from supervisor.core.table import JobTable
-from supervisor.records.disk import Disk
-from supervisor.records.plan_comparison import compare
-from supervisor.records.plan_file import PlanBuilder, PlanFile, decode_line
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.plan.plan_builder import PlanBuilder
+from supervisor.storage.plan.plan_diff import compare
+from supervisor.storage.plan.plan_file import PlanFile, decode_line
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import Made, plan_of
 

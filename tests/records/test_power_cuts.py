@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.errors import UnusableCheckpoint
-from supervisor.core.events import Synced
-from supervisor.records.survey import survey
+from supervisor.core.terms.errors import UnusableCheckpoint
+from supervisor.core.terms.events import Synced
+from supervisor.storage.recovery.survey import survey
 from tests.records.fake_disk import FakeDisk, PowerCut
 from tests.records.made import Made, completed, expected, plan_of
 

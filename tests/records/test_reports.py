@@ -14,14 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.domain_counts import DomainCounts
-from supervisor.core.errors import JobsFailed, StorageError, UsageError
-from supervisor.core.jobs import Counts
-from supervisor.core.record_types import Ended
-from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
-from supervisor.records import reports
-from supervisor.records.progress import ProgressFile
-from supervisor.records.reports import Report, load, write_reports
+from supervisor.core.scheduling.progress import DomainCounts
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.terms.errors import JobsFailed, StorageError, UsageError
+from supervisor.core.terms.jobs import Counts
+from supervisor.core.terms.records import Ended
+from supervisor.reports import final_files
+from supervisor.reports.final_files import write_reports
+from supervisor.reports.progress_file import ProgressFile
+from supervisor.reports.report import Report, load
+from supervisor.reports.result_reader import Results
 from tests.records.made import AT, Made, expected
 
 IDS = ["iris/a", "iris/b", "wine/c", "wine/d", "plain"]
@@ -95,8 +97,8 @@ def test_statistics_have_the_promised_keys(made: Made) -> None:
 def test_ranks_are_those_of_the_sorted_durations_whether_counted_or_sorted(
     few: int, durations: list[float]
 ) -> None:
-    with mock.patch.object(reports, "_FEW", few):
-        spread = reports._spread(array("d", durations))
+    with mock.patch.object(final_files, "_FEW", few):
+        spread = final_files._spread(array("d", durations))
     ordered = sorted(durations)
     assert spread["median"] == statistics.median(ordered)
     assert spread["p95"] == ordered[math.ceil(0.95 * len(ordered)) - 1]
@@ -243,7 +245,7 @@ def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> Non
 
 
 def test_large_parameters_are_read_a_few_at_a_time(made: Made) -> None:
-    results = made.store.results()
+    results = Results.of_store(made.store.parts)
     for job in range(len(made.store.table)):
         made.store.plan.lengths[job] = 3 << 20
     assert [list(group) for group in results.groups(range(4))] == [[0], [1], [2], [3]]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.table import JobTable
-from supervisor.records import states as states_module
-from supervisor.records.states import LOOK_EVERY, SavedStates
-from workers.states import StateFiles
+from supervisor.core.state.job_table import JobTable
+from supervisor.storage import saved_state_cleanup as states_module
+from supervisor.storage.saved_state_cleanup import LOOK_EVERY, SavedStateCleanup
+from workers.job.saved_state import StateFiles
 
 IDS = ["a/b", "%", "", "x" * 300, "long/" * 80]
 
@@ -21,12 +21,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states_module, "_BUDGET", 60.0)
 
 
-def made(folder: Path) -> tuple[JobTable, StateFiles, SavedStates]:
+def made(folder: Path) -> tuple[JobTable, StateFiles, SavedStateCleanup]:
     table = JobTable()
     for job_id in IDS:
         table.add(job_id)
     files = StateFiles(str(folder / "states"))
-    return table, files, SavedStates(folder / "states", table)
+    return table, files, SavedStateCleanup(folder / "states", table)
 
 
 def complete(table: JobTable, job_id: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.records import spool as module
-from supervisor.records.spool import Spool
+from supervisor.storage.plan import plan_builder as module
+from supervisor.storage.plan.plan_builder import Spool
 
 lines = st.lists(st.binary(max_size=40).map(lambda text: text.replace(b"\n", b"\r") + b"\n"), max_size=40)
 cuts = st.lists(st.integers(0, 2000), max_size=20)

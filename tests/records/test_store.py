@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.errors import StorageError, UsageError
-from supervisor.core.events import HandOutBlocked, HandOutUnblocked, Synced
-from supervisor.core.jobs import COMPLETED
-from supervisor.core.table import JobTable
-from supervisor.records.checkpointer import SHARE, cost
-from supervisor.records.disk_failures import MOST_FAILURES
-from supervisor.records.journal_file import BOUND
-from supervisor.records.lock import Lock
-from supervisor.records.store import Store
-from supervisor.records.survey import survey
-from supervisor.records.sync import STALLED_AFTER
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.errors import StorageError, UsageError
+from supervisor.core.terms.events import HandOutBlocked, HandOutUnblocked, Synced
+from supervisor.core.terms.jobs import COMPLETED
+from supervisor.storage.checkpoint_schedule import SHARE, cost
+from supervisor.storage.disk_health import MOST_FAILURES
+from supervisor.storage.files.lock import Lock
+from supervisor.storage.files.sync import STALLED_AFTER
+from supervisor.storage.journal.journal_file import BOUND
+from supervisor.storage.recovery.survey import survey
+from supervisor.storage.store import Store
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import Made, completed, expected, plan_of
 

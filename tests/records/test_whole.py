@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.jobs import COMPLETED, FAILED
-from supervisor.core.record_types import Completions, Leased, Reset
-from supervisor.records import fold
-from supervisor.records.disk import Disk
-from supervisor.records.layout import Layout
-from supervisor.records.recovered import Recovered
-from supervisor.records.survey import survey
-from supervisor.records.whole import WholeJournal
+from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.core.terms.records import Completions, Leased, Reset
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery import replayer
+from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.survey import survey
 from tests.records.fake_disk import FakeDisk
 from tests.records.made import AT, Made, completed, plan_of
 from tools import simulate
@@ -48,13 +48,13 @@ class Ways:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.alone = self.together = 0
-        self._read = WholeJournal.read
+        self._read = JournalOnlyRecovery.read
         self._patch = monkeypatch
 
     def compare(self, layout: Layout, disk: Disk | None = None) -> Recovered:
-        self._patch.setattr(WholeJournal, "read", lambda _: False)
+        self._patch.setattr(JournalOnlyRecovery, "read", lambda _: False)
         together = survey(layout, disk)
-        self._patch.setattr(WholeJournal, "read", self._counted())
+        self._patch.setattr(JournalOnlyRecovery, "read", self._counted())
         found = survey(layout, disk)
         one, other = state_of(together), state_of(found)
         for key in one:
@@ -64,7 +64,7 @@ class Ways:
         return found
 
     def _counted(self) -> Any:
-        def read(whole: WholeJournal) -> bool:
+        def read(whole: JournalOnlyRecovery) -> bool:
             trusted = self._read(whole)
             self.alone += trusted
             self.together += not trusted
@@ -200,7 +200,7 @@ def test_what_does_not_agree_is_read_together(ways: Ways) -> None:
 def test_runs_are_taken_as_their_records_one_by_one(
     ways: Ways, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(fold, "_FEW", few)
+    monkeypatch.setattr(replayer, "_FEW", few)
     rng = random.Random(few)
     disk = FakeDisk()
     made = Made(HERE, disk).create(IDS)
@@ -209,7 +209,9 @@ def test_runs_are_taken_as_their_records_one_by_one(
     made.sync()
     in_columns = ways.compare(made.layout, disk)
     monkeypatch.setattr(
-        fold.Fold, "take", lambda fold, start, lines: [fold._take_line(*row) for row in each(start, lines)]
+        replayer.Replayer,
+        "take",
+        lambda fold, start, lines: [fold._take_line(*row) for row in each(start, lines)],
     )
     singly = ways.compare(made.layout, disk)
     assert state_of(in_columns) == state_of(singly)

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.core.record_types import Ended, Leased, Noted, Opened, RunStarted
-from supervisor.records.journal import FORMAT, encode_batch, seed_of
+from supervisor.core.terms.records import Ended, Leased, Noted, Opened, RunStarted
+from supervisor.storage.journal.journal_format import FORMAT, encode_batch, seed_of
 
 ROOT = Path(__file__).resolve().parents[2]
 AT = "2025-10-14T20:15:00.123Z"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core.jobs import Counts
-from supervisor.core.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.terms.jobs import Counts
 
 
 def counts(completed: int = 740, failed: int = 3, in_progress: int = 6, pending: int = 1251) -> Counts:

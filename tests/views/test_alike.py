@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.views.alike import FirstAttempts
+from supervisor.views.failure_lines import FirstAttempts
 from tests.views.made import crash, failure
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from supervisor.views.checkpoints import CheckpointRow, checkpoint_table, no_checkpoints
+from supervisor.views.experiment_table import CheckpointRow, checkpoint_table, no_checkpoints
 from tests.views.made import counts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.views.commands import resume_command, start_command
+from supervisor.views.suggested_commands import resume_command, start_command
 
 ID = "experiment_20251014_223000"
 PROGRAMS = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.views.failure_lines import failure_line, tail_lines
-from supervisor.views.grouping import kind
+from supervisor.views.failure_lines import failure_line, kind, tail_lines
 from tests.views.made import crash, failure
 
 _STACKS = """step 1

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.views.log import Log
+from supervisor.views.supervisor_log import Log
 
 PROGRAM = """
 import sys
 from loguru import logger
 logger.info("theirs before")
-from supervisor.views.log import Log
+from supervisor.views.supervisor_log import Log
 log = Log(sys.argv[1])
 log.begin()
 log.write("warning", "ours {braces} <red>tags</red>")
@@ -72,7 +72,7 @@ def test_a_log_that_cannot_be_written_is_silent(tmp_path: Path, capfd: pytest.Ca
 BEGUN = """
 import sys
 from pathlib import Path
-from supervisor.views.log import Log
+from supervisor.views.supervisor_log import Log
 log = Log(sys.argv[1])
 log.write("info", "before {braces}\\nsecond line")
 assert "loguru" not in sys.modules

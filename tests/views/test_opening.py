@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from supervisor.core.snapshot import RunSnapshot
-from supervisor.views.log import Log
-from supervisor.views.opening import GuardedView, open_view
-from supervisor.views.protocol import Silent
+from supervisor.core.state.snapshot import RunSnapshot
+from supervisor.views.guarded_view import GuardedView, open_view
+from supervisor.views.supervisor_log import Log
+from supervisor.views.view import Silent
 from tests.views.made import failure, snapshot, worker
-from workers.output import log_path, scratch_path
+from workers.isolation.output_files import log_path, scratch_path
 
 
 class Broken(Silent):

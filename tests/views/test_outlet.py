@@ -13,7 +13,7 @@ from typing import TextIO
 
 import pytest
 
-from supervisor.views.outlet import LIMIT, Outlet, say
+from supervisor.views.console import LIMIT, Outlet, say
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from supervisor.core.overnight import Overnight
-from supervisor.core.record_types import AnyRecord, Noted, Paused, Unpaused
-from supervisor.views.overnight import overnight_lines
+from supervisor.core.state.run_history import Incidents
+from supervisor.core.terms.records import AnyRecord, Noted, Paused, Unpaused
+from supervisor.views.summary import overnight_lines
 
 
 def at(minute: int) -> str:
@@ -12,7 +12,7 @@ def at(minute: int) -> str:
 
 
 def told(*records: AnyRecord) -> list[str]:
-    overnight = Overnight()
+    overnight = Incidents()
     for record in records:
         overnight.apply(record)
     return overnight_lines(overnight, at(50))
@@ -51,7 +51,7 @@ def test_orders_from_other_terminals_are_counted() -> None:
 
 
 def test_jobs_that_stood_still_or_were_stopped_for_memory_are_counted() -> None:
-    overnight = Overnight()
+    overnight = Incidents()
     for job in ("a", "b", "a"):
         overnight.apply(Noted("stalled", "2025-10-14T21:00:00.000Z", {"job": job}))
     overnight.apply(Noted("stopped_for_memory", "2025-10-14T21:00:00.000Z", {"job": "c"}))

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import pytest
 
+from supervisor.views.console import Outlet
 from supervisor.views.failure_lines import tail_lines
-from supervisor.views.outlet import Outlet
-from supervisor.views.plain import PlainView, interval, progress
+from supervisor.views.plain_view import PlainView, interval, progress
 from tests.views.made import counts, crash, failure, snapshot
 
 EVENING = datetime(2025, 10, 14, 22, 30)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.views.show_output import OutputFollower
+from supervisor.views.output_follower import OutputFollower
 from tests.views.made import worker
-from workers.output import collect, log_path, scratch_path
+from workers.isolation.output_files import collect, log_path, scratch_path
 
 LIMIT = 10_000_000
 

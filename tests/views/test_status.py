@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from supervisor.views.status import Progress, status_text
+from supervisor.commands.status import status_text
+from supervisor.reports.progress_file import Progress
 
 NOW = datetime(2025, 10, 14, 22, 30, tzinfo=UTC)
 DOCUMENT = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.core.snapshot import FailureSnapshot
-from supervisor.views.grouping import group, kind
+from supervisor.core.state.snapshot import FailureSnapshot
+from supervisor.views.failure_lines import group, kind
 from supervisor.views.summary import summary
 from tests.views.made import counts, crash, failure, snapshot
 

@@ -17,12 +17,12 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from supervisor.core.jobs import Counts
-from supervisor.core.snapshot import RunSnapshot, WorkerSnapshot
-from supervisor.views.opening import open_view
-from supervisor.views.plain import PlainView
-from supervisor.views.protocol import View
-from supervisor.views.terminal import TerminalView, frame
+from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.terms.jobs import Counts
+from supervisor.views.guarded_view import open_view
+from supervisor.views.plain_view import PlainView
+from supervisor.views.terminal_view import TerminalView, frame
+from supervisor.views.view import View
 from tests.views.made import counts, failure, snapshot, worker
 
 EVENING = datetime(2025, 10, 14, 22, 30)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.views import words
+from supervisor.core.terms import wording
 
 EVENING = datetime(2025, 10, 14, 22, 30)  # a Tuesday
 
@@ -30,7 +30,7 @@ EVENING = datetime(2025, 10, 14, 22, 30)  # a Tuesday
     ],
 )
 def test_a_duration_has_the_two_units_that_matter(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert wording.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_a_duration_has_the_two_units_that_matter(seconds: float, text: str) -> 
     [(0, "22:30"), (8, "06:30"), (32, "Thu 06:30"), (24 * 8, "2025-10-22"), (1e12, "in years")],
 )
 def test_an_end_time_is_a_clock_time(hours: float, text: str) -> None:
-    assert words.clock(EVENING, hours * 3600) == text
+    assert wording.clock(EVENING, hours * 3600) == text
 
 
 def test_an_end_that_nobody_knows_is_not_told() -> None:
-    assert words.ends_about(EVENING, None) == ""
-    assert words.ends_about(EVENING, 8 * 3600 + 600) == "ends about 06:40"
+    assert wording.ends_about(EVENING, None) == ""
+    assert wording.ends_about(EVENING, 8 * 3600 + 600) == "ends about 06:40"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_end_that_nobody_knows_is_not_told() -> None:
     ],
 )
 def test_sizes_are_in_the_units_of_the_options(number: int, text: str) -> None:
-    assert words.size(number) == text
+    assert wording.size(number) == text
 
 
 @pytest.mark.parametrize(
@@ -66,36 +66,36 @@ def test_sizes_are_in_the_units_of_the_options(number: int, text: str) -> None:
     [(460_000, "460,000 jobs/s"), (1.23, "1.2 jobs/s"), (0.5, "30 jobs/min"), (0.001, "3.6 jobs/h")],
 )
 def test_a_rate_has_the_unit_that_makes_it_readable(per_second: float, text: str) -> None:
-    assert words.rate(per_second) == text
+    assert wording.rate(per_second) == text
 
 
 def test_a_hundred_percent_means_all() -> None:
-    assert words.percent(999_999, 1_000_000) == "99%"
-    assert words.percent(5, 5) == "100%"
-    assert words.percent(0, 0) == "0%"
+    assert wording.percent(999_999, 1_000_000) == "99%"
+    assert wording.percent(5, 5) == "100%"
+    assert wording.percent(0, 0) == "0%"
 
 
 def test_a_signal_without_a_name_keeps_its_number() -> None:
-    assert words.signal_name(11) == "SIGSEGV"
-    assert words.signal_name(99) == "signal 99"
+    assert wording.signal_name(11) == "SIGSEGV"
+    assert wording.signal_name(99) == "signal 99"
 
 
 @given(st.text())
 def test_no_text_of_a_stranger_steers_the_terminal(text: str) -> None:
     hostile = f"\x1b[2J{text}\x1b]0;title\x07\r\n\x9b31m"
-    for line in [words.one_line(hostile), *words.printed_lines(hostile)]:
+    for line in [wording.one_line(hostile), *wording.printed_lines(hostile)]:
         assert not {unicodedata.category(c) for c in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def test_of_a_progress_bar_the_last_state_is_shown() -> None:
-    assert words.printed_lines("start\n 10%\r 20%\r\n\tend\x1b[0m\n") == ["start", " 20%", "    end"]
+    assert wording.printed_lines("start\n 10%\r 20%\r\n\tend\x1b[0m\n") == ["start", " 20%", "    end"]
 
 
 @given(st.text(), st.integers(min_value=0, max_value=50))
 def test_what_is_shortened_fits(text: str, width: int) -> None:
-    assert len(words.shorten(text, width)) <= width
-    assert len(words.cut(text, max(1, width))) <= max(1, width)
+    assert len(wording.shorten(text, width)) <= width
+    assert len(wording.cut(text, max(1, width))) <= max(1, width)
 
 
 def test_an_id_keeps_both_its_ends() -> None:
-    assert words.shorten("iris/forest/with/many/parts/200", 16) == "iris/fores…s/200"
+    assert wording.shorten("iris/forest/with/many/parts/200", 16) == "iris/fores…s/200"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.records.reports import load
+from supervisor.reports.report import load
 from tests.experiment import ROOT, Experiment
 
 WALK = """

@@ -172,7 +172,7 @@ YIELDS = """
             raise Interrupted("later")
 
     if __name__ == "__main__":
-        import supervisor.core.ledger as ledger
+        import supervisor.core.dispatch.ledger as ledger
         ledger.INTERRUPTED_WAIT = 0.01
         main(work, jobs, name="yields", workers=1, all_tasks=True)
 """

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from supervisor.cores import shared_cores, usable_cores
+from supervisor.system.cpu_limits import shared_cores, usable_cores
 from tests.experiment import Experiment
 
 SCRIPT = """
@@ -150,8 +150,8 @@ def test_how_sharing_is_told() -> None:
 
 
 def test_a_pilot_is_not_slowed_by_the_ids_of_jobs_that_nobody_named(tmp_path: Path) -> None:
-    from supervisor.core.table import JobTable
-    from supervisor.picking import Pick
+    from supervisor.core.state.job_table import JobTable
+    from supervisor.experiment.job_selection import Pick
 
     pilot = JobTable()
     for domain in ("iris", "wine"):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.core.settings import parse_duration
-from supervisor.views.commands import longhaul_command
+from supervisor.core.terms.settings import parse_duration
+from supervisor.views.suggested_commands import longhaul_command
 from tests.experiment import Experiment
 
 
@@ -93,10 +93,10 @@ def test_what_could_be_read_in_two_ways_is_no_duration(text: str) -> None:
 
 
 def test_an_interrupted_run_says_where_its_report_is() -> None:
-    from supervisor.outcome import Interrupted
+    from supervisor.core.terms.errors import RunInterrupted
 
-    assert "sys.last_value.report" in str(Interrupted(object()))
-    assert "report" not in str(Interrupted(None))
+    assert "sys.last_value.report" in str(RunInterrupted(object()))
+    assert "report" not in str(RunInterrupted(None))
 
 
 def test_what_a_test_patches_does_not_reach_workers_and_its_environment_does(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import load
-from supervisor.records.latest import meant_instead
-from supervisor.records.layout import Layout
+from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.report import load
+from supervisor.storage.files.layout import Layout
 from tests.experiment import Experiment
 
 SCRIPT = """

@@ -7,8 +7,9 @@ from subprocess import Popen
 
 import pytest
 
-from supervisor import BeingRun, run
-from supervisor.records.lock import Lock
+from supervisor.api import run
+from supervisor.core.terms.errors import BeingRun
+from supervisor.storage.files.lock import Lock
 from tests.experiment import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
@@ -125,7 +126,7 @@ def test_the_list_tells_a_pilot_that_is_done_and_what_runs_right_now(experiment:
 
 
 TWICE = """
-    from supervisor.records.layout import Layout
+    from supervisor.storage.files.layout import Layout
 
     def exists(self, really=Layout.exists, looked=[]):
         looked.append(self)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.experiment import wait_for
-from workers.belonging import (
+from workers.forking.process_owner import (
     bonds_of,
     incarnation_of,
     is_command_of_tracker,

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-import workers.main
 import workers.runner
-from workers.current import CurrentJob
-from workers.descriptors import Reading
-from workers.main import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, REST_EVERY, TIDY_AFTER, Worker
-from workers.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
+import workers.worker
+from workers.job.current_job import CurrentJob
+from workers.process.descriptors import Reading
 from workers.runner import Runner
+from workers.transport.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
+from workers.worker import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, REST_EVERY, TIDY_AFTER, Worker
 
 
 class Clock:
@@ -80,7 +80,7 @@ class NoOutput:
 
 
 def stand_in(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.main, "perf_counter", clock)
+    monkeypatch.setattr(workers.worker, "perf_counter", clock)
     monkeypatch.setattr(workers.runner, "perf_counter", clock)
     monkeypatch.setattr(workers.runner, "CURRENT", CurrentJob())  # not that of other tests
 
@@ -143,7 +143,7 @@ def looks_before_jobs(
     clock = Clock()
     stand_in(clock, monkeypatch)
     looks = Looks(clock)
-    monkeypatch.setattr(workers.main, "Surroundings", lambda: looks)
+    monkeypatch.setattr(workers.worker, "Surroundings", lambda: looks)
     ages: list[float] = []
 
     def job() -> None:

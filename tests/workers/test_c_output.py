@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = f"""
 import ctypes, os, sys; sys.path.insert(0, {str(ROOT)!r})
-from workers.linux import CStandardOutput, _libc
+from workers.process.linux import CStandardOutput, _libc
 out = CStandardOutput()
 assert not out.pending()
 _libc.setvbuf(out._stream, None, 0, ctypes.c_size_t(4096))  # as a library might: full buffering

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from workers.callables import CannotLoad, CannotSend, describe, load
-from workers.messages import FunctionSpec
+from workers.script.callables import CannotLoad, CannotSend, describe, load
+from workers.transport.messages import FunctionSpec
 
 
 class Model:

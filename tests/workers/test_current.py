@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.current import CurrentJob, current_job, file_name, inside_worker, job_seed
+from workers.job.current_job import CurrentJob, current_job, inside_worker, job_seed
+from workers.job.file_names import file_name
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 

@@ -7,9 +7,9 @@ from time import perf_counter
 
 import pytest
 
-from workers.failures import MAX_TEXT, describe
-from workers.messages import Failed, Failure
 from workers.runner import Runner
+from workers.transport.messages import Failed, Failure
+from workers.values.tracebacks import MAX_TEXT, describe
 
 
 def failure_of(function: object, **params: object) -> Failed:
@@ -141,7 +141,7 @@ def test_what_a_job_raises_when_its_process_was_asked_to_stop_is_not_its_fault(
         raise error
 
     assert failure_of(job).outcome == "raised"
-    monkeypatch.setattr("workers.current.CURRENT.stopping", True)
+    monkeypatch.setattr("workers.job.current_job.CURRENT.stopping", True)
     assert failure_of(job).outcome == "interrupted"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from workers.current import PROCESS
-from workers.guards import IMPORTED_AS, OUTSIDE, compile_shut
-from workers.main_module import import_main
+from workers.job.current_job import PROCESS
+from workers.script.guards import IMPORTED_AS, OUTSIDE, compile_shut
+from workers.script.main_module import import_main
 
 
 def executed(source: str | bytes) -> dict[str, Any]:

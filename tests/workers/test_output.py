@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.output import collect, leftovers, log_path, move, scratch_path, tail, trim
+from workers.isolation.output_files import collect, leftovers, log_path, move, scratch_path, tail, trim
 
 
 def printed(directory: Path, content: bytes, worker: int = 0, incarnation: int = 1) -> str:
@@ -112,8 +112,8 @@ def test_what_is_opened_again_leaves_the_numbers_of_others_free(tmp_path: Path) 
     goes to the number of the queue, which must not be the output's."""
     captured = (
         "import os, sys\n"
-        "from workers import descriptors\n"
-        "from workers.output import CapturedOutput\n"
+        "from workers.process import descriptors\n"
+        "from workers.isolation.captured_output import CapturedOutput\n"
         "said = os.dup(1)\n"
         "reader, writer = os.pipe()\n"
         "queue = descriptors.keep(writer)\n"

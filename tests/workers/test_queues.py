@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from workers.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
-from workers.messages import Completed, CompletedWith, Dropped, Finish, Ready, Revoke, Run
-from workers.queues import FrameWriter, Outbox, QueueClosed, WorkerQueues, pipe_pair, pipe_room
+from workers.transport.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
+from workers.transport.messages import Completed, CompletedWith, Dropped, Finish, Ready, Revoke, Run
+from workers.transport.pipes import FrameWriter, Outbox, QueueClosed, pipe_pair, pipe_room
+from workers.transport.worker_queues import WorkerQueues
 
 
 @pytest.fixture

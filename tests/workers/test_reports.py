@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from workers import current
-from workers.current import CurrentJob
-from workers.messages import Completed, Reported
-from workers.queues import PIPE_BUF, Outbox, WorkerQueues
-from workers.reports import Reporter, checked
+from workers.job import current_job
+from workers.job.current_job import CurrentJob
+from workers.job.job_reports import Reporter, checked
+from workers.transport.messages import Completed, Reported
+from workers.transport.pipes import Outbox
+from workers.transport.worker_queues import PIPE_BUF, WorkerQueues
 
 
 class Line:
@@ -58,7 +59,7 @@ def job(line: Line, monkeypatch: pytest.MonkeyPatch) -> CurrentJob:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(current, "monotonic", lambda: now[0])
+    monkeypatch.setattr(current_job, "monotonic", lambda: now[0])
     return now
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import workers.runner
-from workers.messages import Completed, CompletedWith, Failed, Failure
 from workers.runner import Runner, planned, with_output
+from workers.transport.messages import Completed, CompletedWith, Failed, Failure
 
 good = st.builds(
     lambda number, text: msgspec.json.encode({"id": f"j{number}", "domain": None, "params": {"x": text}}),

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from tests.records.fake_disk import FakeDisk, PowerCut
-from workers import states
-from workers.states import StateFiles, StatesInMemory, StateTooLarge
-from workers.values import Unencodable
+from workers.job import saved_state
+from workers.job.saved_state import StateFiles, StatesInMemory, StateTooLarge
+from workers.values.json_encoding import Unencodable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ def test_what_would_not_come_back_is_refused_and_the_last_state_stays(tmp_path: 
 def test_a_state_that_is_too_large_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(states, "MAX_STATE", 1 << 20)
+    monkeypatch.setattr(saved_state, "MAX_STATE", 1 << 20)
     files = saved(tmp_path, {"epoch": 1})
     with pytest.raises(StateTooLarge, match=r"'a/b' is 2\.0 MB of JSON, more than 1 MB; .*directory"):
         files.save("a/b", 1, "x" * (2 << 20))
@@ -202,7 +202,7 @@ def test_a_refused_save_raises_and_leaves_what_was_there(operation: str, number:
 
 SAVER = """
 import sys
-from workers.states import StateFiles
+from workers.job.saved_state import StateFiles
 files = StateFiles(sys.argv[1])
 state, _ = files.load("a")
 number = state["n"] if state else 0

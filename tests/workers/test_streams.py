@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGINNING = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import io, os, pickle, resource, signal
-from workers.streams import buffer_of, remember_writing
+from workers.isolation.streams import buffer_of, remember_writing
 """
 
 

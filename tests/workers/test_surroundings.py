@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = """
 import os, resource, signal, sys
-from workers.surroundings import Surroundings
+from workers.isolation.process_state import Surroundings
 
 def state():
     mask = os.umask(0); os.umask(mask)

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.values import (
+from workers.values.json_encoding import (
     MAX_DEPTH,
     Encoded,
     Unencodable,
@@ -339,7 +339,7 @@ def test_the_deepest_value_can_be_written_and_read(levels: int) -> None:
 
 def test_the_order_of_a_set_does_not_depend_on_hash_seeds() -> None:
     program = (
-        "from workers.values import encode_result;"
+        "from workers.values.json_encoding import encode_result;"
         "print(encode_result([set('qwertyuiop'), {('a', 1), 'b', 2.5, None, frozenset('xy')}]).json)"
     )
     answers = {
@@ -357,7 +357,7 @@ def test_the_order_of_a_set_does_not_depend_on_hash_seeds() -> None:
 
 def test_numpy_and_dataclasses_are_not_imported_for_those_who_do_without() -> None:
     program = (
-        "import sys; from workers.values import encode_result as e;"
+        "import sys; from workers.values.json_encoding import encode_result as e;"
         "e({1: (1, {2})}); print('numpy' in sys.modules, 'pandas' in sys.modules)"
     )
     run = subprocess.run(

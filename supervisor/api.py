@@ -1,0 +1,275 @@
+"""`main` and `run`: how a script and a program start an experiment, and how they end.
+
+What is asked for is read in `options`; what is done stands in `experiment`. Here is only
+what lies around it: errors in one line, exit codes, dying of the right signal.
+
+Whatever is needed is imported when one of the two is called: a worker imports the script as
+well, and with it this module, and calls neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from supervisor.core.terms.errors import (
+    LonghaulError,
+    RaisedByScript,
+    UnguardedMain,
+    UsageError,
+    WorkersError,
+)
+from workers.job.current_job import importing_main, inside_worker
+
+if TYPE_CHECKING:
+    import argparse
+
+    from supervisor.engines.zygote_process import PrestartedZygote
+    from supervisor.options.request import Request
+    from supervisor.run.outcome import Outcome
+
+_NO_RUN = ("-h", "--help", "--version", "--list-checkpoints", "--detach")
+
+
+def main(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None = None,
+    parser: argparse.ArgumentParser | None = None,
+    setup: Callable[[], Any] | None = None,
+    finish: Callable[..., Any] | None = None,
+    argv: Sequence[str] | None = None,
+    **settings: Any,
+) -> NoReturn:
+    """Give a script a command line, run its experiment, and exit.
+
+    Parameters
+    ----------
+    function: called as `function(**job.params)` in worker processes; its result must have
+        a JSON form.
+    jobs: an iterable of `Job`, or a function that returns one; a function with a parameter
+        gets the namespace of the script's own options. A plain dict is a job with these params.
+    name: of the experiment; its files go to `data/outputs/<name>`.
+    output: another directory for its files.
+    parser: an `ArgumentParser(add_help=False)` with the script's own options.
+    setup: runs once in each worker before its first job; `current_job().context` is what it
+        returned.
+    finish: called with the `Report` after the final files are written; with a second
+        parameter it gets the script's own options, as `jobs` does.
+    argv: the arguments, if not those of the process.
+    settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
+
+    Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 70 `jobs` or `finish`
+    raised, 65 to 76 see `core.errors`), or dies of the signal that stopped the run.
+    """
+    _refuse_inside_worker("main")
+    try:
+        _check_platform()
+        with _forerunner(sys.argv[1:] if argv is None else argv, settings) as forerunner:
+            with _undisturbed():
+                from supervisor.options.request import request_of_main
+
+            request = request_of_main(
+                function,
+                jobs,
+                name=name,
+                output=output,
+                parser=parser,
+                argv=argv,
+                keywords=settings,
+                setup=setup,
+                finish=finish,
+            )
+            if request.detach:
+                from supervisor.run.detach import start_detached, status_pipe
+
+                request.started_by = status_pipe()
+                if request.started_by is None:
+                    raise SystemExit(start_detached())
+            outcome = _execute(request, forerunner)
+        if outcome.signal is not None:
+            _die_of(outcome.signal)
+        _flush()
+        _end_ticking()
+    except LonghaulError as error:
+        _say(f"error: {error}")
+        _flush()
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:  # before the run had its own handlers, or after
+        # One more is the end, not a traceback: also one that comes in this very line.
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except (KeyboardInterrupt, ValueError):
+            with contextlib.suppress(KeyboardInterrupt, ValueError):
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _say("interrupted")
+        _die_of(signal.SIGINT)
+    except Exception as error:
+        from supervisor.run.uncaught_errors import show
+
+        raise SystemExit(show(error)) from None
+    raise SystemExit(outcome.exit_code)
+
+
+def run(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None = None,
+    setup: Callable[[], Any] | None = None,
+    finish: Callable[..., Any] | None = None,
+    **settings: Any,
+) -> Any:
+    """Run an experiment from a notebook or another program; returns its `Report`.
+
+    The same as `main` without a command line: keywords are named as the options
+    (`experiment_id=`, `resume="latest"`, `resume=False`, `workers=`, `rerun=[...]`, ...),
+    and all tasks run by default. `progress=False` shows nothing.
+
+    Raises
+    ------
+    UsageError: for an unknown keyword (with the nearest name) or a plan that cannot be run.
+    LonghaulError: if the experiment cannot be run; its `exit_code` says why.
+    Exception: what `jobs` or `finish` raised, as it is.
+    Interrupted: a KeyboardInterrupt, after the run has drained; with the `report`.
+    """
+    _refuse_inside_worker("run")
+    _check_platform()
+    with _forerunner((), settings) as forerunner:
+        with _undisturbed():
+            from supervisor.options.request import request_of_run
+
+        request = request_of_run(
+            function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
+        )
+        raised: Exception | None = None
+        try:
+            outcome = _execute(request, forerunner)
+        except RaisedByScript as caught:
+            raised = caught.error
+    if raised is not None:
+        from supervisor.run.uncaught_errors import from_user
+
+        raise from_user(raised)
+    if outcome.signal is not None:
+        from supervisor.core.terms.errors import RunInterrupted
+
+        raise RunInterrupted(outcome.report)
+    return outcome.report
+
+
+def _execute(request: Request, forerunner: PrestartedZygote | None) -> Outcome:
+    with _undisturbed():
+        from supervisor.run.execution import execute
+    try:
+        return execute(request, forerunner)
+    except LonghaulError as error:
+        _name_as_here(error, request)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise WorkersError(
+            f"{error.strerror or error}: no worker can be started. Allow more (ulimit -n), then start again "
+            f"or resume."
+        ) from error
+
+
+def _name_as_here(error: LonghaulError, request: Request) -> None:
+    """Options that an error names are called what they are called in this script."""
+    from supervisor.options.script_options import OwnOptionError
+
+    if request.taken and not isinstance(error, OwnOptionError):
+        error.args = (request.in_its_words(str(error)), *error.args[1:])
+
+
+@contextlib.contextmanager
+def _forerunner(words: Sequence[str], settings: Mapping[str, Any]) -> Iterator[PrestartedZygote | None]:
+    """Started before anything else is imported, so that both take their time at once; None
+    where workers are probably not wanted."""
+    forerunner = None
+    try:
+        if not _without_zygote(words, settings):
+            with _undisturbed():
+                from supervisor.engines.zygote_process import PrestartedZygote
+
+                forerunner = PrestartedZygote.start()
+        yield forerunner
+    finally:
+        if forerunner is not None:
+            with _undisturbed():
+                forerunner.discard()
+
+
+def _without_zygote(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """A guess, from what was not parsed yet: nobody is harmed if it is wrong."""
+    if settings.get("start_method") == "spawn" or "spawn" in words:
+        return True
+    short = [word.replace("--longhaul-", "--") for word in words]
+    return any(word in _NO_RUN or word.startswith("--debug") for word in short)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl+C waits for an import: a KeyboardInterrupt that meets a callback of it is printed
+    and lost."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _refuse_inside_worker(called: str) -> None:
+    if importing_main():
+        raise UnguardedMain(
+            f"{called}() was called while a worker imported the script; put the call behind\n"
+            f'    if __name__ == "__main__":\n        {called}(...)'
+        )
+    if inside_worker():
+        raise UnguardedMain(f"{called}() was called by a job; an experiment cannot start another one")
+
+
+def _check_platform() -> None:
+    if os.name != "posix" or sys.platform in ("cygwin", "emscripten", "wasi"):
+        raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
+    if sys.platform.startswith("linux") and not os.path.exists("/proc/self/stat"):
+        raise UsageError("/proc is not mounted here; processes cannot be looked after without it")
+
+
+def _say(text: str) -> None:
+    from supervisor.views.console import say
+
+    say(sys.stderr, text)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _end_ticking() -> None:
+    """A timer of the script that goes off again and again would kill this process when Python has
+    taken back its handlers, and the exit code would be that of the signal."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        if signal.getitimer(timer)[1]:
+            signal.setitimer(timer, 0)
+
+
+def _die_of(signum: int) -> NoReturn:
+    """End as the signal would have ended us, so that shells and schedulers see it."""
+    _flush()
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+        os.kill(os.getpid(), signum)
+    raise SystemExit(128 + signum)

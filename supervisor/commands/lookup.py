@@ -1,0 +1,221 @@
+"""Which experiment and which job a command means. Reads directories, changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from supervisor.core.terms.errors import StorageError, UsageError
+from supervisor.core.terms.experiment_id import check_id
+from supervisor.reports.experiment_list import experiments, last_saved
+from supervisor.reports.latest_experiment import meant_instead
+from supervisor.storage.checkpoint.checkpoint_format import peek
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.system.text_encoding import as_meant
+from supervisor.views.console import say
+
+_FILE = re.compile(r"(?:journal|plan|checkpoint|progress)_(.+)\.jsonl?")
+_GLOB = frozenset("*?[")
+_SHOWN = 5
+_MOST_COMPARED = 20_000  # ids among which the nearest is looked for
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """`-d DIR`: where to look."""
+    parser.add_argument(
+        "-d",
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="the outputs of one script, or of several (default: LONGHAUL_OUTPUT or data/outputs)",
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """`[ID] [DIR]` and `-d DIR`, for commands about one experiment."""
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        default="latest",
+        metavar="ID",
+        help="an experiment, `latest`, a name or a directory: the latest one of that (default: latest)",
+    )
+    parser.add_argument("place", nargs="?", type=Path, metavar="DIR", help="the same as -d DIR")
+    add_directory(parser)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="JOB", help="its id, or a prefix or a pattern that only one id has")
+
+
+def root_of(arguments: argparse.Namespace) -> Path:
+    """The directory that was given, or the usual one."""
+    given: Path | None = arguments.directory or getattr(arguments, "place", None)
+    return given or Path(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
+
+
+def the_experiment(arguments: argparse.Namespace) -> Layout:
+    """The one that `add_experiment` has read. Raises UsageError."""
+    return find_and_tell(arguments.experiment, root_of(arguments))
+
+
+def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
+    """`find`; where it took the latest one, and that is a small trial, it is said on stderr which other
+    one may have been meant."""
+    layout = find(word, root, names=names)
+    last = Path(word).name
+    by_name = layout.experiment_id == last or _FILE.fullmatch(last)
+    if not by_name and (found := meant_instead(layout)):
+        taken, other = found
+        text = f"latest is {taken.words()}; there is also {other.words()}: name it to look at that one"
+        say(sys.stderr, text)
+    return layout
+
+
+def experiment_words(arguments: argparse.Namespace, layout: Layout) -> list[str]:
+    """How the same experiment is named in the next command."""
+    if os.sep in arguments.experiment:
+        return [str(layout.results_directory)]
+    place = arguments.directory or arguments.place
+    return [layout.experiment_id, *([str(place)] if place is not None else [])]
+
+
+def search(root: Path) -> list[Path]:
+    """`root` if it has logs, and what has logs one level below. Raises UsageError."""
+    try:
+        below = sorted(path for path in root.iterdir() if os.path.isdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"{root.absolute()} is not a directory; name the one that holds the outputs"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{root.absolute()} cannot be read: {error.strerror}") from None
+    return [path for path in (root, *below) if os.path.isdir(path / "logs")]
+
+
+def all_of(root: Path) -> list[Layout]:
+    """Every experiment in `root` and one level below. One directory that cannot be read
+    hides no other; alone, it raises StorageError."""
+    directories = search(root)
+    return [
+        Layout(path, one)
+        for path in directories
+        for one in experiments_of(path, lenient=len(directories) > 1)
+    ]
+
+
+def experiments_of(directory: Path, *, lenient: bool) -> list[str]:
+    try:
+        return experiments(directory)
+    except StorageError:
+        if lenient:
+            return []
+        raise
+
+
+def find(word: str, root: Path, *, names: bool = True) -> Layout:
+    """The experiment that `word` means: an id, `latest`, a path of a directory or a file, or with
+    `names` the name of experiments: the latest of them."""
+    if os.sep in word or word in (".", ".."):
+        return _by_path(Path(word))
+    if word == "latest":
+        return _latest(root)
+    # A plain word is an id first; a directory of that name lies here only by chance. It may be that of the script.
+    if Path(word).is_dir() and not (root.is_dir() and _is_rather_a_word(word, root, names)):
+        return _by_path(Path(word))
+    found = _called(word, root)
+    if not found and names and (named := _named(word, root)):
+        return max(named, key=last_saved)
+    check_id(word)
+    if not found:
+        raise UsageError(f"no experiment {word!r} in {root.absolute()}; {_what_there_is(word, root)}")
+    if len(found) > 1:
+        places = ", ".join(str(layout.directory) for layout in found)
+        raise UsageError(f"experiment {word!r} is in several places: {places}; choose one with -d DIR")
+    return found[0]
+
+
+def _is_rather_a_word(word: str, root: Path, names: bool) -> bool:
+    """Though there is a directory of that name here."""
+    return bool(_called(word, root) or (names and not search(Path(word)) and _named(word, root)))
+
+
+def _called(word: str, root: Path) -> list[Layout]:
+    return [layout for path in search(root) if (layout := Layout(path, word)).exists()]
+
+
+def _named(name: str, root: Path) -> list[Layout]:
+    """The experiments of that name: their directory is called so, or their checkpoint says so."""
+    return [
+        layout
+        for layout in all_of(root)
+        if layout.directory.name == name
+        or ((header := peek(Disk(), layout.checkpoint)) is not None and header.name == name)
+    ]
+
+
+def _latest(root: Path) -> Layout:
+    directories = search(root)
+    newest = [
+        Layout(path, one)
+        for path in directories
+        for one in experiments_of(path, lenient=len(directories) > 1)[:1]
+    ]
+    if not newest:
+        raise UsageError(
+            f"no experiments in {root.absolute()}; name the directory of the outputs with -d DIR"
+        )
+    return max(newest, key=last_saved)
+
+
+def _by_path(path: Path) -> Layout:
+    """The experiment whose directory or file this is, or the latest one in it."""
+    path = Path(os.path.abspath(path))
+    match = _FILE.fullmatch(path.name)
+    if match and path.is_file():
+        return Layout(path.parent.parent, match.group(1))
+    layout = Layout(path.parent, path.name)
+    return layout if layout.exists() else _latest(path)
+
+
+def _what_there_is(word: str, root: Path) -> str:
+    layouts = all_of(root)
+    known = list(dict.fromkeys(layout.experiment_id for layout in layouts))
+    names = list(dict.fromkeys(layout.directory.name for layout in layouts))
+    if not known:
+        return "there are none; name the directory of the outputs with -d DIR"
+    near = difflib.get_close_matches(word, [*known, *names], 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known[:_SHOWN])}"
+
+
+# --------------------------------------------------------------------------------- jobs
+
+
+def find_job(word: str, ids: Sequence[str]) -> str:
+    """The job that `word` means among `ids`: its id, or what only one id begins with or
+    matches. Raises UsageError with the nearest id, or with those that it could be."""
+    if word in ids:
+        return word
+    word = as_meant(word)
+    if word in ids:
+        return word
+    found = fnmatch.filter(ids, word) if _GLOB & set(word) else []
+    found = found or [job_id for job_id in ids if job_id.startswith(word)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ", ".join(repr(job_id) for job_id in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UsageError(f"{word!r} could be {len(found)} jobs: {some}{more}; give more of the id")
+    folded = {job_id.casefold(): job_id for job_id in ids[:_MOST_COMPARED]}
+    hint = f"; ids look like {ids[0]!r}" if ids else ""
+    if near := difflib.get_close_matches(word.casefold(), folded, 1, 0.4):
+        hint = f"; the nearest id is {folded[near[0]]!r}"
+    raise UsageError(f"no job {word!r} in this experiment{hint}")

@@ -1,0 +1,393 @@
+"""What becomes of a job when one of its leases ends: state, charge, record. Pure.
+
+The ledger is the jobs' side of the core (the workers' side is `scheduler`). It holds the
+job table, the queue and, per job, the newest lease: an answer under another lease is
+*superseded*. The first completed result of any lease wins; any other superseded answer is
+noted and charged to nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.core.dispatch import retry_policy
+from supervisor.core.dispatch.job_queue import JobQueue
+from supervisor.core.dispatch.retry_policy import (
+    INTERRUPTED_LIMIT,
+    INTERRUPTED_WAIT,
+    NO_SPACE_LIMIT,
+    NO_SPACE_WAIT,
+    is_no_space,
+)
+from supervisor.core.dispatch.worker_exits import CANCELLED, how_it_died
+from supervisor.core.state.columns import get, put
+from supervisor.core.state.job_table import Charges, JobTable
+from supervisor.core.terms.events import Effects, Tell, WorkerDied
+from supervisor.core.terms.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
+from supervisor.core.terms.records import NOTHING_MORE, Completions, Ended, Noted, lines_in
+from supervisor.core.terms.settings import Settings
+from workers.transport.messages import Completed, CompletedWith, Failed
+
+_NUMPY_NUMBER = re.compile(r"numpy\.(bool_?|u?int(\d+|c|p)?|u?longlong|float\d+|longdouble|str_)( as key)?")
+_MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
+
+
+class Turn:
+    """One call of the core: its time, the number its next record gets, its effects."""
+
+    __slots__ = ("now", "at", "first_n", "effects", "draining")
+
+    def __init__(self, now: float, at: str, first_n: int) -> None:
+        self.now = now
+        self.at = at
+        self.first_n = first_n
+        self.effects = Effects([], [])
+        self.draining = False
+
+    def last_n(self) -> int:
+        """The number of the record that was added last."""
+        return self.first_n + lines_in(self.effects.records) - 1
+
+
+class Ledger:
+    """Books the end of leases. `slot` is the worker's slot, for the records."""
+
+    def __init__(self, table: JobTable, queue: JobQueue, settings: Settings) -> None:
+        self.table = table
+        self.queue = queue
+        self.settings = settings
+        self.newest_lease = array("Q", bytes(8 * len(table)))
+        # Jobs with a charge that must be on the disk before they are handed out again:
+        # (record number, job), in record order.
+        self.held: list[tuple[int, int]] = []
+        self.failures = 0  # jobs that failed for good in this run
+        self._no_space: dict[int, int] = {}
+        self._interrupted: dict[int, int] = {}
+        self.converted: set[str] = set()  # kinds of result values that were told, also by earlier runs
+
+    # ------------------------------------------------------------------- hand-out
+
+    def lease(self, jobs: Sequence[int], first_lease: int) -> list[int]:
+        """Mark jobs as handed out; the attempt number of each."""
+        self.table.lease(jobs)
+        put(self.newest_lease, jobs, array("Q", range(first_lease, first_lease + len(jobs))))
+        return [attempts + 1 for attempts in get(self.table.attempts, jobs)]
+
+    def give_back(self, leases: list[tuple[int, int]]) -> None:
+        """Leases that did not start: their jobs are first in line again."""
+        jobs = []
+        for lease, job in leases:
+            if self.is_current(lease, job):
+                self.table.move(job, "returned")
+                self.newest_lease[job] = 0
+                jobs.append(job)
+        self.queue.put_back(jobs)
+
+    def is_current(self, lease: int, job: int) -> bool:
+        return self.newest_lease[job] == lease and self.table.state[job] == LEASED
+
+    def is_of_use(self, lease: int, job: int) -> bool:
+        """Whether its outcome may be the job's: nobody else has the job, and it has not ended. It
+        may have started just before it was taken back."""
+        return self.is_current(lease, job) or (not self.newest_lease[job] and self.is_waiting(job))
+
+    # ----------------------------------------------------------------- the outcomes
+
+    def completed_together(
+        self,
+        turn: Turn,
+        slot: int,
+        jobs: Sequence[int],
+        leases: list[int],
+        outcomes: list[Completed | CompletedWith],
+    ) -> None:
+        """Many completed results of one worker; one record for all if nothing is special."""
+        table = self.table
+        if (
+            list(get(self.newest_lease, jobs)) != leases
+            or not table.all_in(jobs, LEASED)
+            or (table.outcome and not table.outcome.keys().isdisjoint(jobs))
+        ):
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                self.completed(turn, slot, job, outcome)
+            return
+        seconds = [outcome.seconds for outcome in outcomes]
+        more = _with_more(outcomes)
+        for place, outcome in more.items():
+            self._tell_conversions(turn, jobs[place], outcome.converted)
+        results = [outcome.result for outcome in outcomes]
+        attempts = table.complete(jobs, seconds)
+        ids = list(get(table.ids, jobs))
+        turn.effects.records.append(
+            Completions(slot, turn.at, jobs, ids, attempts, seconds, results, leases, more)
+        )
+
+    def completed(self, turn: Turn, slot: int, job: int, outcome: Completed | CompletedWith) -> None:
+        table = self.table
+        more = outcome if isinstance(outcome, CompletedWith) else NOTHING_MORE
+        if table.state[job] == COMPLETED:
+            self._note_superseded(turn, slot, job, outcome.lease, "completed")
+            return
+        self._tell_conversions(turn, job, more.converted)
+        table.move(job, "completed")
+        attempt = table.attempts[job] = table.attempts[job] + 1
+        table.seconds[job] = outcome.seconds
+        if table.outcome:
+            table.outcome.pop(job, None)
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=attempt,
+                lease=outcome.lease,
+                outcome="completed",
+                state="completed",
+                seconds=outcome.seconds,
+                worker=slot,
+                at=turn.at,
+                result=msgspec.Raw(outcome.result),
+                nonfinite=more.nonfinite,
+                output=more.output,
+            )
+        )
+
+    def _tell_conversions(self, turn: Turn, job: int, kinds: list[str]) -> None:
+        """JSON has no such values; say once of each kind that they were given its forms. Of NumPy's
+        numbers nothing is lost."""
+        new = [kind for kind in kinds if kind not in self.converted and not _NUMPY_NUMBER.fullmatch(kind)]
+        if new:
+            self.converted.update(new)
+            text = f"results: {', '.join(new)} written in JSON form, first in {self.table.ids[job]}"
+            turn.effects.commands.append(Tell("info", text))
+
+    def failed(self, turn: Turn, slot: int, job: int, outcome: Failed) -> None:
+        """The worker told us that the job ended without a result."""
+        failure = outcome.failure
+        error = {
+            "outcome": outcome.outcome,
+            "type": failure.type,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
+        for key in ("where", "errno", "value_repr"):
+            if value := getattr(failure, key):
+                error[key] = value
+        kind: str = outcome.outcome
+        wait = None
+        if is_no_space(failure.errno):
+            tries = self._no_space[job] = self._no_space.get(job, 0) + 1
+            if tries < NO_SPACE_LIMIT:
+                kind, wait = "interrupted", turn.now + NO_SPACE_WAIT
+        elif kind == "interrupted" and not turn.draining:
+            kind, wait = self._interrupted_itself(job), turn.now + INTERRUPTED_WAIT
+        wish = outcome if outcome.wish else None
+        self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait, wish)
+
+    def _interrupted_itself(self, job: int) -> str:
+        """Nothing was being stopped: it runs again, but not for ever."""
+        times = self._interrupted[job] = self._interrupted.get(job, 0) + 1
+        return "interrupted" if times <= INTERRUPTED_LIMIT else "raised"
+
+    def crashed(
+        self,
+        turn: Turn,
+        slot: int,
+        job: int,
+        lease: int,
+        kind: str,
+        seconds: float,
+        death: WorkerDied,
+        words: str = "",
+    ) -> None:
+        """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...);
+        `words`: why we ended it, if the kind alone does not say it."""
+        error: dict[str, Any] = {
+            "outcome": kind,
+            "type": "",
+            "message": words or how_it_died(kind, death, seconds),
+            "traceback": death.traceback,
+        }
+        evidence = {
+            "where": death.where or None,
+            "signal": death.signal,
+            "exit_code": death.exit_code,
+            "worker_peak_rss" if death.peak_is_shared else "peak_rss": death.peak_rss,
+            "output_tail": death.output or None,
+        }
+        error.update({key: value for key, value in evidence.items() if value is not None})
+        self._end(turn, slot, job, lease, kind, seconds, error, death.output_bytes)
+
+    def lost(self, turn: Turn, job: int, lease: int) -> None:
+        """It was running when the supervisor ended uncleanly (found at the next start)."""
+        self.newest_lease[job] = lease
+        self.table.state[job] = LEASED
+        error = {
+            "outcome": "lost",
+            "type": "",
+            "message": "the supervisor ended while the job was running",
+            "traceback": "",
+        }
+        self._end(turn, -1, job, lease, "lost", 0.0, error, 0)
+
+    def cancelled(self, turn: Turn, job: int) -> None:
+        """A job that does not run was called off by hand: failed, without an attempt."""
+        table = self.table
+        table.move(job, "cancelled")
+        table.outcome[job] = "cancelled"
+        table.seconds[job] = 0.0
+        self.newest_lease[job] = 0
+        error = {"outcome": "cancelled", "type": "", "message": CANCELLED, "traceback": ""}
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=table.attempts[job],
+                lease=0,
+                outcome="cancelled",
+                state="failed",
+                seconds=0.0,
+                worker=-1,
+                at=turn.at,
+                error=error,
+            )
+        )
+
+    def forget(self, jobs: set[int]) -> None:
+        """These jobs wait for nothing any more."""
+        self.held = [entry for entry in self.held if entry[1] not in jobs]
+        self.queue.remove(jobs)
+
+    def line_up_again(self, turn: Turn, jobs: list[int]) -> None:
+        """Failed jobs that were just reset by hand. What they are charged with must be on
+        the disk first, and with it the reset, which is the last record of this turn."""
+        for job in jobs:
+            charges = self.table.charges.get(job)
+            if charges is not None and (charges.crashes or charges.losses or charges.over_memory):
+                self.queue.mark_single(job)
+                self.held.append((turn.last_n(), job))
+                turn.effects.urgent = True
+            else:
+                self.queue.put_first(job)
+
+    # --------------------------------------------------------------------- the rule
+
+    def _end(
+        self,
+        turn: Turn,
+        slot: int,
+        job: int,
+        lease: int,
+        kind: str,
+        seconds: float,
+        error: dict[str, Any],
+        output: int,
+        not_before: float | None = None,
+        wish: Failed | None = None,
+    ) -> None:
+        """An attempt ended without a result: charge it, move the job, write it down."""
+        table = self.table
+        if not self.is_current(lease, job):
+            self._note_superseded(turn, slot, job, lease, kind, error)
+            return
+        if turn.draining and kind != "cancelled":
+            kind = "interrupted"  # during a drain nothing is anybody's fault
+        error["outcome"] = kind
+        state, charged = "in_progress", ""
+        if kind != "interrupted":
+            charged = "asked" if kind == "raised" and wish is not None and wish.wish == "retry" else ""
+            charges = table.charge(job, charged or kind)
+            state = self._verdict(job, kind, charges, wish, error)
+            if state == "pending" and kind in ("raised", "timed_out"):
+                not_before = turn.now + self._wait(job, kind, charges, wish)
+        attempt = table.attempts[job] = table.attempts[job] + 1
+        table.seconds[job] = seconds
+        table.outcome[job] = kind
+        table.move(job, _MOVE_FOR[state])
+        self.newest_lease[job] = 0
+        turn.effects.records.append(
+            Ended(
+                job=table.ids[job],
+                attempt=attempt,
+                lease=lease,
+                outcome=kind,
+                state=state,
+                seconds=seconds,
+                worker=slot,
+                at=turn.at,
+                error=error,
+                output=output,
+                charged=charged,
+            )
+        )
+        if state == "failed":
+            self.failures += kind != "cancelled"
+        else:
+            self._queue_again(turn, job, kind, not_before, soon=charged == "asked")
+
+    def _verdict(
+        self, job: int, kind: str, charges: Charges, wish: Failed | None, error: dict[str, Any]
+    ) -> str:
+        """What becomes of the job; what a reader should know of it is added to `error`."""
+        if kind == "raised" and wish is not None:
+            if wish.wish == "retry":
+                return "pending" if charges.asked <= wish.most else "failed"
+            error["gave_up"] = True
+            return "failed"
+        state = retry_policy.verdict(kind, charges, self.settings, self.table.own.get(job, NOTHING_OWN))
+        if kind == "crashed" and state == "failed":
+            error["quarantined"] = True
+        return state
+
+    def _wait(self, job: int, kind: str, charges: Charges, wish: Failed | None) -> float:
+        """Seconds until the next attempt after an error or a timeout."""
+        tries = charges.timeouts if kind == "timed_out" else charges.errors
+        if wish is not None:
+            if wish.after is not None:
+                return wish.after
+            tries = charges.asked
+        return retry_policy.backoff(self.settings.backoff, tries, self.table.ids[job])
+
+    def _queue_again(self, turn: Turn, job: int, kind: str, not_before: float | None, *, soon: bool) -> None:
+        if kind in ("crashed", "lost", "over_memory"):
+            # It may do it again: it gets a lease of its own, and not before the charge is
+            # on the disk, or a machine that dies with it would forget the charge.
+            self.queue.mark_single(job)
+            self.held.append((turn.last_n(), job))
+            turn.effects.urgent = True
+        elif not_before is not None and not_before > turn.now:
+            self.queue.put_later(job, not_before, first=soon or kind == "interrupted")
+        elif kind == "interrupted":
+            self.queue.put_first(job)
+        else:
+            self.queue.put_again(job)
+
+    def synced(self, n: int) -> None:
+        """Records up to `n` are on the disk: release the jobs that waited for it."""
+        while self.held and self.held[0][0] <= n:
+            job = self.held.pop(0)[1]
+            charges = self.table.charges.get(job)
+            if retry_policy.needs_to_be_alone(charges, crash_limit=self.settings.crash_limit):
+                self.queue.put_alone(job)
+            else:
+                self.queue.put_first(job)
+
+    def _note_superseded(
+        self, turn: Turn, slot: int, job: int, lease: int, kind: str, error: dict[str, Any] | None = None
+    ) -> None:
+        detail = {"job": self.table.ids[job], "lease": lease, "outcome": kind, "worker": slot}
+        if error:
+            detail["error"] = error
+        turn.effects.records.append(Noted("superseded", turn.at, detail))
+
+    def is_waiting(self, job: int) -> bool:
+        return self.table.state[job] in (PENDING, INTERRUPTED)
+
+
+def _with_more(outcomes: list[Completed | CompletedWith]) -> dict[int, CompletedWith]:
+    """Those of which there is more to say than the result, by their place."""
+    if set(map(type, outcomes)) == {Completed}:
+        return {}
+    return {place: each for place, each in enumerate(outcomes) if isinstance(each, CompletedWith)}

@@ -1,0 +1,142 @@
+"""How many jobs may start per second, minute or hour (`--rate`). Pure.
+
+A bucket of tokens: one job start costs one. It fills evenly and holds a twentieth of a
+second's worth, but at least one, so that starts keep their distance.
+"""
+
+from __future__ import annotations
+
+_SLOWLY = 1 / 8  # of the way up, with each batch
+
+
+class Durations:
+    """In seconds; None until a job has ended.
+
+    mean: moving average. quick: what a job takes when nothing holds it up. A worker that had no
+    processor for a moment has a job that seems to last a thousand times as long; whoever
+    reckons by the mean when the worker will need more work then comes too late.
+    """
+
+    def __init__(self) -> None:
+        self.mean: float | None = None
+        self.quick: float | None = None
+
+    def learn(self, seconds: float, outcomes: int) -> None:
+        """So many jobs of one worker took so long together."""
+        if not outcomes:
+            return
+        mean = seconds / outcomes
+        if self.mean is None or self.quick is None:
+            self.mean = self.quick = mean
+            return
+        self.mean += min(0.5, 0.1 * outcomes) * (mean - self.mean)
+        self.quick = min(mean, self.quick + _SLOWLY * (mean - self.quick))
+
+
+_HELD = 0.05  # seconds
+
+
+class TokenBucket:
+    """`rate`: job starts per second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._most = max(1.0, rate * _HELD)
+        self._tokens = 1.0
+        self._at: float | None = None
+        self.due: float | None = None  # when somebody who waits for it may go on
+
+    def allowed(self, now: float) -> int:
+        """How many jobs may start now."""
+        if self._at is not None:
+            self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        # A wait that was computed ends at its time, whatever floating point makes of it.
+        due = self.due is not None and now >= self.due
+        self.due = None
+        return max(int(self._tokens), 1 if due else 0)
+
+    def spend(self, starts: int) -> None:
+        self._tokens -= starts
+
+    def wait(self) -> None:
+        """A job is ready, a worker is free, and it is too early: note when it is time."""
+        assert self._at is not None, "allowed() comes first"
+        self.due = self._at + max(0.0, 1.0 - self._tokens) / self._rate
+
+
+# A worker should always hold so many seconds of work, so that it never waits for us; a hand-out
+# gives it up to twice as much.
+WORK_AHEAD = 0.15
+
+# What a worker spends on a job beside running it: decoding, encoding, writing.
+JOB_OVERHEAD = 5e-6
+
+# Jobs longer than this are handed out one by one: the hand-out costs them little.
+LONG_JOB = 0.1
+
+# Seconds of work below which a hand-out is not halved any more.
+WORTH_HANDING = 0.001
+
+# The most leases that one worker may hold.
+MOST_AHEAD = 8192
+
+# And the most bytes of parameters, about: they go in one message, and wait in the worker.
+BYTES_AHEAD = 16 << 20
+
+# While the workers have enough to do, outcomes gather for so many seconds at most before they are
+# looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
+# job, and any turn of the loop takes a core away from a worker.
+PATIENCE = 0.1
+
+# Outcomes of jobs that take longer than this are written down at once.
+PROMPT_FROM = 0.02
+
+# And about so many at most: what is made of more does not fit into the processor's cache.
+GATHERED = 400
+
+# Less than this is not worth a system call.
+LEAST_PATIENCE = 0.0002
+
+# Leases that wait behind a job for so long are given to others.
+TAKE_BACK_AFTER = 0.05
+
+# But only if another worker is idle, has said something since, or has begun a job so much later.
+CLEARLY_LATER = 0.02
+
+
+def most_ahead(job_bytes: float) -> int:
+    """The most leases that one worker may hold when the line of a job in the plan has so many bytes
+    on average."""
+    return max(1, min(MOST_AHEAD, int(BYTES_AHEAD / max(1.0, job_bytes))))
+
+
+def time_of(seconds: float, jobs: int = 1) -> float:
+    """Seconds that a worker spends on so many jobs that ran for `seconds` together."""
+    return seconds + jobs * JOB_OVERHEAD
+
+
+def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
+    """How many leases a worker should hold when jobs take so long on average."""
+    if mean_seconds is None or mean_seconds > LONG_JOB:
+        return 1
+    return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))
+
+
+def coalescing_delay(quick: float | None, least_held: int) -> float:
+    """Seconds for which outcomes may gather when every worker holds at least so many leases:
+    half of what the one with the fewest has to do behind the job it is at. `quick`: what a job
+    takes (`Durations`)."""
+    if quick is None or quick > PROMPT_FROM:
+        return 0.0
+    each = time_of(quick)
+    seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)
+    return seconds if seconds >= LEAST_PATIENCE else 0.0
+
+
+def share(ready: int, workers: int, mean_seconds: float | None) -> int:
+    """The most that one worker may get when `ready` jobs are left for `workers` workers:
+    half of its even share, so that nobody is without work at the end, but no less than is
+    worth a hand-out."""
+    least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / time_of(mean_seconds)))
+    return max(least, -(-ready // (2 * max(1, workers))))

@@ -1,0 +1,87 @@
+"""The numbers and the small decisions: how many jobs a worker holds, what an error costs. Pure."""
+
+from __future__ import annotations
+
+import zlib
+
+from supervisor.core.state.job_table import Charges
+from supervisor.core.terms.jobs import OwnSettings
+from supervisor.core.terms.settings import Settings
+
+# After so many workers in a row that were never ready, and none that is, the run stops.
+START_FAILURES = 3
+
+# A job that was running so often when the supervisor ended uncleanly runs last and alone.
+LOSS_LIMIT = 3
+
+# A job that found no space on a disk tries again after this; so often before it fails.
+NO_SPACE_WAIT = 10.0
+
+NO_SPACE_LIMIT = 6
+
+# A job that raises `workers.Interrupted` while nothing is being stopped runs again after
+# this, so often in a run before it fails.
+INTERRUPTED_WAIT = 1.0
+
+INTERRUPTED_LIMIT = 10
+
+# The longest wait before another attempt, however often there was one.
+LONGEST_BACKOFF = 3600.0
+
+# When a run stands still for so long, because its jobs wait for another attempt, it says so.
+WAIT_WORTH_TELLING = 2.0
+
+ENOSPC = 28
+
+EDQUOT = (122, 69)  # Linux, macOS
+
+
+def is_no_space(errno: int | None) -> bool:
+    """Whether a disk or a quota is full: that is nobody's fault, and passes."""
+    return errno == ENOSPC or errno in EDQUOT
+
+
+def start_delay(failures: int) -> float:
+    """Seconds to wait before the next try to start a worker after so many failures."""
+    return 0.0 if failures == 0 else min(30.0, 0.25 * 2.0 ** min(failures, 10))
+
+
+def verdict(outcome: str, charges: Charges, settings: Settings, own: OwnSettings) -> str:
+    """What becomes of a job after an attempt that is charged to it: failed, pending (an
+    error, with budget left) or in_progress (crashed, with budget left). Each cause has a
+    budget of its own."""
+    if outcome == "crashed":
+        return "failed" if charges.crashes >= settings.crash_limit else "in_progress"
+    if outcome == "cancelled":
+        return "failed"
+    if outcome == "lost":
+        return "in_progress"
+    left = 0
+    if outcome == "raised":
+        left = (settings.retries if own.retries is None else own.retries) + 1 - charges.errors
+    elif outcome == "timed_out":
+        left = settings.retry_timeouts + 1 - charges.timeouts
+    elif outcome == "over_memory":
+        left = settings.retry_over_memory + 1 - charges.over_memory
+    return "pending" if left > 0 else "failed"
+
+
+def backoff(base: float, tries: int, job_id: str) -> float:
+    """Seconds to wait before another attempt after `tries` that failed: `base`, doubled each
+    time, less up to half of it, so that jobs that failed together do not come back together.
+
+    The jitter follows from job and try alone: a replay waits as long as the run did.
+    """
+    longest = max(base, LONGEST_BACKOFF)
+    wait = min(longest, base * 2.0 ** min(tries - 1, 60))
+    share = zlib.crc32(f"{job_id}/{tries}".encode(errors="surrogatepass")) / 2**32
+    return wait * (1.0 - share / 2)
+
+
+def needs_to_be_alone(charges: Charges | None, *, crash_limit: int | None = None) -> bool:
+    """Whether a job is suspected of taking more than its worker with it; with `crash_limit`
+    also if it has crashed so many workers."""
+    if charges is None:
+        return False
+    crashed = crash_limit is not None and charges.crashes >= crash_limit
+    return crashed or charges.losses >= LOSS_LIMIT or charges.over_memory > 0

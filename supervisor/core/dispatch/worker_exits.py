@@ -1,0 +1,87 @@
+"""How a worker died, in one word and in a sentence. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.core.state.worker_state import STARTING, STOPPING, WorkerState
+from supervisor.core.terms.events import WorkerDied
+from supervisor.core.terms.records import WorkerEnded
+from supervisor.core.terms.wording import signal_name
+
+_POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
+CANCELLED = "called off by hand (longhaul ctl cancel)"
+
+
+def classify_exit(worker: WorkerState, event: WorkerDied, *, draining: bool) -> str:
+    """The outcome of the attempt that a worker was at when it died."""
+    if worker.doom is not None:
+        return worker.doom.outcome
+    # How it ended is unknown if its parent, the zygote, has died before it.
+    left = worker.leaving and event.signal is None and event.exit_code is None
+    return "interrupted" if draining or left or event.signal in _POLITE_DEATHS else "crashed"
+
+
+def worker_ended_record(worker: WorkerState, event: WorkerDied, kind: str, at: str) -> WorkerEnded:
+    """For the record; `kind` is the outcome of its attempt."""
+    if worker.doom is not None:
+        why = "killed"
+    elif worker.status == STARTING:
+        why = "never_ready"
+    elif worker.status == STOPPING and event.exit_code == 0:
+        why = "finished"
+    else:
+        why = kind
+    return WorkerEnded(
+        worker=worker.slot,
+        incarnation=worker.incarnation,
+        why=why,
+        at=at,
+        pid=worker.pid,
+        exit_code=event.exit_code,
+        signal=event.signal,
+        peak_rss=max(event.peak_rss or 0, event.earlier_peak_rss) or None,
+        peak_lease=event.earlier_peak_lease if event.earlier_peak_rss >= (event.peak_rss or 0) else None,
+        error=worker.error,
+    )
+
+
+def with_measured(event: WorkerDied, measured: int) -> WorkerDied:
+    """The peak is that of the worker alone, or what was measured of it with all that it has started."""
+    alone = 0 if event.peak_is_shared else event.peak_rss or 0
+    return msgspec.structs.replace(event, peak_rss=max(alone, measured), peak_is_shared=False)
+
+
+def how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
+    """In a sentence, with the place that it was at if that is known."""
+    words = _end_in_words(kind, death, seconds)
+    if not death.where:
+        return words
+    return f"{words}, in {death.function} ({death.where})" if death.function else f"{words}, at {death.where}"
+
+
+def _end_in_words(kind: str, death: WorkerDied, seconds: float) -> str:
+    if kind == "timed_out":
+        return f"stopped after {seconds:.1f} s: longer than its timeout"
+    if kind == "cancelled":
+        return CANCELLED
+    if kind == "interrupted":
+        return "stopped in the middle"
+    if death.signal is not None:
+        return f"its worker was killed by {signal_name(death.signal)}"
+    if death.exit_code is not None:
+        return f"its worker exited with code {death.exit_code} before there was a result"
+    return "its worker died before there was a result"
+
+
+def naming_log(words: str, event: WorkerDied) -> str:
+    """What is told of a worker that had no job, with the file that it has printed to."""
+    return f"{words.rstrip()}; all that it has printed is in {event.log}" if event.log else words
+
+
+def exit_summary(event: WorkerDied) -> str:
+    if event.output:
+        return event.output
+    if event.signal is not None:
+        return f"killed by {signal_name(event.signal)}"
+    return "it left no trace" if event.exit_code is None else f"exit code {event.exit_code}"

@@ -1,0 +1,108 @@
+"""The end that somebody or something wants before the work is done: a drain. Pure.
+
+While it lasts nothing new is handed out, and running jobs have the grace time to finish;
+what they do in it is nobody's fault. A signal begins one, and so does whatever else is a
+reason to stop early (`begin` without a signal). The second Ctrl+C ends the grace at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.state.worker_state import READY, STARTING, STOPPING
+from supervisor.core.terms.events import SignalReceived, SignalWorker, Tell
+from supervisor.core.terms.records import Noted
+from supervisor.core.terms.wording import signal_name
+
+SIGTERM = 15
+_STOP_SIGNALS = (2, SIGTERM)  # of which the second one means: now
+
+
+class Drain:
+    """Whether a run is being brought to an end, why, and until when.
+
+    signal: the one that began it, None if none did. reason: why, in words; "" before.
+    detail: the same as it is recorded. asked: whether somebody wanted it (a signal, `longhaul ctl`, a
+    deadline), and not the run itself.
+    grace_ends: when what still runs is stopped, on the run's clock.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, grace: float) -> None:
+        self._dispatcher = dispatcher
+        self._grace = grace
+        self._stop_signals = 0
+        self._stopping_now = False
+        self.signal: int | None = None
+        self.reason = ""
+        self.detail: dict[str, Any] = {}
+        self.asked = False
+        self.grace_ends: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.reason)
+
+    def on_signal(self, event: SignalReceived, turn: Turn) -> None:
+        """The first signal drains, the second SIGINT or SIGTERM stops; workers hear each."""
+        self._stop_signals += event.signum in _STOP_SIGNALS
+        self.asked = True
+        if not self.begun:
+            self.signal = event.signum
+            self.begin(turn, signal_name(event.signum), {"signal": event.signum})
+        else:
+            if self.signal is None:
+                self.signal = event.signum  # what had begun by itself is now wanted by somebody
+            if self._stop_signals > 1:
+                self.stop_now(turn)
+        self._tell_workers(turn, event.signum)
+
+    def begin(self, turn: Turn, reason: str, detail: dict[str, Any]) -> None:
+        """Nothing new from here on; `detail` is for the record."""
+        if self.begun:
+            return
+        dispatcher = self._dispatcher
+        self.reason = reason
+        self.detail = detail
+        turn.draining = True
+        self.grace_ends = turn.now + self._grace
+        busy = len(dispatcher.running())
+        text = f"{reason}: no new jobs are started"
+        if busy:
+            text += f"; {busy} running {'job has' if busy == 1 else 'jobs have'} {self._grace:g} s to finish"
+        turn.effects.records.append(Noted("drain", turn.at, detail))
+        turn.effects.commands.append(Tell("warning", text))
+        for worker in dispatcher.crew.values():
+            if worker.status == STARTING:
+                dispatcher.dismiss(turn, worker)
+            else:
+                dispatcher.take_back(turn, worker)
+
+    def begin_without_signal(self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool) -> None:
+        """A drain for another reason than a signal: the workers are told as if one had come. `asked`:
+        somebody wants it; that counts too where the run had begun to drain by itself."""
+        self.asked |= asked
+        if not self.begun:
+            self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now
+            self.begin(turn, reason, detail)
+            self._tell_workers(turn, SIGTERM)
+
+    def stop_now(self, turn: Turn) -> None:
+        """The grace is over at once."""
+        if not self._stopping_now:
+            self._stopping_now = True
+            turn.effects.commands.append(Tell("warning", "stopping now"))
+            self._dispatcher.kill_all(turn)
+
+    def look(self, turn: Turn) -> None:
+        """End what still runs when the grace is over."""
+        if self.grace_ends is not None and turn.now >= self.grace_ends:
+            self.grace_ends = None
+            self._dispatcher.kill_all(turn, stack=True)
+
+    def _tell_workers(self, turn: Turn, signum: int) -> None:
+        """So that `current_job().stopping` is true."""
+        for worker in self._dispatcher.crew.values():
+            if worker.status in (READY, STOPPING) and worker.leases:
+                turn.effects.commands.append(SignalWorker(worker.incarnation, signum))

@@ -1,0 +1,310 @@
+"""What somebody at another terminal may ask of a run (`longhaul ctl`), and what follows. Pure.
+
+Each order is a fact like any other (`ControlAsked`). What it changed is on record with the
+uid that asked for it, told to whoever watches the run, and answered in words. What changes
+nothing is answered only.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.scheduling.drain import Drain
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState
+from supervisor.core.terms.events import AnswerControl, ControlAsked, ShowStacks, Tell
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.records import BY_HAND, Noted, Paused, Reset, Unpaused
+
+MOST_WORKERS = 4096
+
+MOST_JOBS = 100_000  # that one order may change: each is a record, and all are written at once
+
+_NAMED = 3  # jobs that an answer names
+
+
+class _Reply(msgspec.Struct):
+    """`changed` False: there was nothing to do, or it cannot be done (`done` False)."""
+
+    text: str
+    done: bool = True
+    changed: bool = True
+
+
+def _refused(text: str) -> _Reply:
+    return _Reply(text, done=False, changed=False)
+
+
+class Orders:
+    """Carries orders out. `mask`: the jobs that this run may hand out."""
+
+    def __init__(
+        self, table: JobTable, ledger: Ledger, dispatcher: Dispatcher, drain: Drain, blocked: dict[str, float]
+    ) -> None:
+        self.table = table
+        self.ledger = ledger
+        self.dispatcher = dispatcher
+        self.drain = drain
+        self.blocked = blocked
+        self.mask = b""
+        # Jobs that were cancelled while they ran, or while a worker might just have begun
+        # with them: by number, with the leases that must not go on.
+        self.ending: dict[int, list[tuple[int, int]]] = {}
+        self._orders: dict[str, Callable[[ControlAsked, Turn], _Reply]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "drain": self._drain,
+            "stop": self._stop,
+            "workers": self._workers,
+            "retry": self._retry,
+            "cancel": self._cancel,
+            "stacks": self._stacks,
+        }
+
+    def on_asked(self, event: ControlAsked, turn: Turn) -> None:
+        reply = self._orders[event.order](event, turn)
+        commands = turn.effects.commands
+        if reply.changed:
+            detail = {"order": event.order, "uid": event.uid, "what": reply.text}
+            turn.effects.records.append(Noted("control", turn.at, detail))
+            commands.append(Tell("warning", f"longhaul ctl {event.order} (uid {event.uid}): {reply.text}"))
+        if event.order == "stacks":
+            commands.append(ShowStacks(event.ticket, reply.text))
+        else:
+            commands.append(AnswerControl(event.ticket, reply.done, reply.text))
+
+    # ------------------------------------------------------------------ the whole run
+
+    def _pause(self, event: ControlAsked, turn: Turn) -> _Reply:
+        if self.drain.begun:
+            return _refused(f"the run is being stopped ({self.drain.reason}): nothing new is started anyway")
+        if BY_HAND in self.blocked:
+            return _Reply("the run is paused already; `resume` lets it go on", changed=False)
+        self.blocked[BY_HAND] = turn.now
+        turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, uid {event.uid}"))
+        for worker in self.dispatcher.crew.values():
+            self.dispatcher.take_back(turn, worker)
+        busy = len(self.dispatcher.running())
+        if not busy:
+            return _Reply("paused: nothing is running, nothing new is handed out")
+        return _Reply(
+            f"paused: {_count(busy, 'running job')} {_verb(busy, 'go')} on, nothing new is handed out"
+        )
+
+    def _resume(self, event: ControlAsked, turn: Turn) -> _Reply:
+        since = self.blocked.pop(BY_HAND, None)
+        if since is None:
+            return _Reply("the run was not paused", changed=False)
+        seconds = turn.now - since
+        turn.effects.records.append(Unpaused(BY_HAND, turn.at, round(seconds, 3)))
+        text = f"going on after a pause of {seconds:.0f} s"
+        if self.drain.begun:
+            text = f"no longer paused, but it is being stopped ({self.drain.reason})"
+        elif self.blocked:
+            text += f"; but still nothing is handed out: {', '.join(self.blocked)}"
+        return _Reply(text)
+
+    def _drain(self, event: ControlAsked, turn: Turn) -> _Reply:
+        begun, busy = self.drain.begun, len(self.dispatcher.running())
+        self._begin_drain(event, turn)
+        if begun:
+            return _Reply(f"the run is being stopped already ({self.drain.reason})", changed=False)
+        grace = self.dispatcher.settings.grace
+        left = f"{_count(busy, 'running job')} {_verb(busy, 'have')} {grace:g} s to finish"
+        return _Reply(f"draining: nothing new is started, {left if busy else 'nothing is running'}")
+
+    def _stop(self, event: ControlAsked, turn: Turn) -> _Reply:
+        busy = len(self.dispatcher.running())
+        self._begin_drain(event, turn)
+        self.drain.stop_now(turn)
+        if not busy:
+            return _Reply("stopping now: nothing is running")
+        runs = "it runs" if busy == 1 else "they run"
+        return _Reply(
+            f"stopping now: {_count(busy, 'running job')} {_verb(busy, 'are')} interrupted; {runs} again on a resume"
+        )
+
+    def _begin_drain(self, event: ControlAsked, turn: Turn) -> None:
+        reason = f"longhaul ctl {event.order}"
+        detail = {"control": event.order, "uid": event.uid}
+        self.drain.begin_without_signal(turn, reason, detail, asked=True)
+
+    def _workers(self, event: ControlAsked, turn: Turn) -> _Reply:
+        before, wanted = self.dispatcher.slots, event.number
+        if not 1 <= wanted <= MOST_WORKERS:
+            return _refused(
+                f"workers {wanted}: expected 1 to {MOST_WORKERS}; `pause` lets none start anything"
+            )
+        if self.drain.begun:
+            return _refused(f"the run is being stopped ({self.drain.reason})")
+        if wanted == before:
+            return _Reply(f"there are {_count(wanted, 'worker')} already", changed=False)
+        idle, busy = self.dispatcher.resize(turn, wanted)
+        text = f"workers: {before} before, {wanted} from now on"
+        if wanted > before:
+            text += "; more are started at once, as far as there are jobs"
+        elif idle or busy:
+            parts = [f"{idle} idle {_verb(idle, 'go')} at once"] if idle else []
+            parts += [f"{busy} {_verb(busy, 'finish', 'finishes')} a job first"] if busy else []
+            text += f"; {', '.join(parts)}"
+        return _Reply(f"{text}. In this run only: a resume takes the number it remembers")
+
+    def _stacks(self, event: ControlAsked, turn: Turn) -> _Reply:
+        workers = len(self.dispatcher.crew)
+        if not workers:
+            return _Reply("there are no workers right now", changed=False)
+        return _Reply(f"the stacks of {_count(workers, 'worker')} follow")
+
+    # --------------------------------------------------------------------- single jobs
+
+    def _retry(self, event: ControlAsked, turn: Turn) -> _Reply:
+        if self.drain.begun:
+            return _refused("the run is being stopped; a resume tries failed jobs again")
+        named = self._named(event.jobs)
+        failed = [job for job in named if self.table.state[job] == FAILED]
+        if problem := self._problem(event, named, failed, "failed"):
+            return problem
+        ids = [self.table.ids[job] for job in failed]
+        for job in failed:
+            self.table.reset(job, forget_charges=False)
+            self.ending.pop(job, None)  # if it was cancelled a moment ago, that is off
+        turn.effects.records.append(Reset(ids, "retry", turn.at))
+        self.ledger.line_up_again(turn, failed)
+        return _Reply(
+            f"{_some(ids)}: back in line for one more attempt{_others(len(named) - len(failed), 'failed')}"
+        )
+
+    def _cancel(self, event: ControlAsked, turn: Turn) -> _Reply:
+        named = self._named(event.jobs)
+        open_ones = [job for job in named if self.table.state[job] not in (COMPLETED, FAILED)]
+        if problem := self._problem(event, named, open_ones, "waiting or running"):
+            return problem
+        running = self._end_running(turn, set(open_ones))
+        self._cancel_waiting(turn, [job for job in open_ones if self.table.state[job] != LEASED])
+        waiting = len(open_ones) - running
+        parts = [f"{running} running {_verb(running, 'are')} ended"] if running else []
+        parts += [f"{waiting} waiting {_verb(waiting, 'are')} not started"] if waiting else []
+        ids = [self.table.ids[job] for job in open_ones]
+        others = _others(len(named) - len(open_ones), "waiting or running")
+        return _Reply(f"{_some(ids)}: cancelled ({', '.join(parts)}), counted as failed{others}")
+
+    def _end_running(self, turn: Turn, jobs: set[int]) -> int:
+        """End the attempts of these jobs, take back their other leases; how many run."""
+        running = 0
+        for worker in self.dispatcher.crew.values():
+            held = [entry for entry in worker.leases if entry[1] in jobs]
+            if not held:
+                continue
+            current = worker.running()
+            if current in held and current is not None and self.ledger.is_current(*current):
+                running += 1
+                self._end_attempt(turn, worker, current)
+            else:
+                self.dispatcher.take_back(turn, worker)
+            for lease, job in held:
+                self.ending.setdefault(job, []).append((worker.incarnation, lease))
+        return running
+
+    def _end_attempt(self, turn: Turn, worker: WorkerState, current: tuple[int, int]) -> None:
+        if worker.doom is not None and worker.doom.lease == current[0]:
+            worker.doom = KillReason("cancelled", current[0])  # it is being ended for another reason
+        else:
+            self.dispatcher.kill(turn, worker, "cancelled")
+
+    def _cancel_waiting(self, turn: Turn, jobs: Sequence[int]) -> None:
+        for job in jobs:
+            self.ledger.cancelled(turn, job)
+        self.ledger.forget(set(jobs))
+
+    def follow_up(self, turn: Turn) -> None:
+        """What was cancelled must not go on, also where a worker was quicker than we: an
+        attempt that ended by itself, with another one to come; a lease that was begun just
+        before it was taken back."""
+        crew = self.dispatcher.crew
+        for job, leases in list(self.ending.items()):
+            if self.table.state[job] in (PENDING, INTERRUPTED):
+                self._cancel_waiting(turn, [job])
+            left = []
+            for incarnation, lease in leases:
+                worker = crew.get(incarnation)
+                if worker is None or all(entry[0] != lease for entry in worker.leases):
+                    continue
+                left.append((incarnation, lease))
+                if worker.leases[0][0] == lease and worker.status in (READY, STOPPING):
+                    self.dispatcher.kill(turn, worker, "interrupted")
+            if left:
+                self.ending[job] = left
+            else:
+                del self.ending[job]
+
+    def _named(self, patterns: Sequence[str]) -> list[int]:
+        """Jobs of the plan by id, else by pattern; in plan order."""
+        table = self.table
+        found: set[int] = set()
+        for pattern in patterns:
+            exact = table.numbers.get(pattern)
+            if exact is not None:
+                found.add(exact)
+            else:
+                match = re.compile(fnmatch.translate(pattern)).match
+                found.update(job for job, job_id in enumerate(table.ids) if match(job_id))
+        return sorted(job for job in found if table.wanted[job])
+
+    def _problem(
+        self, event: ControlAsked, named: Sequence[int], chosen: Sequence[int], state: str
+    ) -> _Reply | None:
+        """Why nothing can be done to the jobs that were named; None if it can."""
+        if not named:
+            known = ", ".join(repr(job_id) for job_id in self.table.ids[:3])
+            return _refused(f"no job is called {' or '.join(map(repr, event.jobs))}; ids look like {known}")
+        if not chosen:
+            first = f"{self.table.ids[named[0]]} {self._how_it_stands(named[0])}"
+            if len(named) == 1:
+                return _refused(f"{first}: not {state}")
+            return _refused(f"none of {_count(len(named), 'job')} is {state}; {first}")
+        if left_out := [job for job in chosen if not self.mask[job]]:
+            return _refused(f"{self.table.ids[left_out[0]]} is left out of this run by --only")
+        if len(chosen) > MOST_JOBS:
+            return _refused(f"{len(chosen):,} jobs match; at most {MOST_JOBS:,} at a time")
+        return None
+
+    def _how_it_stands(self, job: int) -> str:
+        state = self.table.state[job]
+        if state == COMPLETED:
+            return "is completed"
+        if state == FAILED:
+            return f"has failed ({self.table.outcome.get(job, 'failed')})"
+        running = any(at == job for _, at in self.dispatcher.running())
+        return "is running" if running else "waits for its turn"
+
+
+def _some(ids: Sequence[str]) -> str:
+    if len(ids) == 1:
+        return ids[0]
+    shown = ", ".join(ids[:_NAMED])
+    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    return f"{len(ids):,} jobs ({shown}{more})"
+
+
+def _others(number: int, state: str) -> str:
+    return (
+        f"; {_count(number, 'other')} that {_verb(number, 'match', 'matches')} {_verb(number, 'are')} not {state}"
+        if number
+        else ""
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _verb(number: int, plural: str, singular: str = "") -> str:
+    if number != 1:
+        return plural
+    return singular or {"are": "is", "have": "has", "go": "goes"}[plural]

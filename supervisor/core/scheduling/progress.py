@@ -1,0 +1,187 @@
+"""What a run looks like from outside, and how long it may still take. Pure.
+
+The rate is taken over a sliding window, so that the end time follows a change of pace
+within minutes and does not jump with every job.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.state.worker_state import STARTING, WorkerState
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, Counts
+from supervisor.core.terms.records import BY_HAND
+
+_BLOCK = 8192  # jobs, a millisecond or less
+
+_BLOCKS = 2  # for one call
+
+
+class DomainCounts:
+    """Of the jobs of the current plan; jobs that name no domain are not counted."""
+
+    def __init__(self, table: JobTable) -> None:
+        self._table = table
+        self._last: dict[str, Counts] = {}
+        self._sweep: Iterator[None] | None = None
+
+    def counted(self, running: Iterable[int], *, to_the_end: bool = False) -> dict[str, Counts]:
+        """The last complete counts, after some more counting. `running`: numbers of the leased
+        jobs that have started. `to_the_end`: all of it now."""
+        if len(self._table.domains) == 1:
+            return {}  # nobody names one
+        if self._sweep is None or to_the_end:
+            self._sweep = self._count(set(running))
+        for number, _ in enumerate(self._sweep, 1):
+            if number >= _BLOCKS and not to_the_end:
+                return self._last
+        self._sweep = None
+        return self._last
+
+    def _count(self, running: set[int]) -> Iterator[None]:
+        table = self._table
+        tally: Counter[tuple[int, int, int]] = Counter()
+        for start in range(0, len(table), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            tally.update(zip(table.domain_of[block], table.state[block], table.wanted[block], strict=True))
+            if start + _BLOCK < len(table):
+                yield
+        counts = [Counts() for _ in table.domains]
+        for (domain, state, wanted), number in tally.items():
+            if wanted:
+                _add(counts[domain], state, number)
+        for job in running:
+            if table.state[job] == LEASED and table.wanted[job]:
+                _add(counts[table.domain_of[job]], INTERRUPTED, 1)
+                _add(counts[table.domain_of[job]], LEASED, -1)
+        named = zip(table.domains[1:], counts[1:], strict=True)
+        self._last = {name: found for name, found in named if found.total}
+
+
+def _add(counts: Counts, state: int, number: int) -> None:
+    """A leased job that waits in a worker's queue is pending still."""
+    counts.total += number
+    if state == COMPLETED:
+        counts.completed += number
+    elif state == FAILED:
+        counts.failed += number
+    elif state == INTERRUPTED:
+        counts.in_progress += number
+    else:
+        counts.pending += number
+
+
+_WORDS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
+
+WINDOW = 600.0  # seconds that the rate looks back
+
+
+class ProgressObserver:
+    """Builds snapshots of one run. `gone`: results of jobs that the plan no longer has."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        statistics: Statistics,
+        *,
+        experiment_id: str,
+        name: str,
+        directory: str,
+        now: float,
+        unselected: int = 0,
+    ) -> None:
+        self.scheduler = scheduler
+        self.statistics = statistics
+        self.experiment_id = experiment_id
+        self.name = name
+        self.directory = directory
+        self.started = now
+        self.unselected = unselected
+        self.state = ""  # set when the run is over
+        self._domains = DomainCounts(scheduler.table)
+        self._paces: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def rate(self, now: float) -> float:
+        """Attempts that ended per second, lately."""
+        paces, done = self._paces, self.scheduler.finished_attempts
+        if now - paces[-1][0] >= 1.0:
+            paces.append((now, done))
+        while len(paces) > 2 and now - paces[1][0] >= WINDOW:
+            paces.popleft()
+        since, before = paces[0]
+        return (done - before) / (now - since) if now > since else 0.0
+
+    def snapshot(self, now: float, *, checkpoint_age: float | None = None) -> RunSnapshot:
+        scheduler = self.scheduler
+        grace_ends = scheduler.drain.grace_ends
+        running = scheduler.dispatcher.running()
+        counts = scheduler.table.counts(job for _, job in running)
+        rate = self.rate(now)
+        statistics = self.statistics
+        domains = self._domains.counted([job for _, job in running], to_the_end=bool(self.state))
+        return RunSnapshot(
+            experiment_id=self.experiment_id,
+            name=self.name,
+            directory=self.directory,
+            state=self.state or self._state_now(),
+            counts=counts,
+            domains=domains,
+            elapsed=now - self.started,
+            rate=rate,
+            eta_seconds=self._eta(counts, rate),
+            finished_in_run=scheduler.finished_attempts,
+            workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
+            grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
+            waiting_for=", ".join(_WORDS.get(why, why) for why in scheduler.blocked_by())
+            or self._waiting(now),
+            retries=statistics.retries,
+            crashes=statistics.crashes,
+            timeouts=statistics.timeouts,
+            gone=scheduler.table.gone(),
+            unselected=self.unselected,
+            checkpoint_age=checkpoint_age,
+        )
+
+    def _state_now(self) -> str:
+        if self.scheduler.draining:
+            return "draining"
+        blocked = self.scheduler.blocked_by()
+        if "no_space" in blocked:
+            return "waiting_for_space"
+        return "paused" if blocked else "running"
+
+    def _waiting(self, now: float) -> str:
+        """What a run that stands still without being blocked waits for, in words."""
+        scheduler = self.scheduler
+        due = scheduler.queue.next_time()
+        if due is None or scheduler.stopped or not scheduler.dispatcher.only_waiting():
+            return ""
+        number = scheduler.queue.waiting()
+        words = f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
+        return f"{words}, {max(0.0, due - now):.0f} s left"
+
+    def _eta(self, counts: Counts, rate: float) -> float | None:
+        left = counts.pending + counts.in_progress - self.unselected
+        if left <= 0:
+            return 0.0
+        return left / rate if rate > 0 else None
+
+    def _worker(self, worker: WorkerState, now: float) -> WorkerSnapshot:
+        view = WorkerSnapshot(worker.slot, worker.pid, worker.incarnation, worker.status)
+        if worker.leases and worker.status != STARTING:
+            job = worker.leases[0][1]
+            table = self.scheduler.table
+            view.job = table.ids[job]
+            view.attempt = table.attempts[job] + 1
+            view.seconds = now - worker.since
+            view.since = worker.since_at
+            view.slow = worker.slow == worker.leases[0][0]
+            if (report := worker.report()) is not None:
+                view.fraction, view.metrics = report.fraction, report.metrics
+                view.reported = now - report.at
+        return view

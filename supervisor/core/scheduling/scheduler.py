@@ -1,0 +1,406 @@
+"""The core: facts in, records and commands out. Pure; holds no descriptor, asks no clock.
+
+How it works. The loop calls `handle` with a batch of events and the time. The scheduler
+lets each event happen (`_on_<event>`), then looks at the deadlines, then hands out work,
+and returns `Effects`: the records to write first and the commands to carry out after.
+
+A worker holds a queue of leases and runs them in order, so the job that it is at is the
+first of its leases without an outcome. That gives exact blame without shared memory: when
+a worker dies, that job ended with it, and the rest of its leases never started.
+
+Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
+lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers),
+`drain` (an early end), `bounds` (memory, failures, the clock), `control` (orders from another
+terminal). What remains here: facts are told apart, blame is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from supervisor.core.dispatch import pacing
+from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.job_order import line_up
+from supervisor.core.dispatch.job_queue import JobQueue
+from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.dispatch.pacing import most_ahead
+from supervisor.core.dispatch.retry_policy import is_no_space
+from supervisor.core.dispatch.worker_exits import (
+    classify_exit,
+    exit_summary,
+    naming_log,
+    with_measured,
+    worker_ended_record,
+)
+from supervisor.core.scheduling.drain import Drain
+from supervisor.core.scheduling.limits import Limits
+from supervisor.core.scheduling.orders import Orders
+from supervisor.core.scheduling.worker_notices import CodeSeen, SharedFiles
+from supervisor.core.state.columns import indices_of
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, WorkerState
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import Effects, Tell
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
+from supervisor.core.terms.position import InProgress, Position
+from supervisor.core.terms.records import Noted, Paused, Returned, Unpaused, WorkerStarted
+from supervisor.core.terms.settings import Settings
+from workers.transport.messages import Failed, Outcome
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return type(outcome) is Failed
+
+
+def _by_kind(outcomes: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
+    """Whether they are failures, and outcomes of one kind that follow each other, nearly always all."""
+    if Failed not in set(map(type, outcomes)):
+        yield False, outcomes
+        return
+    for failures, group in groupby(outcomes, _is_failure):
+        yield failures, list(group)
+
+
+class Scheduler:
+    """One run of an experiment.
+
+    Parameters
+    ----------
+    table: all jobs, as the records left them.
+    slots: how many workers, at most.
+    position: where earlier runs stopped (run, lease and incarnation numbers).
+    job_bytes: what handing out a job takes, on average.
+    """
+
+    def __init__(
+        self, table: JobTable, settings: Settings, slots: int, position: Position, job_bytes: float = 0.0
+    ) -> None:
+        self.table = table
+        self.settings = settings
+        self.run = position.run
+        self.queue = JobQueue(table.state)
+        self.ledger = Ledger(table, self.queue, settings)
+        self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
+        self.dispatcher.most_ahead = most_ahead(job_bytes)
+        self.crew = self.dispatcher.crew
+        self.code_seen = CodeSeen()
+        self.drain = Drain(self.dispatcher, settings.grace)
+        self.finished_attempts = 0
+        self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
+        self.bounds = Limits(self.dispatcher, self.drain, self._blocked)
+        self.control = Orders(table, self.ledger, self.dispatcher, self.drain, self._blocked)
+        self._handlers: dict[type, Callable[[Any, Turn], None]] = {
+            facts.JobsFinished: self._on_jobs_finished,
+            facts.LeasesDropped: self._on_leases_dropped,
+            facts.WorkerLaunched: self._on_worker_started,
+            facts.WorkerStartFailed: self._on_worker_start_failed,
+            facts.WorkerReady: self._on_worker_ready,
+            facts.WorkerNotReady: self._on_worker_not_ready,
+            facts.JobReported: self._on_job_reported,
+            facts.CodeImported: self._on_code_imported,
+            facts.FilesShared: SharedFiles().on_files_shared,
+            facts.MemoryMeasured: self.bounds.on_memory_measured,
+            facts.UsageSampled: self.bounds.on_usage_sampled,
+            facts.WorkerDied: self._on_worker_died,
+            facts.WorkerGivenUp: self._on_worker_given_up,
+            facts.SignalReceived: self.drain.on_signal,
+            facts.TimePassed: self._on_time_passed,
+            facts.Synced: self._on_synced,
+            facts.HandOutBlocked: self._on_hand_out_blocked,
+            facts.HandOutUnblocked: self._on_hand_out_unblocked,
+            facts.ControlAsked: self.control.on_asked,
+            facts.ClockJumped: self._on_clock_jumped,
+        }
+
+    # ------------------------------------------------------------------ the interface
+
+    def begin(
+        self,
+        now: float,
+        at: str,
+        first_n: int,
+        *,
+        selected: bytes | None = None,
+        retry: Sequence[int] = (),
+        drain_at: float | None = None,
+        drain_reason: str = "",
+    ) -> Effects:
+        """Settle what earlier runs left open, then line the jobs up.
+
+        `selected` masks the jobs that this run may hand out (default: all that are
+        wanted). `retry` are failed jobs that were just reset for one more attempt: they
+        go after all others, and those that had been quarantined run alone. `drain_at`: when
+        a drain begins by itself, on the run's clock, and why.
+        """
+        turn = Turn(now, at, first_n)
+        mask = self.control.mask = bytes(self.table.wanted) if selected is None else selected
+        for incarnation, leases in sorted(self.table.open_leases.items()):
+            self._settle_lost(turn, incarnation, list(leases.items()), mask)
+        self.table.open_leases.clear()
+        line_up(self.ledger, mask, retry)
+        self.bounds.begin(drain_at, drain_reason)
+        return turn.effects
+
+    def handle(self, events: Sequence[facts.Event], now: float, at: str, first_n: int) -> Effects:
+        """Let a batch of events happen.
+
+        `now`: seconds on the run's clock, which never jumps and stands still while the
+        run is suspended. `at`: the same instant as ISO 8601 UTC. `first_n`: the number
+        that the first of the returned records will get.
+        """
+        turn = Turn(now, at, first_n)
+        turn.draining = self.draining
+        for event in events:
+            self._handlers[type(event)](event, turn)
+        if self.control.ending:
+            self.control.follow_up(turn)
+        self._look_at_deadlines(turn)
+        dispatcher = self.dispatcher
+        if not self.stopped:
+            self.queue.wake(now)
+            dispatcher.start_workers(turn)
+            if not self._blocked:
+                dispatcher.hand_out(turn)
+        if dispatcher.pace is not None and (self.stopped or self._blocked):
+            dispatcher.pace.due = None  # nobody waits for it now
+        if self.stopped or dispatcher.nothing_left():
+            dispatcher.dismiss_idle(turn)
+        return turn.effects
+
+    @property
+    def draining(self) -> bool:
+        return self.drain.begun
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing is handed out any more, whatever is left."""
+        return self.draining or bool(self.dispatcher.failure)
+
+    @property
+    def finished(self) -> bool:
+        """No worker is left and none will be started."""
+        if any(worker.status != ABANDONED for worker in self.crew.values()):
+            return False
+        return self.stopped or (self.dispatcher.nothing_left() and not self.crew)
+
+    def next_deadline(self) -> float | None:
+        """When `handle` wants to be called even if nothing happens."""
+        wake = None if self.stopped else self.queue.next_time()
+        times = (
+            self.drain.grace_ends,
+            wake,
+            self.bounds.next_deadline(),
+            self.dispatcher.next_deadline(),
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    def position(self) -> Position:
+        """What a checkpoint has to hold beside the table and the statistics."""
+        table = self.table
+        at_work = [
+            InProgress(job, table.attempts[job] + 1, worker.slot, worker.since_at)
+            for worker, job in self.dispatcher.running()
+        ]
+        cut = [
+            InProgress(job, table.attempts[job], None, "")
+            for job in indices_of(table.state, INTERRUPTED)
+            if table.wanted[job]
+        ]
+        open_leases = [
+            (worker.incarnation, lease, job) for worker in self.crew.values() for lease, job in worker.leases
+        ]
+        dispatcher = self.dispatcher
+        return Position(
+            self.run, dispatcher.next_lease, dispatcher.next_incarnation, at_work + cut, open_leases
+        )
+
+    def blocked_by(self) -> list[str]:
+        return list(self._blocked)
+
+    # ------------------------------------------------------------------ the beginning
+
+    def _settle_lost(self, turn: Turn, incarnation: int, leases: list[tuple[int, int]], mask: bytes) -> None:
+        """Leases that an earlier run left open: the first one was running, the others had
+        not started. Since that is not certain, all of them are handed out singly."""
+        for index, (lease, job) in enumerate(leases):
+            self.queue.mark_single(job)
+            if index == 0 and self.table.state[job] not in (COMPLETED, FAILED):
+                self.ledger.lost(turn, job, lease)
+                if not mask[job]:
+                    self.ledger.held.pop()
+        if len(leases) > 1:
+            turn.effects.records.append(Returned(incarnation, [lease for lease, _ in leases[1:]], turn.at))
+
+    # --------------------------------------------------------------- events: jobs
+
+    def _on_jobs_finished(self, event: facts.JobsFinished, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return  # a late word of a worker that is already buried
+        finished = 0
+        for failures, outcomes in _by_kind(event.outcomes):
+            leases = [outcome.lease for outcome in outcomes]
+            jobs = None if failures else worker.settle_together(leases)
+            if jobs is not None:
+                self.ledger.completed_together(turn, worker.slot, jobs, leases, outcomes)
+            else:
+                jobs = self._settle_singly(turn, worker, outcomes)
+            finished += len(jobs)
+        worker.finished += finished
+        self.finished_attempts += finished
+        seconds = sum([outcome.seconds for outcome in event.outcomes])
+        self.dispatcher.durations.learn(seconds, len(event.outcomes))
+        # Outcomes may have gathered for a while before we looked at them.
+        worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
+        worker.since, worker.since_at = turn.now, turn.at
+
+    def _settle_singly(self, turn: Turn, worker: WorkerState, outcomes: Sequence[Outcome]) -> list[int]:
+        """Outcomes that are not those of the worker's first leases, or not all good."""
+        ledger, jobs = self.ledger, []
+        for outcome in outcomes:
+            job = worker.settle(outcome.lease)
+            if job is None:
+                continue  # not under any lease of this worker: nobody asked for it
+            jobs.append(job)
+            if isinstance(outcome, Failed):
+                ledger.failed(turn, worker.slot, job, outcome)
+            else:
+                ledger.completed(turn, worker.slot, job, outcome)
+        return jobs
+
+    def _on_leases_dropped(self, event: facts.LeasesDropped, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        unasked = [lease for lease in event.leases if lease not in worker.revoked]
+        worker.leaving |= bool(unasked)  # it knows of the drain already
+        dropped = {lease: worker.settle(lease) for lease in event.leases}
+        returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
+        self.dispatcher.returned(turn, worker, returned)
+
+    def _on_job_reported(self, event: facts.JobReported, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        running = worker.running() if worker is not None else None
+        if worker is None or running is None or self.table.ids[running[1]] != event.job:
+            return  # the word of a thread that has outlived its job
+        if not self.ledger.is_current(*running):
+            return
+        if event.notice:
+            detail = {"job": event.job, "worker": worker.slot, "text": event.notice}
+            turn.effects.records.append(Noted("job_notice", turn.at, detail))
+            turn.effects.commands.append(Tell("warning", event.notice))
+        else:
+            worker.reported(event.fraction, event.metrics, turn.now)
+
+    def _on_code_imported(self, event: facts.CodeImported, turn: Turn) -> None:
+        if (worker := self.crew.get(event.incarnation)) is not None:
+            first = worker.first_lease or self.dispatcher.next_lease
+            self.code_seen.note(event.modules, worker, first, turn)
+
+    # ------------------------------------------------------------ events: workers
+
+    def _on_worker_started(self, event: facts.WorkerLaunched, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        worker.pid, worker.process_start = event.pid, event.process_start
+        turn.effects.records.append(
+            WorkerStarted(worker.slot, worker.incarnation, event.pid, turn.at, event.process_start)
+        )
+
+    def _on_worker_ready(self, event: facts.WorkerReady, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is not None and worker.status == STARTING and worker.doom is None:
+            self.dispatcher.worker_is_ready(worker, turn)
+
+    def _on_worker_not_ready(self, event: facts.WorkerNotReady, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is not None:
+            failure = event.failure
+            worker.error = failure.traceback or f"{failure.type}: {failure.message}"
+            worker.no_space = is_no_space(failure.errno)
+
+    def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
+        worker = self.crew.pop(event.incarnation, None)
+        if worker is not None and worker.doom is None:
+            self.dispatcher.count_refused_start(turn, event.incarnation, event.error, stopped=self.stopped)
+
+    def _on_worker_died(self, event: facts.WorkerDied, turn: Turn) -> None:
+        worker = self.crew.pop(event.incarnation, None)
+        if worker is None:
+            return
+        kind = classify_exit(worker, event, draining=self.draining)
+        waiting = list(worker.leases)
+        if waiting and worker.status != STARTING:
+            lease, job = waiting.pop(0)
+            if worker.doom is not None and worker.doom.lease != lease:
+                kind = "interrupted"  # the job we killed it for had ended; this one is innocent
+            seconds = max(0.0, turn.now - worker.since)
+            words = worker.doom.words if worker.doom is not None and kind == worker.doom.outcome else ""
+            if kind == "over_memory":
+                event = with_measured(event, worker.memory)
+            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, words)
+            self.finished_attempts += 1
+        self.ledger.give_back(waiting)
+        turn.effects.records.append(worker_ended_record(worker, event, kind, turn.at))
+        self._count_fruitless(turn, worker, event)
+
+    def _count_fruitless(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
+        """A worker that died without having been of any use must not be replaced for ever."""
+        if worker.doom is not None:
+            return
+        if worker.no_space:
+            self.dispatcher.wait_for_space(turn, worker.error)
+            return
+        if worker.status == STARTING:
+            words = worker.error or f"a worker died before it was ready: {exit_summary(event)}"
+        elif worker.status == READY and not worker.finished and not worker.leases:
+            words = f"a worker died before it had a job: {exit_summary(event)}"
+        else:
+            return
+        self.dispatcher.count_start_failure(turn, naming_log(words, event), stopped=self.stopped)
+
+    def _on_worker_given_up(self, event: facts.WorkerGivenUp, turn: Turn) -> None:
+        worker = self.crew.get(event.incarnation)
+        if worker is None:
+            return
+        worker.status = ABANDONED
+        text = f"worker {worker.slot} (pid {worker.pid}) does not die of SIGKILL"
+        if not self.stopped:
+            text += "; another one takes its place"
+        turn.effects.commands.append(Tell("warning", text))
+
+    # ---------------------------------------------------- events: signals and time
+
+    def _look_at_deadlines(self, turn: Turn) -> None:
+        self.bounds.look(turn)
+        self.drain.look(turn)
+        self.dispatcher.enforce_limits(turn)
+
+    def _on_time_passed(self, event: facts.TimePassed, turn: Turn) -> None:
+        """Deadlines are looked at after every batch anyway."""
+
+    def _on_synced(self, event: facts.Synced, turn: Turn) -> None:
+        self.ledger.synced(event.n)
+
+    def _on_hand_out_blocked(self, event: facts.HandOutBlocked, turn: Turn) -> None:
+        if event.why in self._blocked:
+            return
+        self._blocked[event.why] = turn.now
+        turn.effects.records.append(Paused(event.why, turn.at, event.detail))
+        turn.effects.commands.append(Tell("warning", f"no new jobs are started: {event.detail or event.why}"))
+
+    def _on_hand_out_unblocked(self, event: facts.HandOutUnblocked, turn: Turn) -> None:
+        since = self._blocked.pop(event.why, None)
+        if since is not None:
+            turn.effects.records.append(Unpaused(event.why, turn.at, round(turn.now - since, 3)))
+            turn.effects.commands.append(Tell("info", "going on"))
+
+    def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
+        self.bounds.on_clock_jumped(event)
+        turn.effects.records.append(Paused("suspended", turn.at))
+        turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
+        text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"
+        turn.effects.commands.append(Tell("info", text))

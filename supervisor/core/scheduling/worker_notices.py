@@ -1,0 +1,86 @@
+"""Which text of the user's modules each worker process has imported. Pure.
+
+Workers that are forked share one import. Where one imports by itself, at its start or in a job, it
+finds what the file holds by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.state.worker_state import WorkerState
+from supervisor.core.terms.code_spans import DIGITS
+from supervisor.core.terms.events import FilesShared, Tell
+from supervisor.core.terms.records import Noted
+from workers.transport.messages import ModuleText
+
+
+class CodeSeen:
+    """The text of the first import of each file; what differs from it later is told and recorded.
+    So is, once in an experiment, what only workers import: a later run looks at its files, too."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}  # file -> sha256
+        self._told: set[str] = set()
+        self._known: set[str] = set()  # names of modules that are on record
+
+    def know(self, names: Iterable[str]) -> None:
+        """These modules are part of the code of the run, or were noted in an earlier one."""
+        self._known.update(names)
+
+    def note(self, modules: list[ModuleText], worker: WorkerState, lease: int, turn: Turn) -> None:
+        """`worker` has imported these; its first lease was, or will not be before, `lease`. The user is
+        told once of each file."""
+        late = [module for module in modules if module.name not in self._known]
+        if late:
+            self.know(module.name for module in late)
+            said = [[module.name, module.file, module.sha256[:DIGITS]] for module in late]
+            turn.effects.records.append(Noted("code_imported", turn.at, {"modules": said}))
+        for module in modules:
+            before = self._first.setdefault(module.file, module.sha256)
+            if before == module.sha256:
+                continue
+            detail = {
+                "file": module.file,
+                "worker": worker.slot,
+                "incarnation": worker.incarnation,
+                "sha256": module.sha256,
+                "before": before,
+                "lease": lease,
+            }
+            turn.effects.records.append(Noted("code_changed", turn.at, detail))
+            if module.file not in self._told:
+                self._told.add(module.file)
+                turn.effects.commands.append(Tell("warning", _changed_code_words(module.file, worker)))
+
+
+def _changed_code_words(file: str, worker: WorkerState) -> str:
+    return (
+        f"{file} was changed while the run goes on, and worker {worker.slot} has imported the new text. What "
+        f"process {worker.incarnation} of this experiment and later ones return is of the new code, what the "
+        f"earlier ones return is of the old. The journal says which process ran a job ('leased') and which of "
+        f"them have new text ('code_changed'); the results from the first job of that process on have a code "
+        f"with a plus sign. To have all of one code: drain, then resume with --rerun code:old"
+    )
+
+
+class SharedFiles:
+    """What the user was told already: another process may find the same files again."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def on_files_shared(self, event: FilesShared, turn: Turn) -> None:
+        """Say each file once, and what to do."""
+        for file in event.files:
+            if file not in self._told:
+                self._told.add(file)
+                turn.effects.commands.append(Tell("warning", _shared_file_words(file)))
+
+
+def _shared_file_words(file: str) -> str:
+    return (
+        f"the script has a file open that workers cannot open anew ({file}): they share one position in it, and "
+        "what one reads moves the others, so that jobs may read wrong data. Open it in setup() or in the job"
+    )

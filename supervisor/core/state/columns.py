@@ -1,0 +1,55 @@
+"""Columns: arrays that have one value for each job, by its number. Pure.
+
+Numbers of jobs that follow each other are a `range` as far as anybody can see to it: what is
+then done with them is done to a slice, and looks no more at each.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+
+def is_contiguous(jobs: Sequence[int]) -> bool:
+    """Whether each number follows the one before it, as nearly always."""
+    if type(jobs) is range:
+        return jobs.step == 1 and len(jobs) > 0
+    return (
+        len(jobs) > 0
+        and jobs[-1] - jobs[0] + 1 == len(jobs)
+        and list(jobs) == list(range(jobs[0], jobs[-1] + 1))
+    )
+
+
+def compact(jobs: list[int]) -> Sequence[int]:
+    """The same numbers, as a range if they follow each other: what is then done with them looks
+    no more at each."""
+    return range(jobs[0], jobs[-1] + 1) if is_contiguous(jobs) else jobs
+
+
+def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
+    """`column[job]` of many; at once where the jobs follow each other."""
+    if is_contiguous(jobs):
+        piece: Sequence[Any] = column[jobs[0] : jobs[-1] + 1]
+        return piece
+    return [column[job] for job in jobs]
+
+
+def put(column: Any, jobs: Sequence[int], values: Any) -> None:
+    """`column[job] = value` for many; at once where the jobs follow each other."""
+    if is_contiguous(jobs):
+        column[jobs[0] : jobs[-1] + 1] = values
+        return
+    for job, value in zip(jobs, values, strict=True):
+        column[job] = value
+
+
+def indices_of(state: bytearray, value: int) -> array[int]:
+    """Positions of a value, found in C."""
+    if value not in state:
+        return array("I")
+    marks = bytearray(256)
+    marks[value] = 1
+    return array("I", compress(range(len(state)), state.translate(marks)))

@@ -1,0 +1,367 @@
+"""The state of every job, in arrays by job number: the one place where it changes. Pure.
+
+A job's number is its position in the plan file; numbers never change. The life of a job:
+
+    PENDING ──leased──▶ LEASED ──completed──▶ COMPLETED
+       ▲                  │ ├────failed─────▶ FAILED
+       │◀──returned───────┘ ├────retried────▶ PENDING       (an error with budget left)
+       │                    └──interrupted──▶ INTERRUPTED   (cut in the middle; runs again)
+       ├──cancelled─▶ FAILED (by hand; from INTERRUPTED, too)
+       └──reset── COMPLETED, FAILED, INTERRUPTED            (--rerun, retry on resume)
+
+`completed` is legal from every state but COMPLETED, because the first completed result
+of any lease wins, also that of a lease which had been taken back. Every other move that
+is not in `MOVES` raises IllegalMove and changes nothing.
+
+Replaying a journal goes through the same methods (`apply`): the records say what
+happened, nothing is decided twice.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.core.state.columns import get, put
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, Counts, OwnSettings
+from supervisor.core.terms.records import AnyRecord, Carried, Ended, Leased, Reset, Returned, WorkerEnded
+
+MOVES: dict[tuple[int, str], int] = {
+    (PENDING, "leased"): LEASED,
+    (INTERRUPTED, "leased"): LEASED,
+    (LEASED, "returned"): PENDING,
+    (LEASED, "failed"): FAILED,
+    (LEASED, "retried"): PENDING,
+    (LEASED, "interrupted"): INTERRUPTED,
+    (PENDING, "cancelled"): FAILED,
+    (INTERRUPTED, "cancelled"): FAILED,
+    (PENDING, "completed"): COMPLETED,
+    (LEASED, "completed"): COMPLETED,
+    (INTERRUPTED, "completed"): COMPLETED,
+    (FAILED, "completed"): COMPLETED,
+    (COMPLETED, "reset"): PENDING,
+    (FAILED, "reset"): PENDING,
+    (INTERRUPTED, "reset"): PENDING,
+    (PENDING, "reset"): PENDING,
+}
+
+_STATE_OF = {"completed": COMPLETED, "failed": FAILED, "in_progress": INTERRUPTED, "pending": PENDING}
+
+
+class IllegalMove(Exception):
+    """A job was asked to change in a way that `MOVES` does not know."""
+
+
+class Charges(msgspec.Struct):
+    """What a job has spent of its budgets; survives kills of the supervisor."""
+
+    crashes: int = 0  # attempts that killed their worker
+    losses: int = 0  # attempts that ran when the supervisor ended uncleanly
+    errors: int = 0  # raised, unencodable
+    timeouts: int = 0
+    over_memory: int = 0
+    asked: int = 0  # attempts that raised workers.Retry
+
+    @classmethod
+    def of(cls, spent: Any) -> Charges:
+        """From a record or an entry that has the same fields."""
+        return cls(*[getattr(spent, field) for field in cls.__struct_fields__])
+
+    def any(self) -> bool:
+        return any(msgspec.structs.astuple(self))
+
+
+_BUDGET_OF = {
+    "crashed": "crashes",
+    "lost": "losses",
+    "timed_out": "timeouts",
+    "over_memory": "over_memory",
+    "asked": "asked",
+}
+
+
+class JobTable:
+    """States, attempts, charges and durations of all jobs ever planned.
+
+    `wanted[number]` is 1 for jobs of the current plan; only those are counted. Jobs that
+    are gone from the plan keep their results.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.domains: list[str] = []  # names by domain number; 0 is "no domain"
+        self._domain_numbers: dict[str | None, int] = {None: 0}
+        self.domains.append("")
+        self.domain_of = array("I")
+        self.state = bytearray()
+        self.wanted = bytearray()
+        self.attempts = array("I")  # attempts that started
+        self.seconds = array("d")  # of the last attempt that ended
+        self.charges: dict[int, Charges] = {}
+        self.outcome: dict[int, str] = {}  # of failed jobs: how the last attempt ended
+        self.own: dict[int, OwnSettings] = {}  # of the jobs that have settings of their own
+        # Leases without an end, by worker incarnation, in hand-out order. Kept here while
+        # a journal is replayed; a live run keeps them with its workers.
+        self.open_leases: dict[int, dict[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    # --------------------------------------------------------------------- the plan
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each job by its id. Made when somebody asks for one: with a million jobs
+        that takes half a second and 75 MB, and many a run never asks."""
+        known = self._numbers
+        if len(known) < len(self.ids):
+            known.update(zip(self.ids[len(known) :], range(len(known), len(self.ids)), strict=True))
+        return known
+
+    def add(self, job_id: str, domain: str | None = None, *, wanted: bool = True) -> int:
+        """Register a job; its number. An id that is known keeps its number."""
+        numbers = self.numbers
+        number = numbers.get(job_id)
+        if number is None:
+            number = numbers[job_id] = len(self.ids)
+            self.ids.append(job_id)
+            self.domain_of.append(0)
+            self.state.append(PENDING)
+            self.wanted.append(0)
+            self.attempts.append(0)
+            self.seconds.append(0.0)
+        if wanted:
+            self.wanted[number] = 1
+        if domain is not None:
+            self.domain_of[number] = self._domain_number(domain)
+        return number
+
+    def add_planned(self, ids: Sequence[str], domains: Sequence[str | None], *, unique: bool = False) -> bool:
+        """Register many wanted jobs at once. False if one is known already: nothing is changed.
+        `unique`: the caller knows that none is, and that none stands there twice."""
+        if not unique and not self._number(ids):
+            return False
+        for domain in (names := dict.fromkeys(domains)):
+            if domain is not None:
+                self._domain_number(domain)
+        self.ids.extend(ids)
+        if len(names) == 1:
+            self.domain_of.extend(array("I", map(self._domain_numbers.__getitem__, names)) * len(ids))
+        else:
+            self.domain_of.extend(map(self._domain_numbers.__getitem__, domains))
+        self.state.extend(bytes([PENDING]) * len(ids))
+        self.wanted.extend(b"\1" * len(ids))
+        self.attempts.frombytes(bytes(self.attempts.itemsize * len(ids)))
+        self.seconds.frombytes(bytes(self.seconds.itemsize * len(ids)))
+        return True
+
+    def _number(self, ids: Sequence[str]) -> bool:
+        """Give new ids the next numbers, if all of them are new."""
+        first, numbers = len(self.ids), self.numbers
+        expected = range(first, first + len(ids))
+        if list(map(numbers.setdefault, ids, expected)) == list(expected):
+            return True
+        for job_id in ids:  # one was there, or stands there twice
+            if numbers.get(job_id, -1) >= first:
+                del numbers[job_id]
+        return False
+
+    def numbers_of(self, ids: list[str]) -> list[int]:
+        """The numbers of many jobs; quick where they follow each other. Unknown ids are
+        registered as gone."""
+        first = self.numbers.get(ids[0]) if ids else None
+        if first is not None and self.ids[first : first + len(ids)] == ids:
+            return list(range(first, first + len(ids)))
+        found = list(map(self.numbers.get, ids))
+        known = [number for number in found if number is not None]
+        return known if len(known) == len(ids) else [self.add(job_id, wanted=False) for job_id in ids]
+
+    def _domain_number(self, domain: str) -> int:
+        known = self._domain_numbers.get(domain)
+        if known is None:
+            known = self._domain_numbers[domain] = len(self.domains)
+            self.domains.append(domain)
+        return known
+
+    # ------------------------------------------------------------------------ moves
+
+    def move(self, job: int, cause: str) -> None:
+        """Change one job's state; raises IllegalMove and changes nothing if it may not."""
+        after = MOVES.get((self.state[job], cause))
+        if after is None:
+            raise IllegalMove(f"job {self.ids[job]!r} in state {self.state[job]} cannot be {cause}")
+        self.state[job] = after
+
+    def lease(self, jobs: Sequence[int]) -> None:
+        """Hand out many at once; raises IllegalMove as `move` does, and then changes nothing."""
+        for state in set(get(self.state, jobs)):
+            if (state, "leased") not in MOVES:
+                job = next(job for job in jobs if self.state[job] == state)
+                raise IllegalMove(f"job {self.ids[job]!r} in state {state} cannot be leased")
+        put(self.state, jobs, bytes([LEASED]) * len(jobs))
+
+    def complete(self, jobs: Sequence[int], seconds: list[float]) -> list[int]:
+        """Many leased jobs have completed, each for the first time; their attempts."""
+        attempts = [before + 1 for before in get(self.attempts, jobs)]
+        put(self.state, jobs, bytes([COMPLETED]) * len(jobs))
+        put(self.attempts, jobs, array("I", attempts))
+        put(self.seconds, jobs, array("d", seconds))
+        return attempts
+
+    def all_in(self, jobs: Sequence[int], state: int) -> bool:
+        """Whether all these jobs are in a state."""
+        return bytes(get(self.state, jobs)).count(state) == len(jobs)
+
+    def charge(self, job: int, outcome: str) -> Charges:
+        """Book an attempt's end against the budget of its cause; the charges so far.
+
+        `outcome`: how it ended, or "asked" if the job itself wanted another attempt.
+        """
+        charges = self.charges.setdefault(job, Charges())
+        if outcome not in ("interrupted", "cancelled"):
+            budget = _BUDGET_OF.get(outcome, "errors")
+            setattr(charges, budget, getattr(charges, budget) + 1)
+        return charges
+
+    def reset(self, job: int, *, forget_charges: bool) -> None:
+        self.move(job, "reset")
+        self.outcome.pop(job, None)
+        if forget_charges:
+            self.charges.pop(job, None)
+
+    def restore(
+        self, jobs: Sequence[int], states: Sequence[int], attempts: Sequence[int], seconds: Sequence[float]
+    ) -> None:
+        """Set what the files say of jobs that are finished."""
+        put(self.state, jobs, bytes(states))
+        put(self.attempts, jobs, array("I", attempts))
+        put(self.seconds, jobs, array("d", seconds))
+
+    # ----------------------------------------------------------------------- replay
+
+    def apply(self, record: AnyRecord) -> None:
+        """Let a record of the journal happen. Unknown job ids are registered as gone. What a run
+        left open, the first records of the next one end.
+
+        Lenient where a live run is strict: lines may have been lost before this one.
+        """
+        if isinstance(record, Ended):
+            self._apply_ended(record)
+        elif isinstance(record, Leased):
+            leases = self.open_leases.setdefault(record.incarnation, {})
+            leases.update(enumerate(self.numbers_of(record.jobs), record.lease))
+        elif isinstance(record, Returned):
+            leases = self.open_leases.get(record.incarnation, {})
+            for lease in record.leases:
+                leases.pop(lease, None)
+        elif isinstance(record, WorkerEnded):
+            self.open_leases.pop(record.incarnation, None)
+        elif isinstance(record, Reset):
+            for job_id in record.jobs:
+                job = self.add(job_id, wanted=False)
+                self.reset(job, forget_charges=record.why != "retry")
+        elif isinstance(record, Carried):
+            job = self.add(record.job, wanted=False)
+            self.attempts[job] = record.attempts
+            self.state[job] = _STATE_OF[record.state]
+            charges = Charges.of(record)
+            if charges.any():
+                self.charges[job] = charges
+            else:
+                self.charges.pop(job, None)
+
+    def _apply_ended(self, record: Ended) -> None:
+        job = self.add(record.job, wanted=False)
+        for leases in self.open_leases.values():
+            if leases.pop(record.lease, None) is not None:
+                break
+        if not record.state:
+            return
+        self.attempts[job] = max(self.attempts[job], record.attempt)
+        self.seconds[job] = record.seconds
+        self.state[job] = _STATE_OF[record.state]
+        if record.outcome == "completed":
+            self.outcome.pop(job, None)
+        else:
+            self.charge(job, record.charged or record.outcome)
+            self.outcome[job] = record.outcome
+
+    def completed(self, jobs: Sequence[int], attempts: list[int], seconds: list[float]) -> None:
+        """What many records of jobs that completed say, as `apply` takes them one by one. Their
+        leases are not looked at: see `close_leases`."""
+        before = get(self.attempts, jobs)
+        after = list(map(max, before, attempts)) if any(before) else attempts
+        self.restore(jobs, bytes([COMPLETED]) * len(jobs), after, seconds)
+        if self.outcome:
+            for job in jobs:
+                self.outcome.pop(job, None)
+
+    def close_leases(self, leases: Sequence[int]) -> None:
+        """The attempts of many leases have ended; nearly always all of one worker."""
+        holders = [held for held in self.open_leases.values() if held]
+        holders.sort(key=lambda held: leases[0] not in held)
+        for held in holders:
+            leases = [lease for lease in leases if held.pop(lease, None) is None]
+            if not leases:
+                break
+
+    # ----------------------------------------------------------------------- counts
+
+    def counts(self, running: Iterable[int] = ()) -> Counts:
+        """Counts of the jobs in the current plan; `running` are the numbers of leased
+        jobs that have started (the first open lease of each worker)."""
+        return self._counts(self.state, self.wanted, set(running))
+
+    def gone(self) -> int:
+        """How many jobs of earlier plans the current one does not have."""
+        return self.wanted.count(0)
+
+    def domain_counts(self, running: Iterable[int] = ()) -> dict[str, Counts]:
+        """The same for each domain; jobs without one are not listed."""
+        result = {name: Counts() for name in self.domains[1:]}
+        if not result:
+            return {}
+        # Counted in C: this is asked for every second, of up to a million jobs.
+        amounts = Counter(zip(self.domain_of, self.state, self.wanted, strict=True))
+        for (domain, state, wanted), amount in amounts.items():
+            if domain and wanted:
+                self._count(result[self.domains[domain]], state, amount)
+        for job in set(running):
+            domain = self.domain_of[job]
+            if domain and self.wanted[job] and self.state[job] == LEASED:
+                result[self.domains[domain]].in_progress += 1
+                result[self.domains[domain]].pending -= 1
+        return {name: counts for name, counts in result.items() if counts.total}
+
+    def _counts(self, state: bytearray, wanted: bytearray, running: set[int]) -> Counts:
+        # state + 8 * wanted would cost a pass in Python; bytes.count runs in C.
+        if wanted.count(1) == len(wanted):
+            view = state
+        else:
+            view = bytearray(s for s, w in zip(state, wanted, strict=True) if w)
+        counts = Counts(
+            total=len(view),
+            completed=view.count(COMPLETED),
+            failed=view.count(FAILED),
+            in_progress=view.count(INTERRUPTED),
+        )
+        counts.in_progress += sum(1 for job in running if state[job] == LEASED and wanted[job])
+        counts.pending = counts.total - counts.completed - counts.failed - counts.in_progress
+        return counts
+
+    @staticmethod
+    def _count(counts: Counts, state: int, amount: int) -> None:
+        counts.total += amount
+        if state == COMPLETED:
+            counts.completed += amount
+        elif state == FAILED:
+            counts.failed += amount
+        elif state == INTERRUPTED:
+            counts.in_progress += amount
+        else:
+            counts.pending += amount

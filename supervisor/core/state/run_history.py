@@ -1,0 +1,190 @@
+"""What is remembered of runs beside jobs and statistics: a fold over records, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from supervisor.core.state.statistics import seconds_between
+from supervisor.core.terms.code_spans import CodeSpans, unsure
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.records import (
+    AnyRecord,
+    CarriedRun,
+    Ended,
+    Leased,
+    Noted,
+    Paused,
+    RunStarted,
+    Unpaused,
+    WorkerEnded,
+    WorkerStarted,
+)
+
+
+class Stretch(msgspec.Struct):
+    """All the times in which nothing was handed out for one reason."""
+
+    times: int = 0
+    seconds: float = 0.0
+    since: str = ""  # when the one that goes on has begun, ISO 8601
+
+
+class Counted(msgspec.Struct):
+    """Something that was done to jobs, or seen of them."""
+
+    first_job: str
+    times: int = 0
+
+
+OF_JOBS = frozenset(("stalled", "stopped_for_memory", "memory_left_behind"))
+
+
+class Incidents(msgspec.Struct):
+    """Of one run: `waits` by reason (see `record_types.Paused`), `orders` of `longhaul ctl`
+    by name, each in the order in which they came."""
+
+    waits: dict[str, Stretch] = {}
+    orders: dict[str, int] = {}
+    noted: dict[str, Counted] = {}  # `OF_JOBS`: how many, and the first job
+
+    def apply(self, record: AnyRecord) -> None:
+        if isinstance(record, Paused):
+            stretch = self.waits.setdefault(record.why, Stretch())
+            stretch.times += 1
+            stretch.since = record.at
+        elif isinstance(record, Unpaused):
+            stretch = self.waits.setdefault(record.why, Stretch(times=1))
+            stretch.seconds += record.seconds
+            stretch.since = ""
+        elif isinstance(record, Noted) and record.what == "control":
+            order = str(record.detail.get("order", ""))
+            self.orders[order] = self.orders.get(order, 0) + 1
+        elif isinstance(record, Noted) and record.what in OF_JOBS:
+            counted = self.noted.setdefault(record.what, Counted(str(record.detail.get("job", ""))))
+            counted.times += 1
+
+    def seconds(self, why: str, at: str) -> float:
+        """How long it was in all, until now (`at`, ISO 8601)."""
+        stretch = self.waits[why]
+        return stretch.seconds + (max(0.0, seconds_between(stretch.since, at)) if stretch.since else 0.0)
+
+
+class RunHistory:
+    """Settings, numbers that rise over the experiment, and workers that may still live.
+
+    overnight: what happened in the last run. workers: by incarnation; of the last run and
+    the one before it, because a run that was killed early may not have got to end what its
+    predecessor left behind.
+    """
+
+    def __init__(self) -> None:
+        self.run = 0
+        self.next_lease = 1
+        self.next_incarnation = 1
+        self.settings: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
+        self.run_started: RunStarted | None = None
+        self.workers: dict[int, WorkerStarted] = {}
+        self.overnight = Incidents()
+        self._workers_of_this_run: set[int] = set()
+
+    def restore(
+        self,
+        *,
+        run: int,
+        next_lease: int,
+        next_incarnation: int,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        run_started: RunStarted | None,
+        workers: Iterable[WorkerStarted],
+    ) -> None:
+        """Start from what was kept, instead of all records before it."""
+        self.run = run
+        self.next_lease = next_lease
+        self.next_incarnation = next_incarnation
+        self.settings = settings
+        self.options = options
+        self.run_started = run_started
+        self.workers = {worker.incarnation: worker for worker in workers}
+        self._workers_of_this_run = set(self.workers)
+
+    def apply(self, record: AnyRecord) -> None:
+        if isinstance(record, Ended):
+            self.next_lease = max(self.next_lease, record.lease + 1)
+        elif isinstance(record, Leased):
+            self.next_lease = max(self.next_lease, record.lease + len(record.jobs))
+            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+        elif isinstance(record, WorkerStarted):
+            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+            self.workers[record.incarnation] = record
+            self._workers_of_this_run.add(record.incarnation)
+        elif isinstance(record, WorkerEnded):
+            self.workers.pop(record.incarnation, None)
+        elif isinstance(record, RunStarted):
+            self._begin_run(record)
+        elif isinstance(record, (Paused, Unpaused, Noted)):
+            self.overnight.apply(record)
+            if isinstance(record, Noted) and record.what == "converted" and self.run_started is not None:
+                # Kept with what every checkpoint and every new journal has.
+                self.run_started.told += [kind for kind in record.detail["kinds"] if kind not in self.told]
+            elif isinstance(record, Noted) and record.what == "code_imported":
+                self._note_late(record.detail["modules"])
+            elif isinstance(record, Noted) and record.what == "code_changed":
+                self._note_changed(record.detail.get("lease"), record.detail["file"])
+        elif isinstance(record, CarriedRun):
+            self.run = max(self.run, record.run)
+            self.next_lease = max(self.next_lease, record.next_lease)
+            self.next_incarnation = max(self.next_incarnation, record.next_incarnation)
+
+    def _begin_run(self, record: RunStarted) -> None:
+        self.run = max(self.run, record.run)
+        self.settings = record.settings
+        self.options = record.options
+        self.run_started = record
+        self.overnight = Incidents()
+        recent = self._workers_of_this_run
+        self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
+        self._workers_of_this_run = set()
+
+    def _note_late(self, modules: list[list[str]]) -> None:
+        """Modules that only workers have imported, as they were then. The first text counts."""
+        if self.run_started is not None:
+            late = self.run_started.code.setdefault("late", {})
+            for name, file, sha256 in modules:
+                late.setdefault(name, [file, sha256, sha256])
+
+    def _note_changed(self, lease: int | None, file: str) -> None:
+        """A worker has imported a file that was changed; an older version did not say since when."""
+        if lease is not None and self.run_started is not None:
+            unsure(self.run_started.codes, lease, file.rpartition("/")[2])
+
+    @property
+    def codes(self) -> CodeSpans:
+        """Which code each result was made by."""
+        return CodeSpans(self.run_started.codes if self.run_started is not None else ())
+
+    def modules(self) -> set[str]:
+        """Names of the user's modules that are on record as part of the code."""
+        code = self.run_started.code if self.run_started is not None else {}
+        own = {"__main__", "__mp_main__", code.get("module", "")}
+        return own.union(code.get("modules", ()), code.get("late", ()))
+
+    @property
+    def told(self) -> list[str]:
+        """Kinds of converted result values that the user knows of."""
+        return self.run_started.told if self.run_started is not None else []
+
+    def position(self) -> Position:
+        """Where the next run begins."""
+        return Position(self.run, self.next_lease, self.next_incarnation)
+
+    def survivors(self, boot_id: str) -> list[tuple[int, float]]:
+        """Pid and start time of the workers that may still live, seen from a boot of the
+        machine. To be asked before the next run is recorded."""
+        if self.run_started is None or self.run_started.boot_id != boot_id:
+            return []
+        return [(worker.pid, worker.process_start) for worker in self.workers.values()]

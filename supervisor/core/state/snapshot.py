@@ -1,0 +1,100 @@
+"""What a view, the progress file and the summary may see of a run. Pure, read-only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.jobs import Counts
+from supervisor.core.terms.records import Ended
+
+
+class WorkerSnapshot(msgspec.Struct):
+    """One worker. `seconds` is how long its job has been running."""
+
+    worker: int
+    pid: int
+    incarnation: int
+    status: str  # starting, ready, stopping
+    job: str | None = None
+    attempt: int = 0
+    seconds: float = 0.0
+    since: str | None = None  # ISO 8601 UTC
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+    fraction: float | None = None  # of its job that is done, as the job has reported it
+    metrics: dict[str, Any] = {}  # that the job has reported
+    reported: float | None = None  # seconds since the job's last report
+    slow: bool = False  # much slower than the other jobs of its domain
+
+
+class FailureSnapshot(msgspec.Struct):
+    """One attempt that ended badly. `final`: the job is failed; else it will run again."""
+
+    job: str
+    domain: str | None
+    outcome: str  # raised, unencodable, crashed, timed_out, ...
+    type: str  # "ValueError"; "" for crashes
+    message: str
+    where: str  # "model.py:88", or ""
+    attempt: int
+    final: bool
+    seconds: float = 0.0
+    signal: int | None = None
+    exit_code: int | None = None
+    peak_rss: int | None = None  # bytes
+    traceback: str = ""
+    output_tail: str = ""  # last lines that the job printed
+    at: str = ""
+    worker_peak_rss: int | None = None  # bytes; if it is not known how much of that was this job's
+
+
+class RunSnapshot(msgspec.Struct):
+    """A run at one moment. Durations in seconds, `rate` in jobs per second."""
+
+    experiment_id: str
+    name: str
+    directory: str  # absolute: data/outputs/<name>
+    state: str  # running, draining, paused, waiting_for_space, finished, interrupted
+    counts: Counts
+    elapsed: float
+    rate: float = 0.0
+    eta_seconds: float | None = None
+    finished_in_run: int = 0  # attempts that ended in this run
+    workers: list[WorkerSnapshot] = []
+    grace_left: float | None = None  # while draining
+    waiting_for: str = ""  # why nothing is handed out, in words
+    retries: int = 0
+    crashes: int = 0
+    timeouts: int = 0
+    gone: int = 0  # jobs of earlier plans that this plan does not have
+    unselected: int = 0  # pending jobs that --only leaves out
+    checkpoint_age: float | None = None
+    domains: dict[str, Counts] = {}  # a little older than `counts` when there are many jobs
+    disk_free: int | None = None  # bytes, where the experiment is
+    memory_free: int | None = None  # bytes that processes could still get
+    memory_total: int | None = None
+
+
+def failure_of(record: Ended, domain: str | None) -> FailureSnapshot:
+    """A record of an attempt that ended without a result, as a view wants it."""
+    error = record.error or {}
+    return FailureSnapshot(
+        job=record.job,
+        domain=domain,
+        outcome=record.outcome,
+        type=error.get("type", ""),
+        message=error.get("message", ""),
+        where=error.get("where", ""),
+        attempt=record.attempt,
+        final=record.state == "failed",
+        seconds=record.seconds,
+        signal=error.get("signal"),
+        exit_code=error.get("exit_code"),
+        peak_rss=error.get("peak_rss"),
+        traceback=error.get("traceback", ""),
+        output_tail=error.get("output_tail", ""),
+        at=record.at,
+        worker_peak_rss=error.get("worker_peak_rss"),
+    )

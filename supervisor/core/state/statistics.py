@@ -1,0 +1,132 @@
+"""Counters and sums of an experiment: a fold over its records. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import reduce
+from operator import add
+
+import msgspec
+
+from supervisor.core.terms.records import (
+    AnyRecord,
+    CarriedRun,
+    Completions,
+    Ended,
+    Leased,
+    Paused,
+    Reset,
+    RunEnded,
+    RunStarted,
+    Unpaused,
+)
+
+
+class Statistics(msgspec.Struct):
+    """All runs of an experiment together. Durations in seconds.
+
+    `wall_seconds` sums the runs; a run that was killed counts until its last record.
+    `active_seconds` is, per run, from the first hand-out to the last outcome.
+    """
+
+    runs: int = 0
+    attempts: int = 0
+    crashes: int = 0
+    timeouts: int = 0
+    over_memory: int = 0
+    interrupted: int = 0
+    lost: int = 0
+    cancelled: int = 0
+    retries: int = 0  # attempts that ended with the job to be run again after an error or crash
+    reruns: int = 0  # completed jobs made pending again by --rerun or --changed rerun
+    outcomes: int = 0  # attempts that ended completed or failed
+    busy_seconds: float = 0.0  # sum over attempts
+    wall_seconds: float = 0.0
+    active_seconds: float = 0.0
+    paused_seconds: float = 0.0
+    # Of the run that is going on, ISO 8601; "" when there is none.
+    run_since: str = ""
+    first_lease_at: str = ""
+    last_outcome_at: str = ""
+    last_at: str = ""
+
+    def apply(self, record: AnyRecord | Completions) -> None:
+        """Take one record into account, in journal order."""
+        if isinstance(record, Completions):
+            self._apply_completions(record)
+        elif isinstance(record, Ended):
+            self._apply_ended(record)
+        elif isinstance(record, Leased):
+            if not self.first_lease_at:
+                self.first_lease_at = record.at
+        elif isinstance(record, RunStarted):
+            self._close_run()
+            self.runs = max(self.runs + 1, record.run)
+            self.run_since = record.at
+        elif isinstance(record, RunEnded):
+            self.last_at = record.at
+            self._close_run()
+            return
+        elif isinstance(record, Unpaused):
+            self.paused_seconds += record.seconds
+        elif isinstance(record, Reset):
+            self.reruns += len(record.jobs) if record.why in ("rerun", "changed") else 0
+        elif isinstance(record, CarriedRun):
+            self._carry(record)
+            return
+        elif isinstance(record, Paused):
+            pass
+        self.last_at = getattr(record, "at", self.last_at)
+
+    def _apply_ended(self, record: Ended) -> None:
+        self.attempts += 1
+        self.busy_seconds += record.seconds
+        self.last_outcome_at = record.at
+        if record.outcome == "completed":
+            self.outcomes += record.state == "completed"
+            return
+        if not record.state:
+            return
+        self.outcomes += record.state == "failed"
+        self.crashes += record.outcome == "crashed"
+        self.timeouts += record.outcome == "timed_out"
+        self.over_memory += record.outcome == "over_memory"
+        self.interrupted += record.outcome == "interrupted"
+        self.lost += record.outcome == "lost"
+        if record.outcome == "cancelled":
+            self.cancelled += 1
+            self.attempts -= not record.lease  # it was not running
+        again = record.state in ("pending", "in_progress")
+        self.retries += again and record.outcome not in ("interrupted", "lost")
+
+    def _apply_completions(self, batch: Completions) -> None:
+        self.attempts += len(batch)
+        self.outcomes += len(batch)
+        # Not `sum`, which rounds otherwise than one after the other since Python 3.12: a replay
+        # of the lines must come to the same sum.
+        self.busy_seconds = reduce(add, batch.seconds, self.busy_seconds)
+        self.last_outcome_at = batch.at
+
+    def _close_run(self) -> None:
+        """Add the run that is open, if one is, to the sums."""
+        if self.run_since and self.last_at:
+            self.wall_seconds += max(0.0, seconds_between(self.run_since, self.last_at))
+        if self.first_lease_at and self.last_outcome_at:
+            self.active_seconds += max(0.0, seconds_between(self.first_lease_at, self.last_outcome_at))
+        self.run_since = self.first_lease_at = self.last_outcome_at = ""
+
+    def closed(self) -> Statistics:
+        """A copy in which the run that is going on counts until its last record."""
+        copy = msgspec.structs.replace(self)
+        copy._close_run()
+        return copy
+
+    def _carry(self, record: CarriedRun) -> None:
+        carried = msgspec.convert(record.statistics, Statistics)
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(carried, field))
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Seconds from one ISO 8601 instant to another."""
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()

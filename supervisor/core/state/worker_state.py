@@ -1,0 +1,238 @@
+"""The workers as the core sees them. Pure.
+
+The life of one worker process (an incarnation; slots are reused, incarnations never):
+
+    STARTING ──ready──▶ READY ──stopped──▶ STOPPING ──died──▶ (gone)
+        │                 │                    │
+        └─────────────────┴─────killed─────────┴──▶ DOOMED ──died──▶ (gone)
+                                                      └──given up──▶ ABANDONED ──died──▶ (gone)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
+from typing import Any, overload
+
+import msgspec
+
+from supervisor.core.state.columns import compact
+
+STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
+
+
+class KillReason(msgspec.Struct, frozen=True):
+    """Why we killed a worker: the outcome that the attempt under `lease` gets."""
+
+    outcome: str
+    lease: int
+    words: str = ""  # for the record, if the outcome alone does not say it
+
+
+class JobReport(msgspec.Struct):
+    """What the job under `lease` has said of itself; `at` is when, on the run's clock."""
+
+    lease: int
+    fraction: float | None
+    metrics: dict[str, Any]
+    at: float
+
+
+MOST_METRICS = 32  # of one job that are kept
+
+
+class WorkerState:
+    """One incarnation. `leases` are (lease, job number) in hand-out order; the first one
+    is the job that runs: it is the first without an outcome."""
+
+    __slots__ = (
+        "slot",
+        "incarnation",
+        "status",
+        "pid",
+        "leases",
+        "revoked",
+        "leaving",
+        "since",
+        "begun",
+        "since_at",
+        "handed",
+        "first_lease",
+        "finished",
+        "doom",
+        "error",
+        "no_space",
+        "process_start",
+        "_report",
+        "busy_at",
+        "memory",
+        "seen",
+        "slow",
+        "stall_told",
+    )
+
+    def __init__(self, slot: int, incarnation: int) -> None:
+        self.slot = slot
+        self.incarnation = incarnation
+        self.status = STARTING
+        self.pid = 0
+        self.process_start = 0.0
+        self.leases = Leases()
+        self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
+        self.leaving = False  # it gives back, of its own accord, what it was handed
+        self.since = 0.0  # when the first of the leases started, as far as we were told (run clock)
+        self.begun = 0.0  # when it did, as far as the durations of those before it tell
+        self.since_at = ""
+        self.handed = 0  # leases ever handed to it, less those taken back
+        self.first_lease = 0  # that was handed to it
+        self.finished = 0  # outcomes
+        self.doom: KillReason | None = None
+        self._report: JobReport | None = None
+        self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
+        self.memory = 0  # bytes, when it was over its limit
+        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
+        self.slow = 0  # the lease that takes much longer than others
+        self.stall_told = 0  # the lease of which it was said that it stands still
+        self.error = ""  # its own words, if it was never ready
+        self.no_space = False  # it was not, for want of room on a disk
+
+    def begin(self, now: float, at: str) -> None:
+        """What it is to do next, it does from now on."""
+        self.since, self.since_at, self.begun = now, at, now
+
+    def held(self) -> int:
+        """Leases that it is still expected to run."""
+        return len(self.leases) - len(self.revoked)
+
+    def running(self) -> tuple[int, int] | None:
+        """(lease, job) of the job it is at."""
+        if not self.leases or self.status == STARTING:
+            return None
+        return self.leases[0]
+
+    def settle_together(self, leases: list[int]) -> Sequence[int] | None:
+        """Take these leases off its list if they are its first, in order; the jobs' numbers.
+        None, and nothing is changed, if they are not."""
+        return None if self.revoked else self.leases.take(leases)
+
+    def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
+        """The job that it is at has said something; what was known before and is not said
+        again stays."""
+        before = self.report()
+        if before is not None:
+            fraction = before.fraction if fraction is None else fraction
+            metrics = {**before.metrics, **metrics}
+        kept = dict(list(metrics.items())[:MOST_METRICS])
+        self._report = JobReport(self.leases[0][0], fraction, kept, now)
+
+    def report(self) -> JobReport | None:
+        """What the job that it is at has said last; its time is a sign of life."""
+        report = self._report
+        if report is None or not self.leases or self.leases[0][0] != report.lease:
+            return None
+        return report
+
+    def settle(self, lease: int) -> int | None:
+        """Take a lease off its list; the job's number, None if it does not hold it."""
+        self.revoked.discard(lease)
+        return self.leases.remove(lease)
+
+
+class _HandOut:
+    """`jobs` under the leases from `first` on; those before `begin` are no longer there."""
+
+    __slots__ = ("begin", "first", "jobs")
+
+    def __init__(self, first: int, jobs: Sequence[int]) -> None:
+        self.first = first
+        self.jobs = jobs
+        self.begin = 0
+
+    def __len__(self) -> int:
+        return len(self.jobs) - self.begin
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(count(self.first + self.begin), islice(self.jobs, self.begin, None), strict=False)
+
+    def head(self) -> tuple[int, int]:
+        return self.first + self.begin, self.jobs[self.begin]
+
+
+class Leases(Sequence[tuple[int, int]]):
+    """(lease, job number) in the order in which they were handed out."""
+
+    __slots__ = ("_hand_outs",)
+
+    def __init__(self) -> None:
+        self._hand_outs: list[_HandOut] = []  # few, and none of them empty
+
+    def __len__(self) -> int:
+        return sum(map(len, self._hand_outs))
+
+    def __bool__(self) -> bool:
+        return bool(self._hand_outs)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return chain.from_iterable(self._hand_outs)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[int, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | Sequence[tuple[int, int]]:
+        if index == 0 and self._hand_outs:
+            return self._hand_outs[0].head()
+        return list(self)[index]
+
+    def add(self, first: int, jobs: Sequence[int]) -> None:
+        """A hand-out: lease `first + i` is of the i-th job."""
+        if jobs:
+            self._hand_outs.append(_HandOut(first, jobs))
+
+    def take(self, leases: list[int]) -> Sequence[int] | None:
+        """Take these off if they are the first ones, in order; their jobs. None, and nothing is
+        changed, if they are not."""
+        size = len(leases)
+        taken: list[Sequence[int]] = []
+        done = 0
+        for hand_out in self._hand_outs:
+            part = min(len(hand_out), size - done)
+            begin = hand_out.begin
+            first = hand_out.first + begin
+            asked = leases if part == size else leases[done : done + part]
+            if asked != list(range(first, first + part)):
+                return None
+            taken.append(hand_out.jobs[begin : begin + part])
+            done += part
+            if done == size:
+                break
+        if done < size:
+            return None
+        self._skip(size)
+        return taken[0] if len(taken) == 1 else compact(list(chain.from_iterable(taken)))
+
+    def _skip(self, size: int) -> None:
+        hand_outs = self._hand_outs
+        while size and len(hand_outs[0]) <= size:
+            size -= len(hand_outs.pop(0))
+        if size:
+            hand_outs[0].begin += size
+
+    def remove(self, lease: int) -> int | None:
+        """Take one off, wherever it is; its job. None if it is not there."""
+        for place, hand_out in enumerate(self._hand_outs):
+            at = lease - hand_out.first
+            if not hand_out.begin <= at < len(hand_out.jobs):
+                continue
+            job = hand_out.jobs[at]
+            if at == hand_out.begin:
+                hand_out.begin += 1
+                parts = [hand_out]
+            else:
+                rest = _HandOut(lease + 1, hand_out.jobs[at + 1 :])
+                hand_out.jobs = hand_out.jobs[:at]
+                parts = [hand_out, rest]
+            self._hand_outs[place : place + 1] = [part for part in parts if part]
+            return job
+        return None

@@ -1,0 +1,287 @@
+"""What the core is told and what it answers. Pure data.
+
+Events are facts in the past tense and come in batches; commands are orders in the
+imperative. `Effects` carries the records, to be written first, and the commands, to be
+carried out only after the records are written ("write-ahead" is in the type).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.records import AnyRecord, Completions
+from workers.transport.messages import Failure, ModuleText, Outcome
+
+# ------------------------------------------------------------------------------- facts
+
+
+class WorkerLaunched(msgspec.Struct, frozen=True):
+    """The process exists; it is not ready yet."""
+
+    incarnation: int
+    pid: int
+    process_start: float  # seconds since the epoch
+
+
+class WorkerStartFailed(msgspec.Struct, frozen=True):
+    """No process could be made (EAGAIN, EMFILE, deleted cwd ...)."""
+
+    incarnation: int
+    error: str
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    incarnation: int
+
+
+class WorkerNotReady(msgspec.Struct, frozen=True):
+    """Import or setup failed, told by the worker itself; its death follows."""
+
+    incarnation: int
+    failure: Failure
+
+
+class JobsFinished(msgspec.Struct, frozen=True):
+    """Attempts that ended, in the order in which the worker ran them."""
+
+    incarnation: int
+    outcomes: list[Outcome]
+
+
+class LeasesDropped(msgspec.Struct, frozen=True):
+    incarnation: int
+    leases: list[int]
+
+
+class JobReported(msgspec.Struct, frozen=True):
+    """The job that a worker is at has said how far it is, or something for the user."""
+
+    incarnation: int
+    job: str  # id
+    fraction: float | None
+    metrics: dict[str, Any]
+    notice: str = ""
+
+
+class CodeImported(msgspec.Struct, frozen=True):
+    """A worker has imported these modules of the user's."""
+
+    incarnation: int
+    modules: list[ModuleText]
+
+
+class FilesShared(msgspec.Struct, frozen=True):
+    """Workers have these files of the script open together, with one position; why, behind each."""
+
+    files: list[str]
+
+
+class WorkerDied(msgspec.Struct, frozen=True):
+    """The process is confirmed dead, all that it had written has been delivered, and its
+    descendants have been ended. Unknown facts are None."""
+
+    incarnation: int
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_rss: int | None = None  # bytes, since the job that it was at began
+    output: str = ""  # the last lines that the running job had printed
+    output_bytes: int = 0
+    log: str = ""  # the file with its output, if that is no job's
+    where: str = ""  # "script.py:12", the place in the user's code that it was at
+    function: str = ""  # that this place is in
+    traceback: str = ""  # its stack; "" if that stands in the output
+    peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
+    earlier_peak_rss: int = 0  # bytes, before that job
+    earlier_peak_lease: int | None = None  # of the job that had so much
+
+
+class WorkerGivenUp(msgspec.Struct, frozen=True):
+    """Killed, but does not die (frozen, D state): its slot is free, its job is not."""
+
+    incarnation: int
+
+
+class SignalReceived(msgspec.Struct, frozen=True):
+    """SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 sent to the supervisor."""
+
+    signum: int
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """Nothing but the time has changed; deadlines are looked at."""
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """All records up to and including number `n` are on the disk."""
+
+    n: int
+
+
+class HandOutBlocked(msgspec.Struct, frozen=True):
+    """Nothing new may be handed out for the reason `why`: no_space, disk_stalled."""
+
+    why: str
+    detail: str = ""
+
+
+class HandOutUnblocked(msgspec.Struct, frozen=True):
+    why: str
+
+
+class ControlAsked(msgspec.Struct, frozen=True):
+    """Somebody at another terminal wants something of the run; see `control`.
+
+    ticket: names the one who waits for the answer. uid: whose process it is. number: of
+    workers. jobs: ids, or patterns of ids.
+    """
+
+    ticket: int
+    uid: int
+    order: str  # pause, resume, drain, stop, workers, retry, cancel, stacks
+    number: int = 0
+    jobs: list[str] = []
+
+
+class MemoryMeasured(msgspec.Struct, frozen=True):
+    """How much memory workers hold, with all that they have started, and how much is
+    available on this machine to whoever asks (None: unknown). Bytes."""
+
+    used: dict[int, int]  # by incarnation
+    available: int | None = None
+    left: dict[int, tuple[int, int]] = {}  # the lease before which it was idle, what was left by then
+
+
+class UsageSampled(msgspec.Struct, frozen=True):
+    """What workers, with all that they have started, have used of a core since last time."""
+
+    cpu_percent: dict[int, float]  # by incarnation
+
+
+class ClockJumped(msgspec.Struct, frozen=True):
+    """The supervisor was stopped or the machine slept for so long (already taken out of
+    `now`): for the record only."""
+
+    seconds: float
+
+
+Event = (
+    WorkerLaunched
+    | WorkerStartFailed
+    | WorkerReady
+    | WorkerNotReady
+    | JobsFinished
+    | LeasesDropped
+    | JobReported
+    | CodeImported
+    | FilesShared
+    | MemoryMeasured
+    | UsageSampled
+    | WorkerDied
+    | WorkerGivenUp
+    | SignalReceived
+    | TimePassed
+    | Synced
+    | HandOutBlocked
+    | HandOutUnblocked
+    | ControlAsked
+    | ClockJumped
+)
+
+# ------------------------------------------------------------------------------ orders
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    worker: int  # slot
+    incarnation: int
+
+
+class StartJobs(msgspec.Struct, frozen=True):
+    """Hand these jobs (numbers in the plan) to a worker; lease i is `first_lease + i`."""
+
+    incarnation: int
+    first_lease: int
+    jobs: Sequence[int]
+    attempts: list[int]
+
+
+class RevokeJobs(msgspec.Struct, frozen=True):
+    incarnation: int
+    leases: list[int]
+
+
+class StopWorker(msgspec.Struct, frozen=True):
+    """Let it finish what it has and exit."""
+
+    incarnation: int
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """End the process, its group and its descendants now (SIGKILL). `stack`: once it has written down
+    what it is at, for which it has a fraction of a second."""
+
+    incarnation: int
+    stack: bool = False
+
+
+class SignalWorker(msgspec.Struct, frozen=True):
+    """Forward a signal to the worker process itself, not to its group."""
+
+    incarnation: int
+    signum: int
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Say something to the user: view and log. `level`: info, warning, error."""
+
+    level: str
+    text: str
+
+
+class AnswerControl(msgspec.Struct, frozen=True):
+    """Tell the one who asked (ControlAsked.ticket) whether it was done, and what."""
+
+    ticket: int
+    done: bool
+    text: str
+
+
+class ShowStacks(msgspec.Struct, frozen=True):
+    """Let every worker write down what it is at; to the log, and to the one who asked."""
+
+    ticket: int
+    text: str
+
+
+class ShowStack(msgspec.Struct, frozen=True):
+    """Let one worker write down what it is at, without disturbing its job; to the log."""
+
+    incarnation: int
+
+
+Command = (
+    StartWorker
+    | StartJobs
+    | RevokeJobs
+    | StopWorker
+    | KillWorker
+    | SignalWorker
+    | Tell
+    | AnswerControl
+    | ShowStacks
+    | ShowStack
+)
+
+
+class Effects(msgspec.Struct):
+    """What follows from a batch of events: write `records`, then perform `commands`.
+
+    `urgent` asks for a sync at once: somebody waits for it (a charge that must be durable
+    before its job is handed out again).
+    """
+
+    records: list[AnyRecord | Completions]
+    commands: list[Command]
+    urgent: bool = False

@@ -1,0 +1,265 @@
+"""The settings of an experiment: names, defaults, and what is a legal value. Pure.
+
+Every field is an option of the script, a keyword of `run()` and a key of `settings` in
+the checkpoint. Precedence: flag now > remembered in the checkpoint > keyword in the
+script > default; this module only knows the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.errors import UsageError
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """Remembered settings. Durations are seconds."""
+
+    workers: int | str = 6  # a number or "auto" (usable cores)
+    all_tasks: bool = False
+    timeout: float | None = None
+    retries: int = 0
+    retry_timeouts: int = 0
+    retry_over_memory: bool = False
+    backoff: float = 1.0
+    memory_limit: int | None = None  # bytes
+    keep_free: int | None = None  # bytes
+    nice: int = 0
+    rate: str | None = None  # "10/s"; see `starts_per_second`
+    max_failures: str | None = None  # "10" or "5%"; see `failures_allowed`
+    deadline: str | None = None  # "07:30", a date and time, a duration, or "slurm"
+    stall: float | None = None
+    grace: float = 20.0
+    crash_limit: int = 3
+    checkpoint_every: int = 5
+    max_jobs_per_worker: int | None = None
+    seed: int = 0
+    start_method: str = "auto"  # auto, zygote, spawn
+    retry_failed: bool = True
+    on_finish: str | None = None  # a command of the shell
+    on_failure: str | None = None
+    hook_timeout: float = 60.0
+
+
+START_METHODS = ("auto", "zygote", "spawn")
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%$")
+_CLOCK = re.compile(r"(?:\d{4}-\d\d-\d\d[T ])?([01]?\d|2[0-3]):[0-5]\d$")
+_DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
+_PARTS = re.compile(
+    r"(?:(\d+)\s*d\s*)?(?:(\d+)\s*h\s*)?(?:(\d+)\s*m(?:in)?\s*)?(?:(\d+(?:\.\d+)?)\s*s)?$", re.IGNORECASE
+)
+_NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90`, `1.5`, `90s`, `15m`, `2h`, `1d`, `1h30m` or `1-12:00:00`; ValueError else."""
+    text = text.strip()
+    if clock := _DURATION.match(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    match = _NUMBER_UNIT.match(text)
+    if match and match.group(2).lower() in _SECONDS:
+        return float(match.group(1)) * _SECONDS[match.group(2).lower()]
+    if text and (parts := _PARTS.match(text)):
+        seconds_of = (86400.0, 3600.0, 60.0, 1.0)
+        return sum(float(part or 0) * each for part, each in zip(parts.groups(), seconds_of, strict=True))
+    raise ValueError(f"{text!r} is not a duration: write 90, 15m, 1h30m or 1-12:00:00")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `1000`, `400M`, `2G` (binary units); ValueError else."""
+    match = _NUMBER_UNIT.match(text.strip())
+    unit = match.group(2).lower().removesuffix("ib").removesuffix("b") if match else ""
+    if match and unit in _BYTES:
+        return int(float(match.group(1)) * _BYTES[unit])
+    raise ValueError(f"{text!r} is not a size: write 1000000, 400M or 2G")
+
+
+def sized(number: int) -> str:
+    """`412M`, `1.9G`, in the binary units that the options take."""
+    if number < 1 << 30:
+        return f"{number / (1 << 20):.0f}M"
+    return f"{number / (1 << 30):.1f}".removesuffix(".0") + "G"
+
+
+def starts_per_second(rate: str) -> float:
+    """`10/s`, `60/m`, `500/h`; ValueError else."""
+    match = _RATE.match(rate.strip())
+    if not match or not float(match.group(1)):
+        raise ValueError("expected a number of job starts per second, minute or hour: 10/s, 60/m or 500/h")
+    return float(match.group(1)) / _SECONDS[match.group(2)]
+
+
+def failures_allowed(text: str | None) -> tuple[int, float | None] | None:
+    """(number, None) of `10`, (0, share) of `5%`; ValueError else."""
+    if text is None:
+        return None
+    match = _SHARE.match(text.strip())
+    share = float(match.group(1)) / 100 if match else 0.0
+    if match and 0 < share <= 1:
+        return 0, share
+    if not match and text.strip().isdecimal() and int(text) > 0:
+        return int(text), None
+    raise ValueError("expected a number of jobs, 1 or more, or a share of those that ended: 10 or 5%")
+
+
+def is_clock(text: str) -> bool:
+    """Whether it is a time of day, with or without a date: `07:30`, `2025-10-15T07:30`."""
+    return _CLOCK.match(text) is not None
+
+
+def parse_value(key: str, value: Any, *, option: str = "") -> Any:
+    """One setting from what a user wrote, as text or as a Python value. `option`: what it is called,
+    if not by its name.
+
+    Raises UsageError that names the option, the value and what is expected.
+    """
+    try:
+        return parse_own(key, value)
+    except (TypeError, ValueError) as error:
+        option = option or "--" + key.replace("_", "-")
+        raise UsageError(f"{option} {value}: {error}") from None
+
+
+def parse_own(key: str, value: Any) -> Any:
+    """A setting that a job has of its own; the same values as for the experiment. Raises
+    TypeError or ValueError that says what is expected."""
+    try:
+        return _PARSERS[key](value)
+    except OverflowError:
+        raise ValueError("too large a number") from None
+
+
+def _whole(least: int, most: int = 2**53) -> Any:
+    def parse(value: Any) -> int:
+        if isinstance(value, (bool, float)):
+            raise ValueError("expected a whole number")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError("expected a whole number") from None
+        if not least <= number <= most:
+            bound = f"at least {least}" if number < least else f"at most {most}"
+            raise ValueError(f"expected a whole number, {bound}")
+        return number
+
+    return parse
+
+
+def _optional(parse: Any) -> Any:
+    def parse_or_none(value: Any) -> Any:
+        return None if value is None or value == "none" else parse(value)
+
+    return parse_or_none
+
+
+def _duration(least: float, *, open_end: bool = False) -> Any:
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or (not hasattr(value, "__float__") and not isinstance(value, str)):
+            raise ValueError("expected a duration, such as 90 or '15m'")
+        seconds = parse_duration(value) if isinstance(value, str) else float(value)
+        if not seconds < float("inf") or seconds < least or (open_end and seconds == least):
+            raise ValueError(f"expected a duration of {'more than' if open_end else 'at least'} {least:g} s")
+        return seconds
+
+    return parse
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _workers(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    try:
+        number: int = _whole(1, 4096)(value)
+    except ValueError:
+        raise ValueError("expected a whole number, 1 to 4096, or auto") from None
+    return number
+
+
+def _command(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("expected a command for the shell, or none")
+    return value
+
+
+def _size(least: int) -> Any:
+    def parse(value: Any) -> int:
+        if isinstance(value, (bool, float)):
+            raise ValueError("expected a size: 1000000, 400M or 2G")
+        size = parse_size(value) if isinstance(value, str) else int(value)
+        if size < least:
+            raise ValueError(f"expected a size of at least {least >> 20}M")
+        return size
+
+    return parse
+
+
+def _rate(value: Any) -> str:
+    starts_per_second(str(value))
+    return str(value).strip()
+
+
+def _max_failures(value: Any) -> str:
+    if isinstance(value, (bool, float)):
+        raise ValueError("expected a number of jobs or a share, 10 or 5%")
+    failures_allowed(str(value))
+    return str(value).strip()
+
+
+def _deadline(value: Any) -> str:
+    text = str(value).strip()
+    if text == "slurm" or (isinstance(value, str) and is_clock(text)):
+        return text
+    try:
+        _duration(0.0, open_end=True)(value)
+    except ValueError:
+        raise ValueError(
+            "expected a time (07:30, 2025-10-15T07:30), a duration from now (8h) or slurm"
+        ) from None
+    return text
+
+
+def _start_method(value: Any) -> str:
+    if value not in START_METHODS:
+        raise ValueError(f"expected one of {', '.join(START_METHODS)}")
+    return str(value)
+
+
+_PARSERS: dict[str, Any] = {
+    "workers": _workers,
+    "all_tasks": _boolean,
+    "timeout": _optional(_duration(0.0, open_end=True)),
+    "retries": _whole(0),
+    "retry_timeouts": _whole(0),
+    "retry_over_memory": _boolean,
+    "backoff": _duration(0.0),
+    "memory_limit": _optional(_size(1 << 20)),
+    "keep_free": _optional(_size(1 << 20)),
+    "nice": _whole(0, 19),
+    "rate": _optional(_rate),
+    "max_failures": _optional(_max_failures),
+    "deadline": _optional(_deadline),
+    "stall": _optional(_duration(0.0, open_end=True)),
+    "grace": _duration(0.0),
+    "crash_limit": _whole(1),
+    "checkpoint_every": _whole(1),
+    "max_jobs_per_worker": _optional(_whole(1)),
+    "seed": _whole(0, 2**63 - 1),
+    "start_method": _start_method,
+    "retry_failed": _boolean,
+    "on_finish": _optional(_command),
+    "on_failure": _optional(_command),
+    "hook_timeout": _duration(0.0, open_end=True),
+}

@@ -1,0 +1,61 @@
+"""Whose the orphans of jobs are, as seen from the supervisor: they count for the worker they come from.
+
+What an orphan holds and uses belongs to the job that has started it all the same, or a job would get
+round its limit by forking twice. The zygote adopts them; where there is none, they are among all
+processes of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from supervisor.system.process_memory import HAS_PROC
+from workers.forking.process_owner import bonds_of, owner_of
+from workers.process.linux import children_of
+
+_FOREIGN = -1
+
+
+class Adopted:
+    """Remembers whose a process is, since that is not cheap to find out."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, int] = {}
+
+    def roots(self, workers: Mapping[int, int], origin: int | None, mark: str) -> dict[int, list[int]]:
+        """By incarnation: its worker process, and the orphans that come from it. `workers`: pids by
+        incarnation. `origin`: the zygote, if there is one. `mark`: of the experiment."""
+        found = {number: [pid] for number, pid in workers.items()}
+        if not HAS_PROC or not workers:
+            return found
+        groups = {pid: number for number, pid in workers.items()}
+        try:
+            self._look(groups, origin, mark)
+            for pid, owner in self._owners.items():
+                if owner in found and (origin is not None or self._has_no_parent(pid, groups)):
+                    found[owner].append(pid)
+        except OSError:  # too many open files: orphans are not counted this time
+            pass
+        return found
+
+    def _look(self, groups: Mapping[int, int], origin: int | None, mark: str) -> None:
+        present: Iterable[int]
+        if origin is None:
+            present = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        else:
+            present = children_of(origin)
+        owners: dict[int, int] = {}
+        for pid in sorted(set(present) - groups.keys()):
+            owner = self._owners.get(pid)
+            if owner is None:
+                owner = owner_of(pid, mark, groups, owners)
+            owners[pid] = _FOREIGN if owner is None else owner
+        self._owners = owners
+
+    def _has_no_parent(self, pid: int, groups: Mapping[int, int]) -> bool:
+        """Whether it does not stand below a worker, where it is found anyway."""
+        bonds = bonds_of(pid)
+        if bonds is None or bonds.parent in groups:
+            return False
+        return self._owners.get(bonds.parent, _FOREIGN) == _FOREIGN

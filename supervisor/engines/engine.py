@@ -1,0 +1,64 @@
+"""The protocol between the loop and whatever runs workers.
+
+The core and the loop know an engine by these methods only, so that past one machine the
+same core can drive another one (Ray actors, one per slot). No method blocks, except
+`close`. Orders for an incarnation that is already dead are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from supervisor.core.terms.events import Event
+from supervisor.system.resource_usage import Usage
+from workers.transport.messages import Run
+
+
+class Engine(Protocol):
+    def fileno(self) -> int:
+        """A descriptor that is readable when `poll` has something to do."""
+
+    def start(self) -> None:
+        """Prepare to start workers (launch the zygote). Raises LonghaulError."""
+
+    def start_worker(self, worker: int, incarnation: int) -> None:
+        """Answered by WorkerStarted or WorkerStartFailed, then WorkerReady or WorkerDied."""
+
+    def lease_jobs(self, incarnation: int, message: Run) -> None: ...
+
+    def revoke(self, incarnation: int, leases: Sequence[int]) -> None: ...
+
+    def stop_worker(self, incarnation: int) -> None:
+        """Let it finish and exit; it is killed if it has not gone 2 s after its last job."""
+
+    def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
+        """`stack`: first let it write down what it is at, if it does so within a moment."""
+
+    def signal_worker(self, incarnation: int, signum: int) -> None: ...
+
+    def poll(self, now: float) -> list[Event]:
+        """What has happened since the last call, in order. `now`: the loop's clock."""
+
+    def pressing(self) -> bool:
+        """Whether a message is under way that does not fit into a pipe at once."""
+
+    def next_deadline(self) -> float | None:
+        """When `poll` wants to be called even if nothing happens (the loop's clock)."""
+
+    def usage(self) -> dict[int, Usage]:
+        """RSS and CPU by incarnation, since the last call. Costs a few syscalls each."""
+
+    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
+        """Bytes that workers hold, descendants included, by incarnation, if there is a limit to
+        them; and what is available to anybody, if asked for. Called some times a second."""
+
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        """By incarnation: the lease before which it was last idle, and how many bytes earlier jobs had
+        left in it by then. Known only if there is a limit, and only of workers that were idle."""
+
+    def stop_workers(self, *, suspend: bool) -> None:
+        """Ctrl+Z: stop (True) or continue (False) all worker processes."""
+
+    def close(self) -> None:
+        """End every process that this engine started or adopted; bounded to 5 s."""

@@ -1,0 +1,164 @@
+"""What the engine asks of a launcher: make a worker process, and say how it ended.
+
+There are two: the zygote (Linux), and a fresh interpreter for each worker. A launcher knows
+processes; it knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from selectors import BaseSelector
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from supervisor.core.terms.events import FilesShared
+from supervisor.engines.process_description import prepare
+from supervisor.system.process_cleanup import end_orphans
+from workers.process.experiment_tag import MARK
+from workers.script.main_module import MAIN
+from workers.script.preparation import Preparation
+from workers.transport.messages import WorkerSpec
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+SWEEP_EVERY = 0.005  # seconds between looks at whether killed processes are gone
+SWEEP_FOR = 1.5  # seconds after which a death is told although something is left
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """The process exists. `pidfd` is None where the system has none."""
+
+    incarnation: int
+    pid: int
+    pidfd: int | None
+
+
+class LaunchFailed(msgspec.Struct, frozen=True):
+    incarnation: int
+    error: str
+
+
+class LaunchLost(msgspec.Struct, frozen=True):
+    """It is not known whether the process exists: try again, with new pipes. Should it
+    exist, it exits when the old ones are closed."""
+
+    incarnation: int
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """The process is dead (told where there is no pidfd)."""
+
+    incarnation: int
+
+
+class Reaped(msgspec.Struct, frozen=True):
+    """How a dead process ended; what it left behind is ended. Unknown facts are None."""
+
+    incarnation: int
+    status: int | None = None  # of wait()
+    peak_rss: int | None = None  # bytes
+
+
+LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped | FilesShared
+
+
+class WorkerEnds:
+    """The ends of the queues that go to a worker; closed here once it has them. `scratch`: the file that
+    it is going to print to."""
+
+    def __init__(self, inbox: Connection, outbox: Connection, scratch: str) -> None:
+        self.inbox = inbox
+        self.outbox = outbox
+        self.scratch = scratch
+
+    def close(self) -> None:
+        self.inbox.close()
+        self.outbox.close()
+
+
+class Launcher(Protocol):
+    """No method blocks, but for `close`."""
+
+    greeting: Preparation | None  # to be sent to a worker before its spec
+
+    def start(self) -> None:
+        """Raises OSError if it cannot even begin."""
+
+    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+        """Answered by Launched, LaunchFailed or LaunchLost."""
+
+    def cancel(self, incarnation: int) -> None:
+        """This worker is not needed any more. Answered by LaunchFailed if it was not made yet."""
+
+    def before_kill(self, incarnation: int) -> None:
+        """This worker is about to be killed: note what will be an orphan then."""
+
+    def on_death(self, incarnation: int, now: float) -> None:
+        """The process is dead. Answered by Reaped."""
+
+    def poll(self, now: float) -> list[LaunchEvent]: ...
+
+    def next_deadline(self) -> float | None: ...
+
+    def origin(self) -> int | None:
+        """The process that workers are forked from, with which they share memory."""
+
+    def close(self, deadline: float) -> None:
+        """End all that it started; `deadline` on the monotonic clock."""
+
+
+class LauncherContext(msgspec.Struct):
+    """What a launcher needs of its engine."""
+
+    spec: WorkerSpec  # of any worker: mark, environment, directories
+    lifeline: int  # read end, for the workers
+    selector: BaseSelector
+    living: Callable[[], set[int]]  # pids of the workers that live
+    incarnations: Callable[[], set[int]]  # of workers that live, or are being made
+
+
+class PendingReaps:
+    """Deaths that are not told yet, because what the dead have left behind is still there.
+
+    It is found by the mark, at the cost of a look at every process of the machine; only
+    where no zygote has adopted it.
+    """
+
+    def __init__(self, surround: LauncherContext) -> None:
+        self._surround = surround
+        self._reaped: list[tuple[Reaped, float]] = []
+        self._look_at = 0.0
+
+    def add(self, reaped: Reaped, now: float) -> None:
+        self._reaped.append((reaped, now + SWEEP_FOR))
+        self._look_at = now
+
+    def poll(self, now: float, keep: set[int]) -> list[Reaped]:
+        """The deaths that can be told; `keep` are pids of the launcher's own."""
+        if not self._reaped or now < self._look_at:
+            return []
+        self._look_at = now + SWEEP_EVERY
+        surround = self._surround
+        left = end_orphans(surround.spec.mark, surround.living() | keep, surround.incarnations())
+        told = [reaped for reaped, until in self._reaped if not left or now >= until]
+        self._reaped = [entry for entry in self._reaped if left and now < entry[1]]
+        return told
+
+    def next_deadline(self) -> float | None:
+        return self._look_at if self._reaped else None
+
+
+def preparation_for(spec: WorkerSpec) -> Preparation:
+    """What a new interpreter has to import to find the functions of this spec."""
+    functions = [spec.function, *([spec.setup] if spec.setup else [])]
+    modules = list(dict.fromkeys(f.module for f in functions if f.pickled is None))
+    modules.sort(key=lambda module: module != MAIN)  # the script sets up what others rely on
+    files = {name: file for f in functions for name, file in f.files.items()}
+    return prepare(modules, marked_environment(spec), files)
+
+
+def marked_environment(spec: WorkerSpec) -> dict[str, str]:
+    """What is set in every process of this experiment beside what the supervisor has."""
+    return {**spec.environment, MARK: spec.mark}

@@ -1,0 +1,410 @@
+"""The engine for one machine: starts, feeds, watches and ends worker processes.
+
+Everything is seen by one selector (outboxes, process ends, the launcher's channel), whose
+descriptor the loop waits for. Nothing here blocks but `close`. That a worker is dead is
+known from the process, never from its pipe; what it had written is delivered first, then
+its death, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.errors import UsageError, WorkersError
+from supervisor.core.terms.events import Event
+from supervisor.engines.launcher import (
+    Exited,
+    Launched,
+    Launcher,
+    LauncherContext,
+    LaunchEvent,
+    LaunchFailed,
+    LaunchLost,
+    Reaped,
+)
+from supervisor.engines.lifelines import Lifeline
+from supervisor.engines.resource_monitor import Measuring
+from supervisor.engines.worker_process import Incarnation, delivered
+from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.system.interpreter import PrivateDescriptors, is_over
+from supervisor.system.process_cleanup import sweep
+from supervisor.system.processes import has_pidfds, program_of, start_time
+from supervisor.system.resource_usage import Usage
+from workers.isolation.output_files import trim
+from workers.isolation.signal_handlers import DRAIN_SIGNALS, private
+from workers.transport.frames import QueueError
+from workers.transport.messages import Finish, Revoke, Run, WorkerSpec
+
+# Seconds between looks at how much the jobs print: up to the second number sooner, if the loop is
+# awake, so that it does not wake for the progress file and then for this.
+TRIM_EVERY, TRIM_EARLY = 1.1, 0.3
+CLOSE_WITHIN = 5.0
+SWEEP_WITHIN = 2.0
+CLOSE_HOPELESS_WITHIN = 1.0  # with a worker that has had its time to die
+
+SpecFor = Callable[[int, int], WorkerSpec]
+
+
+class LocalEngine:
+    """Worker processes on this machine (`supervisor.engines.engine.Engine`).
+
+    `spec_for(worker, incarnation)` gives the spec of a worker; (0, 0) is asked for once, for
+    what is the same for all of them. `start_method`: "auto", "zygote" or "spawn".
+    `forerunner`: of a zygote; whoever has started it ends it if it is not taken.
+    """
+
+    def __init__(
+        self, spec_for: SpecFor, *, start_method: str = "auto", forerunner: PrestartedZygote | None = None
+    ) -> None:
+        self._spec_for = spec_for
+        self._forerunner = forerunner
+        self._start_method = start_method
+        self._selector = selectors.DefaultSelector()
+        self._workers: dict[int, Incarnation] = {}
+        self._events: list[Event] = []
+        self._launcher: Launcher | None = None
+        self._private = PrivateDescriptors()
+        self._lifeline: Lifeline | None = None
+        self._mark = ""
+        self._now = 0.0
+        self._trim_at = 0.0
+        self._measuring = Measuring("")
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def start(self) -> None:
+        method, can_fork = self._start_method, has_pidfds()
+        if method == "auto":
+            method = "zygote" if can_fork else "spawn"
+        if method == "zygote" and not can_fork:
+            raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
+        if method != "zygote" and self._forerunner is not None:
+            self._forerunner.discard()
+        spec = self._spec_for(0, 0)
+        self._mark = spec.mark
+        self._measuring = Measuring(spec.mark)
+        try:
+            self._lifeline = Lifeline()
+            surround = LauncherContext(
+                spec, self._lifeline.read, self._selector, self._living, self._incarnations
+            )
+            self._launcher = _launcher(method, surround, self._forerunner)
+            self._launcher.start()
+        except OSError as error:
+            raise WorkersError(f"no worker can be started: {error}") from error
+
+    def _living(self) -> set[int]:
+        return {worker.pid for worker in self._workers.values() if worker.pid and worker.dead_at is None}
+
+    def _incarnations(self) -> set[int]:
+        return {number for number, worker in self._workers.items() if worker.dead_at is None}
+
+    # ----------------------------------------------------------------------- orders
+
+    def start_worker(self, worker: int, incarnation: int) -> None:
+        assert self._launcher is not None, "start() comes first"
+        try:
+            member = Incarnation(self._spec_for(worker, incarnation))
+        except OSError as error:
+            self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
+            return
+        self._workers[incarnation] = member
+        self._introduce(member)
+
+    def lease_jobs(self, incarnation: int, message: Run) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None and worker.dead_at is None:
+            if self._measuring.limited and worker.leases.idle():
+                first = message.first_lease
+                self._measuring.before_a_job(incarnation, first, self._pids(), self._origin())
+            worker.leases.sent(message)
+            worker.idle_since = None
+            self._tell(worker, message)
+
+    def revoke(self, incarnation: int, leases: Sequence[int]) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None:
+            self._tell(worker, Revoke(list(leases)))
+
+    def stop_worker(self, incarnation: int) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is not None and not worker.finish_asked:
+            worker.finish_asked = True
+            self._tell(worker, Finish())
+
+    def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
+        worker = self._workers.get(incarnation)
+        if worker is None or worker.dead_at is not None or self._launcher is None:
+            return
+        worker.kill_asked = True
+        if not worker.pid:
+            self._launcher.cancel(incarnation)
+        elif not (stack and worker.ask_for_stack(self._now)):
+            worker.stack_due = None
+            self._launcher.before_kill(incarnation)
+            worker.send_signal(signal.SIGKILL)
+
+    def signal_worker(self, incarnation: int, signum: int) -> None:
+        worker = self._workers.get(incarnation)
+        # Before it is ready it may not have its handlers yet, and would die of the signal.
+        if worker is not None and worker.ready:
+            if signum == signal.SIGQUIT:
+                worker.ask_for_stacks()
+            else:
+                worker.send_signal(private(signum) if signum in DRAIN_SIGNALS else signum)
+
+    def stop_workers(self, *, suspend: bool) -> None:
+        for worker in self._workers.values():
+            if worker.pid and worker.dead_at is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGSTOP if suspend else signal.SIGCONT)
+
+    def _tell(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
+        """Written as far as it fits; the rest when the selector says so."""
+        if worker.dead_at is None and worker.inbox.send(message):
+            self._watch_inbox(worker)
+
+    def _watch_inbox(self, worker: Incarnation) -> None:
+        with contextlib.suppress(KeyError):  # it is watched already
+            self._selector.register(worker.inbox_end, selectors.EVENT_WRITE, partial(self._flush, worker))
+
+    def _flush(self, worker: Incarnation, mask: int) -> None:
+        if not worker.inbox.flush():
+            self._forget(worker.inbox_end)
+
+    def _forget(self, file: object) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(file)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------------ facts
+
+    def poll(self, now: float) -> list[Event]:
+        self._now = now
+        for key, mask in self._selector.select(0):
+            key.data(mask)
+        if self._launcher is not None:
+            while happened := self._launcher.poll(now):
+                for event in happened:
+                    self._on_launch_event(event)
+        for worker in list(self._workers.values()):
+            self._look_at(worker, now)
+        if now >= self._trim_at - TRIM_EARLY:
+            self._trim_at = now + TRIM_EVERY
+            self._trim()
+        events, self._events = self._events, []
+        return events
+
+    def _on_outbox(self, worker: Incarnation, mask: int) -> None:
+        try:
+            messages = worker.outbox.read()
+        except QueueError as error:
+            if error.before:  # what jobs before the culprit have come to
+                self._events += delivered(worker, error.before)
+            worker.note = f"worker {worker.spec.worker} was killed: {error}"
+            self._forget(worker.outbox_end)
+            worker.outbox.ended = True
+            self.kill_worker(worker.number)
+            return
+        if worker.outbox.ended:
+            self._forget(worker.outbox_end)
+        if messages:
+            self._events += delivered(worker, messages)
+
+    def _on_launch_event(self, event: LaunchEvent) -> None:
+        if isinstance(event, facts.FilesShared):
+            self._events.append(event)
+            return
+        worker = self._workers.get(event.incarnation)
+        if worker is None:
+            if isinstance(event, Launched) and event.pidfd is not None:
+                os.close(event.pidfd)
+        elif isinstance(event, Launched):
+            self._on_launched(worker, event)
+        elif isinstance(event, LaunchFailed):
+            self._remove(worker)
+            self._events.append(facts.WorkerStartFailed(worker.number, event.error))
+        elif isinstance(event, LaunchLost):
+            self._launch_again(worker)
+        elif isinstance(event, Exited):
+            self._on_death(worker, 0)
+        elif isinstance(event, Reaped):
+            worker.reaped = event
+            self._on_death(worker, 0)
+
+    def _on_launched(self, worker: Incarnation, event: Launched) -> None:
+        worker.pid, worker.pidfd = event.pid, event.pidfd
+        worker.program = program_of(worker.pid)
+        if worker.pidfd is not None:
+            self._selector.register(worker.pidfd, selectors.EVENT_READ, partial(self._on_death, worker))
+        self._watch_outbox(worker)
+        self._events.append(facts.WorkerLaunched(worker.number, worker.pid, start_time(worker.pid)))
+        if worker.kill_asked:
+            self.kill_worker(worker.number)
+
+    def _introduce(self, worker: Incarnation) -> None:
+        """What a worker reads first; the pipe keeps it until the process is there."""
+        assert self._launcher is not None
+        self._private.numbers.add(worker.inbox_end.fileno())
+        left = False
+        if self._launcher.greeting is not None:
+            left = worker.inbox.send(self._launcher.greeting)
+        left = worker.inbox.send(worker.spec.packed()) or left
+        if worker.finish_asked:
+            left = worker.inbox.send(Finish()) or left
+        if left:
+            self._watch_inbox(worker)
+        self._launcher.launch(worker.number, worker.ends)
+
+    def _launch_again(self, worker: Incarnation) -> None:
+        """With new queues: a process that nobody knows of may hold the old ones."""
+        self._disconnect(worker)
+        try:
+            if worker.kill_asked:
+                raise OSError("it is not needed any more")
+            worker.connect()
+        except OSError as error:
+            del self._workers[worker.number]
+            self._events.append(facts.WorkerStartFailed(worker.number, f"no pipes for a worker: {error}"))
+            return
+        self._introduce(worker)
+
+    def _disconnect(self, worker: Incarnation) -> None:
+        for end in (worker.inbox_end, worker.outbox_end):
+            self._forget(end)
+        self._private.numbers.discard(worker.inbox_end.fileno())
+        worker.disconnect()
+
+    # ----------------------------------------------------------------------- deaths
+
+    def _on_death(self, worker: Incarnation, mask: int) -> None:
+        """The process has ended: read what it had written, then wait for how it ended."""
+        if worker.dead_at is not None:
+            return
+        worker.dead_at = self._now
+        worker.outbox.no_more_is_coming()
+        worker.outbox.ended &= bool(worker.note)  # it may have been closed and opened again
+        if worker.pidfd is not None:
+            self._forget(worker.pidfd)
+        while not worker.outbox.ended:
+            self._on_outbox(worker, 0)
+        if worker.reaped is None and self._launcher is not None:
+            self._launcher.on_death(worker.number, self._now)
+
+    def _look_at(self, worker: Incarnation, now: float) -> None:
+        """Deadlines of one worker, and its end."""
+        worker.begin_waiting(now)
+        due = worker.deadline(now)
+        if due is None or due > now:
+            return
+        if worker.dead_at is not None:
+            died = worker.last_facts()
+            self._remove(worker)
+            self._events.append(died)
+        elif worker.stack_due is not None:
+            if worker.stack_is_there(now):
+                self.kill_worker(worker.number)
+        elif worker.kill_asked:
+            worker.given_up = True
+            self._events.append(facts.WorkerGivenUp(worker.number))
+        elif not (worker.cut_off and self._hears_again(worker, now)):
+            worker.note = worker.why_mute()
+            self.kill_worker(worker.number)
+
+    def _hears_again(self, worker: Incarnation, now: float) -> bool:
+        """Listen to one whose queues a job has closed; false if nothing can come any more."""
+        if worker.outbox.ended:
+            worker.outbox.ended = False
+            self._on_outbox(worker, 0)
+            if not worker.outbox.ended:  # somebody has it open
+                self._watch_outbox(worker)
+        return worker.may_speak_again(now)
+
+    def _watch_outbox(self, worker: Incarnation) -> None:
+        self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
+
+    def _remove(self, worker: Incarnation) -> None:
+        del self._workers[worker.number]
+        self._disconnect(worker)
+        if worker.pidfd is not None:
+            self._forget(worker.pidfd)
+            os.close(worker.pidfd)
+
+    # ------------------------------------------------------------------------- time
+
+    def next_deadline(self) -> float | None:
+        times = [
+            time
+            for time in (worker.deadline(self._now) for worker in self._workers.values())
+            if time is not None
+        ]
+        if self._launcher is not None and (due := self._launcher.next_deadline()) is not None:
+            times.append(due)
+        if self._events:
+            times.append(self._now)
+        if self._workers:
+            times.append(self._trim_at)
+        return min(times, default=None)
+
+    def _trim(self) -> None:
+        """A runaway printer must not fill the disk while its job runs."""
+        for worker in self._workers.values():
+            if worker.ready:
+                trim(worker.scratch, worker.spec.output_limit)
+
+    def pressing(self) -> bool:
+        return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
+
+    def usage(self) -> dict[int, Usage]:
+        return self._measuring.usage(self._pids(), self._origin())
+
+    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
+        return self._measuring.memory(self._pids(), self._origin(), limit, available=available)
+
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        return self._measuring.left_behind()
+
+    def _pids(self) -> dict[int, int]:
+        return {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
+
+    def _origin(self) -> int | None:
+        return None if self._launcher is None else self._launcher.origin()
+
+    # -------------------------------------------------------------------------- end
+
+    def close(self) -> None:
+        hopeless = any(worker.given_up for worker in self._workers.values())
+        deadline = time.monotonic() + (CLOSE_HOPELESS_WITHIN if hopeless else CLOSE_WITHIN)
+        for number in list(self._workers):
+            self.kill_worker(number)
+        if self._launcher is not None:
+            self._launcher.close(deadline)
+            self._launcher = None
+        for worker in list(self._workers.values()):
+            if worker.pidfd is not None:
+                is_over(worker.pidfd, deadline - time.monotonic())
+            worker.put_output_away()
+            self._remove(worker)
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+            sweep(self._mark, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
+        self._selector.close()
+
+
+def _launcher(method: str, surround: LauncherContext, forerunner: PrestartedZygote | None) -> Launcher:
+    """The one for this start method: "zygote" or "spawn"."""
+    if method == "zygote":
+        from supervisor.engines.zygote_launcher import ZygoteLauncher
+
+        return ZygoteLauncher(surround, forerunner)
+    from supervisor.engines.spawn_launcher import SpawnLauncher
+
+    return SpawnLauncher(surround)

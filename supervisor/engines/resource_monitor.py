@@ -1,0 +1,165 @@
+"""When the workers are looked at: memory and CPU, as often as somebody needs to know.
+
+It only measures; what follows from it is the core's to decide.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from supervisor.core.state.worker_state import WorkerState
+from supervisor.core.terms.events import Event, MemoryMeasured, UsageSampled
+from supervisor.core.terms.records import Sampled
+from supervisor.core.terms.settings import Settings
+from supervisor.engines.adopted_orphans import Adopted
+from supervisor.engines.engine import Engine
+from supervisor.system.free_memory import FreeMemory
+from supervisor.system.process_memory import HAS_CHILDREN, family
+from supervisor.system.resource_usage import MemoryMeter, Usage, UsageMeter
+
+SAMPLE_EVERY = 300.0  # seconds
+
+GROWTH = 1.5
+
+LEAST = 128 << 20  # bytes; smaller jobs eat nobody's memory
+
+
+class Sampler:
+    """Turns readings of the workers of a crew into records."""
+
+    def __init__(self, crew: Mapping[int, WorkerState], now: float) -> None:
+        self._crew = crew
+        self._next = now + SAMPLE_EVERY
+        self._seen: Mapping[int, Usage] = {}
+        self._sampled: dict[tuple[int, int], int] = {}  # bytes, by worker and lease
+
+    def is_due(self, usage: Mapping[int, Usage], now: float) -> bool:
+        """Whether a reading belongs into the journal; each one is looked at once."""
+        new = usage is not self._seen
+        self._seen = usage
+        return bool(usage) and (now >= self._next or (new and self._has_grown(usage)))
+
+    def sample(self, usage: Mapping[int, Usage], now: float, at: str) -> Sampled:
+        """The record of a reading."""
+        self._next = now + SAMPLE_EVERY
+        self._sampled = {self._running(key): used.rss_bytes for key, used in usage.items()}
+        slots = {key: str(self._crew[key].slot) for key in usage if key in self._crew}
+        return Sampled(
+            at,
+            rss={slot: usage[key].rss_bytes for key, slot in slots.items()},
+            cpu={slot: usage[key].cpu_percent for key, slot in slots.items()},
+        )
+
+    def _has_grown(self, usage: Mapping[int, Usage]) -> bool:
+        known = self._sampled
+        return any(
+            used.rss_bytes > GROWTH * max(LEAST, known.get(self._running(key), 0))
+            for key, used in usage.items()
+        )
+
+    def _running(self, incarnation: int) -> tuple[int, int]:
+        """A worker and the lease that it is at."""
+        worker = self._crew.get(incarnation)
+        return incarnation, worker.leases[0][0] if worker is not None and worker.leases else 0
+
+
+# For views and the stall watch; it reads what every process of the machine does.
+USAGE_EVERY = 5.0
+
+# A leak of a gigabyte per second is over its limit by half of one when it is seen; less, once
+# somebody holds half of what is allowed. Each look costs the loop a turn: half a millisecond.
+MEMORY_EVERY = 0.5
+
+MEMORY_EVERY_WHEN_CLOSE = 0.2
+
+
+class ResourceMonitor:
+    """`usage`: the last reading, by incarnation."""
+
+    def __init__(self, engine: Engine, settings: Settings, now: float) -> None:
+        self._engine = engine
+        self._limit = settings.memory_limit
+        self._look_at_memory = settings.memory_limit is not None or settings.keep_free is not None
+        self._keep_free = settings.keep_free
+        self._usage_every = USAGE_EVERY
+        if settings.stall is not None:
+            self._usage_every = min(USAGE_EVERY, max(0.25, settings.stall / 2))
+        self._next_usage = now + min(1.0, self._usage_every)
+        self._next_memory = now
+        self.usage: dict[int, Usage] = {}
+
+    @property
+    def due(self) -> float:
+        return min(self._next_usage, self._next_memory) if self._look_at_memory else self._next_usage
+
+    def look(self, now: float) -> list[Event]:
+        """What is due, as events."""
+        events: list[Event] = []
+        if self._look_at_memory and now >= self._next_memory:
+            used, available = self._engine.memory(self._limit, available=self._keep_free is not None)
+            close = self._is_close(used, available)
+            self._next_memory = now + (MEMORY_EVERY_WHEN_CLOSE if close else MEMORY_EVERY)
+            if used or available is not None:
+                over = self._limit is not None and max(used.values(), default=0) > self._limit
+                left = self._engine.left_behind() if over else {}
+                events.append(MemoryMeasured(used, available, left))
+        if now >= self._next_usage:
+            self._next_usage = now + self._usage_every
+            self.usage = self._engine.usage()
+            if self.usage:
+                events.append(UsageSampled({key: used.cpu_percent for key, used in self.usage.items()}))
+        return events
+
+    def _is_close(self, used: dict[int, int], available: int | None) -> bool:
+        if self._limit is not None and max(used.values(), default=0) > self._limit // 2:
+            return True
+        return self._keep_free is not None and available is not None and available < 2 * self._keep_free
+
+
+Pids = Mapping[int, int]  # of worker processes, by incarnation
+
+
+class Measuring:
+    """`limited`: whether somebody has asked for memory with a limit."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._adopted = Adopted()
+        self._usage = UsageMeter()
+        self._memory = MemoryMeter()
+        self._free = FreeMemory()
+        self._first: dict[int, int] = {}  # what a worker mapped before its first job
+        self._before: dict[int, tuple[int, int]] = {}  # lease, and what it mapped before it
+        self.limited = False
+
+    def usage(self, workers: Pids, origin: int | None) -> dict[int, Usage]:
+        return self._usage.read(self._adopted.roots(workers, origin, self._mark))
+
+    def memory(
+        self, workers: Pids, origin: int | None, limit: int | None, *, available: bool
+    ) -> tuple[dict[int, int], int | None]:
+        used = {}
+        if limit is not None:
+            self.limited = HAS_CHILDREN
+            self._first = {number: most for number, most in self._first.items() if number in workers}
+            self._before = {number: before for number, before in self._before.items() if number in workers}
+            origins = [os.getpid()] if origin is None else [origin, os.getpid()]
+            used = self._memory.used(self._adopted.roots(workers, origin, self._mark), limit, origins=origins)
+        return used, self._free.available() if available else None
+
+    def before_a_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:
+        """An idle worker is about to be given this lease."""
+        roots = self._adopted.roots(workers, origin, self._mark).get(number)
+        if roots is not None:
+            most = family(roots).most
+            self._first.setdefault(number, most)
+            self._before[number] = lease, most
+
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        """By incarnation: the lease before which it was last idle, and by how many bytes it had grown
+        since before its first job."""
+        return {
+            number: (lease, max(0, most - self._first[number]))
+            for number, (lease, most) in self._before.items()
+        }

@@ -1,0 +1,109 @@
+"""The zygote's interpreter, started before it is known what it will be needed for.
+
+An interpreter with our own modules takes as long to start as the supervisor takes to open an
+experiment; on two cores both happen at once. Until the supervisor has decided to start, the
+forerunner imports nothing of the user's and waits for its first order (`Begin`); if none
+comes, because the run was refused or the supervisor died, it exits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from supervisor.system.interpreter import ROOM_FOR_MARK, PrivateDescriptors, has_ended, interpreter
+from supervisor.system.script_start import child_environment, start_directory
+from workers.process.experiment_tag import INCARNATION, MARK, NOBODY
+
+# Lines of /proc/self/status that say what a child inherits.
+_INHERITED = (b"Umask:", b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNew", b"Seccomp:", b"Cpus_", b"Mems_")
+
+
+class PrestartedZygote:
+    """A zygote that has no orders yet; whoever takes it ends it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: int, inherited: list[object]) -> None:
+        self._process: subprocess.Popen[bytes] | None = process
+        self._channel = channel
+        self._inherited = inherited
+        self._private = PrivateDescriptors()
+        self._private.numbers.add(channel)
+
+    @classmethod
+    def start(cls) -> PrestartedZygote | None:
+        """None where there can be none; then the zygote is started when it is needed."""
+        if not sys.platform.startswith("linux"):
+            return None
+        try:
+            inherited = _inherited()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return None
+        with ours, theirs:
+            try:
+                process = zygote_process(theirs, {MARK: "-" * ROOM_FOR_MARK}, subprocess.DEVNULL)
+            except OSError:
+                return None
+            return cls(process, ours.detach(), inherited)
+
+    def take(self) -> tuple[subprocess.Popen[bytes], socket.socket] | None:
+        """The process and the channel to it; None if one that is started now would not be
+        the same (the user's code has changed limits, the umask, ...), or it is dead."""
+        process = self._process
+        if process is None or process.poll() is not None or not self._is_as_new():
+            self.discard()
+            return None
+        self._process = None
+        self._private.numbers.clear()
+        return process, socket.socket(fileno=self._channel)
+
+    def _is_as_new(self) -> bool:
+        try:
+            return _inherited() == self._inherited
+        except OSError:
+            return False
+
+    def discard(self) -> None:
+        """End it, if nobody has taken it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._private.numbers.clear()
+        os.close(self._channel)
+        process.kill()
+        has_ended(process, 1.0)
+
+
+def zygote_process(
+    channel: socket.socket, environment: dict[str, str], output: int
+) -> subprocess.Popen[bytes]:
+    """Start the interpreter of a zygote; it waits for its first order. Raises OSError."""
+    environment = {INCARNATION: NOBODY, **environment}  # the mark stays the last, for its room
+    # Blocked so that Ctrl+C does not kill the child before it has left our session.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return subprocess.Popen(
+            interpreter("workers.zygote:run", channel.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=child_environment(environment),
+            cwd=start_directory(),
+            pass_fds=(channel.fileno(),),
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _inherited() -> list[object]:
+    """What this process hands on to its children."""
+    found: list[object] = [os.getpriority(os.PRIO_PROCESS, 0)]
+    for name in ("status", "limits", "cgroup"):
+        with open(f"/proc/self/{name}", "rb", buffering=0) as file:
+            text = file.read()
+        found.append([line for line in text.split(b"\n") if name != "status" or line.startswith(_INHERITED)])
+    return found

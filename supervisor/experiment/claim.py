@@ -1,0 +1,78 @@
+"""An id for a new experiment that is ours alone. Nothing that exists is overwritten."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from supervisor.core.terms.errors import BeingRun, CannotCreate, UsageError
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock, refuse_held
+
+
+class Taken(UsageError):
+    """There is an experiment of that id."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        super().__init__(
+            f"experiment {layout.experiment_id!r} exists in {layout.directory}; nothing is overwritten. "
+            f"Go on with it: --resume {layout.experiment_id}, or choose another --experiment-id."
+        )
+
+
+def refuse_taken(layout: Layout) -> None:
+    """Raises BeingRun or UsageError if there is anything of this id: who runs it, else how to go on with it."""
+    if layout.exists():
+        refuse_held(layout.lock, layout.experiment_id)
+    _refuse_existing(layout)
+
+
+def _refuse_existing(layout: Layout) -> None:
+    if layout.exists():
+        raise Taken(layout)
+    if layout.taken():
+        raise UsageError(
+            f"{layout.results_directory} exists, from a run that kept no record to go on with; nothing is "
+            f"overwritten. Choose another --experiment-id, or move that directory away."
+        )
+
+
+def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
+    """A layout whose id is ours alone, with a suffix on collision: claimed by its lock, or
+    where nothing is recorded by making the directory of its results."""
+    stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
+    for number in range(1, 1000):
+        layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
+        if wanted is None and (layout.taken() or layout.lock.exists()):
+            continue
+        try:
+            return layout, _claim_recorded(layout) if recording else _claim_unrecorded(layout)
+        except (BeingRun, UsageError):
+            if wanted is not None:
+                raise
+    raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")
+
+
+def _claim_recorded(layout: Layout) -> Lock:
+    lock = Lock.acquire(layout.lock, layout.experiment_id)
+    try:
+        _refuse_existing(layout)  # somebody may have made it since we looked
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _claim_unrecorded(layout: Layout) -> Lock:
+    try:
+        layout.directory.mkdir(parents=True, exist_ok=True)
+        layout.results_directory.mkdir()
+    except OSError as error:
+        if layout.directory.is_dir():
+            refuse_taken(layout)
+        raise CannotCreate(
+            f"the directory {layout.results_directory} cannot be created: {error.strerror}. "
+            f"Choose another one with --output DIR, or make this one writable."
+        ) from None
+    return Lock.none()

@@ -1,0 +1,99 @@
+"""Which experiments there are and how each one stands: for `--list-checkpoints` and the
+command `longhaul`. Nothing is changed, and one damaged experiment hides no other."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from supervisor.core.terms.errors import LonghaulError
+from supervisor.core.terms.jobs import Counts
+from supervisor.reports.experiment_list import experiments
+from supervisor.reports.progress_file import OVER, Progress, read_progress
+from supervisor.storage.checkpoint.checkpoint_format import peek
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import is_held
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.survey import survey
+from supervisor.views.console import say
+from supervisor.views.experiment_table import CheckpointRow, checkpoint_table, no_checkpoints
+
+
+def list_checkpoints(directory: Path, resume_command: str) -> None:
+    """The experiments that can be resumed, as a table on stdout."""
+    rows = [experiment_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
+    if not rows:
+        say(sys.stdout, no_checkpoints(str(directory / "logs")))
+        return
+    say(sys.stdout, checkpoint_table(rows, resume_command))
+
+
+def experiment_row(layout: Layout) -> CheckpointRow:
+    """One experiment of the table; a damaged one is listed as such."""
+    try:
+        found = survey(layout)
+    except LonghaulError as error:
+        return CheckpointRow(layout.experiment_id, f"unusable: {error}"[:60], Counts())
+    try:
+        saved: Any = found.header.saved_at if found.header is not None else found.statistics.last_at
+        counts = found.table.counts()
+        return CheckpointRow(layout.experiment_id, _state(layout, found), counts, saved, found.name)
+    finally:
+        found.close()
+
+
+def _state(layout: Layout, found: Recovered) -> str:
+    if is_running(layout):
+        return _state_of_a_live_one(layout)
+    counts = found.table.counts()
+    if counts.pending + counts.in_progress:
+        return "unfinished"
+    started = found.facts.run_started
+    if started is not None and started.offered > counts.total and not found.settings.get("all_tasks", True):
+        return f"pilot done, of {started.offered:,}"
+    return "finished"
+
+
+def is_finished_pilot(layout: Layout) -> bool:
+    """Whether the script has more jobs than the experiment, which is finished; quickly, by its checkpoint."""
+    header = peek(Disk(), layout.checkpoint)
+    started = header.run_started if header is not None else None
+    if header is None or started is None or header.settings.get("all_tasks", True):
+        return False
+    return started.offered > header.counts.total
+
+
+def _state_of_a_live_one(layout: Layout) -> str:
+    try:
+        progress = read_progress(layout)
+    except LonghaulError:
+        return "running"
+    if progress is None or progress.state in OVER:
+        return "running"
+    return progress.state.replace("_", " ")
+
+
+def is_running(layout: Layout) -> bool:
+    """Whether a supervisor owns the experiment now: it holds the lock. Where the file
+    system has no locks, the progress file tells."""
+    held = is_held(layout.lock)
+    if held is not None:
+        return held
+    try:
+        progress = read_progress(layout)
+    except LonghaulError:
+        return False
+    return progress is not None and progress.state not in OVER and is_gone(layout, progress) is False
+
+
+def is_gone(layout: Layout, progress: Progress) -> bool | None:
+    """Whether the supervisor is no more; None if it lives or lived on another machine."""
+    if progress.supervisor.host != socket.gethostname():
+        return None
+    # A supervisor that was killed may be there still, for its parent to notice; its lock is not.
+    return is_held(layout.lock) is False or not psutil.pid_exists(progress.supervisor.pid)

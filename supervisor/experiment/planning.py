@@ -1,0 +1,318 @@
+"""From the user's jobs to the lines of a plan: checked, with ids, one per domain or all.
+
+Nothing is written here but the spool of a `PlanBuilder`, so that a plan that
+cannot be run changes nothing on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.errors import LonghaulError, RaisedByScript, UsageError
+from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
+from supervisor.core.terms.settings import parse_own
+from supervisor.experiment.job_selection import Pick
+from supervisor.options.script_options import takes
+from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
+from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain
+
+_GROUP = 512  # jobs that are looked at together
+_FIRST_GROUP = 32  # before it is known how large they are
+_HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
+_LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
+_SCALARS = {str, int, float, bool, type(None)}
+_id, _domain = attrgetter("id"), attrgetter("domain")
+_timeout, _retries, _priority = attrgetter("timeout"), attrgetter("retries"), attrgetter("priority")
+_Group = tuple[list[Any], list[Any]]  # jobs, and the params of each
+
+
+class Plan(msgspec.Struct):
+    """`builder` holds the selected jobs; `offered` counts all that the script offers."""
+
+    builder: PlanBuilder
+    selected: int
+    offered: int
+
+
+def build_plan(
+    function: Callable[..., Any],
+    jobs: Any,
+    arguments: argparse.Namespace | None,
+    *,
+    all_tasks: bool,
+    pick: Pick | None = None,
+    earlier: EarlierPlan | None = None,
+) -> Plan:
+    """Ask the script for its jobs and select those to run: by `pick`, or just `all_tasks` or one per
+    domain. `earlier` is the plan of the experiment that it goes on with: probably the same.
+
+    Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
+    that do not survive JSON or that the function does not take, no jobs at all; and
+    RaisedByScript for what the script's own code raises.
+    """
+    pick = pick or Pick(all_tasks=all_tasks)
+    collected = _Collected(function, PlanBuilder(earlier), pick)
+    source = _offered(jobs, arguments)
+    made = isinstance(source, (list, tuple))
+    with _code_of_the_script():
+        one_by_one = iter(source)
+    with _collector_at_ease():
+        take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
+        while group := _taken(take, one_by_one, size):
+            before = collected.builder.size
+            if not (pick.all and collected.add_together(*group)):
+                for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
+                    collected.add(job, position)
+            collected.offered += len(group[0])
+            job_bytes = (collected.builder.size - before) / len(group[0])
+            size = max(1, min(_GROUP, int(_HEAVY / max(1.0, job_bytes))))
+    if not len(collected.builder):
+        raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
+    return Plan(collected.builder, len(collected.builder), collected.offered)
+
+
+@contextlib.contextmanager
+def _collector_at_ease() -> Iterator[None]:
+    """Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for
+    cycles every few hundred would cost a fifth of the time. The script's own cycles are found,
+    though later."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(max(thresholds[0], _LOOK_FOR_CYCLES) if thresholds[0] else 0, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+class _Collected:
+    """What the script has offered so far, and what of it was selected."""
+
+    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, pick: Pick) -> None:
+        self.builder = builder
+        self.offered = 0
+        self._pick = pick
+        self._calls = _Calls(function)
+
+    def add(self, job: Any, position: int) -> None:
+        """Raises UsageError if there is anything wrong with it."""
+        if isinstance(job, dict):
+            job = Job(params=job)
+        _check_job(job, position)
+        # NumPy's text and text enums are kinds of str, which not everything takes for text.
+        domain = None if job.domain is None else str.__str__(job.domain)
+        job_id = None if job.id is None else str.__str__(job.id)
+        picked = self._pick.is_first(domain)
+        if not picked and not self._pick.may_name(domain):
+            return
+        if not picked and job_id is not None:
+            picked = self._pick.names(job_id)
+            if not picked:
+                return
+        params = _encode(job, position)
+        if job_id is None:
+            job_id = derived_id(domain, params)
+            if not picked and not self._pick.names(job_id):
+                return
+        self._calls.check(job, position)
+        self.builder.add(job_id, domain, params, own_settings(job, position))
+
+    def add_together(self, jobs: list[Any], params: list[Any]) -> bool:
+        """Many at once, if there is nothing special about any of them; else False, and nothing
+        is changed: `add` converts, derives, or says what is wrong. `params` are those of the
+        jobs, as they were when the script gave them."""
+        if set(map(type, jobs)) != {Job}:
+            return False
+        ids, domains = list(map(_id, jobs)), list(map(_domain, jobs))
+        plain = (
+            set(map(type, ids)) == {str}
+            and all(ids)
+            and set(map(type, domains)) <= {str, type(None)}
+            and "" not in domains
+            and set(map(type, params)) == {dict}
+            and all_plain(params)
+            and _nothing_own(jobs)
+            and self._calls.know(params)
+        )
+        try:
+            return plain and self.builder.add_together(ids, domains, params)
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+
+
+def _nothing_own(jobs: list[Job]) -> bool:
+    """Whether none of them has settings of its own."""
+    priorities = list(map(_priority, jobs))
+    return (
+        list(map(_timeout, jobs)).count(None) == len(jobs)
+        and list(map(_retries, jobs)).count(None) == len(jobs)
+        and priorities.count(0) == len(jobs)
+        and set(map(type, priorities)) == {int}  # False is equal to 0, and refused
+    )
+
+
+@contextlib.contextmanager
+def _code_of_the_script() -> Iterator[None]:
+    try:
+        yield
+    except LonghaulError:
+        raise
+    except Exception as error:
+        raise RaisedByScript(error, "jobs()", "No job was started.") from None
+
+
+def _taken(
+    take: Callable[[Iterator[Any], int], _Group | None], source: Iterator[Any], size: int
+) -> _Group | None:
+    with _code_of_the_script():
+        return take(source, size)
+
+
+def _listed(source: Iterator[Any], size: int) -> _Group | None:
+    """The next jobs of a script that has made them all; None at the end."""
+    jobs = list(islice(source, size))
+    return (jobs, [getattr(job, "params", None) for job in jobs]) if jobs else None
+
+
+def _gathered(source: Iterator[Any], size: int) -> _Group | None:
+    """The next jobs of a script that makes them one by one, with params of their own: the script
+    may go on to change the dict that it has given us. One that cannot be copied in a moment is the
+    last: it is looked at before the next one is made. None at the end."""
+    jobs: list[Any] = []
+    copies: list[Any] = []
+    simple = _SCALARS.issuperset
+    for job in islice(source, size):
+        params = job.params if type(job) is Job else job
+        jobs.append(job)
+        if type(params) is dict and simple(map(type, params.values())):
+            copies.append(params.copy())
+            continue
+        copies.append(_copied(params))
+        if copies[-1] is None:
+            break
+    return (jobs, copies) if jobs else None
+
+
+def _with_params(job: Any, params: Any) -> Any:
+    """The job as it was given."""
+    if type(job) is dict:
+        return job if params is None else params
+    return job if params is None or job.params is params else msgspec.structs.replace(job, params=params)
+
+
+def _copied(params: Any) -> dict[str, Any] | None:
+    """The same, whatever becomes of what was given; None for what would have to be walked."""
+    json = encode_plain(params) if type(params) is dict else None
+    return None if json is None else msgspec.json.decode(json)
+
+
+def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
+    source = jobs
+    if callable(jobs):
+        with _code_of_the_script():
+            source = jobs(arguments or argparse.Namespace()) if takes(jobs, 1) else jobs()
+    if isinstance(source, (str, bytes, Job, Mapping)) or not isinstance(source, Iterable):
+        raise UsageError(
+            f"jobs must be an iterable of Job or of dicts of params, or a function that returns one, "
+            f"not {_kind(source)}"
+        )
+    return source
+
+
+def _check_job(job: Any, position: int) -> None:
+    if not isinstance(job, Job):
+        raise UsageError(
+            f"job number {position} is {_kind(job)}, neither a Job nor a dict of params: write "
+            f"Job(id=..., domain=..., params={{...}})"
+        )
+    where = f"job number {position}"
+    if job.id is not None and (not isinstance(job.id, str) or not job.id or not _is_text(job.id)):
+        raise UsageError(f"{where}: its id must be a text that is not empty, not {job.id!r}")
+    if job.domain is not None and (
+        not isinstance(job.domain, str) or not job.domain or not _is_text(job.domain)
+    ):
+        raise UsageError(f"{where}: its domain must be a text that is not empty, or None, not {job.domain!r}")
+    if not isinstance(job.params, dict):
+        raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_kind(job.params)}")
+
+
+def own_settings(job: Job, position: int) -> OwnSettings:
+    """What the job has of its own. Raises UsageError that names the job and the setting."""
+    if job.timeout is None and job.retries is None and job.priority == 0 and job.priority is not False:
+        return NOTHING_OWN
+    if isinstance(job.priority, bool) or not isinstance(job.priority, int) or abs(job.priority) >= 2**31:
+        expected = "expected a whole number (higher ones start first)"
+        raise UsageError(f"job {_name(job, position)}: priority={job.priority!r}: {expected}")
+    own: dict[str, Any] = {}
+    for key, value in (("timeout", job.timeout), ("retries", job.retries)):
+        if value is None:
+            continue
+        try:
+            parsed = parse_own(key, value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"job {_name(job, position)}: {key}={value!r}: {error}") from None
+        own[key] = 0.0 if parsed is None else parsed
+    return OwnSettings(priority=job.priority, **own)
+
+
+def _is_text(text: str) -> bool:
+    """Lone surrogates cannot be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encode(job: Job, position: int) -> bytes:
+    try:
+        return encode_params(job.params)
+    except Unencodable as error:
+        raise UsageError(f"job {_name(job, position)}: params{error.path}: {error.reason}") from None
+
+
+class _Calls:
+    """Whether the function can be called with a job's parameters, asked once for the same names."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._known: set[tuple[str, ...]] = set()
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (TypeError, ValueError):
+            self._signature = None  # some built-in functions do not tell
+        self._function = getattr(function, "__name__", repr(function))
+
+    def know(self, params: list[dict[str, Any]]) -> bool:
+        """Whether all these sets of names were checked before."""
+        return self._signature is None or set(map(tuple, params)) <= self._known
+
+    def check(self, job: Job, position: int) -> None:
+        names = tuple(job.params)
+        if self._signature is None or names in self._known:
+            return
+        try:
+            self._signature.bind(**job.params)
+        except TypeError as error:
+            call = f"{self._function}{self._signature}"
+            given = ", ".join(job.params) or "no params"
+            hint = "; a dict is the params themselves, with an id it is a Job" if "params" in names else ""
+            raise UsageError(
+                f"job {_name(job, position)}: {call} cannot be called with {given}: {error}{hint}"
+            ) from None
+        self._known.add(names)
+
+
+def _name(job: Job, position: int) -> str:
+    return repr(job.id) if job.id is not None else f"number {position}"
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} {value!r}"[:80]

@@ -1,0 +1,243 @@
+"""What code and which machine a run was made with; recorded, and compared on resume."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.version import VERSION
+from supervisor.experiment.code_files import known_now, modules_now, version_of
+from supervisor.system.processes import start_time
+from supervisor.system.script_start import start_directory
+from workers.process.surrogates import is_odd, received, sendable
+from workers.script.callables import by_name
+from workers.script.main_module import main_source
+from workers.values.tracebacks import encodable
+
+
+def seed_changed(before: dict[str, Any], now: Settings, completed: int) -> str | None:
+    """Results made with two seeds stand side by side: nobody should find that out later."""
+    if not completed or before.get("seed", now.seed) == now.seed:
+        return None
+    return (
+        f"the seed was {before['seed']} for the {completed} results so far, and is {now.seed} from here on; "
+        f"--rerun '*' repeats them"
+    )
+
+
+GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
+
+
+def code_of(function: Callable[..., Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the results of a run are made by: SHA-256 of the function's module and of its own source,
+    the other modules of the user's that are imported here, a version of all that, git commit and
+    whether the tree was dirty.
+
+    A function whose file is not known (a notebook) is identified by its own source and that of the
+    functions and classes beside it that it names, or failing that their byte code. `before`: what
+    the last run of the experiment recorded.
+    """
+    target = inspect.unwrap(function)
+    target = getattr(target, "func", target)  # functools.partial
+    found: dict[str, Any] = {"function": getattr(target, "__qualname__", repr(target))}
+    found["module"] = sendable(str(getattr(target, "__module__", "")))
+    path = _file_of(target)
+    if path is not None:
+        found["file"] = encodable(str(path))
+        found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found["function_sha256"] = hashlib.sha256(_source(target)).hexdigest()
+        found.update(_git(path.parent))
+    else:
+        found["sha256"] = hashlib.sha256(b"\0".join(_sources(target))).hexdigest()
+    here = modules_now("" if path is None else str(path))
+    found["modules"], found["late"] = known_now(here, before or {})
+    found["version"] = version_of(found["sha256"], found["modules"], found["late"])
+    return found
+
+
+def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> dict[str, Any]:
+    """What another process needs to call the same functions (`longhaul replay`): where they
+    are, by module and name, and what the interpreter was started with. Without `function`
+    they can only be had from the script itself (notebooks, closures)."""
+    found: dict[str, Any] = {"executable": sys.executable}
+    for role, target in (("function", function), ("setup", setup)):
+        spec = by_name(target) if target is not None else None
+        if spec is not None:
+            found[role] = [spec.module, spec.qualname]
+            if spec.files:  # name and file, one after the other
+                found.setdefault("files", []).extend(map(received, chain.from_iterable(spec.files.items())))
+    found["main_name"], found["main_path"] = main_source()
+    try:
+        found["directory"], found["start_directory"] = os.getcwd(), start_directory()
+    except OSError:  # deleted
+        found["directory"] = None
+    found["sys_argv"] = [str(word) for word in sys.argv]
+    entries = [entry or found["directory"] or "" for entry in sys.path if isinstance(entry, str)]
+    found["sys_path"] = [entry for entry in entries if not _is_pythons_own(entry)]
+    return {**_each_text(found, sendable), "coded": True} if any(map(is_odd, _flat(found))) else found
+
+
+def decoded_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """What `entry_of` found, from its record: with file names as they are, whatever their bytes."""
+    return _each_text(entry, received) if entry.get("coded") else entry
+
+
+def _each_text(entry: dict[str, Any], form: Callable[[str], str]) -> dict[str, Any]:
+    """The same with each text in another form."""
+    return {
+        key: form(value)
+        if isinstance(value, str)
+        else [form(item) for item in value]
+        if isinstance(value, list)
+        else value
+        for key, value in entry.items()
+    }
+
+
+def _flat(entry: dict[str, Any]) -> list[str]:
+    listed = (value if isinstance(value, list) else [value] for value in entry.values())
+    return [text for texts in listed for text in texts if isinstance(text, str)]
+
+
+def _is_pythons_own(entry: str) -> bool:
+    """Whether any interpreter of this installation has the entry by itself."""
+    return entry.endswith(".zip") or entry.startswith(tuple(sysconfig.get_paths().values()))
+
+
+def _file_of(target: Any) -> Path | None:
+    try:
+        path = Path(inspect.getfile(target))
+    except TypeError:
+        return None
+    return path.resolve() if path.is_file() else None
+
+
+def _source(target: Any) -> bytes:
+    try:
+        return inspect.getsource(target).encode()
+    except (OSError, TypeError):
+        code = getattr(target, "__code__", None)
+        return _of_code(code) if isinstance(code, CodeType) else repr(target).encode()
+
+
+def _of_code(code: CodeType) -> bytes:
+    """What is executed, without places in memory and in files."""
+    parts = [code.co_code, repr(code.co_names).encode()]
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            parts.append(_of_code(const))
+        else:
+            parts.append(
+                (repr(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)).encode()
+            )
+    return b"\0".join(parts)
+
+
+def _sources(target: Any) -> Iterator[bytes]:
+    """Of a function without a file, and of what stands beside it and is named in it, once each."""
+    waiting, seen = [target], {id(target)}
+    while waiting:
+        one = waiting.pop()
+        yield _source(one)
+        for name in _names_in(one):
+            named: Any = getattr(target, "__globals__", {}).get(name)
+            other = inspect.unwrap(named)
+            beside = inspect.isfunction(other) or inspect.isclass(other)
+            if beside and id(other) not in seen and other.__module__ == target.__module__:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _names_in(one: Any) -> list[str]:
+    """Global names, in their order; of a class, those in its methods."""
+    functions = [one] if inspect.isfunction(one) else [*vars(one).values()] if inspect.isclass(one) else []
+    codes = [
+        code for function in functions if isinstance(code := getattr(function, "__code__", None), CodeType)
+    ]
+    names: list[str] = []
+    for code in codes:
+        names += code.co_names
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return list(dict.fromkeys(names))
+
+
+def _git(folder: Path) -> dict[str, Any]:
+    status = _ask_git(
+        folder, "status", "--porcelain=v2", "--branch", "--no-ahead-behind", "--untracked-files=no"
+    )
+    if status == "":
+        return {}
+    if status is not None:
+        heads = [line for line in status.splitlines() if line.startswith("# ")]
+        commit = next((line.split()[2] for line in heads if line.startswith("# branch.oid ")), "")
+        # Without a commit yet, it says "(initial)".
+        return (
+            {"git_commit": commit, "dirty": len(status.splitlines()) > len(heads)} if commit.isalnum() else {}
+        )
+    commit = _ask_git(folder, "rev-parse", "HEAD") or ""
+    return {"git_commit": commit, "dirty": None} if commit else {}
+
+
+def _ask_git(folder: Path, *words: str) -> str | None:
+    """What git says; "" if it knows no repository here, None if it took too long or cannot
+    do what is asked."""
+    try:
+        answer = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=GIT_PATIENCE,
+            start_new_session=True,  # Ctrl+C is for us, not for git
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if answer.returncode == 128:
+        return ""
+    return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
+
+
+def versions() -> dict[str, str]:
+    """Python, longhaul and the operating system."""
+    # platform.platform() starts a program to ask for what it then leaves out.
+    system = os.uname()
+    return {
+        "python": platform.python_version(),
+        "longhaul": VERSION,
+        "system": f"{system.sysname}-{system.release}-{system.machine}",
+    }
+
+
+def host() -> str:
+    return platform.node()
+
+
+def boot_id() -> str:
+    """Changes with every boot: pids of an earlier boot mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+
+
+def process_start() -> float:
+    """When this process started, as psutil tells it."""
+    return start_time(os.getpid())
+
+
+def command_line() -> list[str]:
+    return [encodable(word) for word in sys.orig_argv]

@@ -1,0 +1,228 @@
+"""Every option that longhaul adds to a script: its names, its help, and how it yields.
+
+A name that the script itself uses is the script's: `--output` goes to the script then, and ours is
+`--longhaul-output`. These longer names are there for all of our options, whether or not a script
+uses the short ones, so that a program that calls many scripts need not know.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.settings import START_METHODS, Settings, sized
+from supervisor.core.terms.version import VERSION
+from supervisor.options.script_options import (
+    Parser,
+    check_parser,
+    longhauled,
+    option_strings,
+    spelled,
+    take_in,
+)
+from supervisor.system.text_encoding import as_meant
+
+# Options that are not settings: what to do in this run, not how the experiment is run.
+ACTIONS = (
+    "experiment_id",
+    "resume",
+    "output",
+    "rerun",
+    "accept_code",
+    "only",
+    "changed",
+    "debug",
+    "show_output",
+)
+PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
+# Settings that have a group of their own in the help; the others are about how it is run.
+_RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
+_BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
+_SETTING_HELP = {
+    "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
+    "all_tasks": (None, "all tasks instead of 1 per domain"),
+    "timeout": ("TIME", "stop a job that runs longer: 90, 15m, 1h30m, 1-12:00:00, none"),
+    "retries": ("N", "further attempts for a job that raises an error"),
+    "retry_timeouts": ("N", "further attempts for a job that was stopped by its timeout"),
+    "retry_over_memory": (None, "one further attempt for a job that was over its memory limit: alone"),
+    "backoff": ("TIME", "wait before another attempt after an error or a timeout; doubled each time"),
+    "memory_limit": ("SIZE", "stop a job that holds more memory, with all that it has started: 400M, 2G"),
+    "keep_free": ("SIZE", "start nothing new while less memory than this is available"),
+    "nice": ("N", "niceness of the workers, 0 to 19"),
+    "rate": ("N/s", "start at most so many jobs per second, minute (N/m) or hour (N/h)"),
+    "max_failures": ("N", "stop the run when so many of its jobs have failed, or N% of those that ended"),
+    "deadline": ("TIME", "stop in time for a clock (07:30), a duration from now (8h), or slurm"),
+    "stall": ("TIME", "tell when a job uses no CPU for so long, and what it is at"),
+    "grace": ("TIME", "how long running jobs may go on after Ctrl+C"),
+    "crash_limit": ("N", "give up a job after it has crashed so many workers"),
+    "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
+    "max_jobs_per_worker": ("N", "replace a worker after so many jobs, or none"),
+    "seed": ("N", "of which each job's own seed is made"),
+    "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
+    "retry_failed": (None, "on a resume, give each failed job one more attempt"),
+    "on_finish": ("COMMAND", "run by the shell when nothing is left to do"),
+    "on_failure": ("COMMAND", "run by the shell when jobs have failed or the run broke off by itself"),
+    "hook_timeout": ("TIME", "how long each of the two may take"),
+}
+
+
+# --------------------------------------------------------------------------- the parser
+
+
+def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, Any], prog: str) -> Parser:
+    """All options of a script: its own, and ours; `keywords` are the defaults that it sets."""
+    own: dict[str, Any] = {"allow_abbrev": False}
+    if script is not None:
+        check_parser(script)
+        own = take_in(script)
+        own |= {"description": script.description, "epilog": script.epilog}
+        own["formatter_class"] = script.formatter_class
+    parser = Parser(prog=prog, **own)
+    taken = option_strings(script)
+    _add_actions(parser, taken)
+    _add_settings(parser, keywords, taken)
+    return parser
+
+
+def our_options() -> list[str]:
+    """Every option that longhaul adds to a script, by its short names."""
+    return [option for action in build_parser(None, {}, "")._actions for option in action.option_strings]
+
+
+def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
+    """The same arguments, with the longer names of our options only where the script has the short one."""
+    begin = longhauled("--")
+    if not any(word.startswith(begin) for word in arguments):
+        return list(arguments)
+    ours = {longhauled(option): option for option in our_options() if option not in taken}
+    words, end = list(arguments), len(arguments)
+    end = words.index("--") if "--" in words else end
+    for place, word in enumerate(words[:end]):
+        option, equals, value = word.partition("=")
+        if option in ours and option not in taken:
+            words[place] = ours[option] + equals + value
+    return words
+
+
+def names_taken(taken: Container[str]) -> str:
+    """What to say of our options whose names are the script's; "" if there are none."""
+    ours = [option for option in our_options() if option in taken and longhauled(option)] if taken else []
+    if not ours:
+        return ""
+    own, longer = ", ".join(ours), ", ".join(map(longhauled, ours))
+    return f"{own}: the script's own here; longhaul's {'are' if len(ours) > 1 else 'is'} {longer}"
+
+
+def _add_actions(parser: Parser, taken: Container[str]) -> None:
+    longer = "each option of longhaul is also there as --longhaul-NAME"
+    add = _adder(parser.add_argument_group("which experiment", longer), taken)
+    add(
+        "resume",
+        "ID",
+        "go on with an earlier experiment; latest: the latest one; auto: the latest "
+        "unfinished one, or a new one",
+    )
+    add("no_resume", None, "no checkpoint, no journal, only the final results", action="store_true")
+    add("experiment_id", "ID", "name a new experiment (default: experiment_YYYYMMDD_HHMMSS)")
+    add("output", "DIR", "where the files go (default: data/outputs/<name>, or LONGHAUL_OUTPUT)")
+    add("list_checkpoints", None, "list what can be resumed, and exit", action="store_true")
+    add = _adder(parser.add_argument_group("which jobs"), taken)
+    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_meant)
+    add(
+        "rerun",
+        "GLOB",
+        "on a resume, run completed jobs that match once more; code:VERSION: those whose results an "
+        "earlier version of the code made, code:old: any earlier one; may be repeated",
+        action="append",
+        type=as_meant,
+    )
+    add(
+        "accept_code",
+        None,
+        "on a resume, take the results of earlier code as good: no reminder until the next change",
+        action="store_true",
+    )
+    add(
+        "changed",
+        "HOW",
+        "on a resume, if parameters under an old id have changed: refuse (default), "
+        "keep the old results, or rerun the jobs",
+    )
+    add(
+        "debug",
+        "GLOB",
+        "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
+        type=as_meant,
+    )
+    add = _adder(parser.add_argument_group("where it runs"), taken)
+    add(
+        "detach",
+        None,
+        "in the background: closing the terminal does not end it (default: no)",
+        action=_YesNo,
+    )
+    add = _adder(parser.add_argument_group("what is shown"), taken)
+    add("show_output", None, "show what jobs print (default: no)", "-s", action=_YesNo)
+    version = f"longhaul {VERSION}"
+    add("version", None, "the version of longhaul, and exit", action="version", version=version)
+
+
+def _add_settings(parser: Parser, keywords: Mapping[str, Any], taken: Container[str]) -> None:
+    # In the order in which they are shown.
+    how_it_is_run, retries, bounds = (
+        _adder(parser.add_argument_group(f"{title} (remembered by a resume)"), taken)
+        for title in ("how it is run", "another attempt", "bounds")
+    )
+    groups = {**dict.fromkeys(_RETRIES, retries), **dict.fromkeys(_BOUNDS, bounds)}
+    for field in msgspec.structs.fields(Settings):
+        add = groups.get(field.name, how_it_is_run)
+        metavar, text = _SETTING_HELP[field.name]
+        default = _shown(field.name, keywords.get(field.name, field.default))
+        more = {"action": _YesNo} if metavar is None else {}
+        add(field.name, metavar, f"{text} (default: {default})", **more)
+
+
+def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
+    """Adds an option by its names as they are `spelled`."""
+
+    def add(name: str, metavar: str | None, text: str, *short: str, **more: Any) -> None:
+        if metavar is not None:
+            more["metavar"] = metavar
+        more |= {"dest": PREFIX + name, "default": argparse.SUPPRESS}
+        names = [*short, option := "--" + name.replace("_", "-")]
+        if more.get("action") is _YesNo:
+            names.append("--no-" + option.removeprefix("--"))
+        shown = [word for given in names if (word := spelled(given, taken)) and word not in taken]
+        if option in taken:
+            text += f"; {option} is the script's own"
+        if shown:  # else the script has the longer name, too
+            group.add_argument(*shown, help=text.replace("%", "%%"), **more)
+
+    return add
+
+
+class _YesNo(argparse.Action):
+    """`--name` and `--no-name`, whatever they are called here."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **more)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, not (option_string or "").startswith(("--no-", longhauled("--no-"))))
+
+    def format_usage(self) -> str:
+        return " | ".join(self.option_strings)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if name in ("memory_limit", "keep_free"):
+        return sized(value)
+    seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
+    return f"{value:g}s" if name in seconds else str(value)

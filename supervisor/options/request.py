@@ -1,0 +1,358 @@
+"""The options of a script and the keywords of `run()`: read, checked, made into a Request.
+
+Nothing here looks at the disk; what is contradictory is refused before anything happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.errors import CannotCreate, UsageError
+from supervisor.core.terms.experiment_id import check_id
+from supervisor.core.terms.settings import Settings, parse_value
+from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, shortened
+from supervisor.options.script_options import (
+    Parser,
+    check_required,
+    default_forms,
+    given_forms,
+    option_strings,
+    spelled,
+)
+
+
+def merge_settings(request: Request, remembered: dict[str, Any] | None) -> Settings:
+    """Flag now > remembered in the checkpoint > keyword in the script > default."""
+    known = Settings.__struct_fields__
+    kept = {key: value for key, value in (remembered or {}).items() if key in known}
+    return msgspec.convert({**request.settings_script, **kept, **request.settings_now}, Settings)
+
+
+def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[str, Any]:
+    """The script's own options, by the same precedence; values as argparse gives them."""
+    known = request.options_default
+    kept = {key: value for key, value in (remembered or {}).items() if key in known}
+    return {**known, **kept, **request.options_now}
+
+
+def output_directory(request: Request) -> Path:
+    """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute."""
+    given = request.output or os.environ.get("LONGHAUL_OUTPUT")
+    if not given:
+        _check_name(request.name)
+    place = os.path.expanduser(given) if given else os.path.join("data", "outputs", request.name)
+    try:
+        return Path(os.path.abspath(place))
+    except FileNotFoundError:
+        raise CannotCreate(
+            f"the directory that this was started in is deleted, so there is no place for {place}; "
+            f"start it in another one, or give --output a path from the root."
+        ) from None
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise UsageError(
+            f"name={name!r} cannot be a directory: give the experiment a name like 'pilot_experiment'"
+        )
+
+
+CHANGED = ("refuse", "keep", "rerun")
+
+
+# -------------------------------------------------------------------------- the requests
+
+
+def request_of_main(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None,
+    parser: argparse.ArgumentParser | None,
+    argv: Sequence[str] | None,
+    setup: Callable[[], Any] | None,
+    finish: Callable[..., Any] | None,
+    keywords: Mapping[str, Any],
+) -> Request:
+    """What a script's command line asks for.
+
+    Raises UsageError; argparse itself exits for `--help` and `--version`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    taken = option_strings(parser)
+    script = parse_keywords(keywords, Settings.__struct_fields__)
+    _check_calls(function, name, setup=setup, finish=finish)
+    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    combined = build_parser(parser, script, prog)
+    namespace, unknown = combined.parse_known_args(shortened(arguments, taken))
+    if unknown:
+        raise UsageError(_unknown_arguments(unknown, combined))
+    given = _ours(namespace)
+    settings = {key: given.pop(key) for key in Settings.__struct_fields__ if key in given}
+    request = Request(
+        function=function,
+        jobs=jobs,
+        name=name,
+        setup=setup,
+        finish=finish,
+        settings_now=parse_keywords(settings, Settings.__struct_fields__, taken),
+        settings_script=script,
+        parser=parser,
+        taken=taken,
+        command_line=list(sys.orig_argv),
+        arguments=arguments,
+        **_actions(given, output, _Names("--", taken)),
+    )
+    if parser is not None:
+        _add_options(request, parser, combined, namespace)
+    return request
+
+
+def _ours(namespace: argparse.Namespace) -> dict[str, Any]:
+    return {
+        key.removeprefix(PREFIX): value for key, value in vars(namespace).items() if key.startswith(PREFIX)
+    }
+
+
+def _add_options(
+    request: Request, script: argparse.ArgumentParser, combined: Parser, namespace: argparse.Namespace
+) -> None:
+    request.options_default = default_forms(script)
+    request.options_now = given_forms(script, combined.given, namespace)
+    if request.resume is None and not request.list_checkpoints:
+        check_required(script, request.options_now)
+
+
+def request_of_run(
+    function: Callable[..., Any],
+    jobs: Any,
+    *,
+    name: str,
+    output: str | None,
+    setup: Callable[[], Any] | None,
+    finish: Callable[..., Any] | None,
+    keywords: Mapping[str, Any],
+) -> Request:
+    """What a call of `run()` asks for: its keywords count as flags given now, since a call
+    has no other way to change its mind on a resume."""
+    given = dict(keywords)
+    progress = given.pop("progress", True)
+    known = [*Settings.__struct_fields__, *ACTIONS, "progress"]
+    settings = {key: given.pop(key) for key in keywords if key in Settings.__struct_fields__}
+    if unknown := [key for key in given if key not in ACTIONS]:
+        raise UsageError(_unknown_keyword(unknown[0], known))
+    _check_calls(function, name, setup=setup, finish=finish)
+    resume = given.get("resume")
+    if resume is False:
+        del given["resume"]
+        given["no_resume"] = True
+    elif resume is True:
+        raise UsageError('resume=True: say which experiment: resume="latest", "auto" or an id')
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in ("only", "rerun"):
+        if key in given:
+            given[key] = _globs(key, given[key])
+    return Request(
+        function=function,
+        jobs=jobs,
+        name=name,
+        setup=setup,
+        finish=finish,
+        settings_now=parse_keywords(settings, known),
+        settings_script={"all_tasks": True},
+        interactive=False,
+        progress=bool(progress),
+        **_actions(given, output, _Names("")),
+    )
+
+
+def _globs(key: str, value: Any) -> list[str]:
+    globs = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(glob, str) for glob in globs):
+        raise UsageError(f"{key}= must be a pattern or a list of patterns, not {value!r}")
+    return globs
+
+
+def parse_keywords(
+    keywords: Mapping[str, Any], known: Sequence[str], taken: Container[str] = ()
+) -> dict[str, Any]:
+    """Settings by name, as text or Python values; UsageError with the nearest name. `taken`: see
+    `script_options.spelled`."""
+    for key in keywords:
+        if key not in Settings.__struct_fields__:
+            raise UsageError(_unknown_keyword(key, known))
+    name = _Names("--", taken)
+    return {key: parse_value(key, value, option=name(key)) for key, value in keywords.items()}
+
+
+def _check_calls(function: Any, name: Any, **calls: Any) -> None:
+    if not callable(function):
+        raise UsageError(f"the function to run must be callable, not {function!r}")
+    if not isinstance(name, str) or not name.strip() or name in (".", "..") or set(name) & {"/", "\0", "\n"}:
+        raise UsageError(f"name={name!r}: the name of an experiment must be the name of a folder")
+    for key, call in calls.items():
+        if call is not None and not callable(call):
+            raise UsageError(f"{key}= must be callable, not {call!r}")
+
+
+def _actions(given: Mapping[str, Any], output: str | None, name: _Names) -> dict[str, Any]:
+    """The fields of a Request that are no settings; contradictions are refused."""
+    asked = {"output": output, **given}
+    recording = not asked.pop("no_resume", False)
+    _refuse_contradictions({key for key in given if given[key]}, asked, name)
+    for key, kind in (("resume", str), ("experiment_id", str), ("output", str | os.PathLike)):
+        if not isinstance(asked.get(key) or "", kind):
+            raise UsageError(f"{key}= must be a text, not {asked[key]!r}")
+    if asked.get("resume") not in (None, "latest", "auto"):
+        check_id(asked["resume"])
+    if asked.get("experiment_id") is not None:
+        check_id(asked["experiment_id"])
+        if asked["experiment_id"] == asked.get("resume"):
+            del asked["experiment_id"]
+    if asked["output"] is not None:
+        asked["output"] = str(asked["output"])
+    return {**asked, "recording": recording}
+
+
+class _Names:
+    """Options as the user wrote them: `--no-resume` or `resume=False`."""
+
+    def __init__(self, dashes: str, taken: Container[str] = ()) -> None:
+        self._dashes = dashes
+        self._taken = taken
+
+    def __call__(self, key: str) -> str:
+        if self._dashes:
+            return spelled(self._dashes + key.replace("_", "-"), self._taken)
+        return "resume=False" if key == "no_resume" else f"{key}="
+
+
+# An option, one that does not go with it, and why.
+_CONTRADICTIONS = (
+    ("no_resume", "resume", "one goes on with an experiment, the other keeps nothing to go on with"),
+    ("no_resume", "rerun", "without a record there is nothing to repeat"),
+    ("no_resume", "accept_code", "without a record there are no earlier results"),
+    ("no_resume", "changed", "without a record nothing can have changed"),
+    ("list_checkpoints", "resume", "listing runs nothing"),
+    ("list_checkpoints", "no_resume", "listing runs nothing"),
+    ("list_checkpoints", "experiment_id", "listing runs nothing"),
+    ("list_checkpoints", "rerun", "listing runs nothing"),
+    ("list_checkpoints", "accept_code", "listing runs nothing"),
+    ("list_checkpoints", "only", "listing runs nothing"),
+    ("list_checkpoints", "debug", "listing runs nothing"),
+    ("detach", "list_checkpoints", "listing runs nothing"),
+    ("detach", "debug", "debugging needs the terminal"),
+    ("detach", "no_resume", "without a record nobody could look at it, nor resume it"),
+    ("debug", "rerun", "debugging records nothing; it runs completed jobs as well"),
+    ("debug", "accept_code", "debugging records nothing"),
+    ("debug", "only", "debugging names its jobs itself"),
+    ("debug", "no_resume", "debugging records nothing anyway"),
+)
+
+
+def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Names) -> None:
+    for one, other, why in _CONTRADICTIONS:
+        if one in given and other in given:
+            raise UsageError(f"{name(one)} and {name(other)} do not go together: {why}")
+    resume, experiment_id = asked.get("resume"), asked.get("experiment_id")
+    if resume is not None and resume != "auto" and experiment_id not in (None, resume):
+        raise UsageError(
+            f"{name('resume')} {resume} and {name('experiment_id')} {experiment_id} name two experiments; "
+            f"{name('experiment_id')} names a new one, or goes with {name('resume')} auto"
+        )
+    for key in ("rerun", "accept_code", "changed"):
+        if key in given and resume is None:
+            raise UsageError(
+                f"{name(key)} needs {name('resume')}: it is about results that there are already"
+            )
+    for key in ("rerun", "only", "debug"):
+        globs = asked.get(key) or []
+        if key in asked and (not globs or not all(isinstance(glob, str) and glob for glob in globs)):
+            raise UsageError(f"{name(key)}: expected a pattern of job ids, such as 'iris/*'")
+    if asked.get("changed", "refuse") not in CHANGED:
+        raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
+    if asked["output"] is not None and not str(asked["output"]).strip():
+        raise UsageError(f"{name('output')}: expected a directory")
+
+
+# ------------------------------------------------------------------------- near misses
+
+
+def _unknown_arguments(unknown: Sequence[str], parser: Parser) -> str:
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in unknown:
+        if word.startswith("-") and len(word) > 1:
+            option = word.partition("=")[0]
+            return f"unknown option {option}{_nearest(option, known)}; --help lists all options"
+    return f"unexpected argument {unknown[0]!r}; --help lists all options"
+
+
+def _unknown_keyword(key: str, known: Sequence[str]) -> str:
+    return f"unknown keyword {key}={_nearest(key, known, '=')}; there are {', '.join(sorted(known))}"
+
+
+def _nearest(word: str, known: Sequence[str], end: str = "") -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}{end}?" if near else ""
+
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """One call of `main` or `run`.
+
+    `settings_now` holds only what was given on this command line, or in this call of `run`;
+    `settings_script` the keywords that the script gives `main` as defaults. Both hold parsed
+    values of `core.settings.Settings` fields. The user's own options likewise: `options_now`
+    were given now, `options_default` are the parser's defaults; both in the JSON form in
+    which they are remembered, of which `script_options.namespace` makes what `jobs` gets.
+    """
+
+    function: Callable[..., Any]
+    jobs: Any
+    name: str
+    output: str | None = None  # --output, as given
+    setup: Callable[[], Any] | None = None
+    finish: Callable[..., Any] | None = None
+    settings_now: dict[str, Any] = {}
+    settings_script: dict[str, Any] = {}
+    parser: argparse.ArgumentParser | None = None  # the script's own options
+    taken: frozenset[str] = frozenset()  # names of options that are the script's, whatever ours are
+    options_now: dict[str, Any] = {}
+    options_default: dict[str, Any] = {}
+    resume: str | None = None  # an id, "latest", "auto"
+    recording: bool = True  # False: --no-resume
+    experiment_id: str | None = None
+    rerun: list[str] = []  # globs, and code:VERSION
+    accept_code: bool = False  # results of earlier code are as good as those of this one
+    only: list[str] = []  # globs
+    changed: str = "refuse"  # refuse, keep, rerun
+    debug: str | None = None  # glob
+    show_output: bool = False
+    list_checkpoints: bool = False
+    detach: bool = False
+    started_by: int | None = None  # in the background: where the parent waits for a word
+    command_line: list[str] = []  # to build "resume with" commands from (sys.orig_argv)
+    arguments: list[str] = []  # of the script, likewise (sys.argv[1:])
+    interactive: bool = True  # False for run(): no summary, no process exit
+    progress: bool = True  # False: no view at all
+
+    def in_its_words(self, text: str) -> str:
+        """A text that names our options, with the names that they have in this script."""
+        if not self.taken:
+            return text
+        from supervisor.options.script_options import spelled
+
+        return _OPTION.sub(lambda found: spelled(found.group(), self.taken), text)

@@ -1,0 +1,59 @@
+"""Where the files of an experiment are, what an experiment may be called, which there are.
+
+What stands in the files is not known here, but for when they were last written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from supervisor.core.terms.errors import StorageError
+from supervisor.core.terms.experiment_id import is_backup
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+
+_FILE = re.compile(r"(?:checkpoint_(.+)\.json|journal_(.+)\.jsonl)")
+
+_AT = re.compile(rb'"at":"([^"\\]+)"')
+
+_TAIL = 64 << 10  # bytes at the end of a journal in which a time is looked for
+
+
+def experiments(directory: Path | str) -> list[str]:
+    """The ids of the experiments in `directory`, that which was saved last first.
+
+    Found by checkpoint or journal; backups do not count. The times are those that stand
+    in the files: copying a directory changes the others. Raises StorageError.
+    """
+    logs = os.path.join(os.path.realpath(directory), "logs")
+    try:
+        names = os.listdir(logs)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(
+            f"the directory {logs} cannot be read: {error.strerror or error}. Nothing was changed; "
+            f"make it readable or see to the disk, then start again."
+        ) from None
+    found = {match.group(1) or match.group(2) for match in map(_FILE.fullmatch, names) if match}
+    layouts = [Layout(directory, experiment_id) for experiment_id in found if not is_backup(experiment_id)]
+    layouts.sort(key=lambda layout: (last_saved(layout), layout.experiment_id), reverse=True)
+    return [layout.experiment_id for layout in layouts]
+
+
+def last_saved(layout: Layout) -> str:
+    """When something was last recorded, by the files' own word: ISO 8601; "" if none tells."""
+    from supervisor.storage.checkpoint.checkpoint_format import peek
+
+    header = peek(Disk(), layout.checkpoint)
+    saved = header.saved_at if header is not None else ""
+    try:
+        with layout.journal.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            times = _AT.findall(file.read())
+    except OSError:
+        times = []
+    # The records' own times: one inside a result could be anything, but hardly a later one.
+    return max([saved, times[-1].decode(errors="replace") if times else ""])

@@ -1,0 +1,153 @@
+"""How it is going right now, for other programs to look at: one small JSON document.
+
+Replaced whole (on a full disk written over), never synced: it is worth nothing after a power
+cut. A failure to write it is no reason to end a run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.terms.errors import UnusableCheckpoint
+from supervisor.core.terms.jobs import Counts
+from supervisor.storage.files.atomic_files import NO_SPACE, resolved, write_atomically
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.system.clock import utc_now
+
+OVER = ("finished", "unfinished", "interrupted")
+
+
+class ProgressWorker(msgspec.Struct):
+    """A worker as the progress file has it."""
+
+    worker: int
+    pid: int = 0
+    job: str | None = None
+    since: str | None = None
+    attempt: int = 0
+    incarnation: int = 0
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+    fraction: float | None = None
+    slow: bool = False
+
+
+class ProgressSupervisor(msgspec.Struct):
+    """Whose progress it is."""
+
+    pid: int = 0
+    host: str = ""
+
+
+class Progress(msgspec.Struct):
+    """As much of `progress_<id>.json` as is told."""
+
+    experiment_id: str
+    state: str
+    counts: Counts
+    name: str = ""
+    saved_at: str = ""
+    rate: float = 0.0
+    eta_seconds: float | None = None
+    elapsed_seconds: float = 0.0
+    waiting_for: str = ""
+    supervisor: ProgressSupervisor = msgspec.field(default_factory=ProgressSupervisor)
+    control: str | None = None  # the socket for `longhaul ctl`
+    workers: list[ProgressWorker] = []
+    recent_failures: list[FailureSnapshot] = []
+
+
+def seconds_since(at: str, now: datetime | str) -> float | None:
+    """Between two instants, ISO 8601; None if one cannot be read."""
+    try:
+        then = datetime.fromisoformat(at)
+        now = datetime.fromisoformat(now) if isinstance(now, str) else now
+    except ValueError:
+        return None
+    return (now - then).total_seconds() if then.tzinfo is not None and now.tzinfo is not None else None
+
+
+def read_progress(layout: Layout) -> Progress | None:
+    """None if there is no progress file; it is worth nothing after a power cut."""
+    try:
+        return msgspec.json.decode(layout.progress.read_bytes(), type=Progress)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnusableCheckpoint(f"{layout.progress} cannot be read: {error.strerror}") from None
+    except msgspec.DecodeError:
+        return None
+
+
+# What a reader is told of states that only the end of a run knows.
+_STATES = {"stopped": "interrupted"}
+
+
+class ProgressFile:
+    """Writes `progress_<id>.json`; the caller sees to it that this is once a second at most."""
+
+    def __init__(self, layout: Layout, disk: Disk | None = None) -> None:
+        self._path = layout.progress
+        self._disk = disk or Disk()
+        self.control: str | None = None  # the socket for `longhaul ctl`
+        self._supervisor = {"pid": os.getpid(), "host": socket.gethostname()}
+
+    def write(self, snapshot: RunSnapshot, failures: Sequence[FailureSnapshot]) -> bool:
+        """False if the file could not be written."""
+        document = {
+            "experiment_id": snapshot.experiment_id,
+            "name": snapshot.name,
+            "state": _STATES.get(snapshot.state, snapshot.state),
+            "saved_at": utc_now(),
+            "counts": snapshot.counts,
+            "gone": snapshot.gone,
+            "domains": snapshot.domains,
+            "rate": snapshot.rate,
+            "eta_seconds": snapshot.eta_seconds,
+            "elapsed_seconds": snapshot.elapsed,
+            "waiting_for": snapshot.waiting_for,
+            "supervisor": self._supervisor,
+            "control": self.control,
+            "workers": [_worker(worker) for worker in msgspec.to_builtins(snapshot.workers)],
+            "recent_failures": failures,
+        }
+        try:
+            text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+            self._replace(text)
+        except (OSError, UnicodeEncodeError):
+            return False
+        return True
+
+    def _replace(self, text: bytes) -> None:
+        try:
+            write_atomically(self._disk, self._path, [text], durable=False)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._write_over(text)
+
+    def _write_over(self, text: bytes) -> None:
+        """A full disk has no room for a second file, and that is just what is to be told: the
+        old one is written over, within the blocks that it has. One call, so that a reader sees
+        no half document; what is left of a longer one is blanked out."""
+        fd = self._disk.open(resolved(self._path), os.O_WRONLY)
+        try:
+            if len(text) > os.fstat(fd).st_blocks * 512:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._disk.write(fd, text.rstrip(b"\n").ljust(self._disk.size(fd) - 1) + b"\n")
+        finally:
+            self._disk.close(fd)
+
+
+def _worker(worker: dict[str, object]) -> dict[str, object]:
+    keys = ("worker", "pid", "incarnation", "status", "job", "attempt", "since", "rss_bytes", "cpu_percent")
+    more = ("fraction", "metrics", "slow") if worker["job"] is not None else ()
+    return {key: worker[key] for key in (*keys, *more)}

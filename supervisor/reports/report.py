@@ -1,0 +1,261 @@
+"""What came of an experiment: the final files, and the same for a program to look at.
+
+`write_reports` streams; no file and no report ever holds all results in memory, but for
+`Report.results()` and `rows()`, which are asked for that. Nothing here changes a record.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import msgspec
+
+from supervisor.core.state.columns import get
+from supervisor.core.state.snapshot import FailureSnapshot, failure_of
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms.errors import JobsFailed, UsageError
+from supervisor.core.terms.experiment_id import check_id
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
+from supervisor.core.terms.records import NO_RESULT, Ended
+from supervisor.reports.experiment_list import experiments
+from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.result_reader import Results
+from supervisor.storage.files.layout import Layout
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+_NULL = msgspec.Raw(b"null")
+
+_id, _domain, _params = attrgetter("id"), attrgetter("domain"), attrgetter("params")
+
+_error, _nonfinite, _lease = attrgetter("error"), attrgetter("nonfinite"), attrgetter("lease")
+
+_COMPLETED_OR_NOT = bytes(state == COMPLETED for state in range(256))
+
+
+class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
+    """One job in logs_final.json; `result` is there when completed, `error` when failed."""
+
+    job: str
+    domain: str | None
+    params: msgspec.Raw
+    state: str
+    attempts: int
+    seconds: float
+    result: msgspec.Raw = NO_RESULT
+    error: msgspec.Raw = NO_RESULT
+    nonfinite: msgspec.Raw = NO_RESULT
+    code: str | None = None
+
+
+class Report:
+    """An experiment as it stands; read-only, also while it runs.
+
+    counts: jobs by state. directory: where its files are (data/outputs/<name>).
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.experiment_id = results.layout.experiment_id
+        self.name = results.name
+        self.directory: Path = results.layout.directory
+        self.counts: Counts = results.table.counts()
+        self.statistics: Statistics = results.statistics.closed()
+        self._results = results
+        self._codes: Counter[str | None] = Counter()  # completed jobs by what made them, once read
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return (
+            f"<Report {self.experiment_id}: {counts.completed} completed, {counts.failed} failed, "
+            f"{counts.in_progress} in progress, {counts.pending} pending of {counts.total}>"
+        )
+
+    def results(self) -> dict[str, Any]:
+        """What each completed job returned, by job id, in plan order; NaN and infinities
+        are what they were."""
+        return {record.job: _value(record) for _, _, record in self._results.rows() if _is_completed(record)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
+        `outcome` (of the attempt that finished it, else None), `params.*`, and `result.*`
+        (`result` if it is not an object) or `error.type` and `error.message`; at last `code`, the
+        version of the code that made it (None if it is not known). For pandas.DataFrame."""
+        return list(self.each_row())
+
+    def to_frame(self) -> Any:
+        """`rows()` as a pandas.DataFrame. Raises UsageError if pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise UsageError(
+                "to_frame() needs pandas, which is not installed here: pip install pandas, or use rows()"
+            ) from None
+        return pandas.DataFrame.from_records(self.rows())
+
+    def each_row(self) -> Iterator[dict[str, Any]]:
+        """The same, one after the other; nothing is kept in memory."""
+        codes = self._results.facts.codes
+        for number, planned, record in self._results.rows():
+            row = {
+                "job": planned.id,
+                "domain": planned.domain,
+                "state": self._state(number),
+                "seconds": self._results.table.seconds[number] if record is not None else None,
+                "outcome": record.outcome if record is not None else None,
+            }
+            _flatten(row, "params", msgspec.json.decode(planned.params))
+            if _is_completed(record):
+                _flatten(row, "result", _value(record))
+            elif record is not None:
+                error = record.error or {}
+                row["error.type"] = error.get("type", "")
+                row["error.message"] = error.get("message", "")
+            row["code"] = codes.version(record.lease) if record is not None else None
+            yield row
+
+    def domains(self) -> dict[str, str]:
+        """The domain of each job that has one, by job id."""
+        table = self._results.table
+        names = zip(table.ids, table.domain_of, strict=True)
+        return {job_id: table.domains[domain] for job_id, domain in names if domain}
+
+    def failures(self) -> list[FailureSnapshot]:
+        """How each failed job failed, in plan order."""
+        table = self._results.table
+        return [
+            failure_of(record, table.domains[table.domain_of[number]] or None)
+            for number, _, record in self._results.rows(FAILED)
+            if record is not None
+        ]
+
+    def raise_for_failures(self) -> None:
+        """Raises JobsFailed, naming the first failures, if any job failed."""
+        failed = self.failures()
+        if not failed:
+            return
+        first = "; ".join(f"{one.job}: {one.type or one.outcome} {one.message}".strip() for one in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise JobsFailed(
+            f"{len(failed)} of {self.counts.total} jobs failed in {self.experiment_id}: {first}{more}. "
+            f"Their tracebacks are in {self._results.layout.final}; a resume tries them again."
+        )
+
+    def close(self) -> None:
+        """Let go of the files; `counts` and `statistics` stay."""
+        self._results.close()
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------ parts
+
+    def _state(self, number: int) -> str:
+        return STATE_NAMES[self._results.table.state[number]]
+
+    def final_text(self) -> Iterator[bytes]:
+        """The text of logs_final.json as it is now, some hundred lines at a time."""
+        yield b"["
+        table, codes = self._results.table, self._results.facts.codes
+        self._codes.clear()
+        before = b"\n"
+        for jobs in self._results.groups(self._results.jobs()):
+            planned, found = self._results.planned(jobs), self._results.contents(jobs)
+            states = get(table.state, jobs)
+            made_by = codes.versions(list(map(_lease, found)))
+            self._codes.update(codes.tally(made_by, bytes(states).translate(_COMPLETED_OR_NOT)))
+            entries = map(
+                _FinalEntry,
+                map(_id, planned),
+                map(_domain, planned),
+                map(_params, planned),
+                map(STATE_NAMES.__getitem__, states),
+                get(table.attempts, jobs),
+                get(table.seconds, jobs),
+                [
+                    one.result or (_NULL if state == COMPLETED else NO_RESULT)
+                    for one, state in zip(found, states, strict=True)
+                ],
+                map(_error, found),
+                map(_nonfinite, found),
+                made_by,
+            )
+            yield before + _encode_lines(list(entries))[:-1].replace(b"\n", b",\n")
+            before = b",\n"
+        yield b"\n]\n"
+
+
+def load(directory: str | Path, experiment_id: str = "latest") -> Report:
+    """An experiment in `directory` (data/outputs/<name>), running or not; read-only.
+
+    Raises UsageError if there is none, UnusableCheckpoint if it cannot be read. Warns if the latest
+    one is a small trial beside a larger one.
+    """
+    if experiment_id == "latest":
+        known = experiments(directory)
+        if not known:
+            raise UsageError(f"no experiments found in {Layout(directory, '').logs}")
+        experiment_id = known[0]
+        if found := meant_instead(Layout(directory, experiment_id)):
+            taken, other = found
+            text = f"latest is {taken.words()}; there is also {other.words()}"
+            call = f"load({os.fspath(directory)!r}, {other.experiment_id!r})"
+            warnings.warn(f"{text}: {call} reads that one", stacklevel=2)
+    layout = Layout(directory, check_id(experiment_id))
+    if not layout.exists():
+        known = experiments(directory)
+        there = f"there are: {', '.join(known[:5])}" if known else "there are none"
+        raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {there}")
+    from supervisor.storage.recovery.survey import survey
+
+    recovered = survey(layout)
+    for job in recovered.running():
+        if recovered.table.state[job] == PENDING:
+            recovered.table.state[job] = INTERRUPTED
+    return Report(Results.of(recovered))
+
+
+# ------------------------------------------------------------------------------- values
+
+
+def _is_completed(record: Ended | None) -> TypeGuard[Ended]:
+    return record is not None and record.outcome == "completed"
+
+
+def _value(record: Ended) -> Any:
+    """The result, with what was not finite put back in its place."""
+    value = msgspec.json.decode(record.result) if record.result else None
+    for pointer, text in record.nonfinite:
+        value = _replaced(value, pointer, float(text))
+    return value
+
+
+def _replaced(value: Any, pointer: str, number: float) -> Any:
+    """`value` with the place that a JSON pointer (RFC 6901) names set to a number."""
+    if not pointer:
+        return number
+    *path, last = [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]
+    place = value
+    for token in path:
+        place = place[int(token)] if isinstance(place, list) else place[token]
+    if isinstance(place, list):
+        place[int(last)] = number
+    else:
+        place[last] = number
+    return value
+
+
+def _flatten(row: dict[str, Any], prefix: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        row[prefix] = value
+        return
+    for key, item in value.items():
+        _flatten(row, f"{prefix}.{key}", item)

@@ -1,0 +1,100 @@
+"""`--debug GLOB`: matching jobs in this process, one after the other, nothing recorded.
+
+The terminal stays attached, a job that raises ends in pdb (where there is a terminal), and
+nothing is written but what the jobs write themselves: their artifacts go to a temporary
+folder.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import pdb
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any
+
+import msgspec
+
+from supervisor.core.terms.errors import OK, SOME_FAILED, UsageError
+from supervisor.core.terms.jobs import PlannedJob
+from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.wording import harmless
+from supervisor.experiment.code_changes import changed_names
+from supervisor.experiment.code_files import listed
+from supervisor.experiment.planning import build_plan
+from supervisor.experiment.provenance import code_of
+from supervisor.experiment.resume_target import earlier, mention_larger
+from supervisor.options.request import Request, merge_options, merge_settings, output_directory
+from supervisor.options.script_options import namespace
+from supervisor.run.outcome import Outcome
+from supervisor.storage.plan.plan_file import decode_line
+from supervisor.storage.recovery.survey import survey
+from workers.job.current_job import current_job
+from workers.values.json_encoding import Unencodable, encode_result
+
+
+def debug(request: Request) -> Outcome:
+    """Run the matching jobs here. Exit code 1 if one of them raised."""
+    glob = request.debug or "*"
+    settings, options = _remembered(request)
+    plan = build_plan(request.function, request.jobs, namespace(request.parser, options), all_tasks=True)
+    chosen = [
+        job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)
+    ]
+    if not chosen:
+        some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
+        raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:
+        current_job().belong_to(0, settings.seed, folder)
+        current_job().context = request.setup() if request.setup is not None else None
+        for job in chosen:
+            failed += not _run_here(request, job)
+    _say(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
+    return Outcome(exit_code=SOME_FAILED if failed else OK)
+
+
+def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
+    """Settings and the script's options: those of an earlier experiment with --resume."""
+    if request.resume is None:
+        return merge_settings(request, None), merge_options(request, None)
+    layout = earlier(request.resume, output_directory(request), request.name)
+    for _, text in mention_larger(request, layout):
+        _say(text)
+    found = survey(layout)
+    try:
+        facts = found.facts
+        if facts.run_started is not None:
+            before = facts.run_started.code
+            if names := changed_names(before, code_of(request.function, before)):
+                _say(f"{listed(names)} changed after the last run of {layout.experiment_id}")
+        settings = merge_settings(request, facts.settings)
+        return settings, merge_options(request, facts.options)
+    finally:
+        found.close()
+
+
+def _run_here(request: Request, job: PlannedJob) -> bool:
+    """One job; False if it raised or its result cannot be encoded."""
+    _say(f"running {job.id} {msgspec.json.decode(job.params)}")
+    current_job().become(job.id, job.domain, 1)
+    began = time.perf_counter()
+    try:
+        result: Any = request.function(**msgspec.json.decode(job.params))
+        encoded = encode_result(result)
+    except Unencodable as error:
+        _say(f"{job.id}: its result cannot be encoded: {error}")
+        return False
+    except Exception:
+        traceback.print_exc()
+        if sys.stdin is not None and sys.stdin.isatty():
+            pdb.post_mortem()
+        return False
+    _say(f"{job.id}: {encoded.json.decode()[:2000]} in {time.perf_counter() - began:.2f} s")
+    return True
+
+
+def _say(text: str) -> None:
+    print(harmless(text), file=sys.stderr, flush=True)

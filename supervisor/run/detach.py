@@ -1,0 +1,176 @@
+"""`--detach`: the run goes on in the background, in a session of its own.
+
+The script is started once more, by the command line that started this process, and told so
+by a mark in its environment. A fork would be quicker, but this process has imported the
+user's script by now: what that has started (threads of NumPy, a CUDA context, open files)
+does not survive a fork in good order. A new process is like any other start.
+
+Until the experiment is open, the child talks to the terminal as ever, so that everything
+that is refused is seen where it was asked for, with its exit code. Then it moves its lines
+to a file and says so; only then does the parent end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from supervisor.core.terms.errors import UsageError
+from supervisor.storage.files.layout import Layout
+from supervisor.system.script_start import environment_at_start, start_directory
+from supervisor.views.console import say
+from supervisor.views.suggested_commands import longhaul_command, shown
+from workers.process.surrogates import received, sendable
+
+_MARK = "LONGHAUL_DETACHED"  # the descriptor at which the parent waits
+_LOOK_EVERY = 0.2  # seconds; only while the parent waits
+
+
+class _Started(msgspec.Struct):
+    """What the child says when the experiment is open."""
+
+    experiment_id: str
+    directory: str
+    console: str
+
+    def with_texts(self, form: Callable[[str], str]) -> _Started:
+        return _Started(self.experiment_id, form(self.directory), form(self.console))
+
+
+# --------------------------------------------------------------------------- the parent
+
+
+def start_detached() -> int:
+    """Start this script again in the background; its exit code, or 0 once it has begun.
+
+    Raises UsageError where there is no command line to start again.
+    """
+    words = _command_line()
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            env={**(environment_at_start() or os.environb), _MARK.encode(): str(writer).encode()},
+            cwd=start_directory(),
+            pass_fds=[writer],
+            start_new_session=True,
+        )
+    finally:
+        os.close(writer)
+    try:
+        line = _wait(process, reader)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    finally:
+        os.close(reader)
+    if not line:
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+    started = msgspec.json.decode(line, type=_Started).with_texts(received)
+    say(sys.stderr, _how_to_look_at(started, process.pid))
+    process.returncode = 0  # it goes on; nobody waits for it
+    return 0
+
+
+def _command_line() -> list[str]:
+    words = sys.orig_argv
+    if len(words) < 2 or "-" in words[1:2] or sys.flags.interactive or hasattr(sys, "ps1"):
+        raise UsageError("--detach starts the script once more, and there is no script file to start")
+    return [sys.executable, *words[1:]]
+
+
+def _wait(process: subprocess.Popen[bytes], reader: int) -> bytes:
+    """What the child says; b"" if it has ended before it said anything."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if select.select([reader], [], [], _LOOK_EVERY)[0]:
+            piece = os.read(reader, 65536)
+            if not piece:
+                return b""
+            line += piece
+        elif process.poll() is not None:
+            return b""
+    return line
+
+
+def _how_to_look_at(started: _Started, pid: int) -> str:
+    experiment_id, place = started.experiment_id, []
+    usual = os.path.realpath(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
+    if started.directory != usual and os.path.dirname(started.directory) != usual:
+        place = ["-d", started.directory]
+    return (
+        f"{experiment_id} runs in the background (pid {pid}); what it says goes to {shown(started.console)}\n"
+        f"  look at it: {longhaul_command('status', ['--watch', experiment_id, *place])}\n"
+        f"  end it:     {longhaul_command('ctl', [experiment_id, 'drain', *place])}"
+    )
+
+
+# ---------------------------------------------------------------------------- the child
+
+
+def status_pipe() -> int | None:
+    """Where the parent waits for a word, if this process was started by `start_detached`.
+    The mark is taken away: jobs do not inherit it."""
+    text = os.environ.pop(_MARK, "")
+    try:
+        writer = int(text)
+        if not stat.S_ISFIFO(os.fstat(writer).st_mode):
+            return None
+    except (ValueError, OSError):
+        return None
+    os.set_inheritable(writer, False)
+    return writer
+
+
+def leave_terminal(writer: int, layout: Layout) -> None:
+    """The experiment is open: lines go to a file from here on, and the parent may end."""
+    console = layout.console
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    fd = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    started = _Started(layout.experiment_id, str(layout.directory), str(console))
+    try:
+        os.write(writer, msgspec.json.encode(started.with_texts(sendable)) + b"\n")
+    except OSError:  # the parent was ended; that is what a run in the background is for
+        pass
+    finally:
+        os.close(writer)
+
+
+# -------------------------------------------------------------------------- a word of warning
+
+
+def terminal_may_go(environment: Mapping[str, str]) -> str | None:
+    """What to say to somebody whose terminal hangs on a network connection."""
+    over_ssh = environment.get("SSH_CONNECTION") or environment.get("SSH_TTY")
+    kept = environment.get("TMUX") or environment.get("STY")
+    if not over_ssh or kept or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return None
+    if not any(_is_terminal(fd) for fd in (0, 1, 2)):
+        return None
+    return (
+        "this terminal comes over SSH, without tmux or screen: if the connection breaks, the run is drained. "
+        "--detach starts it in the background"
+    )
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False

@@ -1,0 +1,119 @@
+"""The engine of one run: begun as soon as it is certain that there is something to run, ended
+whatever happens.
+
+It begins before the rest of the run is put together, so that the zygote imports the user's
+code meanwhile.
+"""
+
+from __future__ import annotations
+
+from supervisor.core.terms.errors import LonghaulError, UsageError
+from supervisor.core.terms.jobs import INTERRUPTED, PENDING
+from supervisor.engines.local_engine import LocalEngine
+from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.experiment.opening import OpenedExperiment
+from supervisor.options.request import Request
+from supervisor.system.cpu_limits import thread_caps, usable_cores
+from supervisor.system.process_cleanup import end_recorded, still_there, sweep
+from workers.isolation.output_files import leftovers
+from workers.script.callables import CannotSend, describe
+from workers.transport.messages import FunctionSpec, WorkerSpec
+
+
+def end_survivors(opened: OpenedExperiment, mark: str) -> list[str]:
+    """End what the records name or what carries the experiment's `mark`; warnings for the
+    user about what was found."""
+    ended = end_recorded(opened.survivors)
+    ended += sweep(mark, ended)
+    opened.store.states.clear_temporaries()
+    stuck = still_there(ended)
+    leftovers(str(opened.layout.output_directory))
+    warnings = []
+    if gone := [str(pid) for pid in ended if pid not in stuck]:
+        warnings.append(f"ended processes of an earlier run that were still alive: {', '.join(gone)}")
+    if stuck:
+        pids = ", ".join(map(str, stuck))
+        warnings.append(
+            f"processes of an earlier run do not die of SIGKILL (frozen, or stuck in the kernel): {pids}; "
+            f"they compute no more, their jobs run again"
+        )
+    return warnings
+
+
+class EngineLifecycle:
+    """Raises UsageError for functions that workers cannot be given: before anything is on disk.
+
+    slots: how many workers there may be. mark: what all their processes carry.
+    """
+
+    def __init__(self, request: Request, forerunner: PrestartedZygote | None) -> None:
+        try:
+            self._function: FunctionSpec = describe(request.function)
+            self._setup: FunctionSpec | None = None if request.setup is None else describe(request.setup)
+        except CannotSend as error:
+            raise UsageError(str(error)) from None
+        self._forerunner = forerunner
+        self._engine: LocalEngine | None = None
+        self._failure: LonghaulError | OSError | None = None
+
+    def begin(self, opened: OpenedExperiment) -> None:
+        """Nothing can be refused any more; the first record need not be written yet.
+
+        Where processes of an earlier run may be left, these have to be ended first, and
+        `engine` begins what is not begun here.
+        """
+        self._opened = opened
+        wanted = opened.settings.workers
+        self.slots = usable_cores() if wanted == "auto" else int(wanted)
+        self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
+        self._caps = thread_caps(self.slots)
+        if not opened.resumed and self.anything_to_do():
+            self._start()
+
+    def anything_to_do(self) -> bool:
+        table, selected = self._opened.table, self._opened.selected
+        return bool(self._opened.retry) or any(
+            state in (PENDING, INTERRUPTED) and chosen
+            for state, chosen in zip(table.state, selected, strict=True)
+        )
+
+    def engine(self) -> LocalEngine:
+        """The engine at work. Raises LonghaulError or OSError if it could not be started."""
+        if self._engine is None and self._failure is None:
+            self._start()
+        if self._failure is not None:
+            raise self._failure
+        assert self._engine is not None
+        return self._engine
+
+    def _start(self) -> None:
+        """A failure is told when somebody asks for the engine: the run is announced by then."""
+        method = self._opened.settings.start_method
+        try:
+            self._engine = LocalEngine(self._spec, start_method=method, forerunner=self._forerunner)
+            self._engine.start()
+        except (LonghaulError, OSError) as problem:
+            self._failure = problem
+
+    def close(self) -> None:
+        """End all processes of this run; does nothing the second time."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
+        layout, settings = self._opened.layout, self._opened.settings
+        return WorkerSpec(
+            experiment_id=layout.experiment_id,
+            mark=self.mark,
+            worker=worker,
+            incarnation=incarnation,
+            function=self._function,
+            setup=self._setup,
+            seed=settings.seed,
+            output_directory=str(layout.output_directory),
+            jobs_directory=str(layout.jobs_directory),
+            states_directory=str(layout.states_directory),
+            nice=settings.nice,
+            environment=self._caps,
+        )

@@ -1,0 +1,200 @@
+"""What is said around a run: the first line, how it ended, the summary, what to do next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.terms.errors import LonghaulError
+from supervisor.core.terms.jobs import FAILED, INTERRUPTED, PENDING
+from supervisor.core.terms.wording import count
+from supervisor.options.request import Request
+from supervisor.run.outcome import Outcome, cancelled, state_word
+from supervisor.storage.files.layout import Layout
+from supervisor.system.clock import utc_now
+from supervisor.views.console import say_until
+
+if TYPE_CHECKING:
+    from supervisor.core.scheduling.scheduler import Scheduler
+    from supervisor.experiment.opening import OpenedExperiment
+    from supervisor.reports.report import Report
+
+
+_IS_UNFINISHED = bytes(state in (PENDING, INTERRUPTED) for state in range(256))
+
+
+def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
+    """What is about to run, in one line."""
+    table, counts = opened.table, opened.table.counts()
+    workers = count(min(slots, max(1, opened.selected.count(1))), "worker")
+    line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
+    if opened.resumed:
+        left = counts.pending + counts.in_progress - len(opened.retry) - opened.unselected
+        line += f"; going on: {counts.completed:,} completed, "
+        line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
+        line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
+        called_off = cancelled(table)
+        if kept := counts.failed - called_off:
+            stays = "stays as it is" if kept == 1 else "stay as they are"
+            line += f"; {kept:,} failed {stays} (--retry-failed tries again)"
+        if called_off:
+            line += f"; {called_off:,} cancelled (--rerun JOB tries again)"
+    return line
+
+
+def workers_at_work(opened: OpenedExperiment, slots: int) -> int:
+    """No more than there are jobs to run."""
+    unfinished: bytearray = opened.table.state.translate(_IS_UNFINISHED)
+    if opened.selected.count(1) == len(unfinished):  # of a million jobs: 1 ms instead of 20
+        return min(slots, unfinished.count(1))
+    return min(slots, sum(compress(unfinished, opened.selected)))
+
+
+def _tasks(request: Request, opened: OpenedExperiment) -> str:
+    """How many of the script's jobs these are, and who has chosen them."""
+    table, total = opened.table, opened.table.wanted.count(1)
+    if request.only:
+        return f"{opened.selected.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
+    if not _is_pilot(opened):
+        return count(total, "task")
+    domains = [
+        domain for domain, wanted in zip(table.domain_of, table.wanted, strict=True) if domain and wanted
+    ]
+    named = " and those that --only has named" if len(set(domains)) < len(domains) else ""
+    return f"{total:,} of {opened.offered:,} tasks, one per domain{named}"
+
+
+def _is_pilot(opened: OpenedExperiment) -> bool:
+    """Whether the script has more jobs than the experiment, as `longhaul list` tells it."""
+    return not opened.settings.all_tasks and opened.offered > opened.table.wanted.count(1)
+
+
+def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
+    from supervisor.views.suggested_commands import resume_command
+
+    command_line = request.command_line if request.interactive else []
+    return resume_command(command_line, request.arguments, experiment_id, extra, taken=request.taken)
+
+
+def resume_hint(request: Request, opened: OpenedExperiment) -> str:
+    """How to go on with what a run that is being stopped leaves undone."""
+    if not request.recording:
+        return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
+    return f"go on later with: {resume_with(request, opened.layout.experiment_id)}"
+
+
+def after_finish(request: Request, outcome: Outcome) -> str:
+    """What to say when the script's `finish` has raised: the run itself was over by then."""
+    report = outcome.report
+    words = f"The results are safe, in {Layout(report.directory, report.experiment_id).final}."
+    if not request.recording:
+        return words
+    return f"{words} When that is mended, call it again with: {resume_with(request, report.experiment_id)}"
+
+
+def no_workers(request: Request, opened: OpenedExperiment, failure: str) -> str:
+    """What to say when no worker could be made ready. `failure`: the last one's words."""
+    words = f"no worker got ready; this is what the last one said:\n{failure}"
+    if not request.recording:
+        return f"{words}\nMend that and start again."
+    return f"{words}\nWhen that is mended, go on with: {resume_with(request, opened.layout.experiment_id)}"
+
+
+def print_summary(
+    request: Request,
+    opened: OpenedExperiment,
+    snapshot: RunSnapshot,
+    report: Report | None,
+    retried: list[FailureSnapshot],
+    given_up: Callable[[], bool],
+    events: Sequence[str] = (),
+) -> None:
+    """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
+    run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
+    waits for a terminal that does not take it. `events`: what happened to the run as a whole."""
+    import shutil
+
+    from supervisor.views.summary import summary
+
+    if snapshot.state == "finished" and _is_pilot(opened):
+        snapshot = msgspec.structs.replace(snapshot, state="pilot done")
+    text = summary(
+        snapshot,
+        [*_failures(report), *retried],
+        commands=_commands(request, opened, snapshot),
+        paths=_paths(request, opened),
+        events=events,
+        width=shutil.get_terminal_size((100, 24)).columns,
+    )
+    say_until(sys.stderr, request.in_its_words(text), given_up)
+
+
+def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:
+    """What happened to this run as a whole, the most important first."""
+    from supervisor.views.summary import overnight_lines
+
+    drain = scheduler.drain
+    stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
+    early = [f"stopped early: {drain.reason}"] if stopped else []
+    return early + opened.changes + overnight_lines(opened.store.facts.overnight, utc_now())
+
+
+def _failures(report: Report | None) -> list[FailureSnapshot]:
+    """The failed jobs; none if the disk, as it may by now, does not give them back."""
+    try:
+        return report.failures() if report is not None else []
+    except (OSError, LonghaulError):
+        return []
+
+
+def _paths(request: Request, opened: OpenedExperiment) -> list[tuple[str, str]]:
+    from supervisor.views.suggested_commands import shown
+
+    layout = opened.layout
+    paths = [("results", shown(str(layout.final))), ("statistics", shown(str(layout.statistics)))]
+    if request.recording:
+        paths.append(("job output", shown(str(layout.output_directory))))
+    return paths
+
+
+def _once_more(request: Request, opened: OpenedExperiment, job_id: str) -> tuple[str, str]:
+    """How to look at a failed job. `replay` imports the script as a worker does: with --debug, what
+    stands under the guard is there, and a job that fails for want of it succeeds."""
+    layout = opened.layout
+    started = opened.store.facts.run_started
+    if started is None or "function" not in started.entry:  # a notebook, a prompt
+        return "debug the first", resume_with(request, layout.experiment_id, "--debug", job_id)
+    from supervisor.views.suggested_commands import longhaul_command
+
+    words = [*(["--"] if job_id.startswith("-") else []), job_id, str(layout.results_directory)]
+    return "replay the first", longhaul_command("replay", words)
+
+
+def _commands(request: Request, opened: OpenedExperiment, snapshot: RunSnapshot) -> list[tuple[str, str]]:
+    if not request.recording:
+        return []
+    experiment_id, counts, table = opened.layout.experiment_id, snapshot.counts, opened.table
+    by_themselves = counts.failed > cancelled(table)
+    commands = []
+    if counts.pending + counts.in_progress:
+        commands.append(("resume", resume_with(request, experiment_id)))
+    elif by_themselves:
+        again = [] if opened.settings.retry_failed else ["--retry-failed"]
+        commands.append(("try the failed again", resume_with(request, experiment_id, *again)))
+    if by_themselves:
+        first = next(
+            table.ids[job]
+            for job, state in enumerate(table.state)
+            if state == FAILED and table.wanted[job] and table.outcome.get(job) != "cancelled"
+        )
+        commands.append(_once_more(request, opened, first))
+    if _is_pilot(opened):
+        commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
+    elif counts.completed and not commands:
+        commands.append(("run some again", resume_with(request, experiment_id, "--rerun", "GLOB")))
+    return commands[:3]

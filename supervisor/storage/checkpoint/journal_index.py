@@ -1,0 +1,194 @@
+"""Where the journal has what, so that a resume of many jobs need not read all of it again.
+
+A checkpoint says which jobs are finished, but not where their records are, and the journal
+before its position says nothing else that matters. What a walk through those lines comes to
+stands in the index, in columns by job number:
+
+    {"format":...,            the header: which checkpoint, journal and jobs it belongs to
+    ...
+    "blocks":[
+    ["states","attempts","seconds","offsets","lengths"],      in base64
+    ...
+    ],
+    "crc":"xxxxxxxx"}         over all bytes before the comma and newline in front of it
+
+It is a shortcut and nothing rests on it: it may be deleted, is not synced, and is used only
+if it is whole, was written with this very checkpoint, and if the journal's first bytes have
+the checksum of what was once written there. Else the journal is read (see `whole`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import zlib
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
+from supervisor.storage.files.atomic_files import resolved, write_atomically
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.journal.record_locations import IN_JOURNAL, NOWHERE, RecordLocations
+
+FORMAT = "longhaul-index-1"
+ENOUGH = 20_000  # finished jobs; fewer are read in a moment
+_BLOCK = 1 << 16  # jobs to a line
+_FOOT = re.compile(rb',\n"crc":"([0-9a-f]{8})"\}\n')
+_FOOT_SIZE = len(b',\n"crc":"01234567"}\n')
+_BLOCKS = b',\n"blocks":[\n'
+_LAYOUT = [sys.byteorder, *(array(kind).itemsize for kind in "IdQI")]
+_FINISHED_OR_NOT = bytes(state if state in (COMPLETED, FAILED) else PENDING for state in range(256))
+_ORIGIN = bytes(IN_JOURNAL if state in (COMPLETED, FAILED) else NOWHERE for state in range(256))
+
+
+class _Header(msgspec.Struct):
+    """checkpoint: its CRC. journal: that of its bytes up to the checkpoint's position. ids:
+    that of the ids of the jobs, in the order of their numbers. outcomes: of failed jobs."""
+
+    format: str
+    layout: list[Any]  # of the columns, in memory
+    checkpoint: int
+    journal: int
+    jobs: int
+    ids: int
+    outcomes: list[tuple[int, str]]
+
+
+class _Block(msgspec.Struct, array_like=True):
+    """The columns of jobs that follow each other."""
+
+    states: bytes
+    attempts: bytes
+    seconds: bytes
+    offsets: bytes
+    lengths: bytes
+
+
+def checksum_of(ids: list[str], jobs: int) -> int:
+    """Of the ids of the first jobs, a line each."""
+    crc = 0
+    for start in range(0, jobs, _BLOCK):
+        crc = zlib.crc32("\n".join([*ids[start : min(start + _BLOCK, jobs)], ""]).encode(), crc)
+    return crc
+
+
+class IndexWriter:
+    """An index in the making, from copies that were taken with those of its checkpoint.
+
+    journal: the checksum of the journal up to the checkpoint's position. states and attempts
+    are the checkpoint's copies, offsets and lengths where the records are.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        table: JobTable,
+        journal: int,
+        *,
+        states: bytes,
+        attempts: array[int],
+        offsets: array[int],
+        lengths: array[int],
+    ) -> None:
+        self._path = path
+        self._ids = table.ids  # only ever grows
+        self._journal = journal
+        self._states = states
+        self._columns = (attempts, table.seconds[:], offsets, lengths)
+        self._outcomes = [(job, how) for job, how in table.outcome.items() if states[job] == FAILED]
+
+    def write(self, disk: Disk, checkpoint: int) -> None:
+        """Put it in its place, if that can be done; `checkpoint` is the CRC of that."""
+        with contextlib.suppress(OSError):
+            write_atomically(disk, self._path, self._parts(checkpoint), durable=False)
+
+    def _parts(self, checkpoint: int) -> Iterator[bytes]:
+        jobs = len(self._states)
+        header = _Header(
+            FORMAT, _LAYOUT, checkpoint, self._journal, jobs, checksum_of(self._ids, jobs), self._outcomes
+        )
+        crc = 0
+        before = msgspec.json.encode(header)[:-1] + _BLOCKS
+        for start in range(0, jobs, _BLOCK):
+            part = before + msgspec.json.encode(self._block(start, min(start + _BLOCK, jobs)))
+            crc = zlib.crc32(part, crc)
+            yield part
+            before = b",\n"
+        yield b'\n],\n"crc":"%08x"}\n' % zlib.crc32(b"\n]", crc)
+
+    def _block(self, start: int, stop: int) -> _Block:
+        states = self._states[start:stop].translate(_FINISHED_OR_NOT)
+        attempts, seconds, offsets, lengths = (column[start:stop] for column in self._columns)
+        if states.count(PENDING) and any(seconds):
+            seconds = array(
+                "d", [taken if state else 0.0 for taken, state in zip(seconds, states, strict=True)]
+            )
+        columns = (attempts, seconds, offsets, lengths)
+        return _Block(states, *(column.tobytes() for column in columns))
+
+
+class Index:
+    """An index that was found to be whole. What it says is true of a checkpoint with the CRC
+    `checkpoint`, of a journal that begins with bytes of the checksum `journal`, and of a table
+    whose jobs have the checksum `ids`."""
+
+    def __init__(self, header: _Header, blocks: io.BytesIO) -> None:
+        self.checkpoint = header.checkpoint
+        self.journal = header.journal
+        self._header = header
+        self._blocks = blocks
+
+    @classmethod
+    def read(cls, disk: Disk, path: Path) -> Index | None:
+        """None if there is none that can be used."""
+        try:
+            fd = disk.open(resolved(path), os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            text = disk.pread(fd, disk.size(fd), 0)
+        except OSError:
+            return None
+        finally:
+            disk.close(fd)
+        foot = _FOOT.fullmatch(text, max(0, len(text) - _FOOT_SIZE))
+        end, begin = len(text) - _FOOT_SIZE, text.find(_BLOCKS)
+        if foot is None or begin < 0 or zlib.crc32(memoryview(text)[:end]) != int(foot.group(1), 16):
+            return None
+        try:
+            header = msgspec.json.decode(text[:begin] + b"}", type=_Header)
+        except msgspec.DecodeError:
+            return None
+        if header.format != FORMAT or header.layout != _LAYOUT:
+            return None
+        blocks = io.BytesIO(text)
+        blocks.seek(begin + len(_BLOCKS))
+        return cls(header, blocks)
+
+    def tells_of(self, table: JobTable) -> bool:
+        """Whether its jobs are those of the table, under the same numbers."""
+        return self._header.jobs == len(table) and self._header.ids == checksum_of(table.ids, len(table))
+
+    def load(self, table: JobTable, places: RecordLocations) -> None:
+        """Bring states and locations of all finished jobs into both."""
+        places.grow(self._header.jobs)
+        start = 0
+        while start < self._header.jobs:
+            block = msgspec.json.decode(self._blocks.readline().rstrip(b",\n"), type=_Block)
+            these = slice(start, start + len(block.states))
+            table.state[these] = places.held[these] = block.states
+            places.origin[these] = block.states.translate(_ORIGIN)
+            table.attempts[these] = array("I", block.attempts)
+            table.seconds[these] = array("d", block.seconds)
+            places.offset[these] = array("Q", block.offsets)
+            places.length[these] = array("I", block.lengths)
+            start = these.stop
+        table.outcome.update(self._header.outcomes)

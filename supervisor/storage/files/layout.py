@@ -1,0 +1,87 @@
+"""Where the files of an experiment are, what an experiment may be called, which there are.
+
+What stands in the files is not known here, but for when they were last written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class Layout:
+    """The paths of one experiment under `directory` (data/outputs/<name>), absolute."""
+
+    def __init__(self, directory: Path | str, experiment_id: str) -> None:
+        self.directory = Path(os.path.realpath(directory))
+        self.experiment_id = experiment_id
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def journal(self) -> Path:
+        return self.logs / f"journal_{self.experiment_id}.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        return self.logs / f"plan_{self.experiment_id}.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.logs / f"checkpoint_{self.experiment_id}.json"
+
+    @property
+    def index(self) -> Path:
+        return self.logs / f"index_{self.experiment_id}.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.logs / f"progress_{self.experiment_id}.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.logs / f"lock_{self.experiment_id}"
+
+    @property
+    def console(self) -> Path:
+        """What a run in the background (--detach) says."""
+        return self.logs / f"console_{self.experiment_id}.log"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.results_directory / "supervisor.log"
+
+    @property
+    def results_directory(self) -> Path:
+        return self.directory / self.experiment_id
+
+    @property
+    def final(self) -> Path:
+        return self.results_directory / "logs_final.json"
+
+    @property
+    def statistics(self) -> Path:
+        return self.results_directory / "statistics.json"
+
+    @property
+    def output_directory(self) -> Path:
+        return self.results_directory / "output"
+
+    @property
+    def jobs_directory(self) -> Path:
+        return self.results_directory / "jobs"
+
+    @property
+    def states_directory(self) -> Path:
+        return self.results_directory / "states"
+
+    def exists(self) -> bool:
+        """Whether there is an experiment of this id, usable or not."""
+        return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)
+
+    def taken(self) -> bool:
+        """Whether there is anything of this id: also results that nothing was recorded of
+        (--no-resume), which a new experiment would overwrite."""
+        return self.exists() or os.path.lexists(self.results_directory)

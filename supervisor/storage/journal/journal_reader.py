@@ -1,0 +1,127 @@
+"""A journal from its first record to its last, for those who ask what happened and when.
+
+Read-only, also while a supervisor writes: what is torn or does not verify is passed over
+(`verify` tells of it). A journal that is missing has no history; that is no error here.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+
+from supervisor.core.state.columns import get
+from supervisor.core.terms.errors import StorageError
+from supervisor.core.terms.records import AnyRecord, Ended
+from supervisor.storage.files.atomic_files import resolved
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_format import (
+    Content,
+    all_verify,
+    contents,
+    contents_in,
+    decode_record,
+    ended_parts,
+    ended_parts_in,
+    seed_of,
+    verify,
+)
+from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
+from supervisor.storage.journal.record_locations import read_joined, read_places, read_together
+
+# The Ended parts (see `ends.ended_part`) of finished jobs, by number.
+ReadParts = Callable[[Sequence[int]], list[bytes]]
+
+
+class JournalReader:
+    """Reads the Ended parts of jobs from a journal, by place.
+
+    Raises OSError for a record that is not what was written: it must not get a new
+    checksum in a checkpoint. `intact`: that was looked at a moment ago.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        fd: int,
+        seed: int,
+        offsets: array[int],
+        lengths: array[int],
+        *,
+        intact: bool = False,
+    ) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._seed = seed
+        self.offsets = offsets
+        self.lengths = lengths  # bytes, by job number
+        self._intact = intact
+
+    def __call__(self, jobs: Sequence[int]) -> list[bytes]:
+        if self._intact:
+            offsets, lengths = get(self.offsets, jobs), get(self.lengths, jobs)
+            if (near := read_together(self._disk, self._fd, offsets, lengths)) is not None:
+                return ended_parts_in(*near, lengths)
+        return ended_parts(self._lines(jobs))
+
+    def contents(self, jobs: Sequence[int]) -> list[Content]:
+        """What these jobs came to."""
+        if self._intact:
+            place = (get(self.offsets, jobs), get(self.lengths, jobs))
+            if text := read_joined(self._disk, self._fd, *place):
+                return contents_in(text)
+        return contents(self._lines(jobs))
+
+    def _lines(self, jobs: Sequence[int]) -> list[bytes]:
+        offsets = get(self.offsets, jobs)
+        lengths = [length - 1 for length in get(self.lengths, jobs)]
+        lines = read_places(self._disk, self._fd, offsets, lengths)
+        if not self._intact and not all_verify(lines, self._seed):
+            bad = next(at for at, line in zip(offsets, lines, strict=True) if not verify(line, self._seed))
+            raise OSError(None, f"the record at byte {bad} of the journal cannot be read back")
+        return lines
+
+
+def history(layout: Layout, chosen: Callable[[bytes], bool] | None = None) -> Iterator[AnyRecord]:
+    """The records, in order; `chosen` looks at a line and saves decoding the others.
+
+    Raises StorageError if the file cannot be read.
+    """
+    disk = Disk()
+    try:
+        fd = disk.open(resolved(layout.journal), os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unreadable(layout, error) from None
+    try:
+        opened = read_opened(disk, fd)
+        seed = guess_seed(disk, fd) if opened is None else seed_of(opened.uuid, opened.generation)
+        if seed is None:
+            return
+        for _, _, line in Scan(disk, fd, seed):
+            if chosen is None or chosen(line):
+                record = decode_record(line)
+                if record is not None:
+                    yield record
+    except OSError as error:
+        raise _unreadable(layout, error) from None
+    finally:
+        disk.close(fd)
+
+
+def bad_ends(layout: Layout) -> Iterator[Ended]:
+    """The attempts that ended without a result."""
+    for record in history(layout, _is_bad_end):
+        if isinstance(record, Ended):
+            yield record
+
+
+def _is_bad_end(line: bytes) -> bool:
+    # A result may hold any text, an error never stands beside this one.
+    return b',"type":"ended",' in line[:40] and b',"outcome":"completed","state":"completed",' not in line
+
+
+def _unreadable(layout: Layout, error: OSError) -> StorageError:
+    return StorageError(f"the journal {layout.journal} cannot be read: {error.strerror or error}")

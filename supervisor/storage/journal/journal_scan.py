@@ -1,0 +1,222 @@
+"""One line of the journal: made, verified, read back; and a whole file read in one pass.
+
+A line is `{"n":N,"type":...,...,"crc":"xxxxxxxx"}` and a newline. The CRC-32 covers the
+bytes before `,"crc"` and is seeded with uuid and generation, so that each line verifies
+alone and a line of another file does not pass.
+
+What the lines mean is not known here (see `survey`), nor when they are on the disk.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import msgspec
+
+from supervisor.core.terms.records import Opened
+from supervisor.storage.files.atomic_files import groups_of, offsets_of
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.journal.journal_format import _decoder, all_verify, seed_of, verify
+
+HEAD_BYTES = 4 << 20  # in which the seed is looked for
+
+FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
+
+_HEAD = re.compile(rb'\{"n":\d+,"type":"')
+
+_SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
+
+
+class Damage(NamedTuple):
+    """A stretch of bytes that does not verify. `fragment` is its beginning."""
+
+    offset: int
+    length: int
+    fragment: bytes
+
+
+class ScanStart(NamedTuple):
+    """Where a pass begins that need not look at the lines before: the number of the last one,
+    where it ends, and the CRC-32 of the bytes up to there."""
+
+    n: int
+    position: int
+    checksum: int
+
+
+class _Summing(Disk):
+    """Adds up the checksum of what is read."""
+
+    def __init__(self, disk: Disk, checksum: int) -> None:
+        self.checksum = checksum
+        self._disk = disk
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        data = self._disk.pread(fd, size, offset)
+        self.checksum = zlib.crc32(data, self.checksum)
+        return data
+
+
+class Scan:
+    """One pass over a journal file: iterate over (n, offset, line), then ask what was found.
+
+    Lines that do not verify are skipped; a good record inside a damaged stretch (a newline
+    was hit) is found all the same. After the pass, `end` is where the last good line ends:
+    what follows is a torn tail, anything listed in `damage` or `missing` is not. `checksum` is
+    then the CRC-32 of all bytes of the file. `begin` (`ScanStart`) passes over lines that are known.
+
+    damage: stretches with a good line after them. missing: (from, to) record numbers.
+    unterminated: the last good line lacks its newline. rebuilt: a good record was found
+    out of its place, so offsets cannot be relied on without a rewrite.
+    """
+
+    def __init__(
+        self, disk: Disk, fd: int, seed: int, *, begin: ScanStart | None = None, end: int | None = None
+    ) -> None:
+        self._fd = fd
+        self._seed = seed
+        self._open_damage: list[Damage] = []
+        self.size = disk.size(fd) if end is None else end
+        self._begin = begin.position if begin is not None else 0
+        self._disk = _Summing(disk, begin.checksum if begin is not None else 0)
+        self.end = self._begin
+        self.first_n = self.last_n = begin.n if begin is not None else 0
+        self.unterminated = False
+        self.rebuilt = False
+        self.damage: list[Damage] = []
+        self.missing: list[tuple[int, int]] = []
+
+    @property
+    def intact(self) -> bool:
+        """Nothing is missing but, perhaps, a torn tail."""
+        return not (self.damage or self.missing or self.rebuilt)
+
+    @property
+    def torn(self) -> int:
+        """Bytes after the last good line."""
+        return self.size - self.end
+
+    @property
+    def checksum(self) -> int:
+        return self._disk.checksum
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        for n, offset, lines in self.groups():
+            yield from zip(count(n), offsets_of(offset, lines), lines)
+
+    def groups(self) -> Iterator[tuple[int, int, list[bytes]]]:
+        """(number of the first, offset of the first, lines): good lines that follow each other."""
+        for offset, lines, whole in groups_of(self._disk, self._fd, self._begin, self.size):
+            if not self.last_n and whole:  # the first line is looked at alone, the others follow it
+                yield from self._look_at(offset, lines[0], whole)
+                offset, lines = offset + len(lines[0]) + 1, lines[1:]
+            if whole and self._follow(lines):
+                first, self.last_n = self.last_n + 1, self.last_n + len(lines)
+                self.end = offset + sum(map(len, lines)) + len(lines)
+                yield first, offset, lines
+            else:
+                for place, line in zip(offsets_of(offset, lines), lines, strict=False):
+                    yield from self._look_at(place, line, whole)
+
+    def _follow(self, lines: list[bytes]) -> bool:
+        """Whether all of these are good and follow on what there was, as nearly always."""
+        if self._open_damage or not self.last_n:
+            return False
+        numbers = range(self.last_n + 1, self.last_n + 1 + len(lines))
+        heads = (b'{"n":%d,|' * len(numbers) % (*numbers,)).split(b"|")
+        return all(map(bytes.startswith, lines, heads)) and all_verify(lines, self._seed)
+
+    def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
+        n = verify(line, self._seed)
+        if n and self._accept(n):
+            self._good(offset + len(line), whole)
+            yield n, offset, [line]
+        else:
+            for found, place, inner in self._salvage(offset, line):
+                yield found, place, [inner]
+
+    def _accept(self, n: int) -> bool:
+        """Take note of a good line's number; False if a line with it was there before."""
+        if n <= self.last_n:
+            return False
+        if self.last_n and n != self.last_n + 1:
+            self.missing.append((self.last_n + 1, n - 1))
+        self.first_n = self.first_n or n
+        self.last_n = n
+        return True
+
+    def _good(self, end: int, whole: bool) -> None:
+        self.damage += self._open_damage
+        self._open_damage = []
+        self.unterminated = not whole
+        self.end = end + whole
+
+    def _salvage(self, offset: int, line: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Good records inside a stretch that is not one line."""
+        found = False
+        for head in _HEAD.finditer(line):
+            end = _SEAL.search(line, head.start())
+            if end is None:
+                break
+            inner = line[head.start() : end.end()]
+            n = verify(inner, self._seed) if len(inner) < len(line) else 0
+            if n and self._accept(n):
+                found = self.rebuilt = True
+                self._good(offset + end.end(), True)
+                yield n, offset + head.start(), inner
+        if not found or self.end < offset + len(line):
+            self._open_damage.append(Damage(offset, len(line) + 1, line[:FRAGMENT]))
+
+
+# ------------------------------------------------------------------------- first line
+
+
+def read_opened(disk: Disk, fd: int) -> Opened | None:
+    """The first line of a journal, if it verifies against what it says itself."""
+    line = disk.pread(fd, 1 << 16, 0).partition(b"\n")[0]
+    try:
+        opened = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(opened, Opened) or not verify(line, seed_of(opened.uuid, opened.generation)):
+        return None
+    return opened
+
+
+def guess_seed(disk: Disk, fd: int) -> int | None:
+    """The seed of a journal whose first line is damaged: what its other lines agree on.
+
+    A CRC can be run backwards: from the bytes of a line and its CRC follows the seed.
+    """
+    votes: Counter[int] = Counter()
+    for line in disk.pread(fd, HEAD_BYTES, 0).split(b"\n"):
+        if 18 < len(line) <= 4096 and _HEAD.match(line) and _SEAL.fullmatch(line[-18:]):
+            votes[_seed_that_gives(line[:-18], int(line[-10:-2], 16))] += 1
+        if votes.total() >= 50:
+            break
+    best = votes.most_common(1)
+    return best[0][0] if best and best[0][1] > 1 else None
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0xEDB88320 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+def _seed_that_gives(body: bytes, crc: int) -> int:
+    table = _crc_table()
+    by_top = {value >> 24: index for index, value in enumerate(table)}
+    register = crc ^ 0xFFFFFFFF
+    for byte in reversed(body):
+        index = by_top[register >> 24]
+        register = (((register ^ table[index]) << 8) & 0xFFFFFFFF) | (index ^ byte)
+    return register ^ 0xFFFFFFFF

@@ -1,0 +1,146 @@
+"""Records read back by place: many small reads made into few large ones.
+
+A place is an offset and a length in the journal (a line) or in a checkpoint (an entry).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, count, pairwise, repeat
+from operator import add, ne, sub
+from typing import Any
+
+from supervisor.core.state.columns import get, put
+from supervisor.storage.files.disk import Disk
+
+GROUP = 512  # jobs whose records are read together, at most
+
+_HEAVY = 4 << 20  # bytes of records after which a group is full
+
+_GAP = 16 << 10  # bytes that are rather read than skipped
+
+_RUN = 1 << 20
+
+_SPAN = 16 << 20
+
+
+def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Jobs in groups whose records, of so many bytes each, are read together."""
+    for start in range(0, len(jobs), GROUP):
+        group = jobs[start : start + GROUP]
+        sizes = get(lengths, group) if group[-1] < len(lengths) else [_HEAVY] * len(group)
+        if sum(sizes) <= _HEAVY:
+            yield group
+            continue
+        begun = size = 0
+        for index, more in enumerate(sizes):
+            if size and size + more > _HEAVY:
+                yield group[begun:index]
+                begun, size = index, 0
+            size += more
+        yield group[begun:]
+
+
+def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    """The bytes at each place, in the order in which the places are given."""
+    if (near := read_together(disk, fd, offsets, lengths)) is not None:
+        text, begins = near
+        return [text[at : at + length] for at, length in zip(begins, lengths, strict=True)]
+    return _read_scattered(disk, fd, offsets, lengths)
+
+
+def read_together(
+    disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]
+) -> tuple[bytes, Iterable[int]] | None:
+    """All that is between the first and the last of these places, and where in it each begins;
+    None if they are not close together, as they nearly always are."""
+    if not offsets:
+        return b"", []
+    start, last = min(offsets), max(offsets)
+    end = last + lengths[offsets.index(last)]  # no two places overlap
+    if end - start > min(_SPAN, 8 * sum(lengths) + 16 * _GAP):
+        return None
+    return disk.pread(fd, end - start, start), map(sub, offsets, repeat(start))
+
+
+def read_joined(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes | None:
+    """The bytes of these places, one place after the other: those that stand so in the file, as
+    one piece. None if they are not close together."""
+    if (near := read_together(disk, fd, offsets, lengths)) is None:
+        return None
+    if not offsets:
+        return b""
+    text, begins = near[0], list(near[1])
+    ends = list(map(add, begins, lengths))
+    cuts = compress(count(1), map(ne, ends, begins[1:]))
+    return b"".join([text[begins[first] : ends[end - 1]] for first, end in pairwise([0, *cuts, len(ends)])])
+
+
+def _read_scattered(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    order = sorted(range(len(offsets)), key=offsets.__getitem__)
+    found = [b""] * len(offsets)
+    index = 0
+    while index < len(order):
+        start = offsets[order[index]]
+        end = start + lengths[order[index]]
+        stop = index + 1
+        while stop < len(order):
+            place = offsets[order[stop]]
+            if place - end > _GAP or place + lengths[order[stop]] - start > _RUN:
+                break
+            end = max(end, place + lengths[order[stop]])
+            stop += 1
+        text = disk.pread(fd, end - start, start)
+        for which in order[index:stop]:
+            at = offsets[which] - start
+            found[which] = text[at : at + lengths[which]]
+        index = stop
+    return found
+
+
+NOWHERE, IN_JOURNAL, IN_CHECKPOINT = 0, 1, 2
+
+
+class RecordLocations:
+    """Where the record of each finished job is, by job number."""
+
+    def __init__(self) -> None:
+        self.origin = bytearray()
+        self.held = bytearray()  # the state that the record there gives the job
+        self.offset = array("Q")
+        self.length = array("I")
+        self.lease = array("Q")
+
+    def grow(self, jobs: int) -> None:
+        missing = jobs - len(self.origin)
+        if missing > 0:
+            missing += 1024
+            self.origin.extend(bytes(missing))
+            self.held.extend(bytes(missing))
+            for column in (self.offset, self.length, self.lease):
+                column.frombytes(bytes(missing * column.itemsize))
+
+    def note(self, job: int, origin: int, held: int, offset: int, length: int, lease: int) -> None:
+        if job >= len(self.origin):
+            self.grow(job + 1)
+        self.origin[job] = origin
+        self.held[job] = held
+        self.offset[job] = offset
+        self.length[job] = length
+        self.lease[job] = lease
+
+    def note_all(
+        self, jobs: Sequence[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
+    ) -> None:
+        """The same for many."""
+        self.grow(max(jobs, default=-1) + 1)
+        put(self.held, jobs, held)
+        put(self.lease, jobs, array("Q", leases))
+        self.move_all(jobs, origin, offsets, lengths)
+
+    def move_all(self, jobs: Sequence[int], origin: int, offsets: Any, lengths: Any) -> None:
+        """The same records, found in another place."""
+        put(self.origin, jobs, bytes([origin]) * len(jobs))
+        put(self.offset, jobs, array("Q", offsets))
+        put(self.length, jobs, array("I", lengths))

@@ -1,0 +1,363 @@
+"""The plan: every job ever asked for, one JSON object per line; built, read, extended.
+
+A later line of the same id wins; `{"id":...,"gone":true}` says that the script no longer
+has the job. Per job only the place of its line is kept in memory. A job's number is given
+by the job table; this file follows it.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, repeat
+from operator import add, attrgetter
+from pathlib import Path
+
+import msgspec
+
+from supervisor.core.state.columns import get, is_contiguous
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms.errors import StorageError
+from supervisor.core.terms.jobs import PlannedJob
+from supervisor.storage.files.atomic_files import (
+    NewFile,
+    groups_of,
+    offsets_of,
+    resolved,
+    unnamed_file,
+    write_all,
+)
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.plan.plan_builder import EarlierPlan
+from supervisor.storage.plan.plan_builder import PlanBuilder as PlanBuilder
+
+_CHUNK = 4 << 20
+_WINDOW = 64 << 10  # bytes that are read ahead
+_NEAR = 4096  # bytes from the end of one read to the next, if they go on
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Line(msgspec.Struct, gc=False):
+    """What is read of a line when the file is opened; `params` stay where they are."""
+
+    id: str
+    domain: str | None = None
+    gone: bool = False
+
+
+_id, _domain, _gone = attrgetter("id"), attrgetter("domain"), attrgetter("gone")
+_line_decoder = msgspec.json.Decoder(_Line)
+_full_decoder = msgspec.json.Decoder(PlannedJob)
+
+
+def decode_line(line: bytes) -> PlannedJob:
+    return _full_decoder.decode(line)
+
+
+def decode_lines(lines: bytes) -> list[PlannedJob]:
+    """Lines joined by newlines."""
+    return _full_decoder.decode_lines(lines)
+
+
+class PlanFile:
+    """The plan on disk. `offsets` and `lengths` are by job number; length 0: no line.
+
+    damaged: lines that could not be read were found in the middle. torn: where a torn
+    last line begins, or None.
+    """
+
+    def __init__(self, disk: Disk, path: str, fd: int) -> None:
+        self.path = path
+        self.offsets = array("Q")
+        self.lengths = array("I")
+        self.size = 0
+        self.damaged = 0
+        self.torn: int | None = None
+        self._straight = 0  # the lines of so many jobs stand one after the other, from the first on
+        self._bad = 0  # lines that cannot be read, with no good one after them so far
+        self._disk = disk
+        self._fd = fd
+        self._window, self._window_at = b"", 0  # what was read ahead
+        self._read_to = 0
+        self._repeatable: EarlierPlan | None = None
+
+    # ------------------------------------------------------------------- open, make
+
+    @classmethod
+    def create(cls, disk: Disk, path: Path | str, builder: PlanBuilder) -> PlanFile:
+        """Write a new plan, synced; the builder's n-th job has the number n."""
+        with NewFile(disk, path) as file:
+            for chunk in builder.chunks():
+                file.write(chunk)
+            file.publish(keep_open=True)
+            plan = cls(disk, file.path, file.fd)
+        plan._take_lengths(builder)
+        return plan
+
+    @classmethod
+    def unnamed(cls, disk: Disk, directory: Path | str, builder: PlanBuilder) -> PlanFile:
+        """A plan that is gone when the process ends (--no-resume)."""
+        plan = cls(disk, "", unnamed_file(directory))
+        for chunk in builder.chunks():
+            write_all(disk, plan._fd, chunk)
+        plan._take_lengths(builder)
+        return plan
+
+    @classmethod
+    def read(cls, disk: Disk, path: Path | str, table: JobTable) -> PlanFile | None:
+        """Open an existing plan and register its jobs in the table; None if there is none."""
+        target = resolved(path)
+        try:
+            fd = disk.open(target, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        plan = cls(disk, target, fd)
+        plan._read_lines(table)
+        return plan
+
+    @classmethod
+    def read_known(cls, disk: Disk, path: Path | str, table: JobTable) -> PlanFile | None:
+        """The same, where the caller finds out from the table whether these are the jobs that it
+        expects: no id is compared with the others. None if there is more in the file than one
+        line for each job, or none, or something that cannot be read."""
+        target = resolved(path)
+        try:
+            plan = cls(disk, target, disk.open(target, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+        for offset, lines, whole in groups_of(disk, plan._fd, 0, disk.size(plan._fd)):
+            if not (whole and plan._take_group(table, offset, lines, unique=True)):
+                plan.close()
+                return None
+        return plan
+
+    def _take_lengths(self, builder: PlanBuilder) -> None:
+        self.lengths = builder.lengths[:]
+        self.offsets = array("Q", accumulate(self.lengths, initial=0))
+        self.size = self.offsets.pop()
+        self._straight = len(self.lengths)
+
+    def _read_lines(self, table: JobTable) -> None:
+        end = self._disk.size(self._fd)
+        for offset, lines, whole in groups_of(self._disk, self._fd, 0, end):
+            if not (whole and self._bad == 0 and self._take_group(table, offset, lines)):
+                self._take_lines(table, offset, lines, whole=whole)
+        self.torn = self.size if self.size < end else None
+
+    def _take_group(self, table: JobTable, offset: int, lines: list[bytes], *, unique: bool = False) -> bool:
+        """Lines of new jobs, all of them in order, as nearly all are. False: look at each."""
+        try:
+            found = _line_decoder.decode_lines(b"\n".join(lines))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if len(found) != len(lines) or len(self.offsets) != len(table) or any(map(_gone, found)):
+            return False
+        if not table.add_planned(list(map(_id, found)), list(map(_domain, found)), unique=unique):
+            return False
+        lengths = list(map(add, map(len, lines), repeat(1)))
+        self._straight += len(lines) if self._follows(len(self.offsets), offset) else 0
+        *places, self.size = accumulate(lengths, initial=offset)
+        self.offsets.extend(places)
+        self.lengths.extend(lengths)
+        return True
+
+    def _take_lines(self, table: JobTable, offset: int, lines: list[bytes], *, whole: bool) -> None:
+        for place, line in zip(offsets_of(offset, lines), lines, strict=False):
+            try:
+                found = _line_decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._bad += 1
+                continue
+            if not whole:
+                break
+            self.damaged += self._bad
+            self._bad = 0
+            self.size = place + len(line) + 1
+            number = table.add(found.id, found.domain, wanted=False)
+            table.wanted[number] = not found.gone
+            if not found.gone:
+                self._note(number, place, len(line) + 1)
+
+    def _follows(self, job: int, offset: int) -> bool:
+        """Whether the line of this job, there, goes on where those of all jobs before it end."""
+        if job != self._straight:
+            return False
+        return offset == (self.offsets[job - 1] + self.lengths[job - 1] if job else 0)
+
+    def _note(self, job: int, offset: int, length: int) -> None:
+        if self._follows(job, offset):
+            self._straight += 1
+        else:
+            self._straight = min(self._straight, job)  # it is written again
+        missing = job + 1 - len(self.offsets)
+        if missing == 1:
+            self.offsets.append(offset)
+            self.lengths.append(length)
+            return
+        if missing > 0:
+            self.offsets.frombytes(bytes(missing * self.offsets.itemsize))
+            self.lengths.frombytes(bytes(missing * self.lengths.itemsize))
+        self.offsets[job] = offset
+        self.lengths[job] = length
+
+    # ------------------------------------------------------------------------- read
+
+    def lines(self, jobs: Sequence[int]) -> bytes:
+        """The lines of jobs, joined by newlines; one read if they stand one after the other."""
+        offsets, lengths = self.offsets, self.lengths
+        if is_contiguous(jobs):
+            if jobs[-1] < self._straight:
+                start = offsets[jobs[0]]
+                return self._pread(offsets[jobs[-1]] + lengths[jobs[-1]] - 1 - start, start)
+            these = slice(jobs[0], jobs[-1] + 1)
+            *places, end = accumulate(lengths[these], initial=offsets[jobs[0]])
+            if places == offsets[these].tolist():  # a line that was written again stands elsewhere
+                return self._pread(end - places[0] - 1, places[0])
+        return b"\n".join([self.line(job) for job in jobs])
+
+    def has(self, job: int) -> bool:
+        """Whether the plan has a line of this job."""
+        return job < len(self.lengths) and self.lengths[job] > 0
+
+    def has_all(self, jobs: Sequence[int]) -> bool:
+        return max(jobs, default=-1) < len(self.lengths) and 0 not in get(self.lengths, jobs)
+
+    def holds_just(self, builder: PlanBuilder) -> bool:
+        """Whether the file is what `create` would write now: the same jobs in the same order."""
+        if self._repeatable is not None and (jobs := builder.repeats(self._repeatable)):
+            return jobs == len(self.lengths) and builder.size == self.size
+        if self.damaged or self.size != builder.size or len(self.lengths) != len(builder):
+            return False
+        position = 0
+        for chunk in builder.chunks():
+            if self._disk.pread(self._fd, len(chunk), position) != chunk:
+                return False
+            position += len(chunk)
+        return position == self.size
+
+    def repeatable(self, table: JobTable) -> EarlierPlan | None:
+        """This plan, for a script to give again; None if there is more in it than a line for
+        each job of the table, in their order."""
+        clean = not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
+        self._repeatable = _Repeatable(self, table) if clean and self.size else None
+        return self._repeatable
+
+    def line(self, job: int) -> bytes:
+        """Without its newline; empty if the plan has no line of this job."""
+        if not self.has(job):
+            return b""
+        return self._pread(self.lengths[job] - 1, self.offsets[job])
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        """So many bytes from there on. Whoever reads a little where the last read ended soon reads
+        what follows: that is kept. Up to `size`, since only what comes after it may change: a torn
+        line is cut off."""
+        at = offset - self._window_at
+        if at < 0 or at + size > len(self._window):
+            goes_on = 0 <= offset - self._read_to <= _NEAR
+            self._read_to = offset + size
+            if size > _WINDOW // 4 or not goes_on:
+                return self._read(size, size, offset)
+            text = self._read(size, max(size, min(_WINDOW, self.size - offset)), offset)
+            self._window, self._window_at, at = text, offset, 0
+        self._read_to = offset + size
+        return self._window[at : at + size]
+
+    def _read(self, least: int, most: int, offset: int) -> bytes:
+        try:
+            text = self._disk.pread(self._fd, most, offset)
+        except OSError as error:
+            raise StorageError(
+                f"the plan {self.path} cannot be read: {error.strerror or error}. See to the disk, then resume."
+            ) from None
+        if len(text) < least:
+            raise StorageError(
+                f"the plan {self.path} was cut short while it was in use. Resume: it is rebuilt."
+            )
+        return text
+
+    # ----------------------------------------------------------------------- change
+
+    def extend(self, lines: Iterable[tuple[int, bytes]], gone: Iterable[str] = ()) -> None:
+        """Append lines (job number, line with newline) and mark ids as gone; synced.
+
+        A torn last line, left by a kill, is cut off first.
+        """
+        fd = self._disk.open(self.path, os.O_RDWR | os.O_APPEND)
+        self._disk.close(self._fd)
+        self._fd = fd
+        if self.torn is not None:
+            self._disk.truncate(fd, self.torn)
+            self.torn = None
+        text = bytearray()
+        for job, line in lines:
+            self._note(job, self.size + len(text), len(line))
+            text += line
+            if len(text) >= _CHUNK:
+                self._write(text)
+                text = bytearray()
+        for job_id in gone:
+            text += _gone_line(job_id)
+        self._write(text)
+        self._disk.sync(fd)
+
+    def _write(self, text: bytearray) -> None:
+        write_all(self._disk, self._fd, text)
+        self.size += len(text)
+
+    def duplicate(self) -> PlanFile:
+        """The same file under a descriptor of its own, to read from."""
+        copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
+        copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
+        copy._straight = self._straight
+        return copy
+
+    def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
+        """Write the file anew: the script's lines, then what can be read of other jobs."""
+        others = [
+            (job, self.line(job))
+            for job in range(len(self.lengths))
+            if self.lengths[job] and table.ids[job] not in builder.domains
+        ]
+        self._straight = 0
+        with NewFile(self._disk, self.path) as file:
+            for job_id, line in zip(builder.domains, builder.lines(), strict=True):
+                self._note(table.numbers[job_id], file.size, len(line))
+                file.write(line)
+            for job, line in others:
+                self._note(job, file.size, len(line) + 1)
+                file.write(line + b"\n" + _gone_line(table.ids[job]))
+            file.publish(keep_open=True)
+            if self._fd >= 0:
+                self._disk.close(self._fd)
+            self._fd, self.size, self._window = file.fd, file.size, b""
+        self.damaged, self.torn = 0, None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+class _Repeatable:
+    """See `EarlierPlan`."""
+
+    def __init__(self, plan: PlanFile, table: JobTable) -> None:
+        self.lengths = plan.lengths
+        self._plan = plan
+        self._table = table
+
+    def text(self, offset: int, size: int) -> bytes:
+        return self._plan._pread(max(0, min(size, self._plan.size - offset)), offset)
+
+    def domains(self, jobs: int) -> dict[str, str | None]:
+        names: list[str | None] = [None, *self._table.domains[1:]]
+        return dict(
+            zip(self._table.ids[:jobs], map(names.__getitem__, self._table.domain_of[:jobs]), strict=True)
+        )
+
+
+def _gone_line(job_id: str) -> bytes:
+    return _encoder.encode({"id": job_id, "gone": True}) + b"\n"

@@ -1,0 +1,106 @@
+"""The journal alone, where nothing is missing from it.
+
+Up to its position a checkpoint says of finished jobs what the journal says, entry by entry:
+then reading both is double work. Here the journal is read alone, and all that the checkpoint
+has beside the finished jobs is taken from there when its position is passed. Whatever does
+not agree - a line lost, another generation, sums that differ - ends this: then both are read
+and compared job by job (see `survey`). With an index of these lines (see there) only those after
+the checkpoint are read one by one.
+"""
+
+from __future__ import annotations
+
+from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
+from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader
+from supervisor.storage.checkpoint.journal_index import Index
+from supervisor.storage.files.atomic_files import checksum
+from supervisor.storage.journal.journal_scan import Scan, ScanStart
+from supervisor.storage.journal.record_locations import IN_JOURNAL
+from supervisor.storage.recovery.checkpoint_entries import load_header, load_unfinished
+from supervisor.storage.recovery.recovered_experiment import Recovered
+from supervisor.storage.recovery.replayer import Replayer
+
+
+class JournalOnlyRecovery:
+    """Reads the journal of `found`, whose plan is in order, into it. `seed` is that of the
+    lines, by uuid and generation the same as the checkpoint's."""
+
+    def __init__(self, found: Recovered, reader: CheckpointReader, seed: int) -> None:
+        self._found = found
+        self._reader = reader
+        self._seed = seed
+        self._planned = len(found.table)
+        self._early = Replayer(found, early=True)
+        self.late = Replayer(found)  # what comes after the checkpoint
+
+    def read(self) -> bool:
+        """False if it is not whole: then what is in `found` is of no use."""
+        found, floor = self._found, self._reader.header.journal.n
+        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed)
+        for first, start, lines in scan.groups():
+            if not scan.intact:
+                return False
+            if first <= floor:
+                known = lines[: floor + 1 - first]
+                self._early.take(start, known)
+                start += sum(map(len, known)) + len(known)
+                lines = lines[len(known) :]
+                if scan.last_n >= floor and not self._pass_checkpoint(start):
+                    return False
+            if lines:
+                self.late.take(start, lines)
+        return scan.intact and scan.first_n <= floor <= scan.last_n
+
+    def agrees_with(self, index: Index) -> bool:
+        """Whether an index of these jobs was made of this journal, for this checkpoint."""
+        found, reader = self._found, self._reader
+        return index.checkpoint == reader.crc and index.journal == checksum(
+            found.disk, found.journal_fd, reader.header.journal.position
+        )
+
+    def read_by(self, index: Index) -> bool:
+        """The same as `read`, from an index that agrees."""
+        found, place = self._found, self._reader.header.journal
+        index.load(found.table, found.places)
+        self._take_checkpoint()
+        begin = ScanStart(place.n, place.position, index.journal)
+        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed, begin=begin)
+        for _, start, lines in scan.groups():
+            self.late.take(start, lines)
+        return scan.intact
+
+    def _pass_checkpoint(self, position: int) -> bool:
+        """All lines that the checkpoint stands for were taken, and the last one ends there."""
+        found, header = self._found, self._reader.header
+        table = found.table
+        counted = header.counts.completed + header.counts.failed
+        if (
+            position != header.journal.position
+            or found.statistics != header.statistics
+            or self._early.unknown
+            or len(table) != self._planned
+            or table.state.count(COMPLETED) + table.state.count(FAILED) < counted
+            or not self._settle_odd()
+        ):
+            return False
+        table.charges.clear()
+        self._take_checkpoint()
+        return True
+
+    def _take_checkpoint(self) -> None:
+        """All that it says beside the finished jobs."""
+        load_header(self._found, self._reader.header)
+        load_unfinished(self._found, self._reader)
+
+    def _settle_odd(self) -> bool:
+        """What was not finished is as the checkpoint will say; the others have a place."""
+        table, places = self._found.table, self._found.places
+        places.grow(len(table))
+        for job in self._early.odd:
+            state = table.state[job]
+            if state not in (COMPLETED, FAILED):
+                table.state[job], table.attempts[job], table.seconds[job] = PENDING, 0, 0.0
+                table.outcome.pop(job, None)
+            elif places.held[job] != state or places.origin[job] != IN_JOURNAL:
+                return False
+        return True

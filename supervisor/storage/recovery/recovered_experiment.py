@@ -1,0 +1,138 @@
+"""An experiment as its files tell it: what `survey` fills in, `repair` and `reports` read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.run_history import RunHistory
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms.jobs import PENDING, Counts
+from supervisor.core.terms.position import Position
+from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader, Header, entry_part
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_file import Identity
+from supervisor.storage.journal.journal_format import ended_part
+from supervisor.storage.journal.journal_scan import Scan
+from supervisor.storage.journal.record_locations import (
+    IN_CHECKPOINT,
+    IN_JOURNAL,
+    RecordLocations,
+    read_places,
+)
+from supervisor.storage.plan.plan_file import PlanFile
+
+
+class Recovered:
+    """An experiment as its files tell it. Holds them open; `close` when done.
+
+    Parameters that matter to others
+    --------------------------------
+    table, statistics, facts: the state, see there. findings: what to tell the user.
+    checkpoint_state: good, missing, damaged. journal_state: good, torn, damaged, missing,
+    behind. gaps: jobs (numbers) that were finished once, but whose record is lost.
+    """
+
+    def __init__(self, disk: Disk, layout: Layout) -> None:
+        self.disk = disk
+        self.layout = layout
+        self.forget()
+        self.plan: PlanFile | None = None
+        self.checkpoint: CheckpointReader | None = None
+        self.checkpoint_state = "missing"
+        self.journal_state = "missing"
+        self.journal_fd = -1
+        self.scan: Scan | None = None
+        self.identity = Identity(layout.experiment_id, "", "", 0)
+        self.last_n = 0
+        self.gaps: list[int] = []
+        self.gone_ids: set[str] = set()
+        self.findings: list[str] = []
+
+    def forget(self) -> None:
+        """Begin anew: no job, no run is known."""
+        self.table = JobTable()
+        self.statistics = Statistics()
+        self.facts = RunHistory()
+        self.places = RecordLocations()
+
+    @property
+    def experiment_id(self) -> str:
+        return self.layout.experiment_id
+
+    @property
+    def name(self) -> str:
+        """Empty if no file tells it any more."""
+        return self.identity.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the last run had them."""
+        return self.facts.settings
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.facts.options
+
+    @property
+    def code(self) -> dict[str, Any]:
+        """What the last run recorded about the function's code."""
+        return self.facts.run_started.code if self.facts.run_started is not None else {}
+
+    @property
+    def position(self) -> Position:
+        """Where the next run begins."""
+        return self.facts.position()
+
+    def running(self) -> list[int]:
+        """Jobs that were running when the last record was written: the first open lease of
+        each worker."""
+        return [next(iter(leases.values())) for leases in self.table.open_leases.values() if leases]
+
+    def counts(self) -> Counts:
+        """How the jobs stand; those that were running are in progress."""
+        counts = self.table.counts()
+        table = self.table
+        cut = sum(1 for job in set(self.running()) if table.state[job] == PENDING and table.wanted[job])
+        counts.in_progress += cut
+        counts.pending -= cut
+        return counts
+
+    @property
+    def header(self) -> Header | None:
+        return self.checkpoint.header if self.checkpoint is not None else None
+
+    @property
+    def needs_generation(self) -> bool:
+        """Whether the journal has to be written anew before anything is appended."""
+        return self.journal_state not in ("good", "torn")
+
+    def parts(self, jobs: Sequence[int]) -> list[bytes]:
+        """The Ended parts (see `ends.ended_part`) of finished jobs."""
+        found = dict.fromkeys(jobs, b"")
+        for origin, fd in ((IN_JOURNAL, self.journal_fd), (IN_CHECKPOINT, self._checkpoint_fd())):
+            chosen = [job for job in jobs if self.places.origin[job] == origin]
+            offsets = [self.places.offset[job] for job in chosen]
+            newline = origin == IN_JOURNAL
+            lengths = [self.places.length[job] - newline for job in chosen]
+            for job, text in zip(chosen, read_places(self.disk, fd, offsets, lengths), strict=True):
+                found[job] = ended_part(text) if origin == IN_JOURNAL else entry_part(text)[1]
+        return [found[job] for job in jobs]
+
+    def _checkpoint_fd(self) -> int:
+        return self.checkpoint.fd if self.checkpoint is not None else -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files. What was counted can still be looked at."""
+        for closable in (self.plan, self.checkpoint):
+            if closable is not None:
+                closable.close()
+        self.plan = self.checkpoint = None
+        if self.journal_fd >= 0:
+            self.disk.close(self.journal_fd)
+            self.journal_fd = -1

@@ -1,0 +1,398 @@
+"""The only writer: journal, plan and checkpoint of one experiment, under its lock.
+
+The loop appends records and turns to other things. What the disk does about them comes
+back as events: synced, blocked for want of room, blocked because the disk stalls, going
+on. A failed write or sync is answered with a new file that holds everything; if that
+fails too, StorageError ends the run, and what was synced is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from supervisor.core.state.columns import put
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms.errors import StorageError
+from supervisor.core.terms.events import Event, Synced
+from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.records import Completions, Ended, Records
+from supervisor.storage import store_builder
+from supervisor.storage.checkpoint_schedule import CheckpointSchedule
+from supervisor.storage.disk_health import DiskFailures, DiskHealth
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
+from supervisor.storage.journal.foreign_writes import Altered
+from supervisor.storage.journal.journal_format import ended_part, ended_record
+from supervisor.storage.plan.plan_builder import PlanBuilder
+from supervisor.storage.plan.plan_diff import Comparison
+from supervisor.storage.saved_state_cleanup import SavedStateCleanup
+from supervisor.storage.store_builder import NewSyncer, StoreParts, new_syncer
+
+if TYPE_CHECKING:
+    from supervisor.storage.recovery.recovered_experiment import Recovered
+
+CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
+_FINISHED = ("completed", "failed")
+
+
+class Store:
+    """See the module. The core changes `table`; `append` keeps `statistics` up with it.
+
+    plan: the plan file, to read lines from. facts: settings and numbers of the runs so
+    far. notices: sentences for the user, to be taken out by whoever tells them.
+    """
+
+    def __init__(self, parts: StoreParts) -> None:
+        self.layout = parts.layout
+        self.table: JobTable = parts.table
+        self.statistics: Statistics = parts.statistics
+        self.plan = parts.plan
+        self.facts = parts.facts
+        self.ephemeral = parts.ephemeral
+        self.notices: list[str] = []
+        self._parts = parts
+        self._disk = parts.disk
+        self._journal = parts.journal
+        self._offsets, self._lengths = parts.offsets, parts.lengths
+        self._checkpointer = CheckpointSchedule(parts, self.notices)
+        self._watch = DiskHealth(parts.disk, parts.layout.directory)
+        self.states = SavedStateCleanup(parts.layout.states_directory, parts.table)
+        self._now = 0.0  # the loop's clock at the last poll
+        self._reported = parts.journal.next_n - 1  # the last number that was told as synced
+        self._broken = False
+        self._failures = DiskFailures()
+        self._hangs = False  # the disk, beyond all patience
+        self._wake_read, self._wake = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake, False)
+        self._syncer = parts.new_syncer(self._disk, self._journal.fd, self._reported, self._wake)
+
+    # ----------------------------------------------------------------- create, open
+
+    @classmethod
+    def create(
+        cls,
+        layout: Layout,
+        *,
+        name: str,
+        plan: PlanBuilder,
+        table: JobTable,
+        lock: Lock,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        ephemeral: bool = False,
+        disk: Disk | None = None,
+        syncer: NewSyncer = new_syncer,
+    ) -> Store:
+        """A new experiment; an empty `table` is filled from the plan.
+
+        `ephemeral` (--no-resume): nothing is left behind, no sync, no checkpoint. The
+        plan is taken over (and closed) when it is on the disk.
+        Raises UsageError if the experiment exists, CannotCreate if it cannot be made.
+        """
+        return cls(
+            store_builder.new(
+                disk or Disk(),
+                layout,
+                name=name,
+                builder=plan,
+                table=table,
+                lock=lock,
+                settings=settings,
+                options=options,
+                ephemeral=ephemeral,
+                syncer=syncer,
+            )
+        )
+
+    @classmethod
+    def open(
+        cls,
+        layout: Layout,
+        recovered: Recovered,
+        builder: PlanBuilder | None,
+        *,
+        lock: Lock,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        name: str = "",
+        comparison: Comparison | None = None,
+        keep_params: bool = True,
+        syncer: NewSyncer = new_syncer,
+    ) -> Store:
+        """Go on with an earlier experiment: repair it, bring its plan up to the script's.
+
+        `builder` None keeps the plan on disk. Without `keep_params` the new parameters of
+        changed jobs get into the plan (--changed rerun). `name` is used if no file tells
+        it any more. Takes `recovered` over. Raises StorageError.
+        """
+        if not recovered.name:
+            recovered.identity = recovered.identity._replace(name=name)
+        store_builder.take_plan(recovered, builder, comparison, keep_params=keep_params)
+        parts, notices = store_builder.earlier(
+            layout, recovered, lock=lock, settings=settings, options=options, syncer=syncer
+        )
+        store = cls(parts)
+        store.notices += notices
+        if recovered.checkpoint_state != "good" or recovered.needs_generation:
+            # From here on either of the two files may be lost again.
+            store._checkpointer.write_or_say(store_builder.position_of(recovered))
+        recovered.close()
+        return store
+
+    # --------------------------------------------------------------------- identity
+
+    @property
+    def uuid(self) -> str:
+        return self._journal.identity.uuid
+
+    @property
+    def name(self) -> str:
+        return self._journal.identity.name
+
+    @property
+    def next_n(self) -> int:
+        """The number that the next record will have."""
+        return self._journal.next_n
+
+    # --------------------------------------------------------------- append and read
+
+    def append(self, records: Records, *, urgent: bool = False) -> int:
+        """Write records, in order; the number of the last one.
+
+        `urgent`: somebody waits for them to be synced. Raises StorageError.
+        """
+        journal = self._journal
+        offset = journal.size
+        lengths = journal.append(records)
+        note = self.statistics.apply
+        line = 0
+        for record in records:
+            if isinstance(record, Completions):
+                offset = self._note_places(record.jobs, offset, lengths[line : line + len(record)])
+                line += len(record)
+            else:
+                if not isinstance(record, Ended):
+                    self.facts.apply(record)
+                elif record.state in _FINISHED:
+                    self._note_places([self.table.numbers[record.job]], offset, [lengths[line]])
+                offset += lengths[line]
+                line += 1
+            note(record)
+        if journal.failed is not None:
+            self._regenerate(journal.failed)
+        elif journal.full is not None:
+            self._watch.look_soon()
+        elif not self.ephemeral:
+            self._syncer.written(journal.next_n - 1, urgent=urgent)
+        elif urgent:
+            self._wake_loop()
+        return journal.next_n - 1
+
+    def _note_places(self, jobs: Sequence[int], offset: int, lengths: list[int]) -> int:
+        """Where the records of these jobs stand, one after the other; where they end."""
+        *places, end = accumulate(lengths, initial=offset)
+        put(self._offsets, jobs, array("Q", places))
+        put(self._lengths, jobs, array("I", lengths))
+        return end
+
+    def result_of(self, job: int) -> Ended:
+        """The record of a finished job (by number); KeyError for any other job."""
+        if self.table.state[job] not in (COMPLETED, FAILED):
+            raise KeyError(self.table.ids[job])
+        line = self._journal.read(self._offsets[job], self._lengths[job] - 1)
+        return ended_record(msgspec.json.encode(self.table.ids[job]), ended_part(line))
+
+    @property
+    def parts(self) -> StoreParts:
+        """What this store is made of, to be read by others; usable after `close` too."""
+        return self._parts
+
+    # ------------------------------------------------------------------- the loop's
+
+    def fileno(self) -> int:
+        """Readable when `poll` has something to tell."""
+        return self._wake_read
+
+    def next_deadline(self) -> float | None:
+        """When `poll` wants to be called although nothing happens (the loop's clock)."""
+        full = self._journal.full is not None
+        times = [
+            None if full else self._checkpointer.next_deadline(),
+            self._watch.next_deadline(self._now, waiting=self._waiting(), full=full),
+        ]
+        return min((time for time in times if time is not None), default=None)
+
+    def poll(self, now: float, *, woken: bool = True) -> list[Event]:
+        """What the disk has done since the last call; `woken`: the descriptor was readable.
+        Raises StorageError."""
+        self._now = now
+        if woken:
+            with contextlib.suppress(BlockingIOError):
+                while len(os.read(self._wake_read, 4096)) == 4096:
+                    pass
+        events = self._collect_synced(now)
+        self._checkpointer.collect(now)
+        if self._watch.look_due(now):
+            self._retry()
+            self._look_for_the_journal()
+            self._watch.look_at_space()
+            self.states.look(now, self._journal.next_n - 1, self._reported)
+        return events + self._watch.changes(self._journal, now)
+
+    def _waiting(self) -> bool:
+        """Whether something that was written is not synced yet."""
+        return not self.ephemeral and self._syncer.synced < self._journal.next_n - 1
+
+    def _collect_synced(self, now: float) -> list[Event]:
+        if self._syncer.error is not None:
+            self._regenerate(self._syncer.error)
+        journal = self._journal
+        synced = self._syncer.synced
+        if self.ephemeral:
+            synced = journal.next_n - 1 if journal.full is None else self._reported
+        progress = synced > self._reported
+        if progress:
+            journal.mark_synced(synced)
+            self._reported = synced
+        self._watch.unsynced(now, waiting=self._waiting(), progress=progress)
+        return [Synced(synced)] if progress else []
+
+    def _retry(self) -> None:
+        """Write what a full disk has kept waiting."""
+        journal = self._journal
+        if journal.full is None:
+            return
+        there_is_room = journal.retry()
+        if journal.failed is not None:
+            self._regenerate(journal.failed)
+        elif there_is_room and not self.ephemeral:
+            self._syncer.written(journal.next_n - 1)
+
+    def _look_for_the_journal(self) -> None:
+        """A file without a name is gone when we are. As long as we can read it, it can be
+        written again."""
+        if not self.ephemeral and (trouble := self._watch.trouble(self._journal)) is not None:
+            self._regenerate(trouble)
+
+    def _regenerate(self, error: OSError) -> None:
+        """The descriptor cannot be believed any more: all records into a new file."""
+        journal = self._journal
+        self._broken = True
+        if self.ephemeral:
+            raise StorageError(
+                f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
+            )
+        self._failures.add(error, journal.path, self._now)
+        if self._syncer.close(CLOSE_PATIENCE):
+            self._checkpointer.give_up(self._now)
+        altered = isinstance(error, Altered)
+        if not altered:  # else what was synced may be gone all the same
+            journal.mark_synced(self._syncer.synced)
+        self._offsets = self._parts.offsets = journal.regenerate(self._offsets, altered=altered)
+        self._broken = False
+        self.notices.append(self._failures.overcome(error, journal.path))
+        self._syncer = self._parts.new_syncer(self._disk, journal.fd, journal.next_n - 1, self._wake)
+        self._wake_loop()
+
+    def _wake_loop(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"\0")
+
+    def free_space(self) -> int | None:
+        """Bytes that are free where the experiment is; None if the file system does not tell."""
+        try:
+            return self._disk.space(str(self.layout.directory))[0]
+        except OSError:
+            return None
+
+    # ------------------------------------------------------------------- checkpoint
+
+    def checkpoint_due(self, completions: int, now: float) -> bool:
+        """Whether to begin one now, `completions` jobs after the last one was begun."""
+        if self.ephemeral or self._journal.full is not None:
+            return False
+        return self._checkpointer.due(completions, now)
+
+    def checkpoint_age(self, now: float) -> float | None:
+        """Seconds since the last checkpoint was in its place; None if there was none yet."""
+        return self._checkpointer.age(now)
+
+    def checkpoint_costs(self) -> dict[str, float]:
+        """Seconds that checkpoints took of this run so far; see Checkpointer."""
+        return self._checkpointer.costs()
+
+    def begin_checkpoint(self, position: Position, now: float) -> None:
+        """Take the copies; `work` does the rest."""
+        if not self.ephemeral:
+            self._checkpointer.begin(position, now)
+
+    def work(self, budget: float) -> bool:
+        """Write a slice of the checkpoint; True while another one remains."""
+        return self._checkpointer.work(budget, self._syncer, self._now)
+
+    def write_checkpoint(self, position: Position) -> None:
+        """A whole checkpoint now, waiting for the disk. Raises OSError."""
+        self._checkpointer.write(position)
+
+    # ------------------------------------------------------------------------ close
+
+    def save(self, position: Position | None = None) -> None:
+        """Sync everything and, if a position is given, write the last checkpoint.
+
+        Waits for the disk. Nothing is appended after it; results can still be read.
+        Raises StorageError if records could not be brought to the disk.
+        """
+        if self._broken or self.ephemeral:
+            return
+        journal = self._journal
+        if not self._syncer.close(CLOSE_PATIENCE):
+            self._hangs = True
+            raise StorageError(
+                f"the disk under {journal.path} does not answer; what was synced before is safe. "
+                f"See to the disk, then resume."
+            )
+        self._checkpointer.give_up(self._now)
+        self._retry()
+        self._look_for_the_journal()
+        if journal.full is not None:
+            raise StorageError(
+                f"{journal.full.strerror}: {journal.path}. The last records could not be written; "
+                f"their jobs will run again. Make room, then resume."
+            )
+        try:
+            self._disk.datasync(journal.fd)
+        except OSError as error:
+            self._regenerate(error)
+        self._parts.intact = journal.reads_back()
+        if position is not None:
+            self._checkpointer.at_end(position)
+        self.states.end()
+
+    def release(self) -> None:
+        """Let go of files and lock; a second time it does nothing."""
+        if self._wake_read >= 0 and self._syncer.close(0.0 if self._hangs else CLOSE_PATIENCE):
+            # A thread that hangs in the kernel keeps its descriptors.
+            self._journal.close()
+            os.close(self._wake)
+            os.close(self._wake_read)
+        self._wake_read = -1
+        self.plan.close()
+        self._parts.lock.release()
+
+    def close(self, position: Position | None = None) -> None:
+        """`save`, then `release`, whatever happens."""
+        try:
+            self.save(position)
+        finally:
+            self.release()

@@ -1,0 +1,77 @@
+"""A fresh interpreter for a process of ours, what it carries and what it must not inherit.
+
+Light on purpose: it is needed before most of the program is imported (`forerunner`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import weakref
+
+import msgspec
+
+from supervisor.system.script_start import interpreter_options
+
+# Bytes that a process which is started before its experiment is open keeps free for the mark.
+ROOM_FOR_MARK = 200
+
+
+def interpreter(entry: str, *numbers: int) -> list[str]:
+    """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
+    the options of this one, and with our `workers`, whatever the directories of the script hold."""
+    ours = os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or ""))
+    bootstrap = os.path.join(ours, "process", "bootstrap.py")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(msgspec.__file__ or "")))
+    return [sys.executable, *interpreter_options(), bootstrap, entry, root, *map(str, numbers)]
+
+
+def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
+    """Whether a child is reaped after at most so many seconds. (`Popen.wait` with a timeout
+    looks at ever longer intervals.)"""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # not this system, or reaped already
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(within)
+        return process.returncode is not None
+    try:
+        is_over(pidfd, within)
+    finally:
+        os.close(pidfd)
+    return process.poll() is not None
+
+
+def is_over(pidfd: int, within: float) -> bool:
+    """Whether a process is dead after at most so many seconds."""
+    poll = select.poll()  # select.select refuses high descriptors
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, within) * 1000))
+
+
+_private: weakref.WeakSet[PrivateDescriptors] = weakref.WeakSet()
+
+
+class PrivateDescriptors:
+    """Descriptors that must exist in this process only: a forked child closes them.
+
+    Else a child of the supervisor that outlives it would keep the lifeline open.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        _private.add(self)
+
+
+def _close_in_child() -> None:
+    for owner in list(_private):
+        for number in owner.numbers:
+            with contextlib.suppress(OSError):
+                os.close(number)
+        owner.numbers.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

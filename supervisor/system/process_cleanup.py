@@ -1,0 +1,278 @@
+"""Ending processes that somebody has left behind: by their mark, group, or pid and start time.
+
+Every process of an experiment carries its mark (`LONGHAUL_EXPERIMENT`) in its environment. Resource
+trackers (Python's, loky's) are not killed with the others: they remove shared memory, semaphores
+and folders as soon as those are dead who made them, and end then.
+
+psutil is imported on first use: a quiet run never needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from supervisor.system.processes import process_table, trees
+from workers.forking.process_owner import TRACKERS_MAY_TAKE, is_command_of_tracker, is_tracker, trackers_among
+from workers.process.experiment_tag import INCARNATION, MARK
+
+_EXITING = 4  # PF_EXITING of the kernel's flags
+_HAS_PROC = sys.platform.startswith("linux")
+
+
+def end_orphans(mark: str, needed: Collection[int], living: Collection[int] = ()) -> bool:
+    """End marked processes that neither descend from one that is needed nor come from a worker
+    process that lives (`living`: incarnations); true if there were any (they may take a moment
+    to be gone), if one may be about to go, or if it was not possible to look.
+
+    Resource trackers are left alone: they end once they have cleaned up.
+    """
+    # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
+    victims = [process for process in _marked(mark, ()) if not _is_tracker(process)]
+    if not victims:
+        return _HAS_PROC and _somebody_is_dying()
+    try:
+        families = trees(process_table(), needed)
+    except OSError:
+        return True
+    related = {pid for family in families.values() for pid in family}
+    orphans = [p for p in victims if p.pid not in related and _incarnation(p) not in living]
+    _kill(orphans)
+    return bool(orphans)
+
+
+def end_group(group: int) -> None:
+    """End a process group, but for its resource trackers: they end once they have cleaned up."""
+    members = [pid for pid in _all_pids() if _group_of(pid) == group]
+    trackers = trackers_among(members)
+    with contextlib.suppress(OSError):
+        if not trackers:  # at once, so that nobody can start another one meanwhile
+            os.killpg(group, signal.SIGKILL)
+    for pid in members:
+        if pid not in trackers:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def end_noted(processes: Iterable[Any]) -> None:
+    """End processes that were looked up before; resource trackers as in `end_group`."""
+    _kill(process for process in processes if not _is_tracker(process))
+
+
+def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
+    """End all processes of this user that carry `mark`; the pids that were ended.
+
+    Resource trackers get the time to clean up. Looks again, for at most `seconds`, until none
+    is left. This process and its ancestors are never touched, whatever they carry: this may be
+    a run inside a job of another run.
+    """
+    return _end(lambda: _marked(mark, except_pids), time.monotonic() + seconds)
+
+
+def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
+    """End workers of an earlier run, known by pid and start time (as `start_time` gives it),
+    with their descendants; the pids that were ended.
+
+    For what a mark does not find: a process can lose its environment, and start programs
+    without one. A pid that belongs to another process by now is left alone.
+    """
+    spared = _untouchable()
+    found = [_the_same(pid, begun) for pid, begun in workers if pid not in spared]
+    roots = [process for process in found if process is not None]
+    for root in roots:  # once it stands still, it starts nothing more
+        with contextlib.suppress(Exception):  # it is gone, or not ours to stop
+            root.suspend()
+    deadline = time.monotonic() + seconds
+    trackers = [process for root in roots for process in _descendants(root) if _is_tracker(process)]
+    spared = {process.pid for process in trackers}
+    below = _end(lambda: [p for root in roots for p in _descendants(root) if p.pid not in spared], deadline)
+    ended = _end(lambda: [root for root in roots if _lives(root)], deadline)
+    return [*ended, *below, *_end(lambda: [p for p in trackers if _lives(p)], deadline)]
+
+
+def still_there(pids: Iterable[int]) -> list[int]:
+    """Those that live although they were killed: frozen, or stuck in the kernel."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error, OSError):
+            if _lives(psutil.Process(pid)):
+                found.append(pid)
+    return found
+
+
+def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
+    """Kill what is found, until nothing is or it is too late; the pids that were killed.
+
+    Resource trackers end by themselves, once all those are dead for whom they clean up.
+    """
+    ended: dict[int, None] = {}
+    trackers_until = min(deadline, time.monotonic() + TRACKERS_MAY_TAKE)
+    while found := find():
+        patient = time.monotonic() < trackers_until
+        victims = [process for process in found if not (patient and _is_tracker(process))]
+        _kill(victims)
+        ended.update(dict.fromkeys(process.pid for process in victims))
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.01)
+    return list(ended)
+
+
+def _is_tracker(process: Any) -> bool:
+    if _HAS_PROC:
+        try:
+            return is_tracker(process.pid)
+        except OSError:  # too many open files
+            return False
+    try:
+        return is_command_of_tracker("\0".join(process.cmdline()).encode(errors="replace"))
+    except Exception:  # it is gone, or cannot be looked at
+        return False
+
+
+def _incarnation(process: Any) -> int:
+    """The worker process that it comes from, by its environment; 0 if it does not say."""
+    try:
+        return int(process.environ().get(INCARNATION, ""))
+    except Exception:  # it says nothing, is gone, or cannot be looked at
+        return 0
+
+
+def _all_pids() -> list[int]:
+    try:
+        if _HAS_PROC:
+            return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        import psutil
+
+        return psutil.pids()
+    except OSError:
+        return []
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _the_same(pid: int, begun: float) -> Any:
+    """The process that has this pid and started then; None if there is none that lives."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # Kept in hundredths of a second; the sum with the time of boot may round.
+        same = abs(process.create_time() - begun) < 0.005
+    except (psutil.Error, OSError):
+        return None
+    return process if same and _lives(process) else None
+
+
+def _descendants(root: Any) -> list[Any]:
+    try:
+        return [process for process in root.children(recursive=True) if _lives(process)]
+    except Exception:  # it is gone, or cannot be looked at
+        return []
+
+
+def _lives(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _somebody_is_dying() -> bool:
+    """Whether a process of this user has lost its memory, and with it its mark, but is not
+    dead yet: for less than a millisecond as a rule."""
+    user = os.geteuid()
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # too many open files
+        return True
+    for name in filter(str.isdigit, names):
+        try:
+            if os.stat(f"/proc/{name}").st_uid != user:
+                continue
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                stat = file.read(2048)
+        except OSError:
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if int(fields[6]) & _EXITING and fields[0] not in (b"Z", b"X"):
+            return True
+    return False
+
+
+def _kill(processes: Iterable[Any]) -> None:
+    for process in processes:
+        with contextlib.suppress(Exception):  # it is gone, or not ours to kill
+            process.kill()
+
+
+def _untouchable() -> set[int]:
+    """This process and its ancestors."""
+    import psutil
+
+    try:
+        return {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    except (psutil.Error, OSError):
+        return {os.getpid(), os.getppid()}
+
+
+def _marked(mark: str, spared: Collection[int]) -> list[Any]:
+    """Live processes that carry `mark`, but for ourselves, our ancestors, and the spared."""
+    pids = [pid for pid in _candidates(mark) if pid not in spared]
+    if not pids:  # as in every run that ends in order
+        return []
+    import psutil
+
+    found = []
+    untouchable = _untouchable()
+    for pid in pids:
+        if pid in untouchable:
+            continue
+        try:
+            process = psutil.Process(pid)
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _candidates(mark: str) -> list[int]:
+    """Pids that may carry `mark`: a superset."""
+    if not _HAS_PROC:
+        import psutil
+
+        try:
+            return psutil.pids()
+        except OSError:
+            return []
+    text = f"{MARK}={mark}".encode()
+    found = []
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []
+    for name in names:
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
+                if text in file.readall():
+                    found.append(int(name))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,209 @@
+"""How much memory the workers hold, each with all that it has started.
+
+A limit is for what a job takes. So memory that the processes of a worker share counts once, and
+what they still share with the zygote (the data of the script's top level) or with the script's own
+process (shared memory that it has made) does not count: it was there before the job. Once a worker
+writes to a page of the zygote's, it has one of its own.
+
+What every process maps is told by one small file; if that, added up, is within the limit, nothing
+else has to be known. Only the page tables tell what is shared, and that is dear. They are read
+again and again, since a write to a shared page shows nowhere else, but for no more than `SHARE`
+of a core. A worker counts as over its limit only by what was read in this very look.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from supervisor.system.process_memory import (
+    HAS_CHILDREN,
+    HAS_PROC,
+    Family,
+    Shares,
+    family,
+    family_of,
+    held,
+    shares,
+)
+from supervisor.system.processes import ProcessFacts, facts_of, process_table, trees
+
+
+class Usage(msgspec.Struct):
+    rss_bytes: int  # of the worker and its descendants
+    cpu_percent: float
+
+
+SHARE = 0.005  # of a core, for reading page tables
+
+# Seconds of processor time that may be saved up. Half of it is kept for workers of which something is
+# known to have changed; the others, where only a copy-on-write may have gone unseen, take turns.
+SAVED = 0.1
+
+
+class _Reading(NamedTuple):
+    at: float
+    family: Sequence[int]
+    most: int
+    found: int
+    cost: float  # seconds
+
+
+class Purse:
+    """Processor time for what is dear: `SHARE` of the time that passes, saved up to `SAVED`."""
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self.left = SAVED
+
+    def fill(self, now: float) -> None:
+        self.left = min(SAVED, self.left + SHARE * (now - self._at))
+        self._at = now
+
+    def allows(self, *, pressing: bool) -> bool:
+        return self.left > (0.0 if pressing else SAVED / 2)
+
+    def spend(self, seconds: float) -> None:
+        self.left -= seconds
+
+
+class MemoryMeter:
+    """`spent`: the clock of this thread's processor time."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, spent: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._clock = clock
+        self._spent = spent
+        self._purse = Purse(clock())
+        self._readings: dict[int, _Reading] = {}
+
+    def used(
+        self, roots: Mapping[int, Sequence[int]], limit: int, *, origins: Sequence[int] = ()
+    ) -> dict[int, int]:
+        """Bytes by key, for the processes `roots` and all below them; more than `limit` only if that
+        was read just now. `origins`: processes whose memory was there before the jobs."""
+        if not HAS_PROC or not HAS_CHILDREN:
+            return self._used_by_table(roots)
+        families = {key: family(pids) for key, pids in roots.items()}
+        suspects = {key for key, members in families.items() if members.most > limit}
+        self._readings = {key: reading for key, reading in self._readings.items() if key in suspects}
+        found = {key: members.most for key, members in families.items()}
+        for key in suspects:  # unless it is read now
+            found[key] = min(limit, self._readings[key].found) if key in self._readings else limit
+        if suspects:
+            found.update(self._read(families, suspects, limit, origins))
+        return found
+
+    def _read(
+        self, families: Mapping[int, Family], suspects: set[int], limit: int, origins: Sequence[int]
+    ) -> dict[int, int]:
+        """Of as many as can be afforded, those first that were read longest ago."""
+        now = self._clock()
+        self._purse.fill(now)
+        found = {}
+        processes = sum(len(members.pids) for members in families.values())
+        pressing = {key for key in suspects if self._is_pressing(key, families[key], limit, now)}
+        for key in sorted(suspects, key=lambda key: (key not in pressing, self._read_at(key))):
+            if not self._purse.allows(pressing=key in pressing):
+                break
+            members = families[key]
+            began = self._spent()
+            found[key] = _own(members, limit, origins, processes)
+            cost = self._spent() - began
+            self._purse.spend(cost)
+            self._readings[key] = _Reading(now, members.pids, members.most, found[key], cost)
+        return found
+
+    def _read_at(self, key: int) -> float:
+        return self._readings[key].at if key in self._readings else 0.0
+
+    def _is_pressing(self, key: int, members: Family, limit: int, now: float) -> bool:
+        """Whether it may be over the limit for all that is known, or waits for two rounds."""
+        last = self._readings.get(key)
+        if last is None or last.found > limit or last.family != members.pids:
+            return True
+        round_takes = sum(reading.cost for reading in self._readings.values()) / SHARE
+        return last.found + max(0, members.most - last.most) > limit or now - last.at > 2 * round_takes
+
+    def _used_by_table(self, roots: Mapping[int, Sequence[int]]) -> dict[int, int]:
+        try:
+            table = process_table() if roots else {}
+        except OSError:
+            return {}
+        families = trees(table, [pid for pids in roots.values() for pid in pids])
+        return {
+            key: sum(table[member].rss_bytes for member in {m for pid in pids for m in families[pid]})
+            for key, pids in roots.items()
+        }
+
+
+def _own(members: Family, limit: int, origins: Sequence[int], processes: int) -> int:
+    """What these processes hold, without what they share with `origins`.
+
+    The kernel tells by how much each process shares, not with whom. One process shares with the
+    origins. Of several, what they share among themselves is told from that by the origins' own
+    page tables: what others have of their pages is known, and goes by the number of `processes`.
+    """
+    total = Shares(0, 0)
+    for pid in members.pids:
+        total += shares(pid)
+    if total.fair <= limit:
+        return total.fair
+    lent = sum(max(0, held(pid) - shares(pid).fair) for pid in origins)
+    if len(members.pids) > 1:
+        lent = lent * len(members.pids) // processes
+    return max(total.private, total.fair - lent)
+
+
+class UsageMeter:
+    """Remembers the last reading, since processor time in percent needs two."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._cpu: dict[int, dict[int, float]] = {}  # key -> pid -> CPU seconds
+
+    def read(self, roots: Mapping[int, Sequence[int]]) -> dict[int, Usage]:
+        """Usage by key, for these processes and all below them, since the last call."""
+        now = time.monotonic()
+        elapsed = max(now - self._at, 1e-6)
+        try:
+            table, families = _families(roots)
+        except OSError:  # too many open files: nothing is known this time
+            return {}
+        readings: dict[int, dict[int, float]] = {}
+        usage = {}
+        for key, members in families.items():
+            before = self._cpu.get(key, {})
+            readings[key] = {member: table[member].cpu_seconds for member in members}
+            # By process: one that has ended takes nothing away from the others.
+            spent = sum(max(0.0, cpu - before.get(member, 0.0)) for member, cpu in readings[key].items())
+            rss = sum(table[member].rss_bytes for member in members)
+            usage[key] = Usage(rss, round(100 * spent / elapsed, 1) if key in self._cpu else 0.0)
+        self._cpu, self._at = readings, now
+        return usage
+
+
+def _families(
+    roots: Mapping[int, Sequence[int]],
+) -> tuple[dict[int, ProcessFacts], dict[int, Sequence[int]]]:
+    """These processes with all below them, by key, and what they use."""
+    if not HAS_CHILDREN:  # every process of the machine has to be looked at
+        table = process_table() if roots else {}
+        below = trees(table, [pid for pids in roots.values() for pid in pids])
+        return table, {key: list({m for pid in pids for m in below[pid]}) for key, pids in roots.items()}
+    table = {}
+    families: dict[int, Sequence[int]] = {}
+    for key, pids in roots.items():
+        found = {
+            member: facts
+            for pid in pids
+            for member in family_of(pid)
+            if (facts := facts_of(member)) is not None
+        }
+        table.update(found)
+        families[key] = list(found)
+    return table, families

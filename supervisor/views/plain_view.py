@@ -1,0 +1,108 @@
+"""Plain lines, fit for a log file: progress now and then, and one line per failure.
+
+No colours, no cursor: nothing here may assume a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.terms.wording import (
+    count,
+    duration,
+    ends_about,
+    harmless,
+    one_line,
+    percent,
+    printed_lines,
+    rate,
+)
+from supervisor.views.console import Outlet
+from supervisor.views.failure_lines import Flood, failure_line, tail_lines
+from supervisor.views.view import Silent
+
+OFTEN, SELDOM = 10.0, 300.0  # seconds between lines
+OFTEN_FOR = 600.0  # the first so many seconds of a run
+_MOST_FAILURES = 1000  # lines between two progress lines; beyond that they are counted
+
+
+def interval(elapsed: float) -> float:
+    """Every 10 s for the first 10 minutes, then every 5 minutes."""
+    return OFTEN if elapsed < OFTEN_FOR else SELDOM
+
+
+class PlainView(Silent):
+    """Writes lines, each with the time of day."""
+
+    def __init__(self, outlet: Outlet, now: Callable[[], datetime] = datetime.now) -> None:
+        self._outlet = outlet
+        self._now = now
+        self._elapsed = 0.0
+        self._flood = Flood(_MOST_FAILURES)
+
+    @property
+    def interval(self) -> float:  # type: ignore[override]
+        return interval(self._elapsed)
+
+    def update(self, snapshot: RunSnapshot) -> None:
+        self._elapsed = snapshot.elapsed
+        self._release()
+        self._line(progress(snapshot, self._now()))
+
+    def tell(self, level: str, text: str) -> None:
+        prefix = "" if level == "info" else f"{level}: "
+        self._line(prefix + harmless(text))
+
+    def failed(self, failure: FailureSnapshot) -> None:
+        if self._flood.passes():
+            self._line(failure_line(failure))
+            for line in tail_lines(failure):
+                self._outlet.write(f"    | {line}\n")
+
+    def output(self, job_id: str, text: str) -> None:
+        name = one_line(job_id)
+        self._outlet.write("".join(f"[{name}] {line}\n" for line in printed_lines(text)))
+
+    def close(self, snapshot: RunSnapshot | None = None) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if held := self._flood.release():
+            self._line(f"... and {count(held, 'more failure')}")
+
+    def _line(self, text: str) -> None:
+        self._outlet.write(f"{self._now():%H:%M:%S}  {text}\n")
+
+
+def progress(snapshot: RunSnapshot, now: datetime) -> str:
+    """One line: `742 of 2,000 (37%), 3 failed, 6 running, 1.2 jobs/s, ends about 06:40`."""
+    counts = snapshot.counts
+    done = counts.completed + counts.failed
+    parts = [f"{done:,} of {counts.total:,} ({percent(done, counts.total)})", f"{counts.failed:,} failed"]
+    running = sum(worker.job is not None for worker in snapshot.workers)
+    parts.append(f"{running:,} running")
+    if snapshot.rate > 0:
+        parts.append(rate(snapshot.rate))
+    parts.append(f"{duration(snapshot.elapsed)} so far")
+    if situation := situation_of(snapshot):
+        parts.append(situation)
+    elif counts.pending + counts.in_progress and (end := ends_about(now, snapshot.eta_seconds)):
+        parts.append(end)
+    return ", ".join(parts)
+
+
+def situation_of(snapshot: RunSnapshot, *, again: str = "Ctrl+C again") -> str:
+    """Why the run does not simply run, in words; "" if it does. `again` is what stops it now."""
+    if snapshot.state == "draining":
+        running = sum(worker.job is not None for worker in snapshot.workers)
+        if not running or snapshot.grace_left is None:
+            return "stopping"
+        left = snapshot.grace_left
+        words = f"{left:.0f} s" if left < 99.5 else duration(left)
+        return f"{count(running, 'job')} running, {words} left; {again} stops now"
+    if snapshot.state in ("paused", "waiting_for_space"):
+        reason = snapshot.waiting_for or snapshot.state.replace("_", " ")
+        return f"nothing new is started: {one_line(reason)}"
+    return one_line(snapshot.waiting_for)

@@ -1,0 +1,83 @@
+"""The supervisor's log, `<id>/supervisor.log`, by way of loguru.
+
+The log has a loguru core of its own: the user's sinks (loguru's default one on stderr
+included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
+A disk that refuses a line costs that line and nothing else.
+
+loguru is imported when there is time (`begin`): it brings asyncio along, and the first jobs,
+or a short run, need not wait for that. What is told before is written in the same form.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from supervisor.core.terms.wording import harmless
+from supervisor.system.clock import utc_now
+
+if TYPE_CHECKING:
+    from loguru import Logger, Message
+
+_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
+
+
+def _logger_of_our_own() -> Logger:
+    """A logger that shares no sink, level, patcher or extra with `loguru.logger`."""
+    from loguru import logger as shared
+
+    own = copy.copy(shared)
+    own._core = type(shared._core)()  # type: ignore[attr-defined]
+    return own
+
+
+class Log:
+    """Lines with the time in UTC, appended to one file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open or create the file; a file that cannot be opened is a log that stays silent."""
+        self._file: io.TextIOWrapper | None = None
+        self._logger: Logger | None = None
+        try:
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            return
+
+    def begin(self) -> None:
+        """From now on by way of loguru."""
+        if self._logger is not None or self._file is None:
+            return
+        self._logger = _logger_of_our_own()
+        self._logger.add(self._append, format=_FORMAT, level="DEBUG", colorize=False, catch=False)
+
+    def write(self, level: str, text: str) -> None:
+        """`level`: debug, info, warning, error. Line breaks are kept, indented."""
+        level, text = level.upper(), harmless(text).replace("\n", "\n    ")
+        if self._logger is None:
+            self._append(f"{utc_now()} {level: <7} {text}\n")
+        else:
+            self._logger.log(level, text)
+
+    def close(self) -> None:
+        if self._logger is not None:
+            self._logger.remove()
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError:  # what is still buffered does not fit on the disk
+                return
+
+    def _append(self, message: Message | str) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(message)
+            self._file.flush()
+        except (OSError, ValueError):
+            return

@@ -1,0 +1,217 @@
+"""What a job prints, by descriptor: Python, C code and child programs alike.
+
+Descriptors 1 and 2 of a worker lead to a scratch file. After a job that printed something
+the scratch file becomes the job's log; when a worker dies, the supervisor does the same for
+it. So a log exists from the first byte on, and a silent job costs one system call.
+
+A log keeps head and tail of what is longer than the limit. While the job still runs, the
+supervisor frees the blocks in the middle of the scratch file (`trim`), so that a runaway
+printer does not fill the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import sys
+from functools import partial
+from time import perf_counter
+
+from workers.isolation.output_files import STRAY_HEADING, log_path, move, scratch_path, stray_path
+from workers.isolation.streams import AlwaysWrote, StandardStreams, buffer_of
+from workers.process.descriptors import Reading, file_of, is_ours, keep, know
+from workers.process.linux import CStandardOutput
+
+_CLOSING_TAKES = 20e-6  # seconds at least: a shorter job has not closed our descriptor with many others
+
+
+class CapturedOutput:
+    """The worker's side: descriptors 1 and 2, and what becomes of them after each job."""
+
+    def __init__(self, directory: str, worker: int, incarnation: int, limit: int) -> None:
+        self._directory = directory
+        self._worker = worker
+        self._limit = limit
+        self._path = scratch_path(directory, worker, incarnation)
+        self._scratch = -1
+        self._c = CStandardOutput()
+        self._open()
+        self._c.buffer_by_line()
+        self._streams = StandardStreams()
+        self._note_streams()
+        self._input = _flags(0)
+        self._known = False  # that the scratch file is ours: it has just been asked
+        self._too_quick = self._time_of_a_write() / 2
+
+    def _open(self, lost: int = -1) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o666)
+        if self._scratch >= 0:
+            os.dup2(descriptor, self._scratch, inheritable=False)
+            os.close(descriptor)
+            know(self._scratch)
+        else:
+            self._scratch = keep(descriptor, lost)
+        self._file = file_of(self._scratch)
+        self._point_streams()
+
+    def _point_streams(self) -> None:
+        os.dup2(self._scratch, 1)
+        os.dup2(self._scratch, 2)
+
+    def _is_ours(self) -> bool:
+        """A job may have closed our descriptor, and a file of its own may have the number now."""
+        return is_ours(self._scratch, self._file)
+
+    def restore(self, *, closely: bool = True) -> None:
+        """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
+        try:
+            if not (self._known or self._is_ours()):
+                raise OSError
+            self._point_streams()
+        except OSError:  # a job too short to be asked about may have closed it since it was known
+            lost, self._scratch = self._scratch, -1
+            with contextlib.suppress(OSError):
+                self._open(lost)
+        self._known = False
+        if self._input >= 0 and _flags(0) != self._input:
+            _open_nothing(0)
+            self._input = _flags(0)
+        self._restore_streams(closely=closely)
+
+    def unused(self) -> bool:
+        """Whether nobody has printed by way of Python's streams or of C's, as far as their buffers tell."""
+        return not (self._out.wrote or self._err.wrote or self._c.pending())
+
+    def readings(self) -> list[Reading]:
+        """The scratch file has nothing in it, 1 and 2 lead to it, and the streams are in their places: to
+        be asked together with questions of others, instead of `size` and `restore`, if it is `unused`.
+
+        What a job has opened in the place of our file would have to be an empty file.
+        """
+        empty = partial(os.lseek, self._scratch, 0, os.SEEK_END), 0
+        ours = [(partial(os.dup2, self._scratch, number), number) for number in (1, 2)]
+        return [empty, *ours, self._streams.reading()]
+
+    def reading(self) -> Reading:
+        """Descriptor 0 is what it was."""
+        return partial(_flags, 0), self._input
+
+    def _restore_streams(self, *, closely: bool = True) -> None:
+        if self._streams.restore(closely=closely):
+            self._note_streams()
+
+    def _note_streams(self) -> None:
+        """At hand, for every job is measured by them."""
+        streams = self._streams
+        self._stdout, self._stderr = streams.stdout, streams.stderr
+        self._out, self._err = map(buffer_of, streams.own)
+        if streams.others:  # what stands before ours may hold back what it has been told
+            self._out = AlwaysWrote()
+
+    def _time_of_a_write(self) -> float:
+        """Seconds that it takes at least, here and now; 0 if the disk refuses."""
+        times = []
+        before = os.fstat(self._scratch).st_size  # an interpreter may have said something at its start
+        try:
+            for _ in range(3):
+                start = perf_counter()
+                os.write(self._scratch, b".")
+                times.append(perf_counter() - start)
+        except OSError:
+            times.append(0.0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._scratch, before)
+        return min(times)
+
+    def size(self, seconds: float) -> int:
+        """Bytes printed since the last `collect`, after flushing all buffers. `seconds`: for how
+        long somebody could have printed; nobody asks the system about less than a write takes."""
+        if seconds < self._too_quick and not (self._out.wrote or self._err.wrote):
+            return 0
+        if self._c.pending():
+            self._c.flush()
+        try:
+            if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+                self._restore_streams()
+        except AttributeError:  # deleted
+            self._restore_streams()
+        if self._out.wrote or self._err.wrote:
+            self._flush()
+        if seconds > _CLOSING_TAKES:
+            return self._printed()
+        try:
+            return os.lseek(self._scratch, 0, os.SEEK_END)
+        except OSError:
+            return 0
+
+    def _printed(self) -> int:
+        """Bytes in the scratch file; 0 if it cannot be asked."""
+        self._known = False
+        for _ in range(2):
+            try:
+                status = os.fstat(self._scratch)
+            except OSError:
+                pass
+            else:
+                if (status[1], status[2]) == self._file:
+                    self._known = True
+                    return status[6]
+            self.restore()
+        return 0
+
+    def _flush(self) -> None:
+        self._streams.flush_others()
+        self._out.wrote = self._err.wrote = False
+        for stream in self._streams.own:
+            try:
+                io.TextIOWrapper.flush(stream)  # whatever a job has put into the place of its method
+            except (OSError, ValueError):  # the disk is full, or the job closed it
+                self._restore_streams()
+                return
+
+    def collect(self, job_id: str, attempt: int) -> int:
+        """Make what was printed the log of this job; bytes printed, 0 if the disk refuses."""
+        return self._move(log_path(self._directory, job_id), f"--- attempt {attempt} ---")
+
+    def collect_setup(self) -> None:
+        """What importing and `setup()` printed belongs to no job. The streams as they are now are
+        those of all jobs."""
+        self._streams.keep()
+        self._note_streams()
+        if self.size(1.0):
+            self._move(stray_path(self._directory, self._worker), STRAY_HEADING)
+
+    def _move(self, path: str, heading: str) -> int:
+        try:
+            size = move(self._path, path, heading, self._limit)
+            self._open()
+            return size
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._scratch, 0)
+            return 0
+
+    def close(self) -> None:
+        """Before the process exits: nothing printed, nothing left behind."""
+        if self.size(1.0) == 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def _flags(descriptor: int) -> int:
+    """How it was opened, which tells with one short call whether it is what it was; -1 if closed."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    except OSError:
+        return -1
+
+
+def _open_nothing(number: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != number:
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -1,0 +1,81 @@
+"""The peak memory of each job apart from that of the jobs before it.
+
+The kernel keeps one high-water mark for a process, and tells it when the process has died. Between
+two jobs the mark is set back to what is held now, if it stands clearly above that. What cannot be set
+back (the mark of children that were waited for; all of it where /proc is not Linux's) is told to the
+supervisor: a worker that has not grown beyond that by its end has a peak that may be an earlier job's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+from workers.transport.messages import Peak
+
+LOOK_EVERY = 0.005  # seconds, at least
+_CLEARLY = 8 << 20  # bytes above what is held, or was held at first
+_TOLD = 1.07  # times what was told last: more than this is told again
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Peaks:
+    """Since when `getrusage` tells of the high-water mark, and how high earlier jobs had it."""
+
+    def __init__(self) -> None:
+        self._looked = 0.0
+        self._can_set_back = _set_back()
+        self._first = _mark(resource.RUSAGE_SELF)
+        self._told = self._children = 0 if self._can_set_back else self._first
+
+    def look(self, now: float) -> Peak | None:
+        """Between two jobs; what the supervisor has to know, if there is anything."""
+        if now - self._looked < LOOK_EVERY:
+            return None
+        self._looked = now
+        mark, children = _mark(resource.RUSAGE_SELF), _mark(resource.RUSAGE_CHILDREN)
+        seen = 0
+        if mark > self._first + _CLEARLY:
+            if not self._can_set_back:
+                children = max(children, mark)
+            elif mark > _held() + _CLEARLY and _set_back():
+                seen = mark
+        if seen or children > self._told * _TOLD:
+            self._told = max(self._told, children)
+            return Peak(seen, self._told)
+        return None
+
+
+def _mark(whose: int) -> int:
+    return int(resource.getrusage(whose)[2]) * _UNIT
+
+
+def _held() -> int:
+    """Bytes in memory now."""
+    try:
+        descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return sys.maxsize
+    try:
+        return int(os.read(descriptor, 256).split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize
+    finally:
+        os.close(descriptor)
+
+
+def _set_back() -> bool:
+    """Let the mark be what is held now; whether the system does that."""
+    try:
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(descriptor, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

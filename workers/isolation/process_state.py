@@ -1,0 +1,231 @@
+"""What a job may have changed around itself, put back for the next job of this process.
+
+Here is what the system keeps for a process: working directory, umask, signal handlers and mask,
+timers, limits, niceness, processors. What Python keeps is in `workers.isolation.interpreter_state`. A limit that
+was lowered for good, another user, or descriptors left open until few are free spoil the process:
+another worker has to take its place.
+
+Nothing tells us that one of them was changed, so each look asks for all. It is done after every
+job of a millisecond, so that microseconds count: values are read by functions of C and compared
+as lists, and only a list that differs is gone through.
+"""
+
+from __future__ import annotations
+
+# The module beneath `signal`, which turns numbers into enums at ten times the cost.
+import _signal  # type: ignore[import-not-found, unused-ignore]
+import contextlib
+import faulthandler
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable
+from functools import partial
+from operator import call
+from typing import Any
+
+from workers.isolation.interpreter_state import PythonState
+from workers.isolation.signal_handlers import STACKS, reopen_stack_file, watch_for_crashes
+from workers.process.descriptors import Reading
+
+# Those that programs change, the first two more often than the others.
+_NAMES = ("AS", "NOFILE", "CPU", "DATA", "FSIZE", "NPROC", "STACK")
+_LIMITS = [getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name)]
+_FIRST_LIMITS = _LIMITS[:2]
+_OTHER_LIMITS = sorted(
+    {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} - set(_LIMITS)
+)
+# From here on signals have no meaning but what a program gives them; half of all signals, and a
+# look at each costs a job of a millisecond as much as the rest of it. They are put back later.
+_REAL_TIME = 34
+_RARELY = 20  # looks
+_UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+# Worked out once: enums are slow, and a replacement worker is waited for.
+_NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not in _UNTOUCHABLE)
+_SIGNALS = [number for number in _NUMBERS if number < _REAL_TIME]
+_REAL_TIME_SIGNALS = _NUMBERS[len(_SIGNALS) :]
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+class Surroundings:
+    """The state of this process before any job ran."""
+
+    def __init__(self) -> None:
+        self._python = PythonState()
+        self._directory = _working_directory()
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        self._wakeup = _signal.set_wakeup_fd(-1)
+        if self._wakeup >= 0:
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._signals, self._rare_signals = _SIGNALS, _REAL_TIME_SIGNALS
+        self._handlers = list(map(_signal.getsignal, self._signals))
+        self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
+        self._looks = 0
+        # One that ticks already is of `setup()`, and stays.
+        self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
+        self._limits = list(map(resource.getrlimit, _LIMITS))
+        self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
+        # All that each look asks for, in one call; some of it is put back by being asked for.
+        self._reads: list[Callable[[], Any]] = [
+            partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()),
+            *(partial(resource.getrlimit, limit) for limit in _FIRST_LIMITS),
+            partial(os.umask, self._umask),
+        ]
+        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+            self._reads.append(partial(_signal.set_wakeup_fd, -1))
+        self._seldom_changed = len(self._reads)
+        if self._directory is not None:
+            self._reads.append(os.getcwd)
+        self._values = [read() for read in self._reads]
+        self.watch()
+        self._user = os.geteuid(), os.getegid()
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        self._processors = _processors()
+        # The next descriptor has the lowest free number, which tells how many are open.
+        os.close(lowest := os.dup(1))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        # A descriptor with this number: half of those that there were are in use. -1: no limit.
+        self.too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
+
+    def fresh_context(self) -> Any:
+        """The context variables (`contextvars.Context`) as they were, to run some jobs in."""
+        return self._python.fresh_context()
+
+    def watch(self, others: Iterable[Reading] = (), rarer: Reading | None = None) -> None:
+        """Let `unchanged` ask these, too; `rarer` only if it is to look fully."""
+        often: list[Reading] = [(faulthandler.cancel_dump_traceback_later, None)]
+        if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `still` stops them
+            often.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
+        own = list(zip(self._reads, self._values, strict=True))
+        self._often = _together([*others, *often, *own[self._seldom_changed :]])
+        self._rarer = _together([*own[: self._seldom_changed], *([] if rarer is None else [rarer])])
+
+    def unchanged(self, *, fully: bool) -> bool:
+        """Whether a job has left what jobs change most as it was, in one look, and where it is not
+        called for after each job of a millisecond, what they change seldom (signal mask, limits,
+        umask, descriptor 0) as well. Some of it is put back by being asked for."""
+        try:
+            return (
+                list(map(call, self._often[0])) == self._often[1]
+                and list(map(_signal.getsignal, self._signals)) == self._handlers
+                and not (fully and list(map(call, self._rarer[0])) != self._rarer[1])
+            )
+        except Exception:  # a directory that was deleted, a descriptor that was closed, a stream
+            return False
+
+    def still(self) -> None:
+        """Stop what would go off in a later job: timers, and faulthandler's. A microsecond."""
+        faulthandler.cancel_dump_traceback_later()
+        for timer in self._timers:
+            _signal.setitimer(timer, 0)
+
+    def restore(self) -> bool:
+        """Put back what the system keeps and jobs change most, but for what `still` stops; some
+        microseconds if nothing has changed. False if that cannot be done: a limit."""
+        try:
+            if (
+                list(map(call, self._reads)) == self._values
+                and list(map(_signal.getsignal, self._signals)) == self._handlers
+            ):
+                return True
+        except OSError:  # the working directory was deleted
+            pass
+        self._restore_signals()
+        os.umask(self._umask)
+        if self._directory is not None and _working_directory() != self._directory:
+            with contextlib.suppress(OSError):  # it was deleted
+                os.chdir(self._directory)
+        return _restore_limits(_LIMITS, self._limits)
+
+    def restore_rest(self) -> bool:
+        """Put back all else; twice as dear. False if that cannot be done: a limit, another user, a
+        niceness."""
+        self._python.restore()
+        watch_for_crashes()
+        reopen_stack_file()
+        self._looks += 1
+        if self._looks % _RARELY == 0:
+            self._look_closer()
+        if self._processors is not None and os.sched_getaffinity(0) != self._processors:
+            with contextlib.suppress(OSError):  # they were taken from all of us
+                os.sched_setaffinity(0, self._processors)
+        restored = list(map(resource.getrlimit, _LIMITS)) == self._limits or _restore_limits(
+            _LIMITS, self._limits
+        )
+        if os.getpriority(os.PRIO_PROCESS, 0) != self._niceness:
+            with contextlib.suppress(OSError):  # going up again is for the privileged
+                os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
+            restored = restored and os.getpriority(os.PRIO_PROCESS, 0) == self._niceness
+        return restored and os.geteuid() == self._user[0] and os.getegid() == self._user[1]
+
+    def _look_closer(self) -> None:
+        """At what is changed seldom, and costs too much for each look."""
+        _restore_handlers(self._rare_signals, self._rare_handlers)
+        if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
+            _restore_limits(_OTHER_LIMITS, self._other_limits)
+        self._python.look_closer()
+
+    def _restore_signals(self) -> None:
+        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+            _signal.set_wakeup_fd(-1)
+        if list(map(_signal.getsignal, self._signals)) != self._handlers:
+            _restore_handlers(self._signals, self._handlers)
+        blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if blocked != self._blocked:
+            self._forget(blocked - self._blocked)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+
+    def _forget(self, blocked: set[int]) -> None:
+        """What a job has kept waiting, and what would now end this process."""
+        for number in blocked & set(map(int, signal.sigpending())):
+            if _signal.getsignal(number) == signal.SIG_DFL:
+                signal.sigwait([number])
+
+
+def _together(readings: list[Reading]) -> tuple[list[Callable[[], Any]], list[Any]]:
+    return [read for read, _ in readings], [value for _, value in readings]
+
+
+def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
+    for number, handler in zip(numbers, handlers, strict=True):
+        # None: installed by C code, unknown to Python.
+        if handler is None or _signal.getsignal(number) is handler:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
+            # As Python sees a handler of faulthandler's.
+            if number in (signal.SIGQUIT, STACKS) and handler == signal.SIG_DFL:
+                faulthandler.unregister(number)  # or it would not see that it was replaced
+                watch_for_crashes()
+
+
+def _restore_limits(limits: list[int], before: list[tuple[int, int]]) -> bool:
+    restored = [
+        resource.getrlimit(limit) == values or _restore_limit(limit, values)
+        for limit, values in zip(limits, before, strict=True)
+    ]
+    return all(restored)
+
+
+def _restore_limit(limit: int, values: tuple[int, int]) -> bool:
+    """Whether the soft limit, which is the one that counts, is what it was."""
+    for hard in (values[1], resource.getrlimit(limit)[1]):  # raising it is for the privileged
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (values[0], hard))
+            return True
+    return False
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _processors() -> set[int] | None:
+    """Those that this process may run on; None where the system does not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

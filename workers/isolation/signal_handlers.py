@@ -1,0 +1,291 @@
+"""Which signal handlers a worker has, and which its children get.
+
+A job and what it forks see the handlers that the script had left when it was imported. The worker
+adds its own only where the script has none. The supervisor asks a worker to stop by signals of its
+own (`private`), so that SIGINT in a worker is what it is in any script: a KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import signal
+from collections.abc import Collection
+from types import FrameType
+from typing import Any, ClassVar, NamedTuple
+
+from workers.job.current_job import CURRENT
+from workers.process import descriptors
+
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Their default is to end the process; a worker takes them for a wish to stop after this job.
+_WISHES = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_HIGHEST = getattr(signal, "SIGRTMAX", None)  # None: a system without such signals
+_PRIVATE: dict[int, int] = (
+    {} if _HIGHEST is None else {int(number): int(_HIGHEST) - 1 - i for i, number in enumerate(DRAIN_SIGNALS)}
+)
+_ASKED = {private: number for number, private in _PRIVATE.items()}
+# By which the supervisor asks for the stacks. Not SIGQUIT, for which a script may have a handler.
+STACKS = int(signal.SIGQUIT if _HIGHEST is None else _HIGHEST - 1 - len(DRAIN_SIGNALS))
+
+
+def private(signum: int) -> int:
+    """The signal by which the supervisor passes this one on to a worker."""
+    return _PRIVATE.get(signum, signum)
+
+
+class Left(NamedTuple):
+    """What the script has left in the process that imported it."""
+
+    handlers: dict[int, Any]  # those that `set_aside` has replaced
+    mask: set[Any]
+    wakeup: int
+    ticking: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
+    caught: set[int] | None = None  # signals that had a handler, whoever has installed it, if known
+
+
+def born(numbers: Collection[int]) -> dict[int, Any]:
+    """The handlers that this process was started with; from here on the signals are ignored."""
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)  # one that is pending is dropped, too
+    return handlers
+
+
+def put_back(left: Left) -> None:
+    """What the script had left is there again."""
+    _Own.caught = left.caught
+    for number, handler in left.handlers.items():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, left.mask)
+    if left.wakeup >= 0:
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            signal.set_wakeup_fd(left.wakeup, warn_on_full_buffer=False)
+    for timer, seconds in left.ticking:  # a fork inherits none
+        signal.setitimer(timer, seconds, seconds)
+
+
+def set_aside(ignored: Collection[int]) -> Left:
+    """Take note of what the script has left, and run none of it here: for a process that imports
+    the script and has children to look after. `ignored`: signals that must not end it."""
+    # One that goes off once is for the time of the script as a whole, and runs in its process alone.
+    intervals = [(timer, signal.setitimer(timer, 0)[1]) for timer in TIMERS]
+    ticking = tuple((int(timer), seconds) for timer, seconds in intervals if seconds)
+    wakeup = signal.set_wakeup_fd(-1)
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    caught = _caught()
+    handlers = {}
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        # A handler of C code (faulthandler's, say) cannot be put back from Python: it stays.
+        foreign = handler is None or (handler == signal.SIG_DFL and number in caught)
+        if foreign or number in (signal.SIGKILL, signal.SIGSTOP):
+            continue
+        wanted = handler
+        if number == signal.SIGCHLD:
+            wanted = signal.SIG_DFL  # ignored, it would hide how workers end
+        elif callable(handler) or number in ignored:
+            wanted = signal.SIG_IGN
+        if handler != wanted:
+            handlers[int(number)] = handler
+            signal.signal(number, wanted)
+    return Left(handlers, mask, wakeup, ticking, caught)
+
+
+def _caught() -> set[int]:
+    """Signals that have a handler, whoever has installed it."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            line = next(line for line in file if line.startswith(b"SigCgt:"))
+    except (OSError, StopIteration):
+        return set()
+    bits = int(line.split()[1], 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+
+
+class _Printed:
+    """Where faults are reported to: descriptor 2. An object of its own, by which `_reports_to` tells
+    whether it was we who asked for that."""
+
+    def fileno(self) -> int:
+        return 2
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+_FAULTS = _Printed()
+
+
+def _reports_to(place: _Printed) -> bool:
+    """Whether faulthandler reports there: nobody has asked it for the same in our place."""
+    return any(found is place for found in gc.get_referents(faulthandler))
+
+
+class _StackFile(_Printed):
+    """Where stacks go that the supervisor asks for: apart from what jobs print, and under a number of
+    its own, whatever a job makes of descriptor 2."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+        self.open()
+
+    def open(self) -> None:
+        """Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = descriptors.keep(os.open(self._path, flags, 0o666), self._descriptor)
+        self._file = descriptors.file_of(self._descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def is_open(self) -> bool:
+        """Whether no job has closed it."""
+        return descriptors.is_ours(self._descriptor, self._file)
+
+
+class _Own:
+    """What the worker has installed in this process."""
+
+    handlers: ClassVar[dict[int, Any]] = {}
+    reports_faults = False
+    dumps_stacks: ClassVar[dict[int, _Printed]] = {}  # by which signals it does
+    places: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
+    unblocked: set[Any] | None = None  # the mask before a fork
+    caught: set[int] | None = None  # what the script has left, if that is known
+
+
+def install(stack_file: str) -> None:
+    """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
+    the supervisor asks for."""
+    caught = _Own.caught if _Own.caught is not None else _caught()
+    for number in _WISHES:
+        if signal.getsignal(number) == signal.SIG_DFL and number not in caught:
+            _Own.handlers[int(number)] = _note_drain
+    for asked in _ASKED:
+        if signal.getsignal(asked) == signal.SIG_DFL:
+            _Own.handlers[asked] = _on_asked
+    for own, handler in _Own.handlers.items():
+        signal.signal(own, handler)
+        signal.siginterrupt(own, False)
+    _Own.reports_faults = not faulthandler.is_enabled()
+    _Own.dumps_stacks = {
+        number: _stacks_to(stack_file) if number == STACKS else _Printed()
+        for number in dict.fromkeys((int(signal.SIGQUIT), STACKS))
+        if not callable(signal.getsignal(number)) and number not in caught
+    }
+    watch_for_crashes()
+
+
+def _stacks_to(path: str) -> _Printed:
+    try:
+        return _StackFile(path)
+    except OSError:  # the disk refuses
+        return _Printed()
+
+
+def settle() -> None:
+    """What the script and `setup()` have made of faulthandler by now is for all jobs."""
+    _Own.reports_faults = _Own.reports_faults and _reports_to(_FAULTS)
+    _Own.dumps_stacks = {number: place for number, place in _Own.dumps_stacks.items() if _reports_to(place)}
+    _Own.places = gc.get_referents(faulthandler)
+
+
+def watch_for_crashes() -> None:
+    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT,
+    unless the script has seen to that; stacks that the supervisor asks for have a file of their own.
+    Repeated, it puts back what a job has made of it, without a call of the system; a fraction of a
+    microsecond if that is nothing."""
+    if _Own.places and gc.get_referents(faulthandler) == _Own.places:
+        return
+    if _Own.reports_faults:
+        faulthandler.enable(file=_FAULTS)
+    for number, place in _Own.dumps_stacks.items():
+        faulthandler.register(number, file=place, all_threads=True, chain=False)
+
+
+def reopen_stack_file() -> None:
+    """If a job has closed it."""
+    place = _Own.dumps_stacks.get(STACKS)
+    if isinstance(place, _StackFile) and not place.is_open():
+        with contextlib.suppress(OSError):
+            place.open()
+            faulthandler.register(STACKS, file=place, all_threads=True, chain=False)
+
+
+def follow_forks() -> None:
+    """From here on a child of a worker gets the handlers that the script had left. To be called
+    before any code of the user can ask for the same."""
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
+
+
+def _before_fork() -> None:
+    # A signal that reached the child before it has its own handlers would be lost: `terminate`
+    # comes right after `start`.
+    if _Own.handlers:
+        _Own.unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, list(_Own.handlers))
+
+
+def _after_fork_in_parent() -> None:
+    mask, _Own.unblocked = _Own.unblocked, None
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    try:
+        _give_up_own()
+    finally:
+        _after_fork_in_parent()
+
+
+def _give_up_own() -> None:
+    """Whatever a job has installed in the place of ours stays."""
+    handlers, _Own.handlers = _Own.handlers, {}
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+    if _Own.reports_faults and _reports_to(_FAULTS):
+        faulthandler.disable()
+    for number, place in _Own.dumps_stacks.items():
+        if not _reports_to(place):
+            continue
+        others = signal.getsignal(number)
+        faulthandler.unregister(number)
+        if others != signal.SIG_DFL:
+            signal.signal(number, others)
+    _Own.reports_faults, _Own.dumps_stacks, _Own.places = False, {}, []
+
+
+def _note_drain(signum: int, frame: FrameType | None) -> None:
+    CURRENT.stopping = True
+
+
+def _on_asked(signum: int, frame: FrameType | None) -> None:
+    """The supervisor passes a signal on: to whatever handler the job or the script has for it."""
+    number = _ASKED[signum]
+    handler = signal.getsignal(number)
+    if callable(handler) and handler not in (_note_drain, signal.default_int_handler):
+        if _in_a_job(frame):
+            signal.raise_signal(number)
+            return
+    elif handler == signal.SIG_DFL and number != signal.SIGINT and _in_a_job(frame):
+        signal.raise_signal(number)  # the job has asked for this
+    CURRENT.stopping = True
+
+
+def _in_a_job(frame: FrameType | None) -> bool:
+    """Whether code of the user is running: an exception must not end ours."""
+    inner = None
+    while frame is not None:
+        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "workers.runner":
+            return inner is not None and not str(inner.f_globals.get("__name__")).startswith("workers.")
+        inner, frame = frame, frame.f_back
+    return False

@@ -1,0 +1,222 @@
+"""`current_job()`: what a job may know about itself.
+
+Process-global, so that threads of a job see it. The runner sets the fields before each job;
+user code only reads them. Nothing heavy may be imported here: every experiment imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from workers.job.file_names import file_name
+from workers.process.experiment_tag import INCARNATION, MARK, incarnation_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from workers.job.job_reports import Reporter
+    from workers.job.saved_state import StateFiles, StatesInMemory
+
+
+REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
+
+FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
+
+# Of each worker and of what it starts, beside what the script has.
+WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, MARK)
+
+
+class CurrentJob:
+    """The job that runs in this process.
+
+    Attributes
+    ----------
+    id, domain: as in the plan; `id` is "" when no job runs.
+    attempt: 1 for the first start of the job, rising with each further one.
+    worker: slot of the worker, 0 ... N-1; a replacement takes over the slot.
+    context: what `setup()` returned.
+    stopping: true once a drain has begun; a long job may look at it, `save` what it has and
+        raise `workers.Interrupted`.
+    """
+
+    __slots__ = (
+        "_directory",
+        "_experiment_seed",
+        "_jobs_directory",
+        "_next_report",
+        "_reported_for",
+        "_reporter",
+        "_seed",
+        "_states",
+        "_states_directory",
+        "attempt",
+        "context",
+        "domain",
+        "id",
+        "stopping",
+        "worker",
+    )
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.domain: str | None = None
+        self.attempt = 1
+        self.worker = 0
+        self.context: Any = None
+        self.stopping = False
+        self._experiment_seed = 0
+        self._seed: int | None = None
+        self._jobs_directory: str | None = None
+        self._directory: Path | None = None
+        self._states_directory: str | None = None
+        self._states: StateFiles | StatesInMemory | None = None
+        self._reporter: Reporter | None = None
+        self._next_report = 0.0
+        self._reported_for: str | None = None
+
+    @property
+    def seed(self) -> int:
+        """32 bits from the experiment's seed and the job's id alone, whatever the worker,
+        the order or the resume."""
+        if self._seed is None:
+            self._seed = job_seed(self._experiment_seed, self.id)
+        return self._seed
+
+    @property
+    def directory(self) -> Path:
+        """A folder for the artifacts of this job, made on first use."""
+        if self._directory is None:
+            from pathlib import Path
+
+            if self._jobs_directory is None:
+                from tempfile import mkdtemp
+
+                self._directory = Path(mkdtemp(prefix="longhaul-"))
+            else:
+                self._directory = Path(self._jobs_directory, file_name(self.id))
+                self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def save(self, state: Any) -> None:
+        """Keep `state` for the next attempt of this job, should there be one; it takes the
+        place of what was saved before. Returns when it is on the disk.
+
+        `state` is what parameters may be (None, booleans, numbers, text, lists, dicts with
+        text as keys), NaN and infinities allowed; up to 64 MB of JSON. It is dropped when the
+        job is completed, or made to start anew by --rerun or --changed rerun.
+
+        Raises ValueError (Unencodable, StateTooLarge) for a state that cannot be kept, OSError
+        if the disk refuses; what was saved before is then still there.
+        """
+        self._state_files().save(self.id, self.attempt, state)
+
+    def load(self) -> Any:
+        """What the last `save` of this job has kept, in whatever attempt; None if there is
+        nothing. If it is damaged, the one before it, and the user is told."""
+        state, notice = self._state_files().load(self.id)
+        if notice:
+            print(f"longhaul: {notice}", file=sys.stderr)
+            if self._reporter is not None:
+                self._reporter.notice(self.id, notice)
+        return state
+
+    def _state_files(self) -> StateFiles | StatesInMemory:
+        if self._states is None:
+            from workers.job import saved_state
+
+            where = self._states_directory
+            self._states = saved_state.StateFiles(where) if where else saved_state.StatesInMemory()
+        return self._states
+
+    def report(self, fraction: float | None = None, /, **metrics: Any) -> None:
+        """Say how far the job is (0 to 1), and numbers or short texts worth seeing: they are
+        shown in the live view and in the progress file, and show that the job is alive.
+
+        Call it as often as you like: one report in a second is sent, the others cost a
+        fraction of a microsecond and are dropped. From any thread. Nothing is recorded.
+
+        Raises TypeError, ValueError for what is no number or text, or too much.
+        """
+        now = monotonic()
+        if now < self._next_report and (
+            self.id is self._reported_for or now < self._next_report - REPORT_EVERY + FIRST_REPORT_AFTER
+        ):
+            return
+        self._next_report = now + REPORT_EVERY
+        self._reported_for = self.id
+        from workers.job.job_reports import checked
+
+        known, plain = checked(fraction, metrics)
+        if self._reporter is not None:
+            self._reporter.report(self.id, known, plain)
+
+    def report_to(self, reporter: Reporter) -> None:
+        """Where reports go from now on."""
+        self._reporter = reporter
+
+    def belong_to(
+        self, worker: int, experiment_seed: int, jobs_directory: str, states_directory: str = ""
+    ) -> None:
+        """What is the same for all jobs of this process; without a directory for states they
+        are kept in memory."""
+        self.worker = worker
+        self._experiment_seed = experiment_seed
+        self._jobs_directory = jobs_directory
+        self._states_directory = states_directory
+        self._states = None
+
+    def become(self, job_id: str, domain: str | None, attempt: int) -> None:
+        """A job is about to start."""
+        self.id = job_id
+        self.domain = domain
+        self.attempt = attempt
+        self._seed = None
+        self._directory = None
+
+
+class _Process:
+    """What kind of process this is."""
+
+    inside_worker = False
+    worker = 0  # pid of the worker that this process is, or that has forked it; 0: neither
+    importing_main = False
+    called_at_import = False  # whether the script has called `main` or `run` meanwhile
+    imported_main: ModuleType | None = None  # the user's script, where it is `__main__`
+
+
+CURRENT = CurrentJob()
+
+PROCESS = _Process()
+
+
+def current_job() -> CurrentJob:
+    """The job that runs in this process; outside a worker, a harmless stand-in."""
+    return CURRENT
+
+
+def inside_worker() -> bool:
+    """Whether this process is a worker, or the one that workers are forked from."""
+    return PROCESS.inside_worker
+
+
+def importing_main() -> bool:
+    """Whether the user's script is being imported by a worker right now, not run."""
+    PROCESS.called_at_import |= PROCESS.importing_main
+    return PROCESS.importing_main
+
+
+def job_seed(experiment_seed: int, job_id: str) -> int:
+    """A seed of 32 bits from the experiment's seed and a job's id."""
+    import hashlib  # loads OpenSSL
+
+    text = f"{experiment_seed}\n{job_id}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+
+
+def mark_environment(worker: int, mark: str, incarnation: int) -> None:
+    """What the programs that a job starts can see of where they belong."""
+    os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), mark), strict=True))

@@ -1,0 +1,214 @@
+"""The protocol: what the supervisor and a worker may say to each other.
+
+One message is one msgpack-encoded tagged struct in one frame (`workers.transport.pipes`).
+Nothing here is ever unpickled. A lease is one hand-out of a job to a worker; lease
+numbers rise over the whole experiment and every message about a job names its lease,
+so that an answer which comes too late is recognised as such.
+
+Bytes fields named `line`, `lines` and `result` hold JSON exactly as it stands (or will
+stand) on disk; the supervisor passes them through without parsing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from workers.process.surrogates import received, sendable
+
+
+class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
+    """Where a worker finds a callable: by module and qualified name, or by value.
+
+    `module` is "__mp_main__" for the user's script. `pickled` (cloudpickle) is set only
+    for callables that cannot be imported: notebooks, `python -c`, closures. `referring` is the
+    same for a worker that has imported the script: it refers to the script's classes. `files`
+    are modules that an import by name does not find, and where they are (sendable).
+    """
+
+    module: str
+    qualname: str
+    pickled: bytes | None = None
+    referring: bytes | None = None
+    files: dict[str, str] = {}
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker has to know that is the same for its whole life."""
+
+    experiment_id: str
+    mark: str  # value of LONGHAUL_EXPERIMENT: "<experiment id>:<uuid>"
+    worker: int  # slot, 0 ... N-1, reused by replacements
+    incarnation: int  # rises with every worker process ever started in the experiment
+    function: FunctionSpec
+    setup: FunctionSpec | None
+    seed: int  # the experiment's seed
+    output_directory: str  # absolute; <id>/output
+    jobs_directory: str  # absolute; <id>/jobs, one folder a job, made on first use
+    states_directory: str = ""  # absolute; <id>/states, made on first use
+    output_limit: int = 10_000_000  # bytes of a job's output that are kept
+    nice: int = 0  # added to the niceness of this process
+    environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
+    # Pid of the supervisor, and its ends of inbox and outbox: where to open them again.
+    ends: tuple[int, int, int] | None = None
+
+    def packed(self) -> WorkerSpec:
+        """The same with directories that have a form in a message, whatever bytes they hold."""
+        return self._with_directories(sendable)
+
+    def unpacked(self) -> WorkerSpec:
+        """What was `packed`."""
+        return self._with_directories(received)
+
+    def _with_directories(self, form: Callable[[str], str]) -> WorkerSpec:
+        return msgspec.structs.replace(
+            self,
+            output_directory=form(self.output_directory),
+            jobs_directory=form(self.jobs_directory),
+            states_directory=form(self.states_directory),
+        )
+
+
+# ---------------------------------------------------------------- supervisor -> worker
+
+
+class Run(msgspec.Struct, tag=1, array_like=True):
+    """Run these jobs, in order. Lease i has the number `first_lease + i`.
+
+    `lines` is a run of lines of the plan file, one per job, joined by newlines:
+    {"id": ..., "domain": ..., "params": {...}}.
+    """
+
+    first_lease: int
+    attempts: list[int]
+    lines: bytes
+
+
+class Revoke(msgspec.Struct, tag=2, array_like=True):
+    """Forget these leases unless they have started. Answered by `Dropped`."""
+
+    leases: list[int]
+
+
+class Finish(msgspec.Struct, tag=3, array_like=True):
+    """No more jobs will come: run what is queued, then exit."""
+
+
+ToWorker = Run | Revoke | Finish
+
+# ---------------------------------------------------------------- worker -> supervisor
+
+
+class Failure(msgspec.Struct, array_like=True):
+    """An exception as text; nothing of it is ever unpickled.
+
+    `where` is "file.py:88" of the innermost frame in the user's code, "" if unknown.
+    `value_repr` (at most 64 KB) is kept for results that cannot be encoded.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    where: str = ""
+    errno: int | None = None  # of an OSError
+    value_repr: str = ""
+
+
+class Ready(msgspec.Struct, tag=10, array_like=True):
+    """Main module imported, `setup()` done: jobs may come."""
+
+
+class NeverReady(msgspec.Struct, tag=11, array_like=True):
+    """The import of the user's code or `setup()` failed; the worker exits after this."""
+
+    failure: Failure
+
+
+class Completed(msgspec.Struct, tag=12, array_like=True, gc=False):
+    """The job returned, and there is nothing else to say of it: so it is with nearly all.
+    `result` is JSON."""
+
+    lease: int
+    seconds: float
+    result: bytes
+
+
+class CompletedWith(msgspec.Struct, tag=16, array_like=True):
+    """The job returned, with something to say beside the result.
+
+    `nonfinite` are JSON pointers to values that were NaN or infinite and were written
+    as null: [["/loss", "nan"], ["/bounds/1", "-inf"]]. `converted` names what kinds of
+    values were given a JSON form ("tuple", "numpy.float64", ...). `output` counts the bytes
+    that the job printed.
+    """
+
+    lease: int
+    seconds: float
+    result: bytes
+    output: int = 0
+    nonfinite: list[tuple[str, str]] = []
+    converted: list[str] = []
+
+
+class Failed(msgspec.Struct, tag=13, array_like=True):
+    """The job ended without a result that can be recorded."""
+
+    lease: int
+    seconds: float
+    outcome: Literal["raised", "unencodable", "interrupted"]
+    failure: Failure
+    output: int = 0
+    wish: Literal["", "retry", "give_up"] = ""
+    after: float | None = None  # seconds to wait before the attempt that it wishes for
+    most: int = 0  # wishes of this job that are granted
+
+
+class Dropped(msgspec.Struct, tag=14, array_like=True):
+    """These leases were queued here and will not be run: revoked, or draining."""
+
+    leases: list[int]
+
+
+class Reported(msgspec.Struct, tag=15, array_like=True):
+    """How far the job is that this worker is at; sent aside by any thread or child of it.
+
+    It names the job and no lease: the sender may have outlived it, and which lease the worker
+    is at, the supervisor knows. `metrics` are numbers, short texts, booleans, None. `notice`
+    is something to tell the user. A frame of it is never larger than PIPE_BUF.
+    """
+
+    job: str
+    fraction: float | None = None
+    metrics: dict[str, float | int | str | bool | None] = {}
+    notice: str = ""
+
+
+class ModuleText(msgspec.Struct, array_like=True, frozen=True):
+    """name: as in `sys.modules`. file: sendable. sha256: of its bytes, "" if it cannot be read."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+class Imported(msgspec.Struct, tag=17, array_like=True):
+    """Modules of the user's that this process has imported since it last said so."""
+
+    modules: list[ModuleText]
+
+
+class Peak(msgspec.Struct, tag=18, array_like=True):
+    """The memory that jobs before the next one have taken, in bytes.
+
+    `before`: the highest mark of this process until now, when it was set back; 0 if it was not.
+    `lasting`: the highest mark that could not be set back, of children for one.
+    """
+
+    before: int
+    lasting: int
+
+
+Outcome = Completed | CompletedWith | Failed
+FromWorker = Ready | NeverReady | Completed | CompletedWith | Failed | Dropped | Reported | Imported | Peak
