@@ -3,26 +3,72 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# From the roof to the cellar. A module may import from its own storey and from those
-# below. A module directly in `supervisor/` that is not named here belongs to experiment.
-STOREYS = (
-    ("cli", {"", "__main__", "cli", "options", "commands"}),  # "" is the package itself, its front door
-    ("experiment", {"experiment"}),
-    ("loop", {"loop"}),
-    ("signals", {"signals", "clock", "control"}),
-    ("views", {"views"}),
-    ("engines", {"engines"}),
-    ("records", {"records"}),
-    ("core", {"core"}),
+# From the roof to the cellar: a room may import from itself and from rooms that stand below it. Modules
+# directly in `supervisor` are the roof, those directly in `workers` the room of that name.
+ROOMS = (
+    "supervisor",
+    "supervisor.commands",
+    "supervisor.run",
+    "supervisor.experiment",
+    "supervisor.options",
+    "supervisor.reports",
+    "supervisor.views",
+    "supervisor.control",
+    "supervisor.engines",
+    "supervisor.storage",
+    "supervisor.storage.recovery",
+    "supervisor.storage.checkpoint",
+    "supervisor.storage.plan",
+    "supervisor.storage.journal",
+    "supervisor.storage.files",
+    "supervisor.core",
+    "supervisor.core.scheduling",
+    "supervisor.core.dispatch",
+    "supervisor.core.state",
+    "supervisor.core.terms",
+    "supervisor.system",
+    "workers",
+    "workers.script",
+    "workers.forking",
+    "workers.isolation",
+    "workers.job",
+    "workers.values",
+    "workers.transport",
+    "workers.process",
 )
+# What stands in no room: the packages, the command, the public functions; what a worker process runs.
+LOOSE = (
+    "supervisor",
+    "supervisor.__main__",
+    "supervisor.api",
+    "workers",
+    "workers.worker",
+    "workers.runner",
+    "workers.zygote",
+)
+# Neighbours that know nothing of each other, whatever their order.
+APART = (
+    {"supervisor.commands", "supervisor.run"},
+    {"supervisor.views", "supervisor.control", "supervisor.engines", "supervisor.storage"},
+)
+# Who may enter these rooms.
+ENTERED_BY = {
+    "supervisor.engines": ("supervisor.run", "supervisor"),
+    "supervisor.core.scheduling": ("supervisor.run", "supervisor.core.scheduling"),
+}
+# What a worker and the core share.
+SHARED_WITH_CORE = "workers.transport.messages"
+MOST_MODULES = 13  # of a room; commands, one to a command, may be more
 
 PURE = {
     "__future__",
@@ -45,9 +91,10 @@ PURE = {
     "typing",
     "zlib",
     "msgspec",
+    "signal.Signals",
+    "unicodedata",
     "supervisor.core",
-    "workers.transport.messages",
-    "workers.values.json_encoding",
+    SHARED_WITH_CORE,
 }
 
 
@@ -65,36 +112,67 @@ def imports_of(source: str, module: str, *, is_package: bool = False) -> list[tu
     return found
 
 
+def named_in(source: str) -> list[tuple[int, str]]:
+    """Line and name of each of our modules that a string names as a whole: it is imported by that."""
+    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    names = [(text.lineno, text.value.partition(":")[0]) for text in texts if isinstance(text.value, str)]
+    return [
+        (line, name) for line, name in names if re.fullmatch(r"\w+(\.\w+)+", name) and name == module_of(name)
+    ]
+
+
 def is_in(name: str, *places: str) -> bool:
     return any(name == place or name.startswith(place + ".") for place in places)
 
 
-def storey(name: str) -> int:
-    """The storey of a name in `supervisor`; 0 is the roof."""
-    room = [*name.split("."), ""][1]
-    for level, (_, rooms) in enumerate(STOREYS):
-        if room in rooms:
-            return level
-    known = (ROOT / "supervisor" / f"{room}.py").exists() or (ROOT / "supervisor" / room).is_dir()
-    return 1 if known else 0  # `from supervisor import Job` goes through the front door
+def module_of(name: str) -> str:
+    """The module that a name in `supervisor` or `workers` belongs to; "" if it is none of ours."""
+    while name.startswith(("supervisor", "workers")):
+        path = ROOT / name.replace(".", "/")
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            return name
+        name = name.rpartition(".")[0]
+    return ""
+
+
+def room_of(module: str) -> str:
+    """The room of a module, or of a package the room that it is."""
+    is_room = (ROOT / module.replace(".", "/")).is_dir()
+    return module if is_room else module.rpartition(".")[0]
+
+
+def why_not(module: str, name: str) -> str:
+    """Why a module may not import a name; "" if it may."""
+    if is_in(module, "workers") and is_in(name, "supervisor"):
+        return "workers never import supervisor"
+    if is_in(name, "tests", "tools", "examples"):
+        return "packages do not import what stands beside them"
+    if is_in(module, "supervisor.core") and not is_in(name, *PURE):
+        return "the core is pure; what it needs comes in as a field of an event"
+    here, there = room_of(module), room_of(module_of(name))
+    if not is_in(name, "supervisor", "workers") or here == there:
+        return ""
+    if here not in ROOMS or there not in ROOMS:
+        return f"no rank names the room {here if here not in ROOMS else there}"
+    if ROOMS.index(there) < ROOMS.index(here):
+        return f"{there} stands above {here}"
+    for place, guests in ENTERED_BY.items():
+        if there == place and here not in guests:
+            return f"{there} is entered by {' and '.join(guests)} alone"
+    for neighbours in APART:
+        if ours := [place for place in neighbours if is_in(here, place)]:
+            theirs = [place for place in neighbours - set(ours) if is_in(there, place)]
+            if theirs:
+                return f"{ours[0]} and {theirs[0]} know nothing of each other"
+    return ""
 
 
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """What a module imports and may not, as "module:line imports name: why"."""
-    found = []
-    for line, name in imports_of(source, module, is_package=is_package):
-        why = ""
-        if is_in(module, "workers") and is_in(name, "supervisor"):
-            why = "workers never import supervisor"
-        elif is_in(name, "tests", "tools", "examples"):
-            why = "packages do not import what stands beside them"
-        elif is_in(module, "supervisor.core") and not is_in(name, *PURE):
-            why = "the core is pure; what it needs comes in as a field of an event"
-        elif is_in(name, "supervisor") and storey(name) < storey(module):
-            why = f"{STOREYS[storey(name)][0]} stands above {STOREYS[storey(module)][0]}"
-        if why:
-            found.append(f"{module}:{line} imports {name}: {why}")
-    return found
+    names = [*imports_of(source, module, is_package=is_package), *named_in(source)]
+    return [
+        f"{module}:{line} imports {name}: {why}" for line, name in names if (why := why_not(module, name))
+    ]
 
 
 def modules() -> list[Path]:
@@ -111,8 +189,34 @@ def test_arrows_go_downwards_only() -> None:
     for path in modules():
         is_package = path.name == "__init__.py"
         found += violations(path.read_text(encoding="utf-8"), name_of(path), is_package=is_package)
-    assert len(modules()) > 20
+    assert len(modules()) > 100
     assert found == []
+
+
+def test_every_module_stands_in_a_room_that_has_a_rank() -> None:
+    names = [name_of(path) for path in modules()]
+    assert {room_of(name) for name in names} == set(ROOMS)
+    assert [name for name in names if room_of(name) in ("supervisor", "workers") and name not in LOOSE] == []
+
+
+def test_every_room_says_what_it_is_for_and_holds_no_more_than_one_can_remember() -> None:
+    for room in ROOMS:
+        folder = ROOT / room.replace(".", "/")
+        assert (
+            len(ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or "") > 80
+        )
+        held = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+        assert len(held) <= MOST_MODULES or room == "supervisor.commands", room
+
+
+def test_no_name_of_a_module_or_class_stands_twice() -> None:
+    modules_by_name, classes = Counter(), Counter()  # type: Counter[str], Counter[str]
+    for path in modules():
+        if not path.name.startswith("__"):
+            modules_by_name[path.stem] += 1
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, times in (modules_by_name + classes).items() if times > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -128,14 +232,21 @@ def test_arrows_go_downwards_only() -> None:
         ("supervisor.core.dispatch.retry_policy", "import logging.handlers"),
         ("supervisor.core.dispatch.retry_policy", "from workers.transport.pipes import Outbox"),
         ("supervisor.core.dispatch.retry_policy", "from supervisor.storage.store import Store"),
-        ("supervisor.core.dispatch.retry_policy", "from ..records import store"),
+        ("supervisor.core.dispatch.retry_policy", "from ...storage import store"),
         ("supervisor.storage.store", "from supervisor.engines.local_engine import LocalEngine"),
-        ("supervisor.storage.store", "from ..engines.local import LocalEngine"),
+        ("supervisor.storage.store", "from ..engines.local_engine import LocalEngine"),
         ("supervisor.engines.local_engine", "from supervisor.views import terminal_view as terminal"),
         ("supervisor.views.terminal_view", "import supervisor.run.loop"),
         ("supervisor.views.terminal_view", "from supervisor import Report"),
-        ("supervisor.run.loop", "from supervisor.experiment import run"),
-        ("supervisor.run.loop", "from supervisor.experiment import planning"),
+        ("supervisor.views.terminal_view", "from supervisor.storage.store import Store"),
+        ("supervisor.experiment.opening", "from supervisor.engines.local_engine import LocalEngine"),
+        ("supervisor.experiment.opening", "from supervisor.core.scheduling.scheduler import Scheduler"),
+        ("supervisor.system.clock", "NAMES = ['supervisor.run.loop']"),
+        ("supervisor.commands.show", "from supervisor.run.outcome import Outcome"),
+        ("workers.process.linux", "from workers.transport import frames"),
+        ("supervisor.attic.stove", "from supervisor.core.terms.jobs import Job"),
+        ("supervisor.experiment.opening", "from supervisor.run.loop import Loop"),
+        ("supervisor.storage.files.disk", "from supervisor.storage.journal import journal_file"),
         ("supervisor.run.execution", "from supervisor.api import main"),
     ],
 )

@@ -347,7 +347,9 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
         preparation.import_modules()
     function = load(spec.function)
     _reseed()
-    signal_handlers.install(stacks_path(spec.output_directory, spec.worker, spec.incarnation))
+    signal_handlers.install(
+        stacks_path(spec.output_directory, spec.worker, spec.incarnation), runs_jobs=Runner.run.__code__
+    )
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
         note_builtins()

@@ -1,4 +1,3 @@
-"""The way in for orders from another terminal: where the socket is, what goes over it, and the
-supervisor's end of it. What an order does is decided in `core.control`; the other end is
-`commands.ctl`.
+"""The supervisor's end of `longhaul ctl`: where the socket is, and what goes over it. No decision
+about an order: that is `core.scheduling.orders`. The other end is `commands.ctl`.
 """

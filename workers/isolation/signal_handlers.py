@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 from collections.abc import Collection
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, ClassVar, NamedTuple
 
 from workers.job.current_job import CURRENT
@@ -158,11 +158,13 @@ class _Own:
     places: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
     unblocked: set[Any] | None = None  # the mask before a fork
     caught: set[int] | None = None  # what the script has left, if that is known
+    runs_jobs: CodeType | None = None
 
 
-def install(stack_file: str) -> None:
+def install(stack_file: str, runs_jobs: CodeType | None = None) -> None:
     """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
-    the supervisor asks for."""
+    the supervisor asks for. `runs_jobs`: the function that calls the user's."""
+    _Own.runs_jobs = runs_jobs
     caught = _Own.caught if _Own.caught is not None else _caught()
     for number in _WISHES:
         if signal.getsignal(number) == signal.SIG_DFL and number not in caught:
@@ -285,7 +287,7 @@ def _in_a_job(frame: FrameType | None) -> bool:
     """Whether code of the user is running: an exception must not end ours."""
     inner = None
     while frame is not None:
-        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "workers.runner":
+        if frame.f_code is _Own.runs_jobs:
             return inner is not None and not str(inner.f_globals.get("__name__")).startswith("workers.")
         inner, frame = frame, frame.f_back
     return False

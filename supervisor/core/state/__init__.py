@@ -1,0 +1,1 @@
+"""What is known now: jobs, workers, sums, history. It follows records. No decision."""

@@ -6,9 +6,9 @@ Nothing here looks at a clock: whoever needs the time of day passes it in.
 from __future__ import annotations
 
 import re
-import signal
 import unicodedata
 from datetime import datetime, timedelta
+from signal import Signals
 
 # Control, format, surrogate, line and paragraph separators; and what steers a terminal.
 _CONTROL = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -83,7 +83,7 @@ def percent(part: int, whole: int) -> str:
 def signal_name(number: int) -> str:
     """`SIGSEGV`, or `signal 37` for one without a name."""
     try:
-        return signal.Signals(number).name
+        return Signals(number).name
     except ValueError:
         return f"signal {number}"
 
