@@ -6,6 +6,7 @@ import pytest
 
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
+from supervisor.core.terms.records import Leased, Noted
 
 
 def by_one(ids: list[str], domains: list[str | None]) -> JobTable:
@@ -58,3 +59,13 @@ def test_numbers_are_there_when_somebody_asks() -> None:
     assert table.numbers_of(["f", "a", "g"]) == [5, 0, 6]
     assert list(table.numbers.items()) == [(job_id, number) for number, job_id in enumerate(table.ids)]
     assert table.ids == list("abcdefg")
+
+
+def test_a_superseded_lease_is_not_what_its_worker_was_running() -> None:
+    """Its job was completed by another worker meanwhile; after it came the one that ran to the end."""
+    table = JobTable()
+    table.apply(Leased(0, 1, 1, ["a", "b", "c"], "2025-10-14T21:00:00.000Z"))
+    table.apply(
+        Noted("superseded", "2025-10-14T21:00:01.000Z", {"job": "a", "lease": 1, "outcome": "completed"})
+    )
+    assert table.open_leases == {1: {2: table.numbers["b"], 3: table.numbers["c"]}}

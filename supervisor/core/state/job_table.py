@@ -28,7 +28,16 @@ import msgspec
 
 from supervisor.core.state.columns import get, put
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, Counts, OwnSettings
-from supervisor.core.terms.records import AnyRecord, Carried, Ended, Leased, Reset, Returned, WorkerEnded
+from supervisor.core.terms.records import (
+    AnyRecord,
+    Carried,
+    Ended,
+    Leased,
+    Noted,
+    Reset,
+    Returned,
+    WorkerEnded,
+)
 
 MOVES: dict[tuple[int, str], int] = {
     (PENDING, "leased"): LEASED,
@@ -259,6 +268,8 @@ class JobTable:
             leases = self.open_leases.get(record.incarnation, {})
             for lease in record.leases:
                 leases.pop(lease, None)
+        elif isinstance(record, Noted) and record.what == "superseded":
+            self._close_lease(record.detail.get("lease", 0))
         elif isinstance(record, WorkerEnded):
             self.open_leases.pop(record.incarnation, None)
         elif isinstance(record, Reset):
@@ -275,11 +286,14 @@ class JobTable:
             else:
                 self.charges.pop(job, None)
 
+    def _close_lease(self, lease: int) -> None:
+        for leases in self.open_leases.values():
+            if leases.pop(lease, None) is not None:
+                break
+
     def _apply_ended(self, record: Ended) -> None:
         job = self.add(record.job, wanted=False)
-        for leases in self.open_leases.values():
-            if leases.pop(record.lease, None) is not None:
-                break
+        self._close_lease(record.lease)
         if not record.state:
             return
         self.attempts[job] = max(self.attempts[job], record.attempt)
