@@ -137,7 +137,7 @@ def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Not
         layout = resume_target.earlier(request.resume, directory, request.name)
         return layout, resume_target.mention_larger(request, layout)
     if request.experiment_id is None:
-        unfinished, notices = resume_target.latest_unfinished(directory, request.name)
+        unfinished, notices = resume_target.latest_unfinished(request, directory)
         return unfinished, notices + resume_target.mention_larger(request, unfinished)
     named = Layout(directory, check_id(request.experiment_id))
     return named if named.exists() else None, []

@@ -7,10 +7,14 @@ name. Nothing is changed here, and nothing is locked.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from supervisor.core.terms.errors import LonghaulError, UnusableCheckpoint, UsageError
 from supervisor.core.terms.experiment_id import check_id
-from supervisor.options.request import Request
+from supervisor.core.terms.jobs import Counts
+from supervisor.options.request import Request, merge_settings
 from supervisor.reports.experiment_list import experiments
 from supervisor.reports.latest_experiment import meant_instead
 from supervisor.storage.checkpoint.checkpoint_format import peek
@@ -19,6 +23,19 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import is_held
 
 Notice = tuple[str, str]  # level, text
+
+
+class FilesState(msgspec.Struct):
+    """How an experiment stands, as far as it tells whether to go on with it."""
+
+    name: str
+    counts: Counts
+    cancelled: int  # of the failed: a resume does not try these again
+    settings: dict[str, Any]  # as remembered
+
+    @property
+    def left(self) -> int:
+        return self.counts.pending + self.counts.in_progress
 
 
 def earlier(resume: str, directory: Path, name: str) -> Layout:
@@ -47,32 +64,55 @@ def _nothing_to_resume(directory: Path) -> str:
     return f"No checkpoints found to resume from in {directory / 'logs'}"
 
 
-def latest_unfinished(directory: Path, name: str) -> tuple[Layout | None, list[Notice]]:
+def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
     """What `--resume auto` goes on with. One of which nobody can tell whether it is finished
-    is passed over and told: it must not block a command that nobody watches."""
-    passed_over: list[Notice] = []
+    is passed over and told: it must not block a command that nobody watches. Where there is none,
+    it is told which one is finished, since all of its jobs are about to run again."""
+    notices: list[Notice] = []
+    finished: list[Notice] = []
     for experiment_id in experiments(directory):
         layout = Layout(directory, experiment_id)
         try:
-            left, _, called = _left(layout)
+            found = _state_of(layout)
         except UnusableCheckpoint as error:
             text = f"--resume auto passes over {experiment_id}, which cannot be used: {error}"
-            passed_over.append(("warning", text))
+            notices.append(("warning", text))
             continue
-        if left and called in ("", name):
-            return layout, passed_over
-    return None, passed_over
+        if found.name not in ("", request.name):
+            continue
+        if found.left:
+            return layout, notices
+        if found.name and not finished:
+            finished = [("info", _finished(request, experiment_id, found))]
+    return None, notices + finished
+
+
+def _finished(request: Request, experiment_id: str, found: FilesState) -> str:
+    """`experiment_1 is finished (3 completed, 1 failed): ...`, and how to go on with that one."""
+    counts, tries_again = found.counts, found.counts.failed > found.cancelled
+    more = tries_again and not merge_settings(request, found.settings).retry_failed
+    if request.interactive:
+        auto, named = "--resume auto", f"--resume {experiment_id}{' --retry-failed' if more else ''}"
+    else:
+        auto = 'resume="auto"'
+        named = f'resume="{experiment_id}"{", retry_failed=True" if more else ""}'
+    what = "goes on with that one and tries the failed again" if tries_again else "keeps its results"
+    return (
+        f"{experiment_id} is finished ({counts.completed:,} completed, {counts.failed:,} failed): "
+        f"{auto} starts a new experiment; {named} {what}"
+    )
 
 
 def mention_unfinished(directory: Path, name: str) -> list[Notice]:
     """A plain start beside an unfinished experiment says so: perhaps a resume was meant."""
     for experiment_id in experiments(directory):
         try:
-            left, total, called = _left(Layout(directory, experiment_id))
+            found = _state_of(Layout(directory, experiment_id))
         except LonghaulError:
             continue  # somebody else's damage must not stop a new start
-        if called not in ("", name):
+        if found.name not in ("", name):
             continue
+        left, total = found.left, found.counts.total
         if left:
             if is_held(Layout(directory, experiment_id).lock):
                 return [
@@ -80,9 +120,9 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
                 ]
             return [_unfinished(experiment_id, left, total)]
         # It may be a small trial after which the unfinished one is not the latest any more.
-        found = meant_instead(Layout(directory, experiment_id))
-        if found is not None and (left := found[1].left):
-            return [_unfinished(found[1].experiment_id, left, found[1].counts.total)]
+        larger = meant_instead(Layout(directory, experiment_id))
+        if larger is not None and (left := larger[1].left):
+            return [_unfinished(larger[1].experiment_id, left, larger[1].counts.total)]
         break
     return []
 
@@ -105,12 +145,13 @@ def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
     return [("warning", text)]
 
 
-def _left(layout: Layout) -> tuple[int, int, str]:
-    """How many jobs of an experiment are pending or in progress, how many there are, and
-    what it is called."""
+def _state_of(layout: Layout) -> FilesState:
+    """How an experiment stands, by all of its files. Raises LonghaulError if they cannot be used."""
     from supervisor.storage.recovery.survey import survey
 
     found = survey(layout)
-    counts, name = found.table.counts(), found.name
-    found.close()
-    return counts.pending + counts.in_progress, counts.total, name
+    try:
+        cancelled = sum(how == "cancelled" for how in found.table.outcome.values())
+        return FilesState(found.name, found.table.counts(), cancelled, found.settings)
+    finally:
+        found.close()

@@ -143,7 +143,8 @@ class Report:
         more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise JobsFailed(
             f"{len(failed)} of {self.counts.total} jobs failed in {self.experiment_id}: {first}{more}. "
-            f"Their tracebacks are in {self._results.layout.final}; a resume tries them again."
+            f"Their tracebacks are in {self._results.layout.final}; a resume of this experiment "
+            f'(resume="{self.experiment_id}", but not resume="auto") tries them again.'
         )
 
     def close(self) -> None:

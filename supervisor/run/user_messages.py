@@ -41,10 +41,21 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
         called_off = cancelled(table)
         if kept := counts.failed - called_off:
             stays = "stays as it is" if kept == 1 else "stay as they are"
-            line += f"; {kept:,} failed {stays} (--retry-failed tries again)"
+            line += f"; {kept:,} failed {stays} ({_retry_failed(request, opened)} tries again)"
         if called_off:
             line += f"; {called_off:,} cancelled (--rerun JOB tries again)"
     return line
+
+
+def _retry_failed(request: Request, opened: OpenedExperiment) -> str:
+    """What makes a resume try failed jobs again: `auto` never does, whatever it is told beside that."""
+    words = {"--resume": opened.layout.experiment_id} if request.resume == "auto" else {}
+    if not opened.settings.retry_failed:
+        words["--retry-failed"] = ""
+    if request.interactive:
+        return " ".join(f"{option} {value}".strip() for option, value in words.items())
+    named = [f'resume="{value}"' if value else "retry_failed=True" for value in words.values()]
+    return ", ".join(named)
 
 
 def workers_at_work(opened: OpenedExperiment, slots: int) -> int:

@@ -70,8 +70,25 @@ def test_auto_starts_goes_on_and_says_when_it_is_finished(experiment: Experiment
     done = experiment.run("--resume", "auto", "--experiment-id", only)
     assert done.returncode == 1  # the experiment's code; auto tries no failed job again
     assert len(experiment.executions()) == 4
-    assert experiment.run("--resume", "auto").returncode == 0  # all are finished: a new one
+    done = experiment.run("--resume", "auto")
+    assert done.returncode == 0  # all are finished: a new one
     assert len(ids(experiment)) == 2
+    told = f"{only} is finished (3 completed, 1 failed): --resume auto starts a new experiment; --resume {only} goes"
+    assert told in done.stderr
+    write(experiment, "other")
+    done = experiment.run("--resume", "auto")
+    assert "is finished" not in done.stderr
+
+
+def test_failures_that_auto_leaves_are_tried_again_as_its_first_line_says(experiment: Experiment) -> None:
+    write(experiment, "mine")
+    environment = {**experiment.environment(), "FAIL": "1"}
+    assert experiment.run("--experiment-id", "a", "--only", "*/2", env=environment).returncode == 1
+    done = experiment.run("--resume", "auto")
+    assert "1 failed stays as it is (--resume a tries again)" in done.stderr
+    assert experiment.executions().count("mine/2") == 1
+    assert experiment.run("--resume", "a").returncode == 0
+    assert experiment.executions().count("mine/2") == 2
 
 
 @pytest.mark.parametrize("first", [True, False])
