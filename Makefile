@@ -28,7 +28,7 @@ HALF := tests/failures tests/core
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
 # Processes, scripts and what the standard library answers; nothing that measures time, and nothing
 # that is the same in every Python: histories, bytes on a disk, many kills.
-PART := tests/workers tests/engines tests/real_scripts tests/test_planning.py tests/test_notebook.py tests/test_dist.py \
+PART := tests/workers tests/engines tests/real_scripts tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
   tests/whole/test_bad_jobs.py tests/whole/test_jobs_that_spoil_their_process.py \
   tests/failures/test_processes_that_start.py tests/failures/test_processes_and_their_surroundings.py
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import main
-from tests.experiment import experiment
+from tests.experiment_fixture import experiment
 
 __all__ = ["experiment"]
 

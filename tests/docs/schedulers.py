@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.experiment import PATIENCE, ROOT, wait_for
+from tests.experiment_fixture import PATIENCE, ROOT, wait_for
 
 KILL_WAIT = 30.0  # seconds, Slurm's default
 CLEAN_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)

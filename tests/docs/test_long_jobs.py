@@ -12,7 +12,7 @@ from pathlib import Path
 from supervisor.core.dispatch.retry_policy import INTERRUPTED_LIMIT
 from supervisor.core.state.worker_state import MOST_METRICS
 from tests.docs.conftest import ROOT, blocks, commands
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 from workers.job.current_job import REPORT_EVERY
 from workers.job.saved_state import MAX_STATE
 

@@ -20,7 +20,7 @@ import pytest
 from supervisor.core.terms import errors
 from tests.docs.conftest import README, ROOT, blocks, prose
 from tests.docs.schedulers import KILL_WAIT, Home, SlurmJob, Unit
-from tests.experiment import PATIENCE, wait_for
+from tests.experiment_fixture import PATIENCE, wait_for
 
 PAGE = ROOT / "docs" / "slurm-systemd-cron.md"
 WALK, ARRAY = (block.text for block in blocks(PAGE, "bash"))

@@ -13,7 +13,7 @@ import pytest
 
 from supervisor.commands.ctl import _ORDERS
 from tests.docs.conftest import ROOT, blocks, commands
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 
 PAGE = ROOT / "docs" / "steering-a-run.md"
 

@@ -15,7 +15,7 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
-from tests.experiment import experiment
+from tests.experiment_fixture import experiment
 from workers.transport.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
 
 __all__ = ["experiment"]

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 
 LONG = bool(os.environ.get("LONG_TESTS"))  # every point of every walk, many power cuts
 ID = "e1"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.experiment import experiment
+from tests.experiment_fixture import experiment
 
 __all__ = ["experiment"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 
 # What jobs use to wait for the test, and to tell it where they are.
 WORDS = """

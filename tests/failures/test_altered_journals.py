@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import open_gate, wait_until_said, write
 
 SCRIPT = """

@@ -14,7 +14,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import kill, records
 
 JOBS = 100_000

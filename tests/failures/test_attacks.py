@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import needs_root
 from tests.failures.observing import (
     open_gate,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.reports.report import load
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import GO_ON, ID, Witness, left_over, needs_strace, said_by, strace, tiny
 from tests.failures.observing import open_gate, records, write
 

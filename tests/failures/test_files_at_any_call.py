@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 from tests.failures.bad_disks import (
     GO_ON,
     LONG,

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.storage.journal import journal_format
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import (
     GO_ON,
     LONG,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.bad_disks import LONG
 from tests.failures.observing import said, write
 

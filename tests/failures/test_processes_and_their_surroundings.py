@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     cgroup,
     open_gate,

@@ -14,7 +14,7 @@ from supervisor.core.state.run_history import RunHistory
 from supervisor.core.terms.records import RunStarted, WorkerEnded, WorkerStarted
 from supervisor.system.process_cleanup import end_recorded
 from supervisor.system.processes import start_time
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     is_gone,
     kill,

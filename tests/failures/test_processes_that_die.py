@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import (
     is_gone,
     kill,

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     cgroup,
     go_on,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment
+from tests.experiment_fixture import PATIENCE, Experiment
 from tests.failures.observing import cgroup, others_completed, records, write
 
 PLAIN = """

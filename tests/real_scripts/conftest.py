@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import PATIENCE, ROOT, wait_for
+from tests.experiment_fixture import PATIENCE, ROOT, wait_for
 
 _FOOTER = """
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 from tests.real_scripts.conftest import RealScript
 
 METHODS = ["zygote", "spawn"]

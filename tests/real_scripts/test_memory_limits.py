@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.experiment import PATIENCE
+from tests.experiment_fixture import PATIENCE
 from tests.real_scripts.conftest import RealScript
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 from tests.real_scripts.conftest import RealScript
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /dev/shm")

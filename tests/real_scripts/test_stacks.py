@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import PATIENCE, wait_for
+from tests.experiment_fixture import PATIENCE, wait_for
 from tests.real_scripts.conftest import RealScript
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

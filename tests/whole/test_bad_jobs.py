@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 
 BAD = """
     import subprocess, ctypes

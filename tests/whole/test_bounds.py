@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     def jobs():

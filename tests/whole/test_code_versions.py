@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from supervisor.reports.report import load
-from tests.experiment import ROOT, Experiment
+from tests.experiment_fixture import ROOT, Experiment
 
 WALK = """
     import mylib
@@ -29,7 +29,7 @@ WALK = """
     if __name__ == "__main__":
         main(evaluate, [Job(id=f"job/{n}", params={"n": n}) for n in range(4)], name="walk", all_tasks=True)
 """
-OLDER = Path(__file__).resolve().parent.parent / "records" / "older"
+OLDER = Path(__file__).resolve().parent.parent / "storage" / "older"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from supervisor.__main__ import main
-from tests.experiment import ROOT, Experiment, wait_for
+from tests.experiment_fixture import ROOT, Experiment, wait_for
 from tests.failures.observing import stop
 
 # Each job runs until a file of its name is there.

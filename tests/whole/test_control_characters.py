@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.terms.wording import harmless
 from supervisor.views.suggested_commands import pasted, resume_command, shown
-from tests.experiment import PATIENCE, ROOT, Experiment
+from tests.experiment_fixture import PATIENCE, ROOT, Experiment
 
 EVIL = "a\x1b[31m\x1b]0;title\x07\r\x9b2J\u202e/b"
 SCRIPT = f"""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.whole.test_interruptions import check_squares, let_go, squares
 
 JOBS = 20

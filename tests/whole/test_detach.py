@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import main
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 
 SCRIPT = """
     assert "LONGHAUL_DETACHED" not in os.environ or __name__ == "__main__"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import is_gone
 
 SCRIPT = """

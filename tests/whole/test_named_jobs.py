@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from supervisor.system.cpu_limits import shared_cores, usable_cores
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 
 SCRIPT = """
     def evaluate(number):

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.terms.settings import parse_duration
 from supervisor.views.suggested_commands import longhaul_command
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 
 
 def suggested(text: str, label: str) -> list[str]:

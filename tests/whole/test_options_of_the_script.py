@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import PATIENCE, ROOT
+from tests.experiment_fixture import PATIENCE, ROOT
 
 SCRIPT = """
     import argparse, json

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     from workers import GiveUp, Retry

@@ -12,7 +12,7 @@ import pytest
 from supervisor.reports.latest_experiment import meant_instead
 from supervisor.reports.report import load
 from supervisor.storage.files.layout import Layout
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 
 SCRIPT = """
     def evaluate(number):

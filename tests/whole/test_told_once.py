@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 
 SCRIPT = """
     import numpy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.experiment import Experiment
+from tests.experiment_fixture import Experiment
 from tests.failures.observing import write
 
 PRINTS = """

@@ -10,7 +10,7 @@ import pytest
 from supervisor.api import run
 from supervisor.core.terms.errors import BeingRun
 from supervisor.storage.files.lock import Lock
-from tests.experiment import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
     def evaluate(number):

@@ -14,8 +14,8 @@ import pytest
 from supervisor.core.terms.errors import UnusableCheckpoint
 from supervisor.core.terms.events import Synced
 from supervisor.storage.recovery.survey import survey
-from tests.records.fake_disk import FakeDisk, PowerCut
-from tests.records.made import Made, completed, expected, plan_of
+from tests.storage.fake_disk import FakeDisk, PowerCut
+from tests.storage.made import Made, completed, expected, plan_of
 
 IDS = [f"iris/{number}" for number in range(12)]
 HERE = Path("/fake")

@@ -17,7 +17,7 @@ import pytest
 from supervisor.core.terms import events as facts
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.system.interpreter import ROOM_FOR_MARK
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import is_gone
 from workers.process.experiment_tag import MARK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from supervisor.storage.files.atomic_files import clear_temporaries, temporary_name, write_atomically
-from tests.records.fake_disk import FakeDisk
+from tests.storage.fake_disk import FakeDisk
 
 
 def test_only_the_temporaries_of_the_named_files_are_removed(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from supervisor.storage.recovery import replayer
 from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import AT, Made, completed, plan_of
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import AT, Made, completed, plan_of
 from tools import simulate
 
 HERE = Path("/fake")

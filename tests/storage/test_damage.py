@@ -15,8 +15,8 @@ from supervisor.storage.files import atomic_files
 from supervisor.storage.journal.journal_file import Identity
 from supervisor.storage.journal.journal_format import encode_batch, seed_of
 from supervisor.storage.recovery.survey import survey
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import Made, completed, expected
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import Made, completed, expected
 
 IDS = [f"iris/{number}" for number in range(6)]
 HERE = Path("/fake")

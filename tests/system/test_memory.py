@@ -16,7 +16,7 @@ from supervisor.system import free_memory, process_memory, resource_usage
 from supervisor.system.free_memory import FreeMemory
 from supervisor.system.process_memory import Shares, family, family_of, shares
 from supervisor.system.resource_usage import SAVED, SHARE, MemoryMeter
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

@@ -13,7 +13,7 @@ import pytest
 from supervisor.__main__ import main
 from supervisor.storage.files.lock import Lock
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 SCRIPT = """
 from supervisor import Job, main

@@ -24,7 +24,7 @@ from supervisor.reports.final_files import write_reports
 from supervisor.reports.progress_file import ProgressFile
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
-from tests.records.made import AT, Made, expected
+from tests.storage.made import AT, Made, expected
 
 IDS = ["iris/a", "iris/b", "wine/c", "wine/d", "plain"]
 

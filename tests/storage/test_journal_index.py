@@ -14,9 +14,9 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import Made, completed, expected, plan_of
-from tests.records.test_whole import HERE, IDS, complete_together, live, state_of
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import Made, completed, expected, plan_of
+from tests.storage.test_journal_only import HERE, IDS, complete_together, live, state_of
 from tools import simulate
 
 

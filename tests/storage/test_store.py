@@ -23,8 +23,8 @@ from supervisor.storage.files.sync import STALLED_AFTER
 from supervisor.storage.journal.journal_file import BOUND
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import Made, completed, expected, plan_of
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import Made, completed, expected, plan_of
 
 IDS = [f"iris/{number}" for number in range(8)]
 HERE = Path("/fake")

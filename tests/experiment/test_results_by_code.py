@@ -13,7 +13,7 @@ from supervisor.reports.report import load
 from supervisor.storage.checkpoint import checkpoint_writer
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.recovery.survey import survey
-from tests.records.made import Made
+from tests.storage.made import Made
 
 IDS = [f"job/{number}" for number in range(8)]
 SPANS = [CodeSpan("aaaa", 3, ["mylib.py"]), CodeSpan("bbbb", 5, ["exp.py"]), CodeSpan("aaaa", 7)]

@@ -16,7 +16,7 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.sync import Syncer, Task
 from supervisor.storage.journal.journal_format import decode_record, encode_batch, seed_of, verify
 from supervisor.storage.journal.journal_scan import guess_seed
-from tests.records.fake_disk import FakeDisk
+from tests.storage.fake_disk import FakeDisk
 
 AT = "2025-10-14T21:00:00.000Z"
 SEED = seed_of("u", 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.records.fake_disk import FakeDisk, PowerCut
+from tests.storage.fake_disk import FakeDisk, PowerCut
 from workers.job import saved_state
 from workers.job.saved_state import StateFiles, StatesInMemory, StateTooLarge
 from workers.values.json_encoding import Unencodable

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.commands.conftest import ROOT, Longhaul
-from tests.experiment import Experiment, wait_for
+from tests.experiment_fixture import Experiment, wait_for
 
 SCRIPT = """
     def evaluate(kind):

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn, which the example uses, is not installed")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "examples" / "experiment_2025-10-14.py"
 
 

@@ -17,8 +17,8 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.plan.plan_diff import compare
 from supervisor.storage.plan.plan_file import PlanFile, decode_line
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import Made, plan_of
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import Made, plan_of
 
 IDS = [f"iris/{number}" for number in range(6)]
 HERE = Path("/fake")

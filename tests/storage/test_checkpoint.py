@@ -13,8 +13,8 @@ from supervisor.storage.checkpoint import checkpoint_writer
 from supervisor.storage.files import atomic_files
 from supervisor.storage.journal import journal_reader, record_locations
 from supervisor.storage.recovery.survey import survey
-from tests.records.fake_disk import FakeDisk
-from tests.records.made import AT, Made, completed, expected, plan_of
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import AT, Made, completed, expected, plan_of
 
 IDS = [f"iris/{number}" for number in range(10)]
 HERE = Path("/fake")

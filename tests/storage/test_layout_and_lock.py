@@ -17,7 +17,7 @@ from supervisor.storage.files.atomic_files import backup_name, lack_of_space, pr
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
-from tests.records.made import Made
+from tests.storage.made import Made
 
 
 @pytest.mark.parametrize("text", ["a", "experiment_20251014_210000", "x.y-z", "A" * 100, "_1"])

@@ -15,10 +15,10 @@ from supervisor.core.terms.errors import UsageError
 from supervisor.reports.report import load
 from supervisor.views.guarded_view import inside_notebook
 from supervisor.views.notebook_view import NotebookView
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 from tests.views.made import failure, snapshot, worker
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 
 # Deprecations inside of Jupyter's own packages are theirs.

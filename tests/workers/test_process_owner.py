@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.experiment import wait_for
+from tests.experiment_fixture import wait_for
 from workers.forking.process_owner import (
     bonds_of,
     incarnation_of,

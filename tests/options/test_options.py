@@ -602,7 +602,7 @@ def test_an_interrupt_before_the_run_is_no_traceback() -> None:
 
 
 def _dying(argument: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.run(
         [sys.executable, "-c", DYING, argument], capture_output=True, text=True, check=False, env=environment
