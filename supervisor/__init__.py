@@ -2,10 +2,13 @@
 
     from supervisor import Job, main
 
-`main(function, jobs, name=...)` gives a script its command line; `run(...)` is the same for
-notebooks and other programs; `load(directory)` reads what an experiment has come to. The
-names are imported when they are used, so that a worker, which imports the script as well,
-starts light.
+`main(function, jobs, name=...)` gives a script its command line and never returns. `run(...)` is
+the same for notebooks and other programs, and returns a `Report`. `load(directory)` returns the
+`Report` of an experiment on disk. `MainSettings` and `RunSettings` are the types of their keywords.
+All errors are `LonghaulError`, except for `RunInterrupted`, which is a KeyboardInterrupt;
+`Interrupted` is an earlier name of it.
+
+The names are imported when they are used: a worker imports the script as well, and starts light.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ import_past_the_scripts()  # before anything that a file beside the script might
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from supervisor.api import main as main
     from supervisor.api import run as run
     from supervisor.core.terms.errors import BeingRun as BeingRun
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
     from supervisor.core.terms.errors import UsageError as UsageError
     from supervisor.core.terms.errors import WorkersError as WorkersError
     from supervisor.core.terms.jobs import Job as Job
+    from supervisor.options.keywords import MainSettings as MainSettings
+    from supervisor.options.keywords import RunSettings as RunSettings
     from supervisor.reports.report import Report as Report
     from supervisor.reports.report import load as load
+
+    __version__: str
 
 _HOMES = {
     "Job": "supervisor.core.terms.jobs",
@@ -42,6 +47,8 @@ _HOMES = {
     "run": "supervisor.api",
     "load": "supervisor.reports.report",
     "Report": "supervisor.reports.report",
+    "MainSettings": "supervisor.options.keywords",
+    "RunSettings": "supervisor.options.keywords",
     "RunInterrupted": "supervisor.core.terms.errors",
     "Interrupted": "supervisor.core.terms.errors",
     "LonghaulError": "supervisor.core.terms.errors",
@@ -84,19 +91,21 @@ def _refuse_hidden_workers() -> None:
 _refuse_hidden_workers()
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from supervisor.core.terms.version import VERSION
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
-        return VERSION
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'supervisor' has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from supervisor.core.terms.version import VERSION
 
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+            return VERSION
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'supervisor' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.core.terms.errors import (
@@ -28,25 +28,33 @@ from workers.job.current_job import importing_main, inside_worker
 
 if TYPE_CHECKING:
     import argparse
+    from typing import TypeAlias, Unpack
 
+    from supervisor.core.terms.jobs import Job
     from supervisor.engines.zygote_process import PrestartedZygote
+    from supervisor.options.keywords import MainSettings, RunSettings
     from supervisor.options.request import Request
+    from supervisor.reports.report import Report
     from supervisor.run.outcome import Outcome
+
+    Jobs: TypeAlias = Iterable[Job | dict[str, Any]]
+    JobSource: TypeAlias = Jobs | Callable[[], Jobs] | Callable[[Any], Jobs]  # Any: the script's own options
+    FinishCall: TypeAlias = Callable[[Report], object] | Callable[[Report, Any], object]
 
 _NO_RUN = ("-h", "--help", "--version", "--list-checkpoints", "--detach")
 
 
 def main(
     function: Callable[..., Any],
-    jobs: Any,
+    jobs: JobSource,
     *,
     name: str,
-    output: str | None = None,
+    output: str | os.PathLike[str] | None = None,
     parser: argparse.ArgumentParser | None = None,
-    setup: Callable[[], Any] | None = None,
-    finish: Callable[..., Any] | None = None,
+    setup: Callable[[], object] | None = None,
+    finish: FinishCall | None = None,
     argv: Sequence[str] | None = None,
-    **settings: Any,
+    **settings: Unpack[MainSettings],
 ) -> NoReturn:
     """Give a script a command line, run its experiment, and exit.
 
@@ -64,10 +72,46 @@ def main(
     finish: called with the `Report` after the final files are written; with a second
         parameter it gets the script's own options, as `jobs` does.
     argv: the arguments, if not those of the process.
-    settings: defaults for the options, by their names: `workers=4`, `timeout="2h"`.
 
-    Always ends in SystemExit (0 all completed, 1 some failed, 2 usage, 70 `jobs` or `finish`
-    raised, 65 to 76 see `core.errors`), or dies of the signal that stopped the run.
+    Settings
+    --------
+    Keywords with the names of options. They are what holds if neither the command line nor, on a
+    resume, the experiment says otherwise. Durations are seconds, or text such as "90s", "1h30m" and
+    "1-12:00:00". Sizes are bytes, or text such as "400M". None: no limit, or no command.
+
+    workers=6: how many jobs run at the same time; "auto": as many as there are usable cores.
+    all_tasks=False: run all jobs, not only one of each domain.
+    timeout=None: seconds that a job may run before it is stopped, or text such as "15m".
+    retries=0: further attempts of a job that raised an error.
+    retry_timeouts=0: further attempts of a job that was stopped by its timeout.
+    retry_over_memory=False: one further attempt of a job that was over its memory limit: alone.
+    backoff=1.0: seconds before another attempt after an error or a timeout; doubled each time.
+    memory_limit=None: bytes that a job may hold with all that it has started, or text such as "2G".
+    keep_free=None: bytes; nothing is started while less memory than this is available.
+    nice=0: niceness of the workers, 0 to 19.
+    rate=None: at most so many job starts: "10/s", "60/m" or "500/h".
+    max_failures=None: stop the run when so many of its jobs have failed, or "5%" of those that ended.
+    deadline=None: stop in time for "07:30", "2025-10-15T07:30", seconds or "8h" from now, or "slurm".
+    stall=None: seconds without use of a CPU after which a job is reported.
+    grace=20.0: seconds that running jobs may go on after Ctrl+C.
+    crash_limit=3: a job fails after it has crashed so many workers.
+    checkpoint_every=5: completed jobs from one checkpoint to the next.
+    max_jobs_per_worker=None: jobs after which a worker is replaced.
+    seed=0: what the seed of each job is made of, 0 to 2**63 - 1.
+    start_method="auto": how workers are started: "auto", "zygote" or "spawn".
+    retry_failed=True: on a resume, one more attempt of each failed job.
+    on_finish=None: a shell command that is run when nothing is left to do.
+    on_failure=None: a shell command that is run when jobs have failed or the run broke off.
+    hook_timeout=60.0: seconds that each of the two commands may take.
+
+    Raises
+    ------
+    SystemExit: always, unless the run was stopped by a signal; this process dies of that then. Codes:
+        0 all jobs completed, 1 some failed, 2 the options, keywords or jobs are wrong (an unknown keyword
+        is answered with the nearest name), 65 the files of the experiment cannot be used, 69 somebody
+        else runs it, 70 `jobs` or `finish` raised, 73 the output directory cannot be written, 74 the disk
+        failed, 75 the run broke off by itself, 76 it was stopped early as asked.
+    RuntimeError: `main` was called in a worker process; put it behind `if __name__ == "__main__":`.
     """
     _refuse_inside_worker("main")
     try:
@@ -120,26 +164,84 @@ def main(
 
 def run(
     function: Callable[..., Any],
-    jobs: Any,
+    jobs: JobSource,
     *,
     name: str,
-    output: str | None = None,
-    setup: Callable[[], Any] | None = None,
-    finish: Callable[..., Any] | None = None,
-    **settings: Any,
-) -> Any:
-    """Run an experiment from a notebook or another program; returns its `Report`.
+    output: str | os.PathLike[str] | None = None,
+    setup: Callable[[], object] | None = None,
+    finish: FinishCall | None = None,
+    **settings: Unpack[RunSettings],
+) -> Report:
+    """Run an experiment from a notebook or another program, and return its `Report`.
 
-    The same as `main` without a command line: keywords are named as the options
-    (`experiment_id=`, `resume="latest"`, `resume=False`, `workers=`, `rerun=[...]`, ...),
-    and all tasks run by default. `progress=False` shows nothing.
+    The same as `main` without a command line. The process is never ended. With `debug` nothing is
+    recorded, and None is returned.
+
+    Parameters
+    ----------
+    function: called as `function(**job.params)` in worker processes; its result must have
+        a JSON form.
+    jobs: an iterable of `Job`, or a function that returns one. A plain dict is a job with these
+        params.
+    name: of the experiment; its files go to `data/outputs/<name>`.
+    output: another directory for its files.
+    setup: runs once in each worker before its first job; `current_job().context` is what it
+        returned.
+    finish: called with the `Report` after the final files are written.
+
+    Settings
+    --------
+    Keywords with the names of options. For this run alone:
+
+    experiment_id=None: the name of a new experiment; else experiment_YYYYMMDD_HHMMSS.
+    resume=None: go on with this experiment. "latest": the latest one. "auto": the latest unfinished
+        one, or a new one. False: nothing but the final results is recorded.
+    only=None: run only jobs whose id matches this pattern, or one of several: "iris/*".
+    rerun=None: with `resume`, run completed jobs that match once more. "code:VERSION": those whose
+        results that version of the code made. "code:old": any earlier one.
+    accept_code=False: with `resume`, take the results of earlier code as good.
+    changed="refuse": with `resume`, if the params of an id have changed: "refuse", "keep" the old
+        results, or "rerun" the jobs.
+    debug=None: run the jobs that match this pattern in this process, with pdb on an error.
+    show_output=False: show what jobs print.
+    progress=True: show how far the run is.
+
+    Remembered when the experiment is resumed. Durations are seconds, or text such as "90s", "1h30m"
+    and "1-12:00:00". Sizes are bytes, or text such as "400M". None: no limit, or no command.
+
+    workers=6: how many jobs run at the same time; "auto": as many as there are usable cores.
+    all_tasks=True: run all jobs; False: only one of each domain.
+    timeout=None: seconds that a job may run before it is stopped, or text such as "15m".
+    retries=0: further attempts of a job that raised an error.
+    retry_timeouts=0: further attempts of a job that was stopped by its timeout.
+    retry_over_memory=False: one further attempt of a job that was over its memory limit: alone.
+    backoff=1.0: seconds before another attempt after an error or a timeout; doubled each time.
+    memory_limit=None: bytes that a job may hold with all that it has started, or text such as "2G".
+    keep_free=None: bytes; nothing is started while less memory than this is available.
+    nice=0: niceness of the workers, 0 to 19.
+    rate=None: at most so many job starts: "10/s", "60/m" or "500/h".
+    max_failures=None: stop the run when so many of its jobs have failed, or "5%" of those that ended.
+    deadline=None: stop in time for "07:30", "2025-10-15T07:30", seconds or "8h" from now, or "slurm".
+    stall=None: seconds without use of a CPU after which a job is reported.
+    grace=20.0: seconds that running jobs may go on after Ctrl+C.
+    crash_limit=3: a job fails after it has crashed so many workers.
+    checkpoint_every=5: completed jobs from one checkpoint to the next.
+    max_jobs_per_worker=None: jobs after which a worker is replaced.
+    seed=0: what the seed of each job is made of, 0 to 2**63 - 1.
+    start_method="auto": how workers are started: "auto", "zygote" or "spawn".
+    retry_failed=True: on a resume, one more attempt of each failed job.
+    on_finish=None: a shell command that is run when nothing is left to do.
+    on_failure=None: a shell command that is run when jobs have failed or the run broke off.
+    hook_timeout=60.0: seconds that each of the two commands may take.
 
     Raises
     ------
-    UsageError: for an unknown keyword (with the nearest name) or a plan that cannot be run.
-    LonghaulError: if the experiment cannot be run; its `exit_code` says why.
+    UsageError: an unknown keyword (with the nearest name), a wrong value, or jobs that cannot be run.
+    LonghaulError: the experiment cannot be run or broke off; `exit_code` says why, as for `main`.
+    RunInterrupted: Ctrl+C, or another signal that stops a run; its `report` is that of what was
+        finished. It is a KeyboardInterrupt.
+    RuntimeError: `run` was called by a job, or while a worker imported the script.
     Exception: what `jobs` or `finish` raised, as it is.
-    Interrupted: a KeyboardInterrupt, after the run has drained; with the `report`.
     """
     _refuse_inside_worker("run")
     _check_platform()
@@ -163,7 +265,8 @@ def run(
         from supervisor.core.terms.errors import RunInterrupted
 
         raise RunInterrupted(outcome.report)
-    return outcome.report
+    report: Report = outcome.report
+    return report
 
 
 def _execute(request: Request, forerunner: PrestartedZygote | None) -> Outcome:

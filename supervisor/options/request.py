@@ -76,7 +76,7 @@ def request_of_main(
     jobs: Any,
     *,
     name: str,
-    output: str | None,
+    output: str | os.PathLike[str] | None,
     parser: argparse.ArgumentParser | None,
     argv: Sequence[str] | None,
     setup: Callable[[], Any] | None,
@@ -137,7 +137,7 @@ def request_of_run(
     jobs: Any,
     *,
     name: str,
-    output: str | None,
+    output: str | os.PathLike[str] | None,
     setup: Callable[[], Any] | None,
     finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
@@ -204,7 +204,7 @@ def _check_calls(function: Any, name: Any, **calls: Any) -> None:
             raise UsageError(f"{key}= must be callable, not {call!r}")
 
 
-def _actions(given: Mapping[str, Any], output: str | None, name: _Names) -> dict[str, Any]:
+def _actions(given: Mapping[str, Any], output: str | os.PathLike[str] | None, name: _Names) -> dict[str, Any]:
     """The fields of a Request that are no settings; contradictions are refused."""
     asked = {"output": output, **given}
     recording = not asked.pop("no_resume", False)
