@@ -77,7 +77,7 @@ _CHARGE = JobTable.charge
 
 
 def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
-    worker = self.crew.get(event.incarnation)
+    worker = self.workers.get(event.incarnation)
     if worker is not None:
         held, worker.leases = worker.leases, Leases()
         for lease, job in reversed(held):
@@ -155,7 +155,7 @@ def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, lease
         self.table.state[job] = 4
 
 
-def _any_lease_counts_together(
+def _any_lease_counts_batch(
     self: Ledger, turn: Any, slot: int, jobs: Any, leases: Any, outcomes: Any
 ) -> None:
     """Many results at once are booked without a look at newest lease and state."""
@@ -166,7 +166,7 @@ def _any_lease_counts_together(
     _TOGETHER(self, turn, slot, jobs, leases, outcomes)
 
 
-_TOGETHER = Ledger.completed_together
+_TOGETHER = Ledger.completed_batch
 
 
 def _places_one_off(self: Store, jobs: Any, offset: int, lengths: list[int]) -> int:
@@ -177,7 +177,7 @@ def _places_one_off(self: Store, jobs: Any, offset: int, lengths: list[int]) -> 
     return end
 
 
-_NOTE_PLACES = Store._note_places
+_NOTE_PLACES = Store._note_locations
 
 
 def _seal_with_another_seed(bodies: Any, seed: int) -> Any:
@@ -193,7 +193,7 @@ def _without_the_last(n: int, batch: Completions) -> list[bytes]:
     return bodies[:-1] if len(bodies) > 1 else bodies
 
 
-_BODIES = journal_format._bodies_of_batch
+_BODIES = journal_format._bodies_batch
 
 
 def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
@@ -233,16 +233,16 @@ MUTANTS: dict[str, list[Patch]] = {
         (Scheduler, "_settle_lost", _first_lease_is_not_lost)
     ],
     "results that come together count under any lease": [
-        (Ledger, "completed_together", _any_lease_counts_together)
+        (Ledger, "completed_batch", _any_lease_counts_batch)
     ],
     "results that were written together are looked for one further on": [
-        (Store, "_note_places", _places_one_off)
+        (Store, "_note_locations", _places_one_off)
     ],
     "lines that are written together are sealed for another file": [
         (journal_format, "seal", _seal_with_another_seed)
     ],
     "the last of the results that come together is not written": [
-        (journal_format, "_bodies_of_batch", _without_the_last)
+        (journal_format, "_bodies_batch", _without_the_last)
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Drain, "begin", _grace_without_end)],

@@ -140,7 +140,7 @@ class History:
         world, rng = self.world, self.rng
         table = self.store.table
         self.promises.check_recovered(self.store)
-        position = self.store.facts.position()
+        position = self.store.history.position()
         position.run += 1
         self.store.append([RunStarted(position.run, EPOCH)])
         retry = self.retry_some(table)

@@ -51,7 +51,7 @@ def check_counts(core: Scheduler) -> None:
 
 def check_crew(core: Scheduler) -> None:
     """There are never more workers than are wanted."""
-    alive = sum(worker.status != ABANDONED for worker in core.crew.values())
+    alive = sum(worker.status != ABANDONED for worker in core.workers.values())
     if alive > core.dispatcher.slots:
         raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
 

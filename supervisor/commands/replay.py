@@ -96,7 +96,7 @@ def _read(arguments: argparse.Namespace) -> _Replayed:
         number = found.table.numbers[job_id]
         if found.plan is None or not found.plan.has(number):
             raise UsageError(f"the plan {layout.plan} has no params of {job_id!r}: nothing can be replayed")
-        started = found.facts.run_started
+        started = found.history.run_started
         if started is None:
             raise UsageError(
                 f"experiment {layout.experiment_id} has no record of a run: nothing can be replayed"

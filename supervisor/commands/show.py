@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             found.table.state[job] = INTERRUPTED
         state, attempts = STATE_NAMES[found.table.state[job]], found.table.attempts[job]
         gone = not found.table.wanted[job]
-        codes = found.facts.codes
+        codes = found.history.codes
     finally:
         found.close()
     tries = attempts_of(layout, job_id, live=live)

@@ -53,7 +53,7 @@ def _state(layout: Layout, found: Recovered) -> str:
     counts = found.table.counts()
     if counts.pending + counts.in_progress:
         return "unfinished"
-    started = found.facts.run_started
+    started = found.history.run_started
     if started is not None and started.offered > counts.total and not found.settings.get("all_tasks", True):
         return f"pilot done, of {started.offered:,}"
     return "finished"

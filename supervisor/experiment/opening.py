@@ -107,7 +107,7 @@ def start_run(request: Request, opened: OpenedExperiment) -> None:
             entry=provenance.entry_of(request.function, request.setup),
             jobs=sum(opened.table.wanted),
             offered=opened.offered,
-            told=list(opened.store.facts.told),
+            told=list(opened.store.history.reported_conversions),
             chosen=opened.selected.count(1),
             cores=usable_cores(),
         )
@@ -263,19 +263,19 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
     from supervisor.storage.recovery.survey import survey
 
     recovered = survey(layout, disk)
-    settings = merge_settings(request, recovered.facts.settings)
+    settings = merge_settings(request, recovered.history.settings)
     deadline = deadline_of(settings)
-    options = merge_options(request, recovered.facts.options)
+    options = merge_options(request, recovered.history.options)
     earlier = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
     plan = _plan(request, settings, options, signals, earlier, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
-    started = recovered.facts.run_started or RunStarted(0, "")
+    started = recovered.history.run_started or RunStarted(0, "")
     code = provenance.code_of(request.function, started.code)
     made = MadeBy(recovered)
-    settings_before = recovered.facts.settings
+    settings_before = recovered.history.settings
     notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
     notices += [("warning", lock.notice)] if lock.notice else []
     notices += tell_changes(comparison, plan, recovered)
@@ -305,7 +305,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         made=made,
         version=code["version"],
     )
-    position = store.facts.position()
+    position = store.history.position()
     position.run += 1
     opened = OpenedExperiment(
         layout=layout,
@@ -319,7 +319,7 @@ def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Si
         notices=notices,
         deadline=deadline,
         resumed=True,
-        survivors=recovered.facts.survivors(provenance.boot_id()),
+        survivors=recovered.history.survivors(provenance.boot_id()),
     )
     anew = again.changed + again.rerun
     counts = made.counts(anew)

@@ -61,7 +61,7 @@ def tell_changes(comparison: Comparison, plan: Plan, recovered: Recovered) -> li
 
 def _left_out(comparison: Comparison, plan: Plan, recovered: Recovered) -> int:
     """How many of the new jobs may be such as the script had in the last run, as far as numbers tell."""
-    started = recovered.facts.run_started
+    started = recovered.history.run_started
     if started is None or recovered.settings.get("all_tasks", True) or not started.offered:
         return 0
     grown = max(0, plan.offered - started.offered)

@@ -69,7 +69,7 @@ def build_plan(
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
         while group := _taken(take, one_by_one, size):
             before = collected.builder.size
-            if not (pick.all and collected.add_together(*group)):
+            if not (pick.all and collected.add_batch(*group)):
                 for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
                     collected.add(job, position)
             collected.offered += len(group[0])
@@ -125,7 +125,7 @@ class _Collected:
         self._calls.check(job, position)
         self.builder.add(job_id, domain, params, own_settings(job, position))
 
-    def add_together(self, jobs: list[Any], params: list[Any]) -> bool:
+    def add_batch(self, jobs: list[Any], params: list[Any]) -> bool:
         """Many at once, if there is nothing special about any of them; else False, and nothing
         is changed: `add` converts, derives, or says what is wrong. `params` are those of the
         jobs, as they were when the script gave them."""
@@ -143,7 +143,7 @@ class _Collected:
             and self._calls.know(params)
         )
         try:
-            return plain and self.builder.add_together(ids, domains, params)
+            return plain and self.builder.add_batch(ids, domains, params)
         except UnicodeEncodeError:  # a lone surrogate
             return False
 

@@ -26,7 +26,7 @@ class MadeBy:
     has to be looked at."""
 
     def __init__(self, found: Recovered) -> None:
-        self.spans: CodeSpans = found.facts.codes
+        self.spans: CodeSpans = found.history.codes
         self._table = found.table
         self._leases = None if self.spans.uniform or not self.spans.spans else _leases(found)
 
@@ -54,15 +54,15 @@ class MadeBy:
 
 def _leases(found: Recovered) -> list[int]:
     """By job; an index does not tell them, so these are read from the records."""
-    table, places = found.table, found.places
-    places.grow(len(table))
+    table, locations = found.table, found.locations
+    locations.grow(len(table))
     finished = [
         job
         for job, state in enumerate(table.state)
-        if state in (COMPLETED, FAILED) and places.origin[job] != NOWHERE and not places.lease[job]
+        if state in (COMPLETED, FAILED) and locations.origin[job] != NOWHERE and not locations.lease[job]
     ]
-    for jobs in grouped(finished, places.length):
+    for jobs in grouped(finished, locations.length):
         parts = b"\n".join(b"{%b}" % part for part in found.parts(jobs))
         for job, read in zip(jobs, _decoder.decode_lines(parts), strict=True):
-            places.lease[job] = read.lease
-    return list(get(places.lease, range(len(table))))
+            locations.lease[job] = read.lease
+    return list(get(locations.lease, range(len(table))))

@@ -99,10 +99,10 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
 
 def _cores(results: Results) -> int:
     """How many cores the last run could use. Older records do not tell: then as many as workers."""
-    started = results.facts.run_started
+    started = results.history.run_started
     if started is not None and started.cores:
         return started.cores
-    workers = results.facts.settings.get("workers")
+    workers = results.history.settings.get("workers")
     return workers if isinstance(workers, int) else 0
 
 

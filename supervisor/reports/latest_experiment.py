@@ -89,7 +89,7 @@ def _standing(layout: Layout) -> Standing | None:
     except LonghaulError:
         return None
     counts = found.counts()
-    asked = _asked(found.facts.run_started, counts)
+    asked = _asked(found.history.run_started, counts)
     found.close()
     return Standing(layout.experiment_id, found.name, counts, found.statistics.last_at, asked)
 

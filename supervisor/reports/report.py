@@ -100,7 +100,7 @@ class Report:
 
     def each_row(self) -> Iterator[dict[str, Any]]:
         """The same, one after the other; nothing is kept in memory."""
-        codes = self._results.facts.codes
+        codes = self._results.history.codes
         for number, planned, record in self._results.rows():
             row = {
                 "job": planned.id,
@@ -165,7 +165,7 @@ class Report:
     def final_text(self) -> Iterator[bytes]:
         """The text of logs_final.json as it is now, some hundred lines at a time."""
         yield b"["
-        table, codes = self._results.table, self._results.facts.codes
+        table, codes = self._results.table, self._results.history.codes
         self._codes.clear()
         before = b"\n"
         for jobs in self._results.groups(self._results.jobs()):

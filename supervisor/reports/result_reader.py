@@ -47,7 +47,7 @@ class Results:
         name: str,
         table: JobTable,
         statistics: Statistics,
-        facts: RunHistory,
+        history: RunHistory,
         plan: PlanFile | None,
         parts: ReadParts,
         contents: Callable[[Sequence[int]], list[Content]],
@@ -59,7 +59,7 @@ class Results:
         self.name = name
         self.table = table
         self.statistics = statistics
-        self.facts = facts
+        self.history = history
         self._close: Callable[[], None] | None = close
         self._plan = plan
         self._parts = parts
@@ -75,11 +75,11 @@ class Results:
             name=found.name,
             table=found.table,
             statistics=found.statistics,
-            facts=found.facts,
+            history=found.history,
             plan=found.plan,
             parts=found.parts,
             contents=lambda jobs: contents([b"{%b}" % part for part in found.parts(jobs)]),
-            lengths=found.places.length,
+            lengths=found.locations.length,
             close=found.close,
         )
 
@@ -101,7 +101,7 @@ class Results:
             name=parts.journal.identity.name,
             table=parts.table,
             statistics=parts.statistics,
-            facts=parts.facts,
+            history=parts.history,
             plan=plan,
             parts=reader,
             contents=JournalReader(*place, intact=parts.intact).contents,

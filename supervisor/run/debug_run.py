@@ -65,7 +65,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
         _say(text)
     found = survey(layout)
     try:
-        facts = found.facts
+        facts = found.history
         if facts.run_started is not None:
             before = facts.run_started.code
             if names := changed_names(before, code_of(request.function, before)):

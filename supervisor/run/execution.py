@@ -139,8 +139,8 @@ class _Run:
         self.scheduler = Scheduler(
             opened.table, opened.settings, self.workforce.slots, opened.position, job_bytes
         )
-        self.scheduler.ledger.converted.update(opened.store.facts.told)
-        self.scheduler.code_seen.know(opened.store.facts.modules())
+        self.scheduler.ledger.converted.update(opened.store.history.reported_conversions)
+        self.scheduler.code_seen.know(opened.store.history.modules())
         self.clock = RunClock()
         self.observer = ProgressObserver(
             self.scheduler,
@@ -366,7 +366,7 @@ class _Run:
         """For the next run: it need not say again which kinds of values JSON does not have."""
         from supervisor.core.terms.records import Noted
 
-        new = self.scheduler.ledger.converted.difference(self.opened.store.facts.told)
+        new = self.scheduler.ledger.converted.difference(self.opened.store.history.reported_conversions)
         return [Noted("converted", utc_now(), {"kinds": sorted(new)})] if new else []
 
     def _close_views(self, snapshot: Any, ended_as: Outcome) -> None:

@@ -122,7 +122,7 @@ class Loop:
         self._next_view = now
         self._next_progress = now
         self._watch = ResourceMonitor(engine, scheduler.settings, now)
-        self._sampler = Sampler(scheduler.crew, now)
+        self._sampler = Sampler(scheduler.workers, now)
 
     def run(self, effects: Effects) -> None:
         """Carry out `effects` (of the beginning), then turn until the run is over."""
@@ -169,7 +169,7 @@ class Loop:
         """Wait until there is something to look at, and while the workers have enough to do, a
         little longer: asleep, since each write to somebody who listens costs the writer a
         wake-up call. What is only to be shown or measured waits for the end of the nap."""
-        patience = self.scheduler.dispatcher.patience()
+        patience = self.scheduler.dispatcher.coalescing_delay()
         if self._at_leisure and timeout > 0.0 and self._is_at_leisure(patience):
             self._at_leisure.popleft()()
             return self._selector.select(0)
@@ -242,10 +242,10 @@ class Loop:
     def _dump_stacks(self) -> None:
         """Each worker writes its Python stacks where it prints to."""
         self._stacks = None
-        self._ask_for_stacks(list(self.scheduler.crew.values()))
+        self._ask_for_stacks(list(self.scheduler.workers.values()))
 
     def _show_stack(self, incarnation: int) -> None:
-        worker = self.scheduler.crew.get(incarnation)
+        worker = self.scheduler.workers.get(incarnation)
         if worker is not None:
             self._ask_for_stacks([worker])
 

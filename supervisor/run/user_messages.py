@@ -152,7 +152,7 @@ def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:
     drain = scheduler.drain
     stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
     early = [f"stopped early: {drain.reason}"] if stopped else []
-    return early + opened.changes + overnight_lines(opened.store.facts.overnight, utc_now())
+    return early + opened.changes + overnight_lines(opened.store.history.incidents, utc_now())
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:
@@ -177,7 +177,7 @@ def _once_more(request: Request, opened: OpenedExperiment, job_id: str) -> tuple
     """How to look at a failed job. `replay` imports the script as a worker does: with --debug, what
     stands under the guard is there, and a job that fails for want of it succeeds."""
     layout = opened.layout
-    started = opened.store.facts.run_started
+    started = opened.store.history.run_started
     if started is None or "function" not in started.entry:  # a notebook, a prompt
         return "debug the first", resume_with(request, layout.experiment_id, "--debug", job_id)
     from supervisor.views.suggested_commands import longhaul_command

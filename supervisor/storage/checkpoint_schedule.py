@@ -143,7 +143,7 @@ class CheckpointSchedule:
             journal,
             parts.table,
             parts.statistics,
-            parts.facts,
+            parts.history,
             position,
             settings=parts.settings,
             options=parts.options,

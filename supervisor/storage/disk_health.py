@@ -14,7 +14,7 @@ from supervisor.core.terms.events import Event, HandOutBlocked, HandOutUnblocked
 from supervisor.storage.files.atomic_files import lack_of_space
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.sync import STALLED_AFTER
-from supervisor.storage.journal.foreign_writes import Altered, told
+from supervisor.storage.journal.foreign_writes import Altered, rewritten_message
 from supervisor.storage.journal.journal_file import BOUND, JournalFile
 
 # A disk that fails so often within so many seconds is not worked around any more: writing
@@ -43,7 +43,7 @@ class DiskFailures:
         if error.errno == errno.ENOENT:
             return f"Somebody has removed {path}; all records were written again, into a new file."
         if isinstance(error, Altered):
-            return told(path)
+            return rewritten_message(path)
         return (
             f"The disk failed under {path} ({error.strerror or error}); "
             f"all records were written again, into a new file."

@@ -41,7 +41,7 @@ from supervisor.storage.store_builder import NewSyncer, StoreParts, new_syncer
 if TYPE_CHECKING:
     from supervisor.storage.recovery.recovered_experiment import Recovered
 
-CLOSE_PATIENCE = 5.0  # seconds for a sync to end before the run is given up
+CLOSE_TIMEOUT = 5.0  # seconds for a sync to end before the run is given up
 _FINISHED = ("completed", "failed")
 
 
@@ -57,7 +57,7 @@ class Store:
         self.table: JobTable = parts.table
         self.statistics: Statistics = parts.statistics
         self.plan = parts.plan
-        self.facts = parts.facts
+        self.history = parts.history
         self.ephemeral = parts.ephemeral
         self.notices: list[str] = []
         self._parts = parts
@@ -179,13 +179,13 @@ class Store:
         line = 0
         for record in records:
             if isinstance(record, Completions):
-                offset = self._note_places(record.jobs, offset, lengths[line : line + len(record)])
+                offset = self._note_locations(record.jobs, offset, lengths[line : line + len(record)])
                 line += len(record)
             else:
                 if not isinstance(record, Ended):
-                    self.facts.apply(record)
+                    self.history.apply(record)
                 elif record.state in _FINISHED:
-                    self._note_places([self.table.numbers[record.job]], offset, [lengths[line]])
+                    self._note_locations([self.table.numbers[record.job]], offset, [lengths[line]])
                 offset += lengths[line]
                 line += 1
             note(record)
@@ -199,7 +199,7 @@ class Store:
             self._wake_loop()
         return journal.next_n - 1
 
-    def _note_places(self, jobs: Sequence[int], offset: int, lengths: list[int]) -> int:
+    def _note_locations(self, jobs: Sequence[int], offset: int, lengths: list[int]) -> int:
         """Where the records of these jobs stand, one after the other; where they end."""
         *places, end = accumulate(lengths, initial=offset)
         put(self._offsets, jobs, array("Q", places))
@@ -294,7 +294,7 @@ class Store:
                 f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
             )
         self._failures.add(error, journal.path, self._now)
-        if self._syncer.close(CLOSE_PATIENCE):
+        if self._syncer.close(CLOSE_TIMEOUT):
             self._checkpointer.give_up(self._now)
         altered = isinstance(error, Altered)
         if not altered:  # else what was synced may be gone all the same
@@ -356,7 +356,7 @@ class Store:
         if self._broken or self.ephemeral:
             return
         journal = self._journal
-        if not self._syncer.close(CLOSE_PATIENCE):
+        if not self._syncer.close(CLOSE_TIMEOUT):
             self._hangs = True
             raise StorageError(
                 f"the disk under {journal.path} does not answer; what was synced before is safe. "
@@ -381,7 +381,7 @@ class Store:
 
     def release(self) -> None:
         """Let go of files and lock; a second time it does nothing."""
-        if self._wake_read >= 0 and self._syncer.close(0.0 if self._hangs else CLOSE_PATIENCE):
+        if self._wake_read >= 0 and self._syncer.close(0.0 if self._hangs else CLOSE_TIMEOUT):
             # A thread that hangs in the kernel keeps its descriptors.
             self._journal.close()
             os.close(self._wake)

@@ -53,7 +53,7 @@ class StoreParts(msgspec.Struct, kw_only=True):
     plan: PlanFile
     table: JobTable
     statistics: Statistics
-    facts: RunHistory
+    history: RunHistory
     offsets: Any  # array("Q")
     lengths: Any  # array("I")
     lock: Lock
@@ -92,7 +92,7 @@ def new(
         plan=plan,
         table=table,
         statistics=Statistics(),
-        facts=RunHistory(),
+        history=RunHistory(),
         offsets=array("Q", bytes(8 * len(table))),
         lengths=array("I", bytes(array("I").itemsize * len(table))),
         lock=lock,
@@ -227,7 +227,7 @@ def earlier(
     plan, found.plan = found.plan, None
     assert plan is not None
     jobs = len(found.table)
-    found.places.grow(jobs)
+    found.locations.grow(jobs)
     parts = StoreParts(
         disk=found.disk,
         layout=layout,
@@ -235,9 +235,9 @@ def earlier(
         plan=plan,
         table=found.table,
         statistics=found.statistics,
-        facts=found.facts,
-        offsets=found.places.offset[:jobs],
-        lengths=found.places.length[:jobs],
+        history=found.history,
+        offsets=found.locations.offset[:jobs],
+        lengths=found.locations.length[:jobs],
         lock=lock,
         settings=settings,
         options=options,
@@ -249,7 +249,7 @@ def earlier(
 def position_of(found: Recovered) -> Position:
     """Where an earlier run stopped, before the core has settled what it left open."""
     table = found.table
-    position = found.facts.position()
+    position = found.history.position()
     position.in_progress = [
         InProgress(job, table.attempts[job], None, "")
         for job, state in enumerate(table.state)

@@ -185,7 +185,7 @@ def test_little_memory_blocks_the_hand_out_until_there_is_more() -> None:
 def test_at_half_of_it_the_youngest_job_goes_back_unblamed_one_at_a_time() -> None:
     core = Core(3, workers=3, keep_free=2 * G)
     core.start()
-    core.scheduler.crew[2].since = core.now + 1.0
+    core.scheduler.workers[2].since = core.now + 1.0
     effects = core.tell(facts.MemoryMeasured({}, G - 1), after=5.0)
     assert [command for command in effects.commands if isinstance(command, KillWorker)] == [KillWorker(2)]
     noted = next(record for record in core.records if isinstance(record, Noted))
@@ -300,7 +300,7 @@ def test_no_more_jobs_start_than_the_rate_allows_and_none_waits_longer() -> None
     starts = []
     next_lease = 1
     while core.now < 110.0:
-        at_work = [worker for worker in core.scheduler.crew.values() if worker.leases]
+        at_work = [worker for worker in core.scheduler.workers.values() if worker.leases]
         events = [facts.JobsFinished(w.incarnation, [good(w.leases[0][0], 0.001)]) for w in at_work]
         due = core.scheduler.next_deadline()
         assert due is not None
@@ -379,13 +379,13 @@ def test_a_slow_job_is_marked_and_once_told_without_a_timeout() -> None:
     effects = core.tell(facts.UsageSampled({1: 99.0, 2: 99.0}), after=15.0)
     (text,) = told(effects)
     assert text.startswith("slow has been running for 15 s; half of its domain took less than 3.0 s.")
-    assert core.scheduler.crew[1].slow == 1
-    assert core.scheduler.crew[2].slow == 0
+    assert core.scheduler.workers[1].slow == 1
+    assert core.scheduler.workers[2].slow == 0
     assert not core.tell(facts.UsageSampled({1: 99.0, 2: 99.0}), after=15.0).commands
     core = Core(0, workers=2, table=domain_of([3.0] * 5), timeout=600.0)
     core.start()
     assert not told(core.tell(facts.UsageSampled({1: 99.0}), after=15.0))
-    assert core.scheduler.crew[1].slow == 1
+    assert core.scheduler.workers[1].slow == 1
 
 
 def test_sizes_as_the_options_take_them() -> None:

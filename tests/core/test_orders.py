@@ -67,7 +67,7 @@ def test_a_pause_takes_back_what_waits_behind_running_jobs() -> None:
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0001)]))
-    held = core.scheduler.crew[1].held()
+    held = core.scheduler.workers[1].held()
     assert held > 2
     effects = ask(core, "pause")
     (revoked,) = [c for c in effects.commands if isinstance(c, RevokeJobs)]
@@ -193,7 +193,7 @@ def test_a_waiting_job_that_is_cancelled_is_failed_without_an_attempt() -> None:
         assert all(charges == Charges() for charges in table.charges.values())
         assert table.outcome[4] == "cancelled"
     for lease in (1, 2, 3, 4):
-        worker = 1 if lease in [entry[0] for entry in core.scheduler.crew[1].leases] else 2
+        worker = 1 if lease in [entry[0] for entry in core.scheduler.workers[1].leases] else 2
         core.tell(facts.JobsFinished(worker, [good(lease)]))
     assert core.scheduler.dispatcher.nothing_left()
 
@@ -218,7 +218,7 @@ def test_a_job_that_ends_by_itself_just_then_keeps_what_it_came_to() -> None:
     ask(core, "cancel", "job/0")
     core.tell(facts.JobsFinished(1, [good(1)]), facts.WorkerDied(1, signal=9))
     assert core.table.state[0] == COMPLETED
-    assert not core.scheduler.control.ending
+    assert not core.scheduler.orders.ending
 
 
 def test_an_error_just_then_gives_a_cancelled_job_no_further_attempt() -> None:
@@ -235,7 +235,7 @@ def test_a_lease_begun_just_before_it_was_taken_back_is_ended_all_the_same() -> 
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0001)]))
-    worker = core.scheduler.crew[1]
+    worker = core.scheduler.workers[1]
     (first, _), (_, behind) = list(worker.leases)[:2]
     ask(core, "cancel", core.table.ids[behind])
     assert core.table.state[behind] == FAILED
@@ -243,7 +243,7 @@ def test_a_lease_begun_just_before_it_was_taken_back_is_ended_all_the_same() -> 
     assert KillWorker(1) in effects.commands
     core.tell(facts.WorkerDied(1, signal=9))
     assert core.table.state[behind] == FAILED
-    assert not core.scheduler.control.ending
+    assert not core.scheduler.orders.ending
 
 
 def test_a_cancelled_job_stays_failed_in_a_drain_and_can_be_retried_before() -> None:

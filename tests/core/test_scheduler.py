@@ -140,7 +140,7 @@ def test_the_job_that_killed_its_worker_is_blamed_alone() -> None:
     core = Core(100, workers=1, crash_limit=3)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, seconds=0.0001)]))
-    held = list(core.scheduler.crew[1].leases)
+    held = list(core.scheduler.workers[1].leases)
     assert len(held) > 2
     effects = core.tell(facts.WorkerDied(1, signal=SIGSEGV))
     crashed = core.ended()[-1]
@@ -272,9 +272,9 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     core = Core(2_000, workers=2)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
-    waiting = [lease for lease, _ in core.scheduler.crew[1].leases][1:]
+    waiting = [lease for lease, _ in core.scheduler.workers[1].leases][1:]
     assert waiting
-    lease = core.scheduler.crew[2].leases[0][0]
+    lease = core.scheduler.workers[2].leases[0][0]
     core.tell(facts.JobsFinished(2, [good(lease, 0.0005)]), after=0.04)
     effects = core.tell(after=0.02)
     assert RevokeJobs(1, waiting) in effects.commands
@@ -295,29 +295,29 @@ def test_what_is_taken_back_is_on_record_also_where_the_job_is_done_already() ->
     core = Core(60, workers=2)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.003)]), facts.JobsFinished(2, [good(2, 0.003)]))
-    slow = core.scheduler.crew[1]
+    slow = core.scheduler.workers[1]
     begun = slow.leases[1]
-    lease = core.scheduler.crew[2].leases[0][0]
+    lease = core.scheduler.workers[2].leases[0][0]
     core.tell(facts.JobsFinished(2, [good(lease, 0.003)]), after=0.1)  # what waits is taken back from 1
-    for lease, _ in list(core.scheduler.crew[2].leases):
+    for lease, _ in list(core.scheduler.workers[2].leases):
         core.tell(facts.JobsFinished(2, [good(lease, 0.003)]), after=0.003)
-        if begun[1] in [job for _, job in core.scheduler.crew[2].leases][1:]:
+        if begun[1] in [job for _, job in core.scheduler.workers[2].leases][1:]:
             break
-    again = next(lease for lease, job in core.scheduler.crew[2].leases if job == begun[1])
+    again = next(lease for lease, job in core.scheduler.workers[2].leases if job == begun[1])
     core.tell(facts.JobsFinished(1, [good(slow.leases[0][0], 0.1), good(begun[0], 0.003)]), after=0.001)
     assert core.table.state[begun[1]] == COMPLETED and again in open_leases(core.records, 2)
     core.tell(facts.LeasesDropped(1, [lease for lease, _ in slow.leases]), after=0.001)
     core.tell(facts.JobsFinished(1, [good(lease, 0.001) for lease, _ in slow.leases]), after=0.001)
     effects = core.tell(after=1.0)  # and now from 2
     assert any(isinstance(c, RevokeJobs) and again in c.leases for c in effects.commands)
-    assert open_leases(core.records, 2) == [core.scheduler.crew[2].leases[0][0]]
+    assert open_leases(core.records, 2) == [core.scheduler.workers[2].leases[0][0]]
 
 
 def test_a_long_job_that_began_while_outcomes_gathered_is_found_when_they_are_looked_at() -> None:
     core = Core(2_000, workers=2)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.001)]), facts.JobsFinished(2, [good(2, 0.001)]))
-    first, second = (list(core.scheduler.crew[worker].leases) for worker in (1, 2))
+    first, second = (list(core.scheduler.workers[worker].leases) for worker in (1, 2))
     some = [good(lease, 0.001) for lease, _ in first[:3]]  # the fourth goes on
     many = [good(lease, 0.001) for lease, _ in second[:78]]
     effects = core.tell(facts.JobsFinished(1, some), facts.JobsFinished(2, many), after=0.08)
@@ -329,7 +329,7 @@ def test_workers_that_get_on_alike_keep_their_leases_however_slow_the_machine() 
     core = Core(2_000, workers=2)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.001)]), facts.JobsFinished(2, [good(2, 0.001)]))
-    first, second = (list(core.scheduler.crew[worker].leases) for worker in (1, 2))
+    first, second = (list(core.scheduler.workers[worker].leases) for worker in (1, 2))
     events = [
         facts.JobsFinished(worker, [good(lease, 0.001) for lease, _ in leases[:20]])
         for worker, leases in ((1, first), (2, second[:30]))
@@ -343,10 +343,10 @@ def test_a_slot_that_is_free_gets_a_worker_for_what_waits_behind_a_long_job() ->
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
     for _ in range(20):  # the second worker does what it has and what is left in the line
-        if not core.scheduler.queue.has_any() and len(core.scheduler.crew[2].leases) == 1:
+        if not core.scheduler.queue.has_any() and len(core.scheduler.workers[2].leases) == 1:
             break
-        core.tell(facts.JobsFinished(2, [good(core.scheduler.crew[2].leases[0][0], 0.0005)]), after=0.001)
-    waiting = [lease for lease, _ in core.scheduler.crew[1].leases][1:]
+        core.tell(facts.JobsFinished(2, [good(core.scheduler.workers[2].leases[0][0], 0.0005)]), after=0.001)
+    waiting = [lease for lease, _ in core.scheduler.workers[1].leases][1:]
     assert waiting and not core.scheduler.queue.has_any()
     effects = core.tell(facts.WorkerDied(2, signal=SIGSEGV), after=0.001)  # for good: nothing to run again
     assert [c for c in effects.commands if isinstance(c, StartWorker)] == [StartWorker(1, 3)]
@@ -357,7 +357,7 @@ def test_a_job_that_started_in_the_instant_of_the_drain_has_the_grace_time_as_we
     core = Core(100, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.01)]))
-    first, second, *others = [lease for lease, _ in core.scheduler.crew[1].leases]
+    first, second, *others = [lease for lease, _ in core.scheduler.workers[1].leases]
     assert others
     core.tell(facts.SignalReceived(SIGINT), after=0.001)
     effects = core.tell(facts.JobsFinished(1, [good(first, 0.01)]), after=0.001)  # and the next one runs
@@ -372,7 +372,7 @@ def test_a_job_that_started_in_the_instant_of_the_drain_has_the_grace_time_as_we
 def test_the_first_completed_result_of_any_lease_wins() -> None:
     core = Core(3, workers=2)
     core.start()
-    first = core.scheduler.crew[1]
+    first = core.scheduler.workers[1]
     core.scheduler.dispatcher.durations.mean = 0.001
     core.tell(facts.JobsFinished(1, [good(1)]))
     core.tell(after=1.0)
@@ -387,7 +387,7 @@ def test_leases_are_not_taken_back_when_nobody_gets_on_better() -> None:
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
-    assert core.scheduler.crew[1].held() > 1
+    assert core.scheduler.workers[1].held() > 1
     assert core.scheduler.next_deadline() is None
     assert not core.tell(after=1.0).commands
 
@@ -398,7 +398,7 @@ def test_a_superseded_crash_is_noted_and_charged_to_nobody() -> None:
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
     core.tell(facts.JobsFinished(2, [good(2, 0.0005)]), after=0.04)
     core.tell(after=0.02)  # takes back all that the first holds but the job it is at
-    worker = core.scheduler.crew[1]
+    worker = core.scheduler.workers[1]
     core.tell(facts.JobsFinished(1, [good(worker.leases[0][0])]))
     superseded = worker.leases[0]
     assert superseded[0] in worker.revoked
@@ -497,7 +497,7 @@ def test_while_one_is_still_starting_failures_of_others_do_not_end_the_run() -> 
     assert core.scheduler.next_deadline() is None
     core.tell(facts.WorkerReady(1))
     core.tell(after=40.0)
-    assert [worker.status for worker in core.scheduler.crew.values()] == [
+    assert [worker.status for worker in core.scheduler.workers.values()] == [
         "ready",
         "starting",
         "starting",
@@ -530,9 +530,9 @@ def test_what_ran_when_the_supervisor_was_killed_is_lost_once_and_runs_again() -
     core.tell(facts.Synced(99))
     order: list[int] = []
     core.tell(facts.WorkerReady(1))
-    while core.scheduler.crew and core.scheduler.crew[1].leases:
-        lease, job = core.scheduler.crew[1].leases[0]
-        assert len(core.scheduler.crew[1].leases) == 1 or job == 3  # suspects are leased singly
+    while core.scheduler.workers and core.scheduler.workers[1].leases:
+        lease, job = core.scheduler.workers[1].leases[0]
+        assert len(core.scheduler.workers[1].leases) == 1 or job == 3  # suspects are leased singly
         order.append(job)
         core.tell(facts.JobsFinished(1, [good(lease, 0.0001)]))
     assert sorted(order) == [0, 1, 2, 3]
@@ -546,10 +546,10 @@ def test_a_job_lost_three_times_runs_last_and_alone() -> None:
         table.apply(Ended("job/0", run + 1, run, "lost", "in_progress", 0.0, -1, AT))
     core = Core(6, table=table, workers=2)
     core.start()
-    while any(worker.leases for worker in core.scheduler.crew.values()):
+    while any(worker.leases for worker in core.scheduler.workers.values()):
         busy = [
             (worker.incarnation, *worker.leases[0])
-            for worker in core.scheduler.crew.values()
+            for worker in core.scheduler.workers.values()
             if worker.leases
         ]
         if any(job == 0 for _, _, job in busy):
@@ -572,7 +572,7 @@ def test_a_quarantined_job_gets_its_new_attempt_alone_after_all_others() -> None
     core.begin(retry=[0])
     started = [c.incarnation for c in core.tell().commands if isinstance(c, StartWorker)]
     core.tell(*[facts.WorkerReady(incarnation) for incarnation in started])
-    handed = {job for worker in core.scheduler.crew.values() for _, job in worker.leases}
+    handed = {job for worker in core.scheduler.workers.values() for _, job in worker.leases}
     assert handed == {1, 2}
 
 

@@ -26,7 +26,7 @@ def test_leases_are_settled_together_as_one_by_one_or_not_at_all(
 ) -> None:
     leases = list(range(held))
     together, singly = made(leases, revoked), made(leases, revoked)
-    jobs = together.settle_together(answered)
+    jobs = together.settle_batch(answered)
     if jobs is None:
         assert list(together.leases) == list(singly.leases) and together.revoked == singly.revoked
         assert together.revoked or answered != leases[: len(answered)]

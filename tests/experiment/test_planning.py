@@ -34,7 +34,7 @@ def outcome(jobs: Any, *, group: int | None = None) -> tuple[str, ...]:
 
 
 def one_by_one(jobs: Any) -> tuple[str, ...]:
-    with mock.patch.object(planning._Collected, "add_together", return_value=False):
+    with mock.patch.object(planning._Collected, "add_batch", return_value=False):
         return outcome(jobs, group=1)
 
 
@@ -127,7 +127,7 @@ def test_a_script_may_use_one_dict_for_all_its_jobs(inside: Callable[[dict[str, 
 @pytest.mark.parametrize("kind", [list, iter])
 def test_jobs_with_huge_parameters_are_looked_at_a_few_at_a_time(kind: Callable[[Any], Any]) -> None:
     jobs = [Job(id=str(number), params={"text": "x" * 500_000}) for number in range(60)]
-    with mock.patch.object(planning._Collected, "add_together", return_value=False) as together:
+    with mock.patch.object(planning._Collected, "add_batch", return_value=False) as together:
         assert outcome(lambda: kind(jobs))[0] != "refused"
     sizes = [len(call.args[0]) for call in together.call_args_list]
     assert sum(sizes) == 60 and sizes[0] <= planning._FIRST_GROUP and set(sizes[1:-1]) == {8}

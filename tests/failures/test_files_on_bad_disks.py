@@ -334,7 +334,7 @@ def test_ctrl_c_drains_while_the_disk_stalls(experiment: Experiment) -> None:
 NEVER = """
     import supervisor.storage.store
 
-    supervisor.storage.store.CLOSE_PATIENCE = 1.0
+    supervisor.storage.store.CLOSE_TIMEOUT = 1.0
 """
 
 

@@ -23,8 +23,14 @@ from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
-from supervisor.storage.journal.journal_format import all_verify, decode_record, encode_batch, seed_of, verify
-from supervisor.storage.journal.record_locations import grouped, read_joined, read_places
+from supervisor.storage.journal.journal_format import (
+    decode_record,
+    encode_batch,
+    seed_of,
+    verify,
+    verify_batch,
+)
+from supervisor.storage.journal.record_locations import grouped, read_joined, read_records
 from workers.transport.messages import Completed, CompletedWith
 
 AT = "2025-10-14T21:00:00.000Z"
@@ -104,7 +110,7 @@ def test_a_batch_of_completions_is_written_as_its_records_would_be(n: int, recor
     assert lengths == [len(line) for line in alone] and len(lengths) == lines_in(records)
     lines = data.split(b"\n")[:-1]
     assert [verify(line, SEED) for line in lines] == list(range(n, n + len(lines)))
-    assert all_verify(lines, SEED)
+    assert verify_batch(lines, SEED)
     for line in lines:
         assert decode_record(line) is not None
 
@@ -131,7 +137,7 @@ def test_one_bad_line_among_good_ones_does_not_pass(texts: list[bytes], which: i
     bad = bytearray(lines[at])
     bad[place % len(bad)] ^= 1
     for wrong in (bytes(bad), lines[at][:-1], lines[at][1:], b""):
-        assert not all_verify([*lines[:at], wrong, *lines[at + 1 :]], SEED)
+        assert not verify_batch([*lines[:at], wrong, *lines[at + 1 :]], SEED)
 
 
 # ----------------------------------------------------------------------------- the ledger
@@ -179,7 +185,7 @@ def test_results_booked_together_are_booked_as_one_by_one(
         ledger.newest_lease[:] = array("Q", newest)
         table.outcome.update(dict.fromkeys(failed, "raised"))
         if together:
-            ledger.completed_together(turn, 0, compact(order), [each.lease for each in outcomes], outcomes)
+            ledger.completed_batch(turn, 0, compact(order), [each.lease for each in outcomes], outcomes)
         else:
             for job, outcome in zip(order, outcomes, strict=True):
                 ledger.completed(turn, 0, job, outcome)
@@ -204,7 +210,7 @@ def test_a_replay_of_a_batch_comes_to_the_same_table() -> None:
     leases = ledger.lease(range(5), 10)
     assert leases == [1] * 5
     outcomes = [Completed(10 + job, 0.5 + job, b"1") for job in range(5)]
-    ledger.completed_together(turn, 0, range(5), list(range(10, 15)), outcomes)
+    ledger.completed_batch(turn, 0, range(5), list(range(10, 15)), outcomes)
     (batch,) = turn.effects.records
     assert isinstance(batch, Completions)
     again = made(5)[0].table
@@ -261,7 +267,7 @@ def test_places_are_read_together_as_alone(
     fd = disk.open(str(path), os.O_RDONLY)
     try:
         expected = [os.pread(fd, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
-        assert read_places(disk, fd, offsets, lengths) == expected
+        assert read_records(disk, fd, offsets, lengths) == expected
         assert read_joined(disk, fd, offsets, lengths) in (b"".join(expected), None if places else b"")
     finally:
         disk.close(fd)

@@ -73,7 +73,7 @@ def test_a_killed_run_is_found_as_it_was(disk: FakeDisk) -> None:
     assert completed(found) == expected([IDS[0], IDS[1], IDS[3]])
     assert table.open_leases == {1: {5: 4, 6: 5}}
     assert table.charges[2].errors == 1
-    assert found.facts.workers[1].pid == 4242
+    assert found.history.workers[1].pid == 4242
     assert found.position.next_lease == 7
     assert found.position.next_incarnation == 2
     assert (found.settings, found.options) == ({"workers": 2}, {"size": 3})
@@ -273,7 +273,7 @@ def test_without_its_journal_the_checkpoint_is_enough(disk: FakeDisk) -> None:
     found = survey(made.layout, disk)
     assert completed(found) == expected(IDS[:2])
     assert found.statistics.runs == 2
-    assert found.facts.workers[1].pid == 4242
+    assert found.history.workers[1].pid == 4242
 
 
 def test_a_journal_that_ends_before_the_checkpoint_is_recognised(disk: FakeDisk) -> None:

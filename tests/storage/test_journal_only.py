@@ -26,7 +26,7 @@ IDS = [f"iris/{number}" for number in range(60)]
 
 def state_of(found: Recovered) -> dict[str, Any]:
     """All that a resume goes by."""
-    table, places = found.table, found.places
+    table, locations = found.table, found.locations
     finished = [job for job, state in enumerate(table.state) if state in (COMPLETED, FAILED)]
     return {
         "jobs": (table.ids, table.numbers, table.domains, table.domain_of, table.wanted),
@@ -34,9 +34,15 @@ def state_of(found: Recovered) -> dict[str, Any]:
         "leases": table.open_leases,
         "places": [
             [column[job] for job in finished]
-            for column in (places.origin, places.held, places.offset, places.length, places.lease)
+            for column in (
+                locations.origin,
+                locations.held,
+                locations.offset,
+                locations.length,
+                locations.lease,
+            )
         ],
-        "facts": vars(found.facts),
+        "facts": vars(found.history),
         "statistics": found.statistics,
         "found": (found.journal_state, found.checkpoint_state, found.last_n, found.gaps, found.findings),
         "identity": found.identity,
@@ -211,7 +217,7 @@ def test_runs_are_taken_as_their_records_one_by_one(
     monkeypatch.setattr(
         replayer.Replayer,
         "take",
-        lambda fold, start, lines: [fold._take_line(*row) for row in each(start, lines)],
+        lambda replayer, start, lines: [replayer._take_line(*row) for row in each(start, lines)],
     )
     singly = ways.compare(made.layout, disk)
     assert state_of(in_columns) == state_of(singly)

@@ -208,7 +208,7 @@ def filled(builder: PlanBuilder, ids: list[str], *, together: bool, changed: str
     if together:
         for at in range(0, len(ids), 2):
             part = slice(at, at + 2)
-            assert builder.add_together(ids[part], domains[part], params[part])
+            assert builder.add_batch(ids[part], domains[part], params[part])
     else:
         for job_id, domain, values in zip(ids, domains, params, strict=True):
             own = OwnSettings(priority=1) if job_id == IDS[2] else NOTHING_OWN

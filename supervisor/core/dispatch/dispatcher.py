@@ -1,6 +1,6 @@
 """Who gets the next jobs, which workers there are, and when one has to go. Pure.
 
-The dispatcher owns the crew. It keeps a few milliseconds of work with every worker, hands
+The dispatcher owns the workers. It keeps a few milliseconds of work with every worker, hands
 long jobs out one by one, takes back what waits behind a long job, and fills free slots
 with new workers as long as there are jobs for them.
 """
@@ -51,14 +51,14 @@ class Dispatcher:
         self.slots = slots
         self.next_lease = position.next_lease
         self.next_incarnation = position.next_incarnation
-        self.crew: dict[int, WorkerState] = {}
+        self.workers: dict[int, WorkerState] = {}
         self.failure = ""
         self.most_ahead = pacing.MOST_AHEAD  # leases that one worker may hold
         self._start_failures = 0
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
-        self._told_waiting = 0.0  # until when it was said that jobs wait
+        self._waiting_reported_until = 0.0  # until when it was said that jobs wait
         self._alone: Alone | None = None
         self.durations = Durations()
 
@@ -67,7 +67,7 @@ class Dispatcher:
     def running(self) -> list[tuple[WorkerState, int]]:
         """Workers that are at a job, with the job's number."""
         pairs = []
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             current = worker.running()
             if current is not None and self.ledger.is_current(*current):
                 pairs.append((worker, current[1]))
@@ -79,7 +79,7 @@ class Dispatcher:
             return False
         is_current = self.ledger.is_current
         return not any(
-            is_current(lease, job) for worker in self.crew.values() for lease, job in worker.leases
+            is_current(lease, job) for worker in self.workers.values() for lease, job in worker.leases
         )
 
     def only_waiting(self) -> bool:
@@ -87,28 +87,28 @@ class Dispatcher:
         queue = self.queue
         if not queue.waiting() or queue.has_ready() or queue.has_alone() or self.ledger.held:
             return False
-        return not any(worker.leases for worker in self.crew.values())
+        return not any(worker.leases for worker in self.workers.values())
 
     def next_deadline(self) -> float | None:
         """When a timeout, a take-back or another try to start a worker is due."""
         times = []
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             if worker.leases and worker.status in (READY, STOPPING):
                 timeout = self.timeout(worker)
                 if timeout is not None:
                     times.append(worker.since + timeout)
                 if worker.held() > 1 and self._is_behind(worker):
-                    times.append(worker.begun + pacing.TAKE_BACK_AFTER)
+                    times.append(worker.begun + pacing.REVOKE_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
         if self.pace is not None and self.pace.due is not None:
             times.append(self.pace.due)
         return min(times, default=None)
 
-    def patience(self) -> float:
+    def coalescing_delay(self) -> float:
         """For how many seconds nobody needs us, if nothing but outcomes comes."""
-        held = [worker.held() for worker in self.crew.values() if worker.status == READY]
-        if not held or len(held) < len(self.crew):
+        held = [worker.held() for worker in self.workers.values() if worker.status == READY]
+        if not held or len(held) < len(self.workers):
             return 0.0  # somebody starts or goes
         return pacing.coalescing_delay(self.durations.quick, min(held))
 
@@ -134,35 +134,37 @@ class Dispatcher:
         if stopped:
             self._start_not_before = None
             return
-        words = error.strip() or "the workers died before they were ready"
+        last_error = error.strip() or "the workers died before they were ready"
         if self._anybody(READY, STOPPING):
-            text = f"a worker could not be started, the others go on: {words.splitlines()[-1]}"
+            text = f"a worker could not be started, the others go on: {last_error.splitlines()[-1]}"
             turn.effects.commands.append(Tell("warning", text))
         elif self._start_failures >= retry_policy.START_FAILURES and not self._anybody(STARTING):
-            self.failure = words
+            self.failure = last_error
             self.kill_all(turn)
 
     def wait_for_space(self, turn: Turn, error: str) -> None:
         """A worker found no room on a disk: there may be some later, however often it is tried."""
         self._start_not_before = turn.now + retry_policy.NO_SPACE_WAIT
-        words = error.strip().splitlines()[-1]
-        text = f"a worker could not be started, another try in {retry_policy.NO_SPACE_WAIT:.0f} s: {words}"
+        last_error = error.strip().splitlines()[-1]
+        text = (
+            f"a worker could not be started, another try in {retry_policy.NO_SPACE_WAIT:.0f} s: {last_error}"
+        )
         turn.effects.commands.append(Tell("warning", text))
 
     def _anybody(self, *statuses: str) -> bool:
-        return any(worker.status in statuses for worker in self.crew.values())
+        return any(worker.status in statuses for worker in self.workers.values())
 
     # ------------------------------------------------------------------------ kills
 
     def kill(
-        self, turn: Turn, worker: WorkerState, outcome: str, words: str = "", *, stack: bool = False
+        self, turn: Turn, worker: WorkerState, outcome: str, message: str = "", *, stack: bool = False
     ) -> None:
-        """End a worker's process; the attempt that it is at gets this outcome, and `words`. `stack`: it
+        """End a worker's process; the attempt that it is at gets this outcome, and `message`. `stack`: it
         is wanted to know where it was."""
-        if worker.status in (DOOMED, ABANDONED) or worker.doom is not None:
+        if worker.status in (DOOMED, ABANDONED) or worker.kill_reason is not None:
             return
         lease = worker.leases[0][0] if worker.leases else 0
-        worker.doom = KillReason(outcome, lease, words)
+        worker.kill_reason = KillReason(outcome, lease, message)
         if worker.status != STARTING:
             worker.status = DOOMED
         turn.effects.commands.append(KillWorker(worker.incarnation, stack and bool(lease)))
@@ -170,12 +172,12 @@ class Dispatcher:
     def kill_all(self, turn: Turn, *, stack: bool = False) -> None:
         """Nobody goes on, and nobody is to be started."""
         self._start_not_before = None
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             self.kill(turn, worker, "interrupted", stack=stack)
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; take back what waits behind a long job."""
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             if not worker.leases or worker.status not in (READY, STOPPING):
                 continue
             timeout = self.timeout(worker)
@@ -184,10 +186,10 @@ class Dispatcher:
                 self.kill(turn, worker, "timed_out", stack=True)
             elif (
                 worker.held() > 1
-                and turn.now >= worker.begun + pacing.TAKE_BACK_AFTER
+                and turn.now >= worker.begun + pacing.REVOKE_AFTER
                 and self._is_behind(worker)
             ):
-                self.take_back(turn, worker)
+                self.revoke_waiting(turn, worker)
 
     def timeout(self, worker: WorkerState) -> float | None:
         """Of the job that it is at: its own, else that of the experiment."""
@@ -204,13 +206,13 @@ class Dispatcher:
             not other.leases
             or other.since > worker.since
             or other.begun > worker.begun + pacing.CLEARLY_LATER
-            for other in self.crew.values()
+            for other in self.workers.values()
             if other.status == READY and other is not worker
         )
 
     # -------------------------------------------------------------------- take-back
 
-    def take_back(self, turn: Turn, worker: WorkerState) -> None:
+    def revoke_waiting(self, turn: Turn, worker: WorkerState) -> None:
         """Revoke every lease of a worker but the one it is at."""
         waiting = [entry for entry in list(worker.leases)[1:] if entry[0] not in worker.revoked]
         if not waiting:
@@ -240,16 +242,16 @@ class Dispatcher:
         decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
         if self._start_failures >= retry_policy.START_FAILURES and not decided:
             return  # those that start will show whether it is of any use to try again
-        taken = {worker.slot for worker in self.crew.values() if worker.status != ABANDONED}
+        taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
         if len(taken) >= self.slots:
             return
         # Leases that wait behind another one are jobs for a free slot as well: once its worker
         # is there, they are taken back.
-        behind = sum(max(0, worker.held() - 1) for worker in self.crew.values() if worker.status == READY)
+        behind = sum(max(0, worker.held() - 1) for worker in self.workers.values() if worker.status == READY)
         if not (self.queue.has_any() or self.ledger.held or behind):
             return
         idle = sum(
-            1 for worker in self.crew.values() if worker.status in (STARTING, READY) and not worker.leases
+            1 for worker in self.workers.values() if worker.status in (STARTING, READY) and not worker.leases
         )
         jobs = self.queue.size() + len(self.ledger.held) + self.queue.has_alone() + behind
         wanted = min(self.slots, len(taken) - idle + jobs)
@@ -265,13 +267,13 @@ class Dispatcher:
     def _start_worker(self, turn: Turn, slot: int) -> None:
         incarnation = self.next_incarnation
         self.next_incarnation += 1
-        self.crew[incarnation] = WorkerState(slot, incarnation)
+        self.workers[incarnation] = WorkerState(slot, incarnation)
         turn.effects.commands.append(StartWorker(slot, incarnation))
 
     def dismiss_idle(self, turn: Turn) -> None:
         """Nothing more will come: let the idle go, end those that only repeat others' work."""
         self._start_not_before = None
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             if not worker.leases:
                 self.dismiss(turn, worker)
             elif not any(self.ledger.is_of_use(*entry) for entry in worker.leases):
@@ -282,12 +284,12 @@ class Dispatcher:
         and the busy ones finish their job first: how many of each."""
         self.slots = slots
         idle = busy = 0
-        for worker in self.crew.values():
+        for worker in self.workers.values():
             if worker.slot < slots or worker.status not in (STARTING, READY):
                 continue
             if worker.status == READY and worker.leases:
                 busy += 1
-                self.take_back(turn, worker)
+                self.revoke_waiting(turn, worker)
                 worker.status = STOPPING
                 turn.effects.commands.append(StopWorker(worker.incarnation))
             else:
@@ -310,7 +312,7 @@ class Dispatcher:
         """Give the workers that run short of leases new ones, the emptiest first."""
         if self._alone is not None and self._alone_runs(self._alone):
             return
-        ready = [worker for worker in self.crew.values() if worker.status == READY]
+        ready = [worker for worker in self.workers.values() if worker.status == READY]
         if not self.queue.has_ready():
             if self.pace is not None:
                 self.pace.due = None
@@ -326,7 +328,7 @@ class Dispatcher:
             held = worker.held()
             if held > ahead // 2:
                 continue
-            if worker.leases and turn.now >= worker.begun + pacing.TAKE_BACK_AFTER:
+            if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it is at a long job: what it got would be taken back
             self._lease(turn, worker, min(ahead - held, pacing.share(self.queue.size(), len(ready), mean)))
 
@@ -348,13 +350,13 @@ class Dispatcher:
         """A job that must run alone goes out when nothing else is out."""
         if self.ledger.held or not ready or not self.queue.has_alone():
             return
-        if not any(worker.leases for worker in self.crew.values()):
+        if not any(worker.leases for worker in self.workers.values()):
             self._alone = Alone(ready[0].incarnation, self.next_lease, self.slots)
             self._send(turn, ready[0], [self.queue.take_alone()])
 
     def _alone_runs(self, alone: Alone) -> bool:
         """Whether the job that was handed out alone is still at work; then nobody else is to begin."""
-        worker = self.crew.get(alone.incarnation)
+        worker = self.workers.get(alone.incarnation)
         if worker is None or worker.status == ABANDONED or not worker.leases:
             self._alone = None
             return False
@@ -371,10 +373,14 @@ class Dispatcher:
     def _tell_waiting(self, turn: Turn) -> None:
         """Say so when the run stands still until a job may be tried again."""
         due = self.queue.next_time()
-        if due is None or due <= self._told_waiting or due < turn.now + retry_policy.WAIT_WORTH_TELLING:
+        if (
+            due is None
+            or due <= self._waiting_reported_until
+            or due < turn.now + retry_policy.WAIT_WORTH_TELLING
+        ):
             return
         if self.only_waiting():
-            self._told_waiting = due
+            self._waiting_reported_until = due
             number = self.queue.waiting()
             text = f"nothing to run now: {number} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
             turn.effects.commands.append(Tell("info", f"{text}, the first for {due - turn.now:.0f} s"))

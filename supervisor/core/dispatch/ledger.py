@@ -24,7 +24,7 @@ from supervisor.core.dispatch.retry_policy import (
     NO_SPACE_WAIT,
     is_no_space,
 )
-from supervisor.core.dispatch.worker_exits import CANCELLED, how_it_died
+from supervisor.core.dispatch.worker_exits import CANCELLED, describe_exit
 from supervisor.core.state.columns import get, put
 from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.terms.events import Effects, Tell, WorkerDied
@@ -98,7 +98,7 @@ class Ledger:
 
     # ----------------------------------------------------------------- the outcomes
 
-    def completed_together(
+    def completed_batch(
         self,
         turn: Turn,
         slot: int,
@@ -201,14 +201,14 @@ class Ledger:
         kind: str,
         seconds: float,
         death: WorkerDied,
-        words: str = "",
+        message: str = "",
     ) -> None:
         """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...);
-        `words`: why we ended it, if the kind alone does not say it."""
+        `message`: why we ended it, if the kind alone does not say it."""
         error: dict[str, Any] = {
             "outcome": kind,
             "type": "",
-            "message": words or how_it_died(kind, death, seconds),
+            "message": message or describe_exit(kind, death, seconds),
             "traceback": death.traceback,
         }
         evidence = {

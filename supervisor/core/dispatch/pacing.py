@@ -87,7 +87,7 @@ BYTES_AHEAD = 16 << 20
 # While the workers have enough to do, outcomes gather for so many seconds at most before they are
 # looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
 # job, and any turn of the loop takes a core away from a worker.
-PATIENCE = 0.1
+LONGEST_DELAY = 0.1
 
 # Outcomes of jobs that take longer than this are written down at once.
 PROMPT_FROM = 0.02
@@ -96,10 +96,10 @@ PROMPT_FROM = 0.02
 GATHERED = 400
 
 # Less than this is not worth a system call.
-LEAST_PATIENCE = 0.0002
+SHORTEST_DELAY = 0.0002
 
 # Leases that wait behind a job for so long are given to others.
-TAKE_BACK_AFTER = 0.05
+REVOKE_AFTER = 0.05
 
 # But only if another worker is idle, has said something since, or has begun a job so much later.
 CLEARLY_LATER = 0.02
@@ -130,8 +130,8 @@ def coalescing_delay(quick: float | None, least_held: int) -> float:
     if quick is None or quick > PROMPT_FROM:
         return 0.0
     each = time_of(quick)
-    seconds = min(PATIENCE, GATHERED * each, (least_held - 1) * each / 2)
-    return seconds if seconds >= LEAST_PATIENCE else 0.0
+    seconds = min(LONGEST_DELAY, GATHERED * each, (least_held - 1) * each / 2)
+    return seconds if seconds >= SHORTEST_DELAY else 0.0
 
 
 def share(ready: int, workers: int, mean_seconds: float | None) -> int:

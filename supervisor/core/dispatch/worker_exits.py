@@ -15,8 +15,8 @@ CANCELLED = "called off by hand (longhaul ctl cancel)"
 
 def classify_exit(worker: WorkerState, event: WorkerDied, *, draining: bool) -> str:
     """The outcome of the attempt that a worker was at when it died."""
-    if worker.doom is not None:
-        return worker.doom.outcome
+    if worker.kill_reason is not None:
+        return worker.kill_reason.outcome
     # How it ended is unknown if its parent, the zygote, has died before it.
     left = worker.leaving and event.signal is None and event.exit_code is None
     return "interrupted" if draining or left or event.signal in _POLITE_DEATHS else "crashed"
@@ -24,7 +24,7 @@ def classify_exit(worker: WorkerState, event: WorkerDied, *, draining: bool) -> 
 
 def worker_ended_record(worker: WorkerState, event: WorkerDied, kind: str, at: str) -> WorkerEnded:
     """For the record; `kind` is the outcome of its attempt."""
-    if worker.doom is not None:
+    if worker.kill_reason is not None:
         why = "killed"
     elif worker.status == STARTING:
         why = "never_ready"
@@ -46,21 +46,25 @@ def worker_ended_record(worker: WorkerState, event: WorkerDied, kind: str, at: s
     )
 
 
-def with_measured(event: WorkerDied, measured: int) -> WorkerDied:
+def with_measured_peak(event: WorkerDied, measured: int) -> WorkerDied:
     """The peak is that of the worker alone, or what was measured of it with all that it has started."""
     alone = 0 if event.peak_is_shared else event.peak_rss or 0
     return msgspec.structs.replace(event, peak_rss=max(alone, measured), peak_is_shared=False)
 
 
-def how_it_died(kind: str, death: WorkerDied, seconds: float) -> str:
+def describe_exit(kind: str, death: WorkerDied, seconds: float) -> str:
     """In a sentence, with the place that it was at if that is known."""
-    words = _end_in_words(kind, death, seconds)
+    message = _describe_cause(kind, death, seconds)
     if not death.where:
-        return words
-    return f"{words}, in {death.function} ({death.where})" if death.function else f"{words}, at {death.where}"
+        return message
+    return (
+        f"{message}, in {death.function} ({death.where})"
+        if death.function
+        else f"{message}, at {death.where}"
+    )
 
 
-def _end_in_words(kind: str, death: WorkerDied, seconds: float) -> str:
+def _describe_cause(kind: str, death: WorkerDied, seconds: float) -> str:
     if kind == "timed_out":
         return f"stopped after {seconds:.1f} s: longer than its timeout"
     if kind == "cancelled":
@@ -74,9 +78,9 @@ def _end_in_words(kind: str, death: WorkerDied, seconds: float) -> str:
     return "its worker died before there was a result"
 
 
-def naming_log(words: str, event: WorkerDied) -> str:
+def with_log_path(message: str, event: WorkerDied) -> str:
     """What is told of a worker that had no job, with the file that it has printed to."""
-    return f"{words.rstrip()}; all that it has printed is in {event.log}" if event.log else words
+    return f"{message.rstrip()}; all that it has printed is in {event.log}" if event.log else message
 
 
 def exit_summary(event: WorkerDied) -> str:

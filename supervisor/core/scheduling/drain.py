@@ -73,11 +73,11 @@ class Drain:
             text += f"; {busy} running {'job has' if busy == 1 else 'jobs have'} {self._grace:g} s to finish"
         turn.effects.records.append(Noted("drain", turn.at, detail))
         turn.effects.commands.append(Tell("warning", text))
-        for worker in dispatcher.crew.values():
+        for worker in dispatcher.workers.values():
             if worker.status == STARTING:
                 dispatcher.dismiss(turn, worker)
             else:
-                dispatcher.take_back(turn, worker)
+                dispatcher.revoke_waiting(turn, worker)
 
     def begin_without_signal(self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool) -> None:
         """A drain for another reason than a signal: the workers are told as if one had come. `asked`:
@@ -103,6 +103,6 @@ class Drain:
 
     def _tell_workers(self, turn: Turn, signum: int) -> None:
         """So that `current_job().stopping` is true."""
-        for worker in self._dispatcher.crew.values():
+        for worker in self._dispatcher.workers.values():
             if worker.status in (READY, STOPPING) and worker.leases:
                 turn.effects.commands.append(SignalWorker(worker.incarnation, signum))

@@ -104,9 +104,9 @@ class Limits:
 
     def on_memory_measured(self, event: MemoryMeasured, turn: Turn) -> None:
         limit = self._settings.memory_limit
-        crew = self._dispatcher.crew
+        workers = self._dispatcher.workers
         for incarnation, used in event.used.items():
-            worker = crew.get(incarnation)
+            worker = workers.get(incarnation)
             if limit is not None and worker is not None and worker.status in (READY, STOPPING):
                 self._hold_to_limit(turn, worker, used, limit, event.left.get(incarnation))
         if event.available is not None and self._settings.keep_free is not None:
@@ -127,8 +127,8 @@ class Limits:
             self._give_a_fresh_worker(turn, worker, job, used)
         else:
             worker.memory = used
-            words = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
-            self._dispatcher.kill(turn, worker, "over_memory", words)
+            message = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
+            self._dispatcher.kill(turn, worker, "over_memory", message)
 
     def _may_be_innocent(
         self, worker: WorkerState, job: int, used: int, limit: int, left: tuple[int, int] | None
@@ -178,7 +178,7 @@ class Limits:
             self._stop_youngest(turn, available)
 
     def _stop_youngest(self, turn: Turn, available: int) -> None:
-        if any(worker.status == DOOMED for worker in self._dispatcher.crew.values()):
+        if any(worker.status == DOOMED for worker in self._dispatcher.workers.values()):
             return  # its memory is about to come back
         running = self._dispatcher.running()
         if len(running) < 2:
@@ -209,9 +209,9 @@ class Limits:
         report = worker.report()
         alive = max(worker.since, worker.busy_at, 0.0 if report is None else report.at)
         lease = worker.leases[0][0]
-        if turn.now - alive < stall or worker.stall_told == lease:
+        if turn.now - alive < stall or worker.stall_reported_lease == lease:
             return
-        worker.stall_told = lease
+        worker.stall_reported_lease = lease
         seconds = round(turn.now - alive, 1)
         job_id = self._table.ids[job]
         detail = {"job": job_id, "worker": worker.slot, "seconds": seconds}

@@ -88,8 +88,8 @@ class Orders:
             return _Reply("the run is paused already; `resume` lets it go on", changed=False)
         self.blocked[BY_HAND] = turn.now
         turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, uid {event.uid}"))
-        for worker in self.dispatcher.crew.values():
-            self.dispatcher.take_back(turn, worker)
+        for worker in self.dispatcher.workers.values():
+            self.dispatcher.revoke_waiting(turn, worker)
         busy = len(self.dispatcher.running())
         if not busy:
             return _Reply("paused: nothing is running, nothing new is handed out")
@@ -156,7 +156,7 @@ class Orders:
         return _Reply(f"{text}. In this run only: a resume takes the number it remembers")
 
     def _stacks(self, event: ControlAsked, turn: Turn) -> _Reply:
-        workers = len(self.dispatcher.crew)
+        workers = len(self.dispatcher.workers)
         if not workers:
             return _Reply("there are no workers right now", changed=False)
         return _Reply(f"the stacks of {_count(workers, 'worker')} follow")
@@ -197,7 +197,7 @@ class Orders:
     def _end_running(self, turn: Turn, jobs: set[int]) -> int:
         """End the attempts of these jobs, take back their other leases; how many run."""
         running = 0
-        for worker in self.dispatcher.crew.values():
+        for worker in self.dispatcher.workers.values():
             held = [entry for entry in worker.leases if entry[1] in jobs]
             if not held:
                 continue
@@ -206,14 +206,14 @@ class Orders:
                 running += 1
                 self._end_attempt(turn, worker, current)
             else:
-                self.dispatcher.take_back(turn, worker)
+                self.dispatcher.revoke_waiting(turn, worker)
             for lease, job in held:
                 self.ending.setdefault(job, []).append((worker.incarnation, lease))
         return running
 
     def _end_attempt(self, turn: Turn, worker: WorkerState, current: tuple[int, int]) -> None:
-        if worker.doom is not None and worker.doom.lease == current[0]:
-            worker.doom = KillReason("cancelled", current[0])  # it is being ended for another reason
+        if worker.kill_reason is not None and worker.kill_reason.lease == current[0]:
+            worker.kill_reason = KillReason("cancelled", current[0])  # it is being ended for another reason
         else:
             self.dispatcher.kill(turn, worker, "cancelled")
 
@@ -226,13 +226,13 @@ class Orders:
         """What was cancelled must not go on, also where a worker was quicker than we: an
         attempt that ended by itself, with another one to come; a lease that was begun just
         before it was taken back."""
-        crew = self.dispatcher.crew
+        workers = self.dispatcher.workers
         for job, leases in list(self.ending.items()):
             if self.table.state[job] in (PENDING, INTERRUPTED):
                 self._cancel_waiting(turn, [job])
             left = []
             for incarnation, lease in leases:
-                worker = crew.get(incarnation)
+                worker = workers.get(incarnation)
                 if worker is None or all(entry[0] != lease for entry in worker.leases):
                     continue
                 left.append((incarnation, lease))

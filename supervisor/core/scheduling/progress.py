@@ -76,7 +76,7 @@ def _add(counts: Counts, state: int, number: int) -> None:
         counts.pending += number
 
 
-_WORDS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
+_PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
 
 WINDOW = 600.0  # seconds that the rate looks back
 
@@ -135,9 +135,9 @@ class ProgressObserver:
             rate=rate,
             eta_seconds=self._eta(counts, rate),
             finished_in_run=scheduler.finished_attempts,
-            workers=[self._worker(worker, now) for worker in scheduler.crew.values()],
+            workers=[self._worker(worker, now) for worker in scheduler.workers.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
-            waiting_for=", ".join(_WORDS.get(why, why) for why in scheduler.blocked_by())
+            waiting_for=", ".join(_PAUSE_TEXTS.get(why, why) for why in scheduler.blocked_by())
             or self._waiting(now),
             retries=statistics.retries,
             crashes=statistics.crashes,
@@ -162,8 +162,8 @@ class ProgressObserver:
         if due is None or scheduler.stopped or not scheduler.dispatcher.only_waiting():
             return ""
         number = scheduler.queue.waiting()
-        words = f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
-        return f"{words}, {max(0.0, due - now):.0f} s left"
+        text = f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
+        return f"{text}, {max(0.0, due - now):.0f} s left"
 
     def _eta(self, counts: Counts, rate: float) -> float | None:
         left = counts.pending + counts.in_progress - self.unselected

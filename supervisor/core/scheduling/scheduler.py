@@ -30,8 +30,8 @@ from supervisor.core.dispatch.retry_policy import is_no_space
 from supervisor.core.dispatch.worker_exits import (
     classify_exit,
     exit_summary,
-    naming_log,
-    with_measured,
+    with_log_path,
+    with_measured_peak,
     worker_ended_record,
 )
 from supervisor.core.scheduling.drain import Drain
@@ -84,13 +84,13 @@ class Scheduler:
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
         self.dispatcher.most_ahead = most_ahead(job_bytes)
-        self.crew = self.dispatcher.crew
+        self.workers = self.dispatcher.workers
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
         self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
-        self.bounds = Limits(self.dispatcher, self.drain, self._blocked)
-        self.control = Orders(table, self.ledger, self.dispatcher, self.drain, self._blocked)
+        self.limits = Limits(self.dispatcher, self.drain, self._blocked)
+        self.orders = Orders(table, self.ledger, self.dispatcher, self.drain, self._blocked)
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
@@ -101,8 +101,8 @@ class Scheduler:
             facts.JobReported: self._on_job_reported,
             facts.CodeImported: self._on_code_imported,
             facts.FilesShared: SharedFiles().on_files_shared,
-            facts.MemoryMeasured: self.bounds.on_memory_measured,
-            facts.UsageSampled: self.bounds.on_usage_sampled,
+            facts.MemoryMeasured: self.limits.on_memory_measured,
+            facts.UsageSampled: self.limits.on_usage_sampled,
             facts.WorkerDied: self._on_worker_died,
             facts.WorkerGivenUp: self._on_worker_given_up,
             facts.SignalReceived: self.drain.on_signal,
@@ -110,7 +110,7 @@ class Scheduler:
             facts.Synced: self._on_synced,
             facts.HandOutBlocked: self._on_hand_out_blocked,
             facts.HandOutUnblocked: self._on_hand_out_unblocked,
-            facts.ControlAsked: self.control.on_asked,
+            facts.ControlAsked: self.orders.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
         }
 
@@ -135,12 +135,12 @@ class Scheduler:
         a drain begins by itself, on the run's clock, and why.
         """
         turn = Turn(now, at, first_n)
-        mask = self.control.mask = bytes(self.table.wanted) if selected is None else selected
+        mask = self.orders.mask = bytes(self.table.wanted) if selected is None else selected
         for incarnation, leases in sorted(self.table.open_leases.items()):
             self._settle_lost(turn, incarnation, list(leases.items()), mask)
         self.table.open_leases.clear()
         line_up(self.ledger, mask, retry)
-        self.bounds.begin(drain_at, drain_reason)
+        self.limits.begin(drain_at, drain_reason)
         return turn.effects
 
     def handle(self, events: Sequence[facts.Event], now: float, at: str, first_n: int) -> Effects:
@@ -154,8 +154,8 @@ class Scheduler:
         turn.draining = self.draining
         for event in events:
             self._handlers[type(event)](event, turn)
-        if self.control.ending:
-            self.control.follow_up(turn)
+        if self.orders.ending:
+            self.orders.follow_up(turn)
         self._look_at_deadlines(turn)
         dispatcher = self.dispatcher
         if not self.stopped:
@@ -181,9 +181,9 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """No worker is left and none will be started."""
-        if any(worker.status != ABANDONED for worker in self.crew.values()):
+        if any(worker.status != ABANDONED for worker in self.workers.values()):
             return False
-        return self.stopped or (self.dispatcher.nothing_left() and not self.crew)
+        return self.stopped or (self.dispatcher.nothing_left() and not self.workers)
 
     def next_deadline(self) -> float | None:
         """When `handle` wants to be called even if nothing happens."""
@@ -191,7 +191,7 @@ class Scheduler:
         times = (
             self.drain.grace_ends,
             wake,
-            self.bounds.next_deadline(),
+            self.limits.next_deadline(),
             self.dispatcher.next_deadline(),
         )
         return min((time for time in times if time is not None), default=None)
@@ -209,7 +209,9 @@ class Scheduler:
             if table.wanted[job]
         ]
         open_leases = [
-            (worker.incarnation, lease, job) for worker in self.crew.values() for lease, job in worker.leases
+            (worker.incarnation, lease, job)
+            for worker in self.workers.values()
+            for lease, job in worker.leases
         ]
         dispatcher = self.dispatcher
         return Position(
@@ -236,15 +238,15 @@ class Scheduler:
     # --------------------------------------------------------------- events: jobs
 
     def _on_jobs_finished(self, event: facts.JobsFinished, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         if worker is None:
             return  # a late word of a worker that is already buried
         finished = 0
         for failures, outcomes in _by_kind(event.outcomes):
             leases = [outcome.lease for outcome in outcomes]
-            jobs = None if failures else worker.settle_together(leases)
+            jobs = None if failures else worker.settle_batch(leases)
             if jobs is not None:
-                self.ledger.completed_together(turn, worker.slot, jobs, leases, outcomes)
+                self.ledger.completed_batch(turn, worker.slot, jobs, leases, outcomes)
             else:
                 jobs = self._settle_singly(turn, worker, outcomes)
             finished += len(jobs)
@@ -271,7 +273,7 @@ class Scheduler:
         return jobs
 
     def _on_leases_dropped(self, event: facts.LeasesDropped, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         if worker is None:
             return
         unasked = [lease for lease in event.leases if lease not in worker.revoked]
@@ -281,7 +283,7 @@ class Scheduler:
         self.dispatcher.returned(turn, worker, returned)
 
     def _on_job_reported(self, event: facts.JobReported, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         running = worker.running() if worker is not None else None
         if worker is None or running is None or self.table.ids[running[1]] != event.job:
             return  # the word of a thread that has outlived its job
@@ -295,14 +297,14 @@ class Scheduler:
             worker.reported(event.fraction, event.metrics, turn.now)
 
     def _on_code_imported(self, event: facts.CodeImported, turn: Turn) -> None:
-        if (worker := self.crew.get(event.incarnation)) is not None:
+        if (worker := self.workers.get(event.incarnation)) is not None:
             first = worker.first_lease or self.dispatcher.next_lease
             self.code_seen.note(event.modules, worker, first, turn)
 
     # ------------------------------------------------------------ events: workers
 
     def _on_worker_started(self, event: facts.WorkerLaunched, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         if worker is None:
             return
         worker.pid, worker.process_start = event.pid, event.process_start
@@ -311,37 +313,41 @@ class Scheduler:
         )
 
     def _on_worker_ready(self, event: facts.WorkerReady, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
-        if worker is not None and worker.status == STARTING and worker.doom is None:
+        worker = self.workers.get(event.incarnation)
+        if worker is not None and worker.status == STARTING and worker.kill_reason is None:
             self.dispatcher.worker_is_ready(worker, turn)
 
     def _on_worker_not_ready(self, event: facts.WorkerNotReady, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         if worker is not None:
             failure = event.failure
             worker.error = failure.traceback or f"{failure.type}: {failure.message}"
             worker.no_space = is_no_space(failure.errno)
 
     def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
-        worker = self.crew.pop(event.incarnation, None)
-        if worker is not None and worker.doom is None:
+        worker = self.workers.pop(event.incarnation, None)
+        if worker is not None and worker.kill_reason is None:
             self.dispatcher.count_refused_start(turn, event.incarnation, event.error, stopped=self.stopped)
 
     def _on_worker_died(self, event: facts.WorkerDied, turn: Turn) -> None:
-        worker = self.crew.pop(event.incarnation, None)
+        worker = self.workers.pop(event.incarnation, None)
         if worker is None:
             return
         kind = classify_exit(worker, event, draining=self.draining)
         waiting = list(worker.leases)
         if waiting and worker.status != STARTING:
             lease, job = waiting.pop(0)
-            if worker.doom is not None and worker.doom.lease != lease:
+            if worker.kill_reason is not None and worker.kill_reason.lease != lease:
                 kind = "interrupted"  # the job we killed it for had ended; this one is innocent
             seconds = max(0.0, turn.now - worker.since)
-            words = worker.doom.words if worker.doom is not None and kind == worker.doom.outcome else ""
+            message = (
+                worker.kill_reason.message
+                if worker.kill_reason is not None and kind == worker.kill_reason.outcome
+                else ""
+            )
             if kind == "over_memory":
-                event = with_measured(event, worker.memory)
-            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, words)
+                event = with_measured_peak(event, worker.memory)
+            self.ledger.crashed(turn, worker.slot, job, lease, kind, seconds, event, message)
             self.finished_attempts += 1
         self.ledger.give_back(waiting)
         turn.effects.records.append(worker_ended_record(worker, event, kind, turn.at))
@@ -349,21 +355,21 @@ class Scheduler:
 
     def _count_fruitless(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
         """A worker that died without having been of any use must not be replaced for ever."""
-        if worker.doom is not None:
+        if worker.kill_reason is not None:
             return
         if worker.no_space:
             self.dispatcher.wait_for_space(turn, worker.error)
             return
         if worker.status == STARTING:
-            words = worker.error or f"a worker died before it was ready: {exit_summary(event)}"
+            message = worker.error or f"a worker died before it was ready: {exit_summary(event)}"
         elif worker.status == READY and not worker.finished and not worker.leases:
-            words = f"a worker died before it had a job: {exit_summary(event)}"
+            message = f"a worker died before it had a job: {exit_summary(event)}"
         else:
             return
-        self.dispatcher.count_start_failure(turn, naming_log(words, event), stopped=self.stopped)
+        self.dispatcher.count_start_failure(turn, with_log_path(message, event), stopped=self.stopped)
 
     def _on_worker_given_up(self, event: facts.WorkerGivenUp, turn: Turn) -> None:
-        worker = self.crew.get(event.incarnation)
+        worker = self.workers.get(event.incarnation)
         if worker is None:
             return
         worker.status = ABANDONED
@@ -375,7 +381,7 @@ class Scheduler:
     # ---------------------------------------------------- events: signals and time
 
     def _look_at_deadlines(self, turn: Turn) -> None:
-        self.bounds.look(turn)
+        self.limits.look(turn)
         self.drain.look(turn)
         self.dispatcher.enforce_limits(turn)
 
@@ -399,7 +405,7 @@ class Scheduler:
             turn.effects.commands.append(Tell("info", "going on"))
 
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
-        self.bounds.on_clock_jumped(event)
+        self.limits.on_clock_jumped(event)
         turn.effects.records.append(Paused("suspended", turn.at))
         turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
         text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"

@@ -35,8 +35,8 @@ class CodeSeen:
         late = [module for module in modules if module.name not in self._known]
         if late:
             self.know(module.name for module in late)
-            said = [[module.name, module.file, module.sha256[:DIGITS]] for module in late]
-            turn.effects.records.append(Noted("code_imported", turn.at, {"modules": said}))
+            entries = [[module.name, module.file, module.sha256[:DIGITS]] for module in late]
+            turn.effects.records.append(Noted("code_imported", turn.at, {"modules": entries}))
         for module in modules:
             before = self._first.setdefault(module.file, module.sha256)
             if before == module.sha256:
@@ -52,10 +52,10 @@ class CodeSeen:
             turn.effects.records.append(Noted("code_changed", turn.at, detail))
             if module.file not in self._told:
                 self._told.add(module.file)
-                turn.effects.commands.append(Tell("warning", _changed_code_words(module.file, worker)))
+                turn.effects.commands.append(Tell("warning", _changed_code_message(module.file, worker)))
 
 
-def _changed_code_words(file: str, worker: WorkerState) -> str:
+def _changed_code_message(file: str, worker: WorkerState) -> str:
     return (
         f"{file} was changed while the run goes on, and worker {worker.slot} has imported the new text. What "
         f"process {worker.incarnation} of this experiment and later ones return is of the new code, what the "
@@ -76,10 +76,10 @@ class SharedFiles:
         for file in event.files:
             if file not in self._told:
                 self._told.add(file)
-                turn.effects.commands.append(Tell("warning", _shared_file_words(file)))
+                turn.effects.commands.append(Tell("warning", _shared_file_message(file)))
 
 
-def _shared_file_words(file: str) -> str:
+def _shared_file_message(file: str) -> str:
     return (
         f"the script has a file open that workers cannot open anew ({file}): they share one position in it, and "
         "what one reads moves the others, so that jobs may read wrong data. Open it in setup() or in the job"

@@ -88,7 +88,7 @@ class RunHistory:
         self.options: dict[str, Any] = {}
         self.run_started: RunStarted | None = None
         self.workers: dict[int, WorkerStarted] = {}
-        self.overnight = Incidents()
+        self.incidents = Incidents()
         self._workers_of_this_run: set[int] = set()
 
     def restore(
@@ -127,10 +127,12 @@ class RunHistory:
         elif isinstance(record, RunStarted):
             self._begin_run(record)
         elif isinstance(record, (Paused, Unpaused, Noted)):
-            self.overnight.apply(record)
+            self.incidents.apply(record)
             if isinstance(record, Noted) and record.what == "converted" and self.run_started is not None:
                 # Kept with what every checkpoint and every new journal has.
-                self.run_started.told += [kind for kind in record.detail["kinds"] if kind not in self.told]
+                self.run_started.told += [
+                    kind for kind in record.detail["kinds"] if kind not in self.reported_conversions
+                ]
             elif isinstance(record, Noted) and record.what == "code_imported":
                 self._note_late(record.detail["modules"])
             elif isinstance(record, Noted) and record.what == "code_changed":
@@ -145,7 +147,7 @@ class RunHistory:
         self.settings = record.settings
         self.options = record.options
         self.run_started = record
-        self.overnight = Incidents()
+        self.incidents = Incidents()
         recent = self._workers_of_this_run
         self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
         self._workers_of_this_run = set()
@@ -174,7 +176,7 @@ class RunHistory:
         return own.union(code.get("modules", ()), code.get("late", ()))
 
     @property
-    def told(self) -> list[str]:
+    def reported_conversions(self) -> list[str]:
         """Kinds of converted result values that the user knows of."""
         return self.run_started.told if self.run_started is not None else []
 

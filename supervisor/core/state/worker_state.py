@@ -26,7 +26,7 @@ class KillReason(msgspec.Struct, frozen=True):
 
     outcome: str
     lease: int
-    words: str = ""  # for the record, if the outcome alone does not say it
+    message: str = ""  # for the record, if the outcome alone does not say it
 
 
 class JobReport(msgspec.Struct):
@@ -59,7 +59,7 @@ class WorkerState:
         "handed",
         "first_lease",
         "finished",
-        "doom",
+        "kill_reason",
         "error",
         "no_space",
         "process_start",
@@ -68,7 +68,7 @@ class WorkerState:
         "memory",
         "seen",
         "slow",
-        "stall_told",
+        "stall_reported_lease",
     )
 
     def __init__(self, slot: int, incarnation: int) -> None:
@@ -86,13 +86,13 @@ class WorkerState:
         self.handed = 0  # leases ever handed to it, less those taken back
         self.first_lease = 0  # that was handed to it
         self.finished = 0  # outcomes
-        self.doom: KillReason | None = None
+        self.kill_reason: KillReason | None = None
         self._report: JobReport | None = None
         self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
         self.memory = 0  # bytes, when it was over its limit
         self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
         self.slow = 0  # the lease that takes much longer than others
-        self.stall_told = 0  # the lease of which it was said that it stands still
+        self.stall_reported_lease = 0  # the lease of which it was said that it stands still
         self.error = ""  # its own words, if it was never ready
         self.no_space = False  # it was not, for want of room on a disk
 
@@ -110,7 +110,7 @@ class WorkerState:
             return None
         return self.leases[0]
 
-    def settle_together(self, leases: list[int]) -> Sequence[int] | None:
+    def settle_batch(self, leases: list[int]) -> Sequence[int] | None:
         """Take these leases off its list if they are its first, in order; the jobs' numbers.
         None, and nothing is changed, if they are not."""
         return None if self.revoked else self.leases.take(leases)

@@ -46,7 +46,7 @@ def header_of(
     journal: JournalFile,
     table: JobTable,
     statistics: Statistics,
-    facts: RunHistory,
+    history: RunHistory,
     position: Position,
     *,
     settings: dict[str, Any],
@@ -67,8 +67,8 @@ def header_of(
         next_lease=position.next_lease,
         next_incarnation=position.next_incarnation,
         statistics=msgspec.structs.replace(statistics),
-        run_started=facts.run_started,
-        workers=list(facts.workers.values()),
+        run_started=history.run_started,
+        workers=list(history.workers.values()),
         open_leases=[OpenLease(who, lease, table.ids[job]) for who, lease, job in position.open_leases],
     )
 

@@ -177,18 +177,18 @@ class Index:
         """Whether its jobs are those of the table, under the same numbers."""
         return self._header.jobs == len(table) and self._header.ids == checksum_of(table.ids, len(table))
 
-    def load(self, table: JobTable, places: RecordLocations) -> None:
+    def load(self, table: JobTable, locations: RecordLocations) -> None:
         """Bring states and locations of all finished jobs into both."""
-        places.grow(self._header.jobs)
+        locations.grow(self._header.jobs)
         start = 0
         while start < self._header.jobs:
             block = msgspec.json.decode(self._blocks.readline().rstrip(b",\n"), type=_Block)
             these = slice(start, start + len(block.states))
-            table.state[these] = places.held[these] = block.states
-            places.origin[these] = block.states.translate(_ORIGIN)
+            table.state[these] = locations.held[these] = block.states
+            locations.origin[these] = block.states.translate(_ORIGIN)
             table.attempts[these] = array("I", block.attempts)
             table.seconds[these] = array("d", block.seconds)
-            places.offset[these] = array("Q", block.offsets)
-            places.length[these] = array("I", block.lengths)
+            locations.offset[these] = array("Q", block.offsets)
+            locations.length[these] = array("I", block.lengths)
             start = these.stop
         table.outcome.update(self._header.outcomes)

@@ -22,12 +22,12 @@ class RecordsLost(StorageError):
     """Records that were written are gone from the journal; no result can be read by its place."""
 
 
-def told(path: str) -> str:
+def rewritten_message(path: str) -> str:
     """The sentence for the user when all records stand in a new file."""
     return f"Somebody has cut {path} or written into it; all records were written again, into a new file."
 
 
-def lost(path: str, size: int, error: OSError) -> RecordsLost:
+def records_lost_error(path: str, size: int, error: OSError) -> RecordsLost:
     """When not all of them can be put together again."""
     return RecordsLost(
         f"somebody has cut or overwritten {path} while the run was writing it: {size:,} bytes are left, and "

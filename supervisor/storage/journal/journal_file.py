@@ -19,7 +19,7 @@ from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.records import Opened, Records
 from supervisor.storage.files.atomic_files import NO_SPACE, NewFile, checksum
 from supervisor.storage.files.disk import Disk
-from supervisor.storage.journal.foreign_writes import lost
+from supervisor.storage.journal.foreign_writes import records_lost_error
 from supervisor.storage.journal.journal_format import FORMAT, encode_batch, seal, seed_of
 from supervisor.storage.journal.journal_scan import Scan
 from supervisor.system.clock import utc_now
@@ -230,7 +230,7 @@ class JournalFile:
             if altered:
                 with contextlib.suppress(OSError):
                     self.disk.datasync(self.fd)
-                raise lost(self.path, self.disk.size(self.fd), error) from None
+                raise records_lost_error(self.path, self.disk.size(self.fd), error) from None
             raise StorageError(
                 f"the disk failed under {self.path}, and a new file could not be written beside it: "
                 f"{error.strerror or error}. What was synced before is safe: see to the disk, then resume."

@@ -43,7 +43,7 @@ def ended_parts(lines: Sequence[bytes]) -> list[bytes]:
     return [line[line.index(_PART) + 1 : -18] for line in lines]
 
 
-def ended_parts_in(text: bytes, begins: Iterable[int], lengths: Iterable[int]) -> list[bytes]:
+def ended_parts_batch(text: bytes, begins: Iterable[int], lengths: Iterable[int]) -> list[bytes]:
     """The same of lines that begin there in a text, of so many bytes with their newlines."""
     return [
         text[text.index(_PART, at) + 1 : at + length - SEAL]
@@ -79,10 +79,10 @@ class Content(msgspec.Struct, gc=False):
 
 def contents(lines: Sequence[bytes]) -> list[Content]:
     """From Ended lines, or from whatever else is an object with the same fields."""
-    return contents_in(b"\n".join(lines))
+    return contents_batch(b"\n".join(lines))
 
 
-def contents_in(text: bytes) -> list[Content]:
+def contents_batch(text: bytes) -> list[Content]:
     """The same of lines with newlines between them."""
     return _content_decoder.decode_lines(text)
 
@@ -113,7 +113,7 @@ def encode_batch(n: int, records: Records, seed: int) -> tuple[bytes, list[int]]
     for record in records:
         if isinstance(record, Completions):
             bodies += _bodies(n + len(bodies), single)
-            bodies += _bodies_of_batch(n + len(bodies), record)
+            bodies += _bodies_batch(n + len(bodies), record)
             single = []
         else:
             single.append(record)
@@ -134,7 +134,7 @@ def _bodies(n: int, records: Sequence[AnyRecord]) -> list[bytes]:
     return [b'{"n":%d,%b' % (number, body[1:]) for number, body in enumerate(bodies, n)]
 
 
-def _bodies_of_batch(n: int, batch: Completions) -> list[bytes]:
+def _bodies_batch(n: int, batch: Completions) -> list[bytes]:
     """The same for completions: what an encoder of `Ended` would write, but by filling a form,
     which costs half as much; only what nearly all of them have is in the form."""
     special = bool(batch.more) or b"\n" in b"".join(batch.results)
@@ -209,7 +209,7 @@ def verify(line: bytes, seed: int) -> int:
         return 0
 
 
-def all_verify(lines: Sequence[bytes], seed: int) -> bool:
+def verify_batch(lines: Sequence[bytes], seed: int) -> bool:
     """Whether the CRC of each line (without its newline) is right."""
     return not lines or b"|".join(map(_seal, lines)) == _seals(map(_without_seal, lines), seed)
 

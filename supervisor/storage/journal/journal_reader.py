@@ -18,17 +18,17 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import (
     Content,
-    all_verify,
     contents,
-    contents_in,
+    contents_batch,
     decode_record,
     ended_parts,
-    ended_parts_in,
+    ended_parts_batch,
     seed_of,
     verify,
+    verify_batch,
 )
 from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
-from supervisor.storage.journal.record_locations import read_joined, read_places, read_together
+from supervisor.storage.journal.record_locations import read_batch, read_joined, read_records
 
 # The Ended parts (see `ends.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
@@ -61,8 +61,8 @@ class JournalReader:
     def __call__(self, jobs: Sequence[int]) -> list[bytes]:
         if self._intact:
             offsets, lengths = get(self.offsets, jobs), get(self.lengths, jobs)
-            if (near := read_together(self._disk, self._fd, offsets, lengths)) is not None:
-                return ended_parts_in(*near, lengths)
+            if (near := read_batch(self._disk, self._fd, offsets, lengths)) is not None:
+                return ended_parts_batch(*near, lengths)
         return ended_parts(self._lines(jobs))
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
@@ -70,14 +70,14 @@ class JournalReader:
         if self._intact:
             place = (get(self.offsets, jobs), get(self.lengths, jobs))
             if text := read_joined(self._disk, self._fd, *place):
-                return contents_in(text)
+                return contents_batch(text)
         return contents(self._lines(jobs))
 
     def _lines(self, jobs: Sequence[int]) -> list[bytes]:
         offsets = get(self.offsets, jobs)
         lengths = [length - 1 for length in get(self.lengths, jobs)]
-        lines = read_places(self._disk, self._fd, offsets, lengths)
-        if not self._intact and not all_verify(lines, self._seed):
+        lines = read_records(self._disk, self._fd, offsets, lengths)
+        if not self._intact and not verify_batch(lines, self._seed):
             bad = next(at for at, line in zip(offsets, lines, strict=True) if not verify(line, self._seed))
             raise OSError(None, f"the record at byte {bad} of the journal cannot be read back")
         return lines

@@ -21,7 +21,7 @@ import msgspec
 from supervisor.core.terms.records import Opened
 from supervisor.storage.files.atomic_files import groups_of, offsets_of
 from supervisor.storage.files.disk import Disk
-from supervisor.storage.journal.journal_format import _decoder, all_verify, seed_of, verify
+from supervisor.storage.journal.journal_format import _decoder, seed_of, verify, verify_batch
 
 HEAD_BYTES = 4 << 20  # in which the seed is looked for
 
@@ -129,7 +129,7 @@ class Scan:
             return False
         numbers = range(self.last_n + 1, self.last_n + 1 + len(lines))
         heads = (b'{"n":%d,|' * len(numbers) % (*numbers,)).split(b"|")
-        return all(map(bytes.startswith, lines, heads)) and all_verify(lines, self._seed)
+        return all(map(bytes.startswith, lines, heads)) and verify_batch(lines, self._seed)
 
     def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
         n = verify(line, self._seed)

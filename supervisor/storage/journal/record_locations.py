@@ -42,15 +42,15 @@ def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[in
         yield group[begun:]
 
 
-def read_places(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+def read_records(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """The bytes at each place, in the order in which the places are given."""
-    if (near := read_together(disk, fd, offsets, lengths)) is not None:
+    if (near := read_batch(disk, fd, offsets, lengths)) is not None:
         text, begins = near
         return [text[at : at + length] for at, length in zip(begins, lengths, strict=True)]
     return _read_scattered(disk, fd, offsets, lengths)
 
 
-def read_together(
+def read_batch(
     disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]
 ) -> tuple[bytes, Iterable[int]] | None:
     """All that is between the first and the last of these places, and where in it each begins;
@@ -67,7 +67,7 @@ def read_together(
 def read_joined(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes | None:
     """The bytes of these places, one place after the other: those that stand so in the file, as
     one piece. None if they are not close together."""
-    if (near := read_together(disk, fd, offsets, lengths)) is None:
+    if (near := read_batch(disk, fd, offsets, lengths)) is None:
         return None
     if not offsets:
         return b""
@@ -130,16 +130,16 @@ class RecordLocations:
         self.length[job] = length
         self.lease[job] = lease
 
-    def note_all(
+    def note_batch(
         self, jobs: Sequence[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
     ) -> None:
         """The same for many."""
         self.grow(max(jobs, default=-1) + 1)
         put(self.held, jobs, held)
         put(self.lease, jobs, array("Q", leases))
-        self.move_all(jobs, origin, offsets, lengths)
+        self.move_batch(jobs, origin, offsets, lengths)
 
-    def move_all(self, jobs: Sequence[int], origin: int, offsets: Any, lengths: Any) -> None:
+    def move_batch(self, jobs: Sequence[int], origin: int, offsets: Any, lengths: Any) -> None:
         """The same records, found in another place."""
         put(self.origin, jobs, bytes([origin]) * len(jobs))
         put(self.offset, jobs, array("Q", offsets))

@@ -111,7 +111,7 @@ class PlanBuilder:
         self._domains[job_id] = domain
         self._lengths.append(len(line))
 
-    def add_together(
+    def add_batch(
         self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
     ) -> bool:
         """Many jobs, whose params consist of JSON's own types. False, and none is added, if one of

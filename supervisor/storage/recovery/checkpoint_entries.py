@@ -23,7 +23,7 @@ _SPENT = ("charges", "in_progress")  # the sections that come first
 def load_header(found: Recovered, header: Header) -> None:
     """Statistics, settings, numbers and workers."""
     found.statistics = msgspec.structs.replace(header.statistics)
-    found.facts.restore(
+    found.history.restore(
         run=header.run,
         next_lease=header.next_lease,
         next_incarnation=header.next_incarnation,
@@ -36,11 +36,11 @@ def load_header(found: Recovered, header: Header) -> None:
 
 def load_all(found: Recovered, reader: CheckpointReader) -> None:
     """Every section."""
-    for section, places, entries in reader.groups():
+    for section, offsets, entries in reader.groups():
         if section in _SPENT:
             _load_spent(found, section, entries)
         else:
-            _load_finished(found, section, places, entries)
+            _load_finished(found, section, offsets, entries)
     _load_leases(found, reader.header)
 
 
@@ -72,7 +72,7 @@ def _load_finished(found: Recovered, section: str, offsets: list[int], entries: 
             if entry.state == "failed":
                 table.outcome[job] = entry.outcome
     leases = [entry.lease for entry in rows]
-    found.places.note_all(jobs, IN_CHECKPOINT, states, offsets, map(len, entries), leases)
+    found.locations.note_batch(jobs, IN_CHECKPOINT, states, offsets, map(len, entries), leases)
     if section == "gone":
         found.gone_ids.update(known)
 

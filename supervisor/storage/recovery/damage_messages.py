@@ -81,9 +81,9 @@ def moved(path: str, backup: str) -> str:
 def journal_trouble(found: Recovered, floor: int, *, diverged: bool) -> str:
     """All that is known about a journal that has to be written anew."""
     sentences = [_what_is_wrong(found, floor, diverged)]
-    table, places = found.table, found.places
-    kept = sum(origin == 1 for origin in places.origin[: len(table)])
-    taken = sum(origin == 2 for origin in places.origin[: len(table)])
+    table, locations = found.table, found.locations
+    kept = sum(origin == 1 for origin in locations.origin[: len(table)])
+    taken = sum(origin == 2 for origin in locations.origin[: len(table)])
     sentences.append(f"{count(kept, 'result')} kept from the journal, {taken} taken from the checkpoint.")
     again = _run_again(found)
     if again:

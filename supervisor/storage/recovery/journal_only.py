@@ -61,7 +61,7 @@ class JournalOnlyRecovery:
     def read_by(self, index: Index) -> bool:
         """The same as `read`, from an index that agrees."""
         found, place = self._found, self._reader.header.journal
-        index.load(found.table, found.places)
+        index.load(found.table, found.locations)
         self._take_checkpoint()
         begin = ScanStart(place.n, place.position, index.journal)
         scan = found.scan = Scan(found.disk, found.journal_fd, self._seed, begin=begin)
@@ -94,13 +94,13 @@ class JournalOnlyRecovery:
 
     def _settle_odd(self) -> bool:
         """What was not finished is as the checkpoint will say; the others have a place."""
-        table, places = self._found.table, self._found.places
-        places.grow(len(table))
+        table, locations = self._found.table, self._found.locations
+        locations.grow(len(table))
         for job in self._early.odd:
             state = table.state[job]
             if state not in (COMPLETED, FAILED):
                 table.state[job], table.attempts[job], table.seconds[job] = PENDING, 0, 0.0
                 table.outcome.pop(job, None)
-            elif places.held[job] != state or places.origin[job] != IN_JOURNAL:
+            elif locations.held[job] != state or locations.origin[job] != IN_JOURNAL:
                 return False
         return True

@@ -20,7 +20,7 @@ from supervisor.storage.journal.record_locations import (
     IN_CHECKPOINT,
     IN_JOURNAL,
     RecordLocations,
-    read_places,
+    read_records,
 )
 from supervisor.storage.plan.plan_file import PlanFile
 
@@ -55,8 +55,8 @@ class Recovered:
         """Begin anew: no job, no run is known."""
         self.table = JobTable()
         self.statistics = Statistics()
-        self.facts = RunHistory()
-        self.places = RecordLocations()
+        self.history = RunHistory()
+        self.locations = RecordLocations()
 
     @property
     def experiment_id(self) -> str:
@@ -70,21 +70,21 @@ class Recovered:
     @property
     def settings(self) -> dict[str, Any]:
         """As the last run had them."""
-        return self.facts.settings
+        return self.history.settings
 
     @property
     def options(self) -> dict[str, Any]:
-        return self.facts.options
+        return self.history.options
 
     @property
     def code(self) -> dict[str, Any]:
         """What the last run recorded about the function's code."""
-        return self.facts.run_started.code if self.facts.run_started is not None else {}
+        return self.history.run_started.code if self.history.run_started is not None else {}
 
     @property
     def position(self) -> Position:
         """Where the next run begins."""
-        return self.facts.position()
+        return self.history.position()
 
     def running(self) -> list[int]:
         """Jobs that were running when the last record was written: the first open lease of
@@ -113,11 +113,11 @@ class Recovered:
         """The Ended parts (see `ends.ended_part`) of finished jobs."""
         found = dict.fromkeys(jobs, b"")
         for origin, fd in ((IN_JOURNAL, self.journal_fd), (IN_CHECKPOINT, self._checkpoint_fd())):
-            chosen = [job for job in jobs if self.places.origin[job] == origin]
-            offsets = [self.places.offset[job] for job in chosen]
+            chosen = [job for job in jobs if self.locations.origin[job] == origin]
+            offsets = [self.locations.offset[job] for job in chosen]
             newline = origin == IN_JOURNAL
-            lengths = [self.places.length[job] - newline for job in chosen]
-            for job, text in zip(chosen, read_places(self.disk, fd, offsets, lengths), strict=True):
+            lengths = [self.locations.length[job] - newline for job in chosen]
+            for job, text in zip(chosen, read_records(self.disk, fd, offsets, lengths), strict=True):
                 found[job] = ended_part(text) if origin == IN_JOURNAL else entry_part(text)[1]
         return [found[job] for job in jobs]
 

@@ -133,11 +133,11 @@ class _Generation:
 
     def write(self) -> None:
         found = self.found
-        facts = found.facts
+        history = found.history
         first: list[AnyRecord] = [self.identity.opened()]
-        if facts.run_started is not None:
-            first.append(facts.run_started)
-        first += facts.workers.values()
+        if history.run_started is not None:
+            first.append(history.run_started)
+        first += history.workers.values()
         self._append(first)
         self._write_results()
         now = utc_now()
@@ -146,7 +146,7 @@ class _Generation:
         self._append_all(self._carried())
         self._append_all(self._open_leases(now))
         statistics = msgspec.to_builtins(found.statistics)
-        self._append([CarriedRun(facts.run, facts.next_lease, facts.next_incarnation, statistics, now)])
+        self._append([CarriedRun(history.run, history.next_lease, history.next_incarnation, statistics, now)])
 
     def _append(self, records: list[AnyRecord]) -> None:
         if records:
@@ -167,16 +167,20 @@ class _Generation:
         found = self.found
         state = found.table.state
         finished = [job for job in range(len(state)) if state[job] in (COMPLETED, FAILED)]
-        for jobs in grouped(finished, found.places.length):
+        for jobs in grouped(finished, found.locations.length):
             names = [msgspec.json.encode(found.table.ids[job]) for job in jobs]
             rows = zip(names, found.parts(jobs), strict=True)
             bodies = [ended_line(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)]
             data, lengths = seal(bodies, self.seed)
             offset = self.file.size
-            places = found.places
+            locations = found.locations
             for job, length in zip(jobs, lengths, strict=True):
                 # These jobs' records were read just now and are not read from there again.
-                places.origin[job], places.offset[job], places.length[job] = IN_JOURNAL, offset, length
+                locations.origin[job], locations.offset[job], locations.length[job] = (
+                    IN_JOURNAL,
+                    offset,
+                    length,
+                )
                 offset += length
             self.file.write(data)
             self.next_n += len(jobs)
@@ -203,7 +207,7 @@ class _Generation:
         """What was running or queued when the earlier run ended, for the core to settle."""
         found = self.found
         for incarnation, leases in found.table.open_leases.items():
-            worker = found.facts.workers.get(incarnation)
+            worker = found.history.workers.get(incarnation)
             slot = worker.worker if worker is not None else -1
             for lease, job in leases.items():
                 yield Leased(slot, incarnation, lease, [found.table.ids[job]], now)

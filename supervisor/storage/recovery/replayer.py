@@ -70,19 +70,19 @@ class Replayer:
         """Lines that verify and follow each other, from the offset of the first."""
         if not lines:
             return
-        places = list(offsets_of(start, lines))
+        offsets = list(offsets_of(start, lines))
         try:
             rows = _row_decoder.decode_lines(b"\n".join(lines))
         except msgspec.DecodeError:  # other types than ours
-            for place, line in zip(places, lines, strict=False):
+            for place, line in zip(offsets, lines, strict=False):
                 self._take_line(place, line)
             return
         for first, end, completed in _runs(rows):
             if completed:
                 at = _at_decoder.decode(lines[end - 1]).at
-                self._take_completions(rows[first:end], places[first : end + 1], at)
+                self._take_completions(rows[first:end], offsets[first : end + 1], at)
             else:
-                self._take_line(places[first], lines[first])
+                self._take_line(offsets[first], lines[first])
 
     # ------------------------------------------------------------------------ one line
 
@@ -99,13 +99,13 @@ class Replayer:
         found.statistics.apply(record)
         if not self.early:
             found.table.apply(record)
-            found.facts.apply(record)
+            found.history.apply(record)
         elif isinstance(record, (Ended, Reset, Carried)):
             found.table.apply(record)
             self._note_odd(record)
         if type(record) is Ended and record.state in FINISHED:
             job = found.table.numbers[record.job]
-            found.places.note(job, IN_JOURNAL, FINISHED[record.state], offset, length, record.lease)
+            found.locations.note(job, IN_JOURNAL, FINISHED[record.state], offset, length, record.lease)
 
     def _note_odd(self, record: Ended | Reset | Carried) -> None:
         numbers = self.found.table.numbers
@@ -114,8 +114,8 @@ class Replayer:
 
     # ------------------------------------------------------------------------ many lines
 
-    def _take_completions(self, rows: Sequence[_Row], places: list[int], at: str) -> None:
-        """Records of attempts that completed, and with them their jobs. `places` has one more:
+    def _take_completions(self, rows: Sequence[_Row], offsets: list[int], at: str) -> None:
+        """Records of attempts that completed, and with them their jobs. `locations` has one more:
         where the last one ends."""
         found = self.found
         ids = list(map(_job, rows))
@@ -124,14 +124,14 @@ class Replayer:
         attempts = list(map(_attempt, rows))
         if not self.early:
             found.table.close_leases(leases)
-            found.facts.next_lease = max(found.facts.next_lease, max(leases) + 1)
+            found.history.next_lease = max(found.history.next_lease, max(leases) + 1)
         found.table.completed(jobs, attempts, seconds)
         found.statistics.apply(
             Completions(0, at, jobs=jobs, ids=ids, attempts=attempts, seconds=seconds, results=[], leases=[])
         )
-        lengths = list(map(sub, places[1:], places))
+        lengths = list(map(sub, offsets[1:], offsets))
         states = bytes([COMPLETED]) * len(jobs)
-        found.places.note_all(jobs, IN_JOURNAL, states, places[:-1], lengths, leases)
+        found.locations.note_batch(jobs, IN_JOURNAL, states, offsets[:-1], lengths, leases)
 
 
 def _runs(rows: Sequence[_Row]) -> Iterator[tuple[int, int, bool]]:

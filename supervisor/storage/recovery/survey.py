@@ -97,7 +97,7 @@ class _Survey:
         self.found = found
         self.floor = 0  # records up to here are in the checkpoint
         self.diverged = False
-        self.fold = Replayer(found)
+        self.replayer = Replayer(found)
         self.reason = ""  # why the checkpoint cannot be used
         self.index: Index | None = None  # of these jobs
 
@@ -172,7 +172,7 @@ class _Survey:
         whole = JournalOnlyRecovery(found, found.checkpoint, seed)
         index, self.index = self.index, None
         if whole.read_by(index) if index is not None and whole.agrees_with(index) else whole.read():
-            self.fold = whole.late
+            self.replayer = whole.late
             found.last_n = max(found.last_n, found.scan.last_n if found.scan is not None else 0)
             return True
         self._forget()
@@ -241,7 +241,7 @@ class _Survey:
             else:
                 known = lines[: max(0, after)]
                 self._match(start, known)
-                self.fold.take(start + sum(map(len, known)) + len(known), lines[len(known) :])
+                self.replayer.take(start + sum(map(len, known)) + len(known), lines[len(known) :])
             if header is not None and 0 < after <= len(lines):
                 end = start + sum(map(len, lines[:after])) + after
                 self.diverged = end != header.journal.position
@@ -253,8 +253,8 @@ class _Survey:
             found = _where_decoder.decode_lines(b"\n".join(lines))
         except msgspec.DecodeError:
             return  # they verify, but another version wrote them
-        places, table = self.found.places, self.found.table
-        places.grow(len(table))
+        locations, table = self.found.locations, self.found.table
+        locations.grow(len(table))
         ended = [where.type == "ended" for where in found]
         found = list(compress(found, ended))
         jobs = [table.numbers.get(where.job, -1) for where in found]
@@ -263,12 +263,12 @@ class _Survey:
         states = [FINISHED.get(where.state) for where in found]
         leases = [where.lease for where in found]
         same = [
-            job >= 0 and lease == places.lease[job] and state == places.held[job]
+            job >= 0 and lease == locations.lease[job] and state == locations.held[job]
             for job, lease, state in zip(jobs, leases, states, strict=True)
         ]
         if not all(same):
             jobs, offsets, lengths = (list(compress(part, same)) for part in (jobs, offsets, lengths))
-        places.move_all(jobs, IN_JOURNAL, offsets, lengths)
+        locations.move_batch(jobs, IN_JOURNAL, offsets, lengths)
 
     def _adopt(self, seed: int) -> None:
         """The journal is not the one that the checkpoint was made from: two copies of the
@@ -279,7 +279,7 @@ class _Survey:
             if type(record) is Ended and record.state == "completed":
                 job = found.table.add(record.job, wanted=False)
                 if found.table.state[job] != COMPLETED:
-                    self.fold.apply(record, offset, len(line) + 1)
+                    self.replayer.apply(record, offset, len(line) + 1)
 
     # -------------------------------------------------------------------- judgement
 
@@ -299,18 +299,18 @@ class _Survey:
     def _settle(self) -> None:
         """Finished jobs without a record are pending again; everybody has a place."""
         found = self.found
-        table, places = found.table, found.places
-        places.grow(len(table))
+        table, locations = found.table, found.locations
+        locations.grow(len(table))
         for job in self._unsettled():
             state = table.state[job]
             if state not in (COMPLETED, FAILED):
-                places.origin[job] = NOWHERE
-            elif places.origin[job] == NOWHERE or places.held[job] != state:
+                locations.origin[job] = NOWHERE
+            elif locations.origin[job] == NOWHERE or locations.held[job] != state:
                 found.gaps.append(job)
                 table.state[job] = PENDING
                 table.outcome.pop(job, None)
-                places.origin[job] = NOWHERE
-            elif places.origin[job] == IN_CHECKPOINT and not found.needs_generation:
+                locations.origin[job] = NOWHERE
+            elif locations.origin[job] == IN_CHECKPOINT and not found.needs_generation:
                 found.journal_state = "damaged"
         if found.gaps and not found.needs_generation:
             found.journal_state = "damaged"
@@ -318,21 +318,21 @@ class _Survey:
             for job, job_id in enumerate(table.ids):
                 table.wanted[job] = job_id not in found.gone_ids
         if found.needs_generation:
-            found.facts.next_lease += _MARGIN
-            found.facts.next_incarnation += _MARGIN
+            found.history.next_lease += _MARGIN
+            found.history.next_incarnation += _MARGIN
 
     def _unsettled(self) -> Iterator[int]:
         """The jobs, but for whole blocks of them of which nothing is to be said."""
-        states, places = self.found.table.state, self.found.places
+        states, locations = self.found.table.state, self.found.locations
         for start in range(0, len(states), _BLOCK):
             block = states[start : start + _BLOCK]
             stop = start + len(block)
             completed = block.count(COMPLETED)
             if completed == len(block):
-                settled = places.held[start:stop] == block
-                settled = settled and places.origin.count(IN_JOURNAL, start, stop) == len(block)
+                settled = locations.held[start:stop] == block
+                settled = settled and locations.origin.count(IN_JOURNAL, start, stop) == len(block)
             else:
-                settled = not completed + block.count(FAILED) + any(places.origin[start:stop])
+                settled = not completed + block.count(FAILED) + any(locations.origin[start:stop])
             if not settled:
                 yield from range(start, stop)
 
@@ -349,8 +349,8 @@ class _Survey:
             findings.append(damage_messages.plan_gone(found.layout))
         elif found.plan.damaged:
             findings.append(damage_messages.plan_damaged(found.layout, found.plan.damaged))
-        if self.fold.unknown:
-            findings.append(damage_messages.unknown_records(found.layout, self.fold.unknown))
+        if self.replayer.unknown:
+            findings.append(damage_messages.unknown_records(found.layout, self.replayer.unknown))
 
 
 def header_key(header: Header) -> tuple[str, int]:
