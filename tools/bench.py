@@ -26,11 +26,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.bench_child import QUICK, Bench, Failed, Sizes
-from tools.bench_output import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
-from tools.bench_peers import PEERS, WORKERS, installed
-from tools.bench_rows import ROWS, Round
-from tools.bench_samples import measure
+from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
+from tools.benchmark.peers import PEERS, WORKERS, installed
+from tools.benchmark.report import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
+from tools.benchmark.rows import ROWS, Round
+from tools.benchmark.samples import measure
 
 REPEAT = 5
 README = ROOT / "README.md"

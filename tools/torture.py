@@ -32,8 +32,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.torture_faults import IMAGES, Faults, LoopImage
-from tools.torture_program import Program, describe
+from tools.fault_injection.faults import IMAGES, Faults, LoopImage
+from tools.fault_injection.program import Program, describe
 
 PATIENCE = 120.0  # seconds without anything new in the journal until a run hangs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutants import MUTANTS, caught
-from tools.simulate import play
+from tools.simulation.history import play
+from tools.simulation.mutants import MUTANTS, caught
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

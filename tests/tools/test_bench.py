@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tools import bench
-from tools.bench_child import QUICK, Bench, Failed, Sizes
-from tools.bench_output import BEGIN, END, after_a_kill, markdown, replaced
-from tools.bench_peers import PEERS
-from tools.bench_rows import ROWS, Row
-from tools.bench_samples import SITUATIONS, lateness, measure, share
+from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
+from tools.benchmark.peers import PEERS
+from tools.benchmark.report import BEGIN, END, after_a_kill, markdown, replaced
+from tools.benchmark.rows import ROWS, Row
+from tools.benchmark.samples import SITUATIONS, lateness, measure, share
 
 ROW = {row.key: row for row in ROWS}
 LEAST = Sizes(
@@ -278,7 +278,7 @@ def test_who_never_answers_hangs_and_who_falls_over_does_not(tmp_path: Path) -> 
     place = Bench(tmp_path, LEAST._replace(hang_seconds=0.5))
     assert measure(place, "pool/killed")["hangs"]
     with pytest.raises(Failed, match="not enough values"):
-        place.child("bench_peers.py", "pool")
+        place.child("peers.py", "pool")
 
 
 @pytest.mark.parametrize("sample", OURS)

@@ -1,6 +1,6 @@
 """The peers' side of the benchmark: one library, one situation, one fresh process.
 
-    python tools/bench_peers.py PEER SITUATION '{"jobs": 20000}'
+    python tools/benchmark/peers.py PEER SITUATION '{"jobs": 20000}'
 
 The last line of its output is a JSON object; tools/bench.py starts it. Each library is used
 as its documentation shows, with two workers, one job at a time where one can choose.
@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.bench_jobs import FRAGILE_JOBS, fragile, fragile_tasks, noop, note, spin
+from tools.benchmark.jobs import FRAGILE_JOBS, fragile, fragile_tasks, noop, note, spin
 
 WORKERS = 2
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

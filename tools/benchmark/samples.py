@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from tools.bench_child import PATIENCE, Bench, Failed, Hangs, Numbers, end, start
-from tools.bench_jobs import FRAGILE_JOBS, KILLED
-from tools.bench_peers import PEERS, WORKERS
+from tools.benchmark.child_processes import PATIENCE, Bench, Failed, Hangs, Numbers, end, start
+from tools.benchmark.jobs import FRAGILE_JOBS, KILLED
+from tools.benchmark.peers import PEERS, WORKERS
 
 
 def measure(bench: Bench, sample: str) -> Numbers:
@@ -38,7 +38,7 @@ def measure(bench: Bench, sample: str) -> Numbers:
 def _run(bench: Bench, contender: str, situation: str, **keywords: Any) -> Numbers:
     if contender == "longhaul":
         return bench.ours(situation, output=bench.place(), **keywords)
-    return bench.child("bench_peers.py", contender, situation, json.dumps(keywords))
+    return bench.child("peers.py", contender, situation, json.dumps(keywords))
 
 
 def _tiny(bench: Bench, contender: str) -> Numbers:
@@ -80,7 +80,7 @@ def _killed(bench: Bench, contender: str) -> Numbers:
         try:
             words = (contender, "killed", json.dumps({"path": str(path)}))
             patience = bench.sizes.hang_seconds
-            found = bench.child("bench_peers.py", *words, patience=patience, after=lambda: _has_killed(path))
+            found = bench.child("peers.py", *words, patience=patience, after=lambda: _has_killed(path))
         except Hangs:
             found = {"errors": [], "hangs": True, "waited": bench.sizes.hang_seconds}
     else:
@@ -147,7 +147,7 @@ def _recovery(bench: Bench, contender: str) -> Numbers:
     """A job is killed over and over while the other worker is busy: until it runs again."""
     path = Path(bench.place()) / "starts.txt"
     keywords = {"output": bench.place(), "path": str(path), "kills": bench.sizes.kills}
-    bench.child("bench_numpy.py", "recovery", json.dumps(keywords))
+    bench.child("longhaul_with_numpy.py", "recovery", json.dumps(keywords))
     lines = [line.split() for line in path.read_text().splitlines()]
     killed = [float(at) for word, at in lines if word == "kill"]
     starts = [float(at) for word, at in lines if word == "start"]
@@ -193,7 +193,7 @@ def _quiet(bench: Bench, contender: str) -> Numbers:
     path, sizes = Path(bench.place()) / "starts.txt", bench.sizes
     keywords = {"output": bench.place(), "path": str(path)}
     with (bench.folder / "stderr.txt").open("w") as errors:
-        process = start("bench_ours.py", "quiet", json.dumps(keywords), stderr=errors)
+        process = start("longhaul_program.py", "quiet", json.dumps(keywords), stderr=errors)
         try:
             _wait_for_lines(path, QUIET_WORKERS)
             time.sleep(sizes.settle_seconds)
@@ -266,7 +266,7 @@ def _import(bench: Bench, contender: str) -> Numbers:
 
 def _import_ms(statement: str) -> float:
     command = [sys.executable, "-X", "importtime", "-c", statement]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE)
     if said.returncode != 0:
         raise Failed(said.stderr[-2000:])

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tools.torture_program import Program
+from tools.fault_injection.program import Program
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 NO_FLUSH = 2

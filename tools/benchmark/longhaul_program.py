@@ -1,6 +1,6 @@
 """Our side of the benchmark: one situation, one fresh process; a script like a user's.
 
-    python tools/bench_ours.py SITUATION '{"output": "DIR", "jobs": 200000}'
+    python tools/benchmark/longhaul_program.py SITUATION '{"output": "DIR", "jobs": 200000}'
 
 The last line of its output is a JSON object; tools/bench.py starts it. Workers import it, so
 nothing heavy stands at its top.
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from supervisor.api import main, run
 from supervisor.core.terms.jobs import Job
-from tools.bench_jobs import (
+from tools.benchmark.jobs import (
     STARTS,
     announced,
     blob,

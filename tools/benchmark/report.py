@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 
-from tools.bench_peers import PEERS, Peer
-from tools.bench_rows import ROWS, Round, Row
+from tools.benchmark.peers import PEERS, Peer
+from tools.benchmark.rows import ROWS, Round, Row
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = "longhaul"
 PEERS_ROW = "peers"  # as a word for --only: the table of all peers

@@ -31,9 +31,9 @@ from supervisor.storage.journal import journal_format
 from supervisor.storage.journal.journal_file import JournalFile
 from supervisor.storage.recovery import journal_only, repair, survey
 from supervisor.storage.store import Store
-from tools.simulate import play
-from tools.simulated_disk import SimulatedDisk
-from tools.simulated_promises import Violation
+from tools.simulation.disk import SimulatedDisk
+from tools.simulation.history import play
+from tools.simulation.promises import Violation
 
 Patch = tuple[Any, str, Any]
 

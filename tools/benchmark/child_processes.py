@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-TOOLS = Path(__file__).resolve().parent
+PROGRAMS = Path(__file__).resolve().parent
 PATIENCE = 900.0  # seconds for one process
 LAST_WORDS = 2000  # characters of what a process that failed has said
 
@@ -93,7 +93,7 @@ class Bench:
                 shutil.rmtree(path)
 
     def ours(self, situation: str, **keywords: Any) -> Numbers:
-        return self.child("bench_ours.py", situation, json.dumps(keywords))
+        return self.child("longhaul_program.py", situation, json.dumps(keywords))
 
     def child(
         self, script: str, *words: str, patience: float = PATIENCE, after: Callable[[], bool] = lambda: True
@@ -131,7 +131,7 @@ def _last_words(process: subprocess.Popen[str], patience: float, after: Callable
 def start(script: str, *words: str, stderr: IO[str]) -> subprocess.Popen[str]:
     """One of the scripts beside this one, leading a session of its own."""
     return subprocess.Popen(
-        [sys.executable, str(TOOLS / script), *words],
+        [sys.executable, str(PROGRAMS / script), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,

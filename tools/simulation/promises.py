@@ -2,7 +2,7 @@
 
 The book is kept beside the code: from the records that were written and the commands that
 were carried out, never from what the core or the store believe. Nothing here makes anything
-happen; chance and time belong to `tools.simulate`.
+happen; chance and time belong to `tools.simulation.history`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
-from tools.simulated_world import (
+from tools.simulation.world import (
     ASKS,
     CRASHES,
     FLAKY,
