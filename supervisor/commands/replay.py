@@ -28,6 +28,7 @@ from supervisor.core.terms.errors import LonghaulError, UsageError
 from supervisor.core.terms.records import Ended, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import cut, duration, one_line
+from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.code_files import changed_since, listed
 from supervisor.experiment.provenance import code_of, decoded_entry
 from supervisor.reports.result_reader import Results
@@ -218,8 +219,9 @@ def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
         _say(f"{listed(others)} {'has' if len(others) == 1 else 'have'} changed since the last run")
     codes = CodeSpans(started.codes)
     made_by = codes.version(record.lease) if record is not None else None
-    if made_by is not None and (names := codes.ended_by(made_by)):
-        _say(f"the record is of code {made_by}, before {listed(names)} changed")
+    earlier = made_by is not None and made_by != codes.spans[-1].version
+    if earlier and (since := since_then(str(made_by), codes, before, most=1000)):
+        _say(f"the record is of code {made_by}, {since}")
     python = replayed.started.versions.get("python", "")
     here = ".".join(map(str, sys.version_info[:3]))
     if python and python != here:

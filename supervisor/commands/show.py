@@ -15,7 +15,7 @@ from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
 from supervisor.core.terms.records import Ended
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
-from supervisor.experiment.code_files import listed
+from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             found.table.state[job] = INTERRUPTED
         state, attempts = STATE_NAMES[found.table.state[job]], found.table.attempts[job]
         gone = not found.table.wanted[job]
-        codes = found.history.codes
+        codes, run = found.history.codes, found.history.run_started
     finally:
         found.close()
     tries = attempts_of(layout, job_id, live=live)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         emit_json(document)
         return 0
     _tell_job(layout, planned, state, record, gone=gone)
-    _tell_code(record, tries, codes)
+    _tell_code(record, tries, codes, run.code if run is not None else {})
     _tell_attempts(tries, attempts)
     _tell_errors(tries)
     if not (tries and (tries[-1].error or {}).get("output_tail")):
@@ -105,26 +105,25 @@ def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | N
         emit(f"result   {_shown(record.result or msgspec.Raw(b'null'))}")
 
 
-def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans) -> None:
+def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans, newest: dict[str, Any]) -> None:
     """What made its result, and what other results it has had: of these the journal alone knows."""
     lease = 0 if record is None else record.lease
     if lease:
-        emit(f"code     {_version(codes.version(lease), codes)}")
+        emit(f"code     {_version(codes.version(lease), codes, newest)}")
     for one in tries:
         if one.outcome == "completed" and one.lease != lease:
-            emit(
-                f"before   {_shown(one.result or msgspec.Raw(b'null'))}, by code {_version(one.code, codes)}"
-            )
+            made_by = _version(one.code, codes, newest)
+            emit(f"before   {_shown(one.result or msgspec.Raw(b'null'))}, by code {made_by}")
     emit("")
 
 
-def _version(version: str | None, codes: CodeSpans) -> str:
-    """With what was changed after it, if it is an earlier one."""
+def _version(version: str | None, codes: CodeSpans, newest: dict[str, Any]) -> str:
+    """With all that was changed after it, if it is an earlier one than that of the last run."""
     if version is None:
         return f"{UNKNOWN}: an older longhaul has recorded it"
-    if version == codes.spans[-1].version:
-        return f"{version}{', that of the last run' if len(codes.spans) > 1 else ''}"
-    return f"{version}, before {listed(codes.ended_by(version))} changed"
+    last = version == codes.spans[-1].version and len(codes.spans) > 1
+    since = since_then(version, codes, newest, most=1000)
+    return ", ".join(filter(None, [version, "that of the last run" if last else "", since]))
 
 
 def _shown(raw: msgspec.Raw) -> str:

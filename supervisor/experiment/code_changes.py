@@ -11,11 +11,15 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.terms.code_spans import UNKNOWN, CodeSpan, CodeSpans
+from supervisor.core.terms.code_spans import DIGITS, UNKNOWN, CodeSpan, CodeSpans
 from supervisor.core.terms.errors import UsageError
-from supervisor.experiment.code_files import differing, listed, shown
+from supervisor.experiment.code_files import listed, module_texts, shown
 
 _MOST_TOLD = 3  # versions in a sentence
+
+# The parts of a code beside modules, which go by their names. No module is called like one of these.
+_FILE, _FUNCTION, _REST = ":file", ":function", ":rest"  # rest: of the file, without the function
+_USED = "."  # begins the name of what is sent with a function that has no file
 
 
 class CodeHistory(msgspec.Struct):
@@ -54,11 +58,12 @@ def go_on(
     accept: all of them are as good as those of now (`--accept-code`).
     """
     version = now["version"]
-    changed = changed_names(before, now)
+    digests = _changed_parts(before, now)
+    changed = _names(digests, now)
     same = version == spans[-1].version if spans else not changed and not before.get("earlier")
     known = list(spans)
     if not spans or version != spans[-1].version:
-        known.append(CodeSpan(version, next_lease, changed))
+        known.append(CodeSpan(version, next_lease, changed, digests))
     good = list(accepted) if same else []
     if not spans and same:
         good.append(UNKNOWN)  # the script is the same, and nobody can tell more
@@ -66,7 +71,7 @@ def go_on(
     history = CodeHistory(now, known, good)
     if accept:
         history.accepted = list(dict.fromkeys([*good, *older]))
-        history.notices.append(("info", _accepted(older, {} if same else older, changed)))
+        history.notices.append(("info", _accepted(older, CodeSpans(known), now)))
         return history
     older = {made_by: count for made_by, count in older.items() if made_by not in good}
     if older:
@@ -75,17 +80,60 @@ def go_on(
 
 
 def changed_names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is other than it was: the function by its name, its file if it itself is the same, and
-    other files."""
+    """What is not the same in two records of `code_of`: see `names_since`."""
+    return _names(_changed_parts(before, now), now)
+
+
+def names_since(version: str, spans: CodeSpans, now: dict[str, Any]) -> list[str]:
+    """Everything that differs between an earlier version of the code and `now`, a record of `code_of`: the
+    function by its name, its file if other parts of it differ, and other files. Of runs that an older
+    longhaul has recorded, everything that was changed since, even if it was changed back.
+    """
+    digests, words = spans.after(version)
+    return list(dict.fromkeys([*_names(digests, now), *words]))
+
+
+def parts_of(code: dict[str, Any]) -> dict[str, str]:
+    """The digest of each part of a code (a record of `code_of`) that can change by itself."""
+    own = ((_FILE, "sha256"), (_FUNCTION, "function_sha256"), (_REST, "rest_sha256"))
+    parts = {part: code[key][:DIGITS] for part, key in own if code.get(key)}
+    parts |= {_USED + name: digest for name, digest in code.get("used", {}).items()}
+    return parts | {name: digest for name, (_, digest) in module_texts(code).items()}
+
+
+def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """The digests in `before` of what is other now; "" for what was not there, or is not known."""
     if not before:
-        return []
-    name = str(now.get("function", "the function")).rpartition(".")[2]
-    own: list[str] = []
-    if before.get("sha256") != now.get("sha256"):
-        function = before.get("function_sha256")
-        itself = function is None or function != now.get("function_sha256")
-        own = [name if itself or "file" not in now else shown(now["file"])]
-    return own + differing(before, now)
+        return {}
+    old, new = parts_of(before), parts_of(now)
+    names = [name for name in old.keys() | new.keys() if _comparable(name, before, now)]
+    return {name: old.get(name, "") for name in sorted(names) if old.get(name) != new.get(name)}
+
+
+def _comparable(part: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    if part.startswith(_USED):
+        return "used" in before and "used" in now
+    # A module that was not there, or is not there any more, is no change.
+    return part.startswith(":") or (part in module_texts(before) and part in module_texts(now))
+
+
+def _names(digests: dict[str, str], now: dict[str, Any]) -> list[str]:
+    """Of parts that had these digests, those that have others now, by name."""
+    parts, texts = parts_of(now), module_texts(now)
+    changed = [name for name, digest in sorted(digests.items()) if digest != parts.get(name, "")]
+    names: list[str] = []
+    if _FILE in changed:
+        unknown = [part for part in (_FUNCTION, _REST) if not (digests.get(part, "?") and parts.get(part))]
+        itself = _FUNCTION in unknown or _FUNCTION in changed
+        if itself:
+            names.append(str(now.get("function", "the function")).rpartition(".")[2])
+        if "file" in now and (not itself or (_REST in changed and _REST not in unknown)):
+            names.append(shown(now["file"]))
+    names += [name.removeprefix(_USED) for name in changed if name.startswith(_USED)]
+    modules = [name for name in changed if not name.startswith((_USED, ":"))]
+    return list(
+        dict.fromkeys([*names, *(shown(texts[name][0]) if name in texts else name for name in modules)])
+    )
 
 
 # ---------------------------------------------------------------------------------- words
@@ -93,14 +141,20 @@ def changed_names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _told(history: CodeHistory, older: dict[str, int], counts: dict[str, int], changed: list[str]) -> str:
     total, others = sum(counts.values()), sum(older.values())
-    if changed and others == total:
-        itself = _itself(history.code, changed)
-        return f"{listed(changed)} changed after {_results(total)}{itself}; they are kept; --rerun '*' repeats them"
     spans = CodeSpans(history.spans)
     order = [version for version in [UNKNOWN, *spans.known()] if version in older]
-    told = [f"{older[version]} by {_code(version, spans)}" for version in order[:_MOST_TOLD]]
+    if changed and others == total and len(order) == 1:
+        names = names_since(order[0], spans, history.code) or changed
+        itself = _itself(history.code, names)
+        return f"{listed(names)} changed after {_results(total)}{itself}; they are kept; --rerun '*' repeats them"
+    told = [f"{older[version]} by {_code(version, spans, history.code)}" for version in order[:_MOST_TOLD]]
     if len(order) > _MOST_TOLD:
         told.append(f"{sum(older[version] for version in order[_MOST_TOLD:])} by other versions")
+    if changed and others == total:
+        return (
+            f"{listed(changed)} changed after {_results(total)}{_itself(history.code, changed)}; they are kept; "
+            f"{', '.join(told)}; --rerun '*' repeats them, --rerun code:{order[0]} only those of that version"
+        )
     if total > others:
         rest = {version: count for version, count in counts.items() if version not in older and count}
         told += [f"{count} by {_short(version)}" for version, count in rest.items()]
@@ -123,10 +177,20 @@ def _itself(code: dict[str, Any], changed: list[str]) -> str:
     return f", {str(code['function']).rpartition('.')[2]} itself did not"
 
 
-def _code(version: str, spans: CodeSpans) -> str:
-    names = spans.ended_by(version) if version != UNKNOWN else spans.spans[0].changed if spans.spans else []
+def _code(version: str, spans: CodeSpans, now: dict[str, Any]) -> str:
     said = f"code {version}" if version != UNKNOWN else "code of which no version was recorded"
-    return f"{said} (before {listed(names)} changed)" if names else said
+    since = since_then(version, spans, now)
+    return f"{said} ({since})" if since else said
+
+
+def since_then(version: str, spans: CodeSpans, now: dict[str, Any], most: int = 3) -> str:
+    """What distinguishes an earlier version from the code `now`, in words: "before a.py and b.py changed".
+    "" if nothing is known of it."""
+    during = spans.edited_during(version)
+    names = [name for name in names_since(version, spans, now) if name not in during]
+    told = [f"while {listed(during, most)} changed"] if during else []
+    told += [f"before {listed(names, most)} changed"] if names else []
+    return ", ".join(told)
 
 
 def _short(version: str) -> str:
@@ -137,11 +201,12 @@ def _results(count: int) -> str:
     return f"{count} result{'s' if count != 1 else ''}"
 
 
-def _accepted(older: dict[str, int], all_of_them: dict[str, int], changed: list[str]) -> str:
+def _accepted(older: dict[str, int], spans: CodeSpans, now: dict[str, Any]) -> str:
     if not older:
         return "--accept-code: there are no results of other code than that of now"
     told = ", ".join(f"{count} by code {version}" for version, count in older.items())
-    before = f"{listed(changed)} changed; " if all_of_them and changed else ""
+    changed = list(dict.fromkeys(name for version in older for name in names_since(version, spans, now)))
+    before = f"{listed(changed, len(changed))} changed; " if changed else ""
     return f"{before}results of earlier code are taken as good: {told}"
 
 

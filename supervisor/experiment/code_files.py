@@ -91,18 +91,11 @@ def version_of(own: str, modules: dict[str, list[str]], late: dict[str, list[str
     return hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS]
 
 
-def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The files, beside the function's own, that are not the same in two records of `code_of`."""
-    old, new = _texts(before), _texts(now)
-    names = sorted(name for name in old.keys() & new.keys() if old[name][1] != new[name][1])
-    return list(dict.fromkeys(shown(new[name][0]) for name in names))
-
-
 def changed_since(code: dict[str, Any]) -> list[str]:
     """Of the modules that a run recorded, those whose files are others now: where this process has
     imported them from, else where they were. What has gone is left out."""
     found: list[str] = []
-    for name, (file, digest) in _texts(code).items():
+    for name, (file, digest) in module_texts(code).items():
         imported = getattr(sys.modules.get(received(name)), "__file__", None) if name not in MAINS else None
         path = imported if isinstance(imported, str) else _place_of(received(name), received(file))
         if (_digest(path, None) or digest) != digest:
@@ -110,7 +103,8 @@ def changed_since(code: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _texts(code: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def module_texts(code: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """File and hash of each module in a record of `code_of`, by name."""
     late = {name: (file, last) for name, (file, _, last) in code.get("late", {}).items()}
     return late | {name: (file, digest) for name, (file, digest) in code.get("modules", {}).items()}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
+from supervisor.core.terms.code_spans import UNKNOWN, CodeSpan, CodeSpans, unsure
 from supervisor.core.terms.errors import UsageError
-from supervisor.experiment.code_changes import CodeHistory, go_on, named_versions
+from supervisor.experiment.code_changes import CodeHistory, go_on, named_versions, names_since, since_then
 from supervisor.experiment.code_files import known_now, listed, version_of
 from supervisor.experiment.provenance import code_of
 
@@ -86,6 +86,80 @@ def test_files_are_told_by_name_and_the_function_with_them() -> None:
     )
     said = runs.resume(code("m2", "f2", a="2", b="3", c="2", d="2", e="2"))
     assert said.startswith("evaluate, a.py, b.py and 3 more changed after 5 results; they are kept")
+
+
+def test_each_earlier_version_is_told_by_all_that_differs_between_it_and_now() -> None:
+    def now(cosmetic: str, real: str, function: str = "f1") -> dict[str, Any]:
+        return code(f"m{function}", function, cosmetic=cosmetic, real=real)
+
+    first = now("1", "1")
+    runs = Runs(first)
+    runs.resume(first, 1)
+    assert "cosmetic.py changed after 1 result; they" in runs.resume(now("2", "1"))
+    assert "cosmetic.py and real.py changed after 1 result; they" in runs.resume(now("2", "2"))
+    told = (
+        f"1 of the 4 results was made by code {first['version']} (before cosmetic.py and real.py changed), 3"
+    )
+    runs.resume(now("2", "2"), 3)
+    assert told in runs.resume(now("2", "2"))
+    # What is changed back is no difference any more; what is changed next is one of both versions.
+    said = runs.resume(now("1", "2", "f2"))
+    assert said == (
+        f"evaluate and cosmetic.py changed after 4 results; they are kept; "
+        f"1 by code {first['version']} (before evaluate and real.py changed), "
+        f"3 by code {now('2', '2')['version']} (before evaluate and cosmetic.py changed); "
+        f"--rerun '*' repeats them, --rerun code:{first['version']} only those of that version"
+    )
+    said = runs.resume(now("1", "2", "f2"), accept=True)
+    assert said.startswith(
+        "evaluate, real.py and cosmetic.py changed; results of earlier code are taken as good: "
+    )
+
+
+def test_of_runs_that_recorded_no_digests_all_that_changed_since_is_told() -> None:
+    first, last = code("m1", "f1", a="1", b="1", c="1"), code("m1", "f1", a="2", b="2", c="1")
+    spans = [CodeSpan("aaaa", 1), CodeSpan("bbbb", 3, ["a.py"]), CodeSpan(last["version"], 5, ["b.py"])]
+    now = code("m1", "f1", a="2", b="2", c="2")
+    history = go_on(last, spans, [], now, next_lease=7, counts={"aaaa": 2, "bbbb": 2, last["version"]: 2})
+    (said,) = history.warnings
+    assert said.startswith(
+        "c.py changed after 6 results; they are kept; 2 by code aaaa (before c.py, a.py and "
+    )
+    assert "a.py and b.py changed), 2 by code bbbb (before c.py and b.py changed), 2 by code" in said
+    assert names_since("aaaa", CodeSpans(history.spans), now) == ["c.py", "a.py", "b.py"]
+    assert first["version"] != last["version"]
+
+
+def test_the_earliest_lease_that_may_have_run_new_text_counts_whoever_reports_first() -> None:
+    for reports in (
+        [(6, "/x/lazy.py"), (5, "/x/lazy.py"), (7, "/x/b.py")],
+        [(5, "/x/lazy.py"), (6, "/x/b.py")],
+    ):
+        spans = [CodeSpan("aaaa", 1), CodeSpan("bbbb", 4, ["a.py"])]
+        for lease, file in reports:
+            unsure(spans, lease, file.rpartition("/")[2])
+        codes = CodeSpans(spans)
+        assert list(map(codes.version, range(1, 8))) == ["aaaa"] * 3 + ["bbbb"] + ["bbbb+"] * 3
+        assert codes.edited_during("bbbb+") == ["lazy.py", "b.py"]
+        assert codes.edited_during("bbbb") == []
+    unsure(spans, 1, "lazy.py")
+    assert CodeSpans(spans).version(3) == "aaaa", "that was another run"
+
+
+def test_what_was_edited_during_a_run_is_told_of_its_results() -> None:
+    first, now = code("m1", "f1", lazy="1", a="1"), code("m1", "f1", lazy="2", a="2")
+    runs = Runs(first)
+    runs.resume(first, 2)
+    unsure(runs.last.spans, 2, "lazy.py")
+    codes = CodeSpans(runs.last.spans)
+    assert since_then(first["version"], codes, first) == "before lazy.py changed"
+    runs.counts = {first["version"]: 1, first["version"] + "+": 1}
+    runs.resume(now, 1)
+    said = runs.resume(now)
+    assert (
+        f"1 of the 3 results was made by code {first['version']} (before a.py and lazy.py changed), " in said
+    )
+    assert f", 1 by code {first['version']}+ (while lazy.py changed, before a.py changed), 1 by" in said
 
 
 def test_the_same_code_again_is_the_same_version_again() -> None:

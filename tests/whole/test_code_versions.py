@@ -113,6 +113,28 @@ def test_a_module_that_is_mended_is_noticed_and_its_results_can_be_told_and_repe
     assert {(sum(row["result"]), row["code"]) for row in rows(walk)} == {(3, old)}, "the same code again"
 
 
+def test_a_change_after_another_one_is_told_with_the_first(walk: Experiment) -> None:
+    run(walk, "--only", "job/0")
+    (old,) = {row["code"] for row in rows(walk) if row["code"]}
+    edit(walk, "mylib", 2)
+    again(walk, "--only", "job/0")
+    edit(walk, "lazy", 2)
+    told = "lazy.py and mylib.py changed after 1 result; they are kept; --rerun '*' repeats them"
+    assert warnings(again(walk)) == [told]
+    assert len({row["code"] for row in rows(walk)}) == 2
+    (said,) = warnings(again(walk))
+    assert said.startswith(
+        f"1 of the 4 results was made by code {old} (before lazy.py and mylib.py changed), 3 by"
+    )
+    assert f"\ncode     {old}, before lazy.py and mylib.py changed\n" in command(walk, "show", "job/0")
+    edit(walk, "package/part", 2)
+    (said,) = warnings(again(walk))
+    assert said.startswith("part.py changed after 4 results; they are kept; 1 by code")
+    assert f"1 by code {old} (before lazy.py, mylib.py and part.py changed), 3 by code " in said
+    walk.path("checkpoint").unlink()
+    assert f"{old}, before lazy.py, mylib.py and part.py changed\n" in command(walk, "show", "job/0")
+
+
 def test_what_is_accepted_survives_checkpoints_and_a_journal_that_is_written_anew(walk: Experiment) -> None:
     run(walk)
     edit(walk, "mylib", 2)

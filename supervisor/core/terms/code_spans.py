@@ -20,21 +20,32 @@ UNKNOWN = "unknown"  # the version of results that an older longhaul has recorde
 class CodeSpan(msgspec.Struct, omit_defaults=True):
     """Leases from the number `since` on are of this version of the code, until the next span.
 
-    version: see `user_files.version_of`; with a plus sign, if workers may have imported files that
+    version: see `code_files.version_of`; with a plus sign, if workers may have imported files that
     were changed while the run went on. changed: what was other than before it, in words: files,
-    or the name of the function.
+    or the name of the function. before: the digests that the parts which changed had in the span
+    before (`code_changes.parts_of`); older versions have not recorded them.
     """
 
     version: str
     since: int
     changed: list[str] = []
+    before: dict[str, str] = {}
 
 
 def unsure(spans: list[CodeSpan], lease: int, file: str) -> None:
-    """From this lease on a file may have been another one than it was when the run began."""
-    if spans and not spans[-1].version.endswith("+"):
-        last = spans[-1]
+    """From this lease on a file may have been another one than it was when the run began.
+
+    Workers do not report in the order of their leases: the earliest lease of all counts.
+    """
+    if not spans:
+        return
+    last = spans[-1]
+    if not last.version.endswith("+"):
         spans.append(CodeSpan(last.version + "+", max(lease, last.since), [file]))
+        return
+    earliest = spans[-2].since if len(spans) > 1 else 1  # earlier leases are of another code
+    files = last.changed if file in last.changed else [*last.changed, file]
+    spans[-1] = CodeSpan(last.version, max(min(lease, last.since), earliest), files)
 
 
 class CodeSpans:
@@ -72,8 +83,22 @@ class CodeSpans:
         """Each version once, the oldest first."""
         return list(dict.fromkeys(span.version for span in self.spans))
 
-    def ended_by(self, version: str) -> list[str]:
-        """What was changed when the code was last of this version."""
+    def after(self, version: str) -> tuple[dict[str, str], list[str]]:
+        """What was changed since the code was last of this version (`UNKNOWN`: before the first
+        version): the digests that the changed parts had in it; and, where a span has no digests,
+        what changed in words. A part may have been changed back."""
         places = [place for place, span in enumerate(self.spans, 1) if span.version == version]
-        after = places[-1] if places else 0
-        return self.spans[after].changed if after < len(self.spans) else []
+        digests: dict[str, str] = {}
+        words: list[str] = []
+        later = self.spans[places[-1] if places else 0 :]
+        for span in reversed(later):
+            digests.update(span.before)  # those of the earliest span count
+            # What was edited during a run is known from the digests of the next one.
+            if not span.before and (span is later[-1] or not span.version.endswith("+")):
+                words[:0] = span.changed
+        return digests, list(dict.fromkeys(words))
+
+    def edited_during(self, version: str) -> list[str]:
+        """Files that were changed while runs of this version went on, if it has a plus sign."""
+        files = [file for span in self.spans if span.version == version for file in span.changed]
+        return list(dict.fromkeys(files)) if version.endswith("+") else []
