@@ -275,9 +275,9 @@ import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 os.kill(os.getpid(), signal.SIGINT)
 from workers.job.current_job import CURRENT
-from workers.worker import settle_in
+from workers.worker import setup_process
 reader, writer = os.pipe()
-settle_in(reader)
+setup_process(reader)
 print(CURRENT.stopping, signal.sigpending())
 try:
     os.kill(os.getpid(), signal.SIGINT)
