@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.terms.errors import StorageError
 from supervisor.reports.report import _COMPLETED_OR_NOT, Report
 from supervisor.reports.result_reader import Results
@@ -62,7 +63,7 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
     durations = _durations(results)
     domains: dict[str, Any] = {
         name: {**msgspec.structs.asdict(counts), "seconds": durations.get(name, _spread(array("d")))}
-        for name, counts in table.domain_counts().items()
+        for name, counts in DomainCounts(table).counted((), to_the_end=True).items()
     }
     active = statistics.active_seconds
     cores = _cores(results)

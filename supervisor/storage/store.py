@@ -15,14 +15,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from supervisor.core.state.columns import put
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.events import Event, Synced
-from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Completions, Ended, Records
 from supervisor.storage import store_builder
@@ -32,7 +29,6 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
 from supervisor.storage.journal.foreign_writes import Altered
-from supervisor.storage.journal.journal_format import ended_part, ended_record
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.plan.plan_diff import Comparison
 from supervisor.storage.saved_state_cleanup import SavedStateCleanup
@@ -206,13 +202,6 @@ class Store:
         put(self._lengths, jobs, array("I", lengths))
         return end
 
-    def result_of(self, job: int) -> Ended:
-        """The record of a finished job (by number); KeyError for any other job."""
-        if self.table.state[job] not in (COMPLETED, FAILED):
-            raise KeyError(self.table.ids[job])
-        line = self._journal.read(self._offsets[job], self._lengths[job] - 1)
-        return ended_record(msgspec.json.encode(self.table.ids[job]), ended_part(line))
-
     @property
     def parts(self) -> StoreParts:
         """What this store is made of, to be read by others; usable after `close` too."""
@@ -340,10 +329,6 @@ class Store:
     def work(self, budget: float) -> bool:
         """Write a slice of the checkpoint; True while another one remains."""
         return self._checkpointer.work(budget, self._syncer, self._now)
-
-    def write_checkpoint(self, position: Position) -> None:
-        """A whole checkpoint now, waiting for the disk. Raises OSError."""
-        self._checkpointer.write(position)
 
     # ------------------------------------------------------------------------ close
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.scheduling import progress
-from supervisor.core.scheduling.progress import DomainCounts
+from supervisor.core.state import domain_counts
+from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import Counts
 
@@ -29,7 +29,7 @@ def test_leased_jobs_that_wait_in_a_worker_are_pending() -> None:
 
 
 def test_many_jobs_are_counted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_BLOCK", 10)
+    monkeypatch.setattr(domain_counts, "_BLOCK", 10)
     table = table_of(95)
     whole = DomainCounts(table_of(95)).counted([4], to_the_end=True)
     counts = DomainCounts(table)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.scheduling.progress import DomainCounts
+from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.terms.jobs import Counts

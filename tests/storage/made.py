@@ -25,6 +25,7 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
 from supervisor.storage.files.sync import Syncer
+from supervisor.storage.journal.journal_format import decode_record
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
@@ -181,7 +182,7 @@ class Made:
         return Position(self.run, self.lease, self.incarnation + 1, at_work + cut, leases)
 
     def checkpoint(self) -> None:
-        self.store.write_checkpoint(self.position())
+        self.store._checkpointer.write(self.position())
 
     def die(self) -> None:
         """The supervisor is killed: files stay as they are."""
@@ -200,6 +201,22 @@ class Made:
 
 def result_of(job_id: str) -> bytes:
     return json.dumps({"of": job_id, "x": 1.5}).encode()
+
+
+def record_of(store: Store, job: int) -> Ended:
+    """The record of a finished job, also while it waits in memory; KeyError for any other job."""
+    if store.table.state[job] not in (COMPLETED, FAILED):
+        raise KeyError(store.table.ids[job])
+    journal = store.parts.journal
+    offset, length = store.parts.offsets[job], store.parts.lengths[job] - 1
+    line = journal.disk.pread(journal.fd, length, offset)
+    for batch in journal._batches:
+        start = batch.end - len(batch.data)
+        if max(start, journal._written) <= offset < batch.end:
+            line = batch.data[offset - start : offset - start + length]
+    record = decode_record(line)
+    assert isinstance(record, Ended)
+    return record
 
 
 def completed(found: Recovered) -> dict[str, Any]:

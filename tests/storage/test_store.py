@@ -24,7 +24,7 @@ from supervisor.storage.journal.journal_file import BOUND
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tests.storage.fake_disk import FakeDisk
-from tests.storage.made import Made, completed, expected, plan_of
+from tests.storage.made import Made, completed, expected, plan_of, record_of
 
 IDS = [f"iris/{number}" for number in range(8)]
 HERE = Path("/fake")
@@ -55,14 +55,14 @@ def test_records_are_numbered_and_told_when_they_are_synced(made: Made) -> None:
 def test_results_are_read_back_by_place(made: Made) -> None:
     made.end(IDS[3], IDS[1])
     made.end(IDS[2], outcome="raised")
-    record = made.store.result_of(3)
+    record = record_of(made.store, 3)
     assert (record.job, record.outcome) == (IDS[3], "completed")
     assert json.loads(bytes(record.result)) == expected(IDS)[IDS[3]]
-    failed = made.store.result_of(2)
+    failed = record_of(made.store, 2)
     assert failed.error is not None
     assert failed.error["type"] == "ValueError"
     with pytest.raises(KeyError):
-        made.store.result_of(0)
+        record_of(made.store, 0)
 
 
 def test_an_existing_experiment_is_refused(made: Made, disk: FakeDisk) -> None:
@@ -95,7 +95,7 @@ def test_a_full_disk_waits_and_goes_on_by_itself(made: Made, disk: FakeDisk) -> 
     assert str(made.layout.journal) in blocked[0].detail
     # What was written ends with a whole record, and what was not is not lost.
     assert disk.content(made.layout.journal).endswith(b'"}\n')
-    assert store.result_of(4).job == IDS[4]
+    assert record_of(store, 4).job == IDS[4]
     assert store.next_deadline() is not None
     assert not store.checkpoint_due(100, 0.6)
     assert store.poll(0.7) == []
@@ -145,7 +145,7 @@ def test_a_failed_sync_is_answered_with_a_new_file(made: Made, disk: FakeDisk) -
     assert Synced(made.store.next_n - 1) in made.store.poll(0.1)
     assert made.store._journal.identity.generation == old.generation + 1
     assert any("written again" in notice for notice in made.store.notices)
-    assert json.loads(bytes(made.store.result_of(3).result)) == expected([IDS[3]])[IDS[3]]
+    assert json.loads(bytes(record_of(made.store, 3).result)) == expected([IDS[3]])[IDS[3]]
     made.end(IDS[4])
     made.checkpoint()
     made.finish()
@@ -301,7 +301,7 @@ def test_a_run_that_is_not_recorded_leaves_nothing_behind(tmp_path: Path) -> Non
     assert select.select([made.store.fileno()], [], [], 5.0)[0]
     assert made.store.poll(0.0) == [Synced(made.store.next_n - 1)]
     assert not made.store.checkpoint_due(5, 0.0)
-    assert made.store.result_of(2).job == IDS[2]
+    assert record_of(made.store, 2).job == IDS[2]
     assert made.store.plan.lines([1, 2]).count(b"\n") == 1
     made.store.close(made.position())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

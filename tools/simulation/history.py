@@ -24,7 +24,7 @@ from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tools.simulation.disk import SimulatedDisk, SimulatedSyncer
-from tools.simulation.promises import Promises, Violation, check_counts, check_crew
+from tools.simulation.promises import Promises, Violation, check_counts, check_crew, last_written
 from tools.simulation.simulated_time import simulated_time
 from tools.simulation.world import World, make_jobs
 
@@ -292,7 +292,7 @@ class History:
         what = self.rng.random()
         self.promises.forgot |= what < 0.6 or self.store._journal.full is not None
         checkpointed = self.checkpointed()
-        written = self.store._journal.written_n
+        written = last_written(self.store._journal)
         synced = self.syncer.synced
         self.end_supervisor()
         if what < 0.4:

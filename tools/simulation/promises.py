@@ -17,10 +17,12 @@ from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.state.worker_state import ABANDONED
 from supervisor.core.terms.events import StartJobs
 from supervisor.core.terms.jobs import COMPLETED, FAILED
-from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Ended, Records, Reset, singly
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, AnyRecord, Ended, Records, Reset, singly
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_file import JournalFile
+from supervisor.storage.journal.journal_format import decode_record
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tools.simulation.world import (
@@ -139,8 +141,8 @@ class Promises:
             raise Violation("a job came back cancelled that never was")
         for job, n in list(self.completed_at.items()):
             if table.state[job] == COMPLETED:
-                record = store.result_of(job)
-                if record is None or record.result != msgspec.Raw(b'{"of":%d}' % job):
+                record = record_of(store, job)
+                if not isinstance(record, Ended) or record.result != msgspec.Raw(b'{"of":%d}' % job):
                     raise Violation(f"{self.jobs[job].id} came back with {record}")
             elif job in self.must_have:
                 raise Violation(f"{self.jobs[job].id}, completed in record {n}, was lost")
@@ -183,3 +185,20 @@ class Promises:
             raise Violation(f"{job.id} ({job.kind}) was blamed for memory")
         if charges.asked > WISHES:
             raise Violation(f"{job.id} wished for {charges.asked} attempts")
+
+
+def last_written(journal: JournalFile) -> int:
+    """The number of the last record that was handed to the system whole."""
+    if journal.full is None:
+        return journal.next_n - 1
+    batches = journal._batches
+    if earlier := [batch.last_n for batch in batches if batch.end <= journal._written]:
+        return earlier[-1]
+    return batches[0].last_n - batches[0].data.count(b"\n")
+
+
+def record_of(store: Store, job: int) -> AnyRecord | None:
+    """The record of a finished job, read from the journal."""
+    parts = store.parts
+    line = parts.disk.pread(parts.journal.fd, parts.lengths[job] - 1, parts.offsets[job])
+    return decode_record(line)

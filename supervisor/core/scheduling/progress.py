@@ -6,75 +6,15 @@ within minutes and does not jump with every job.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
 
 from supervisor.core.scheduling.scheduler import Scheduler
-from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.state.worker_state import STARTING, WorkerState
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, Counts
+from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.records import BY_HAND
-
-_BLOCK = 8192  # jobs, a millisecond or less
-
-_BLOCKS = 2  # for one call
-
-
-class DomainCounts:
-    """Of the jobs of the current plan; jobs that name no domain are not counted."""
-
-    def __init__(self, table: JobTable) -> None:
-        self._table = table
-        self._last: dict[str, Counts] = {}
-        self._sweep: Iterator[None] | None = None
-
-    def counted(self, running: Iterable[int], *, to_the_end: bool = False) -> dict[str, Counts]:
-        """The last complete counts, after some more counting. `running`: numbers of the leased
-        jobs that have started. `to_the_end`: all of it now."""
-        if len(self._table.domains) == 1:
-            return {}  # nobody names one
-        if self._sweep is None or to_the_end:
-            self._sweep = self._count(set(running))
-        for number, _ in enumerate(self._sweep, 1):
-            if number >= _BLOCKS and not to_the_end:
-                return self._last
-        self._sweep = None
-        return self._last
-
-    def _count(self, running: set[int]) -> Iterator[None]:
-        table = self._table
-        tally: Counter[tuple[int, int, int]] = Counter()
-        for start in range(0, len(table), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            tally.update(zip(table.domain_of[block], table.state[block], table.wanted[block], strict=True))
-            if start + _BLOCK < len(table):
-                yield
-        counts = [Counts() for _ in table.domains]
-        for (domain, state, wanted), number in tally.items():
-            if wanted:
-                _add(counts[domain], state, number)
-        for job in running:
-            if table.state[job] == LEASED and table.wanted[job]:
-                _add(counts[table.domain_of[job]], INTERRUPTED, 1)
-                _add(counts[table.domain_of[job]], LEASED, -1)
-        named = zip(table.domains[1:], counts[1:], strict=True)
-        self._last = {name: found for name, found in named if found.total}
-
-
-def _add(counts: Counts, state: int, number: int) -> None:
-    """A leased job that waits in a worker's queue is pending still."""
-    counts.total += number
-    if state == COMPLETED:
-        counts.completed += number
-    elif state == FAILED:
-        counts.failed += number
-    elif state == INTERRUPTED:
-        counts.in_progress += number
-    else:
-        counts.pending += number
-
 
 _PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
 
@@ -134,7 +74,6 @@ class ProgressObserver:
             elapsed=now - self.started,
             rate=rate,
             eta_seconds=self._eta(counts, rate),
-            finished_in_run=scheduler.finished_attempts,
             workers=[self._worker(worker, now) for worker in scheduler.workers.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
             waiting_for=", ".join(_PAUSE_TEXTS.get(why, why) for why in scheduler.blocked_by())

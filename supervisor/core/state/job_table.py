@@ -20,7 +20,6 @@ happened, nothing is decided twice.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -335,23 +334,6 @@ class JobTable:
         """How many jobs of earlier plans the current one does not have."""
         return self.wanted.count(0)
 
-    def domain_counts(self, running: Iterable[int] = ()) -> dict[str, Counts]:
-        """The same for each domain; jobs without one are not listed."""
-        result = {name: Counts() for name in self.domains[1:]}
-        if not result:
-            return {}
-        # Counted in C: this is asked for every second, of up to a million jobs.
-        amounts = Counter(zip(self.domain_of, self.state, self.wanted, strict=True))
-        for (domain, state, wanted), amount in amounts.items():
-            if domain and wanted:
-                self._count(result[self.domains[domain]], state, amount)
-        for job in set(running):
-            domain = self.domain_of[job]
-            if domain and self.wanted[job] and self.state[job] == LEASED:
-                result[self.domains[domain]].in_progress += 1
-                result[self.domains[domain]].pending -= 1
-        return {name: counts for name, counts in result.items() if counts.total}
-
     def _counts(self, state: bytearray, wanted: bytearray, running: set[int]) -> Counts:
         # state + 8 * wanted would cost a pass in Python; bytes.count runs in C.
         if wanted.count(1) == len(wanted):
@@ -367,15 +349,3 @@ class JobTable:
         counts.in_progress += sum(1 for job in running if state[job] == LEASED and wanted[job])
         counts.pending = counts.total - counts.completed - counts.failed - counts.in_progress
         return counts
-
-    @staticmethod
-    def _count(counts: Counts, state: int, amount: int) -> None:
-        counts.total += amount
-        if state == COMPLETED:
-            counts.completed += amount
-        elif state == FAILED:
-            counts.failed += amount
-        elif state == INTERRUPTED:
-            counts.in_progress += amount
-        else:
-            counts.pending += amount

@@ -61,7 +61,6 @@ class RunSnapshot(msgspec.Struct):
     elapsed: float
     rate: float = 0.0
     eta_seconds: float | None = None
-    finished_in_run: int = 0  # attempts that ended in this run
     workers: list[WorkerSnapshot] = []
     grace_left: float | None = None  # while draining
     waiting_for: str = ""  # why nothing is handed out, in words

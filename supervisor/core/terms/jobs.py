@@ -1,4 +1,4 @@
-"""Jobs as the user writes them, and the words for what becomes of them. Pure."""
+"""Jobs as the user writes them, the states of a job, and counts of jobs by state. Pure."""
 
 from __future__ import annotations
 
@@ -37,19 +37,6 @@ FAILED = 4
 
 STATE_NAMES = ("pending", "in_progress", "in_progress", "completed", "failed")
 
-# How an attempt ends.
-OUTCOMES = (
-    "completed",
-    "raised",
-    "unencodable",
-    "crashed",
-    "timed_out",
-    "over_memory",
-    "cancelled",
-    "interrupted",
-    "lost",
-)
-
 
 class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a job has of its own, in place of the experiment's settings. A timeout of 0 is
@@ -80,15 +67,27 @@ class Counts(msgspec.Struct):
     in_progress: int = 0
     pending: int = 0
 
+    def add(self, state: int, number: int) -> None:
+        """Count `number` more jobs in a state. A leased job that waits in a worker is pending."""
+        self.total += number
+        if state == COMPLETED:
+            self.completed += number
+        elif state == FAILED:
+            self.failed += number
+        elif state == INTERRUPTED:
+            self.in_progress += number
+        else:
+            self.pending += number
+
 
 def derived_id(domain: str | None, params_json: bytes) -> str:
     """An id for a job that names none: readable if short, else a prefix and a hash."""
     params: dict[str, Any] = msgspec.json.decode(params_json)
-    words = ",".join(
+    values = ",".join(
         f"{key}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
         for key, value in params.items()
     )
-    name = f"{domain}/{words}" if domain else words or "job"
+    name = f"{domain}/{values}" if domain else values or "job"
     if len(name) <= 100:
         return name
     import hashlib  # loads OpenSSL

@@ -238,7 +238,6 @@ class RunEnded(Record, tag="run_ended"):
     exit_code: int = 0
     signal: int | None = None
     wall_seconds: float = 0.0
-    counts: dict[str, int] = {}
 
 
 AnyRecord = (

@@ -29,13 +29,12 @@ import msgspec
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import UnusableCheckpoint
 from supervisor.core.terms.jobs import Counts
-from supervisor.core.terms.records import Ended, RunStarted, WorkerStarted
+from supervisor.core.terms.records import RunStarted, WorkerStarted
 from supervisor.storage.files.atomic_files import groups_of, offsets_of, resolved
 from supervisor.storage.files.disk import Disk
-from supervisor.storage.journal.journal_format import ended_record, in_utf8
+from supervisor.storage.journal.journal_format import in_utf8
 
 FORMAT = "longhaul-checkpoint-1"
-SECTIONS = ("charges", "in_progress", "completed", "failed", "gone")
 FOOT = len(b',\n"crc":"01234567"}\n')
 _HEADER_END = b',\n"charges":{'
 _CHUNK = 4 << 20
@@ -141,11 +140,6 @@ def entry_part(entry: bytes) -> tuple[bytes, bytes]:
     split = entry.index(b'":{"attempts":') + 1
     start = entry.index(b",", split) + 1
     return entry[:split], entry[start : entry.rindex(b"}")]
-
-
-def entry_record(entry: bytes) -> Ended:
-    """The record that the entry of a finished job was made from."""
-    return ended_record(*entry_part(entry))
 
 
 class DamagedCheckpoint(Exception):

@@ -13,7 +13,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, count, repeat
+from itertools import accumulate, count
 from operator import add
 from pathlib import Path
 
@@ -80,12 +80,6 @@ def groups_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, 
             yield offset, lines, True
     if rest:
         yield position - len(rest), [rest], False
-
-
-def lines_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, line without its newline, whether it had one) of the bytes from start to end."""
-    for offset, lines, whole in groups_of(disk, fd, start, end):
-        yield from zip(offsets_of(offset, lines), lines, repeat(whole))
 
 
 def checksum(disk: Disk, fd: int, end: int) -> int | None:

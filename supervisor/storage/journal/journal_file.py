@@ -178,28 +178,7 @@ class JournalFile:
         size = self.disk.size(self.fd)
         return None if size == self._written or self.failed is not None or self.full is not None else size
 
-    @property
-    def written_n(self) -> int:
-        """The last record that was handed to the system whole."""
-        if self.full is None:
-            return self.next_n - 1
-        earlier = [batch.last_n for batch in self._batches if batch.end <= self._written]
-        if earlier:
-            return earlier[-1]
-        first = self._batches[0]
-        return first.last_n - first.data.count(b"\n")
-
     # ------------------------------------------------------------------------- read
-
-    def read(self, offset: int, length: int) -> bytes:
-        """A record by place, wherever it is."""
-        if offset + length <= self._written:
-            return self.disk.pread(self.fd, length, offset)
-        for batch in self._batches:
-            start = batch.end - len(batch.data)
-            if start <= offset < batch.end:
-                return batch.data[offset - start : offset - start + length]
-        return b""
 
     def reads_back(self) -> bool:
         """Whether the file has what was meant to be written, all of it. False also if that is

@@ -56,13 +56,8 @@ def ended_line(n: int, job: bytes, part: bytes) -> bytes:
     return b'{"n":%d,"type":"ended","job":%b,%b' % (n, job, part)
 
 
-def ended_record(job: bytes, part: bytes) -> Ended:
-    """The record from its job's id (JSON) and its part."""
-    return _ended_decoder.decode(b'{"type":"ended","job":%b,%b}' % (job, part))
-
-
 def ended_records(jobs: Sequence[str], parts: Sequence[bytes]) -> list[Ended]:
-    """The same for many, from their ids."""
+    """The records of many jobs, from their ids and their parts."""
     names = _encoder.encode_lines(jobs).split(b"\n")
     lines = [b'{"type":"ended","job":%b,%b}' % pair for pair in zip(names, parts, strict=False)]
     return _ended_decoder.decode_lines(b"\n".join(lines))

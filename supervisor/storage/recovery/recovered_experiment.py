@@ -77,11 +77,6 @@ class Recovered:
         return self.history.options
 
     @property
-    def code(self) -> dict[str, Any]:
-        """What the last run recorded about the function's code."""
-        return self.history.run_started.code if self.history.run_started is not None else {}
-
-    @property
     def position(self) -> Position:
         """Where the next run begins."""
         return self.history.position()
