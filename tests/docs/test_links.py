@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.conftest import ARCHITECTURE, README, ROOT, prose
+from tests.test_layering import ROOMS
 
 SURVIVAL = ROOT / "docs" / "what-survives-what.md"
 STEERING = ROOT / "docs" / "steering-a-run.md"
@@ -18,9 +19,14 @@ BETWEEN = ROOT / "docs" / "between-jobs.md"
 RESULTS = ROOT / "docs" / "result-files.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
+PROCESSES = ROOT / "docs" / "processes.md"
+DEVELOPING = ROOT / "docs" / "developing.md"
+PERFORMANCE = ROOT / "docs" / "performance-log.md"
+# These speak of the source, and of names in it.
+OF_THE_SOURCE = (ARCHITECTURE, PROCESSES, DEVELOPING, PERFORMANCE)
 DOCUMENTS = (
     README,
-    ARCHITECTURE,
+    *OF_THE_SOURCE,
     ROOT / "CHANGELOG.md",
     SURVIVAL,
     BOUNDS,
@@ -37,6 +43,8 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"(?:supervisor|workers|tools|examples|tests)/[\w./-]+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
+_MODULE = re.compile(r"[a-z_]+(?:/[a-z_]+)+/?")  # a room and a module or room in it: recovery/repair
+MOST_BYTES = 12 * 1024  # of the architecture: one page
 
 
 def anchors(document: Path) -> set[str]:
@@ -62,14 +70,47 @@ def test_every_file_that_is_named_exists(document: Path) -> None:
         assert (ROOT / name.rstrip("./")).exists(), name
 
 
-def test_the_names_in_the_architecture_are_those_of_the_source() -> None:
+def test_every_document_is_looked_at() -> None:
+    assert {*DOCUMENTS} == {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("document", OF_THE_SOURCE, ids=lambda path: path.name)
+def test_every_module_that_is_named_exists(document: Path) -> None:
+    named = [code for code in _CODE.findall(prose(document)) if _MODULE.fullmatch(code)]
+    assert named or document != ARCHITECTURE
+    places = [path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*") if is_ours(path)]
+    for code in named:
+        assert any(f"/{place}".endswith(f"/{code.rstrip('/')}") for place in places), code
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this is a folder or a module of the project."""
+    top = path.relative_to(ROOT).parts[0]
+    return top in ("supervisor", "workers", "tools", "tests") and (path.is_dir() or path.suffix == ".py")
+
+
+def test_the_architecture_is_one_page_that_names_every_room() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    assert len(text.encode()) < MOST_BYTES
+    picture = text.partition("```\n")[2].partition("```")[0]
+    folders = [line.split()[0] for line in picture.splitlines()]
+    rooms = [room.replace(".", "/") + "/" for room in ROOMS]
+    top, listed = "", []
+    for folder, line in zip(folders, picture.splitlines(), strict=True):
+        top = top if line.startswith(" ") else folder
+        listed.append(folder if folder == top else top + folder)
+    assert listed == rooms
+
+
+@pytest.mark.parametrize("document", OF_THE_SOURCE, ids=lambda path: path.name)
+def test_the_names_of_the_source_are_those_that_it_has(document: Path) -> None:
     source = "\n".join(
         path.read_text(encoding="utf-8")
         for folder in ("supervisor", "workers", "tools", "tests")
         for path in (ROOT / folder).rglob("*.py")
     )
     words = set(re.findall(r"\w+", source))
-    named = {code for code in _CODE.findall(prose(ARCHITECTURE)) if _NAME.fullmatch(code)}
+    named = {code for code in _CODE.findall(prose(document)) if _NAME.fullmatch(code)}
     unknown = {name for name in named if not set(re.findall(r"\w+", name)) <= words}
     assert unknown == set()
 
