@@ -75,6 +75,8 @@ class Worker:
         self._output = output
         self._surroundings = Surroundings()
         self._peaks = Peaks()
+        if (peak := self._peaks.begin()) is not None:
+            queues.send(peak)
         if self._surroundings.too_many >= 0:
             queues.reserve(self._surroundings.too_many)
         self._watch()

@@ -149,6 +149,7 @@ class LocalEngine:
             self._launcher.cancel(incarnation)
         elif not (stack and worker.ask_for_stack(self._now)):
             worker.stack_due = None
+            worker.peaks.look(worker.pid)
             self._launcher.before_kill(incarnation)
             worker.send_signal(signal.SIGKILL)
 
@@ -363,6 +364,8 @@ class LocalEngine:
         return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
 
     def usage(self) -> dict[int, Usage]:
+        for worker in self._workers.values():
+            worker.peaks.look(worker.pid)
         return self._measuring.usage(self._pids(), self._origin())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:

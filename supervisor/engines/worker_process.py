@@ -14,6 +14,8 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.engines.last_stack import CRASHES, Awaited, LastWords, last_words
 from supervisor.engines.launcher import Reaped, WorkerEnds
+from supervisor.system.process_memory import read
+from workers.isolation.peak_memory import own_mark
 from supervisor.system.processes import Program, catches, has_open, program_of
 from workers.isolation.output_files import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
 from workers.isolation.signal_handlers import STACKS
@@ -168,6 +170,8 @@ class EarlierPeaks:
         self.highest = 0
         self.lease: int | None = None  # of the job that held so much
         self._lasting = 0
+        self._inherited = 0  # the kernel's word of its peak is never below that
+        self._held = 0  # where that is so: what its own peak is known to be at least
 
     def told(self, peak: Peak, lease: int) -> None:
         """`lease`: the last that has ended."""
@@ -175,6 +179,17 @@ class EarlierPeaks:
         if highest > self.highest:
             self.highest, self.lease = highest, lease
         self._lasting = peak.lasting
+        self._inherited, self._held = peak.inherited, peak.held
+
+    def look(self, pid: int) -> None:
+        """While it lives: how much it has held, if nobody can tell afterwards."""
+        if self._inherited:
+            self._held = max(self._held, own_mark(read(f"/proc/{pid}/status")))
+
+    def own(self, at_death: int) -> int:
+        """The peak of a worker for which the kernel told so much: what another program had held before
+        it in the same process is not its own."""
+        return at_death if at_death > _CLEARLY_MORE * self._inherited else max(self._held, self._lasting)
 
     def may_be(self, at_death: int) -> bool:
         """Whether the mark that a worker died with may be that of one of them."""
@@ -335,6 +350,8 @@ class Incarnation:
         code = self._exit_code()
         exit_code, signum = (code, None) if code is None or code >= 0 else (None, -code)
         peak_rss = (None if self.reaped is None else self.reaped.peak_rss) or None
+        if peak_rss is not None:
+            peak_rss = self.peaks.own(peak_rss) or None
         said, size = self.put_output_away()
         stack = said.stack
         return facts.WorkerDied(

@@ -295,6 +295,42 @@ def test_the_peak_of_a_job_is_its_own(real_script: RealScript) -> None:
     assert all(worker["peak_rss"] > 300 * M for worker in use["workers"])
 
 
+HEAVY = """
+    import os
+    import time
+
+    def evaluate(megabytes, then):
+        kept = b"x" * (megabytes << 20)
+        if then == "hang":
+            time.sleep(60)
+        if then == "abort":
+            os.abort()
+
+    PARAMS = %r
+
+    if __name__ == "__main__":
+        BALLAST = b"x" * (400 << 20)
+"""
+
+
+@LINUX
+def test_what_the_script_holds_is_no_memory_of_a_spawned_worker(real_script: RealScript) -> None:
+    """The kernel's word of a process includes what its parent held when it was made by vfork."""
+    kinds = [(1, "abort"), (500, "abort"), (150, "end"), (1, "abort"), (150, "hang")]
+    real_script.write(HEAVY % [{"megabytes": size, "then": then} for size, then in kinds])
+    real_script.run(
+        *("--start-method", "spawn", "--workers", "1", "--crash-limit", "1", "--timeout", "3"), code=1
+    )
+    small, large, _, after, hangs = (entry.get("error", {}) for entry in real_script.final())
+    assert 1 * M < small["peak_rss"] < 60 * M
+    assert 500 * M < large["peak_rss"] < 600 * M
+    assert 1 * M < after["peak_rss"] < 60 * M
+    assert 150 * M < hangs["peak_rss"] < 250 * M
+    use = json.loads(real_script.longhaul("memory", "out", "--json").stdout)
+    (by_worker,) = (worker for worker in use["workers"] if worker["job"])
+    assert by_worker["job"] == "job2" and 150 * M < by_worker["peak_rss"] < 250 * M
+
+
 @LINUX
 def test_the_peak_of_earlier_children_is_called_the_workers(real_script: RealScript) -> None:
     real_script.write(TAKES % [("take_in_a_child", 200), ("take_and_abort", 1), ("take_and_abort", 1)])

@@ -4,6 +4,10 @@ The kernel keeps one high-water mark for a process, and tells it when the proces
 two jobs the mark is set back to what is held now, if it stands clearly above that. What cannot be set
 back (the mark of children that were waited for; all of it where /proc is not Linux's) is told to the
 supervisor: a worker that has not grown beyond that by its end has a peak that may be an earlier job's.
+
+Linux also counts what a process held before it executed its program: after vfork, as `subprocess` does
+it, that is the memory of its parent. `getrusage` and `wait4` tell of it for ever, clear_refs does not reach
+it; VmHWM in /proc is of this program alone. Only who has been forked, as by the zygote, has none of it.
 """
 
 from __future__ import annotations
@@ -22,34 +26,65 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Peaks:
-    """Since when `getrusage` tells of the high-water mark, and how high earlier jobs had it."""
+    """Since when the kernel tells of the high-water mark, and how high earlier jobs had it."""
 
     def __init__(self) -> None:
         self._looked = 0.0
         self._can_set_back = _set_back()
         self._first = _mark(resource.RUSAGE_SELF)
+        own = _own_mark()
+        self._inherited = self._first if own and self._first > own + _CLEARLY else 0
+        if self._inherited:
+            self._first = own
+        self._held = 0
         self._told = self._children = 0 if self._can_set_back else self._first
+
+    def begin(self) -> Peak | None:
+        """Before the first job; what the supervisor has to know, if there is anything."""
+        if not self._inherited:
+            return None
+        self._held = _own_mark()
+        return Peak(0, self._told, self._inherited, self._held)
 
     def look(self, now: float) -> Peak | None:
         """Between two jobs; what the supervisor has to know, if there is anything."""
         if now - self._looked < LOOK_EVERY:
             return None
         self._looked = now
-        mark, children = _mark(resource.RUSAGE_SELF), _mark(resource.RUSAGE_CHILDREN)
+        mark = _own_mark() if self._inherited else _mark(resource.RUSAGE_SELF)
+        children = _mark(resource.RUSAGE_CHILDREN)
         seen = 0
         if mark > self._first + _CLEARLY:
             if not self._can_set_back:
                 children = max(children, mark)
             elif mark > _held() + _CLEARLY and _set_back():
                 seen = mark
-        if seen or children > self._told * _TOLD:
-            self._told = max(self._told, children)
-            return Peak(seen, self._told)
+                mark = _own_mark() if self._inherited else mark
+        held = mark if self._inherited else 0
+        if seen or children > self._told * _TOLD or held > self._held * _TOLD:
+            self._told, self._held = max(self._told, children), held
+            return Peak(seen, self._told, self._inherited, held)
         return None
 
 
 def _mark(whose: int) -> int:
     return int(resource.getrusage(whose)[2]) * _UNIT
+
+
+def _own_mark() -> int:
+    """The most that this program has held, in bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", "rb", buffering=0) as file:
+            status = file.read(1 << 14)
+    except OSError:
+        return 0
+    return own_mark(status)
+
+
+def own_mark(status: bytes) -> int:
+    """VmHWM of a /proc/<pid>/status, in bytes; 0 if it is not there, as of a process that has ended."""
+    _, found, rest = status.partition(b"\nVmHWM:")
+    return int(rest.split(None, 1)[0]) * 1024 if found else 0
 
 
 def _held() -> int:

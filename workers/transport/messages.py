@@ -203,11 +203,14 @@ class Peak(msgspec.Struct, tag=18, array_like=True):
     """The memory that jobs before the next one have taken, in bytes.
 
     `before`: the highest mark of this process until now, when it was set back; 0 if it was not.
-    `lasting`: the highest mark that could not be set back, of children for one.
+    `lasting`: the highest mark that could not be set back, of children for one. `inherited`: the mark of
+    another program that `getrusage` tells of as ours, 0 if there is none; then `held` is our own mark now.
     """
 
     before: int
     lasting: int
+    inherited: int = 0
+    held: int = 0
 
 
 Outcome = Completed | CompletedWith | Failed
