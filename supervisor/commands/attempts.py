@@ -3,7 +3,7 @@ records of a journal. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,14 +22,17 @@ from supervisor.core.terms.records import (
     WorkerStarted,
 )
 
+SAMPLE, MARK, DEATH = "sample", "mark", "death"
+
 
 class Attempt(msgspec.Struct, kw_only=True):
     """One start of a job. Times are ISO 8601 UTC, "" if unknown.
 
     outcome: as recorded; `running` if it has not ended; `superseded` if the result of
-    another lease had come before. state: what became of the job by it. peak_rss: bytes,
-    the most that was measured while it ran (`peak_at`), or what the kernel told of its
-    worker when that died with it.
+    another lease had come before. state: what became of the job by it. peak_rss: bytes.
+    peak_from: SAMPLE, the most that was measured while it ran; MARK, the high-water mark of its
+    worker, which rose by this job; DEATH, what was known of its worker when that died with it.
+    peak_at: when the largest sample was taken, or when the worker died.
     """
 
     job: str
@@ -46,6 +49,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     state: str = ""
     peak_rss: int | None = None
     peak_at: str = ""
+    peak_from: str = ""
     printed: int = 0  # bytes
     error: dict[str, Any] | None = None
     code: str | None = None  # the version of the code that it ran
@@ -139,12 +143,12 @@ class Attempts:
         )
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
-            attempt.peak_rss, attempt.peak_at = lease.peak_rss or None, lease.peak_at
+            _sampled(attempt, lease)
         if record.outcome == "lost":  # nobody saw how long it ran, nor when it ended
             attempt.started, attempt.ended, attempt.seconds = attempt.handed_out, "", None
         at_death = (error or {}).get("peak_rss")
         if isinstance(at_death, int) and at_death > (attempt.peak_rss or 0):
-            attempt.peak_rss, attempt.peak_at = at_death, record.at
+            attempt.peak_rss, attempt.peak_at, attempt.peak_from = at_death, record.at, DEATH
         self._ended(attempt)
 
     def _supersede(self, record: Noted) -> None:
@@ -172,8 +176,9 @@ class Attempts:
         firsts = [
             (number, lease) for leases in self._open.values() for number, lease in list(leases.items())[:1]
         ]
-        return [
-            Attempt(
+        attempts = []
+        for number, lease in firsts:
+            attempt = Attempt(
                 job=lease.job,
                 attempt=0,
                 outcome="running",
@@ -182,12 +187,23 @@ class Attempts:
                 pid=lease.pid or None,
                 lease=number,
                 handed_out=lease.at,
-                peak_rss=lease.peak_rss or None,
-                peak_at=lease.peak_at,
                 code=self._codes.version(number),
             )
-            for number, lease in firsts
-        ]
+            _sampled(attempt, lease)
+            attempts.append(attempt)
+        return attempts
+
+
+def _sampled(attempt: Attempt, lease: _AttemptLease) -> None:
+    if lease.peak_rss:
+        attempt.peak_rss, attempt.peak_at, attempt.peak_from = lease.peak_rss, lease.peak_at, SAMPLE
+
+
+def take_mark(attempt: Attempt, marks: Mapping[int, int]) -> None:
+    """`marks`: high-water marks in bytes, by the lease of the job by which the worker had it."""
+    mark = marks.get(attempt.lease, 0)
+    if mark > (attempt.peak_rss or 0):
+        attempt.peak_rss, attempt.peak_from = mark, MARK
 
 
 def _before(at: str, seconds: float) -> str:

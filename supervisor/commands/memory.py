@@ -1,8 +1,8 @@
 """`longhaul memory`: which jobs took most memory, and when.
 
 Known are the samples in the journal (every five minutes, and whenever a worker has grown
-much), the peak of a job that its worker died with, and the peak of each worker's whole life, which is
-told when it is more than was measured of any of its jobs, with the job that it was, as far as known.
+much), the peak of a job that its worker died with, and the peak of each worker's whole life: where it is
+known by which job, that one has it; else it is told when it is more than was measured of any of its jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 
 import msgspec
 
-from supervisor.commands.attempts import Attempt, Attempts
+from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_mark
 from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
@@ -65,15 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(use)
         return 0
+    unnamed = [worker for worker in use.workers if not worker.job]
     if not use.attempts:
-        emit(
-            f"{layout.experiment_id}: no job's memory was measured; the first sample comes after some minutes"
-        )
+        sampled = "samples are taken every 5 minutes, and when a worker has grown beyond 192M"
+        text = f"{layout.experiment_id}: of no single job is it known what memory it had ({sampled})"
+        emit(f"{text}; of whole workers:" if unnamed else text)
     else:
         rows = [
             [
                 size(one.peak_rss or 0),
-                clock(one.peak_at),
+                "exact" if one.peak_from == MARK else clock(one.peak_at),
                 one.job,
                 str(one.attempt or "-"),
                 "-" if one.worker is None else str(one.worker),
@@ -84,29 +85,43 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         heads = ["peak", "at", "job", "attempt", "worker", "outcome", "took"]
         show_table(heads, rows, right=("peak", "attempt", "worker", "took"))
-    if use.workers:
-        emit("\nworkers that were larger between two samples, and by which job:")
-        for worker in use.workers:
-            jobs = "not known, the last were " + ", ".join(shorten(job, 60) for job in worker.jobs)
-            emit(
-                f"  {size(worker.peak_rss)}  worker {worker.worker}, pid {worker.pid}, until "
-                f"{clock(worker.ended)}: {shorten(worker.job, 60) if worker.job else jobs}"
-            )
+        if any(one.peak_from == MARK for one in use.attempts):
+            emit("exact: the high-water mark of the job; one with a time was measured then")
+        if any(one.peak_from == SAMPLE for one in use.attempts):
+            emit("between two samples a job may have held more than it has here")
+        if unnamed:
+            emit("\nworkers that were larger than was measured of any of their jobs; by which is not known:")
+    for worker in unnamed:
+        jobs = ", ".join(shorten(job, 60) for job in worker.jobs)
+        emit(
+            f"  {size(worker.peak_rss)}  worker {worker.worker}, pid {worker.pid}, until "
+            f"{clock(worker.ended)}: its last jobs were {jobs}"
+        )
     return 0
 
 
 def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
     """The attempts and the workers with the highest peaks."""
+    marks = {
+        record.peak_lease: record.peak_rss or 0
+        for record in history(layout)
+        if isinstance(record, WorkerEnded) and record.peak_lease is not None
+    }
     top: list[tuple[int, int, Attempt]] = []
-    seen: dict[int, int] = {}  # the highest peak known of any attempt, by pid
+    seen: dict[int, int] = {}  # the highest that was measured of any attempt, by pid
+    named: dict[int, str] = {}  # the jobs of `marks`
     count = 0
 
     def note(attempt: Attempt) -> None:
         nonlocal count
+        if attempt.peak_rss:
+            seen[attempt.pid or 0] = max(seen.get(attempt.pid or 0, 0), attempt.peak_rss)
+        if attempt.lease in marks:
+            named[attempt.lease] = attempt.job
+            take_mark(attempt, marks)
         if not attempt.peak_rss:
             return
         count += 1
-        seen[attempt.pid or 0] = max(seen.get(attempt.pid or 0, 0), attempt.peak_rss)
         heapq.heappush(top, (attempt.peak_rss, -count, attempt))
         if len(top) > most:
             heapq.heappop(top)
@@ -123,7 +138,13 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
             if record.peak_rss and last:
                 ended.append(
                     WorkerPeak(
-                        record.worker, record.pid, record.peak_rss, record.at, last, lease=record.peak_lease
+                        record.worker,
+                        record.pid,
+                        record.peak_rss,
+                        record.at,
+                        last,
+                        job=named.get(record.peak_lease or 0, ""),
+                        lease=record.peak_lease,
                     )
                 )
     if live:
@@ -131,17 +152,4 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
             note(attempt)
     hidden = [worker for worker in ended if worker.peak_rss > _TOLERANCE * seen.get(worker.pid, 0)]
     hidden.sort(key=lambda worker: -worker.peak_rss)
-    _name_jobs(layout, hidden[:most])
     return MemoryUse([attempt for _, _, attempt in sorted(top, reverse=True)], hidden[:most])
-
-
-def _name_jobs(layout: Layout, workers: list[WorkerPeak]) -> None:
-    """By their leases, in a second reading: nobody has to remember all of them for that."""
-    wanted = {worker.lease: worker for worker in workers if worker.lease is not None}
-    if not wanted:
-        return
-    for record in history(layout):
-        if isinstance(record, Leased):
-            for lease, worker in wanted.items():
-                if record.lease <= lease < record.lease + len(record.jobs):
-                    worker.job = record.jobs[lease - record.lease]

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from supervisor.commands.attempts import Attempt, Attempts
+from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_mark
 from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
 from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
-from supervisor.core.terms.records import Ended
+from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
@@ -82,8 +82,13 @@ def attempts_of(layout: Layout, job_id: str, *, live: bool) -> list[Attempt]:
     """In the order in which they ended; what runs now comes last."""
     tries: list[Attempt] = []
     fold = Attempts(lambda attempt: tries.append(attempt) if attempt.job == job_id else None)
+    marks: dict[int, int] = {}
     for record in history(layout):
         fold.apply(record)
+        if isinstance(record, WorkerEnded) and record.peak_lease is not None:
+            marks[record.peak_lease] = record.peak_rss or 0
+    for attempt in tries:
+        take_mark(attempt, marks)
     if live:
         tries += [attempt for attempt in fold.running() if attempt.job == job_id]
     return tries
@@ -160,16 +165,17 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
 
 
 def peak(attempt: Attempt) -> str:
-    """`1.9G at 03:10:00`, `-` if it was never measured, `its worker's 1.9G` if an earlier job may have
-    taken that."""
+    """`1.9G at 03:10:00`; `1.9G at 03:10:00 (sample)` where it may have held more between two samples;
+    `1.9G (exact), sampled at 03:10:00`; `-` if it was never measured; `its worker's 1.9G` if an earlier job
+    may have taken that."""
     if not attempt.peak_rss and (of_worker := (attempt.error or {}).get("worker_peak_rss")):
         return f"its worker's {size(of_worker)}"
     if not attempt.peak_rss:
         return "-"
-    at = clock(attempt.peak_at)
-    return (
-        f"{size(attempt.peak_rss)} at {at.rpartition(' ')[2]}" if attempt.peak_at else size(attempt.peak_rss)
-    )
+    at = f" at {clock(attempt.peak_at).rpartition(' ')[2]}" if attempt.peak_at else ""
+    if attempt.peak_from == MARK:
+        return f"{size(attempt.peak_rss)} (exact)" + (f", sampled{at}" if at else "")
+    return f"{size(attempt.peak_rss)}{at}{' (sample)' if attempt.peak_from == SAMPLE else ''}"
 
 
 def clock(at: str) -> str:

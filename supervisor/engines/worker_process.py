@@ -15,9 +15,9 @@ from supervisor.core.terms.events import Event
 from supervisor.engines.last_stack import CRASHES, Awaited, LastWords, last_words
 from supervisor.engines.launcher import Reaped, WorkerEnds
 from supervisor.system.process_memory import read
-from workers.isolation.peak_memory import own_mark
 from supervisor.system.processes import Program, catches, has_open, program_of
 from workers.isolation.output_files import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
+from workers.isolation.peak_memory import own_mark
 from workers.isolation.signal_handlers import STACKS
 from workers.transport.messages import (
     Completed,

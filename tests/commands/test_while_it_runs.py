@@ -195,3 +195,31 @@ def test_a_job_that_grows_is_measured_before_the_next_sample_is_due(
     assert attempt["peak_at"]
     assert ["0 MB"] in [worker["jobs"] for worker in use["workers"]]  # never sampled: known by its worker
     assert " at " in longhaul("show", "256 MB", "-d", experiment.output)[1]
+
+
+def test_a_job_that_is_larger_than_its_samples_has_the_mark_of_its_worker(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write("""
+        def evaluate(megabytes):
+            block = b"x" * (megabytes << 20)
+            time.sleep(0.1)
+
+        if __name__ == "__main__":
+            jobs = [Job(id=f"{size} MB", params={"megabytes": size}) for size in (256, 1, 300)]
+            main(evaluate, jobs, name="trial", workers=1)
+    """)
+    done = experiment.run("--experiment-id", "night", "--only", "1*")
+    assert done.returncode == 0, done.stderr
+    _, nothing, _ = longhaul("memory", "-d", experiment.output)
+    assert "of no single job is it known what memory it had" in nothing
+    assert "of whole workers:" in nothing and "its last jobs were 1 MB" in nothing
+    assert experiment.run("--resume", "night", "--only", "256*").returncode == 0
+    code, text, _ = longhaul("memory", "-d", experiment.output)
+    row = next(line for line in text.splitlines() if "256 MB" in line)
+    assert code == 0 and row.split()[1:4] == ["exact", "256", "MB"]
+    assert "exact: the high-water mark of the job" in text
+    shown = longhaul("show", "256 MB", "-d", experiment.output, "--json")[1]
+    (one,) = json.loads(shown)["attempts"]
+    assert one["peak_from"] == "mark" and 256 << 20 < one["peak_rss"] < 330 << 20
+    assert "M (exact)" in longhaul("show", "256 MB", "-d", experiment.output)[1]
