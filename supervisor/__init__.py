@@ -14,6 +14,7 @@ The names are imported when they are used: a worker imports the script as well, 
 from __future__ import annotations
 
 import os
+import sys
 
 from supervisor.system.unshadowed_imports import import_past_the_scripts
 
@@ -21,6 +22,8 @@ import_past_the_scripts()  # before anything that a file beside the script might
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from supervisor.api import main as main
     from supervisor.api import run as run
     from supervisor.core.terms.errors import BeingRun as BeingRun
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from supervisor.reports.report import load as load
 
     __version__: str
+else:
+    ModuleType = type(sys)
 
 _HOMES = {
     "Job": "supervisor.core.terms.jobs",
@@ -89,6 +94,17 @@ def _refuse_hidden_workers() -> None:
 
 
 _refuse_hidden_workers()
+
+
+class _Package(ModuleType):
+    """This package. The import of the room `supervisor.run` does not take the name of the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "run" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours

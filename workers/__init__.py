@@ -1,4 +1,10 @@
-"""What runs in a worker process. Light: nothing of `supervisor` is ever imported here."""
+"""What runs in a worker process. Light: nothing of `supervisor` is ever imported here.
+
+    from workers import GiveUp, JobInterrupted, Retry, current_job
+
+For the functions that jobs run: `current_job()` is what a job knows about itself. The three
+exceptions say what is to become of it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The keywords of `main` and `run` as types, for editors and type checkers.
 
 Nothing here is imported when an experiment is run. `request_of_main` and `request_of_run` check
-the values. tests/test_public_types.py compares the names here with those that they accept.
+the values. tests/options/test_public_types.py compares the names here with those that they accept.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -27,6 +27,9 @@ from supervisor.reports.experiment_list import experiments
 from supervisor.reports.latest_experiment import meant_instead
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
+
+if TYPE_CHECKING:
+    import pandas
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -57,7 +60,15 @@ class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
 class Report:
     """An experiment as it stands; read-only, also while it runs.
 
-    counts: jobs by state. directory: where its files are (data/outputs/<name>).
+    Attributes
+    ----------
+    experiment_id, name: as they were given, or made.
+    directory: where its files are, absolute; data/outputs/<name> if nothing else was asked for.
+    counts: how many jobs are in each state: `total`, `completed`, `failed`, `in_progress`, `pending`.
+    statistics: counters and sums of all runs together; durations in seconds.
+
+    The methods read the files of the experiment. They raise StorageError or OSError if these cannot
+    be read, and UsageError after `close` or at the end of a `with` statement.
     """
 
     def __init__(self, results: Results) -> None:
@@ -77,19 +88,27 @@ class Report:
         )
 
     def results(self) -> dict[str, Any]:
-        """What each completed job returned, by job id, in plan order; NaN and infinities
-        are what they were."""
+        """Job id -> what the function returned, of each completed job, in plan order.
+
+        Values are those of JSON: a tuple comes back as a list. NaN and infinities are floats again.
+        """
         return {record.job: _value(record) for _, _, record in self._results.rows() if _is_completed(record)}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dict per job, in plan order: `job`, `domain`, `state`, `seconds`,
-        `outcome` (of the attempt that finished it, else None), `params.*`, and `result.*`
-        (`result` if it is not an object) or `error.type` and `error.message`; at last `code`, the
-        version of the code that made it (None if it is not known). For pandas.DataFrame."""
+        """One flat dict per job, in plan order, for `pandas.DataFrame`.
+
+        Keys: `job`, `domain`, `state` ("completed", "failed", "in_progress", "pending"), `seconds`
+        and `outcome` of the attempt that finished it (None if none has), `params.*`, then `result.*`
+        (`result` if it is no dict) or `error.type` and `error.message`, and `code`, the version of
+        the code that made it (None if it is not known).
+        """
         return list(self.each_row())
 
-    def to_frame(self) -> Any:
-        """`rows()` as a pandas.DataFrame. Raises UsageError if pandas is not installed."""
+    def to_frame(self) -> pandas.DataFrame:
+        """`rows()` as a DataFrame: a row for each job, a column for each key.
+
+        Raises UsageError if pandas is not installed.
+        """
         try:
             import pandas
         except ImportError:
@@ -99,7 +118,7 @@ class Report:
         return pandas.DataFrame.from_records(self.rows())
 
     def each_row(self) -> Iterator[dict[str, Any]]:
-        """The same, one after the other; nothing is kept in memory."""
+        """The dicts of `rows()`, one after the other; none is kept in memory."""
         codes = self._results.history.codes
         for number, planned, record in self._results.rows():
             row = {
@@ -120,13 +139,19 @@ class Report:
             yield row
 
     def domains(self) -> dict[str, str]:
-        """The domain of each job that has one, by job id."""
+        """Job id -> domain, of each job that has one, in plan order."""
         table = self._results.table
         names = zip(table.ids, table.domain_of, strict=True)
         return {job_id: table.domains[domain] for job_id, domain in names if domain}
 
     def failures(self) -> list[FailureSnapshot]:
-        """How each failed job failed, in plan order."""
+        """How each failed job failed, in plan order.
+
+        Each has `job`, `domain`, `outcome` ("raised", "crashed", "timed_out", "over_memory", ...),
+        `type` and `message` of the exception ("" if there was none), `where`, `attempt`, `traceback`,
+        `output_tail` (the last lines that the job printed), `seconds`, `peak_rss` (bytes), and
+        `signal` or `exit_code` of a worker that crashed.
+        """
         table = self._results.table
         return [
             failure_of(record, table.domains[table.domain_of[number]] or None)
@@ -135,7 +160,7 @@ class Report:
         ]
 
     def raise_for_failures(self) -> None:
-        """Raises JobsFailed, naming the first failures, if any job failed."""
+        """Does nothing if no job failed. Raises JobsFailed, with the first three failures, if some did."""
         failed = self.failures()
         if not failed:
             return
@@ -148,7 +173,7 @@ class Report:
         )
 
     def close(self) -> None:
-        """Let go of the files; `counts` and `statistics` stay."""
+        """Let go of the files; `counts` and `statistics` stay. May be called again."""
         self._results.close()
 
     def __enter__(self) -> Report:
@@ -194,12 +219,23 @@ class Report:
         yield b"\n]\n"
 
 
-def load(directory: str | Path, experiment_id: str = "latest") -> Report:
-    """An experiment in `directory` (data/outputs/<name>), running or not; read-only.
+def load(directory: str | os.PathLike[str], experiment_id: str = "latest") -> Report:
+    """The `Report` of an experiment on disk, running or not; nothing is changed.
 
-    Raises UsageError if there is none, UnusableCheckpoint if it cannot be read. Warns if the latest
-    one is a small trial beside a larger one.
+    Parameters
+    ----------
+    directory: of one experiment name, data/outputs/<name>.
+    experiment_id: which of those in it; "latest" is the one that was saved last.
+
+    Raises
+    ------
+    UsageError: there is no such experiment, or the id is none.
+    UnusableCheckpoint: its files cannot be used.
+    StorageError: its files cannot be read.
+
+    Warns (UserWarning) if "latest" is a small trial beside a larger experiment.
     """
+    directory = os.fspath(directory)
     if experiment_id == "latest":
         known = experiments(directory)
         if not known:

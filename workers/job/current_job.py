@@ -35,12 +35,12 @@ class CurrentJob:
 
     Attributes
     ----------
-    id, domain: as in the plan; `id` is "" when no job runs.
-    attempt: 1 for the first start of the job, rising with each further one.
-    worker: slot of the worker, 0 ... N-1; a replacement takes over the slot.
-    context: what `setup()` returned.
-    stopping: true once a drain has begun; a long job may look at it, `save` what it has and
-        raise `workers.Interrupted`.
+    id, domain: as in the list of jobs; `id` is "" when no job runs, `domain` None if it has none.
+    attempt: 1 for the first start of the job, one more for each further start.
+    worker: the slot of the worker, 0 to N-1; a replacement takes over the slot.
+    context: what `setup()` returned in this worker; None without a `setup`.
+    stopping: true once a stop has been asked for. A long job may look at it, `save` its state and
+        raise `workers.JobInterrupted`.
     """
 
     __slots__ = (
@@ -80,15 +80,16 @@ class CurrentJob:
 
     @property
     def seed(self) -> int:
-        """32 bits from the experiment's seed and the job's id alone, whatever the worker,
-        the order or the resume."""
+        """0 to 2**32 - 1, from the experiment's seed and the job's id alone: the same in every
+        attempt, worker and resume."""
         if self._seed is None:
             self._seed = job_seed(self._experiment_seed, self.id)
         return self._seed
 
     @property
     def directory(self) -> Path:
-        """A folder for the artifacts of this job, made on first use."""
+        """A folder for the files of this job, absolute, made on first use; raises OSError if it
+        cannot be made. Outside a worker it is a temporary one."""
         if self._directory is None:
             from pathlib import Path
 
@@ -102,8 +103,8 @@ class CurrentJob:
         return self._directory
 
     def save(self, state: Any) -> None:
-        """Keep `state` for the next attempt of this job, should there be one; it takes the
-        place of what was saved before. Returns when it is on the disk.
+        """Keep `state` for the next attempt of this job, in place of what was saved before. Returns
+        when it is on the disk.
 
         `state` is what parameters may be (None, booleans, numbers, text, lists, dicts with
         text as keys), NaN and infinities allowed; up to 64 MB of JSON. It is dropped when the
@@ -115,8 +116,9 @@ class CurrentJob:
         self._state_files().save(self.id, self.attempt, state)
 
     def load(self) -> Any:
-        """What the last `save` of this job has kept, in whatever attempt; None if there is
-        nothing. If it is damaged, the one before it, and the user is told."""
+        """The state that the last `save` of this job has kept, in whatever attempt; None if there is
+        none. Tuples have become lists. If it is damaged, the state before it is returned, and the user
+        is told. Raises OSError if it cannot be read."""
         state, notice = self._state_files().load(self.id)
         if notice:
             print(f"longhaul: {notice}", file=sys.stderr)
@@ -133,13 +135,18 @@ class CurrentJob:
         return self._states
 
     def report(self, fraction: float | None = None, /, **metrics: Any) -> None:
-        """Say how far the job is (0 to 1), and numbers or short texts worth seeing: they are
-        shown in the live view and in the progress file, and show that the job is alive.
+        """Say how far the job is: in the live view and in the progress file. Nothing is recorded.
 
-        Call it as often as you like: one report in a second is sent, the others cost a
-        fraction of a microsecond and are dropped. From any thread. Nothing is recorded.
+        Call it as often as you like, from any thread: one report in a second is sent, the others cost
+        a fraction of a microsecond and are dropped.
 
-        Raises TypeError, ValueError for what is no number or text, or too much.
+        Parameters
+        ----------
+        fraction: how much is done, 0 to 1; None: not known.
+        metrics: numbers, booleans, None or texts of up to 200 characters; 2 KB in all.
+
+        Raises TypeError for a fraction that is no number, and for a metric that is neither a number
+        nor text; ValueError for metrics that are too large.
         """
         now = monotonic()
         if now < self._next_report and (
@@ -194,7 +201,8 @@ PROCESS = _Process()
 
 
 def current_job() -> CurrentJob:
-    """The job that runs in this process; outside a worker, a harmless stand-in."""
+    """The job that runs in this process. Outside a worker, in a test or a notebook, it is a stand-in:
+    `id` is "", `attempt` 1, and nothing is recorded."""
     return CURRENT
 
 

@@ -6,21 +6,27 @@ import math
 
 
 class JobInterrupted(Exception):
-    """The job has stopped in the middle, of its own accord, and wants to run again.
+    """The job has stopped in the middle, of its own accord, and is to run again.
 
-    Meant for `current_job().stopping`: save, raise this, and the attempt is `interrupted`,
-    which costs the job nothing; it runs again when the experiment is resumed. Raised while
-    nothing is being stopped, it sends the job to the end of the line, ten times in a run at
-    most; after that it is an exception like any other.
+    Meant for `current_job().stopping`: save the state, then raise this. The attempt is recorded as
+    `interrupted`, which uses up none of the job's attempts, and the job runs again when the
+    experiment is resumed. Raised while nothing is being stopped, it sends the job back: it runs
+    again a second later, ten times in a run at most. After that it is an exception like any other.
+
+    `Interrupted` is an earlier name of this class.
     """
 
 
 class Retry(Exception):
     """Run this job again, later; other jobs run meanwhile.
 
-    reason: in words, for the record. after: seconds to wait; left out, the experiment's
-    back-off. most: the job fails when it has wished for more attempts than this.
-    Raises ValueError for a wait or a number that makes no sense.
+    Parameters
+    ----------
+    reason: in words, for the record.
+    after: seconds to wait, 0 or more; None: as long as after an error, by `--backoff`.
+    most: how many further attempts the job may ask for; it fails when it asks for one more.
+
+    Raises ValueError if `after` or `most` is none of these numbers.
     """
 
     def __init__(self, reason: object = "", *, after: float | None = None, most: int = 10) -> None:
@@ -37,9 +43,9 @@ class Retry(Exception):
 
 
 class GiveUp(Exception):
-    """This job has failed, and another attempt would be of no use, whatever `--retries` says.
+    """This job has failed, and there is no further attempt in this run, whatever `--retries` says.
 
-    reason: in words, for the record.
+    Its arguments say why, in words, for the record: `raise GiveUp("no such data")`.
     """
 
 
