@@ -140,7 +140,8 @@ class _Run:
             opened.table, opened.settings, self.workforce.slots, opened.position, job_bytes
         )
         self.scheduler.ledger.converted.update(opened.store.history.reported_conversions)
-        self.scheduler.code_seen.know(opened.store.history.modules())
+        history = opened.store.history
+        self.scheduler.code_seen.know(history.modules(), history.module_texts())
         self.clock = RunClock()
         self.observer = ProgressObserver(
             self.scheduler,

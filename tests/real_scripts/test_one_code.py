@@ -69,6 +69,18 @@ def test_the_script_is_one_text_and_a_changed_module_is_told(
     assert [leased[detail["incarnation"]] for detail in said] == [["job3"], ["job4"], ["job5"]]
 
 
+def test_a_module_is_compared_with_the_file_that_a_resumed_run_began_with(real_script: RealScript) -> None:
+    edited(real_script, "", "import helper")
+    real_script.python("--workers", "1", "--only", "job0")
+    edit = 'if n == 1: pathlib.Path(__file__).with_name("helper.py").write_text("VALUE = 1")'
+    edited(real_script, "", f"{edit}\n        import helper")
+    results = real_script.run("--resume", "latest", "--workers", "1", "--max-jobs-per-worker", "1")
+    assert [result[1] for result in results][:2] == ["old", 1]
+    (final,) = real_script.output.glob("*/logs_final.json")
+    codes = [entry["code"] for entry in json.loads(final.read_text())]
+    assert codes[1:] == [codes[1]] * 5 and codes[1].endswith("+") and codes[0] not in codes[1]
+
+
 def test_workers_that_are_forked_have_one_code(real_script: RealScript) -> None:
     edited(real_script, "import helper")
     results = real_script.run("--workers", "1", "--max-jobs-per-worker", "1")

@@ -6,7 +6,7 @@ finds what the file holds by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from supervisor.core.dispatch.ledger import Turn
 from supervisor.core.state.worker_state import WorkerState
@@ -17,17 +17,20 @@ from workers.transport.messages import ModuleText
 
 
 class CodeSeen:
-    """The text of the first import of each file; what differs from it later is told and recorded.
-    So is, once in an experiment, what only workers import: a later run looks at its files, too."""
+    """The text of each file that the run began with, or of its first import if it was not known then; what
+    differs from it later is told and recorded. So is, once in an experiment, what only workers import: a
+    later run looks at its files, too."""
 
     def __init__(self) -> None:
-        self._first: dict[str, str] = {}  # file -> sha256
+        self._first: dict[str, str] = {}  # file -> sha256, or how it begins
         self._told: set[str] = set()
         self._known: set[str] = set()  # names of modules that are on record
 
-    def know(self, names: Iterable[str]) -> None:
-        """These modules are part of the code of the run, or were noted in an earlier one."""
+    def know(self, names: Iterable[str], texts: Mapping[str, str] | None = None) -> None:
+        """These modules are part of the code of the run, or were noted in an earlier one. `texts`: how the
+        sha256 of their files began when the run did."""
         self._known.update(names)
+        self._first.update(texts or {})
 
     def note(self, modules: list[ModuleText], worker: WorkerState, lease: int, turn: Turn) -> None:
         """`worker` has imported these; its first lease was, or will not be before, `lease`. The user is
@@ -38,8 +41,10 @@ class CodeSeen:
             entries = [[module.name, module.file, module.sha256[:DIGITS]] for module in late]
             turn.effects.records.append(Noted("code_imported", turn.at, {"modules": entries}))
         for module in modules:
+            if not module.sha256:  # it cannot be read
+                continue
             before = self._first.setdefault(module.file, module.sha256)
-            if before == module.sha256:
+            if module.sha256.startswith(before):
                 continue
             detail = {
                 "file": module.file,

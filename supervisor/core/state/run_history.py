@@ -23,6 +23,8 @@ from supervisor.core.terms.records import (
     WorkerStarted,
 )
 
+MAIN_MODULES = ("__main__", "__mp_main__")  # what the script is called
+
 
 class Stretch(msgspec.Struct):
     """All the times in which nothing was handed out for one reason."""
@@ -172,8 +174,16 @@ class RunHistory:
     def modules(self) -> set[str]:
         """Names of the user's modules that are on record as part of the code."""
         code = self.run_started.code if self.run_started is not None else {}
-        own = {"__main__", "__mp_main__", code.get("module", "")}
+        own = {*MAIN_MODULES, code.get("module", "")}
         return own.union(code.get("modules", ()), code.get("late", ()))
+
+    def module_texts(self) -> dict[str, str]:
+        """Of those, how the sha256 of each file began when the run did (`DIGITS`). The script is not among
+        them: all workers execute the text that the supervisor has sent."""
+        code = self.run_started.code if self.run_started is not None else {}
+        texts = {name: (file, last) for name, (file, _, last) in code.get("late", {}).items()}
+        texts |= {name: (file, digest) for name, (file, digest) in code.get("modules", {}).items()}
+        return {file: digest for name, (file, digest) in texts.items() if name not in MAIN_MODULES}
 
     @property
     def reported_conversions(self) -> list[str]:
