@@ -65,7 +65,7 @@ _NOBODYS_FAULT = ("completed", "interrupted", "lost", "cancelled")
 
 
 class ProgressSink(Protocol):
-    """Where the progress file is written; see records/progress."""
+    """Where the progress file is written; see `reports.progress_file`."""
 
     def write(self, snapshot: RunSnapshot, failures: Sequence[FailureSnapshot]) -> bool: ...
 

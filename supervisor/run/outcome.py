@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Outcome(msgspec.Struct):
     """The end of one run.
 
-    exit_code: 0 to 76, see `core.errors`. signal: the one that stopped the run, of which
+    exit_code: 0 to 76, see `core.terms.errors`. signal: the one that stopped the run, of which
     a script then dies, so that its shell sees 130 or 143. report: the `Report` of the
     experiment, None when there is nothing to report (`--list-checkpoints`, `--debug`).
     options: the script's own, in their JSON form.

@@ -1,4 +1,4 @@
-"""The run's clock: monotonic time less all the time in which the run stood still. (loop's rank)
+"""The run's clock: monotonic time less all the time in which the run stood still.
 
 Deadlines (timeouts, grace) count on this clock. It does not run while the supervisor is
 stopped (SIGSTOP, Ctrl+Z, a debugger): the workers' jobs must not pay for a time in which

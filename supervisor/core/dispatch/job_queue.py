@@ -1,7 +1,7 @@
 """The order in which jobs are handed out. Pure.
 
 Four lines, served in this order: jobs that came back unstarted or were cut in the middle,
-jobs not yet tried (in the order of `lining_up`), jobs that get another attempt after an
+jobs not yet tried (in the order of `job_order`), jobs that get another attempt after an
 error (before untried ones of a lower priority), and last, one by one with nothing beside
 them, the jobs that are suspected of taking more than their own worker with them. A job that
 has to wait (for a disk to have room again, for its back-off) joins its line when its time has

@@ -45,7 +45,7 @@ OF_JOBS = frozenset(("stalled", "stopped_for_memory", "memory_left_behind"))
 
 
 class Incidents(msgspec.Struct):
-    """Of one run: `waits` by reason (see `record_types.Paused`), `orders` of `longhaul ctl`
+    """Of one run: `waits` by reason (see `records.Paused`), `orders` of `longhaul ctl`
     by name, each in the order in which they came."""
 
     waits: dict[str, Stretch] = {}

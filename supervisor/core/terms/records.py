@@ -1,4 +1,4 @@
-"""The records of the journal: one fact each. Pure; the bytes are made in records/journal.
+"""The records of the journal: one fact each. Pure; the bytes are made in `storage.journal`.
 
 A line of the journal is a JSON object: `n` first, then `type`, the fields below, and
 `crc` last. `at` is ISO 8601 UTC with milliseconds.

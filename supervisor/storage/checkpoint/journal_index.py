@@ -14,7 +14,7 @@ stands in the index, in columns by job number:
 
 It is a shortcut and nothing rests on it: it may be deleted, is not synced, and is used only
 if it is whole, was written with this very checkpoint, and if the journal's first bytes have
-the checksum of what was once written there. Else the journal is read (see `whole`).
+the checksum of what was once written there. Else the journal is read (see `journal_only`).
 """
 
 from __future__ import annotations

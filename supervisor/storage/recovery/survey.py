@@ -1,7 +1,7 @@
 """What an earlier run left, found out without changing a byte.
 
 If the journal is whole and agrees with the checkpoint, it alone tells the state of every job
-(see `whole`). Otherwise that is the checkpoint's, if it can be used, and then whatever the
+(see `journal_only`). Otherwise that is the checkpoint's, if it can be used, and then whatever the
 journal says after it. Record numbers rise over all generations of a journal, so "after" is a
 comparison of numbers. The whole journal is verified in any case: a result that only the
 checkpoint still has must get back into the journal before the checkpoint is replaced.
