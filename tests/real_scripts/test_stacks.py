@@ -93,7 +93,7 @@ def test_a_job_that_is_stopped_for_its_time_tells_where_it_was(real_script: Real
         assert log.startswith(f"before {kind}\n")
         assert error["traceback"] in log
         assert error["output_tail"] == f"before {kind}"
-        for ours in ("runner.py", "zygote.py", "workers/main.py"):
+        for ours in ("runner.py", "zygote.py", "workers/worker.py", "bootstrap.py"):
             assert ours not in log + error["traceback"]
     groups = group_names(real_script)
     assert f"timed out script.py:{line_of(real_script, 'sleep(1000)', after='def sleep')}" in groups

@@ -50,7 +50,7 @@ def test_a_timeout_is_about_the_thread_of_the_job_and_a_crash_about_the_one_that
 
 
 def test_a_worker_between_two_jobs_is_nowhere() -> None:
-    text = thread((OURS[0] + "queues.py", 40, "receive"))
+    text = thread((OURS[0] + "transport/worker_queues.py", 40, "receive"))
     stack = faulthandler_dumps.stack_in(text)
     assert stack == ("", "", "")
     assert faulthandler_dumps.cleaned(text).endswith("(most recent call first):\n  between two jobs")
