@@ -1,7 +1,7 @@
 """`main` and `run`: how a script and a program start an experiment, and how they end.
 
-What is asked for is read in `options`; what is done stands in `experiment`. Here is only
-what lies around it: errors in one line, exit codes, dying of the right signal.
+The request is made in `options` and executed in `run`. Here is only what lies around that: errors
+in one line, exit codes, dying of the right signal.
 
 Whatever is needed is imported when one of the two is called: a worker imports the script as
 well, and with it this module, and calls neither.
@@ -116,8 +116,8 @@ def main(
     _refuse_inside_worker("main")
     try:
         _check_platform()
-        with _forerunner(sys.argv[1:] if argv is None else argv, settings) as forerunner:
-            with _undisturbed():
+        with _prestarted_zygote(sys.argv[1:] if argv is None else argv, settings) as zygote:
+            with _sigint_blocked():
                 from supervisor.options.request import request_of_main
 
             request = request_of_main(
@@ -131,30 +131,18 @@ def main(
                 setup=setup,
                 finish=finish,
             )
-            if request.detach:
-                from supervisor.run.detach import start_detached, status_pipe
-
-                request.started_by = status_pipe()
-                if request.started_by is None:
-                    raise SystemExit(start_detached())
-            outcome = _execute(request, forerunner)
-        if outcome.signal is not None:
-            _die_of(outcome.signal)
-        _flush()
-        _end_ticking()
+            _start_detached_if_asked(request)
+            outcome = _execute(request, zygote)
+        _end_as(outcome)
     except LonghaulError as error:
         _say(f"error: {error}")
         _flush()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before the run had its own handlers, or after
-        # One more is the end, not a traceback: also one that comes in this very line.
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        except (KeyboardInterrupt, ValueError):
-            with contextlib.suppress(KeyboardInterrupt, ValueError):
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _say("interrupted")
-        _die_of(signal.SIGINT)
+            _die_of_interrupt()
+        except KeyboardInterrupt:  # one more, before the handler was gone: the end, not a traceback
+            _die_of_interrupt()
     except Exception as error:
         from supervisor.run.uncaught_errors import show
 
@@ -245,8 +233,8 @@ def run(
     """
     _refuse_inside_worker("run")
     _check_platform()
-    with _forerunner((), settings) as forerunner:
-        with _undisturbed():
+    with _prestarted_zygote((), settings) as zygote:
+        with _sigint_blocked():
             from supervisor.options.request import request_of_run
 
         request = request_of_run(
@@ -254,7 +242,7 @@ def run(
         )
         raised: Exception | None = None
         try:
-            outcome = _execute(request, forerunner)
+            outcome = _execute(request, zygote)
         except RaisedByScript as caught:
             raised = caught.error
     if raised is not None:
@@ -269,13 +257,21 @@ def run(
     return report
 
 
-def _execute(request: Request, forerunner: PrestartedZygote | None) -> Outcome:
-    with _undisturbed():
+def _start_detached_if_asked(request: Request) -> None:
+    """With `--detach`, the script is started once more in the background, and this process exits."""
+    if request.detach and request.started_by is None:
+        from supervisor.run.detach import start_detached
+
+        raise SystemExit(start_detached())
+
+
+def _execute(request: Request, zygote: PrestartedZygote | None) -> Outcome:
+    with _sigint_blocked():
         from supervisor.run.execution import execute
     try:
-        return execute(request, forerunner)
+        return execute(request, zygote)
     except LonghaulError as error:
-        _name_as_here(error, request)
+        _use_option_names(error, request)
         raise
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -286,43 +282,45 @@ def _execute(request: Request, forerunner: PrestartedZygote | None) -> Outcome:
         ) from error
 
 
-def _name_as_here(error: LonghaulError, request: Request) -> None:
+def _use_option_names(error: LonghaulError, request: Request) -> None:
     """Options that an error names are called what they are called in this script."""
     from supervisor.options.script_options import OwnOptionError
 
     if request.taken and not isinstance(error, OwnOptionError):
-        error.args = (request.in_its_words(str(error)), *error.args[1:])
+        error.args = (request.with_option_names(str(error)), *error.args[1:])
 
 
 @contextlib.contextmanager
-def _forerunner(words: Sequence[str], settings: Mapping[str, Any]) -> Iterator[PrestartedZygote | None]:
+def _prestarted_zygote(
+    arguments: Sequence[str], settings: Mapping[str, Any]
+) -> Iterator[PrestartedZygote | None]:
     """Started before anything else is imported, so that both take their time at once; None
     where workers are probably not wanted."""
-    forerunner = None
+    zygote = None
     try:
-        if not _without_zygote(words, settings):
-            with _undisturbed():
+        if not _needs_no_zygote(arguments, settings):
+            with _sigint_blocked():
                 from supervisor.engines.zygote_process import PrestartedZygote
 
-                forerunner = PrestartedZygote.start()
-        yield forerunner
+                zygote = PrestartedZygote.start()
+        yield zygote
     finally:
-        if forerunner is not None:
-            with _undisturbed():
-                forerunner.discard()
+        if zygote is not None:
+            with _sigint_blocked():
+                zygote.discard()
 
 
-def _without_zygote(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """A guess, from what was not parsed yet: nobody is harmed if it is wrong."""
-    if settings.get("start_method") == "spawn" or "spawn" in words:
+def _needs_no_zygote(arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """A guess from arguments that are not parsed yet; a wrong one costs only time."""
+    if settings.get("start_method") == "spawn" or "spawn" in arguments:
         return True
-    short = [word.replace("--longhaul-", "--") for word in words]
-    return any(word in _NO_RUN or word.startswith("--debug") for word in short)
+    short = [argument.replace("--longhaul-", "--") for argument in arguments]
+    return any(argument in _NO_RUN or argument.startswith("--debug") for argument in short)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl+C waits for an import: a KeyboardInterrupt that meets a callback of it is printed
+def _sigint_blocked() -> Iterator[None]:
+    """Ctrl+C waits for an import: a KeyboardInterrupt that is raised in an import callback is printed
     and lost."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -360,12 +358,27 @@ def _flush() -> None:
             stream.flush()
 
 
-def _end_ticking() -> None:
-    """A timer of the script that goes off again and again would kill this process when Python has
-    taken back its handlers, and the exit code would be that of the signal."""
+def _end_as(outcome: Outcome) -> None:
+    """Die of the signal that stopped the run; else make ready to exit."""
+    if outcome.signal is not None:
+        _die_of(outcome.signal)
+    _flush()
+    _stop_timers()
+
+
+def _stop_timers() -> None:
+    """An interval timer of the script would kill this process once Python has put the handlers back,
+    and the exit code would be that of the signal."""
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
         if signal.getitimer(timer)[1]:
             signal.setitimer(timer, 0)
+
+
+def _die_of_interrupt() -> NoReturn:
+    with contextlib.suppress(ValueError):  # off the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _say("interrupted")
+    _die_of(signal.SIGINT)
 
 
 def _die_of(signum: int) -> NoReturn:

@@ -1,6 +1,6 @@
 """What an earlier run means for this one: which experiment, which settings, which jobs again.
 
-Nothing here writes to the disk; `experiment` acts on what is decided here.
+Nothing here writes to the disk; `opening` acts on what is decided here.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def matches(job_id: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 
-def _resets(table: JobTable, again: Again) -> list[AnyRecord]:
-    """Make jobs pending again, and the records that say so."""
+def reset_jobs(table: JobTable, again: Again) -> list[AnyRecord]:
+    """Make jobs pending again; the records that say so."""
     records: list[AnyRecord] = []
     reasons: tuple[tuple[list[int], Literal["changed", "rerun", "retry"]], ...] = (
         (again.changed, "changed"),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.run_history import RunHistory
 from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.position import Position
@@ -27,7 +27,7 @@ from supervisor.experiment import code_changes, job_selection, provenance, resum
 from supervisor.experiment.claim import Taken, claim, refuse_taken
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
-from supervisor.experiment.job_selection import Pick, _resets
+from supervisor.experiment.job_selection import Again, Pick
 from supervisor.experiment.plan_changes import refuse_changes, tell_changes
 from supervisor.experiment.planning import Plan, build_plan
 from supervisor.experiment.resume_target import Notice
@@ -38,31 +38,39 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
 from supervisor.storage.plan.plan_builder import EarlierPlan
-from supervisor.storage.plan.plan_diff import compare
+from supervisor.storage.plan.plan_diff import Comparison, compare
 from supervisor.storage.store import Store
 from supervisor.system.clock import utc_now
 from supervisor.system.cpu_limits import usable_cores
 from supervisor.system.signals import Signals
 from workers.values.tracebacks import encodable
 
+if TYPE_CHECKING:
+    from supervisor.experiment.results_by_code import MadeBy
+    from supervisor.storage.recovery.recovered_experiment import Recovered
 
-class OpenedExperiment(msgspec.Struct):
-    """An experiment that is ours (locked), with everything that a run needs."""
+
+class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
+    """An experiment that is ours (locked), with everything that a run needs. Nothing is added later.
+
+    offered: jobs that the script has; more than the plan has with one per domain. selected: a mask of
+    the jobs that this run may hand out; unselected: how many unfinished ones it leaves.
+    """
 
     layout: Layout
     settings: Settings
     options: dict[str, Any]  # the script's own
     store: Store
     position: Position
-    offered: int  # jobs that the script has; more than the plan with one per domain
-    retry: list[int]  # failed jobs that get one more attempt
+    offered: int
     selected: bytes
+    unselected: int
     notices: list[Notice]
-    unselected: int = 0
-    code: CodeHistory | None = None  # where it had to be compared
-    resets: list[AnyRecord] = []  # the records of `retry` and other jobs that are to run again
     deadline: Deadline | None = None
     resumed: bool = False
+    retry: list[int] = []  # failed jobs that get one more attempt
+    resets: list[AnyRecord] = []  # the records of `retry` and other jobs that are to run again
+    code: CodeHistory | None = None  # None: a new experiment, with nothing to compare
     changes: list[str] = []  # of code and seed, in words
     survivors: list[tuple[int, float]] = []  # workers of earlier runs that may live: pid, start
 
@@ -74,63 +82,62 @@ class OpenedExperiment(msgspec.Struct):
 def open_experiment(request: Request, directory: Path, signals: Signals) -> OpenedExperiment:
     """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
     comes while the script gives its jobs. `start_run` has to follow."""
-    with _in_words(directory):
-        layout, notices = _earlier(request, directory)
+    with _disk_errors_in_words(directory):
+        layout, notices = _experiment_to_resume(request, directory)
         if layout is not None:
-            opened = _open_earlier(request, layout, Disk(), signals)
-        else:
-            opened = _open_new_or_just_made(request, directory, Disk(), signals)
-        opened.notices[:0] = notices
-        return opened
+            return _open_earlier(request, layout, signals, notices)
+        return _open_new_or_just_made(request, directory, signals, notices)
 
 
 def start_run(request: Request, opened: OpenedExperiment) -> None:
     """Record that a run begins on it. Raises StorageError; the caller releases the store."""
-    with _in_words(opened.layout.directory):
-        history = opened.code or code_changes.first_run(
-            provenance.code_of(request.function), opened.position.next_lease
-        )
-        started = RunStarted(
-            run=opened.position.run,
-            at=utc_now(),
-            settings=msgspec.to_builtins(opened.settings),
-            options=opened.options,
-            argv=[encodable(word) for word in request.command_line or sys.orig_argv],
-            host=provenance.host(),
-            pid=os.getpid(),
-            boot_id=provenance.boot_id(),
-            process_start=provenance.process_start(),
-            versions=provenance.versions(),
-            code=history.code,
-            codes=history.spans,
-            accepted=history.accepted,
-            entry=provenance.entry_of(request.function, request.setup),
-            jobs=sum(opened.table.wanted),
-            offered=opened.offered,
-            told=list(opened.store.history.reported_conversions),
-            chosen=opened.selected.count(1),
-            cores=usable_cores(),
-        )
-        opened.store.append([started, *opened.resets])
-        opened.unselected = job_selection.left_out(opened.table, opened.selected)
+    with _disk_errors_in_words(opened.layout.directory):
+        opened.store.append([_run_started(request, opened), *opened.resets])
+
+
+def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
+    history = opened.code or code_changes.first_run(
+        provenance.code_of(request.function), opened.position.next_lease
+    )
+    return RunStarted(
+        run=opened.position.run,
+        at=utc_now(),
+        settings=msgspec.to_builtins(opened.settings),
+        options=opened.options,
+        argv=[encodable(word) for word in request.command_line],
+        host=provenance.host(),
+        pid=os.getpid(),
+        boot_id=provenance.boot_id(),
+        process_start=provenance.process_start(),
+        versions=provenance.versions(),
+        code=history.code,
+        codes=history.spans,
+        accepted=history.accepted,
+        entry=provenance.entry_of(request.function, request.setup),
+        jobs=sum(opened.table.wanted),
+        offered=opened.offered,
+        told=list(opened.store.history.reported_conversions),
+        chosen=opened.selected.count(1),
+        cores=usable_cores(),
+    )
 
 
 @contextlib.contextmanager
-def _in_words(directory: Path) -> Iterator[None]:
-    """A disk that fails is told in words."""
+def _disk_errors_in_words(directory: Path) -> Iterator[None]:
+    """An OSError becomes a StorageError that says what is safe and what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the disk
             raise
         raise StorageError(
-            f"the disk failed under {directory}: {error}. What was recorded is safe; see to the disk, "
+            f"the disk failed under {directory}: {error}. What was recorded is safe; fix the disk, "
             f"then start again or resume."
         ) from error
 
 
-def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
-    """The experiment to go on with, None for a new one; and what there is to say."""
+def _experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
+    """The experiment to resume, None for a new one; and notices for the user."""
     if request.resume is None:
         return None, []
     if request.resume != "auto":
@@ -143,25 +150,36 @@ def _earlier(request: Request, directory: Path) -> tuple[Layout | None, list[Not
     return named if named.exists() else None, []
 
 
+class _Terms(NamedTuple):
+    """What is in force in this run: the request, over what the experiment remembers."""
+
+    settings: Settings
+    options: dict[str, Any]
+    deadline: Deadline | None
+
+
+def _terms(request: Request, remembered: RunHistory | None = None) -> _Terms:
+    settings = merge_settings(request, remembered.settings if remembered is not None else None)
+    deadline = deadline_of(settings)
+    return _Terms(
+        settings, merge_options(request, remembered.options if remembered is not None else None), deadline
+    )
+
+
 def _plan(
     request: Request,
-    settings: Settings,
-    options: dict[str, Any],
+    terms: _Terms,
     signals: Signals,
     earlier: EarlierPlan | None = None,
     known: JobTable | None = None,
 ) -> Plan:
     """`known`: jobs that stay in a plan that has not all of the script's."""
-    arguments = namespace(request.parser, options)
-    pick = Pick(all_tasks=settings.all_tasks, only=request.only, earlier=known)
+    all_tasks = terms.settings.all_tasks
+    arguments = namespace(request.parser, terms.options)
+    pick = Pick(all_tasks=all_tasks, only=request.only, earlier=known)
     with signals.raising():
         return build_plan(
-            request.function,
-            request.jobs,
-            arguments,
-            all_tasks=settings.all_tasks,
-            pick=pick,
-            earlier=earlier,
+            request.function, request.jobs, arguments, all_tasks=all_tasks, pick=pick, earlier=earlier
         )
 
 
@@ -169,32 +187,48 @@ def _plan(
 
 
 def _open_new_or_just_made(
-    request: Request, directory: Path, disk: Disk, signals: Signals
+    request: Request, directory: Path, signals: Signals, notices: list[Notice]
 ) -> OpenedExperiment:
     """`--resume auto` with an id means that experiment, also if somebody has made it since we
     looked, as when the same command is given twice at once. Its lock tells whose it is."""
     try:
-        return _open_new(request, directory, disk, signals)
+        return _open_new(request, directory, signals, notices)
     except Taken as taken:
         if request.resume != "auto" or isinstance(request.jobs, Iterator):  # it gives its jobs once
             raise
-        return _open_earlier(request, taken.layout, disk, signals)
+        return _open_earlier(request, taken.layout, signals, notices)
 
 
-def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -> OpenedExperiment:
-    experiment_id = request.experiment_id
-    settings = merge_settings(request, None)
-    deadline = deadline_of(settings)
-    options = merge_options(request, None)
-    if experiment_id is not None:
-        refuse_taken(Layout(directory, check_id(experiment_id)))
-    plan = _plan(request, settings, options, signals)
+def _open_new(request: Request, directory: Path, signals: Signals, notices: list[Notice]) -> OpenedExperiment:
+    terms = _terms(request)
+    if request.experiment_id is not None:
+        refuse_taken(Layout(directory, check_id(request.experiment_id)))
+    plan = _plan(request, terms, signals)
     table = JobTable()
     plan.builder.fill(table)
     selected = job_selection.select(table, request.only)
-    notices = resume_target.mention_unfinished(directory, request.name) if request.recording else []
-    layout, lock = claim(directory, experiment_id, recording=request.recording)
-    notices += [("warning", lock.notice)] if lock.notice else []
+    unfinished = resume_target.mention_unfinished(directory, request.name) if request.recording else []
+    layout, lock = claim(directory, request.experiment_id, recording=request.recording)
+    store = _create_store(request, terms, layout, lock, plan, table)
+    return OpenedExperiment(
+        layout=layout,
+        settings=terms.settings,
+        options=terms.options,
+        store=store,
+        position=Position(run=1),
+        offered=plan.offered,
+        selected=selected,
+        unselected=job_selection.left_out(table, selected),
+        notices=[*notices, *unfinished, *_warnings_of(lock)],
+        deadline=terms.deadline,
+    )
+
+
+def _create_store(
+    request: Request, terms: _Terms, layout: Layout, lock: Lock, plan: Plan, table: JobTable
+) -> Store:
+    """The files of a new experiment; if they cannot be made, the claim to its id is given up."""
+    disk = Disk()
     try:
         place = layout.logs if request.recording else layout.results_directory
         probe_directory(disk, place, layout.experiment_id)
@@ -204,8 +238,8 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
             plan=plan.builder,
             table=table,
             lock=lock,
-            settings=msgspec.to_builtins(settings),
-            options=options,
+            settings=msgspec.to_builtins(terms.settings),
+            options=terms.options,
             ephemeral=not request.recording,
         )
         if request.recording:
@@ -216,18 +250,11 @@ def _open_new(request: Request, directory: Path, disk: Disk, signals: Signals) -
             with contextlib.suppress(OSError):  # it was our claim; not empty, it stays
                 layout.results_directory.rmdir()
         raise
-    return OpenedExperiment(
-        layout=layout,
-        settings=settings,
-        options=options,
-        store=store,
-        position=Position(run=1),
-        offered=plan.offered,
-        retry=[],
-        selected=selected,
-        notices=notices,
-        deadline=deadline,
-    )
+    return store
+
+
+def _warnings_of(lock: Lock) -> list[Notice]:
+    return [("warning", lock.notice)] if lock.notice else []
 
 
 def _clear_temporaries(layout: Layout) -> None:
@@ -248,99 +275,146 @@ def _clear_temporaries(layout: Layout) -> None:
 # ---------------------------------------------------------------------------- earlier
 
 
-def _open_earlier(request: Request, layout: Layout, disk: Disk, signals: Signals) -> OpenedExperiment:
+class _Earlier(NamedTuple):
+    """An earlier experiment, and what the script makes of it now. Nothing on disk is changed yet."""
+
+    recovered: Recovered
+    terms: _Terms
+    plan: Plan
+    comparison: Comparison
+    last_run: RunStarted
+    seed: Any  # of that run; None if it is not known
+    code: dict[str, Any]  # of now
+    made_by: MadeBy
+
+
+def _open_earlier(
+    request: Request, layout: Layout, signals: Signals, notices: list[Notice]
+) -> OpenedExperiment:
+    """First everything is looked at that may be refused, then the files are repaired and extended."""
+    disk = Disk()
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
         probe_directory(disk, layout.logs, layout.experiment_id)
-        return _go_on(request, layout, disk, lock, signals)
+        earlier = _look_at(request, layout, disk, signals)
+        notices = [*notices, *_findings(earlier, lock)]
+        store = _open_store(request, earlier, lock)
+        return _resumed(request, earlier, store, notices)
     except BaseException:
         lock.release()
         raise
 
 
-def _go_on(request: Request, layout: Layout, disk: Disk, lock: Lock, signals: Signals) -> OpenedExperiment:
+def _look_at(request: Request, layout: Layout, disk: Disk, signals: Signals) -> _Earlier:
+    """Raises UsageError if the script's jobs do not go with those of the experiment."""
     from supervisor.experiment.results_by_code import MadeBy
     from supervisor.storage.recovery.survey import survey
 
     recovered = survey(layout, disk)
-    settings = merge_settings(request, recovered.history.settings)
-    deadline = deadline_of(settings)
-    options = merge_options(request, recovered.history.options)
-    earlier = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
+    terms = _terms(request, recovered.history)
+    repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
-    plan = _plan(request, settings, options, signals, earlier, known)
+    plan = _plan(request, terms, signals, repeatable, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
-    started = recovered.history.run_started or RunStarted(0, "")
-    code = provenance.code_of(request.function, started.code)
-    made = MadeBy(recovered)
-    settings_before = recovered.history.settings
-    notices: list[Notice] = [("warning", finding) for finding in recovered.findings]
-    notices += [("warning", lock.notice)] if lock.notice else []
-    notices += tell_changes(comparison, plan, recovered)
+    last_run = recovered.history.run_started or RunStarted(0, "")
+    return _Earlier(
+        recovered=recovered,
+        terms=terms,
+        plan=plan,
+        comparison=comparison,
+        last_run=last_run,
+        seed=recovered.history.settings.get("seed"),
+        code=provenance.code_of(request.function, last_run.code),
+        made_by=MadeBy(recovered),
+    )
+
+
+def _findings(earlier: _Earlier, lock: Lock) -> list[Notice]:
+    """What the user is told of the files and the plan; before a store takes them over."""
+    damage: list[Notice] = [("warning", finding) for finding in earlier.recovered.findings]
+    return [
+        *damage,
+        *_warnings_of(lock),
+        *tell_changes(earlier.comparison, earlier.plan, earlier.recovered),
+    ]
+
+
+def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
+    layout = earlier.recovered.layout
     store = Store.open(
         layout,
-        recovered,
-        plan.builder,
+        earlier.recovered,
+        earlier.plan.builder,
         lock=lock,
         name=request.name,
-        settings=msgspec.to_builtins(settings),
-        options=options,
-        comparison=comparison,
+        settings=msgspec.to_builtins(earlier.terms.settings),
+        options=earlier.terms.options,
+        comparison=earlier.comparison,
         keep_params=request.changed != "rerun",
     )
     _clear_temporaries(layout)
-    table = store.table
+    return store
+
+
+def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[Notice]) -> OpenedExperiment:
+    """Which jobs this run hands out, and what has changed since the last one."""
+    table, terms = store.table, earlier.terms
     selected = job_selection.select(table, request.only)
-    changed = [table.numbers[job.id] for job in comparison.changed] if request.changed == "rerun" else []
-    retry_failed = settings.retry_failed and request.resume != "auto"
-    again = job_selection.jobs_again(
-        table,
-        request,
-        selected,
-        changed=changed,
-        retry_failed=retry_failed,
-        more=plan.offered > plan.selected,
-        made=made,
-        version=code["version"],
-    )
+    again = _jobs_again(request, earlier, table, selected)
     position = store.history.position()
     position.run += 1
-    opened = OpenedExperiment(
-        layout=layout,
-        settings=settings,
-        options=options,
-        store=store,
-        position=position,
-        offered=plan.offered,
-        retry=again.retry,
-        selected=selected,
-        notices=notices,
-        deadline=deadline,
-        resumed=True,
-        survivors=recovered.history.survivors(provenance.boot_id()),
-    )
     anew = again.changed + again.rerun
-    counts = made.counts(anew)
-    opened.code = code_changes.go_on(
-        started.code,
-        started.codes,
-        started.accepted,
-        code,
+    counts = earlier.made_by.counts(anew)
+    code = code_changes.go_on(
+        earlier.last_run.code,
+        earlier.last_run.codes,
+        earlier.last_run.accepted,
+        earlier.code,
         next_lease=position.next_lease,
         counts=counts,
         accept=request.accept_code,
     )
-    seeds = provenance.seed_changed(settings_before, settings, sum(counts.values()))
-    opened.changes = [*opened.code.warnings, *([seeds] if seeds else [])]
-    notices += opened.code.notices
-    notices += [("warning", seeds)] if seeds else []
-    if again.changed:
-        notices.append(
-            ("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")
-        )
+    seeds = provenance.seed_changed(earlier.seed, terms.settings, sum(counts.values()))
     if anew:
         store.states.drop(table.ids[job] for job in anew)
-    opened.resets = _resets(table, again)
-    return opened
+    resets = job_selection.reset_jobs(table, again)
+    return OpenedExperiment(
+        layout=store.layout,
+        settings=terms.settings,
+        options=terms.options,
+        store=store,
+        position=position,
+        offered=earlier.plan.offered,
+        selected=selected,
+        unselected=job_selection.left_out(table, selected),
+        notices=[*notices, *code.notices, *(("warning", text) for text in seeds), *_params_changed(again)],
+        deadline=terms.deadline,
+        resumed=True,
+        retry=again.retry,
+        resets=resets,
+        code=code,
+        changes=[*code.warnings, *seeds],
+        survivors=store.history.survivors(provenance.boot_id()),
+    )
+
+
+def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: bytes) -> Again:
+    rerun_changed = request.changed == "rerun"
+    return job_selection.jobs_again(
+        table,
+        request,
+        selected,
+        changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
+        retry_failed=earlier.terms.settings.retry_failed and request.resume != "auto",
+        more=earlier.plan.offered > earlier.plan.selected,
+        made=earlier.made_by,
+        version=earlier.code["version"],
+    )
+
+
+def _params_changed(again: Again) -> list[Notice]:
+    if not again.changed:
+        return []
+    return [("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")]

@@ -26,14 +26,12 @@ from workers.script.main_module import main_source
 from workers.values.tracebacks import encodable
 
 
-def seed_changed(before: dict[str, Any], now: Settings, completed: int) -> str | None:
-    """Results made with two seeds stand side by side: nobody should find that out later."""
-    if not completed or before.get("seed", now.seed) == now.seed:
-        return None
-    return (
-        f"the seed was {before['seed']} for the {completed} results so far, and is {now.seed} from here on; "
-        f"--rerun '*' repeats them"
-    )
+def seed_changed(before: Any, now: Settings, completed: int) -> list[str]:
+    """A warning if the results will have been made with two seeds. `before`: None if it is not known."""
+    if not completed or before is None or before == now.seed:
+        return []
+    text = f"the seed was {before} for the {completed} results so far, and is {now.seed} from here on"
+    return [f"{text}; --rerun '*' repeats them"]
 
 
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
@@ -237,7 +235,3 @@ def boot_id() -> str:
 def process_start() -> float:
     """When this process started, as psutil tells it."""
     return start_time(os.getpid())
-
-
-def command_line() -> list[str]:
-    return [encodable(word) for word in sys.orig_argv]

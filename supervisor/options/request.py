@@ -27,6 +27,61 @@ from supervisor.options.script_options import (
     option_strings,
     spelled,
 )
+from supervisor.system.script_start import status_pipe
+
+CHANGED = ("refuse", "keep", "rerun")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of `main` or `run`, complete: nothing is filled in later.
+
+    `settings_now` holds only what was given on this command line, or in this call of `run`;
+    `settings_script` the keywords that the script gives `main` as defaults. Both hold parsed
+    values of `core.terms.settings.Settings` fields. The user's own options likewise: `options_now`
+    were given now, `options_default` are the parser's defaults; both in the JSON form in
+    which they are remembered, of which `script_options.namespace` makes what `jobs` gets.
+    """
+
+    function: Callable[..., Any]
+    jobs: Any
+    name: str
+    output: str | None = None  # --output, as given
+    setup: Callable[[], Any] | None = None
+    finish: Callable[..., Any] | None = None
+    settings_now: dict[str, Any] = {}
+    settings_script: dict[str, Any] = {}
+    parser: argparse.ArgumentParser | None = None  # the script's own options
+    taken: frozenset[str] = frozenset()  # names of options that are the script's, whatever ours are
+    options_now: dict[str, Any] = {}
+    options_default: dict[str, Any] = {}
+    resume: str | None = None  # an id, "latest", "auto"
+    recording: bool = True  # False: --no-resume
+    experiment_id: str | None = None
+    rerun: list[str] = []  # globs, and code:VERSION
+    accept_code: bool = False  # results of earlier code are as good as those of this one
+    only: list[str] = []  # globs
+    changed: str = "refuse"  # refuse, keep, rerun
+    debug: str | None = None  # glob
+    show_output: bool = False
+    list_checkpoints: bool = False
+    detach: bool = False
+    started_by: int | None = (
+        None  # in the process that --detach has started: the pipe on which its parent waits
+    )
+    command_line: list[str]  # sys.orig_argv: recorded, and made into the commands that resume
+    arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
+    interactive: bool = True  # False for run(): no summary, no process exit
+    progress: bool = True  # False: no view at all
+
+    def with_option_names(self, text: str) -> str:
+        """A text that names our options, with the names that they have in this script."""
+        if not self.taken:
+            return text
+        return _OPTION.sub(lambda found: spelled(found.group(), self.taken), text)
+
+
+# ------------------------------------------------------------- the request and what is remembered
 
 
 def merge_settings(request: Request, remembered: dict[str, Any] | None) -> Settings:
@@ -46,8 +101,6 @@ def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[s
 def output_directory(request: Request) -> Path:
     """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute."""
     given = request.output or os.environ.get("LONGHAUL_OUTPUT")
-    if not given:
-        _check_name(request.name)
     place = os.path.expanduser(given) if given else os.path.join("data", "outputs", request.name)
     try:
         return Path(os.path.abspath(place))
@@ -56,16 +109,6 @@ def output_directory(request: Request) -> Path:
             f"the directory that this was started in is deleted, so there is no place for {place}; "
             f"start it in another one, or give --output a path from the root."
         ) from None
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise UsageError(
-            f"name={name!r} cannot be a directory: give the experiment a name like 'pilot_experiment'"
-        )
-
-
-CHANGED = ("refuse", "keep", "rerun")
 
 
 # -------------------------------------------------------------------------- the requests
@@ -91,30 +134,44 @@ def request_of_main(
     taken = option_strings(parser)
     script = parse_keywords(keywords, Settings.__struct_fields__)
     _check_calls(function, name, setup=setup, finish=finish)
-    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    combined = build_parser(parser, script, prog)
-    namespace, unknown = combined.parse_known_args(shortened(arguments, taken))
-    if unknown:
-        raise UsageError(_unknown_arguments(unknown, combined))
+    combined, namespace = _parse(arguments, parser, taken, script)
     given = _ours(namespace)
     settings = {key: given.pop(key) for key in Settings.__struct_fields__ if key in given}
-    request = Request(
+    settings_now = parse_keywords(settings, Settings.__struct_fields__, taken)
+    actions = _actions(given, output, _Names("--", taken))
+    options_default, options_now = _own_options(parser, combined, namespace, actions)
+    return Request(
         function=function,
         jobs=jobs,
         name=name,
         setup=setup,
         finish=finish,
-        settings_now=parse_keywords(settings, Settings.__struct_fields__, taken),
+        settings_now=settings_now,
         settings_script=script,
         parser=parser,
         taken=taken,
+        options_now=options_now,
+        options_default=options_default,
+        started_by=status_pipe() if actions.get("detach") else None,
         command_line=list(sys.orig_argv),
         arguments=arguments,
-        **_actions(given, output, _Names("--", taken)),
+        **actions,
     )
-    if parser is not None:
-        _add_options(request, parser, combined, namespace)
-    return request
+
+
+def _parse(
+    arguments: list[str],
+    script: argparse.ArgumentParser | None,
+    taken: frozenset[str],
+    keywords: Mapping[str, Any],
+) -> tuple[Parser, argparse.Namespace]:
+    """The script's options and ours, from one command line."""
+    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    combined = build_parser(script, keywords, prog)
+    namespace, unknown = combined.parse_known_args(shortened(arguments, taken))
+    if unknown:
+        raise UsageError(_unknown_arguments(unknown, combined))
+    return combined, namespace
 
 
 def _ours(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -123,13 +180,20 @@ def _ours(namespace: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _add_options(
-    request: Request, script: argparse.ArgumentParser, combined: Parser, namespace: argparse.Namespace
-) -> None:
-    request.options_default = default_forms(script)
-    request.options_now = given_forms(script, combined.given, namespace)
-    if request.resume is None and not request.list_checkpoints:
-        check_required(script, request.options_now)
+def _own_options(
+    script: argparse.ArgumentParser | None,
+    combined: Parser,
+    namespace: argparse.Namespace,
+    actions: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The script's own options: the defaults of all, and those that were given. Raises UsageError if a
+    required one is missing where nothing is remembered."""
+    if script is None:
+        return {}, {}
+    default, now = default_forms(script), given_forms(script, combined.given, namespace)
+    if actions.get("resume") is None and not actions.get("list_checkpoints"):
+        check_required(script, now)
+    return default, now
 
 
 def request_of_run(
@@ -169,6 +233,7 @@ def request_of_run(
         finish=finish,
         settings_now=parse_keywords(settings, known),
         settings_script={"all_tasks": True},
+        command_line=list(sys.orig_argv),
         interactive=False,
         progress=bool(progress),
         **_actions(given, output, _Names("")),
@@ -305,54 +370,3 @@ def _nearest(word: str, known: Sequence[str], end: str = "") -> str:
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}{end}?" if near else ""
-
-
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-
-
-class Request(msgspec.Struct, kw_only=True):
-    """One call of `main` or `run`.
-
-    `settings_now` holds only what was given on this command line, or in this call of `run`;
-    `settings_script` the keywords that the script gives `main` as defaults. Both hold parsed
-    values of `core.terms.settings.Settings` fields. The user's own options likewise: `options_now`
-    were given now, `options_default` are the parser's defaults; both in the JSON form in
-    which they are remembered, of which `script_options.namespace` makes what `jobs` gets.
-    """
-
-    function: Callable[..., Any]
-    jobs: Any
-    name: str
-    output: str | None = None  # --output, as given
-    setup: Callable[[], Any] | None = None
-    finish: Callable[..., Any] | None = None
-    settings_now: dict[str, Any] = {}
-    settings_script: dict[str, Any] = {}
-    parser: argparse.ArgumentParser | None = None  # the script's own options
-    taken: frozenset[str] = frozenset()  # names of options that are the script's, whatever ours are
-    options_now: dict[str, Any] = {}
-    options_default: dict[str, Any] = {}
-    resume: str | None = None  # an id, "latest", "auto"
-    recording: bool = True  # False: --no-resume
-    experiment_id: str | None = None
-    rerun: list[str] = []  # globs, and code:VERSION
-    accept_code: bool = False  # results of earlier code are as good as those of this one
-    only: list[str] = []  # globs
-    changed: str = "refuse"  # refuse, keep, rerun
-    debug: str | None = None  # glob
-    show_output: bool = False
-    list_checkpoints: bool = False
-    detach: bool = False
-    started_by: int | None = None  # in the background: where the parent waits for a word
-    command_line: list[str] = []  # to build "resume with" commands from (sys.orig_argv)
-    arguments: list[str] = []  # of the script, likewise (sys.argv[1:])
-    interactive: bool = True  # False for run(): no summary, no process exit
-    progress: bool = True  # False: no view at all
-
-    def in_its_words(self, text: str) -> str:
-        """A text that names our options, with the names that they have in this script."""
-        if not self.taken:
-            return text
-        from supervisor.options.script_options import spelled
-
-        return _OPTION.sub(lambda found: spelled(found.group(), self.taken), text)

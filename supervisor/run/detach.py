@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,12 +24,11 @@ import msgspec
 
 from supervisor.core.terms.errors import UsageError
 from supervisor.storage.files.layout import Layout
-from supervisor.system.script_start import environment_at_start, start_directory
+from supervisor.system.script_start import DETACHED, environment_at_start, start_directory
 from supervisor.views.console import say
 from supervisor.views.suggested_commands import longhaul_command, shown
 from workers.process.surrogates import received, sendable
 
-_MARK = "LONGHAUL_DETACHED"  # the descriptor at which the parent waits
 _LOOK_EVERY = 0.2  # seconds; only while the parent waits
 
 
@@ -59,7 +57,7 @@ def start_detached() -> int:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            env={**(environment_at_start() or os.environb), _MARK.encode(): str(writer).encode()},
+            env={**(environment_at_start() or os.environb), DETACHED.encode(): str(writer).encode()},
             cwd=start_directory(),
             pass_fds=[writer],
             start_new_session=True,
@@ -117,20 +115,6 @@ def _how_to_look_at(started: _Started, pid: int) -> str:
 
 
 # ---------------------------------------------------------------------------- the child
-
-
-def status_pipe() -> int | None:
-    """Where the parent waits for a word, if this process was started by `start_detached`.
-    The mark is taken away: jobs do not inherit it."""
-    text = os.environ.pop(_MARK, "")
-    try:
-        writer = int(text)
-        if not stat.S_ISFIFO(os.fstat(writer).st_mode):
-            return None
-    except (ValueError, OSError):
-        return None
-    os.set_inheritable(writer, False)
-    return writer
 
 
 def leave_terminal(writer: int, layout: Layout) -> None:

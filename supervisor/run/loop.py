@@ -87,9 +87,9 @@ class Loop:
         clock: RunClock,
         resume_hint: str,
         output_directory: str,
-        words: Callable[[str], str] = str,
+        with_option_names: Callable[[str], str] = str,
         control: ControlServer | None = None,
-        at_leisure: Sequence[Callable[[], object]] = (),
+        deferred: Sequence[Callable[[], object]] = (),
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -100,7 +100,7 @@ class Loop:
         self.observer = observer
         self.progress = progress
         self.clock = clock
-        self._words = words  # with the names that options have in this script
+        self._with_option_names = with_option_names  # as they are called in this script
         self.resume_hint = resume_hint
         self.output_directory = output_directory
         self.control = control
@@ -112,13 +112,13 @@ class Loop:
         self._room: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
-        self._at_leisure = deque(at_leisure)  # to be done once the workers are at work
+        self._deferred = deque(deferred)  # to be done once the workers are at work
         self._stacks: StackDump | None = None  # that are awaited
         self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
-        self._leisure_at = now + DEFERRED_IMPORTS_AFTER
+        self._deferred_until = now + DEFERRED_IMPORTS_AFTER
         self._next_view = now
         self._next_progress = now
         self._watch = ResourceMonitor(engine, scheduler.settings, now)
@@ -169,22 +169,22 @@ class Loop:
         """Wait until there is something to look at, and while the workers have enough to do, a
         little longer: asleep, since each write to somebody who listens costs the writer a
         wake-up call. What is only to be shown or measured waits for the end of the nap."""
-        patience = self.scheduler.dispatcher.coalescing_delay()
-        if self._at_leisure and timeout > 0.0 and self._is_at_leisure(patience):
-            self._at_leisure.popleft()()
+        delay = self.scheduler.dispatcher.coalescing_delay()
+        if self._deferred and timeout > 0.0 and self._has_time(delay):
+            self._deferred.popleft()()
             return self._selector.select(0)
-        if timeout > 0.0 and patience > 0.0 and not self.engine.pressing():
-            patience = min(patience, self._until(self._deadlines()))
+        if timeout > 0.0 and delay > 0.0 and not self.engine.pressing():
+            delay = min(delay, self._until(self._deadlines()))
             for _ in range(MAX_EMPTY_POLLS):
-                time.sleep(patience)
-                timeout -= patience
+                time.sleep(delay)
+                timeout -= delay
                 if (ready := self._selector.select(0)) or timeout <= 0.0:
                     return ready
         return self._selector.select(max(0.0, timeout))
 
-    def _is_at_leisure(self, patience: float) -> bool:
+    def _has_time(self, delay: float) -> bool:
         """The workers are at work by now, and have enough of it or nothing to tell."""
-        return self.clock.now() >= self._leisure_at and (patience > 0.0 or not self._selector.select(0))
+        return self.clock.now() >= self._deferred_until and (delay > 0.0 or not self._selector.select(0))
 
     def _timeout(self) -> float:
         if self._checkpointing:
@@ -249,11 +249,11 @@ class Loop:
         if worker is not None:
             self._ask_for_stacks([worker])
 
-    def _ask_for_stacks(self, crew: list[WorkerState]) -> None:
+    def _ask_for_stacks(self, workers: list[WorkerState]) -> None:
         if self._stacks is None:
             self._stacks = StackDump(self.output_directory, self.clock.now())
-        self._stacks.expect(crew)
-        for worker in crew:
+        self._stacks.expect(workers)
+        for worker in workers:
             self.engine.signal_worker(worker.incarnation, signal.SIGQUIT)
 
     def _tell_stacks(self) -> None:
@@ -315,9 +315,9 @@ class Loop:
             case SignalWorker(incarnation, signum):
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):
-                self.view.tell(level, self._words(text))
+                self.view.tell(level, self._with_option_names(text))
             case AnswerControl(ticket, done, text):
-                self._answer(ticket, done, self._words(text))
+                self._answer(ticket, done, self._with_option_names(text))
             case ShowStacks():
                 self._stacks_for.append(command)
                 if self._stacks is None:

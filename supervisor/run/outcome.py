@@ -1,4 +1,4 @@
-"""What one start of the supervisor came to. Pure data; how it is told lies with the callers."""
+"""How one start of the supervisor ended. Data only; messages about it are made by the callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from supervisor.experiment.opening import OpenedExperiment
 
 
-class Outcome(msgspec.Struct):
+class Outcome(msgspec.Struct, frozen=True):
     """The end of one run.
 
     exit_code: 0 to 76, see `core.terms.errors`. signal: the one that stopped the run, of which
@@ -47,17 +47,19 @@ def state_word(scheduler: Scheduler, opened: OpenedExperiment, error: LonghaulEr
     return "unfinished" if left else "finished"
 
 
-def outcome_of(scheduler: Scheduler, opened: OpenedExperiment, error: LonghaulError | None) -> Outcome:
-    """With which exit code the run ends, and by which signal."""
+def exit_of(
+    scheduler: Scheduler, opened: OpenedExperiment, error: LonghaulError | None
+) -> tuple[int, int | None]:
+    """The exit code with which the run ends, and the signal that stopped it."""
     if error is not None:
-        return Outcome(exit_code=error.exit_code)
+        return error.exit_code, None
     signum = scheduler.drain.signal
     if signum is not None:
-        return Outcome(exit_code=128 + signum, signal=signum)
+        return 128 + signum, signum
     if state_word(scheduler, opened, error) == "stopped":
-        return Outcome(exit_code=STOPPED_AS_ASKED if scheduler.drain.asked else BROKE_OFF)
+        return (STOPPED_AS_ASKED if scheduler.drain.asked else BROKE_OFF), None
     table, selected = opened.table, opened.selected
     failed = FAILED in table.state and any(
         state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)
     )
-    return Outcome(exit_code=SOME_FAILED if failed else OK)
+    return (SOME_FAILED if failed else OK), None

@@ -142,7 +142,7 @@ def print_summary(
         events=events,
         width=shutil.get_terminal_size((100, 24)).columns,
     )
-    say_until(sys.stderr, request.in_its_words(text), given_up)
+    say_until(sys.stderr, request.with_option_names(text), given_up)
 
 
 def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from typing import Any, NamedTuple
 
 HASH_SEED = "1"  # for all experiments: a set of texts has one order in all workers, runs and resumes
+# In the environment of a process that `--detach` has started: the descriptor on which its parent waits.
+DETACHED = "LONGHAUL_DETACHED"
 _WITH_VALUE = "WX"
 # What an interpreter and its C library read when they start, and never again.
 _READ_AT_START = (b"PYTHON", b"LC_", b"LD_", b"DYLD_", b"MALLOC_")
@@ -122,6 +125,22 @@ def order_is_chance() -> bool:
     """Whether sets of texts have another order in each process, since the interpreter was told
     to read no variables (`-E`, `-I`)."""
     return bool(sys.flags.ignore_environment and sys.flags.hash_randomization)
+
+
+def status_pipe() -> int | None:
+    """The pipe on which the parent waits, if `--detach` has started this process; else None.
+
+    The variable is removed: jobs do not inherit it.
+    """
+    text = os.environ.pop(DETACHED, "")
+    try:
+        writer = int(text)
+        if not stat.S_ISFIFO(os.fstat(writer).st_mode):
+            return None
+    except (ValueError, OSError):
+        return None
+    os.set_inheritable(writer, False)
+    return writer
 
 
 # -------------------------------------------------------------------------------- directory

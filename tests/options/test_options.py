@@ -417,7 +417,7 @@ def test_refusals_name_our_options_as_they_are_called_here() -> None:
         "--seed: the script's own here; longhaul's is --longhaul-seed"
     )
     request = main_request(parser=parser)
-    told = request.in_its_words("--resume ID goes on, --rerun='*' repeats, --resumes and --only stay")
+    told = request.with_option_names("--resume ID goes on, --rerun='*' repeats, --resumes and --only stay")
     assert told == "--longhaul-resume ID goes on, --longhaul-rerun='*' repeats, --resumes and --only stay"
 
 

@@ -1,0 +1,324 @@
+"""One run of an opened experiment: core, loop, view and files wired together, from the first line that
+the user sees to the released lock.
+
+The order at the end matters: first what is needed to resume (the last checkpoint), then the final
+files, then the lock, last the summary and the user's hooks.
+
+This module is imported when the engine has been started: what it needs is loaded while the zygote
+imports the user's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from supervisor.core.scheduling.progress import ProgressObserver
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.terms.errors import LonghaulError, StorageError, WorkersError
+from supervisor.core.terms.events import Effects
+from supervisor.core.terms.records import Noted, RunEnded
+from supervisor.experiment.opening import OpenedExperiment
+from supervisor.options.option_parser import names_taken
+from supervisor.options.request import Request
+from supervisor.reports.progress_file import ProgressFile
+from supervisor.run import user_messages
+from supervisor.run.engine_lifecycle import EngineLifecycle, end_survivors
+from supervisor.run.outcome import Outcome, exit_of, state_word
+from supervisor.system.clock import RunClock, utc_now
+from supervisor.system.cpu_limits import shared_cores, usable_cores
+from supervisor.system.script_start import order_is_chance
+from supervisor.system.signals import Signals
+from supervisor.views.guarded_view import inside_notebook, open_view
+from supervisor.views.supervisor_log import Log
+from supervisor.views.view import View
+
+if TYPE_CHECKING:
+    from supervisor.control.control_server import ControlServer
+    from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+    from supervisor.reports.report import Report
+
+# What the end of a run needs, imported once the workers are at work.
+_NEEDED_LATER = (
+    "supervisor.storage.checkpoint.checkpoint_writer",
+    "supervisor.reports.report",
+    "supervisor.views.summary",
+)
+
+
+class RunSession:
+    """One run of an opened experiment, from the first worker to the released lock."""
+
+    def __init__(
+        self, request: Request, opened: OpenedExperiment, engines: EngineLifecycle, signals: Signals
+    ) -> None:
+        self.request = request
+        self.opened = opened
+        self.engines = engines
+        self.signals = signals
+        job_bytes = opened.store.plan.size / max(1, len(opened.table))
+        self.scheduler = Scheduler(opened.table, opened.settings, engines.slots, opened.position, job_bytes)
+        history = opened.store.history
+        self.scheduler.ledger.converted.update(history.reported_conversions)
+        self.scheduler.code_seen.know(history.modules(), history.module_texts())
+        self.clock = RunClock()
+        self.observer = ProgressObserver(
+            self.scheduler,
+            opened.store.statistics,
+            experiment_id=opened.layout.experiment_id,
+            name=request.name,
+            directory=str(opened.layout.directory),
+            now=self.clock.now(),
+            unselected=opened.unselected,
+        )
+        self.log = Log(opened.layout.supervisor_log) if request.recording else None
+        self.view: View = open_view(
+            sys.stderr if request.progress else None,
+            show_output=request.show_output,
+            output_directory=str(opened.layout.output_directory),
+            log=self.log,
+        )
+        self.progress = ProgressFile(opened.layout) if request.recording else None
+        self.control: ControlServer | None = None
+        self.retried: list[FailureSnapshot] = []
+        self.recent: list[FailureSnapshot] = []
+
+    def play(self) -> Outcome:
+        """The run, and after it the commands of --on-finish and --on-failure."""
+        try:
+            outcome = self._play()
+        except LonghaulError as error:
+            self._run_hooks(Outcome(exit_code=error.exit_code), error)
+            raise
+        self._run_hooks(outcome, None)
+        return outcome
+
+    def _play(self) -> Outcome:
+        error: LonghaulError | None = None
+        try:
+            self._begin_and_work()
+        except LonghaulError as problem:
+            error = problem
+        except OSError as problem:  # a read that failed: writes have errors of their own
+            error = StorageError(f"{problem}. What was recorded is safe; fix the disk, then resume.")
+        finally:
+            outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
+        if error is not None:
+            raise error
+        return outcome
+
+    def _begin_and_work(self) -> None:
+        try:
+            self._announce()
+            effects = self._begin()
+            if self.opened.resumed:
+                self._end_survivors()
+            self._work(effects)
+        finally:
+            self._stop_listening()
+            self.engines.close()
+
+    # ---------------------------------------------------------------------- before
+
+    def _announce(self) -> None:
+        request, opened = self.request, self.opened
+        self._tell("info", user_messages.opening_line(request, opened, self.engines.slots))
+        at_work = user_messages.workers_at_work(opened, self.engines.slots)
+        auto = "--workers auto" if request.interactive else 'workers="auto"'
+        if notice := shared_cores(at_work, usable_cores(), auto):
+            self._tell("info", notice)
+        over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
+        if over_ssh and request.interactive and request.progress:
+            from supervisor.run.detach import terminal_may_go
+
+            if notice := terminal_may_go(os.environ):
+                self._tell("warning", notice)
+        for level, text in opened.notices:
+            self._tell(level, text)
+        if not opened.resumed and (yielded := names_taken(request.taken)):
+            self.view.tell("info", yielded)
+        if order_is_chance():
+            self.view.tell(
+                "warning",
+                "this Python was started with -E or -I and ignores PYTHONHASHSEED: the order of a set of "
+                "strings may differ between workers and runs; sort it, or start Python without the option",
+            )
+        self._tell_store_notices()
+
+    def _tell(self, level: str, text: str) -> None:
+        self.view.tell(level, self.request.with_option_names(text))
+
+    def _tell_store_notices(self) -> None:
+        """What the store has done about damaged files."""
+        notices = self.opened.store.notices
+        while notices:
+            self.view.tell("warning", notices.pop(0))
+
+    def _begin(self) -> Effects:
+        """The jobs are lined up; the deadline is put on the clock of the run."""
+        opened, now = self.opened, self.clock.now()
+        deadline = opened.deadline
+        return self.scheduler.begin(
+            now,
+            utc_now(),
+            opened.store.next_n,
+            selected=opened.selected,
+            retry=opened.retry,
+            drain_at=None if deadline is None else now + deadline.drain_at - time.time(),
+            drain_reason="" if deadline is None else deadline.reason,
+        )
+
+    def _end_survivors(self) -> None:
+        for warning in end_survivors(self.opened, self.engines.mark):
+            self.view.tell("warning", warning)
+        self.clock.tick(math.inf)  # that took its time, but nothing stood still
+
+    # -------------------------------------------------------------------- the work
+
+    def _work(self, effects: Effects) -> None:
+        opened = self.opened
+        if not self.engines.anything_to_do():
+            opened.store.append(effects.records)
+            return
+        engine = self.engines.engine()
+        from supervisor.run.loop import Loop
+
+        self.control = self._listen()
+        loop = Loop(
+            scheduler=self.scheduler,
+            store=opened.store,
+            plan=opened.store.plan,
+            engine=engine,
+            signals=self.signals,
+            view=self.view,
+            observer=self.observer,
+            progress=self.progress,
+            clock=self.clock,
+            with_option_names=self.request.with_option_names,
+            resume_hint=user_messages.resume_hint(self.request, opened),
+            output_directory=str(opened.layout.output_directory),
+            control=self.control,
+            deferred=self._deferred(),
+        )
+        loop.run(effects)
+        self.retried = list(loop.retried_crashes)
+        self.recent = list(loop.recent_failures)
+        if self.scheduler.dispatcher.failure and not self.scheduler.draining:
+            failure = self.scheduler.dispatcher.failure
+            raise WorkersError(user_messages.no_workers(self.request, opened, failure))
+
+    def _deferred(self) -> list[Callable[[], object]]:
+        """What this process will need, and has time for once the workers are at work."""
+        begin_log = [self.log.begin] if self.log is not None else []
+        return [*begin_log, *(partial(import_module, name) for name in _NEEDED_LATER)]
+
+    def _listen(self) -> ControlServer | None:
+        """The server of `longhaul ctl`; None if it cannot be reached: the run continues without it."""
+        from supervisor.control.control_server import ControlServer
+        from supervisor.control.control_socket import NoPlace
+
+        if self.progress is None:  # nobody could find the socket
+            return None
+        try:
+            server = ControlServer.open(self.opened.layout.lock)
+        except NoPlace as problem:
+            self.view.tell("warning", f"`longhaul ctl` cannot steer this run: {problem}")
+            return None
+        self.progress.control = server.path
+        return server
+
+    def _stop_listening(self) -> None:
+        if self.control is not None:
+            self.control.close()
+        if self.progress is not None:
+            self.progress.control = None
+
+    # ----------------------------------------------------------------------- after
+
+    def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
+        """Checkpoint, final files, lock, summary, in this order."""
+        from supervisor.storage.journal.foreign_writes import RecordsLost
+
+        opened, scheduler = self.opened, self.scheduler
+        exit_code, signum = exit_of(scheduler, opened, error)
+        self.observer.state = state_word(scheduler, opened, error)
+        snapshot = self.observer.snapshot(self.clock.now())
+        report: Report | None = None
+        with contextlib.ExitStack() as stack:
+            # A terminal may block: the lock is released before the summary is written to it.
+            stack.callback(lambda: self._close_views(snapshot, report))
+            stack.callback(opened.store.release)
+            self._record_end(exit_code, signum, snapshot)
+            if self.progress is not None:
+                self.progress.write(snapshot, self.recent)
+            if not crashed and not isinstance(error, RecordsLost):
+                report = self._write_final_files()
+            if not self.request.recording:
+                self._remove_unrecorded()
+        return Outcome(exit_code, signum, report, opened.options if report is not None else {})
+
+    def _record_end(self, exit_code: int, signum: int | None, snapshot: RunSnapshot) -> None:
+        """The last record and the last checkpoint."""
+        opened = self.opened
+        ended = RunEnded(
+            run=opened.position.run,
+            state=self.observer.state,
+            at=utc_now(),
+            exit_code=exit_code,
+            signal=signum,
+            wall_seconds=round(snapshot.elapsed, 3),
+        )
+        opened.store.append([*self._new_conversions(), ended])
+        try:
+            opened.store.save(self.scheduler.position())
+        except StorageError:  # it is told, and nobody is told that the run has finished
+            snapshot.state = "stopped"
+            raise
+
+    def _new_conversions(self) -> list[Noted]:
+        """The next run need not say again which kinds of values JSON does not have."""
+        new = self.scheduler.ledger.converted.difference(self.opened.store.history.reported_conversions)
+        return [Noted("converted", utc_now(), {"kinds": sorted(new)})] if new else []
+
+    def _write_final_files(self) -> Report:
+        from supervisor.reports.final_files import write_reports
+
+        return write_reports(self.opened.store, state=self.observer.state)
+
+    def _remove_unrecorded(self) -> None:
+        """With --no-resume, only the final files stay, and what jobs have printed."""
+        self.opened.store.states.drop_all()
+        with contextlib.suppress(OSError):  # not empty
+            self.opened.layout.output_directory.rmdir()
+
+    def _close_views(self, snapshot: RunSnapshot, report: Report | None) -> None:
+        self._tell_store_notices()
+        self.view.close(snapshot)
+        if self.request.progress and not inside_notebook():
+            user_messages.print_summary(
+                self.request,
+                self.opened,
+                snapshot,
+                report,
+                self.retried,
+                given_up=lambda: not {signal.SIGINT, signal.SIGTERM}.isdisjoint(self.signals.read()),
+                events=user_messages.events_of(self.opened, self.scheduler),
+            )
+        if self.log is not None:
+            self.log.close()
+
+    def _run_hooks(self, outcome: Outcome, error: LonghaulError | None) -> None:
+        settings = self.opened.settings
+        if settings.on_finish is not None or settings.on_failure is not None:
+            from supervisor.run.hooks import FinishedRun, run_hooks
+
+            ended = FinishedRun(self.observer.state, outcome, error, self.scheduler.drain)
+            run_hooks(self.request, self.opened, ended, self.signals)
