@@ -16,6 +16,7 @@ from supervisor.core.terms.wording import one_line, printed_lines
 from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.progress_file import read_progress, seconds_since
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_format import is_ended
 from supervisor.storage.recovery.survey import survey
 from supervisor.views.console import say
 from workers.isolation.output_files import log_path, scratch_path
@@ -109,7 +110,7 @@ _decode_end = msgspec.json.Decoder(_End).decode
 
 def _ended_of(line: bytes, job: str) -> str | None:
     """The state that the end of an attempt has given this job; None for other records."""
-    if b'"type":"ended"' not in line[:40]:
+    if not is_ended(line):
         return None
     try:
         found = _decode_end(line)

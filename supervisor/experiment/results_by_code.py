@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-import msgspec
-
 from supervisor.core.state.columns import get
 from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.storage.journal.journal_format import contents
 from supervisor.storage.journal.record_locations import NOWHERE, grouped
 from supervisor.storage.recovery.recovered_experiment import Recovered
-
-
-class _Lease(msgspec.Struct, gc=False):
-    lease: int = 0
-
-
-_decoder = msgspec.json.Decoder(_Lease)
 
 
 class MadeBy:
@@ -62,7 +54,7 @@ def _leases(found: Recovered) -> list[int]:
         if state in (COMPLETED, FAILED) and locations.origin[job] != NOWHERE and not locations.lease[job]
     ]
     for jobs in grouped(finished, locations.length):
-        parts = b"\n".join(b"{%b}" % part for part in found.parts(jobs))
-        for job, read in zip(jobs, _decoder.decode_lines(parts), strict=True):
+        parts = [b"{%b}" % part for part in found.parts(jobs)]
+        for job, read in zip(jobs, contents(parts), strict=True):
             locations.lease[job] = read.lease
     return list(get(locations.lease, range(len(table))))

@@ -126,7 +126,7 @@ def header_lines(header: Header) -> bytes:
 
 def finished_entries(jobs: Iterable[bytes], attempts: Sequence[int], parts: Iterable[bytes]) -> bytes:
     """The entries of finished jobs, joined; `jobs` are their ids as JSON, for the parts see
-    `ends.ended_part`."""
+    `journal_format.ended_part`."""
     begin = {number: b':{"attempts":%d,' % number for number in set(attempts)}
     pieces = zip(jobs, map(begin.__getitem__, attempts), parts, repeat(b"},\n"), strict=False)
     return b"".join(chain.from_iterable(pieces))[:-2]

@@ -20,7 +20,7 @@ from supervisor.core.terms.records import Opened, Records
 from supervisor.storage.files.atomic_files import NO_SPACE, NewFile, checksum
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.foreign_writes import records_lost_error
-from supervisor.storage.journal.journal_format import FORMAT, encode_batch, seal, seed_of
+from supervisor.storage.journal.journal_format import FORMAT, body_of, encode_batch, seal, seed_of
 from supervisor.storage.journal.journal_scan import Scan
 from supervisor.system.clock import utc_now
 
@@ -238,7 +238,7 @@ class JournalFile:
             expected += 1
             if n != expected:
                 raise OSError(None, f"record {expected} cannot be read back")
-            bodies.append(line[:-18])
+            bodies.append(body_of(line))
             weight += len(line)
             if weight > 1 << 20:
                 file.write(seal(bodies, identity.seed)[0])

@@ -21,8 +21,9 @@ from supervisor.storage.journal.journal_format import (
     contents,
     contents_batch,
     decode_record,
-    ended_parts,
+    ended_part,
     ended_parts_batch,
+    is_unsuccessful_end,
     seed_of,
     verify,
     verify_batch,
@@ -30,7 +31,7 @@ from supervisor.storage.journal.journal_format import (
 from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
 from supervisor.storage.journal.record_locations import read_batch, read_joined, read_records
 
-# The Ended parts (see `ends.ended_part`) of finished jobs, by number.
+# The Ended parts (see `journal_format.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
 
 
@@ -63,7 +64,7 @@ class JournalReader:
             offsets, lengths = get(self.offsets, jobs), get(self.lengths, jobs)
             if (near := read_batch(self._disk, self._fd, offsets, lengths)) is not None:
                 return ended_parts_batch(*near, lengths)
-        return ended_parts(self._lines(jobs))
+        return list(map(ended_part, self._lines(jobs)))
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
         """What these jobs came to."""
@@ -113,14 +114,9 @@ def history(layout: Layout, chosen: Callable[[bytes], bool] | None = None) -> It
 
 def bad_ends(layout: Layout) -> Iterator[Ended]:
     """The attempts that ended without a result."""
-    for record in history(layout, _is_bad_end):
+    for record in history(layout, is_unsuccessful_end):
         if isinstance(record, Ended):
             yield record
-
-
-def _is_bad_end(line: bytes) -> bool:
-    # A result may hold any text, an error never stands beside this one.
-    return b',"type":"ended",' in line[:40] and b',"outcome":"completed","state":"completed",' not in line
 
 
 def _unreadable(layout: Layout, error: OSError) -> StorageError:

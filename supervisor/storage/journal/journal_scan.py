@@ -1,35 +1,33 @@
-"""One line of the journal: made, verified, read back; and a whole file read in one pass.
+"""One pass over a journal file: its lines, and what is damaged, missing or torn.
 
-A line is `{"n":N,"type":...,...,"crc":"xxxxxxxx"}` and a newline. The CRC-32 covers the
-bytes before `,"crc"` and is seeded with uuid and generation, so that each line verifies
-alone and a line of another file does not pass.
-
-What the lines mean is not known here (see `survey`), nor when they are on the disk.
+How a line is made is known to `journal_format`, what it means to `recovery`.
 """
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
-import msgspec
-
 from supervisor.core.terms.records import Opened
 from supervisor.storage.files.atomic_files import groups_of, offsets_of
 from supervisor.storage.files.disk import Disk
-from supervisor.storage.journal.journal_format import _decoder, seed_of, verify, verify_batch
+from supervisor.storage.journal.journal_format import (
+    candidates,
+    decode_record,
+    numbered_from,
+    seed_from,
+    seed_of,
+    verify,
+    verify_batch,
+)
 
 HEAD_BYTES = 4 << 20  # in which the seed is looked for
+_VOTES, _VOTING_LENGTH = 50, 4096  # lines that are asked for their seed; a longer one costs too much
 
 FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
-
-_HEAD = re.compile(rb'\{"n":\d+,"type":"')
-
-_SEAL = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
 
 
 class Damage(NamedTuple):
@@ -127,9 +125,7 @@ class Scan:
         """Whether all of these are good and follow on what there was, as nearly always."""
         if self._open_damage or not self.last_n:
             return False
-        numbers = range(self.last_n + 1, self.last_n + 1 + len(lines))
-        heads = (b'{"n":%d,|' * len(numbers) % (*numbers,)).split(b"|")
-        return all(map(bytes.startswith, lines, heads)) and verify_batch(lines, self._seed)
+        return numbered_from(lines, self.last_n + 1) and verify_batch(lines, self._seed)
 
     def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
         n = verify(line, self._seed)
@@ -159,16 +155,12 @@ class Scan:
     def _salvage(self, offset: int, line: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Good records inside a stretch that is not one line."""
         found = False
-        for head in _HEAD.finditer(line):
-            end = _SEAL.search(line, head.start())
-            if end is None:
-                break
-            inner = line[head.start() : end.end()]
+        for start, inner in candidates(line):
             n = verify(inner, self._seed) if len(inner) < len(line) else 0
             if n and self._accept(n):
                 found = self.rebuilt = True
-                self._good(offset + end.end(), True)
-                yield n, offset + head.start(), inner
+                self._good(offset + start + len(inner), True)
+                yield n, offset + start, inner
         if not found or self.end < offset + len(line):
             self._open_damage.append(Damage(offset, len(line) + 1, line[:FRAGMENT]))
 
@@ -179,44 +171,23 @@ class Scan:
 def read_opened(disk: Disk, fd: int) -> Opened | None:
     """The first line of a journal, if it verifies against what it says itself."""
     line = disk.pread(fd, 1 << 16, 0).partition(b"\n")[0]
-    try:
-        opened = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    opened = decode_record(line)
     if not isinstance(opened, Opened) or not verify(line, seed_of(opened.uuid, opened.generation)):
         return None
     return opened
 
 
 def guess_seed(disk: Disk, fd: int) -> int | None:
-    """The seed of a journal whose first line is damaged: what its other lines agree on.
+    """The seed of a journal whose first line is damaged: the one that most of its other lines have.
 
-    A CRC can be run backwards: from the bytes of a line and its CRC follows the seed.
+    The first line holds the uuid and the generation. Without it, and without a checkpoint, the other
+    lines could not be verified, and the results in them would be lost.
     """
     votes: Counter[int] = Counter()
     for line in disk.pread(fd, HEAD_BYTES, 0).split(b"\n"):
-        if 18 < len(line) <= 4096 and _HEAD.match(line) and _SEAL.fullmatch(line[-18:]):
-            votes[_seed_that_gives(line[:-18], int(line[-10:-2], 16))] += 1
-        if votes.total() >= 50:
+        if len(line) <= _VOTING_LENGTH and (seed := seed_from(line)) is not None:
+            votes[seed] += 1
+        if votes.total() >= _VOTES:
             break
     best = votes.most_common(1)
     return best[0][0] if best and best[0][1] > 1 else None
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = (value >> 1) ^ (0xEDB88320 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-def _seed_that_gives(body: bytes, crc: int) -> int:
-    table = _crc_table()
-    by_top = {value >> 24: index for index, value in enumerate(table)}
-    register = crc ^ 0xFFFFFFFF
-    for byte in reversed(body):
-        index = by_top[register >> 24]
-        register = (((register ^ table[index]) << 8) & 0xFFFFFFFF) | (index ^ byte)
-    return register ^ 0xFFFFFFFF

@@ -5,21 +5,18 @@ Sentences only; nothing is decided here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.wording import count
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_format import ended_jobs
 
 if TYPE_CHECKING:
     from supervisor.storage.recovery.recovered_experiment import Recovered
 
 _SHOWN = 10
-_ENDED_JOB = re.compile(rb'"type":"ended","job":("(?:[^"\\]|\\.)*")')
 
 
 def some(ids: Sequence[str]) -> str:
@@ -132,11 +129,7 @@ def _run_again(found: Recovered) -> list[str]:
     table = found.table
     again = {table.ids[job]: None for job in found.gaps}
     for damage in found.scan.damage if found.scan is not None else ():
-        for text in _ENDED_JOB.findall(damage.fragment):
-            try:
-                again[msgspec.json.decode(text, type=str)] = None
-            except msgspec.DecodeError:
-                continue
+        again.update(dict.fromkeys(ended_jobs(damage.fragment)))
     for leases in table.open_leases.values():
         again.update((table.ids[job], None) for job in leases.values())
     numbers = table.numbers

@@ -105,7 +105,7 @@ class Recovered:
         return self.journal_state not in ("good", "torn")
 
     def parts(self, jobs: Sequence[int]) -> list[bytes]:
-        """The Ended parts (see `ends.ended_part`) of finished jobs."""
+        """The Ended parts (see `journal_format.ended_part`) of finished jobs."""
         found = dict.fromkeys(jobs, b"")
         for origin, fd in ((IN_JOURNAL, self.journal_fd), (IN_CHECKPOINT, self._checkpoint_fd())):
             chosen = [job for job in jobs if self.locations.origin[job] == origin]

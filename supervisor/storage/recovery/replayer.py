@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from itertools import compress, count, pairwise, repeat
 from operator import add, attrgetter, ne, not_, sub
 
-import msgspec
-
 from supervisor.core.state.columns import compact
 from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.records import AnyRecord, Carried, Completions, Ended, Reset
 from supervisor.storage.files.atomic_files import offsets_of
-from supervisor.storage.journal import journal_format
+from supervisor.storage.journal.journal_format import Row, decode_record, decode_rows, ended_at
 from supervisor.storage.journal.record_locations import IN_JOURNAL
 from supervisor.storage.recovery.checkpoint_entries import FINISHED
 from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -25,24 +23,6 @@ from supervisor.storage.recovery.recovered_experiment import Recovered
 _FEW = 8  # lines to a run, below which runs are not worth while
 
 
-class _Row(msgspec.Struct, gc=False):
-    """As much of a line as is needed of an attempt that completed, and to see that it did."""
-
-    type: str
-    job: str = ""
-    attempt: int = 0
-    lease: int = 0
-    outcome: str = ""
-    state: str = ""
-    seconds: float = 0.0
-
-
-class _At(msgspec.Struct):
-    at: str
-
-
-_row_decoder = msgspec.json.Decoder(_Row)
-_at_decoder = msgspec.json.Decoder(_At)
 _job, _lease = attrgetter("job"), attrgetter("lease")
 _attempt, _seconds = attrgetter("attempt"), attrgetter("seconds")
 _COMPLETION = (
@@ -71,23 +51,21 @@ class Replayer:
         if not lines:
             return
         offsets = list(offsets_of(start, lines))
-        try:
-            rows = _row_decoder.decode_lines(b"\n".join(lines))
-        except msgspec.DecodeError:  # other types than ours
+        rows = decode_rows(lines)
+        if rows is None:
             for place, line in zip(offsets, lines, strict=False):
                 self._take_line(place, line)
             return
         for first, end, completed in _runs(rows):
             if completed:
-                at = _at_decoder.decode(lines[end - 1]).at
-                self._take_completions(rows[first:end], offsets[first : end + 1], at)
+                self._take_completions(rows[first:end], offsets[first : end + 1], ended_at(lines[end - 1]))
             else:
                 self._take_line(offsets[first], lines[first])
 
     # ------------------------------------------------------------------------ one line
 
     def _take_line(self, offset: int, line: bytes) -> None:
-        record = journal_format.decode_record(line)
+        record = decode_record(line)
         if record is None:
             self.unknown += 1
         else:
@@ -114,7 +92,7 @@ class Replayer:
 
     # ------------------------------------------------------------------------ many lines
 
-    def _take_completions(self, rows: Sequence[_Row], offsets: list[int], at: str) -> None:
+    def _take_completions(self, rows: Sequence[Row], offsets: list[int], at: str) -> None:
         """Records of attempts that completed, and with them their jobs. `locations` has one more:
         where the last one ends."""
         found = self.found
@@ -134,7 +112,7 @@ class Replayer:
         found.locations.note_batch(jobs, IN_JOURNAL, states, offsets[:-1], lengths, leases)
 
 
-def _runs(rows: Sequence[_Row]) -> Iterator[tuple[int, int, bool]]:
+def _runs(rows: Sequence[Row]) -> Iterator[tuple[int, int, bool]]:
     """(first, end, whether they completed): lines to be taken together, in their order."""
     leases = list(map(_lease, rows))
     cuts = list(compress(count(1), map(ne, leases[1:], map(add, leases, repeat(1)))))

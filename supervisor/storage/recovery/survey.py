@@ -17,8 +17,6 @@ import uuid
 from collections.abc import Iterator
 from itertools import compress
 
-import msgspec
-
 from supervisor.core.terms.errors import StorageError, UnusableCheckpoint
 from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
 from supervisor.core.terms.records import Ended, Opened
@@ -41,18 +39,6 @@ from supervisor.storage.recovery.replayer import Replayer
 # After lost lines, numbers are taken well beyond any that those lines may have held.
 _MARGIN = 100_000
 _BLOCK = 4096  # jobs that are looked at together
-
-
-class _Where(msgspec.Struct):
-    """As much of a line as is needed to know whether it is an Ended record, and whose."""
-
-    type: str
-    job: str = ""
-    lease: int = 0
-    state: str = ""
-
-
-_where_decoder = msgspec.json.Decoder(_Where)
 
 
 def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
@@ -249,19 +235,18 @@ class _Survey:
 
     def _match(self, start: int, lines: list[bytes]) -> None:
         """Records that the checkpoint holds as well: from now on they are read from here."""
-        try:
-            found = _where_decoder.decode_lines(b"\n".join(lines))
-        except msgspec.DecodeError:
+        rows = journal_format.decode_rows(lines)
+        if rows is None:
             return  # they verify, but another version wrote them
         locations, table = self.found.locations, self.found.table
         locations.grow(len(table))
-        ended = [where.type == "ended" for where in found]
-        found = list(compress(found, ended))
-        jobs = [table.numbers.get(where.job, -1) for where in found]
+        ended = [row.type == "ended" for row in rows]
+        rows = list(compress(rows, ended))
+        jobs = [table.numbers.get(row.job, -1) for row in rows]
         offsets = list(compress(offsets_of(start, lines), ended))
         lengths = [len(line) + 1 for line in compress(lines, ended)]
-        states = [FINISHED.get(where.state) for where in found]
-        leases = [where.lease for where in found]
+        states = [FINISHED.get(row.state) for row in rows]
+        leases = [row.lease for row in rows]
         same = [
             job >= 0 and lease == locations.lease[job] and state == locations.held[job]
             for job, lease, state in zip(jobs, leases, states, strict=True)
