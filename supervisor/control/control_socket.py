@@ -98,7 +98,7 @@ def _problem(path: str) -> str | None:
 
 
 def _is_stale(path: str, pid: str | None) -> bool:
-    """Nobody listens there. A socket that has not got its last name yet (see `server`) is
+    """Nobody listens there. A socket that has not got its last name yet (see `control_server`) is
     stale when its maker is dead."""
     if pid is not None:
         try:

@@ -1,6 +1,6 @@
 """A fresh interpreter for a process of ours, what it carries and what it must not inherit.
 
-Light on purpose: it is needed before most of the program is imported (`forerunner`).
+Light on purpose: it is needed before most of the program is imported (`zygote_process`).
 """
 
 from __future__ import annotations

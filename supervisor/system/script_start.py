@@ -4,7 +4,7 @@ A child of ours is started in the same way, and a script that is imported there 
 found at its first line: what its top level changes (a directory left, a path or variable made
 longer, an argument taken off) would be changed twice otherwise.
 
-Light on purpose: it is needed before most of the program is imported (`forerunner`).
+Light on purpose: it is needed before most of the program is imported (`zygote_process`).
 """
 
 from __future__ import annotations

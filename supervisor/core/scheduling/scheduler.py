@@ -8,10 +8,10 @@ A worker holds a queue of leases and runs them in order, so the job that it is a
 first of its leases without an outcome. That gives exact blame without shared memory: when
 a worker dies, that job ended with it, and the rest of its leases never started.
 
-Reading order: `table` (what states a job has), `ledger` (what becomes of a job when a
-lease ends), `queue` and `dispatcher` (who gets the next jobs), `policy` (the numbers),
-`drain` (an early end), `bounds` (memory, failures, the clock), `control` (orders from another
-terminal). What remains here: facts are told apart, blame is given.
+Reading order: `job_table` (what states a job has), `ledger` (what becomes of a job when a
+lease ends), `job_queue` and `dispatcher` (who gets the next jobs), `retry_policy` (what a failure
+costs), `pacing` (how many jobs a worker holds), `drain` (an early end), `limits` (memory, failures,
+the clock), `orders` (from another terminal). What remains here: facts are told apart, blame is given.
 """
 
 from __future__ import annotations

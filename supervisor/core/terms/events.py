@@ -132,7 +132,7 @@ class HandOutUnblocked(msgspec.Struct, frozen=True):
 
 
 class ControlAsked(msgspec.Struct, frozen=True):
-    """Somebody at another terminal wants something of the run; see `control`.
+    """Somebody at another terminal wants something of the run; see `orders`.
 
     ticket: names the one who waits for the answer. uid: whose process it is. number: of
     workers. jobs: ids, or patterns of ids.
