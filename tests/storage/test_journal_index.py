@@ -17,7 +17,7 @@ from supervisor.storage.recovery.survey import survey
 from tests.storage.fake_disk import FakeDisk
 from tests.storage.made import Made, completed, expected, plan_of
 from tests.storage.test_journal_only import HERE, IDS, complete_together, live, state_of
-from tools import simulate
+from tools.simulation import history as simulated
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +69,9 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
 def test_simulated_histories_are_the_same_with_an_index(
     ways: Ways, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
-    monkeypatch.setattr(simulate, "survey", ways.compare)
+    monkeypatch.setattr(simulated, "survey", ways.compare)
     for seed in range(start, start + 20):
-        simulate.play(seed)
+        simulated.play(seed)
     assert ways.used
 
 

@@ -18,7 +18,7 @@ from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
 from tests.storage.fake_disk import FakeDisk
 from tests.storage.made import AT, Made, completed, plan_of
-from tools import simulate
+from tools.simulation import history as simulated
 
 HERE = Path("/fake")
 IDS = [f"iris/{number}" for number in range(60)]
@@ -88,9 +88,9 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
 def test_simulated_histories_are_read_the_same_both_ways(
     ways: Ways, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
-    monkeypatch.setattr(simulate, "survey", ways.compare)
+    monkeypatch.setattr(simulated, "survey", ways.compare)
     for seed in range(start, start + 25):
-        simulate.play(seed)
+        simulated.play(seed)
     assert ways.alone > ways.together
 
 

@@ -20,7 +20,7 @@ happened, nothing is decided twice.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -253,37 +253,45 @@ class JobTable:
     # ----------------------------------------------------------------------- replay
 
     def apply(self, record: AnyRecord) -> None:
-        """Let a record of the journal happen. Unknown job ids are registered as gone. What a run
-        left open, the first records of the next one end.
+        """Replay one record of the journal. Unknown job ids are registered as gone. Leases that a run
+        left open are closed by the first records of the next run.
 
         Lenient where a live run is strict: lines may have been lost before this one.
         """
-        if isinstance(record, Ended):
-            self._apply_ended(record)
-        elif isinstance(record, Leased):
-            leases = self.open_leases.setdefault(record.incarnation, {})
-            leases.update(enumerate(self.numbers_of(record.jobs), record.lease))
-        elif isinstance(record, Returned):
-            leases = self.open_leases.get(record.incarnation, {})
-            for lease in record.leases:
-                leases.pop(lease, None)
-        elif isinstance(record, Noted) and record.what == "superseded":
+        handler = _HANDLERS.get(type(record))
+        if handler is not None:
+            handler(self, record)
+
+    def _apply_leased(self, record: Leased) -> None:
+        leases = self.open_leases.setdefault(record.incarnation, {})
+        leases.update(enumerate(self.numbers_of(record.jobs), record.lease))
+
+    def _apply_returned(self, record: Returned) -> None:
+        leases = self.open_leases.get(record.incarnation, {})
+        for lease in record.leases:
+            leases.pop(lease, None)
+
+    def _apply_noted(self, record: Noted) -> None:
+        if record.what == "superseded":
             self._close_lease(record.detail.get("lease", 0))
-        elif isinstance(record, WorkerEnded):
-            self.open_leases.pop(record.incarnation, None)
-        elif isinstance(record, Reset):
-            for job_id in record.jobs:
-                job = self.add(job_id, wanted=False)
-                self.reset(job, forget_charges=record.why != "retry")
-        elif isinstance(record, Carried):
-            job = self.add(record.job, wanted=False)
-            self.attempts[job] = record.attempts
-            self.state[job] = _STATE_OF[record.state]
-            charges = Charges.of(record)
-            if charges.any():
-                self.charges[job] = charges
-            else:
-                self.charges.pop(job, None)
+
+    def _apply_worker_ended(self, record: WorkerEnded) -> None:
+        self.open_leases.pop(record.incarnation, None)
+
+    def _apply_reset(self, record: Reset) -> None:
+        for job_id in record.jobs:
+            job = self.add(job_id, wanted=False)
+            self.reset(job, forget_charges=record.why != "retry")
+
+    def _apply_carried(self, record: Carried) -> None:
+        job = self.add(record.job, wanted=False)
+        self.attempts[job] = record.attempts
+        self.state[job] = _STATE_OF[record.state]
+        charges = Charges.of(record)
+        if charges.any():
+            self.charges[job] = charges
+        else:
+            self.charges.pop(job, None)
 
     def _close_lease(self, lease: int) -> None:
         for leases in self.open_leases.values():
@@ -349,3 +357,14 @@ class JobTable:
         counts.in_progress += sum(1 for job in running if state[job] == LEASED and wanted[job])
         counts.pending = counts.total - counts.completed - counts.failed - counts.in_progress
         return counts
+
+
+_HANDLERS: dict[type, Callable[[JobTable, Any], None]] = {
+    Ended: JobTable._apply_ended,
+    Leased: JobTable._apply_leased,
+    Returned: JobTable._apply_returned,
+    Noted: JobTable._apply_noted,
+    WorkerEnded: JobTable._apply_worker_ended,
+    Reset: JobTable._apply_reset,
+    Carried: JobTable._apply_carried,
+}

@@ -1,8 +1,8 @@
-"""What is remembered of runs beside jobs and statistics: a fold over records, nothing else."""
+"""Settings, workers and incidents of the runs, computed from the records alone. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -53,18 +53,25 @@ class Incidents(msgspec.Struct):
     noted: dict[str, Counted] = {}  # `OF_JOBS`: how many, and the first job
 
     def apply(self, record: AnyRecord) -> None:
-        if isinstance(record, Paused):
-            stretch = self.waits.setdefault(record.why, Stretch())
-            stretch.times += 1
-            stretch.since = record.at
-        elif isinstance(record, Unpaused):
-            stretch = self.waits.setdefault(record.why, Stretch(times=1))
-            stretch.seconds += record.seconds
-            stretch.since = ""
-        elif isinstance(record, Noted) and record.what == "control":
+        handler = _INCIDENT_HANDLERS.get(type(record))
+        if handler is not None:
+            handler(self, record)
+
+    def _apply_paused(self, record: Paused) -> None:
+        stretch = self.waits.setdefault(record.why, Stretch())
+        stretch.times += 1
+        stretch.since = record.at
+
+    def _apply_unpaused(self, record: Unpaused) -> None:
+        stretch = self.waits.setdefault(record.why, Stretch(times=1))
+        stretch.seconds += record.seconds
+        stretch.since = ""
+
+    def _apply_noted(self, record: Noted) -> None:
+        if record.what == "control":
             order = str(record.detail.get("order", ""))
             self.orders[order] = self.orders.get(order, 0) + 1
-        elif isinstance(record, Noted) and record.what in OF_JOBS:
+        elif record.what in OF_JOBS:
             counted = self.noted.setdefault(record.what, Counted(str(record.detail.get("job", ""))))
             counted.times += 1
 
@@ -72,6 +79,13 @@ class Incidents(msgspec.Struct):
         """How long it was in all, until now (`at`, ISO 8601)."""
         stretch = self.waits[why]
         return stretch.seconds + (max(0.0, seconds_between(stretch.since, at)) if stretch.since else 0.0)
+
+
+_INCIDENT_HANDLERS: dict[type, Callable[[Incidents, Any], None]] = {
+    Paused: Incidents._apply_paused,
+    Unpaused: Incidents._apply_unpaused,
+    Noted: Incidents._apply_noted,
+}
 
 
 class RunHistory:
@@ -115,36 +129,46 @@ class RunHistory:
         self._workers_of_this_run = set(self.workers)
 
     def apply(self, record: AnyRecord) -> None:
-        if isinstance(record, Ended):
-            self.next_lease = max(self.next_lease, record.lease + 1)
-        elif isinstance(record, Leased):
-            self.next_lease = max(self.next_lease, record.lease + len(record.jobs))
-            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
-        elif isinstance(record, WorkerStarted):
-            self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
-            self.workers[record.incarnation] = record
-            self._workers_of_this_run.add(record.incarnation)
-        elif isinstance(record, WorkerEnded):
-            self.workers.pop(record.incarnation, None)
-        elif isinstance(record, RunStarted):
-            self._begin_run(record)
-        elif isinstance(record, (Paused, Unpaused, Noted)):
-            self.incidents.apply(record)
-            if isinstance(record, Noted) and record.what == "converted" and self.run_started is not None:
-                # Kept with what every checkpoint and every new journal has.
-                self.run_started.told += [
-                    kind for kind in record.detail["kinds"] if kind not in self.reported_conversions
-                ]
-            elif isinstance(record, Noted) and record.what == "code_imported":
-                self._note_late(record.detail["modules"])
-            elif isinstance(record, Noted) and record.what == "code_changed":
-                self._note_changed(record.detail.get("lease"), record.detail["file"])
-        elif isinstance(record, CarriedRun):
-            self.run = max(self.run, record.run)
-            self.next_lease = max(self.next_lease, record.next_lease)
-            self.next_incarnation = max(self.next_incarnation, record.next_incarnation)
+        """Take one record into account, in journal order."""
+        handler = _HANDLERS.get(type(record))
+        if handler is not None:
+            handler(self, record)
 
-    def _begin_run(self, record: RunStarted) -> None:
+    def _apply_ended(self, record: Ended) -> None:
+        self.next_lease = max(self.next_lease, record.lease + 1)
+
+    def _apply_leased(self, record: Leased) -> None:
+        self.next_lease = max(self.next_lease, record.lease + len(record.jobs))
+        self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+
+    def _apply_worker_started(self, record: WorkerStarted) -> None:
+        self.next_incarnation = max(self.next_incarnation, record.incarnation + 1)
+        self.workers[record.incarnation] = record
+        self._workers_of_this_run.add(record.incarnation)
+
+    def _apply_worker_ended(self, record: WorkerEnded) -> None:
+        self.workers.pop(record.incarnation, None)
+
+    def _apply_carried_run(self, record: CarriedRun) -> None:
+        self.run = max(self.run, record.run)
+        self.next_lease = max(self.next_lease, record.next_lease)
+        self.next_incarnation = max(self.next_incarnation, record.next_incarnation)
+
+    def _apply_pause(self, record: Paused | Unpaused) -> None:
+        self.incidents.apply(record)
+
+    def _apply_noted(self, record: Noted) -> None:
+        self.incidents.apply(record)
+        if record.what == "converted" and self.run_started is not None:
+            # Kept with what every checkpoint and every new journal has.
+            known = self.run_started.told
+            known += [kind for kind in record.detail["kinds"] if kind not in known]
+        elif record.what == "code_imported":
+            self._note_late(record.detail["modules"])
+        elif record.what == "code_changed":
+            self._note_changed(record.detail.get("lease"), record.detail["file"])
+
+    def _apply_run_started(self, record: RunStarted) -> None:
         self.run = max(self.run, record.run)
         self.settings = record.settings
         self.options = record.options
@@ -200,3 +224,16 @@ class RunHistory:
         if self.run_started is None or self.run_started.boot_id != boot_id:
             return []
         return [(worker.pid, worker.process_start) for worker in self.workers.values()]
+
+
+_HANDLERS: dict[type, Callable[[RunHistory, Any], None]] = {
+    Ended: RunHistory._apply_ended,
+    Leased: RunHistory._apply_leased,
+    WorkerStarted: RunHistory._apply_worker_started,
+    WorkerEnded: RunHistory._apply_worker_ended,
+    RunStarted: RunHistory._apply_run_started,
+    Paused: RunHistory._apply_pause,
+    Unpaused: RunHistory._apply_pause,
+    Noted: RunHistory._apply_noted,
+    CarriedRun: RunHistory._apply_carried_run,
+}

@@ -1,10 +1,12 @@
-"""Counters and sums of an experiment: a fold over its records. Pure."""
+"""Counters and sums of an experiment, computed from its records alone. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import reduce
 from operator import add
+from typing import Any
 
 import msgspec
 
@@ -14,7 +16,6 @@ from supervisor.core.terms.records import (
     Completions,
     Ended,
     Leased,
-    Paused,
     Reset,
     RunEnded,
     RunStarted,
@@ -52,41 +53,23 @@ class Statistics(msgspec.Struct):
 
     def apply(self, record: AnyRecord | Completions) -> None:
         """Take one record into account, in journal order."""
-        if isinstance(record, Completions):
-            self._apply_completions(record)
-        elif isinstance(record, Ended):
-            self._apply_ended(record)
-        elif isinstance(record, Leased):
-            if not self.first_lease_at:
-                self.first_lease_at = record.at
-        elif isinstance(record, RunStarted):
-            self._close_run()
-            self.runs = max(self.runs + 1, record.run)
-            self.run_since = record.at
-        elif isinstance(record, RunEnded):
-            self.last_at = record.at
-            self._close_run()
-            return
-        elif isinstance(record, Unpaused):
-            self.paused_seconds += record.seconds
-        elif isinstance(record, Reset):
-            self.reruns += len(record.jobs) if record.why in ("rerun", "changed") else 0
-        elif isinstance(record, CarriedRun):
-            self._carry(record)
-            return
-        elif isinstance(record, Paused):
-            pass
-        self.last_at = getattr(record, "at", self.last_at)
+        handler = _HANDLERS.get(type(record))
+        if handler is None or handler(self, record):
+            self.last_at = getattr(record, "at", self.last_at)
 
-    def _apply_ended(self, record: Ended) -> None:
+    # Each handler returns whether the run that goes on lasts at least until the record's time.
+
+    def _apply_ended(self, record: Ended) -> bool:
         self.attempts += 1
         self.busy_seconds += record.seconds
         self.last_outcome_at = record.at
         if record.outcome == "completed":
             self.outcomes += record.state == "completed"
-            return
-        if not record.state:
-            return
+        elif record.state:
+            self._apply_unsuccessful(record)
+        return True
+
+    def _apply_unsuccessful(self, record: Ended) -> None:
         self.outcomes += record.state == "failed"
         self.crashes += record.outcome == "crashed"
         self.timeouts += record.outcome == "timed_out"
@@ -99,13 +82,43 @@ class Statistics(msgspec.Struct):
         again = record.state in ("pending", "in_progress")
         self.retries += again and record.outcome not in ("interrupted", "lost")
 
-    def _apply_completions(self, batch: Completions) -> None:
+    def _apply_completions(self, batch: Completions) -> bool:
         self.attempts += len(batch)
         self.outcomes += len(batch)
-        # Not `sum`, which rounds otherwise than one after the other since Python 3.12: a replay
-        # of the lines must come to the same sum.
+        # Not `sum`: since Python 3.12 it rounds less than repeated addition does. A replay adds the lines
+        # one by one and must come to the same value.
         self.busy_seconds = reduce(add, batch.seconds, self.busy_seconds)
         self.last_outcome_at = batch.at
+        return True
+
+    def _apply_leased(self, record: Leased) -> bool:
+        self.first_lease_at = self.first_lease_at or record.at
+        return True
+
+    def _apply_run_started(self, record: RunStarted) -> bool:
+        self._close_run()
+        self.runs = max(self.runs + 1, record.run)
+        self.run_since = record.at
+        return True
+
+    def _apply_run_ended(self, record: RunEnded) -> bool:
+        self.last_at = record.at
+        self._close_run()
+        return False
+
+    def _apply_unpaused(self, record: Unpaused) -> bool:
+        self.paused_seconds += record.seconds
+        return True
+
+    def _apply_reset(self, record: Reset) -> bool:
+        self.reruns += len(record.jobs) if record.why in ("rerun", "changed") else 0
+        return True
+
+    def _apply_carried_run(self, record: CarriedRun) -> bool:
+        carried = msgspec.convert(record.statistics, Statistics)
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(carried, field))
+        return False
 
     def _close_run(self) -> None:
         """Add the run that is open, if one is, to the sums."""
@@ -121,10 +134,17 @@ class Statistics(msgspec.Struct):
         copy._close_run()
         return copy
 
-    def _carry(self, record: CarriedRun) -> None:
-        carried = msgspec.convert(record.statistics, Statistics)
-        for field in self.__struct_fields__:
-            setattr(self, field, getattr(carried, field))
+
+_HANDLERS: dict[type, Callable[[Statistics, Any], bool]] = {
+    Completions: Statistics._apply_completions,
+    Ended: Statistics._apply_ended,
+    Leased: Statistics._apply_leased,
+    RunStarted: Statistics._apply_run_started,
+    RunEnded: Statistics._apply_run_ended,
+    Unpaused: Statistics._apply_unpaused,
+    Reset: Statistics._apply_reset,
+    CarriedRun: Statistics._apply_carried_run,
+}
 
 
 def seconds_between(earlier: str, later: str) -> float:
