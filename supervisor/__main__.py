@@ -34,17 +34,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "list": Command("supervisor.commands.listing", "which experiments there are"),
-    "status": Command("supervisor.commands.status", "how one goes right now"),
-    "failures": Command("supervisor.commands.failures", "what went wrong, grouped by error and place"),
-    "show": Command("supervisor.commands.show", "every attempt of a job"),
-    "output": Command("supervisor.commands.output", "what a job printed, also while it runs"),
-    "memory": Command("supervisor.commands.memory", "which jobs took most memory, and when"),
-    "replay": Command("supervisor.commands.replay", "run a job once more here, with --pdb in the debugger"),
-    "results": Command("supervisor.commands.results", "params and results as a table, CSV or JSON lines"),
+    "list": Command("supervisor.commands.listing", "list experiments"),
+    "status": Command("supervisor.commands.status", "show the progress of an experiment"),
+    "failures": Command(
+        "supervisor.commands.failures", "list failures, grouped by error and place in the code"
+    ),
+    "show": Command("supervisor.commands.show", "show every attempt of a job"),
+    "output": Command("supervisor.commands.output", "show what a job printed, also while it runs"),
+    "memory": Command("supervisor.commands.memory", "show which jobs used the most memory, and when"),
+    "replay": Command("supervisor.commands.replay", "run a job again here, with --pdb in the debugger"),
+    "results": Command(
+        "supervisor.commands.results", "print params and results as a table, CSV or JSON lines"
+    ),
     "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
     "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
-    "ctl": Command("supervisor.commands.ctl", "steer a run that is going on"),
+    "ctl": Command("supervisor.commands.ctl", "control a running experiment: pause, drain, cancel jobs, ..."),
 }
 
 

@@ -105,7 +105,7 @@ def _remove(paths: Sequence[Path]) -> None:
         except OSError as error:
             raise StorageError(
                 f"{error.filename or path} cannot be removed: {error.strerror or error}. What is left can be "
-                f"removed by the same command once that is mended."
+                f"removed by the same command when this is fixed."
             ) from None
 
 

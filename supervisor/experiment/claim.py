@@ -17,7 +17,7 @@ class Taken(UsageError):
         self.layout = layout
         super().__init__(
             f"experiment {layout.experiment_id!r} exists in {layout.directory}; nothing is overwritten. "
-            f"Go on with it: --resume {layout.experiment_id}, or choose another --experiment-id."
+            f"Continue it with --resume {layout.experiment_id}, or choose another --experiment-id."
         )
 
 
@@ -33,7 +33,7 @@ def _refuse_existing(layout: Layout) -> None:
         raise Taken(layout)
     if layout.taken():
         raise UsageError(
-            f"{layout.results_directory} exists, from a run that kept no record to go on with; nothing is "
+            f"{layout.results_directory} exists, from a run with --no-resume, which cannot be resumed; nothing is "
             f"overwritten. Choose another --experiment-id, or move that directory away."
         )
 

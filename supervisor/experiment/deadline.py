@@ -62,7 +62,7 @@ def _later(text: str, now: datetime) -> datetime:
         return now + timedelta(seconds=parse_duration(text))
     except OverflowError:
         raise UsageError(
-            f"--deadline {text}: that is beyond the end of the calendar; --deadline none is no deadline"
+            f"--deadline {text}: this date is too far in the future; --deadline none means no deadline"
         ) from None
 
 
@@ -100,6 +100,6 @@ def _end_of_allocation(environment: Mapping[str, str]) -> datetime:
         return datetime.fromisoformat(end.removeprefix("EndTime="))
     except (OSError, subprocess.TimeoutExpired, StopIteration, ValueError):
         raise UsageError(
-            f"--deadline slurm: scontrol does not tell when job {job} ends; "
+            f"--deadline slurm: scontrol does not report when job {job} ends; "
             f"give a time such as 07:30, or --deadline none"
         ) from None

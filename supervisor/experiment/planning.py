@@ -235,11 +235,11 @@ def _check_job(job: Any, position: int) -> None:
         )
     where = f"job number {position}"
     if job.id is not None and (not isinstance(job.id, str) or not job.id or not _is_text(job.id)):
-        raise UsageError(f"{where}: its id must be a text that is not empty, not {job.id!r}")
+        raise UsageError(f"{where}: its id must be a non-empty string, not {job.id!r}")
     if job.domain is not None and (
         not isinstance(job.domain, str) or not job.domain or not _is_text(job.domain)
     ):
-        raise UsageError(f"{where}: its domain must be a text that is not empty, or None, not {job.domain!r}")
+        raise UsageError(f"{where}: its domain must be a non-empty string or None, not {job.domain!r}")
     if not isinstance(job.params, dict):
         raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_kind(job.params)}")
 

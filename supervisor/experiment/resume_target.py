@@ -75,7 +75,7 @@ def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None,
         try:
             found = _state_of(layout)
         except UnusableCheckpoint as error:
-            text = f"--resume auto passes over {experiment_id}, which cannot be used: {error}"
+            text = f"--resume auto skips {experiment_id}, which cannot be used: {error}"
             notices.append(("warning", text))
             continue
         if found.name not in ("", request.name):
@@ -96,7 +96,7 @@ def _finished(request: Request, experiment_id: str, found: FilesState) -> str:
     else:
         auto = 'resume="auto"'
         named = f'resume="{experiment_id}"{", retry_failed=True" if more else ""}'
-    what = "goes on with that one and tries the failed again" if tries_again else "keeps its results"
+    what = "continues that one and retries its failed jobs" if tries_again else "keeps its results"
     return (
         f"{experiment_id} is finished ({counts.completed:,} completed, {counts.failed:,} failed): "
         f"{auto} starts a new experiment; {named} {what}"
@@ -115,9 +115,7 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
         left, total = found.left, found.counts.total
         if left:
             if is_held(Layout(directory, experiment_id).lock):
-                return [
-                    ("info", f"{experiment_id} is being run as well, {left:,} of {total:,} jobs are left")
-                ]
+                return [("info", f"{experiment_id} is also being run, {left:,} of {total:,} jobs are left")]
             return [_unfinished(experiment_id, left, total)]
         # It may be a small trial after which the unfinished one is not the latest any more.
         larger = meant_instead(Layout(directory, experiment_id))
@@ -129,7 +127,7 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
 
 def _unfinished(experiment_id: str, left: int, total: int) -> Notice:
     text = f"{experiment_id} is unfinished, {left:,} of {total:,} jobs are left"
-    return "info", f"{text}; --resume {experiment_id} goes on with it"
+    return "info", f"{text}; continue it with --resume {experiment_id}"
 
 
 def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
@@ -139,9 +137,7 @@ def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
         return []
     taken, other = found
     named = f"--resume {other.experiment_id}" if request.interactive else f'resume="{other.experiment_id}"'
-    text = (
-        f"{request.resume} is {taken.words()}; there is also {other.words()}: {named} goes on with that one"
-    )
+    text = f"{request.resume} is {taken.words()}; there is also {other.words()}: {named} continues that one"
     return [("warning", text)]
 
 

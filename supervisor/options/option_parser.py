@@ -54,18 +54,21 @@ _SETTING_HELP = {
     "nice": ("N", "niceness of the workers, 0 to 19"),
     "rate": ("N/s", "start at most so many jobs per second, minute (N/m) or hour (N/h)"),
     "max_failures": ("N", "stop the run when so many of its jobs have failed, or N% of those that ended"),
-    "deadline": ("TIME", "stop in time for a clock (07:30), a duration from now (8h), or slurm"),
-    "stall": ("TIME", "tell when a job uses no CPU for so long, and what it is at"),
-    "grace": ("TIME", "how long running jobs may go on after Ctrl+C"),
-    "crash_limit": ("N", "give up a job after it has crashed so many workers"),
+    "deadline": (
+        "TIME",
+        "be finished by a time (07:30), after a duration (8h), or when the Slurm job ends (slurm)",
+    ),
+    "stall": ("TIME", "report a job that uses no CPU for so long, with its Python stack"),
+    "grace": ("TIME", "how long running jobs may continue after Ctrl+C"),
+    "crash_limit": ("N", "a job fails after it has crashed so many workers"),
     "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
     "max_jobs_per_worker": ("N", "replace a worker after so many jobs, or none"),
-    "seed": ("N", "of which each job's own seed is made"),
+    "seed": ("N", "from which the seed of each job is derived"),
     "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
     "retry_failed": (None, "on a resume, give each failed job one more attempt"),
-    "on_finish": ("COMMAND", "run by the shell when nothing is left to do"),
-    "on_failure": ("COMMAND", "run by the shell when jobs have failed or the run broke off by itself"),
-    "hook_timeout": ("TIME", "how long each of the two may take"),
+    "on_finish": ("COMMAND", "shell command to run when nothing is left to do"),
+    "on_failure": ("COMMAND", "shell command to run when jobs have failed or the run broke off by itself"),
+    "hook_timeout": ("TIME", "how long each of the two commands may take"),
 }
 
 
@@ -142,7 +145,7 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add(
         "accept_code",
         None,
-        "on a resume, take the results of earlier code as good: no reminder until the next change",
+        "on a resume, accept the results of earlier code: no warning until the next change",
         action="store_true",
     )
     add(

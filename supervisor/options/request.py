@@ -276,7 +276,7 @@ def _actions(given: Mapping[str, Any], output: str | os.PathLike[str] | None, na
     _refuse_contradictions({key for key in given if given[key]}, asked, name)
     for key, kind in (("resume", str), ("experiment_id", str), ("output", str | os.PathLike)):
         if not isinstance(asked.get(key) or "", kind):
-            raise UsageError(f"{key}= must be a text, not {asked[key]!r}")
+            raise UsageError(f"{key}= must be a string, not {asked[key]!r}")
     if asked.get("resume") not in (None, "latest", "auto"):
         check_id(asked["resume"])
     if asked.get("experiment_id") is not None:
@@ -303,10 +303,10 @@ class _Names:
 
 # An option, one that does not go with it, and why.
 _CONTRADICTIONS = (
-    ("no_resume", "resume", "one goes on with an experiment, the other keeps nothing to go on with"),
-    ("no_resume", "rerun", "without a record there is nothing to repeat"),
-    ("no_resume", "accept_code", "without a record there are no earlier results"),
-    ("no_resume", "changed", "without a record nothing can have changed"),
+    ("no_resume", "resume", "one resumes an experiment, the other records nothing to resume"),
+    ("no_resume", "rerun", "without records there is nothing to run again"),
+    ("no_resume", "accept_code", "without records there are no earlier results"),
+    ("no_resume", "changed", "without records nothing can have changed"),
     ("list_checkpoints", "resume", "listing runs nothing"),
     ("list_checkpoints", "no_resume", "listing runs nothing"),
     ("list_checkpoints", "experiment_id", "listing runs nothing"),
@@ -316,10 +316,10 @@ _CONTRADICTIONS = (
     ("list_checkpoints", "debug", "listing runs nothing"),
     ("detach", "list_checkpoints", "listing runs nothing"),
     ("detach", "debug", "debugging needs the terminal"),
-    ("detach", "no_resume", "without a record nobody could look at it, nor resume it"),
+    ("detach", "no_resume", "without records it could be neither watched nor resumed"),
     ("debug", "rerun", "debugging records nothing; it runs completed jobs as well"),
     ("debug", "accept_code", "debugging records nothing"),
-    ("debug", "only", "debugging names its jobs itself"),
+    ("debug", "only", "debugging selects its jobs itself"),
     ("debug", "no_resume", "debugging records nothing anyway"),
 )
 

@@ -35,7 +35,7 @@ def experiments(directory: Path | str) -> list[str]:
     except OSError as error:
         raise StorageError(
             f"the directory {logs} cannot be read: {error.strerror or error}. Nothing was changed; "
-            f"make it readable or see to the disk, then start again."
+            f"make it readable or fix the disk, then start again."
         ) from None
     found = {match.group(1) or match.group(2) for match in map(_FILE.fullmatch, names) if match}
     layouts = [Layout(directory, experiment_id) for experiment_id in found if not is_backup(experiment_id)]

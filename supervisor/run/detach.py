@@ -33,7 +33,7 @@ _LOOK_EVERY = 0.2  # seconds; only while the parent waits
 
 
 class _Started(msgspec.Struct):
-    """What the child says when the experiment is open."""
+    """The child's message to the waiting parent: the experiment is open."""
 
     experiment_id: str
     directory: str
@@ -51,11 +51,11 @@ def start_detached() -> int:
 
     Raises UsageError where there is no command line to start again.
     """
-    words = _command_line()
+    command = _command_line()
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(
-            words,
+            command,
             stdin=subprocess.DEVNULL,
             env={**(environment_at_start() or os.environb), DETACHED.encode(): str(writer).encode()},
             cwd=start_directory(),
@@ -76,20 +76,20 @@ def start_detached() -> int:
         code = process.wait()
         return code if code >= 0 else 128 - code
     started = msgspec.json.decode(line, type=_Started).with_texts(received)
-    say(sys.stderr, _how_to_look_at(started, process.pid))
+    say(sys.stderr, _started_message(started, process.pid))
     process.returncode = 0  # it goes on; nobody waits for it
     return 0
 
 
 def _command_line() -> list[str]:
-    words = sys.orig_argv
-    if len(words) < 2 or "-" in words[1:2] or sys.flags.interactive or hasattr(sys, "ps1"):
+    argv = sys.orig_argv
+    if len(argv) < 2 or "-" in argv[1:2] or sys.flags.interactive or hasattr(sys, "ps1"):
         raise UsageError("--detach starts the script once more, and there is no script file to start")
-    return [sys.executable, *words[1:]]
+    return [sys.executable, *argv[1:]]
 
 
 def _wait(process: subprocess.Popen[bytes], reader: int) -> bytes:
-    """What the child says; b"" if it has ended before it said anything."""
+    """The child's message; b"" if it ended without one."""
     line = b""
     while not line.endswith(b"\n"):
         if select.select([reader], [], [], _LOOK_EVERY)[0]:
@@ -102,15 +102,15 @@ def _wait(process: subprocess.Popen[bytes], reader: int) -> bytes:
     return line
 
 
-def _how_to_look_at(started: _Started, pid: int) -> str:
-    experiment_id, place = started.experiment_id, []
+def _started_message(started: _Started, pid: int) -> str:
+    experiment_id, directory = started.experiment_id, []
     usual = os.path.realpath(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
     if started.directory != usual and os.path.dirname(started.directory) != usual:
-        place = ["-d", started.directory]
+        directory = ["-d", started.directory]
     return (
-        f"{experiment_id} runs in the background (pid {pid}); what it says goes to {shown(started.console)}\n"
-        f"  look at it: {longhaul_command('status', ['--watch', experiment_id, *place])}\n"
-        f"  end it:     {longhaul_command('ctl', [experiment_id, 'drain', *place])}"
+        f"{experiment_id} runs in the background (pid {pid}); its messages go to {shown(started.console)}\n"
+        f"  watch it: {longhaul_command('status', ['--watch', experiment_id, *directory])}\n"
+        f"  stop it:  {longhaul_command('ctl', [experiment_id, 'drain', *directory])}"
     )
 
 
@@ -136,11 +136,11 @@ def leave_terminal(writer: int, layout: Layout) -> None:
         os.close(writer)
 
 
-# -------------------------------------------------------------------------- a word of warning
+# ------------------------------------------------------------------------ terminals over SSH
 
 
 def terminal_may_go(environment: Mapping[str, str]) -> str | None:
-    """What to say to somebody whose terminal hangs on a network connection."""
+    """A warning for a run whose terminal is an SSH session without tmux or screen; None elsewhere."""
     over_ssh = environment.get("SSH_CONNECTION") or environment.get("SSH_TTY")
     kept = environment.get("TMUX") or environment.get("STY")
     if not over_ssh or kept or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:

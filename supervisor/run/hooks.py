@@ -201,7 +201,7 @@ def _read(pipe: IO[bytes]) -> bytes | None:
 def _tell(hook: Hook, code: int, output: bytes, stopped: str, seconds: float, say: Say) -> None:
     how = f"ended: {stopped}" if stopped else f"exit code {code}"
     text = f"{hook.option} ({hook.command}): {how} after {seconds:.1f} s"
-    said = output.decode(errors="replace").strip()
-    if said:
-        text += f"; it said:\n{said}"
+    printed = output.decode(errors="replace").strip()
+    if printed:
+        text += f"; its output:\n{printed}"
     say("info" if code == 0 and not stopped else "warning", text)

@@ -32,7 +32,7 @@ def show(error: Exception) -> int:
     if raised is not None:
         where, known = f"{raised.where} of the script raised {type(shown).__name__}", raised.known
     else:
-        where, known = "this is no error of a job", "What was recorded is safe; --resume goes on with it."
+        where, known = "this error is not from a job", "What was recorded is safe; continue with --resume."
     say(sys.stderr, f"error: {where}, see above. {known}")
     return SCRIPT_ERROR
 

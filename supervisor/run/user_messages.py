@@ -1,4 +1,4 @@
-"""What is said around a run: the first line, how it ended, the summary, what to do next."""
+"""Messages about a run as a whole: its first line, errors, the summary, the commands that may come next."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _IS_UNFINISHED = bytes(state in (PENDING, INTERRUPTED) for state in range(256))
 
 
 def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
-    """What is about to run, in one line."""
+    """How many jobs and workers, and what a resume keeps, in one line."""
     table, counts = opened.table, opened.table.counts()
     workers = count(min(slots, max(1, opened.selected.count(1))), "worker")
     line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
     if opened.resumed:
         left = counts.pending + counts.in_progress - len(opened.retry) - opened.unselected
-        line += f"; going on: {counts.completed:,} completed, "
+        line += f"; resuming: {counts.completed:,} completed, "
         line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
         line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
         called_off = cancelled(table)
@@ -93,27 +93,27 @@ def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
 
 
 def resume_hint(request: Request, opened: OpenedExperiment) -> str:
-    """How to go on with what a run that is being stopped leaves undone."""
+    """How to resume what a run that is being stopped leaves undone."""
     if not request.recording:
-        return "this run keeps no record (--no-resume): what is not finished now has to be started anew"
-    return f"go on later with: {resume_with(request, opened.layout.experiment_id)}"
+        return "this run cannot be resumed (--no-resume): unfinished jobs have to be started again"
+    return f"resume later with: {resume_with(request, opened.layout.experiment_id)}"
 
 
 def after_finish(request: Request, outcome: Outcome) -> str:
-    """What to say when the script's `finish` has raised: the run itself was over by then."""
+    """The advice when the script's `finish` has raised: the run itself was over by then."""
     report = outcome.report
-    words = f"The results are safe, in {Layout(report.directory, report.experiment_id).final}."
+    text = f"The results are safe, in {Layout(report.directory, report.experiment_id).final}."
     if not request.recording:
-        return words
-    return f"{words} When that is mended, call it again with: {resume_with(request, report.experiment_id)}"
+        return text
+    return f"{text} Fix finish(), then call it again with: {resume_with(request, report.experiment_id)}"
 
 
 def no_workers(request: Request, opened: OpenedExperiment, failure: str) -> str:
-    """What to say when no worker could be made ready. `failure`: the last one's words."""
-    words = f"no worker got ready; this is what the last one said:\n{failure}"
+    """The error when no worker could be started. `failure`: what the last one reported."""
+    text = f"no worker could start; its last error:\n{failure}"
     if not request.recording:
-        return f"{words}\nMend that and start again."
-    return f"{words}\nWhen that is mended, go on with: {resume_with(request, opened.layout.experiment_id)}"
+        return f"{text}\nFix this, then start again."
+    return f"{text}\nFix this, then resume with: {resume_with(request, opened.layout.experiment_id)}"
 
 
 def print_summary(

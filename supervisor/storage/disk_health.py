@@ -34,7 +34,7 @@ class DiskFailures:
         if len(self._times) >= MOST_FAILURES:
             raise StorageError(
                 f"the disk under {path} failed {MOST_FAILURES} times within {FAILURES_WITHIN:.0f} s "
-                f"({error.strerror or error}). What was synced is safe; see to the disk, then resume."
+                f"({error.strerror or error}). What was synced is safe; fix the disk, then resume."
             )
 
     @staticmethod

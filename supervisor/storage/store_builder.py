@@ -176,7 +176,7 @@ def take_plan(
     except OSError as error:
         raise StorageError(
             f"the plan {found.layout.plan} cannot be written: {error.strerror or error}. "
-            f"No result was touched; see to the disk, then resume."
+            f"No result was touched; fix the disk, then resume."
         ) from None
     builder.close()
 
@@ -222,7 +222,7 @@ def earlier(
     except OSError as error:
         raise StorageError(
             f"the files of {layout.experiment_id} in {layout.logs} cannot be repaired: "
-            f"{error.strerror or error}. Nothing is lost; make room or see to the disk, then resume."
+            f"{error.strerror or error}. Nothing is lost; free disk space or fix the disk, then resume."
         ) from None
     plan, found.plan = found.plan, None
     assert plan is not None

@@ -120,7 +120,7 @@ def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:
     text = " ".join(build_parser(None, {"workers": 12, "all_tasks": True}, "exp.py").format_help().split())
     assert "(default: 12)" in text
     assert "all tasks instead of 1 per domain (default: yes)" in text
-    assert "how long running jobs may go on after Ctrl+C (default: 20s)" in text
+    assert "how long running jobs may continue after Ctrl+C (default: 20s)" in text
     assert "==SUPPRESS==" not in text
     assert "longhaul." not in text
 
@@ -465,9 +465,9 @@ def test_keywords_of_run_are_named_as_the_options() -> None:
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
-        ({"resume": 3}, "resume= must be a text, not 3"),
-        ({"experiment_id": 5}, "experiment_id= must be a text, not 5"),
-        ({"output": 3}, "output= must be a text, not 3"),
+        ({"resume": 3}, "resume= must be a string, not 3"),
+        ({"experiment_id": 5}, "experiment_id= must be a string, not 5"),
+        ({"output": 3}, "output= must be a string, not 3"),
         ({"only": 3}, "only= must be a pattern or a list of patterns, not 3"),
         ({"only": ["a", 3]}, "only= must be a pattern or a list of patterns, not "),
         ({"rerun": 7, "resume": "latest"}, "rerun= must be a pattern or a list of patterns, not 7"),

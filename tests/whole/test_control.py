@@ -153,7 +153,7 @@ def test_a_run_that_is_ended_from_outside_exits_with_76_and_can_be_resumed(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 76, err
     assert experiment_ended(gated) == ("stopped", 76)
-    assert "go on later with: " in err
+    assert "resume later with: " in err
     assert "stopped early" in err
     assert len(gated.completed_in_journal()) == (2 if order == "drain" else 0)
     finish(gated, gated.start("--resume", "latest"))
@@ -193,7 +193,7 @@ def test_a_start_beside_a_run_that_goes_on_does_not_offer_to_resume_it(gated: Ex
         done = gated.run("--experiment-id", "second")
     finally:
         process.send_signal(signal.SIGCONT)
-    assert "first is being run as well" in done.stderr
+    assert "first is also being run" in done.stderr
     assert "--resume first" not in done.stderr
     finish(gated, process)
 

@@ -74,7 +74,7 @@ def test_it_is_ended_as_the_lines_say(script: Experiment) -> None:
         assert main(["ctl", "night", "drain", "-d", str(script.output)]) == 0
     assert "draining" in out.getvalue()
     wait_for(lambda: "stopped early" in console(script))
-    assert "go on later with: " in console(script)
+    assert "resume later with: " in console(script)
     assert "--detach" not in console(script)
 
 

@@ -52,7 +52,7 @@ def test_latest_is_a_trial_and_the_larger_one_is_named(experiment: Experiment, t
     said = start(experiment, "--resume", "latest", *trial, many=12 if trial else 2)
     of = "1 of 12 jobs" if trial else "2 of 2 jobs"
     words = f"latest is stray, {of} done; there is also night, 12 of 12 jobs done"
-    assert f"warning: {words}: --resume night goes on with that one" in said
+    assert f"warning: {words}: --resume night continues that one" in said
     with pytest.warns(UserWarning, match=words) as warned:
         load(experiment.output).close()
     assert f"load({str(experiment.output)!r}, 'night') reads that one" in str(warned[0].message)
@@ -79,7 +79,7 @@ def test_a_plain_start_mentions_the_unfinished_one_also_after_a_trial(experiment
     start(experiment, "--experiment-id", "night", "--only", "job/[1-9]*")
     start(experiment, "--experiment-id", "stray", many=2)
     said = start(experiment, "--experiment-id", "another", many=2)
-    assert "night is unfinished, 1 of 12 jobs are left; --resume night goes on with it" in said
+    assert "night is unfinished, 1 of 12 jobs are left; continue it with --resume night" in said
 
 
 def test_nothing_is_said_of_what_nobody_would_mean(experiment: Experiment) -> None:

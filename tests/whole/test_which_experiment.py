@@ -51,7 +51,7 @@ def test_scripts_that_share_a_directory_go_on_with_their_own(experiment: Experim
     assert "a is unfinished" not in done.stderr
     write(experiment, "mine")
     done = experiment.run("--experiment-id", "d")
-    assert "a is unfinished, 2 of 4 jobs are left; --resume a goes on with it" in done.stderr
+    assert "a is unfinished, 2 of 4 jobs are left; continue it with --resume a" in done.stderr
     refused = experiment.run("--resume", "b")
     assert refused.returncode == 2
     assert "looks like another experiment" in refused.stderr
@@ -114,7 +114,7 @@ def test_one_that_cannot_be_used_blocks_neither_auto_nor_the_list(experiment: Ex
     assert "wreck" in listed.stdout and "unusable" in listed.stdout and "1 of 4" in listed.stdout
     done = experiment.run("--resume", "auto")
     assert done.returncode == 0, done.stderr
-    assert "passes over wreck" in done.stderr
+    assert "skips wreck" in done.stderr
     assert sorted(experiment.executions()[2:]) == ["mine/1", "mine/2", "mine/3"]
     assert ids(experiment) == {"whole", "wreck"}
     assert experiment.run("--resume", "auto", "--experiment-id", "wreck").returncode == 65

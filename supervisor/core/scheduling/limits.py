@@ -216,7 +216,7 @@ class Limits:
         job_id = self._table.ids[job]
         detail = {"job": job_id, "worker": worker.slot, "seconds": seconds}
         turn.effects.records.append(Noted("stalled", turn.at, detail))
-        text = f"{job_id} has used no CPU for {seconds:.0f} s (--stall); what it is at follows"
+        text = f"{job_id} has used no CPU for {seconds:.0f} s (--stall); its stack follows"
         turn.effects.commands.append(Tell("warning", text))
         turn.effects.commands.append(ShowStack(worker.incarnation))
 

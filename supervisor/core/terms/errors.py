@@ -108,7 +108,7 @@ class RunInterrupted(KeyboardInterrupt):
 
     def __init__(self, report: Any) -> None:
         where = " What was finished is in the `report` of this exception; at a prompt: sys.last_value.report"
-        super().__init__(f"the run was interrupted; go on with resume='latest'.{where if report else ''}")
+        super().__init__(f"the run was interrupted; resume it with resume='latest'.{where if report else ''}")
         self.report = report
 
 

@@ -212,7 +212,7 @@ class JournalFile:
                 raise records_lost_error(self.path, self.disk.size(self.fd), error) from None
             raise StorageError(
                 f"the disk failed under {self.path}, and a new file could not be written beside it: "
-                f"{error.strerror or error}. What was synced before is safe: see to the disk, then resume."
+                f"{error.strerror or error}. What was synced before is safe: fix the disk, then resume."
             ) from None
         self.disk.close(self.fd)
         self.fd, self.identity, self._seed = fd, identity, identity.seed

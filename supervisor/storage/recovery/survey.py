@@ -55,7 +55,7 @@ def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
         found.close()
         raise StorageError(
             f"the files of {layout.experiment_id} in {layout.logs} cannot be read: {error.strerror or error}. "
-            f"Nothing was changed; see to the disk, then resume."
+            f"Nothing was changed; fix the disk, then resume."
         ) from error
     except BaseException:
         found.close()
