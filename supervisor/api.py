@@ -116,6 +116,7 @@ def main(
     _refuse_inside_worker("main")
     try:
         _check_platform()
+        has_argparse = "argparse" in sys.modules
         with _prestarted_zygote(sys.argv[1:] if argv is None else argv, settings) as zygote:
             with _sigint_blocked():
                 from supervisor.options.request import request_of_main
@@ -130,6 +131,7 @@ def main(
                 keywords=settings,
                 setup=setup,
                 finish=finish,
+                has_argparse=has_argparse,
             )
             _start_detached_if_asked(request)
             outcome = _execute(request, zygote)

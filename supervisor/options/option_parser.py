@@ -119,6 +119,15 @@ def names_taken(taken: Container[str]) -> str:
     return f"{own}: the script's own here; longhaul's {'are' if len(ours) > 1 else 'is'} {longer}"
 
 
+def taken_by_both(shared: Sequence[str]) -> str:
+    """What to say of options that the script has parsed itself and that are ours, too; "" if there are none."""
+    if not shared:
+        return ""
+    names, longer = ", ".join(shared), ", ".join(filter(None, map(longhauled, shared)))
+    text = f"{names}: read by the script itself and by longhaul; give main() the script's parser (parser=...)"
+    return f"{text}, then longhaul's {'are' if len(shared) > 1 else 'is'} {longer}" if longer else text
+
+
 def _add_actions(parser: Parser, taken: Container[str]) -> None:
     longer = "each option of longhaul is also there as --longhaul-NAME"
     add = _adder(parser.add_argument_group("which experiment", longer), taken)

@@ -18,7 +18,7 @@ import msgspec
 from supervisor.core.terms.errors import CannotCreate, UsageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.settings import Settings, parse_value
-from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, shortened
+from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, our_options, shortened
 from supervisor.options.script_options import (
     Parser,
     check_required,
@@ -53,6 +53,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     settings_script: dict[str, Any] = {}
     parser: argparse.ArgumentParser | None = None  # the script's own options
     taken: frozenset[str] = frozenset()  # names of options that are the script's, whatever ours are
+    shared: list[str] = []  # options given now that the script has read by itself as well
     options_now: dict[str, Any] = {}
     options_default: dict[str, Any] = {}
     resume: str | None = None  # an id, "latest", "auto"
@@ -111,6 +112,44 @@ def output_directory(request: Request) -> Path:
         ) from None
 
 
+# Endings of files that scripts write, which no directory of outputs is likely to have.
+_FILES = (
+    ".arrow .avro .csv .db .feather .gz .h5 .hdf5 .html .jpg .json .jsonl .log .md .ndjson .npy .npz .parquet .pdf "
+    ".pickle .pkl .png .pt .pth .sqlite .svg .tar .tex .toml .tsv .txt .xlsx .xml .yaml .yml .zip "
+)
+
+
+def _refuse_file(output: str | None, arguments: Sequence[str], taken: Container[str]) -> None:
+    """A script that reads `--output` itself, and does not give us its parser, means a file by it."""
+    place = output or os.environ.get("LONGHAUL_OUTPUT")
+    if not place:
+        return
+    path = os.path.expanduser(place)
+    names = (spelled("--output", taken), "--longhaul-output")
+    given = (word.partition("=")[0] for word in reversed(arguments))
+    option = next((word for word in given if word in names), "") if output is not None else ""
+    is_file = os.path.exists(path) and not os.path.isdir(path)
+    ending = os.path.splitext(path)[1].lower()
+    # Who writes --longhaul-output, or a slash, means a directory, whatever it is called.
+    looks_like_file = option == "--output" and ending and f"{ending} " in _FILES and not os.path.isdir(path)
+    if not is_file and not looks_like_file:
+        return
+    if option != "--output":
+        named = (
+            f"{option} {place}" if option else f"output={output!r}" if output else f"LONGHAUL_OUTPUT={place}"
+        )
+        raise UsageError(
+            f"{named} is a file; longhaul needs a directory there, for all files of an experiment"
+        )
+    more = "" if is_file else f"; --longhaul-output {place} makes a directory of that name"
+    raise UsageError(
+        f"--output {place} is {'a' if is_file else 'called like a'} file; longhaul takes this option for the "
+        f"directory of all its files. If the script has an --output of its own, give main() its parser "
+        f"(parser=..., made with add_help=False): then --output is the script's alone, and longhaul's is "
+        f"--longhaul-output. Else name a directory{more}"
+    )
+
+
 # -------------------------------------------------------------------------- the requests
 
 
@@ -125,12 +164,14 @@ def request_of_main(
     setup: Callable[[], Any] | None,
     finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
+    has_argparse: bool = False,
 ) -> Request:
-    """What a script's command line asks for.
+    """What a script's command line asks for. `has_argparse`: the script has imported it before us.
 
     Raises UsageError; argparse itself exits for `--help` and `--version`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    shared = _shared_with_script(arguments) if has_argparse and parser is None and argv is None else []
     taken = option_strings(parser)
     script = parse_keywords(keywords, Settings.__struct_fields__)
     _check_calls(function, name, setup=setup, finish=finish)
@@ -140,6 +181,7 @@ def request_of_main(
     settings_now = parse_keywords(settings, Settings.__struct_fields__, taken)
     actions = _actions(given, output, _Names("--", taken))
     options_default, options_now = _own_options(parser, combined, namespace, actions)
+    _refuse_file(actions["output"], arguments, taken)
     return Request(
         function=function,
         jobs=jobs,
@@ -150,6 +192,7 @@ def request_of_main(
         settings_script=script,
         parser=parser,
         taken=taken,
+        shared=shared,
         options_now=options_now,
         options_default=options_default,
         started_by=status_pipe() if actions.get("detach") else None,
@@ -172,6 +215,24 @@ def _parse(
     if unknown:
         raise UsageError(_unknown_arguments(unknown, combined))
     return combined, namespace
+
+
+def _shared_with_script(arguments: Sequence[str]) -> list[str]:
+    """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
+    argparse tells nobody, but what it has made of the arguments is probably still there."""
+    words = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    if not words or not (ours := words.intersection(our_options())):
+        return []
+    import gc
+
+    known: set[str] = set()
+    for thing in gc.get_objects():
+        kind = type(thing)  # not isinstance, which asks lazy objects what they are
+        if issubclass(kind, argparse.Namespace):
+            known.update(f"--{name.replace('_', '-')}" for name in vars(thing))
+        elif issubclass(kind, argparse.ArgumentParser) and kind is not Parser:
+            known |= option_strings(thing)
+    return sorted(option for option in ours & known if option not in ("-h", "--help"))
 
 
 def _ours(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -225,6 +286,8 @@ def request_of_run(
     for key in ("only", "rerun"):
         if key in given:
             given[key] = _globs(key, given[key])
+    actions = _actions(given, output, _Names(""))
+    _refuse_file(actions["output"], (), ())
     return Request(
         function=function,
         jobs=jobs,
@@ -236,7 +299,7 @@ def request_of_run(
         command_line=list(sys.orig_argv),
         interactive=False,
         progress=bool(progress),
-        **_actions(given, output, _Names("")),
+        **actions,
     )
 
 

@@ -118,4 +118,4 @@ def _call_finish(request: Request, outcome: Outcome) -> None:
     except LonghaulError:
         raise
     except Exception as error:
-        raise RaisedByScript(error, "finish()", user_messages.after_finish(request, outcome)) from None
+        raise RaisedByScript(error, "finish()", user_messages.after_finish(request, outcome, error)) from None

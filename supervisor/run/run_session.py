@@ -27,7 +27,7 @@ from supervisor.core.terms.errors import LonghaulError, StorageError, WorkersErr
 from supervisor.core.terms.events import Effects
 from supervisor.core.terms.records import Noted, RunEnded
 from supervisor.experiment.opening import OpenedExperiment
-from supervisor.options.option_parser import names_taken
+from supervisor.options.option_parser import names_taken, taken_by_both
 from supervisor.options.request import Request
 from supervisor.reports.progress_file import ProgressFile
 from supervisor.run import user_messages
@@ -145,6 +145,8 @@ class RunSession:
             self._tell(level, text)
         if not opened.resumed and (yielded := names_taken(request.taken)):
             self.view.tell("info", yielded)
+        if both := taken_by_both(request.shared):
+            self.view.tell("warning", both)
         if order_is_chance():
             self.view.tell(
                 "warning",

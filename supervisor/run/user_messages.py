@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import compress
@@ -99,9 +100,20 @@ def resume_hint(request: Request, opened: OpenedExperiment) -> str:
     return f"resume later with: {resume_with(request, opened.layout.experiment_id)}"
 
 
-def after_finish(request: Request, outcome: Outcome) -> str:
-    """The advice when the script's `finish` has raised: the run itself was over by then."""
+def after_finish(request: Request, outcome: Outcome, error: Exception) -> str:
+    """What to say when the script's `finish` has raised: the run itself was over by then."""
     report = outcome.report
+    where = os.path.abspath(os.fsdecode(getattr(error, "filename", None) or ""))
+    if isinstance(error, IsADirectoryError) and where == str(report.directory) and request.interactive:
+        option = request.with_option_names("--output")
+        return (
+            f"{where} is the directory of longhaul's files, since it takes {option} as well: give main() the "
+            f"script's parser (parser=...). {_results_and_next(request, report)}"
+        )
+    return _results_and_next(request, report)
+
+
+def _results_and_next(request: Request, report: Report) -> str:
     text = f"The results are safe, in {Layout(report.directory, report.experiment_id).final}."
     if not request.recording:
         return text

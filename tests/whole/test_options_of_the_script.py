@@ -110,3 +110,36 @@ def test_what_is_said_during_a_run_has_the_names_of_this_script_too(script: Scri
     said = script.run(*words, code=75)
     assert "1 job has failed (--longhaul-max-failures 1)" in said
     assert "(--max-failures 1)" not in said
+
+
+KEPT_TO_ITSELF = """
+    import argparse
+    from supervisor import main
+
+    def evaluate(number):
+        return number
+
+    def arguments():
+        own = argparse.ArgumentParser()
+        own.add_argument("--timeout", type=float)
+        own.add_argument("--output", default="none")
+        own.add_argument("--only-mine")
+        return own.parse_args()
+
+    def finish(report):
+        open(given.output, "w")
+
+    if __name__ == "__main__":
+        given = arguments()
+        main(evaluate, [{"number": 1}], name="trial", finish=finish, all_tasks=True)
+"""
+
+
+def test_options_that_the_script_has_parsed_itself_are_told(script: Script) -> None:
+    (script.folder / "exp.py").write_text(textwrap.dedent(KEPT_TO_ITSELF))
+    said = script.run("--timeout", "50")
+    assert "warning: --timeout: read by the script itself and by longhaul" in said
+    assert "parser=" in said and "--longhaul-timeout" in said
+    assert "read by" not in script.run()
+    assert "--output results.csv is called like a file" in script.run("--output", "results.csv", code=2)
+    assert not (script.folder / "results.csv").exists()

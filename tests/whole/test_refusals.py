@@ -169,10 +169,37 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
     assert process.returncode == 73, err
     assert str(experiment.folder / "file") in err
     assert "Traceback" not in err
-    process = experiment.start("--no-resume", "--output", str(experiment.folder / "file"))
+    process = experiment.start("--no-resume", "--output", str(experiment.folder / "file" / "out"))
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 73, err
     assert str(experiment.folder / "file") in err
+
+
+@pytest.mark.parametrize("words", [(), ("--no-resume",), ("--list-checkpoints",), ("--detach",)])
+def test_an_output_that_is_a_file_is_a_wrong_option(experiment: Experiment, words: tuple[str, ...]) -> None:
+    write(experiment, GOOD_JOBS)
+    file = experiment.folder / "file"
+    file.write_text("in the way")
+    before = sorted(experiment.folder.rglob("*"))
+    done = experiment.run("--output", str(file), *words)
+    assert done.returncode == 2, done.stderr
+    assert f"--output {file} is a file" in done.stderr
+    assert "parser=" in done.stderr and "--longhaul-output" in done.stderr
+    done = experiment.run("--longhaul-output", str(file), *words)
+    assert done.returncode == 2, done.stderr
+    assert f"--longhaul-output {file} is a file" in done.stderr
+    done = experiment.run("--output", "summary.json", *words)
+    assert done.returncode == 2, done.stderr
+    assert "--output summary.json is called like a file" in done.stderr
+    assert sorted(experiment.folder.rglob("*")) == before
+
+
+def test_a_directory_may_be_called_like_a_file(experiment: Experiment) -> None:
+    write(experiment, GOOD_JOBS)
+    assert experiment.run("--longhaul-output", "runs.json").returncode == 0
+    assert experiment.run("--output", "runs.json").returncode == 0  # it is one by now
+    assert experiment.run("--output", "runs.txt/").returncode == 0
+    assert experiment.run("--output", "runs.v1").returncode == 0
 
 
 def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
