@@ -97,7 +97,7 @@ def start_run(request: Request, opened: OpenedExperiment) -> None:
 
 def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
     history = opened.code or code_changes.first_run(
-        provenance.code_of(request.function), opened.position.next_lease
+        provenance.code_of(request.function, setup=request.setup), opened.position.next_lease
     )
     return RunStarted(
         run=opened.position.run,
@@ -326,7 +326,7 @@ def _look_at(request: Request, layout: Layout, disk: Disk, signals: Signals) -> 
         comparison=comparison,
         last_run=last_run,
         seed=recovered.history.settings.get("seed"),
-        code=provenance.code_of(request.function, last_run.code),
+        code=provenance.code_of(request.function, last_run.code, request.setup),
         made_by=MadeBy(recovered),
     )
 

@@ -9,15 +9,15 @@ import platform
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.version import VERSION
 from supervisor.experiment.code_files import known_now, modules_now, version_of
+from supervisor.experiment.notebook_code import digests_of, source_of
 from supervisor.system.processes import start_time
 from supervisor.system.script_start import start_directory
 from workers.process.surrogates import is_odd, received, sendable
@@ -37,27 +37,35 @@ def seed_changed(before: Any, now: Settings, completed: int) -> list[str]:
 GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
 
-def code_of(function: Callable[..., Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the results of a run are made by: SHA-256 of the function's module and of its own source,
-    the other modules of the user's that are imported here, a version of all that, git commit and
-    whether the tree was dirty.
+def code_of(
+    function: Callable[..., Any],
+    before: dict[str, Any] | None = None,
+    setup: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
+    """What the results of a run are made by: SHA-256 of the function's module, of its own source and of
+    the rest of the module, the other modules of the user's that are imported here, a version of all
+    that, git commit and whether the tree was dirty.
 
-    A function whose file is not known (a notebook) is identified by its own source and that of the
-    functions and classes beside it that it names, or failing that their byte code. `before`: what
-    the last run of the experiment recorded.
+    A function whose file is not known (a notebook) is identified by what is sent with it and with
+    `setup`: see `notebook_code`. `before`: what the last run of the experiment recorded.
     """
     target = inspect.unwrap(function)
     target = getattr(target, "func", target)  # functools.partial
-    found: dict[str, Any] = {"function": getattr(target, "__qualname__", repr(target))}
+    found: dict[str, Any] = {"function": getattr(target, "__qualname__", type(target).__qualname__)}
     found["module"] = sendable(str(getattr(target, "__module__", "")))
     path = _file_of(target)
     if path is not None:
         found["file"] = encodable(str(path))
-        found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        found["function_sha256"] = hashlib.sha256(_source(target)).hexdigest()
+        text, own = path.read_bytes(), source_of(target)
+        found["sha256"] = hashlib.sha256(text).hexdigest()
+        found["function_sha256"] = hashlib.sha256(own).hexdigest()
+        if own in text:
+            found["rest_sha256"] = hashlib.sha256(text.replace(own, b"", 1)).hexdigest()
         found.update(_git(path.parent))
     else:
-        found["sha256"] = hashlib.sha256(b"\0".join(_sources(target))).hexdigest()
+        found["function_sha256"], found["used"] = digests_of(function, target, setup)
+        whole = [found["function_sha256"], *chain.from_iterable(found["used"].items())]
+        found["sha256"] = hashlib.sha256("\n".join(whole).encode(errors="surrogatepass")).hexdigest()
     here = modules_now("" if path is None else str(path))
     found["modules"], found["late"] = known_now(here, before or {})
     found["version"] = version_of(found["sha256"], found["modules"], found["late"])
@@ -119,55 +127,6 @@ def _file_of(target: Any) -> Path | None:
     except TypeError:
         return None
     return path.resolve() if path.is_file() else None
-
-
-def _source(target: Any) -> bytes:
-    try:
-        return inspect.getsource(target).encode()
-    except (OSError, TypeError):
-        code = getattr(target, "__code__", None)
-        return _of_code(code) if isinstance(code, CodeType) else repr(target).encode()
-
-
-def _of_code(code: CodeType) -> bytes:
-    """What is executed, without places in memory and in files."""
-    parts = [code.co_code, repr(code.co_names).encode()]
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            parts.append(_of_code(const))
-        else:
-            parts.append(
-                (repr(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)).encode()
-            )
-    return b"\0".join(parts)
-
-
-def _sources(target: Any) -> Iterator[bytes]:
-    """Of a function without a file, and of what stands beside it and is named in it, once each."""
-    waiting, seen = [target], {id(target)}
-    while waiting:
-        one = waiting.pop()
-        yield _source(one)
-        for name in _names_in(one):
-            named: Any = getattr(target, "__globals__", {}).get(name)
-            other = inspect.unwrap(named)
-            beside = inspect.isfunction(other) or inspect.isclass(other)
-            if beside and id(other) not in seen and other.__module__ == target.__module__:
-                seen.add(id(other))
-                waiting.append(other)
-
-
-def _names_in(one: Any) -> list[str]:
-    """Global names, in their order; of a class, those in its methods."""
-    functions = [one] if inspect.isfunction(one) else [*vars(one).values()] if inspect.isclass(one) else []
-    codes = [
-        code for function in functions if isinstance(code := getattr(function, "__code__", None), CodeType)
-    ]
-    names: list[str] = []
-    for code in codes:
-        names += code.co_names
-        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
-    return list(dict.fromkeys(names))
 
 
 def _git(folder: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
         facts = found.history
         if facts.run_started is not None:
             before = facts.run_started.code
-            if names := changed_names(before, code_of(request.function, before)):
+            if names := changed_names(before, code_of(request.function, before, request.setup)):
                 _say(f"{listed(names)} changed after the last run of {layout.experiment_id}")
         settings = merge_settings(request, facts.settings)
         return settings, merge_options(request, facts.options)

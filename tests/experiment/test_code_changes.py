@@ -11,7 +11,6 @@ from supervisor.core.terms.code_spans import UNKNOWN, CodeSpan, CodeSpans, unsur
 from supervisor.core.terms.errors import UsageError
 from supervisor.experiment.code_changes import CodeHistory, go_on, named_versions, names_since, since_then
 from supervisor.experiment.code_files import known_now, listed, version_of
-from supervisor.experiment.provenance import code_of
 
 
 def code(
@@ -258,18 +257,3 @@ def test_names_in_words() -> None:
         "a, b, c and 1 more",
         "a, b, c and 2 more",
     ]
-
-
-def test_a_function_of_a_notebook_is_known_by_its_source_and_what_it_names() -> None:
-    text = "SIZE = 2\ndef helper(x): return {factor} * x\ndef unused(): return {other}\ndef f(n):\n"
-    text += "    return [helper(i) for i in range(n)]\n"
-
-    def version(**values: int) -> str:
-        cell: dict[str, Any] = {"__name__": "__main__"}
-        exec(compile(text.format(**values), "<cell>", "exec"), cell)
-        found = code_of(cell["f"])
-        assert "file" not in found
-        return str(found["version"])
-
-    assert version(factor=1, other=1) == version(factor=1, other=2)
-    assert version(factor=1, other=1) != version(factor=2, other=1)
