@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import supervisor
+import workers
 import workers.runner
+from workers.job.job_exceptions import JobInterrupted
 from workers.runner import Runner, planned, with_output
 from workers.transport.messages import Completed, CompletedWith, Failed, Failure
 
@@ -54,3 +60,35 @@ def test_more_than_the_result_is_said_only_where_there_is_more() -> None:
     assert with_output(converted, 7) == CompletedWith(1, converted.seconds, b'["tuple"]', 7, [], ["tuple"])
     failed = Failed(0, 0.1, "raised", Failure("E", "no"))
     assert with_output(failed, 7) is failed and failed.output == 7
+
+
+def raised(function: Callable[[], Any]) -> Failed:
+    """What becomes of an attempt at a job that calls it."""
+    outcome = Runner(function).run(0, 1, msgspec.json.encode({"id": "a", "params": {}}), perf_counter())
+    assert isinstance(outcome, Failed)
+    return outcome
+
+
+def test_a_job_is_interrupted_by_either_name_and_by_what_came_pickled_from_a_child() -> None:
+    class Saved(JobInterrupted):
+        pass
+
+    errors = [
+        JobInterrupted("saved"),
+        workers.Interrupted("saved"),
+        pickle.loads(pickle.dumps(JobInterrupted("saved"))),
+        pickle.loads(b"cworkers\nInterrupted\n(Vsaved\ntR."),
+    ]
+    for error in errors:
+        failed = raised(Mock(side_effect=error))
+        assert (failed.outcome, failed.wish) == ("interrupted", "")
+        assert (failed.failure.type, failed.failure.message) == ("workers.JobInterrupted", "saved")
+    assert raised(Mock(side_effect=Saved)).outcome == "interrupted"
+
+
+def test_another_exception_of_that_name_is_an_error_like_any_other() -> None:
+    class Interrupted(Exception):
+        pass
+
+    assert raised(Mock(side_effect=Interrupted)).outcome == "raised"
+    assert raised(Mock(side_effect=supervisor.RunInterrupted(None))).outcome == "raised"

@@ -19,7 +19,7 @@ NO_SPACE_WAIT = 10.0
 
 NO_SPACE_LIMIT = 6
 
-# A job that raises `workers.Interrupted` while nothing is being stopped runs again after
+# A job that raises `workers.JobInterrupted` while nothing is being stopped runs again after
 # this, so often in a run before it fails.
 INTERRUPTED_WAIT = 1.0
 
