@@ -21,7 +21,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.system.text_encoding import as_meant
 from supervisor.views.console import say
 
-_FILE = re.compile(r"(?:journal|plan|checkpoint|progress)_(.+)\.jsonl?")
+_FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
 _GLOB = frozenset("*?[")
 _SHOWN = 5
 _MOST_COMPARED = 20_000  # ids among which the nearest is looked for
@@ -70,8 +70,7 @@ def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
     """`find`; where it took the latest one, and that is a small trial, it is said on stderr which other
     one may have been meant."""
     layout = find(word, root, names=names)
-    last = Path(word).name
-    by_name = layout.experiment_id == last or _FILE.fullmatch(last)
+    by_name = layout.experiment_id == Path(word).name or _of_file(Path(word)) is not None
     if not by_name and (found := meant_instead(layout)):
         taken, other = found
         text = f"latest is {taken.words()}; there is also {other.words()}: name it to look at that one"
@@ -130,6 +129,9 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
     # A plain word is an id first; a directory of that name lies here only by chance. It may be that of the script.
     if Path(word).is_dir() and not (root.is_dir() and _is_rather_a_word(word, root, names)):
         return _by_path(Path(word))
+    own = _of_file(Path(word)) if names else None
+    if own is not None and not (root.is_dir() and _called(word, root)):
+        return own
     found = _called(word, root)
     if not found and names and (named := _named(word, root)):
         return max(named, key=last_saved)
@@ -178,11 +180,21 @@ def _latest(root: Path) -> Layout:
 def _by_path(path: Path) -> Layout:
     """The experiment whose directory or file this is, or the latest one in it."""
     path = Path(os.path.abspath(path))
-    match = _FILE.fullmatch(path.name)
-    if match and path.is_file():
-        return Layout(path.parent.parent, match.group(1))
+    if (own := _of_file(path)) is not None:
+        return own
     layout = Layout(path.parent, path.name)
     return layout if layout.exists() else _latest(path)
+
+
+def _of_file(path: Path) -> Layout | None:
+    """The experiment that a file belongs to: by its name in `logs`, else by the folder that it lies in."""
+    path = Path(os.path.abspath(path))
+    if not path.is_file():
+        return None
+    if match := _FILE.fullmatch(path.name):
+        return Layout(path.parent.parent, next(filter(None, match.groups())))
+    layouts = (Layout(folder.parent, folder.name) for folder in path.parents)
+    return next((layout for layout in layouts if layout.exists()), None)
 
 
 def _what_there_is(word: str, root: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from itertools import compress
@@ -140,8 +141,6 @@ def print_summary(
     """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
     run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
     waits for a terminal that does not take it. `events`: what happened to the run as a whole."""
-    import shutil
-
     from supervisor.views.summary import summary
 
     if snapshot.state == "finished" and _is_pilot(opened):
@@ -152,9 +151,18 @@ def print_summary(
         commands=_commands(request, opened, snapshot),
         paths=_paths(request, opened),
         events=events,
-        width=shutil.get_terminal_size((100, 24)).columns,
+        width=_width(),
     )
     say_until(sys.stderr, request.with_option_names(text), given_up)
+
+
+def _width() -> int:
+    """Of the terminal; a file has none."""
+    try:
+        has_width = sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        has_width = False
+    return shutil.get_terminal_size((100, 24)).columns if has_width else sys.maxsize
 
 
 def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:

@@ -70,9 +70,14 @@ def summary(
     """
     head = _head(snapshot, width)
     tail = _entries(paths) + _entries(commands)
-    happened = _few([cut(f"  {one_line(event)}", width) for event in events], _MOST_EVENTS, "more")
+    happened = _few([_event(one_line(event), width) for event in events], _MOST_EVENTS, "more")
     room = LINES - len(head) - len(tail) - len(happened)
     return "\n".join(head + _failures(group(failures), room, width) + happened + tail)
+
+
+def _event(event: str, width: int) -> str:
+    """An option in it is there to be copied, to its end."""
+    return f"  {event}" if " --" in event else cut(f"  {event}", width)
 
 
 def _head(snapshot: RunSnapshot, width: int) -> list[str]:

@@ -21,6 +21,12 @@ def test_an_experiment_is_found_by_id_by_directory_and_by_its_files(
     nowhere = Path("nowhere")
     for path in (outputs, outputs.parent, outputs / "night", night.journal, night.checkpoint, night.plan):
         assert find(str(path), nowhere).journal == night.journal
+    of_results = (night.final, night.statistics, night.supervisor_log, night.progress, night.lock)
+    for path in (*of_results, next(night.output_directory.iterdir())):
+        assert path.is_file()
+        assert find(str(path), nowhere).journal == night.journal
+        monkeypatch.chdir(path.parent)
+        assert find(path.name, nowhere).journal == night.journal
     monkeypatch.chdir(outputs)
     assert find(".", nowhere).journal == night.journal
     monkeypatch.chdir(outputs.parent)

@@ -93,3 +93,11 @@ def test_at_most_24_lines_whatever_comes_in(
     text = summary(over, failures, commands=entries, paths=entries, events=events, width=width)
     assert len(text.splitlines()) <= 24
     assert sum(entry.count for entry in group(failures)) == len(failures)
+
+
+def test_a_suggestion_is_never_cut() -> None:
+    warning = "12 of 78 results were made by code 3fa2b1c8; --rerun code:3fa2b1c8 repeats the 12, --accept-code keeps"
+    other = "waited for room on the disk " * 9
+    text = summary(snapshot(), [], commands=[], paths=[], events=[warning, other], width=40)
+    assert f"  {warning}" in text.splitlines()
+    assert "…" in text.splitlines()[-1]
