@@ -1,8 +1,9 @@
-"""What is written and read by the batch is what was written and read one by one, to the byte."""
+"""Functions that do a whole batch at once, held to the result of their references, which do one."""
 
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +11,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,19 +20,26 @@ from supervisor.core.dispatch.ledger import Ledger, Turn
 from supervisor.core.state.columns import compact, get, put
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.statistics import Statistics
+from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.events import Effects
 from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.journal_format import (
+    contents,
+    contents_batch,
     decode_record,
     encode_batch,
+    ended_part,
+    ended_parts_batch,
+    ended_records,
     seed_of,
     verify,
     verify_batch,
 )
-from supervisor.storage.journal.record_locations import grouped, read_joined, read_records
+from supervisor.storage.journal.record_locations import RecordLocations, grouped, read_joined, read_records
+from supervisor.storage.plan.plan_builder import PlanBuilder
 from workers.transport.messages import Completed, CompletedWith
 
 AT = "2025-10-14T21:00:00.000Z"
@@ -282,3 +291,128 @@ def test_groups_hold_every_job_once_in_order_and_little(sizes: list[int], repeat
         assert len(group) <= 512
         heavy = [lengths[job] for job in group if lengths[job]]
         assert len(heavy) <= 1 or sum(heavy) <= 4 << 20
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(3, 4), st.integers(0, 9)), unique_by=lambda row: row[0]
+    )
+)
+def test_locations_are_noted_together_as_alone(rows: list[tuple[int, int, int]]) -> None:
+    together, alone = RecordLocations(), RecordLocations()
+    jobs = [job for job, _, _ in rows]
+    offsets, lengths, leases = (
+        range(len(rows)),
+        [9 * size for _, _, size in rows],
+        [size for *_, size in rows],
+    )
+    together.note_batch(compact(jobs), 1, bytes([held for _, held, _ in rows]), offsets, lengths, leases)
+    for (job, held, lease), offset, length in zip(rows, offsets, lengths, strict=True):
+        alone.note(job, 1, held, offset, length, lease)
+    together.grow(40)
+    alone.grow(40)
+    for column in ("origin", "held", "offset", "length", "lease"):
+        assert getattr(together, column)[:40] == getattr(alone, column)[:40]
+    together.move_batch(compact(jobs), 2, lengths, offsets)
+    assert [together.offset[job] for job in jobs] == lengths
+    assert {together.origin[job] for job in jobs} <= {2}
+
+
+# ------------------------------------------------------------------------- parts of lines
+
+
+@given(batches())
+def test_parts_and_contents_of_lines_are_taken_together_as_alone(batch: Completions) -> None:
+    data, lengths = encode_batch(1, [batch], SEED)
+    lines = data.split(b"\n")[:-1]
+    parts = [ended_part(line) for line in lines]
+    begins = list(accumulate(lengths[:-1], initial=0))
+    assert ended_parts_batch(data, begins, lengths) == parts
+    for part, record in zip(parts, map(decode_record, lines), strict=True):
+        assert isinstance(record, Ended)
+        assert ended_records([record.job], [part]) == [record]
+    alone = [contents([line])[0] for line in lines]
+    assert contents_batch(b"\n".join(lines)) == contents(lines) == alone
+
+
+# -------------------------------------------------------------------------------- the plan
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from("abcdef") | st.text(st.characters(codec="utf-8"), max_size=3),
+                st.sampled_from([None, "x", "y"]),
+            ),
+            max_size=4,
+        ),
+        max_size=4,
+    )
+)
+def test_jobs_are_added_together_as_one_by_one_or_refused(
+    groups: list[list[tuple[str, str | None]]],
+) -> None:
+    together, singly_added = PlanBuilder(), PlanBuilder()
+    for group in groups:
+        ids, domains = [job for job, _ in group], [domain for _, domain in group]
+        params: list[dict[str, Any]] = [{"n": place} for place in range(len(group))]
+        if not together.add_batch(ids, domains, params):
+            with pytest.raises(UsageError, match="two jobs have the id"):
+                for job_id, domain, values in zip(ids, domains, params, strict=True):
+                    together.add(job_id, domain, msgspec.json.encode(values))
+            return
+        for job_id, domain, values in zip(ids, domains, params, strict=True):
+            singly_added.add(job_id, domain, msgspec.json.encode(values))
+    assert list(together.lines()) == list(singly_added.lines())
+    assert together.domains == singly_added.domains and together.lengths == singly_added.lengths
+
+
+# ------------------------------------------------------------------------------ all pairs
+
+# Every function that does to many what a slower one, the reference, does to each; and the test that
+# holds both to the same result.
+PAIRS = {
+    "encode_batch": (
+        "storage/test_batches",
+        "test_a_batch_of_completions_is_written_as_its_records_would_be",
+    ),
+    "_bodies_batch": (
+        "storage/test_batches",
+        "test_a_batch_of_completions_is_written_as_its_records_would_be",
+    ),
+    "verify_batch": (
+        "storage/test_batches",
+        "test_a_batch_of_completions_is_written_as_its_records_would_be",
+    ),
+    "ended_parts_batch": (
+        "storage/test_batches",
+        "test_parts_and_contents_of_lines_are_taken_together_as_alone",
+    ),
+    "contents_batch": (
+        "storage/test_batches",
+        "test_parts_and_contents_of_lines_are_taken_together_as_alone",
+    ),
+    "read_batch": ("storage/test_batches", "test_places_are_read_together_as_alone"),
+    "note_batch": ("storage/test_batches", "test_locations_are_noted_together_as_alone"),
+    "move_batch": ("storage/test_batches", "test_locations_are_noted_together_as_alone"),
+    "completed_batch": ("storage/test_batches", "test_results_booked_together_are_booked_as_one_by_one"),
+    "settle_batch": (
+        "core/test_worker_state",
+        "test_leases_are_settled_together_as_one_by_one_or_not_at_all",
+    ),
+    "add_batch": ("storage/test_batches", "test_jobs_are_added_together_as_one_by_one_or_refused"),
+}
+
+
+def test_every_pair_of_a_fast_function_and_its_reference_is_held_together() -> None:
+    root = Path(__file__).resolve().parents[2]
+    defined = {
+        name
+        for room in ("core", "storage")
+        for path in (root / "supervisor" / room).rglob("*.py")
+        for name in re.findall(r"def (\w+_batch)\(", path.read_text())
+    }
+    assert defined == set(PAIRS)
+    for module, test in PAIRS.values():
+        assert f"def {test}(" in (root / "tests" / f"{module}.py").read_text()

@@ -106,7 +106,7 @@ class Ledger:
         leases: list[int],
         outcomes: list[Completed | CompletedWith],
     ) -> None:
-        """Many completed results of one worker; one record for all if nothing is special."""
+        """`completed` for many results of one worker; one record for all if none of them is special."""
         table = self.table
         if (
             list(get(self.newest_lease, jobs)) != leases
@@ -128,6 +128,7 @@ class Ledger:
         )
 
     def completed(self, turn: Turn, slot: int, job: int, outcome: Completed | CompletedWith) -> None:
+        """Book a completed result. The reference for `completed_batch`."""
         table = self.table
         more = outcome if isinstance(outcome, CompletedWith) else NOTHING_MORE
         if table.state[job] == COMPLETED:

@@ -111,8 +111,10 @@ class WorkerState:
         return self.leases[0]
 
     def settle_batch(self, leases: list[int]) -> Sequence[int] | None:
-        """Take these leases off its list if they are its first, in order; the jobs' numbers.
-        None, and nothing is changed, if they are not."""
+        """`settle` for the first leases of its list, in order; the jobs' numbers.
+
+        None, and nothing is changed, if these are not its first leases or if some are revoked.
+        """
         return None if self.revoked else self.leases.take(leases)
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
@@ -133,7 +135,8 @@ class WorkerState:
         return report
 
     def settle(self, lease: int) -> int | None:
-        """Take a lease off its list; the job's number, None if it does not hold it."""
+        """Take a lease off its list; the job's number, None if it does not hold the lease. The reference
+        for `settle_batch`."""
         self.revoked.discard(lease)
         return self.leases.remove(lease)
 

@@ -43,7 +43,8 @@ def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[in
 
 
 def read_records(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
-    """The bytes at each place, in the order in which the places are given."""
+    """The bytes at each place, in the order in which the places are given. The reference for `read_batch`
+    and `read_joined`."""
     if (near := read_batch(disk, fd, offsets, lengths)) is not None:
         text, begins = near
         return [text[at : at + length] for at, length in zip(begins, lengths, strict=True)]
@@ -53,8 +54,10 @@ def read_records(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[
 def read_batch(
     disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]
 ) -> tuple[bytes, Iterable[int]] | None:
-    """All that is between the first and the last of these places, and where in it each begins;
-    None if they are not close together, as they nearly always are."""
+    """One read from the first to the last of these places: its bytes, and where each place begins in them.
+
+    None if the places are far apart, which is rare.
+    """
     if not offsets:
         return b"", []
     start, last = min(offsets), max(offsets)
@@ -65,8 +68,10 @@ def read_batch(
 
 
 def read_joined(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes | None:
-    """The bytes of these places, one place after the other: those that stand so in the file, as
-    one piece. None if they are not close together."""
+    """The bytes of these places, joined in the order given; None if the places are far apart.
+
+    Places that follow each other in the file are copied as one piece.
+    """
     if (near := read_batch(disk, fd, offsets, lengths)) is None:
         return None
     if not offsets:
@@ -133,14 +138,14 @@ class RecordLocations:
     def note_batch(
         self, jobs: Sequence[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
     ) -> None:
-        """The same for many."""
+        """`note` for many jobs."""
         self.grow(max(jobs, default=-1) + 1)
         put(self.held, jobs, held)
         put(self.lease, jobs, array("Q", leases))
         self.move_batch(jobs, origin, offsets, lengths)
 
     def move_batch(self, jobs: Sequence[int], origin: int, offsets: Any, lengths: Any) -> None:
-        """The same records, found in another place."""
+        """The records of these jobs, found in another file or at other offsets."""
         put(self.origin, jobs, bytes([origin]) * len(jobs))
         put(self.offset, jobs, array("Q", offsets))
         put(self.length, jobs, array("I", lengths))

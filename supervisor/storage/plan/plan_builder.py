@@ -95,7 +95,7 @@ class PlanBuilder:
     def add(
         self, job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN
     ) -> None:
-        """Raises UsageError for an id that is there already."""
+        """Add one job. The reference for `add_batch`. Raises UsageError for an id that is there already."""
         line = plan_line(job_id, domain, params_json, own)
         if own is not NOTHING_OWN:
             self.own[job_id] = own
@@ -114,8 +114,11 @@ class PlanBuilder:
     def add_batch(
         self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
     ) -> bool:
-        """Many jobs, whose params consist of JSON's own types. False, and none is added, if one of
-        the ids is there already: then `add` says which. Raises UnicodeEncodeError."""
+        """`add` for many jobs whose params are made of JSON's own types.
+
+        False if an id is there already: the plan is to be refused, and `add` names the id. Raises
+        UnicodeEncodeError for a lone surrogate.
+        """
         text = _encoder.encode_lines([*map(_Draft, ids, domains, params)])
         if self._follow(text, len(ids)):
             return True
