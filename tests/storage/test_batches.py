@@ -358,9 +358,9 @@ def test_jobs_are_added_together_as_one_by_one_or_refused(
         ids, domains = [job for job, _ in group], [domain for _, domain in group]
         params: list[dict[str, Any]] = [{"n": place} for place in range(len(group))]
         if not together.add_batch(ids, domains, params):
+            rows = list(zip(ids, domains, map(msgspec.json.encode, params), strict=True))
             with pytest.raises(UsageError, match="two jobs have the id"):
-                for job_id, domain, values in zip(ids, domains, params, strict=True):
-                    together.add(job_id, domain, msgspec.json.encode(values))
+                any(together.add(*row) for row in rows)
             return
         for job_id, domain, values in zip(ids, domains, params, strict=True):
             singly_added.add(job_id, domain, msgspec.json.encode(values))
