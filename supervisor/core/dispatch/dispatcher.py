@@ -1,8 +1,8 @@
-"""Who gets the next jobs, which workers there are, and when one has to go. Pure.
+"""Starts and ends workers, hands jobs out, revokes leases. Pure.
 
-The dispatcher owns the workers. It keeps a few milliseconds of work with every worker, hands
-long jobs out one by one, takes back what waits behind a long job, and fills free slots
-with new workers as long as there are jobs for them.
+The dispatcher owns the workers. Each holds a few milliseconds of work; long jobs are handed out one by
+one. Leases that wait behind a long job are revoked and given to others. Free slots get new workers as
+long as there are jobs for them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Dispatcher:
                 timeout = self.timeout(worker)
                 if timeout is not None:
                     times.append(worker.since + timeout)
-                if worker.held() > 1 and self._is_behind(worker):
+                if worker.held() > 1 and pacing.is_behind(worker, self.workers.values()):
                     times.append(worker.begun + pacing.REVOKE_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
@@ -106,10 +106,10 @@ class Dispatcher:
         return min(times, default=None)
 
     def coalescing_delay(self) -> float:
-        """For how many seconds nobody needs us, if nothing but outcomes comes."""
+        """Seconds for which outcomes may gather before the loop looks at them."""
         held = [worker.held() for worker in self.workers.values() if worker.status == READY]
         if not held or len(held) < len(self.workers):
-            return 0.0  # somebody starts or goes
+            return 0.0  # a worker starts or ends
         return pacing.coalescing_delay(self.durations.quick, min(held))
 
     # ----------------------------------------------------------------- what it learns
@@ -120,15 +120,15 @@ class Dispatcher:
         self._start_failures = 0
 
     def count_refused_start(self, turn: Turn, incarnation: int, error: str, *, stopped: bool) -> None:
-        """No process could be made. What was asked for at once is refused at once: that is
-        one failure, or a shortage of a moment would end a run with many workers."""
+        """No process could be started. All starts that were asked for together count as one failure: a short
+        shortage must not end a run with many workers."""
         if incarnation >= self._refused_before:
             self._refused_before = self.next_incarnation
             self.count_start_failure(turn, error, stopped=stopped)
 
     def count_start_failure(self, turn: Turn, error: str, *, stopped: bool) -> None:
-        """Back off; give up if so many in a row were never ready, and nobody is at work or
-        may still become so."""
+        """Back off. Give up after `START_FAILURES` workers in a row that never got ready, if no worker
+        runs or is starting."""
         self._start_failures += 1
         self._start_not_before = turn.now + retry_policy.start_delay(self._start_failures)
         if stopped:
@@ -143,7 +143,7 @@ class Dispatcher:
             self.kill_all(turn)
 
     def wait_for_space(self, turn: Turn, error: str) -> None:
-        """A worker found no room on a disk: there may be some later, however often it is tried."""
+        """A worker found a disk full. Free space may come back, so this is tried without a limit."""
         self._start_not_before = turn.now + retry_policy.NO_SPACE_WAIT
         last_error = error.strip().splitlines()[-1]
         text = (
@@ -159,8 +159,10 @@ class Dispatcher:
     def kill(
         self, turn: Turn, worker: WorkerState, outcome: str, message: str = "", *, stack: bool = False
     ) -> None:
-        """End a worker's process; the attempt that it is at gets this outcome, and `message`. `stack`: it
-        is wanted to know where it was."""
+        """Kill a worker. The attempt that it runs gets this outcome and, if not empty, this message.
+
+        `stack`: ask for its Python stack first.
+        """
         if worker.status in (DOOMED, ABANDONED) or worker.kill_reason is not None:
             return
         lease = worker.leases[0][0] if worker.leases else 0
@@ -170,13 +172,13 @@ class Dispatcher:
         turn.effects.commands.append(KillWorker(worker.incarnation, stack and bool(lease)))
 
     def kill_all(self, turn: Turn, *, stack: bool = False) -> None:
-        """Nobody goes on, and nobody is to be started."""
+        """End all workers, start none."""
         self._start_not_before = None
         for worker in self.workers.values():
             self.kill(turn, worker, "interrupted", stack=stack)
 
     def enforce_limits(self, turn: Turn) -> None:
-        """End jobs beyond their timeout; take back what waits behind a long job."""
+        """End jobs beyond their timeout; revoke leases that wait behind a long job."""
         for worker in self.workers.values():
             if not worker.leases or worker.status not in (READY, STOPPING):
                 continue
@@ -187,33 +189,22 @@ class Dispatcher:
             elif (
                 worker.held() > 1
                 and turn.now >= worker.begun + pacing.REVOKE_AFTER
-                and self._is_behind(worker)
+                and pacing.is_behind(worker, self.workers.values())
             ):
                 self.revoke_waiting(turn, worker)
 
     def timeout(self, worker: WorkerState) -> float | None:
-        """Of the job that it is at: its own, else that of the experiment."""
+        """Seconds that the worker's job may run: its own timeout, else the experiment's; None if unlimited."""
         if self.table.own:
             own = self.table.own.get(worker.leases[0][1])
             if own is not None and own.timeout is not None:
                 return own.timeout or None
         return self.settings.timeout
 
-    def _is_behind(self, worker: WorkerState) -> bool:
-        """Whether another worker is idle or gets on better. If nobody does, the machine is
-        overloaded or all are at long jobs, and handing leases around would help nobody."""
-        return any(
-            not other.leases
-            or other.since > worker.since
-            or other.begun > worker.begun + pacing.CLEARLY_LATER
-            for other in self.workers.values()
-            if other.status == READY and other is not worker
-        )
-
-    # -------------------------------------------------------------------- take-back
+    # -------------------------------------------------------------------- revoke
 
     def revoke_waiting(self, turn: Turn, worker: WorkerState) -> None:
-        """Revoke every lease of a worker but the one it is at."""
+        """Revoke every lease of a worker but that of the job it runs."""
         waiting = [entry for entry in list(worker.leases)[1:] if entry[0] not in worker.revoked]
         if not waiting:
             return
@@ -223,8 +214,11 @@ class Dispatcher:
         turn.effects.commands.append(RevokeJobs(worker.incarnation, numbers))
 
     def returned(self, turn: Turn, worker: WorkerState, leases: list[tuple[int, int]]) -> None:
-        """These leases of a worker will not be run by it. That is recorded of all of them, also where
-        the job is another's by now: whoever reads the records finds by them what it was at."""
+        """Take back leases that a worker will not run.
+
+        All of them are recorded, also those whose job belongs to another worker by now: a reader of the
+        journal derives from them which job the worker was running.
+        """
         if not leases:
             return
         self.ledger.give_back(leases)
@@ -271,7 +265,7 @@ class Dispatcher:
         turn.effects.commands.append(StartWorker(slot, incarnation))
 
     def dismiss_idle(self, turn: Turn) -> None:
-        """Nothing more will come: let the idle go, end those that only repeat others' work."""
+        """No job is left to hand out: stop idle workers, and kill those that only run superseded leases."""
         self._start_not_before = None
         for worker in self.workers.values():
             if not worker.leases:
@@ -280,8 +274,8 @@ class Dispatcher:
                 self.kill(turn, worker, "interrupted")
 
     def resize(self, turn: Turn, slots: int) -> tuple[int, int]:
-        """Have so many workers from here on. Of those that are too many, the idle ones go
-        and the busy ones finish their job first: how many of each."""
+        """Change the number of workers; of those that are too many, (idle ones, which are stopped at once;
+        busy ones, which finish their job first)."""
         self.slots = slots
         idle = busy = 0
         for worker in self.workers.values():
@@ -298,8 +292,8 @@ class Dispatcher:
         return idle, busy
 
     def dismiss(self, turn: Turn, worker: WorkerState) -> None:
-        """Let one that has nothing to do go. In the middle of its `setup()` it may have made a
-        temporary directory, which its exit functions remove: so it is asked, too."""
+        """Stop a worker without jobs. One that is still in `setup()` is asked to exit, not killed: its exit
+        functions may have a temporary directory to remove."""
         if worker.status == READY or (worker.status == STARTING and worker.pid):
             worker.status = STOPPING
             turn.effects.commands.append(StopWorker(worker.incarnation))
@@ -309,7 +303,7 @@ class Dispatcher:
     # --------------------------------------------------------------------- hand-out
 
     def hand_out(self, turn: Turn) -> None:
-        """Give the workers that run short of leases new ones, the emptiest first."""
+        """Lease jobs to the workers that are short of them, those with the fewest first."""
         if self._alone is not None and self._alone_runs(self._alone):
             return
         ready = [worker for worker in self.workers.values() if worker.status == READY]
@@ -333,7 +327,7 @@ class Dispatcher:
             self._lease(turn, worker, min(ahead - held, pacing.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:
-        """With `--rate` a hand-out is a start: one job for each idle worker, as it allows."""
+        """With `--rate` each lease starts at once: one job for each idle worker, as the rate allows."""
         allowed = pace.allowed(turn.now)
         for worker in ready:
             if worker.leases or not self.queue.has_ready():
@@ -347,7 +341,7 @@ class Dispatcher:
                 pace.spend(1)
 
     def _hand_out_alone(self, turn: Turn, ready: list[WorkerState]) -> None:
-        """A job that must run alone goes out when nothing else is out."""
+        """Lease a job that must run alone, if no other job is leased."""
         if self.ledger.held or not ready or not self.queue.has_alone():
             return
         if not any(worker.leases for worker in self.workers.values()):
@@ -355,7 +349,7 @@ class Dispatcher:
             self._send(turn, ready[0], [self.queue.take_alone()])
 
     def _alone_runs(self, alone: Alone) -> bool:
-        """Whether the job that was handed out alone is still at work; then nobody else is to begin."""
+        """Whether the job that runs alone is still running; no other job may start then."""
         worker = self.workers.get(alone.incarnation)
         if worker is None or worker.status == ABANDONED or not worker.leases:
             self._alone = None
@@ -363,15 +357,15 @@ class Dispatcher:
         return True
 
     def workers_that_make_room(self, worker: WorkerState) -> int:
-        """How many workers' share of the memory a worker may have: 1, or, while it is at a job that
-        runs alone, as many as there might have been when it began."""
+        """How many times the memory limit of one worker this worker may use: 1, or for a job that runs alone
+        the number of workers there could have been when it started."""
         alone = self._alone
         if alone is None or not worker.leases or worker.leases[0][0] != alone.lease:
             return 1
         return alone.slots
 
     def _tell_waiting(self, turn: Turn) -> None:
-        """Say so when the run stands still until a job may be tried again."""
+        """Tell the user when nothing runs until a job may be tried again."""
         due = self.queue.next_time()
         if (
             due is None

@@ -6,6 +6,10 @@ second's worth, but at least one, so that starts keep their distance.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from supervisor.core.state.worker_state import READY, WorkerState
+
 _SLOWLY = 1 / 8  # of the way up, with each batch
 
 
@@ -140,3 +144,15 @@ def share(ready: int, workers: int, mean_seconds: float | None) -> int:
     worth a hand-out."""
     least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / time_of(mean_seconds)))
     return max(least, -(-ready // (2 * max(1, workers))))
+
+
+def is_behind(worker: WorkerState, workers: Iterable[WorkerState]) -> bool:
+    """Whether another of the workers is idle or makes better progress than this one.
+
+    If none does, the machine is overloaded or all run long jobs, and moving leases would not help.
+    """
+    return any(
+        not other.leases or other.since > worker.since or other.begun > worker.begun + CLEARLY_LATER
+        for other in workers
+        if other.status == READY and other is not worker
+    )

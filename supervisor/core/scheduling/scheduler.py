@@ -1,17 +1,18 @@
-"""The core: facts in, records and commands out. Pure; holds no descriptor, asks no clock.
+"""The core: events in, records and commands out. Pure: it opens no file and reads no clock.
 
-How it works. The loop calls `handle` with a batch of events and the time. The scheduler
-lets each event happen (`_on_<event>`), then looks at the deadlines, then hands out work,
-and returns `Effects`: the records to write first and the commands to carry out after.
+The loop calls `handle` with a batch of events and the time. The scheduler passes each event to its
+handler (`_handlers`), checks the deadlines, hands out jobs, and returns `Effects`: the records to be
+written first, and the commands to be carried out after them.
 
-A worker holds a queue of leases and runs them in order, so the job that it is at is the
-first of its leases without an outcome. That gives exact blame without shared memory: when
-a worker dies, that job ended with it, and the rest of its leases never started.
+A worker holds a queue of leases and runs them in order. The job that it runs is therefore the first of
+its leases without an outcome. When a worker dies, that job died with it, and the leases behind it had
+not started: no shared memory is needed to tell which.
 
 Reading order: `job_table` (what states a job has), `ledger` (what becomes of a job when a
 lease ends), `job_queue` and `dispatcher` (who gets the next jobs), `retry_policy` (what a failure
 costs), `pacing` (how many jobs a worker holds), `drain` (an early end), `limits` (memory, failures,
-the clock), `orders` (from another terminal). What remains here: facts are told apart, blame is given.
+the clock), `orders` (from another terminal). This module connects them: it dispatches the events and
+attributes a worker's death to a job.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from supervisor.core.dispatch.worker_exits import (
     worker_ended_record,
 )
 from supervisor.core.scheduling.drain import Drain
+from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
 from supervisor.core.scheduling.limits import Limits
 from supervisor.core.scheduling.orders import Orders
 from supervisor.core.scheduling.worker_notices import CodeSeen, SharedFiles
@@ -45,7 +47,7 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Effects, Tell
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.terms.position import InProgress, Position
-from supervisor.core.terms.records import Noted, Paused, Returned, Unpaused, WorkerStarted
+from supervisor.core.terms.records import Noted, Returned, WorkerStarted
 from supervisor.core.terms.settings import Settings
 from workers.transport.messages import Failed, Outcome
 
@@ -55,7 +57,7 @@ def _is_failure(outcome: Outcome) -> bool:
 
 
 def _by_kind(outcomes: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
-    """Whether they are failures, and outcomes of one kind that follow each other, nearly always all."""
+    """(whether they are failures, outcomes): runs of outcomes of one kind; nearly always one run."""
     if Failed not in set(map(type, outcomes)):
         yield False, outcomes
         return
@@ -88,9 +90,9 @@ class Scheduler:
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
-        self._blocked: dict[str, float] = {}  # why nothing is handed out -> since when
-        self.limits = Limits(self.dispatcher, self.drain, self._blocked)
-        self.orders = Orders(table, self.ledger, self.dispatcher, self.drain, self._blocked)
+        self.pauses = HandOutPauses()
+        self.limits = Limits(self.dispatcher, self.drain, self.pauses.since)
+        self.orders = Orders(table, self.ledger, self.dispatcher, self.drain, self.pauses.since)
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
@@ -108,8 +110,8 @@ class Scheduler:
             facts.SignalReceived: self.drain.on_signal,
             facts.TimePassed: self._on_time_passed,
             facts.Synced: self._on_synced,
-            facts.HandOutBlocked: self._on_hand_out_blocked,
-            facts.HandOutUnblocked: self._on_hand_out_unblocked,
+            facts.HandOutBlocked: self.pauses.on_blocked,
+            facts.HandOutUnblocked: self.pauses.on_unblocked,
             facts.ControlAsked: self.orders.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
         }
@@ -127,7 +129,7 @@ class Scheduler:
         drain_at: float | None = None,
         drain_reason: str = "",
     ) -> Effects:
-        """Settle what earlier runs left open, then line the jobs up.
+        """Close the leases that earlier runs left open, then fill the queue.
 
         `selected` masks the jobs that this run may hand out (default: all that are
         wanted). `retry` are failed jobs that were just reset for one more attempt: they
@@ -144,7 +146,7 @@ class Scheduler:
         return turn.effects
 
     def handle(self, events: Sequence[facts.Event], now: float, at: str, first_n: int) -> Effects:
-        """Let a batch of events happen.
+        """Process a batch of events.
 
         `now`: seconds on the run's clock, which never jumps and stands still while the
         run is suspended. `at`: the same instant as ISO 8601 UTC. `first_n`: the number
@@ -161,9 +163,9 @@ class Scheduler:
         if not self.stopped:
             self.queue.wake(now)
             dispatcher.start_workers(turn)
-            if not self._blocked:
+            if not self.pauses.since:
                 dispatcher.hand_out(turn)
-        if dispatcher.pace is not None and (self.stopped or self._blocked):
+        if dispatcher.pace is not None and (self.stopped or self.pauses.since):
             dispatcher.pace.due = None  # nobody waits for it now
         if self.stopped or dispatcher.nothing_left():
             dispatcher.dismiss_idle(turn)
@@ -219,13 +221,15 @@ class Scheduler:
         )
 
     def blocked_by(self) -> list[str]:
-        return list(self._blocked)
+        return list(self.pauses.since)
 
     # ------------------------------------------------------------------ the beginning
 
     def _settle_lost(self, turn: Turn, incarnation: int, leases: list[tuple[int, int]], mask: bytes) -> None:
-        """Leases that an earlier run left open: the first one was running, the others had
-        not started. Since that is not certain, all of them are handed out singly."""
+        """Leases that an earlier run left open: the first was running, the others had not started.
+
+        That is likely, not certain: each of these jobs gets a lease of its own from now on.
+        """
         for index, (lease, job) in enumerate(leases):
             self.queue.mark_single(job)
             if index == 0 and self.table.state[job] not in (COMPLETED, FAILED):
@@ -240,7 +244,7 @@ class Scheduler:
     def _on_jobs_finished(self, event: facts.JobsFinished, turn: Turn) -> None:
         worker = self.workers.get(event.incarnation)
         if worker is None:
-            return  # a late word of a worker that is already buried
+            return  # the worker has ended already
         finished = 0
         for failures, outcomes in _by_kind(event.outcomes):
             leases = [outcome.lease for outcome in outcomes]
@@ -277,7 +281,7 @@ class Scheduler:
         if worker is None:
             return
         unasked = [lease for lease in event.leases if lease not in worker.revoked]
-        worker.leaving |= bool(unasked)  # it knows of the drain already
+        worker.leaving |= bool(unasked)  # it has heard of the drain before we have
         dropped = {lease: worker.settle(lease) for lease in event.leases}
         returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
         self.dispatcher.returned(turn, worker, returned)
@@ -286,7 +290,7 @@ class Scheduler:
         worker = self.workers.get(event.incarnation)
         running = worker.running() if worker is not None else None
         if worker is None or running is None or self.table.ids[running[1]] != event.job:
-            return  # the word of a thread that has outlived its job
+            return  # from a thread that has outlived its job
         if not self.ledger.is_current(*running):
             return
         if event.notice:
@@ -351,10 +355,10 @@ class Scheduler:
             self.finished_attempts += 1
         self.ledger.give_back(waiting)
         turn.effects.records.append(worker_ended_record(worker, event, kind, turn.at))
-        self._count_fruitless(turn, worker, event)
+        self._count_useless_worker(turn, worker, event)
 
-    def _count_fruitless(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
-        """A worker that died without having been of any use must not be replaced for ever."""
+    def _count_useless_worker(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
+        """Count a worker that died without finishing a job, so that it is not replaced for ever."""
         if worker.kill_reason is not None:
             return
         if worker.no_space:
@@ -391,22 +395,6 @@ class Scheduler:
     def _on_synced(self, event: facts.Synced, turn: Turn) -> None:
         self.ledger.synced(event.n)
 
-    def _on_hand_out_blocked(self, event: facts.HandOutBlocked, turn: Turn) -> None:
-        if event.why in self._blocked:
-            return
-        self._blocked[event.why] = turn.now
-        turn.effects.records.append(Paused(event.why, turn.at, event.detail))
-        turn.effects.commands.append(Tell("warning", f"no new jobs are started: {event.detail or event.why}"))
-
-    def _on_hand_out_unblocked(self, event: facts.HandOutUnblocked, turn: Turn) -> None:
-        since = self._blocked.pop(event.why, None)
-        if since is not None:
-            turn.effects.records.append(Unpaused(event.why, turn.at, round(turn.now - since, 3)))
-            turn.effects.commands.append(Tell("info", "going on"))
-
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
         self.limits.on_clock_jumped(event)
-        turn.effects.records.append(Paused("suspended", turn.at))
-        turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
-        text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"
-        turn.effects.commands.append(Tell("info", text))
+        self.pauses.on_suspended(event, turn)

@@ -1,0 +1,34 @@
+"""Why no job is handed out: the disk, memory, a suspended machine, an order. Pure."""
+
+from __future__ import annotations
+
+from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.terms.events import ClockJumped, HandOutBlocked, HandOutUnblocked, Tell
+from supervisor.core.terms.records import Paused, Unpaused
+
+
+class HandOutPauses:
+    """`since`: by reason, when it began, in seconds on the run's clock. Jobs are handed out while it is empty."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, float] = {}
+
+    def on_blocked(self, event: HandOutBlocked, turn: Turn) -> None:
+        if event.why in self.since:
+            return
+        self.since[event.why] = turn.now
+        turn.effects.records.append(Paused(event.why, turn.at, event.detail))
+        turn.effects.commands.append(Tell("warning", f"no new jobs are started: {event.detail or event.why}"))
+
+    def on_unblocked(self, event: HandOutUnblocked, turn: Turn) -> None:
+        since = self.since.pop(event.why, None)
+        if since is not None:
+            turn.effects.records.append(Unpaused(event.why, turn.at, round(turn.now - since, 3)))
+            turn.effects.commands.append(Tell("info", "going on"))
+
+    def on_suspended(self, event: ClockJumped, turn: Turn) -> None:
+        """The machine was suspended, or the process stopped, and goes on: a pause that is over already."""
+        turn.effects.records.append(Paused("suspended", turn.at))
+        turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
+        text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"
+        turn.effects.commands.append(Tell("info", text))
