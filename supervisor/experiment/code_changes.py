@@ -206,7 +206,7 @@ def _accepted(older: dict[str, int], spans: CodeSpans, now: dict[str, Any]) -> s
         return "--accept-code: there are no results of other code than that of now"
     told = ", ".join(f"{count} by code {version}" for version, count in older.items())
     changed = list(dict.fromkeys(name for version in older for name in names_since(version, spans, now)))
-    before = f"{listed(changed, len(changed))} changed; " if changed else ""
+    before = f"{listed(changed, 20)} changed; " if changed else ""
     return f"{before}results of earlier code are taken as good: {told}"
 
 
