@@ -1,6 +1,6 @@
 """How the interpreter of this process was before anything of ours was imported into it.
 
-Ours come from their own files (`begin`), and with them a good part of the standard library is
+Ours come from their own files (`bootstrap`), and with them a good part of the standard library is
 loaded. Where the script has a module of such a name in front of the standard library
 (`random.py` beside it), it is the script's module that its `import random` has to find.
 """
