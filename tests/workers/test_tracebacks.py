@@ -24,7 +24,7 @@ def test_a_place_in_the_users_code_is_named_rather_than_one_in_a_library() -> No
         json.loads("{")
 
     failure = failure_of(job).failure
-    assert failure.where == f"test_failures.py:{job.__code__.co_firstlineno + 1}"
+    assert failure.where == f"test_tracebacks.py:{job.__code__.co_firstlineno + 1}"
     assert failure.type == "json.decoder.JSONDecodeError"
     assert failure.traceback.startswith("Traceback (most recent call last):\n")
     assert "runner.py" not in failure.traceback and "json.loads" in failure.traceback
