@@ -345,7 +345,7 @@ class Store:
             self._hangs = True
             raise StorageError(
                 f"the disk under {journal.path} does not answer; what was synced before is safe. "
-                f"See to the disk, then resume."
+                f"Fix the disk, then resume."
             )
         self._checkpointer.give_up(self._now)
         self._retry()

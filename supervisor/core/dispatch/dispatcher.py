@@ -8,9 +8,9 @@ long as there are jobs for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from supervisor.core.dispatch import pacing, retry_policy
+from supervisor.core.dispatch.alone_job import AloneJob
 from supervisor.core.dispatch.ledger import Ledger, Turn
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
 from supervisor.core.state.columns import get
@@ -28,14 +28,6 @@ from supervisor.core.terms.events import KillWorker, RevokeJobs, StartJobs, Star
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased, Returned
 from supervisor.core.terms.settings import Settings, starts_per_second
-
-
-class Alone(NamedTuple):
-    """A job that runs with nothing beside it."""
-
-    incarnation: int
-    lease: int
-    slots: int  # how many workers there could be when it began
 
 
 class Dispatcher:
@@ -59,7 +51,7 @@ class Dispatcher:
         self._start_not_before: float | None = None
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
         self._waiting_reported_until = 0.0  # until when it was said that jobs wait
-        self._alone: Alone | None = None
+        self.alone = AloneJob()
         self.durations = Durations()
 
     # --------------------------------------------------------------------- questions
@@ -304,7 +296,7 @@ class Dispatcher:
 
     def hand_out(self, turn: Turn) -> None:
         """Lease jobs to the workers that are short of them, those with the fewest first."""
-        if self._alone is not None and self._alone_runs(self._alone):
+        if self.alone.runs(self.workers):
             return
         ready = [worker for worker in self.workers.values() if worker.status == READY]
         if not self.queue.has_ready():
@@ -345,24 +337,8 @@ class Dispatcher:
         if self.ledger.held or not ready or not self.queue.has_alone():
             return
         if not any(worker.leases for worker in self.workers.values()):
-            self._alone = Alone(ready[0].incarnation, self.next_lease, self.slots)
+            self.alone.begin(ready[0].incarnation, self.next_lease, self.slots)
             self._send(turn, ready[0], [self.queue.take_alone()])
-
-    def _alone_runs(self, alone: Alone) -> bool:
-        """Whether the job that runs alone is still running; no other job may start then."""
-        worker = self.workers.get(alone.incarnation)
-        if worker is None or worker.status == ABANDONED or not worker.leases:
-            self._alone = None
-            return False
-        return True
-
-    def workers_that_make_room(self, worker: WorkerState) -> int:
-        """How many times the memory limit of one worker this worker may use: 1, or for a job that runs alone
-        the number of workers there could have been when it started."""
-        alone = self._alone
-        if alone is None or not worker.leases or worker.leases[0][0] != alone.lease:
-            return 1
-        return alone.slots
 
     def _tell_waiting(self, turn: Turn) -> None:
         """Tell the user when nothing runs until a job may be tried again."""

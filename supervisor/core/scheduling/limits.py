@@ -161,7 +161,7 @@ class Limits:
         charges = self._table.charges.get(worker.leases[0][1])
         if not self._settings.retry_over_memory or charges is None or not charges.over_memory:
             return 1
-        return self._dispatcher.workers_that_make_room(worker)
+        return self._dispatcher.alone.memory_shares(worker)
 
     def _keep_free(self, turn: Turn, available: int, keep: int) -> None:
         since = self._blocked.get(LOW_MEMORY)

@@ -270,7 +270,7 @@ class PlanFile:
             text = self._disk.pread(self._fd, most, offset)
         except OSError as error:
             raise StorageError(
-                f"the plan {self.path} cannot be read: {error.strerror or error}. See to the disk, then resume."
+                f"the plan {self.path} cannot be read: {error.strerror or error}. Fix the disk, then resume."
             ) from None
         if len(text) < least:
             raise StorageError(
