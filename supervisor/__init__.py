@@ -97,10 +97,11 @@ _refuse_hidden_workers()
 
 
 class _Package(ModuleType):
-    """This package. The import of the room `supervisor.run` does not take the name of the function."""
+    """This package, which keeps its public names: the import of `supervisor.run.loop` would bind the
+    name of the function `run` to the package `supervisor.run`."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name != "run" or not isinstance(value, ModuleType):
+        if name not in _HOMES or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
 

@@ -30,25 +30,35 @@ STOPPED_AS_ASKED = 76  # stopped early because it was asked to: `longhaul ctl`, 
 
 
 class LonghaulError(Exception):
-    """Base of all errors that longhaul raises for the user to read."""
+    """Base of all errors that longhaul raises for the user to read.
+
+    `exit_code` is what `main` exits with after it has printed the message, in one line and without a
+    traceback; `run` and `load` raise the error.
+    """
 
     exit_code = BROKE_OFF
 
 
 class UsageError(LonghaulError, ValueError):
-    """The options, the keywords or the plan are wrong; nothing was changed on disk."""
+    """The options, the keywords or the jobs are wrong; nothing was changed on disk. Exit code 2.
+
+    It is a ValueError as well.
+    """
 
     exit_code = USAGE
 
 
 class UnusableCheckpoint(LonghaulError):
-    """The files of the experiment cannot be used, or belong to different experiments."""
+    """The files of the experiment cannot be used, or belong to different experiments. Exit code 65.
+
+    Nothing was changed on disk.
+    """
 
     exit_code = UNUSABLE_CHECKPOINT
 
 
 class BeingRun(LonghaulError):
-    """A live supervisor has the experiment; nothing was changed, and it goes on."""
+    """Another process runs the experiment; nothing was changed, and it goes on. Exit code 69."""
 
     exit_code = BEING_RUN
 
@@ -60,19 +70,19 @@ class TooLate(LonghaulError):
 
 
 class CannotCreate(LonghaulError):
-    """A directory or file cannot be created, written, synced or renamed."""
+    """A directory or file cannot be created, written, synced or renamed. Exit code 73."""
 
     exit_code = CANNOT_CREATE
 
 
 class StorageError(LonghaulError):
-    """The disk failed in the middle of a run; what was synced before is safe."""
+    """The disk failed in the middle of a run; what was synced before is safe. Exit code 74."""
 
     exit_code = IO_ERROR
 
 
 class WorkersError(LonghaulError):
-    """No worker can be started, or every new one dies before it is ready."""
+    """No worker can be started, or every new one dies before it is ready. Exit code 75."""
 
     exit_code = BROKE_OFF
 
@@ -97,14 +107,17 @@ class RaisedByScript(Exception):  # no LonghaulError: nobody sees it but `main` 
 
 
 class JobsFailed(LonghaulError):
-    """Some jobs of the experiment failed; raised only by `Report.raise_for_failures`."""
+    """Some jobs of the experiment failed; raised only by `Report.raise_for_failures`. Exit code 1."""
 
     exit_code = SOME_FAILED
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """`run()` was interrupted and has drained; `report` holds what was finished, None if the
-    signal came before anything was started."""
+    """`run()` was interrupted, and has given running jobs their time to finish.
+
+    report: the `Report` of what was finished; None if the signal came before anything was started.
+    It is a KeyboardInterrupt, not a LonghaulError. `Interrupted` is an earlier name of this class.
+    """
 
     def __init__(self, report: Any) -> None:
         where = " What was finished is in the `report` of this exception; at a prompt: sys.last_value.report"

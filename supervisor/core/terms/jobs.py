@@ -8,16 +8,19 @@ import msgspec
 
 
 class Job(msgspec.Struct, kw_only=True, frozen=True):
-    """One call of the user's function.
+    """One call of the user's function: `function(**params)`.
 
     Parameters
     ----------
-    id: unique in the experiment; derived from `domain` and `params` when left out.
-    domain: the group a job belongs to ("iris", "protein-7"); optional.
-    params: keyword arguments of the function; JSON values.
-    timeout, retries: instead of the experiment's `--timeout` and `--retries`; a timeout is
-        seconds or text ("2h"), or "none" for no timeout at all.
-    priority: jobs with a higher one are started first; 0 if left out, may be negative.
+    id: unique in the experiment; derived from `domain` and `params` when left out. A resume knows a
+        job by it.
+    domain: the group that a job belongs to ("iris", "protein-7"); a pilot runs one job of each.
+    params: keyword arguments of the function: values of JSON, which has neither NaN nor infinities.
+    timeout: seconds or text ("2h"), instead of the experiment's `--timeout`; "none" for no timeout.
+    retries: a whole number, instead of the experiment's `--retries`.
+    priority: a whole number; jobs with a higher one are started first. 0 if left out.
+
+    Values are checked when the experiment is started: UsageError names the job and its position.
     """
 
     id: str | None = None
