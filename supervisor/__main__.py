@@ -1,4 +1,4 @@
-"""The command `longhaul`: looks at experiments from outside, whoever runs them.
+"""The command `longhaul`: looks at experiments from outside, running or not.
 
 One module per command, named in `COMMANDS` and imported when it is asked for. Such a module
 has `describe(parser)`, which adds its arguments, and `run(arguments)`, which returns the
@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from supervisor.core.terms.errors import LonghaulError, StorageError
 from supervisor.core.terms.version import VERSION
@@ -98,13 +98,19 @@ class CommandParser(argparse.ArgumentParser):
     """Options may stand between the other arguments; and it says how to name a job or an
     experiment that looks like an option."""
 
-    _strange = False  # there was a word with a dash that is no option
+    def __init__(self, **keywords: Any) -> None:
+        self._by_option: dict[str, argparse.Action] = {}
+        self._strange = False  # there was a word with a dash that is no option
+        super().__init__(**keywords)
+
+    def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
+        action = super().add_argument(*names, **keywords)
+        self._by_option.update(dict.fromkeys(action.option_strings, action))
+        return action
 
     def options_first(self, words: Sequence[str]) -> list[str]:
         """The same words in an order that argparse understands: it gives all optional
         arguments up at the first option. (`parse_intermixed_args` forgets about `--`.)"""
-        if self._subparsers is not None:
-            return list(words)
         options: list[str] = []
         others: list[str] = []
         rest = iter(words)
@@ -113,7 +119,7 @@ class CommandParser(argparse.ArgumentParser):
                 others += rest
             elif word.startswith("-") and word != "-":
                 options.append(word)
-                action = self._option_string_actions.get(word)
+                action = self._by_option.get(word)
                 self._strange |= action is None
                 if action is not None and action.nargs is None:
                     options += [value for value in [next(rest, None)] if value is not None]

@@ -20,6 +20,7 @@ from supervisor.options.script_options import (
     check_parser,
     longhauled,
     option_strings,
+    options_of,
     spelled,
     take_in,
 )
@@ -92,7 +93,7 @@ def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, 
 
 def our_options() -> list[str]:
     """Every option that longhaul adds to a script, by its short names."""
-    return [option for action in build_parser(None, {}, "")._actions for option in action.option_strings]
+    return [option for action in options_of(build_parser(None, {}, "")) for option in action.option_strings]
 
 
 def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
@@ -130,7 +131,17 @@ def taken_by_both(shared: Sequence[str]) -> str:
 
 def _add_actions(parser: Parser, taken: Container[str]) -> None:
     longer = "each option of longhaul is also there as --longhaul-NAME"
-    add = _adder(parser.add_argument_group("which experiment", longer), taken)
+    _add_which_experiment(_adder(parser.add_argument_group("which experiment", longer), taken))
+    _add_which_jobs(_adder(parser.add_argument_group("which jobs"), taken))
+    text = "in the background: closing the terminal does not end it (default: no)"
+    _adder(parser.add_argument_group("where it runs"), taken)("detach", None, text, action=_YesNo)
+    add = _adder(parser.add_argument_group("what is shown"), taken)
+    add("show_output", None, "show what jobs print (default: no)", "-s", action=_YesNo)
+    version = f"longhaul {VERSION}"
+    add("version", None, "the version of longhaul, and exit", action="version", version=version)
+
+
+def _add_which_experiment(add: Callable[..., None]) -> None:
     add(
         "resume",
         "ID",
@@ -141,7 +152,9 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add("experiment_id", "ID", "name a new experiment (default: experiment_YYYYMMDD_HHMMSS)")
     add("output", "DIR", "where the files go (default: data/outputs/<name>, or LONGHAUL_OUTPUT)")
     add("list_checkpoints", None, "list what can be resumed, and exit", action="store_true")
-    add = _adder(parser.add_argument_group("which jobs"), taken)
+
+
+def _add_which_jobs(add: Callable[..., None]) -> None:
     add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_meant)
     add(
         "rerun",
@@ -169,17 +182,6 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
         "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
         type=as_meant,
     )
-    add = _adder(parser.add_argument_group("where it runs"), taken)
-    add(
-        "detach",
-        None,
-        "in the background: closing the terminal does not end it (default: no)",
-        action=_YesNo,
-    )
-    add = _adder(parser.add_argument_group("what is shown"), taken)
-    add("show_output", None, "show what jobs print (default: no)", "-s", action=_YesNo)
-    version = f"longhaul {VERSION}"
-    add("version", None, "the version of longhaul, and exit", action="version", version=version)
 
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any], taken: Container[str]) -> None:

@@ -25,6 +25,7 @@ from supervisor.options.script_options import (
     default_forms,
     given_forms,
     option_strings,
+    options_of,
     spelled,
 )
 from supervisor.system.script_start import status_pipe
@@ -416,7 +417,7 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
 
 
 def _unknown_arguments(unknown: Sequence[str], parser: Parser) -> str:
-    known = [option for action in parser._actions for option in action.option_strings]
+    known = [option for action in options_of(parser) for option in action.option_strings]
     for word in unknown:
         if word.startswith("-") and len(word) > 1:
             option = word.partition("=")[0]

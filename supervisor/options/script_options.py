@@ -5,8 +5,8 @@ has as it is stays as it is; anything else (a Path, an Enum member, what a `type
 makes) is kept as the text of which the option's `type` makes the same value again. The
 user's parser is never changed.
 
-argparse has no public way to ask a parser for its options, nor which of them were given;
-`_actions` and `_get_values` have been what `parents=` and subclasses live on since 2.7.
+argparse has no public way to list a parser's options, to copy them, or to see which were given. What
+is private of it is used in `options_of`, `_exclusive_groups`, `_optional_copy` and `Parser` alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
+    # Private, and called for each option that is given, with its words; public is only the resulting
+    # namespace, in which a default looks like a given value. Guarded by
+    # test_given_options_are_told_apart_from_defaults.
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         words = [word for word in arg_strings if word != "--"]
         values = super()._get_values(action, arg_strings)
@@ -49,9 +52,28 @@ class Parser(argparse.ArgumentParser):
         return values
 
 
-def optional_copy(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+# ---------------------------------------------------------------- what argparse keeps to itself
+
+
+def options_of(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
+    """All options and positionals, in their order."""
+    # Private; `add_argument` returns each of them, but to the script. Guarded by
+    # test_given_options_are_told_apart_from_defaults.
+    return parser._actions
+
+
+def _exclusive_groups(parser: argparse.ArgumentParser) -> list[tuple[bool, Sequence[argparse.Action]]]:
+    """Whether one option of a mutually exclusive group is required, and the options of that group."""
+    # Private, like the options. Guarded by test_one_of_a_required_group_is_required.
+    return [(group.required, group._group_actions) for group in parser._mutually_exclusive_groups]
+
+
+def _optional_copy(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """A parser with the same options, none of them required: what is missing on a resume
     is remembered. For the `parents` of another parser."""
+    # `parents=` takes over these private lists, and with them whether an option is required; there is
+    # no public way to change that without changing the script's parser. Guarded by
+    # test_the_users_parser_is_not_changed.
     twin = copy.copy(parser)
     copies = {id(action): _optional(action) for action in parser._actions}
     twin._actions = list(copies.values())
@@ -78,8 +100,8 @@ def _regrouped(group: Any, copies: Mapping[int, argparse.Action]) -> Any:
 
 def check_parser(parser: argparse.ArgumentParser) -> None:
     """Raises UsageError for a parser that cannot be taken in: subcommands, or a help of its own."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
+    for action in options_of(parser):
+        if action.nargs == argparse.PARSER:
             raise UsageError(
                 "the parser given to main() has subcommands, which cannot be mixed with an "
                 "experiment's options; make one script per subcommand"
@@ -93,7 +115,7 @@ def check_parser(parser: argparse.ArgumentParser) -> None:
 
 def option_strings(parser: argparse.ArgumentParser | None) -> frozenset[str]:
     """Every option that the script has of its own."""
-    actions = parser._actions if parser is not None else ()
+    actions = options_of(parser) if parser is not None else ()
     return frozenset(option for action in actions for option in action.option_strings)
 
 
@@ -131,7 +153,7 @@ def takes(call: Callable[..., Any], number: int) -> bool:
 def default_forms(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """The values that all options have when nothing is given, in their JSON form."""
     values = vars(optional_parser(parser).parse_args([]))
-    forms = {action.dest: _form(action, values.get(action.dest, _ABSENT)) for action in _actions(parser)}
+    forms = {action.dest: _form(action, values.get(action.dest, _ABSENT)) for action in _with_values(parser)}
     return {dest: _written(form) for dest, form in forms.items()}
 
 
@@ -140,7 +162,7 @@ def given_forms(
 ) -> dict[str, Any]:
     """The options that were given now, in their JSON form; UsageError if one has none."""
     forms = {}
-    for action in _actions(parser):
+    for action in _with_values(parser):
         if action.dest not in given or action.dest in forms:
             continue
         value = getattr(namespace, action.dest)
@@ -163,7 +185,7 @@ def restore_options(parser: argparse.ArgumentParser, forms: Mapping[str, Any]) -
     Raises UsageError for a remembered value that the option does not accept any more.
     """
     values = {}
-    for action in _actions(parser):
+    for action in _with_values(parser):
         form = forms.get(action.dest, _ABSENT)
         if form is _ABSENT or _is_formless(form):
             continue
@@ -197,13 +219,13 @@ def check_required(parser: argparse.ArgumentParser, given: Iterable[str]) -> Non
     known = set(given)
     missing = [
         _name(action)
-        for action in parser._actions
+        for action in options_of(parser)
         # argparse calls a positional with nargs="*" required, and is content without it.
         if action.required and action.nargs not in _MAY_BE_EMPTY and action.dest not in known
     ]
-    for group in parser._mutually_exclusive_groups:
-        if group.required and not any(action.dest in known for action in group._group_actions):
-            missing.append("one of " + " ".join(_name(action) for action in group._group_actions))
+    for required, actions in _exclusive_groups(parser):
+        if required and not any(action.dest in known for action in actions):
+            missing.append("one of " + " ".join(map(_name, actions)))
     if missing:
         raise OwnOptionError(f"the following arguments are required: {', '.join(missing)}")
 
@@ -216,15 +238,16 @@ def optional_parser(parser: argparse.ArgumentParser) -> Parser:
 def take_in(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Keywords that make another parser understand what `parser` understands."""
     return {
-        "parents": [optional_copy(parser)],
+        "parents": [_optional_copy(parser)],
         "prefix_chars": "-" + parser.prefix_chars.replace("-", ""),
         "fromfile_prefix_chars": parser.fromfile_prefix_chars,
         "allow_abbrev": False,
     }
 
 
-def _actions(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
-    return [action for action in parser._actions if action.dest != argparse.SUPPRESS]
+def _with_values(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
+    """Options that have a value: not `--version` and the like."""
+    return [action for action in options_of(parser) if action.dest != argparse.SUPPRESS]
 
 
 def _name(action: argparse.Action) -> str:

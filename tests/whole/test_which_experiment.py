@@ -73,8 +73,8 @@ def test_auto_starts_goes_on_and_says_when_it_is_finished(experiment: Experiment
     done = experiment.run("--resume", "auto")
     assert done.returncode == 0  # all are finished: a new one
     assert len(ids(experiment)) == 2
-    told = f"{only} is finished (3 completed, 1 failed): --resume auto starts a new experiment; --resume {only} continues"
-    assert told in done.stderr
+    told = f"{only} is finished (3 completed, 1 failed): --resume auto starts a new experiment"
+    assert f"{told}; --resume {only} continues" in done.stderr
     write(experiment, "other")
     done = experiment.run("--resume", "auto")
     assert "is finished" not in done.stderr
