@@ -1,8 +1,7 @@
-"""When a checkpoint is written, and what becomes of it: at most a hundredth of the loop's time.
+"""When a checkpoint is written, and what it may cost: about a hundredth of the loop's time.
 
-`CheckpointWriter` does the work; here is the policy, and the wait for the disk that is
-left to the sync thread. A checkpoint that cannot be written ends nothing: the journal holds
-everything, so that a sentence for the user is all that comes of it.
+`CheckpointWriter` writes; the sync thread waits for the disk. A checkpoint that cannot be written does not
+end the run: the journal holds everything, and the user gets a notice.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from supervisor.storage.store_builder import StoreParts
 if TYPE_CHECKING:
     from supervisor.storage.checkpoint.checkpoint_writer import CheckpointWriter
 
-ENTRY_SECONDS = 3e-6  # until it is known
-MANY = 2000  # entries from which it can be told
+ENTRY_SECONDS = 3e-6  # of the loop's time for each entry, until it was measured
+MANY = 2000  # entries that make a measurement of it meaningful
 SHARE = 50.0  # times its own cost has to pass before the next one
 COST_OF_FAILURE = 0.2  # seconds that a checkpoint which could not be written counts as
 
 
 def cost(spent: float, waited: float = 0.0) -> float:
-    """What a checkpoint costs, in seconds: those of the loop, which are taken from the workers,
-    count twice; those of the disk only as far as there are more of them."""
+    """What a checkpoint costs, in seconds. The loop's seconds are taken from the workers and count twice; the
+    disk's count only as far as they exceed the loop's."""
     return spent + max(spent, waited)
 
 
 class CheckpointSchedule:
-    """The checkpoints of one run. A failure is added to `notices`, once until it was told."""
+    """The checkpoints of one run. A failure is added to `notices`, unless the same notice is still there."""
 
     def __init__(self, parts: StoreParts, notices: list[str]) -> None:
         self.every = int(parts.settings.get("checkpoint_every", 5))
         self._parts = parts
         self._notices = notices
-        self._seconds = 0.0  # what all slices so far took of the loop's time
-        self._seconds_at_end = 0.0  # what the one on the way out took, with its wait for the disk
+        self._seconds = 0.0  # of the loop's time, by all slices so far
+        self._seconds_at_end = 0.0  # by the last checkpoint, with its wait for the disk
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
@@ -56,14 +55,14 @@ class CheckpointSchedule:
         return self._writer is not None
 
     def due(self, completions: int, now: float) -> bool:
-        """At every `every`-th completion if it is time, else as soon as it is."""
+        """Whether to begin a checkpoint now: after `every` completions, but not before it is affordable."""
         self._completions = completions
         self._ended = now if self._ended is None else self._ended
         self._overdue = completions >= self.every and not self.busy
         return self._overdue and now >= self._not_before()
 
     def next_deadline(self) -> float | None:
-        """When a checkpoint that had to wait is due; None if none waits."""
+        """When a checkpoint that waits is due; None if none waits."""
         return self._not_before() if self._overdue and not self.busy else None
 
     def _not_before(self) -> float:
@@ -71,11 +70,11 @@ class CheckpointSchedule:
         return (self._ended or 0.0) + SHARE * (self._cost + cost(self._completions * self._entry_seconds))
 
     def age(self, now: float) -> float | None:
-        """Seconds since a checkpoint was last in its place."""
+        """Seconds since the last checkpoint was published; None if there was none."""
         return None if self._published is None else max(0.0, now - self._published)
 
     def costs(self) -> dict[str, float]:
-        """Seconds that checkpoints took: of the loop's time so far, and on the way out."""
+        """Seconds that checkpoints took: of the loop's time so far, and at the end of the run."""
         return {
             "checkpoint_seconds": round(self._seconds, 6),
             "checkpoint_seconds_at_end": round(self._seconds_at_end, 6),
@@ -93,7 +92,7 @@ class CheckpointSchedule:
         self._seconds += self._spent
 
     def work(self, budget: float, syncer: Syncer, now: float) -> bool:
-        """One slice; True while there is more to do than to wait for the disk."""
+        """Write one slice; True while there is more to write."""
         writer = self._writer
         if writer is None or self._task is not None:
             return False
@@ -113,7 +112,7 @@ class CheckpointSchedule:
         return not done
 
     def collect(self, now: float) -> None:
-        """Look whether the disk has done its part."""
+        """Check whether the sync thread has published the checkpoint."""
         task = self._task
         if task is None or not task.done:
             return
@@ -169,20 +168,20 @@ class CheckpointSchedule:
             writer.discard()
 
     def write_or_say(self, position: Position) -> None:
-        """The same; a failure is told and ends nothing."""
+        """`write`; a failure becomes a notice."""
         try:
             self.write(position)
         except OSError as error:
             self._say(error)
 
     def at_end(self, position: Position) -> None:
-        """Write the one on the way out, and keep in mind how long that took."""
+        """Write the last checkpoint of the run, and note how long that took."""
         started = time.perf_counter()
         self.write_or_say(position)
         self._seconds_at_end = time.perf_counter() - started
 
     def give_up(self, now: float) -> None:
-        """Forget the one that is being written, unless the disk has done its part already."""
+        """Discard the checkpoint that is being written, unless it is published already."""
         self.collect(now)
         if self._writer is not None:
             self._writer.discard()

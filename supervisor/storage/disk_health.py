@@ -1,6 +1,6 @@
-"""Why nothing may be handed out: no room, or a disk that does not answer.
+"""Watches the disk: full, stalled or failing. Tells when no job may be handed out, and when to give up.
 
-Turns conditions into events, each once when it begins and once when it ends.
+Each condition becomes one event when it begins and one when it ends.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from supervisor.storage.files.sync import STALLED_AFTER
 from supervisor.storage.journal.foreign_writes import Altered, rewritten_message
 from supervisor.storage.journal.journal_file import BOUND, JournalFile
 
-# A disk that fails so often within so many seconds is not worked around any more: writing
-# a whole journal again and again helps nobody.
+# After so many failures within so many seconds the run ends: the journal is not rewritten for ever.
 MOST_FAILURES, FAILURES_WITHIN = 5, 60.0
 
 
 class DiskFailures:
-    """When the disk failed lately, on the loop's clock in seconds."""
+    """Times of the last failures of the disk, in seconds on the loop's clock."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def add(self, error: OSError, path: str, now: float) -> None:
-        """One more, under the journal at `path`. Raises StorageError if it was one too many."""
+        """Count a failure under the journal at `path`. Raises StorageError after too many."""
         self._times = [time for time in self._times if now - time < FAILURES_WITHIN] + [now]
         if len(self._times) >= MOST_FAILURES:
             raise StorageError(
@@ -39,7 +38,7 @@ class DiskFailures:
 
     @staticmethod
     def overcome(error: OSError, path: str) -> str:
-        """The sentence for the user when all records stand in a new file."""
+        """The notice for the user once all records are in a new file."""
         if error.errno == errno.ENOENT:
             return f"Somebody has removed {path}; all records were written again, into a new file."
         if isinstance(error, Altered):
@@ -54,19 +53,19 @@ LOOK_EVERY = 1.0
 
 
 class DiskHealth:
-    """The conditions of one disk, looked at about once a second and at every poll."""
+    """The conditions of one disk, checked at every poll and about once a second."""
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
         self._directory = directory
         self._next_look = 0.0
         self._lack: str | None = None
-        self._was_named = False  # on some file systems no open file has a name
+        self._was_named = False  # on some file systems no open file has a name that can be checked
         self._blocked: dict[str, str] = {}
         self._unsynced_since: float | None = None
 
     def look_due(self, now: float) -> bool:
-        """True once a second: time to look at the free space, and to try again."""
+        """Whether it is time to check the free space and to retry, which is so once a second."""
         if now < self._next_look:
             return False
         self._next_look = now + LOOK_EVERY
@@ -82,7 +81,7 @@ class DiskHealth:
             self._lack = None  # a file system that does not tell; ENOSPC will
 
     def trouble(self, journal: JournalFile) -> OSError | None:
-        """What somebody else has done to the journal, if a new one can be put in its place."""
+        """What another process has done to the journal, if a new one can be put in its place; else None."""
         if self.has_vanished(journal):
             return OSError(errno.ENOENT, "somebody has removed the file")
         try:
@@ -92,8 +91,7 @@ class DiskHealth:
         return None if size is None else Altered(size)
 
     def has_vanished(self, journal: JournalFile) -> bool:
-        """Whether nobody can find the journal any more, because it was removed, and a new one
-        can be put in its place."""
+        """Whether the journal was removed and a new one can be put in its place."""
         try:
             named = self._disk.has_name(journal.fd, journal.path)
             if named or not self._was_named:
@@ -112,7 +110,7 @@ class DiskHealth:
             self._unsynced_since = now
 
     def changes(self, journal: JournalFile, now: float) -> list[Event]:
-        """What to tell the core."""
+        """Events for the core: conditions that began or ended since the last call."""
         reasons = self._reasons(journal, now)
         events: list[Event] = [HandOutUnblocked(why) for why in self._blocked if why not in reasons]
         for why, detail in reasons.items():
@@ -139,7 +137,7 @@ class DiskHealth:
         return reasons
 
     def next_deadline(self, now: float, *, waiting: bool, full: bool) -> float | None:
-        """When the conditions have to be looked at again although nothing happens."""
+        """When the conditions must be checked again even if nothing happens; None if never."""
         times = []
         if full or self._blocked:
             times.append(self._next_look)

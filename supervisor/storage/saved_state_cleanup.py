@@ -1,8 +1,8 @@
-"""What jobs have saved of themselves (`workers.job.saved_state`): dropped when it is not needed any more.
+"""What jobs have saved of themselves (`workers.job.saved_state`): removed when it is not needed any more.
 
-Nobody keeps account of who has saved something: jobs that save nothing cost nothing. Every few
-seconds the directory, if there is one, is looked through, and the states of completed jobs go
-once their results are on the disk. What a kill leaves behind, the next look finds.
+Which jobs have saved something is not tracked, so jobs that save nothing cost nothing. Every few seconds
+the directory, if there is one, is listed, and the states of completed jobs are removed once their results are
+on the disk. Files that a kill leaves behind are found by the next listing.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class SavedStateCleanup:
         self._disk = disk or Disk()
         self._next_look = 0.0
         self._doomed: list[str] = []
-        self._after = 0  # the record that has to be on the disk before the doomed go
+        self._after = 0  # the record that must be synced before `_doomed` is removed
 
     def look(self, now: float, last_n: int, synced: int) -> None:
-        """Drop the states of jobs that were completed at the look before, if since then all
-        that had been recorded is synced. `last_n` and `synced` are numbers of records."""
+        """Remove the states of jobs that were completed at the previous look, if all records written until
+        then are synced. `last_n`, `synced`: numbers of the last record written and synced."""
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
@@ -53,13 +53,13 @@ class SavedStateCleanup:
         self._after = last_n
 
     def end(self) -> None:
-        """The run is over and everything is synced."""
+        """Remove the states of completed jobs at the end of a run, when everything is synced."""
         self._remove(self._of_completed(), None)
         with contextlib.suppress(OSError):  # not empty
             os.rmdir(self._directory)
 
     def drop(self, job_ids: Iterable[str]) -> None:
-        """These jobs are about to start anew; durable, so that it stays so after a power cut."""
+        """Remove the states of jobs that will start anew; durable, also over a power cut."""
         bases = {file_name(job_id) for job_id in job_ids}
         found = [path for base, paths in self._files().items() if base in bases for path in paths]
         if found:
@@ -68,12 +68,12 @@ class SavedStateCleanup:
                 self._disk.sync_directory(self._directory)
 
     def drop_all(self) -> None:
-        """Nobody will go on with this experiment (--no-resume)."""
+        """Remove all states: this experiment cannot be resumed (--no-resume)."""
         self._remove([path for paths in self._files().values() for path in paths], None)
         self.end()
 
     def clear_temporaries(self) -> None:
-        """What killed jobs were about to save. None may be running."""
+        """Remove temporary files of killed jobs. No job may be running."""
         paths = [path for paths in self._files().values() for path in paths if path.endswith(".tmp")]
         self._remove(paths, None)
 
@@ -107,7 +107,7 @@ class SavedStateCleanup:
 
 
 def _job_of(base: str, paths: list[str]) -> str:
-    """The id of the job whose file name this is: that of a long id stands in the files only."""
+    """The id of the job with this file name; a long id is read from the files themselves."""
     if "~" not in base:
         return unquote_to_bytes("" if base == "%" else base).decode(errors="surrogatepass")
     for path in paths:

@@ -1,9 +1,8 @@
-"""The only writer: journal, plan and checkpoint of one experiment, under its lock.
+"""The only writer of journal, plan and checkpoint of one experiment, under its lock.
 
-The loop appends records and turns to other things. What the disk does about them comes
-back as events: synced, blocked for want of room, blocked because the disk stalls, going
-on. A failed write or sync is answered with a new file that holds everything; if that
-fails too, StorageError ends the run, and what was synced is safe.
+`append` never waits for the disk. `poll` returns what has happened there as events: records synced, hand-out
+blocked (disk full or stalled), unblocked. After a failed write or sync, all records are written into a new
+file. If that fails too, StorageError ends the run; synced records are safe.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ _FINISHED = ("completed", "failed")
 
 
 class Store:
-    """See the module. The core changes `table`; `append` keeps `statistics` up with it.
+    """Journal, plan and checkpoint of one experiment.
 
-    plan: the plan file, to read lines from. facts: settings and numbers of the runs so
-    far. notices: sentences for the user, to be taken out by whoever tells them.
+    table: changed by the core. statistics, history: updated by `append`. plan: the plan file, to read lines
+    from. notices: sentences for the user; whoever shows them removes them.
     """
 
     def __init__(self, parts: StoreParts) -> None:
@@ -64,10 +63,10 @@ class Store:
         self._watch = DiskHealth(parts.disk, parts.layout.directory)
         self.states = SavedStateCleanup(parts.layout.states_directory, parts.table)
         self._now = 0.0  # the loop's clock at the last poll
-        self._reported = parts.journal.next_n - 1  # the last number that was told as synced
+        self._reported = parts.journal.next_n - 1  # the last record reported as synced
         self._broken = False
         self._failures = DiskFailures()
-        self._hangs = False  # the disk, beyond all patience
+        self._hangs = False  # the disk does not answer; its thread is given up
         self._wake_read, self._wake = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake, False)
@@ -164,9 +163,9 @@ class Store:
     # --------------------------------------------------------------- append and read
 
     def append(self, records: Records, *, urgent: bool = False) -> int:
-        """Write records, in order; the number of the last one.
+        """Write records in order; the number of the last one.
 
-        `urgent`: somebody waits for them to be synced. Raises StorageError.
+        `urgent`: sync at once, without gathering more records. Raises StorageError.
         """
         journal = self._journal
         offset = journal.size
@@ -196,7 +195,7 @@ class Store:
         return journal.next_n - 1
 
     def _note_locations(self, jobs: Sequence[int], offset: int, lengths: list[int]) -> int:
-        """Where the records of these jobs stand, one after the other; where they end."""
+        """Note the offsets of these jobs' records, which follow each other; the offset of their end."""
         *places, end = accumulate(lengths, initial=offset)
         put(self._offsets, jobs, array("Q", places))
         put(self._lengths, jobs, array("I", lengths))
@@ -204,17 +203,17 @@ class Store:
 
     @property
     def parts(self) -> StoreParts:
-        """What this store is made of, to be read by others; usable after `close` too."""
+        """What this store is made of, for reading; usable after `close` too."""
         return self._parts
 
     # ------------------------------------------------------------------- the loop's
 
     def fileno(self) -> int:
-        """Readable when `poll` has something to tell."""
+        """A descriptor that is readable when `poll` has news."""
         return self._wake_read
 
     def next_deadline(self) -> float | None:
-        """When `poll` wants to be called although nothing happens (the loop's clock)."""
+        """When `poll` must be called even if nothing happens (the loop's clock); None if never."""
         full = self._journal.full is not None
         times = [
             None if full else self._checkpointer.next_deadline(),
@@ -223,8 +222,7 @@ class Store:
         return min((time for time in times if time is not None), default=None)
 
     def poll(self, now: float, *, woken: bool = True) -> list[Event]:
-        """What the disk has done since the last call; `woken`: the descriptor was readable.
-        Raises StorageError."""
+        """Events of the disk since the last call. `woken`: the descriptor was readable. Raises StorageError."""
         self._now = now
         if woken:
             with contextlib.suppress(BlockingIOError):
@@ -269,13 +267,13 @@ class Store:
             self._syncer.written(journal.next_n - 1)
 
     def _look_for_the_journal(self) -> None:
-        """A file without a name is gone when we are. As long as we can read it, it can be
-        written again."""
+        """Write the journal again if another process has removed or changed it: a file without a name is lost
+        when this process ends."""
         if not self.ephemeral and (trouble := self._watch.trouble(self._journal)) is not None:
             self._regenerate(trouble)
 
     def _regenerate(self, error: OSError) -> None:
-        """The descriptor cannot be believed any more: all records into a new file."""
+        """The descriptor cannot be trusted any more: write all records into a new file."""
         journal = self._journal
         self._broken = True
         if self.ephemeral:
@@ -286,7 +284,7 @@ class Store:
         if self._syncer.close(CLOSE_TIMEOUT):
             self._checkpointer.give_up(self._now)
         altered = isinstance(error, Altered)
-        if not altered:  # else what was synced may be gone all the same
+        if not altered:  # else even synced records may be gone from the file
             journal.mark_synced(self._syncer.synced)
         self._offsets = self._parts.offsets = journal.regenerate(self._offsets, altered=altered)
         self._broken = False
@@ -322,12 +320,12 @@ class Store:
         return self._checkpointer.costs()
 
     def begin_checkpoint(self, position: Position, now: float) -> None:
-        """Take the copies; `work` does the rest."""
+        """Copy the state for a checkpoint; `work` writes it."""
         if not self.ephemeral:
             self._checkpointer.begin(position, now)
 
     def work(self, budget: float) -> bool:
-        """Write a slice of the checkpoint; True while another one remains."""
+        """Write a part of the checkpoint, for about `budget` seconds; True while more remains."""
         return self._checkpointer.work(budget, self._syncer, self._now)
 
     # ------------------------------------------------------------------------ close
@@ -365,9 +363,9 @@ class Store:
         self.states.end()
 
     def release(self) -> None:
-        """Let go of files and lock; a second time it does nothing."""
+        """Close files and release the lock. Calling it twice is harmless."""
         if self._wake_read >= 0 and self._syncer.close(0.0 if self._hangs else CLOSE_TIMEOUT):
-            # A thread that hangs in the kernel keeps its descriptors.
+            # If the sync thread hangs in the kernel, it still uses these descriptors: they stay open.
             self._journal.close()
             os.close(self._wake)
             os.close(self._wake_read)
@@ -376,7 +374,7 @@ class Store:
         self._parts.lock.release()
 
     def close(self, position: Position | None = None) -> None:
-        """`save`, then `release`, whatever happens."""
+        """`save`, then `release`, also if `save` fails."""
         try:
             self.save(position)
         finally:

@@ -1,4 +1,4 @@
-"""How a store comes to be: a new experiment, an earlier one, or one that is not kept.
+"""Makes the parts of a store: for a new experiment, an earlier one, or one that is not kept.
 
 Everything that can be refused is refused before anything is written.
 """
@@ -43,8 +43,8 @@ def new_syncer(disk: Disk, fd: int, synced: int, wake: int) -> Syncer:
 class StoreParts(msgspec.Struct, kw_only=True):
     """What a store is made of.
 
-    offsets, lengths: where the record of each finished job is in the journal, by number.
-    intact: nothing is written any more, and all of the journal was found to be as it was written.
+    offsets, lengths: of the records of finished jobs in the journal, by job number.
+    intact: nothing is written any more, and the whole journal was verified.
     """
 
     disk: Disk
@@ -155,7 +155,7 @@ def _unnamed(
 def take_plan(
     found: Recovered, builder: PlanBuilder | None, comparison: Comparison | None, *, keep_params: bool
 ) -> None:
-    """Bring table and plan file up to the script's plan; synced. Raises StorageError."""
+    """Update table and plan file to the script's plan; synced. Raises StorageError."""
     if builder is None:
         if found.plan is None:
             raise StorageError(
@@ -214,7 +214,7 @@ def earlier(
     options: dict[str, Any],
     syncer: NewSyncer,
 ) -> tuple[StoreParts, list[str]]:
-    """Repair what is damaged, take the plan over; the parts, and what to say."""
+    """Repair damage and take the plan over; the parts, and notices for the user."""
     from supervisor.storage.recovery.repair import repair
 
     try:
@@ -247,7 +247,7 @@ def earlier(
 
 
 def position_of(found: Recovered) -> Position:
-    """Where an earlier run stopped, before the core has settled what it left open."""
+    """Where an earlier run stopped, before the core closes the leases that it left open."""
     table = found.table
     position = found.history.position()
     position.in_progress = [

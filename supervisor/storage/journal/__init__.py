@@ -1,3 +1,3 @@
-"""The bytes of the journal. Whoever wants to know how a line is made asks `journal_format`. What a
-record means is not known here.
+"""The bytes of the journal: lines, files, reading by offset. `journal_format` alone knows how a line is
+made. What a record means must not be known here.
 """

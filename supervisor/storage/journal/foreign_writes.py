@@ -1,8 +1,9 @@
-"""A journal that somebody else cuts or writes into while the run writes it: `> journal_x.jsonl`, an
-editor, a tool that copies files back.
+"""Another process truncates the journal or writes into it during a run: `> journal_x.jsonl`, an editor, a
+tool that restores files.
 
-Its lines, and those that are still in memory, go to a new file. If some are in neither, the run ends:
-a resume takes what they said from the checkpoint, and what that does not have runs again.
+All records are then written again, into a new file: from the lines that are left and from memory. If some
+records are in neither, the run ends. A resume takes their results from the checkpoint; jobs that it does
+not have run again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from supervisor.core.terms.errors import StorageError
 
 
 class Altered(OSError):
-    """Somebody else has changed the size of the journal. `size`: what it is now, in bytes."""
+    """Another process has changed the size of the journal. `size`: its size now, in bytes."""
 
     def __init__(self, size: int) -> None:
         super().__init__(None, "somebody else has changed its size")
@@ -19,16 +20,16 @@ class Altered(OSError):
 
 
 class RecordsLost(StorageError):
-    """Records that were written are gone from the journal; no result can be read by its place."""
+    """Records are gone from the journal, so results cannot be read by their offsets."""
 
 
 def rewritten_message(path: str) -> str:
-    """The sentence for the user when all records stand in a new file."""
+    """The notice for the user once all records are in a new file."""
     return f"Somebody has cut {path} or written into it; all records were written again, into a new file."
 
 
 def records_lost_error(path: str, size: int, error: OSError) -> RecordsLost:
-    """When not all of them can be put together again."""
+    """The error if some records are neither in the file nor in memory."""
     return RecordsLost(
         f"somebody has cut or overwritten {path} while the run was writing it: {size:,} bytes are left, and "
         f"{error.strerror or error}. What is left of it and what the checkpoint has is kept: resume, and "

@@ -1,8 +1,8 @@
-"""The journal that is being written: append-only, with what is not yet on the disk in memory.
+"""The journal that a run writes: append-only, with unsynced records kept in memory.
 
-Every record stays in memory until a sync that began after its write has ended. So a full
-disk (records wait here until there is room) and a failed sync (all of them are written
-again, into a new file) cost nothing but time.
+Every record stays in memory until a sync that began after its write has ended. If the disk is full, records
+wait here until there is space. If a sync fails, all of them are written again, into a new file. Neither
+loses a record.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from supervisor.storage.journal.journal_format import FORMAT, body_of, encode_ba
 from supervisor.storage.journal.journal_scan import Scan
 from supervisor.system.clock import utc_now
 
-BOUND = 32 << 20  # bytes of records that may wait in memory before nothing is handed out
+BOUND = 32 << 20  # bytes of records that may wait in memory before the hand-out of jobs is paused
 
 
 class Identity(NamedTuple):
-    """Which journal this is: of which experiment, and the how-manieth file of it."""
+    """Which journal file this is. `generation` counts the files that the experiment's journal has had."""
 
     experiment_id: str
     name: str
@@ -51,11 +51,13 @@ class _Batch(NamedTuple):
 
 
 class JournalFile:
-    """Appends batches of records; knows what is written and what is synced.
+    """Appends batches of records and tracks what is written and what is synced.
 
-    size: where the next record will stand, whether or not the ones before it could be
-    written. next_n: the number that it will have. checksum: the CRC-32 of all bytes before
-    `size`, as they were meant to be written; None if it is not known.
+    size: the offset of the next record, whether or not the records before it are written yet.
+    next_n: the number of the next record.
+    checksum: CRC-32 of all bytes before `size` as they were meant to be written; None if unknown.
+    full: the error of a full disk; records wait in memory. failed: any other error; the descriptor must not
+    be used any more.
     """
 
     def __init__(
@@ -77,9 +79,9 @@ class JournalFile:
         self.size = size
         self.next_n = next_n
         self.checksum = checksum
-        self.full: OSError | None = None  # why records wait for room
-        self.failed: OSError | None = None  # why the descriptor cannot be believed any more
-        self.waiting_bytes = 0  # in memory, because they are not synced
+        self.full: OSError | None = None
+        self.failed: OSError | None = None
+        self.waiting_bytes = 0  # of records in memory that are not synced
         self._seed = identity.seed
         self._durable = durable
         self._written = size
@@ -102,10 +104,10 @@ class JournalFile:
     # ------------------------------------------------------------------------ write
 
     def append(self, records: Records) -> list[int]:
-        """Write records; their lengths. The first one stands at the `size` of before.
+        """Write records; the length of each line. The first begins at the previous `size`.
 
-        With a full disk they wait in memory (`full` says so). After any other error of
-        the disk (`failed` says so) they are in memory too, for `regenerate`.
+        On a full disk they wait in memory (`full` is set). After any other error of the disk (`failed` is
+        set) they stay in memory for `regenerate`.
         """
         data, lengths = encode_batch(self.next_n, records, self._seed)
         self.next_n += len(lengths)
@@ -120,7 +122,7 @@ class JournalFile:
         return lengths
 
     def retry(self) -> bool:
-        """Write what waits for room; True if nothing waits any more."""
+        """Write the records that wait for space; True if none waits any more."""
         if self.full is None:
             return True
         self.full = None
@@ -154,7 +156,7 @@ class JournalFile:
             self.waiting_bytes += len(data)
 
     def _cut(self, whole: int) -> None:
-        """Back to the last whole record. If even that fails, the record is completed later."""
+        """Truncate to the last whole record. If that fails, the record is completed later."""
         if whole == self._written:
             return
         try:
@@ -166,7 +168,7 @@ class JournalFile:
     # ------------------------------------------------------------------------- sync
 
     def mark_synced(self, n: int) -> None:
-        """Records up to `n` are on the disk: forget them."""
+        """Records up to `n` are on the disk and need no longer be kept in memory."""
         batches = self._batches
         while batches and batches[0].last_n <= n:
             batch = batches.popleft()
@@ -174,15 +176,14 @@ class JournalFile:
             self.waiting_bytes -= len(batch.data)
 
     def altered(self) -> int | None:
-        """The size of the file, if somebody else has cut or lengthened it; None if nobody has."""
+        """The size of the file, if another process has changed it; else None."""
         size = self.disk.size(self.fd)
         return None if size == self._written or self.failed is not None or self.full is not None else size
 
     # ------------------------------------------------------------------------- read
 
     def reads_back(self) -> bool:
-        """Whether the file has what was meant to be written, all of it. False also if that is
-        not known."""
+        """Whether the file holds exactly the bytes that were meant to be written; False also if unknown."""
         try:
             return self.checksum is not None and self.checksum == checksum(self.disk, self.fd, self.size)
         except OSError:
@@ -191,12 +192,12 @@ class JournalFile:
     # --------------------------------------------------------------- a new generation
 
     def regenerate(self, offsets: array[int], *, altered: bool = False) -> array[int]:
-        """Write all records again, into a new file; the places of `offsets` in it.
+        """Write all records again, into a new file; `offsets` translated to it.
 
-        For a descriptor that can no longer be believed. Records keep their numbers; only
-        the generation, and with it every CRC, is new. `altered`: somebody has cut the file or
-        written into it, and records stand elsewhere than where they were written. Raises
-        StorageError if what was synced cannot be read back, or if the new file cannot be written.
+        Used when the descriptor cannot be trusted any more. Records keep their numbers; the generation is new,
+        and with it every CRC. `altered`: another process has changed the file, so records may be at other
+        offsets than they were written to. Raises StorageError if synced records cannot be read back, or if
+        the new file cannot be written.
         """
         old = self.identity
         identity = old._replace(generation=old.generation + 1)
@@ -224,7 +225,7 @@ class JournalFile:
         return array("Q", [offset + shift if offset else 0 for offset in offsets])
 
     def _transcribe(self, file: NewFile, identity: Identity, end: int) -> int:
-        """Copy every line under a new seed; by how much the lines after the first move."""
+        """Copy every line under the new seed; by how many bytes the lines after the first move."""
         lines = self._all_lines(end)
         first = next(lines, (0, b""))[0]
         if first != 1:
@@ -249,7 +250,7 @@ class JournalFile:
         return file.size - self.size
 
     def _all_lines(self, end: int) -> Iterator[tuple[int, bytes]]:
-        """Those of the file up to `end`, and those in memory: what stands in both comes once."""
+        """(number, line) of the file up to `end` and of memory; a line that is in both comes once."""
         last = 0
         in_memory = deque(self._lines_in_memory())
         for n, _, line in Scan(self.disk, self.fd, self._seed, end=end):

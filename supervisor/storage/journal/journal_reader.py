@@ -1,7 +1,7 @@
-"""A journal from its first record to its last, for those who ask what happened and when.
+"""Reads a journal: the records of given jobs by offset, or all records in order.
 
-Read-only, also while a supervisor writes: what is torn or does not verify is passed over
-(`verify` tells of it). A journal that is missing has no history; that is no error here.
+Read-only, also while a supervisor writes. Lines that are torn or do not verify are skipped (`longhaul
+verify` reports them). A missing journal has no records; that is no error here.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ ReadParts = Callable[[Sequence[int]], list[bytes]]
 
 
 class JournalReader:
-    """Reads the Ended parts of jobs from a journal, by place.
+    """Reads the Ended parts of jobs from a journal, by offset.
 
-    Raises OSError for a record that is not what was written: it must not get a new
-    checksum in a checkpoint. `intact`: that was looked at a moment ago.
+    offsets, lengths: of the jobs' lines, by job number. intact: the whole file was just verified, so single
+    lines are not. Raises OSError for a line that does not verify: damage must not be copied into a checkpoint
+    under a new checksum.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class JournalReader:
         return list(map(ended_part, self._lines(jobs)))
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
-        """What these jobs came to."""
+        """The results or errors of these jobs."""
         if self._intact:
             place = (get(self.offsets, jobs), get(self.lengths, jobs))
             if text := read_joined(self._disk, self._fd, *place):
@@ -85,7 +86,7 @@ class JournalReader:
 
 
 def history(layout: Layout, chosen: Callable[[bytes], bool] | None = None) -> Iterator[AnyRecord]:
-    """The records, in order; `chosen` looks at a line and saves decoding the others.
+    """All records in order, or those whose lines `chosen` accepts (before they are decoded).
 
     Raises StorageError if the file cannot be read.
     """

@@ -31,7 +31,7 @@ FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
 
 
 class Damage(NamedTuple):
-    """A stretch of bytes that does not verify. `fragment` is its beginning."""
+    """A range of bytes that does not verify. `fragment` holds its first bytes."""
 
     offset: int
     length: int
@@ -39,8 +39,8 @@ class Damage(NamedTuple):
 
 
 class ScanStart(NamedTuple):
-    """Where a pass begins that need not look at the lines before: the number of the last one,
-    where it ends, and the CRC-32 of the bytes up to there."""
+    """The end of the lines that a pass may skip: number of the last one, offset of its end, and CRC-32 of all
+    bytes before."""
 
     n: int
     position: int
@@ -48,7 +48,7 @@ class ScanStart(NamedTuple):
 
 
 class _Summing(Disk):
-    """Adds up the checksum of what is read."""
+    """Computes the checksum of what is read."""
 
     def __init__(self, disk: Disk, checksum: int) -> None:
         self.checksum = checksum
@@ -61,16 +61,18 @@ class _Summing(Disk):
 
 
 class Scan:
-    """One pass over a journal file: iterate over (n, offset, line), then ask what was found.
+    """One pass over a journal file: iterate over (n, offset, line), then read the findings.
 
-    Lines that do not verify are skipped; a good record inside a damaged stretch (a newline
-    was hit) is found all the same. After the pass, `end` is where the last good line ends:
-    what follows is a torn tail, anything listed in `damage` or `missing` is not. `checksum` is
-    then the CRC-32 of all bytes of the file. `begin` (`ScanStart`) passes over lines that are known.
+    Lines that do not verify are skipped. Good records inside a damaged stretch are found too, as when a
+    newline was overwritten. `begin` (`ScanStart`) skips lines that are known.
 
-    damage: stretches with a good line after them. missing: (from, to) record numbers.
-    unterminated: the last good line lacks its newline. rebuilt: a good record was found
-    out of its place, so offsets cannot be relied on without a rewrite.
+    After the pass
+    --------------
+    end: where the last good line ends; what follows is a torn tail.
+    damage: damaged stretches with a good line after them. missing: (from, to) record numbers.
+    unterminated: the last good line has no newline.
+    rebuilt: a good record was found inside a damaged stretch; the file must be rewritten.
+    checksum: CRC-32 of all bytes of the file.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Scan:
 
     @property
     def intact(self) -> bool:
-        """Nothing is missing but, perhaps, a torn tail."""
+        """Whether nothing is damaged or missing; a torn tail is allowed."""
         return not (self.damage or self.missing or self.rebuilt)
 
     @property
@@ -110,7 +112,7 @@ class Scan:
     def groups(self) -> Iterator[tuple[int, int, list[bytes]]]:
         """(number of the first, offset of the first, lines): good lines that follow each other."""
         for offset, lines, whole in groups_of(self._disk, self._fd, self._begin, self.size):
-            if not self.last_n and whole:  # the first line is looked at alone, the others follow it
+            if not self.last_n and whole:  # the first line is verified alone, the others follow it
                 yield from self._look_at(offset, lines[0], whole)
                 offset, lines = offset + len(lines[0]) + 1, lines[1:]
             if whole and self._follow(lines):
@@ -122,7 +124,7 @@ class Scan:
                     yield from self._look_at(place, line, whole)
 
     def _follow(self, lines: list[bytes]) -> bool:
-        """Whether all of these are good and follow on what there was, as nearly always."""
+        """Whether all of these lines are good and continue the numbers, which is nearly always so."""
         if self._open_damage or not self.last_n:
             return False
         return numbered_from(lines, self.last_n + 1) and verify_batch(lines, self._seed)
@@ -137,7 +139,7 @@ class Scan:
                 yield found, place, [inner]
 
     def _accept(self, n: int) -> bool:
-        """Take note of a good line's number; False if a line with it was there before."""
+        """Note the number of a good line; False if it does not rise."""
         if n <= self.last_n:
             return False
         if self.last_n and n != self.last_n + 1:
@@ -169,7 +171,7 @@ class Scan:
 
 
 def read_opened(disk: Disk, fd: int) -> Opened | None:
-    """The first line of a journal, if it verifies against what it says itself."""
+    """The first line of a journal, if it verifies with the seed made of its own uuid and generation."""
     line = disk.pread(fd, 1 << 16, 0).partition(b"\n")[0]
     opened = decode_record(line)
     if not isinstance(opened, Opened) or not verify(line, seed_of(opened.uuid, opened.generation)):

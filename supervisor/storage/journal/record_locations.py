@@ -1,6 +1,6 @@
-"""Records read back by place: many small reads made into few large ones.
+"""Where each job's record is, and many small reads of records as few large ones.
 
-A place is an offset and a length in the journal (a line) or in a checkpoint (an entry).
+A place is an offset and a length, in the journal (a line) or in a checkpoint (an entry).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ GROUP = 512  # jobs whose records are read together, at most
 
 _HEAVY = 4 << 20  # bytes of records after which a group is full
 
-_GAP = 16 << 10  # bytes that are rather read than skipped
+_GAP = 16 << 10  # bytes between two places that are cheaper to read than to skip
 
-_RUN = 1 << 20
+_RUN = 1 << 20  # bytes of one read of scattered places
 
-_SPAN = 16 << 20
+_SPAN = 16 << 20  # bytes from the first to the last place of one read
 
 
 def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Jobs in groups whose records, of so many bytes each, are read together."""
+    """Jobs in groups whose records are read together. `lengths`: bytes of each record, by job number."""
     for start in range(0, len(jobs), GROUP):
         group = jobs[start : start + GROUP]
         sizes = get(lengths, group) if group[-1] < len(lengths) else [_HEAVY] * len(group)
@@ -112,7 +112,7 @@ class RecordLocations:
 
     def __init__(self) -> None:
         self.origin = bytearray()
-        self.held = bytearray()  # the state that the record there gives the job
+        self.held = bytearray()  # the job's state according to the record there
         self.offset = array("Q")
         self.length = array("I")
         self.lease = array("Q")
