@@ -74,6 +74,8 @@ def interpreter_options() -> list[str]:
         return line.options
     import subprocess
 
+    # Private: nothing public makes options of sys.flags and sys.warnoptions; multiprocessing uses it, too.
+    # Guarded by test_options_are_known_where_the_script_comes_from_stdin.
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return options
 

@@ -1,11 +1,13 @@
-"""The supervisor's log, `<id>/supervisor.log`, by way of loguru.
+"""The supervisor's log, `<id>/supervisor.log`, written with loguru.
 
 The log has a loguru core of its own: the user's sinks (loguru's default one on stderr
 included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
 A disk that refuses a line costs that line and nothing else.
 
-loguru is imported when there is time (`begin`): it brings asyncio along, and the first jobs,
-or a short run, need not wait for that. What is told before is written in the same form.
+loguru is imported when there is time (`begin`): with asyncio it takes 50 ms, as long as all else that a
+start imports, and a short run never needs it. Lines before that are formatted here, in the same form, and
+are in the file at once, as a run that is killed early needs them
+(test_lines_look_the_same_before_loguru_is_imported).
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ def _logger_of_our_own() -> Logger:
     """A logger that shares no sink, level, patcher or extra with `loguru.logger`."""
     from loguru import logger as shared
 
+    # Private: the public way, `copy.deepcopy(logger)`, copies the user's sinks, and fails on those that
+    # cannot be copied. Guarded by test_the_users_loguru_stays_as_it_is_and_sees_none_of_ours.
     own = copy.copy(shared)
     own._core = type(shared._core)()  # type: ignore[attr-defined]
     return own
@@ -49,7 +53,7 @@ class Log:
             return
 
     def begin(self) -> None:
-        """From now on by way of loguru."""
+        """Import loguru; it formats and writes all further lines."""
         if self._logger is not None or self._file is None:
             return
         self._logger = _logger_of_our_own()

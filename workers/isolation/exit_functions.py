@@ -78,6 +78,8 @@ def _break_off(signum: int, frame: FrameType | None) -> None:
 def run_all(modules: Collection[str]) -> None:
     """The end of an interpreter, as far as the user's code can see it: exit functions, objects of
     these modules that want to know, buffers."""
+    # Private: public is no way to run exit functions but to exit, which runs ours as well. Guarded by
+    # test_exit_functions_run_once_where_they_were_registered.
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for module, name, value in _globals_of(modules):
@@ -123,7 +125,7 @@ def leave_fork(error: BaseException | None) -> NoReturn:
         else:
             sys.stderr.write(describe(error).traceback)
         _join_threads()
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # private: see run_all
         flush_files(("__main__",))
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -135,4 +137,6 @@ def leave_fork(error: BaseException | None) -> NoReturn:
 def _join_threads() -> None:
     threading: Any = sys.modules.get("threading")
     if threading is not None:
+        # Private: the interpreter calls it at its end, and so does multiprocessing in its children.
+        # Guarded by the "late thread" in tests/real_scripts/test_children.py.
         threading._shutdown()
