@@ -54,6 +54,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     error: dict[str, Any] | None = None
     code: str | None = None  # the version of the code that it ran
     result: msgspec.Raw | None = None  # JSON, if it completed
+    nonfinite: list[tuple[str, str]] = []  # where that has null for NaN or an infinity
 
 
 class _AttemptLease(msgspec.Struct):
@@ -140,6 +141,7 @@ class Attempts:
             error=error,
             code=self._codes.version(record.lease),
             result=record.result or None,
+            nonfinite=record.nonfinite,
         )
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at

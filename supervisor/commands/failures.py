@@ -8,11 +8,14 @@ from collections.abc import Iterable
 import msgspec
 
 from supervisor.commands.lookup import add_experiment, experiment_words, the_experiment
+from supervisor.commands.replay import entry_of_run
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json
 from supervisor.core.state.snapshot import FailureSnapshot, failure_of
 from supervisor.core.terms.wording import count, cut, one_line, size
 from supervisor.reports.report import Report, load
+from supervisor.storage.checkpoint.checkpoint_format import peek
+from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_reader import bad_ends
 from supervisor.views.failure_lines import kind, tail_lines, worker_peak
@@ -23,6 +26,7 @@ from workers.isolation.output_files import log_path
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300
 _NOBODYS_FAULT = ("interrupted", "lost")
+_CANCELLED = "cancelled"  # what `kind` calls attempts that were called off
 
 
 class FailureGroup(msgspec.Struct):
@@ -68,11 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
     for one in groups:
         _tell(one, most=len(one.jobs) + len(one.again) if arguments.all else _JOBS)
     if groups:
-        words = ["--"] if groups[0].example.startswith("-") else []
-        words += [groups[0].example, *experiment_words(arguments, layout)]
-        emit(f"\n{pasted(['longhaul', 'show', *words])}")
-        emit(pasted(["longhaul", "replay", "--pdb", *words]))
+        _suggest(groups, arguments, layout)
     return 0
+
+
+def _suggest(groups: list[FailureGroup], arguments: argparse.Namespace, layout: Layout) -> None:
+    """How to look at the first of them, and at the first that can be played again: one that was cancelled
+    has not failed by itself, and a function of a notebook or a prompt is not to be found here."""
+
+    def words(job: str) -> list[str]:
+        return [*(["--"] if job.startswith("-") else []), job, *experiment_words(arguments, layout)]
+
+    emit(f"\n{pasted(['longhaul', 'show', *words(groups[0].example)])}")
+    header = peek(Disk(), layout.checkpoint)
+    started = header.run_started if header is not None else None
+    failed = next((one.example for one in groups if one.kind != _CANCELLED), None)
+    if failed is not None and (started is None or "function" in entry_of_run(started)):
+        emit(pasted(["longhaul", "replay", "--pdb", *words(failed)]))
 
 
 def _failed_attempts(layout: Layout, report: Report) -> Iterable[FailureSnapshot]:

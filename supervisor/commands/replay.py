@@ -31,6 +31,7 @@ from supervisor.core.terms.wording import cut, duration, one_line
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.code_files import changed_since, listed
 from supervisor.experiment.provenance import code_of, decoded_entry
+from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.recovery.survey import survey
 from supervisor.system.cpu_limits import thread_caps, usable_cores
@@ -136,7 +137,7 @@ def _functions(
     replayed: _Replayed, script: Path | None
 ) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
     """The job's function and the setup, imported as a worker would. Raises UsageError."""
-    entry = decoded_entry(replayed.started.entry) or _guessed_entry(replayed.started)
+    entry = entry_of_run(replayed.started)
     if "function" not in entry:
         raise UsageError(
             f"the function of {replayed.job!r} was defined where nobody can import it from (a notebook, a "
@@ -181,6 +182,11 @@ def _import_script(
     files = entry.get("files", ())
     for module, file in zip(files[::2], files[1::2], strict=True):
         import_module(module, file)
+
+
+def entry_of_run(started: RunStarted) -> dict[str, Any]:
+    """How the functions of a run are found; without `function` where nobody can import it."""
+    return decoded_entry(started.entry) or _guessed_entry(started)
 
 
 def _guessed_entry(started: RunStarted) -> dict[str, Any]:
@@ -267,7 +273,9 @@ def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
     except Unencodable as error:
         _say(f"its result cannot be written as JSON: {error}")
         return 1
-    _say(f"completed in {duration(seconds)}: {cut(one_line(encoded.json.decode()), _SHOWN)}")
+    _say(
+        f"completed in {duration(seconds)}: {cut(one_line(result_text(encoded.json, encoded.nonfinite)), _SHOWN)}"
+    )
     record = replayed.record
     if record is not None and record.outcome == "completed":
         _say("the same result as in the record" if _same(encoded, record) else "NOT the result of the record")

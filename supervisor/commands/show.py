@@ -6,8 +6,6 @@ import argparse
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_mark
 from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
@@ -17,6 +15,7 @@ from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
+from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_reader import history
@@ -105,9 +104,9 @@ def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | N
         f"{one_line(planned.id)}: {state.replace('_', ' ')}{domain}, in experiment {layout.experiment_id}"
         f"{'; no longer in the plan' if gone else ''}"
     )
-    emit(f"params   {_shown(planned.params)}")
+    emit(f"params   {_shown(bytes(planned.params).decode(errors='replace'))}")
     if record is not None and record.outcome == "completed":
-        emit(f"result   {_shown(record.result or msgspec.Raw(b'null'))}")
+        emit(f"result   {_shown(result_text(record.result, record.nonfinite))}")
 
 
 def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans, newest: dict[str, Any]) -> None:
@@ -118,7 +117,8 @@ def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans, new
     for one in tries:
         if one.outcome == "completed" and one.lease != lease:
             made_by = _version(one.code, codes, newest)
-            emit(f"before   {_shown(one.result or msgspec.Raw(b'null'))}, by code {made_by}")
+            result = result_text(one.result or b"", one.nonfinite)
+            emit(f"before   {_shown(result)}, by code {made_by}")
     emit("")
 
 
@@ -131,8 +131,8 @@ def _version(version: str | None, codes: CodeSpans, newest: dict[str, Any]) -> s
     return ", ".join(filter(None, [version, "that of the last run" if last else "", since]))
 
 
-def _shown(raw: msgspec.Raw) -> str:
-    return cut(one_line(bytes(raw).decode(errors="replace")), _WIDTH)
+def _shown(text: str) -> str:
+    return cut(one_line(text), _WIDTH)
 
 
 def _tell_attempts(tries: list[Attempt], counted: int) -> None:

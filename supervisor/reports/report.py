@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -275,8 +276,22 @@ def _value(record: Ended) -> Any:
     return value
 
 
-def _replaced(value: Any, pointer: str, number: float) -> Any:
-    """`value` with the place that a JSON pointer (RFC 6901) names set to a number."""
+_TOKEN = "\0nonfinite:"  # stands in a result for a number that JSON does not have
+
+
+def result_text(result: msgspec.Raw | bytes, nonfinite: Sequence[tuple[str, str]]) -> str:
+    """A recorded result as JSON, but with `nan`, `inf` and `-inf` where these were, as `results` prints them."""
+    if not nonfinite:
+        return bytes(result or b"null").decode(errors="replace")
+    value = msgspec.json.decode(result) if result else None
+    for pointer, text in nonfinite:
+        value = _replaced(value, pointer, f"{_TOKEN}{float(text)}")
+    quoted = re.escape(msgspec.json.encode(_TOKEN).decode()[:-1])
+    return re.sub(f'{quoted}([^"]*)"', r"\1", msgspec.json.encode(value).decode())
+
+
+def _replaced(value: Any, pointer: str, number: Any) -> Any:
+    """`value` with the place that a JSON pointer (RFC 6901) names set to `number`."""
     if not pointer:
         return number
     *path, last = [token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/")]

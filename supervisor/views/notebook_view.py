@@ -98,7 +98,7 @@ def _html(snapshot: RunSnapshot, now: datetime, lines: list[tuple[str, str]]) ->
     counts = snapshot.counts
     done = counts.completed + counts.failed
     title = f"<b>{escape(one_line(snapshot.name))}</b> {escape(snapshot.experiment_id)} {snapshot.state}"
-    bar = f'<progress value="{done}" max="{max(1, counts.total)}" style="width: 20em"></progress>'
+    bar = f'<progress value="{done}" max="{max(1, snapshot.asked)}" style="width: 20em"></progress>'
     parts = [f"<div>{title}</div>", f"<div>{bar} {escape(progress(snapshot, now))}</div>"]
     if situation := situation_of(snapshot, again="Interrupting the kernel again"):
         parts.append(f'<div style="{_STYLES["warning"]}">{escape(situation)}</div>')

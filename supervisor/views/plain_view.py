@@ -80,7 +80,7 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     """One line: `742 of 2,000 (37%), 3 failed, 6 running, 1.2 jobs/s, ends about 06:40`."""
     counts = snapshot.counts
     done = counts.completed + counts.failed
-    parts = [f"{done:,} of {counts.total:,} ({percent(done, counts.total)})", f"{counts.failed:,} failed"]
+    parts = [f"{done:,} of {snapshot.asked:,} ({percent(done, snapshot.asked)})", f"{counts.failed:,} failed"]
     running = sum(worker.job is not None for worker in snapshot.workers)
     parts.append(f"{running:,} running")
     if snapshot.rate > 0:
@@ -88,7 +88,9 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     parts.append(f"{duration(snapshot.elapsed)} so far")
     if situation := situation_of(snapshot):
         parts.append(situation)
-    elif counts.pending + counts.in_progress and (end := ends_about(now, snapshot.eta_seconds)):
+    elif counts.pending + counts.in_progress > snapshot.unselected and (
+        end := ends_about(now, snapshot.eta_seconds)
+    ):
         parts.append(end)
     return ", ".join(parts)
 

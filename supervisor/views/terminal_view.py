@@ -159,15 +159,15 @@ def _title(snapshot: RunSnapshot) -> Text:
 def _bar(snapshot: RunSnapshot, now: datetime, width: int) -> RenderableType:
     counts = snapshot.counts
     done = counts.completed + counts.failed
-    words = f" {percent(done, counts.total)}  {done:,} of {counts.total:,}"
-    left = counts.pending + counts.in_progress
+    words = f" {percent(done, snapshot.asked)}  {done:,} of {snapshot.asked:,}"
+    left = counts.pending + counts.in_progress - snapshot.unselected
     if left and (end := ends_about(now, snapshot.eta_seconds)):
         words += f"  {end}"
     grid = Table.grid(padding=0)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     room = max(5, min(60, width - len(words) - 1))
-    grid.add_row(ProgressBar(total=max(1, counts.total), completed=done, width=room), words)
+    grid.add_row(ProgressBar(total=max(1, snapshot.asked), completed=done, width=room), words)
     return grid
 
 

@@ -223,3 +223,54 @@ def test_a_job_that_is_larger_than_its_samples_has_the_mark_of_its_worker(
     (one,) = json.loads(shown)["attempts"]
     assert one["peak_from"] == "mark" and 256 << 20 < one["peak_rss"] < 330 << 20
     assert "M (exact)" in longhaul("show", "256 MB", "-d", experiment.output)[1]
+
+
+ODD_ENDS = """
+    import math
+    from supervisor import run
+
+    def evaluate(number):
+        if number == 1:
+            raise ValueError(number)
+        return {"loss": math.nan, "range": [-math.inf, math.inf], "text": "NaN"}
+
+    def from_a_prompt():
+        def inner(number):
+            raise ValueError(number)
+        run(inner, [Job(id="x", params={"number": 1})], name="inner", output="out", progress=False)
+
+    if __name__ == "__main__":
+        if "PROMPT" in os.environ:
+            from_a_prompt()
+        else:
+            main(evaluate, [Job(id=f"n{n}", params={"number": n}) for n in range(2)], name="trial", workers=1)
+"""
+
+
+def test_numbers_that_json_lacks_are_shown_as_results_print_them(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write(ODD_ENDS)
+    experiment.run("--experiment-id", "night")
+    text = '{"loss":nan,"range":[-inf,inf],"text":"NaN"}'
+    assert f"result   {text}\n" in longhaul("show", "n0", "-d", experiment.output)[1]
+    played = subprocess.run(
+        [sys.executable, "-m", "supervisor", "replay", "n0", "-d", str(experiment.output)],
+        env=experiment.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert played.returncode == 0 and text in played.stderr, played.stderr
+    assert "the same result as in the record" in played.stderr
+
+
+def test_the_debugger_is_suggested_only_where_a_job_can_be_played_again(
+    experiment: Experiment, longhaul: Longhaul
+) -> None:
+    experiment.write(ODD_ENDS)
+    experiment.run("--experiment-id", "night")
+    assert "longhaul replay --pdb n1" in longhaul("failures", "-d", experiment.output)[1]
+    experiment.run(env={**experiment.environment(), "PROMPT": "1"})
+    text = longhaul("failures", "latest", "-d", experiment.output)[1]
+    assert "longhaul show x" in text and "replay" not in text

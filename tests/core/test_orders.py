@@ -15,6 +15,7 @@ from supervisor.core.terms.events import (
     SignalWorker,
     StartWorker,
     StopWorker,
+    Tell,
 )
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.terms.records import Ended, Noted, Paused, Reset, Unpaused
@@ -104,6 +105,8 @@ def test_stop_interrupts_running_jobs_at_once() -> None:
     core.start()
     effects = ask(core, "stop")
     assert "2 running jobs are interrupted" in answer(effects).text
+    (told,) = (command.text for command in effects.commands if isinstance(command, Tell))
+    assert told.endswith("stopping now: 2 running jobs are interrupted; they run again on a resume")
     assert {c.incarnation for c in effects.commands if isinstance(c, KillWorker)} == {1, 2}
     core.tell(facts.WorkerDied(1, signal=9), facts.WorkerDied(2, signal=9))
     assert [record.outcome for record in core.ended()] == ["interrupted", "interrupted"]

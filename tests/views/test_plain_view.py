@@ -98,3 +98,8 @@ def test_words_for_the_user_carry_their_level() -> None:
     view.tell("info", "going on")
     view.tell("warning", "no room")
     assert stream.getvalue() == "22:30:00  going on\n22:30:00  warning: no room\n"
+
+
+def test_jobs_that_only_leaves_out_are_not_counted() -> None:
+    few = snapshot(counts=counts(1, 0, 1, 3), unselected=3)
+    assert progress(few, EVENING).startswith("1 of 2 (50%), ")

@@ -58,8 +58,8 @@ class Drain:
                 self.stop_now(turn)
         self._tell_workers(turn, event.signum)
 
-    def begin(self, turn: Turn, reason: str, detail: dict[str, Any]) -> None:
-        """Nothing new from here on; `detail` is for the record."""
+    def begin(self, turn: Turn, reason: str, detail: dict[str, Any], *, tell: bool = True) -> None:
+        """Nothing new from here on; `detail` is for the record. Without `tell` somebody else tells it."""
         if self.begun:
             return
         dispatcher = self._dispatcher
@@ -72,27 +72,31 @@ class Drain:
         if busy:
             text += f"; {busy} running {'job has' if busy == 1 else 'jobs have'} {self._grace:g} s to finish"
         turn.effects.records.append(Noted("drain", turn.at, detail))
-        turn.effects.commands.append(Tell("warning", text))
+        if tell:
+            turn.effects.commands.append(Tell("warning", text))
         for worker in dispatcher.workers.values():
             if worker.status == STARTING:
                 dispatcher.dismiss(turn, worker)
             else:
                 dispatcher.revoke_waiting(turn, worker)
 
-    def begin_without_signal(self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool) -> None:
+    def begin_without_signal(
+        self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool, tell: bool = True
+    ) -> None:
         """A drain for another reason than a signal: the workers are told as if one had come. `asked`:
         somebody wants it; that counts too where the run had begun to drain by itself."""
         self.asked |= asked
         if not self.begun:
             self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now
-            self.begin(turn, reason, detail)
+            self.begin(turn, reason, detail, tell=tell)
             self._tell_workers(turn, SIGTERM)
 
-    def stop_now(self, turn: Turn) -> None:
+    def stop_now(self, turn: Turn, *, tell: bool = True) -> None:
         """The grace is over at once."""
         if not self._stopping_now:
             self._stopping_now = True
-            turn.effects.commands.append(Tell("warning", "stopping now"))
+            if tell:
+                turn.effects.commands.append(Tell("warning", "stopping now"))
             self._dispatcher.kill_all(turn)
 
     def look(self, turn: Turn) -> None:

@@ -75,6 +75,11 @@ class RunSnapshot(msgspec.Struct):
     memory_free: int | None = None  # bytes that processes could still get
     memory_total: int | None = None
 
+    @property
+    def asked(self) -> int:
+        """Jobs that are finished or that this run is to finish: those that --only leaves out are none."""
+        return self.counts.total - self.unselected
+
 
 def failure_of(record: Ended, domain: str | None) -> FailureSnapshot:
     """A record of an attempt that ended without a result, as a view wants it."""
