@@ -88,7 +88,7 @@ def measure_report() -> None:
     reader = Outbox(outbox[0])
     job = CurrentJob()
     job.report_to(Reporter(WorkerQueues(inbox[0], outbox[1])))
-    job.become("domain/job", None, 1)
+    job.start_job("domain/job", None, 1)
     calls = 1_000_000
     began = time.perf_counter()
     for _ in range(calls):

@@ -77,7 +77,7 @@ class Runner:
             if type(line) is bytes:
                 line = _decoder.decode(line)
                 start = perf_counter()
-            CURRENT.become(line.id, line.domain, attempt)  # type: ignore[union-attr]
+            CURRENT.start_job(line.id, line.domain, attempt)  # type: ignore[union-attr]
             value = self._function(**line.params)  # type: ignore[union-attr]
             seconds = perf_counter() - start
         except BaseException as error:

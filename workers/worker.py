@@ -28,7 +28,7 @@ from workers.isolation.output_files import stacks_path
 from workers.isolation.peak_memory import Peaks
 from workers.isolation.process_state import Surroundings
 from workers.isolation.streams import remember_writing
-from workers.job.current_job import CURRENT, PROCESS, mark_environment
+from workers.job.current_job import CURRENT, PROCESS, tag_environment
 from workers.job.job_reports import Reporter
 from workers.process import descriptors
 from workers.process.linux import hold_lifeline, kill_group_at_end, prefer_as_oom_victim
@@ -343,8 +343,8 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
         with contextlib.suppress(OSError):
             os.nice(spec.nice)
     os.environ.update(spec.environment)
-    mark_environment(spec.worker, spec.mark, spec.incarnation)
-    CURRENT.belong_to(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)
+    tag_environment(spec.worker, spec.tag, spec.incarnation)
+    CURRENT.configure(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)
     if preparation is not None:
         preparation.import_modules()
     function = load(spec.function)

@@ -28,7 +28,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from workers.forking.inherited_resources import descriptors_now, opened_since
-from workers.forking.orphans import Strays
+from workers.forking.orphans import Orphans
 from workers.forking.reopened_files import Shared, open_anew, opened_for_reading
 from workers.forking.resource_trackers import share_tracker
 from workers.isolation import signal_handlers
@@ -36,7 +36,7 @@ from workers.isolation.exit_functions import disown, disown_children, flush_file
 from workers.isolation.interpreter_state import note_builtins
 from workers.job.current_job import PROCESS
 from workers.process import descriptors
-from workers.process.experiment_tag import INCARNATION, MARK, NOBODY, incarnation_text
+from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY, incarnation_text
 from workers.process.linux import (
     HIGH,
     ShownVariable,
@@ -113,7 +113,7 @@ class Zygote:
         preparation: Preparation,
         imported: ImportedModules,
         shown: ShownVariable,
-        mark: str,
+        tag: str,
         second_lifeline: int,
     ) -> None:
         self._channel = channel
@@ -125,7 +125,7 @@ class Zygote:
         self._imported = imported
         self._shown = shown
         self._members: dict[int, _Member] = {}  # by pidfd
-        self._strays = Strays(mark)
+        self._orphans = Orphans(tag)
         self._looked_at = self._look_at = time.monotonic()
         self._deaths = child_signals()
         self._poll = select.poll()
@@ -151,7 +151,7 @@ class Zygote:
         """Milliseconds until there is something to look at."""
         if any(member.dead_since is not None for member in self._members.values()):
             return SWEEP_EVERY * 1000
-        if not self._members and not self._strays.next_deadline() and self._deaths is not None:
+        if not self._members and not self._orphans.next_deadline() and self._deaths is not None:
             return None
         return max(0.0, self._look_at - time.monotonic()) * 1000
 
@@ -248,12 +248,12 @@ class Zygote:
         if not dead and now < self._look_at:
             return
         workers = {member.pid: member.incarnation for member in self._members.values()}
-        left = self._strays.tidy(workers, dead.keys())
+        left = self._orphans.reap(workers, dead.keys())
         for member in dead.values():
             if member.incarnation not in left or now - (member.dead_since or now) > SWEEP_FOR:
                 self._report(member)
         self._looked_at = now
-        self._look_at = min(now + LOOK_EVERY, self._strays.next_deadline() or now + LOOK_EVERY)
+        self._look_at = min(now + LOOK_EVERY, self._orphans.next_deadline() or now + LOOK_EVERY)
 
     def _report(self, member: _Member) -> None:
         del self._members[member.pidfd]
@@ -268,10 +268,10 @@ class Zygote:
     def _end_all(self) -> NoReturn:
         """The supervisor has gone: nothing that was started here may stay."""
         deadline = time.monotonic() + LAST_SWEEP_FOR
-        self._strays.end_those_of_workers(deadline)
+        self._orphans.kill_those_of_workers(deadline)
         run_within(EXIT_WITHIN, [*self._preparation.modules, "__main__"])
         _close_files()
-        self._strays.end_all(deadline)
+        self._orphans.kill_all(deadline)
         os._exit(0)
 
 
@@ -300,7 +300,7 @@ def run(channel_descriptor: int) -> NoReturn:
     gc.freeze()  # what is here now need not be looked at again
     channel = socket.socket(fileno=descriptors.keep(channel_descriptor))
     begin, preparation, lifeline, second_lifeline = _await_orders(channel)
-    mark = os.environ.get(MARK, "")
+    tag = os.environ.get(EXPERIMENT_TAG, "")
     install_hooks()
     preparation.apply()
     signal_handlers.put_back(signal_handlers.Left(born, set(), -1))
@@ -322,7 +322,7 @@ def run(channel_descriptor: int) -> NoReturn:
     flush_files([*preparation.modules, "__main__"])  # or each worker would write it again
     shared = [sendable(name) for name in refused[:NAMED_SHARED]]
     imported = ImportedModules(obstacle, left, files)
-    zygote = Zygote(channel, preparation, imported, shown, mark, second_lifeline)
+    zygote = Zygote(channel, preparation, imported, shown, tag, second_lifeline)
     zygote.serve(Prepared(obstacle, [] if obstacle else shared))
 
 
@@ -343,7 +343,7 @@ def _await_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, in
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    if begin.mark and not show_in_environment(MARK, begin.mark):
+    if begin.tag and not show_in_environment(EXPERIMENT_TAG, begin.tag):
         sys.exit("the environment of this process cannot be marked")
     with open(prepared, "rb") as file:
         return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline, second_lifeline

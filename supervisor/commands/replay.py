@@ -78,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     job = current_job()
     with tempfile.TemporaryDirectory(prefix="longhaul-replay-") as folder:
         slot = max(0, replayed.record.worker) if replayed.record is not None else 0
-        job.belong_to(slot, int(replayed.settings.get("seed", 0)), folder)
+        job.configure(slot, int(replayed.settings.get("seed", 0)), folder)
         try:
             job.context = setup() if setup is not None else None
-            job.become(replayed.job, replayed.domain, replayed.attempt)
+            job.start_job(replayed.job, replayed.domain, replayed.attempt)
             began = time.perf_counter()
             value = function(**replayed.params)
         except (Exception, SystemExit) as error:

@@ -17,21 +17,21 @@ from workers.process.linux import children_of
 _FOREIGN = -1
 
 
-class Adopted:
+class OrphanOwners:
     """Remembers whose a process is, since that is not cheap to find out."""
 
     def __init__(self) -> None:
         self._owners: dict[int, int] = {}
 
-    def roots(self, workers: Mapping[int, int], origin: int | None, mark: str) -> dict[int, list[int]]:
+    def roots(self, workers: Mapping[int, int], origin: int | None, tag: str) -> dict[int, list[int]]:
         """By incarnation: its worker process, and the orphans that come from it. `workers`: pids by
-        incarnation. `origin`: the zygote, if there is one. `mark`: of the experiment."""
+        incarnation. `origin`: the zygote, if there is one. `tag`: of the experiment."""
         found = {number: [pid] for number, pid in workers.items()}
         if not HAS_PROC or not workers:
             return found
         groups = {pid: number for number, pid in workers.items()}
         try:
-            self._look(groups, origin, mark)
+            self._look(groups, origin, tag)
             for pid, owner in self._owners.items():
                 if owner in found and (origin is not None or self._has_no_parent(pid, groups)):
                     found[owner].append(pid)
@@ -39,7 +39,7 @@ class Adopted:
             pass
         return found
 
-    def _look(self, groups: Mapping[int, int], origin: int | None, mark: str) -> None:
+    def _look(self, groups: Mapping[int, int], origin: int | None, tag: str) -> None:
         present: Iterable[int]
         if origin is None:
             present = [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -49,7 +49,7 @@ class Adopted:
         for pid in sorted(set(present) - groups.keys()):
             owner = self._owners.get(pid)
             if owner is None:
-                owner = owner_of(pid, mark, groups, owners)
+                owner = owner_of(pid, tag, groups, owners)
             owners[pid] = _FOREIGN if owner is None else owner
         self._owners = owners
 

@@ -15,7 +15,7 @@ import msgspec
 from supervisor.core.terms.events import FilesShared
 from supervisor.engines.process_description import prepare
 from supervisor.system.process_cleanup import end_orphans
-from workers.process.experiment_tag import MARK
+from workers.process.experiment_tag import EXPERIMENT_TAG
 from workers.script.main_module import MAIN
 from workers.script.preparation import Preparation
 from workers.transport.messages import WorkerSpec
@@ -112,7 +112,7 @@ class Launcher(Protocol):
 class LauncherContext(msgspec.Struct):
     """What a launcher needs of its engine."""
 
-    spec: WorkerSpec  # of any worker: mark, environment, directories
+    spec: WorkerSpec  # of any worker: tag, environment, directories
     lifeline: int  # read end, for the workers
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
@@ -122,12 +122,12 @@ class LauncherContext(msgspec.Struct):
 class PendingReaps:
     """Deaths that are not told yet, because what the dead have left behind is still there.
 
-    It is found by the mark, at the cost of a look at every process of the machine; only
+    It is found by the tag, at the cost of a look at every process of the machine; only
     where no zygote has adopted it.
     """
 
-    def __init__(self, surround: LauncherContext) -> None:
-        self._surround = surround
+    def __init__(self, context: LauncherContext) -> None:
+        self._context = context
         self._reaped: list[tuple[Reaped, float]] = []
         self._look_at = 0.0
 
@@ -140,8 +140,8 @@ class PendingReaps:
         if not self._reaped or now < self._look_at:
             return []
         self._look_at = now + SWEEP_EVERY
-        surround = self._surround
-        left = end_orphans(surround.spec.mark, surround.living() | keep, surround.incarnations())
+        context = self._context
+        left = end_orphans(context.spec.tag, context.living() | keep, context.incarnations())
         told = [reaped for reaped, until in self._reaped if not left or now >= until]
         self._reaped = [entry for entry in self._reaped if left and now < entry[1]]
         return told
@@ -156,9 +156,9 @@ def preparation_for(spec: WorkerSpec) -> Preparation:
     modules = list(dict.fromkeys(f.module for f in functions if f.pickled is None))
     modules.sort(key=lambda module: module != MAIN)  # the script sets up what others rely on
     files = {name: file for f in functions for name, file in f.files.items()}
-    return prepare(modules, marked_environment(spec), files)
+    return prepare(modules, tagged_environment(spec), files)
 
 
-def marked_environment(spec: WorkerSpec) -> dict[str, str]:
+def tagged_environment(spec: WorkerSpec) -> dict[str, str]:
     """What is set in every process of this experiment beside what the supervisor has."""
-    return {**spec.environment, MARK: spec.mark}
+    return {**spec.environment, EXPERIMENT_TAG: spec.tag}

@@ -57,14 +57,14 @@ class LocalEngine:
 
     `spec_for(worker, incarnation)` gives the spec of a worker; (0, 0) is asked for once, for
     what is the same for all of them. `start_method`: "auto", "zygote" or "spawn".
-    `forerunner`: of a zygote; whoever has started it ends it if it is not taken.
+    `prestarted`: of a zygote; whoever has started it ends it if it is not taken.
     """
 
     def __init__(
-        self, spec_for: SpecFor, *, start_method: str = "auto", forerunner: PrestartedZygote | None = None
+        self, spec_for: SpecFor, *, start_method: str = "auto", prestarted: PrestartedZygote | None = None
     ) -> None:
         self._spec_for = spec_for
-        self._forerunner = forerunner
+        self._prestarted = prestarted
         self._start_method = start_method
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, Incarnation] = {}
@@ -72,7 +72,7 @@ class LocalEngine:
         self._launcher: Launcher | None = None
         self._private = PrivateDescriptors()
         self._lifeline: Lifeline | None = None
-        self._mark = ""
+        self._tag = ""
         self._now = 0.0
         self._trim_at = 0.0
         self._measuring = Measuring("")
@@ -86,17 +86,17 @@ class LocalEngine:
             method = "zygote" if can_fork else "spawn"
         if method == "zygote" and not can_fork:
             raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
-        if method != "zygote" and self._forerunner is not None:
-            self._forerunner.discard()
+        if method != "zygote" and self._prestarted is not None:
+            self._prestarted.discard()
         spec = self._spec_for(0, 0)
-        self._mark = spec.mark
-        self._measuring = Measuring(spec.mark)
+        self._tag = spec.tag
+        self._measuring = Measuring(spec.tag)
         try:
             self._lifeline = Lifeline()
-            surround = LauncherContext(
+            context = LauncherContext(
                 spec, self._lifeline.read, self._selector, self._living, self._incarnations
             )
-            self._launcher = _launcher(method, surround, self._forerunner)
+            self._launcher = _launcher(method, context, self._prestarted)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
@@ -398,16 +398,16 @@ class LocalEngine:
         if self._lifeline is not None:
             self._lifeline.close()
             self._lifeline = None
-            sweep(self._mark, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
+            sweep(self._tag, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
         self._selector.close()
 
 
-def _launcher(method: str, surround: LauncherContext, forerunner: PrestartedZygote | None) -> Launcher:
+def _launcher(method: str, context: LauncherContext, prestarted: PrestartedZygote | None) -> Launcher:
     """The one for this start method: "zygote" or "spawn"."""
     if method == "zygote":
         from supervisor.engines.zygote_launcher import ZygoteLauncher
 
-        return ZygoteLauncher(surround, forerunner)
+        return ZygoteLauncher(context, prestarted)
     from supervisor.engines.spawn_launcher import SpawnLauncher
 
-    return SpawnLauncher(surround)
+    return SpawnLauncher(context)

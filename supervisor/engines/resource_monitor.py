@@ -12,7 +12,7 @@ from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms.events import Event, MemoryMeasured, UsageSampled
 from supervisor.core.terms.records import Sampled
 from supervisor.core.terms.settings import Settings
-from supervisor.engines.adopted_orphans import Adopted
+from supervisor.engines.adopted_orphans import OrphanOwners
 from supervisor.engines.engine import Engine
 from supervisor.system.free_memory import FreeMemory
 from supervisor.system.process_memory import HAS_CHILDREN, family
@@ -123,9 +123,9 @@ Pids = Mapping[int, int]  # of worker processes, by incarnation
 class Measuring:
     """`limited`: whether somebody has asked for memory with a limit."""
 
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
-        self._adopted = Adopted()
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self._orphan_owners = OrphanOwners()
         self._usage = UsageMeter()
         self._memory = MemoryMeter()
         self._free = FreeMemory()
@@ -134,7 +134,7 @@ class Measuring:
         self.limited = False
 
     def usage(self, workers: Pids, origin: int | None) -> dict[int, Usage]:
-        return self._usage.read(self._adopted.roots(workers, origin, self._mark))
+        return self._usage.read(self._orphan_owners.roots(workers, origin, self._tag))
 
     def memory(
         self, workers: Pids, origin: int | None, limit: int | None, *, available: bool
@@ -145,12 +145,14 @@ class Measuring:
             self._first = {number: most for number, most in self._first.items() if number in workers}
             self._before = {number: before for number, before in self._before.items() if number in workers}
             origins = [os.getpid()] if origin is None else [origin, os.getpid()]
-            used = self._memory.used(self._adopted.roots(workers, origin, self._mark), limit, origins=origins)
+            used = self._memory.used(
+                self._orphan_owners.roots(workers, origin, self._tag), limit, origins=origins
+            )
         return used, self._free.available() if available else None
 
     def before_a_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:
         """An idle worker is about to be given this lease."""
-        roots = self._adopted.roots(workers, origin, self._mark).get(number)
+        roots = self._orphan_owners.roots(workers, origin, self._tag).get(number)
         if roots is not None:
             most = family(roots).most
             self._first.setdefault(number, most)

@@ -1,7 +1,7 @@
 """Workers as fresh interpreters: macOS, and `--start-method spawn`.
 
 What the zygote does on Linux is done from here: a worker's descendants are looked up before
-it is killed, its group is killed with it, and what is left is found by its mark.
+it is killed, its group is killed with it, and what is left is found by its tag.
 
 `subprocess` is used rather than multiprocessing's spawn: it gives the child its own process
 group before it runs anything (so Ctrl+C cannot hit it), needs no resource tracker, and
@@ -27,8 +27,8 @@ from supervisor.engines.launcher import (
     PendingReaps,
     Reaped,
     WorkerEnds,
-    marked_environment,
     preparation_for,
+    tagged_environment,
 )
 from supervisor.system.interpreter import interpreter
 from supervisor.system.process_cleanup import end_group, end_noted
@@ -52,13 +52,13 @@ class _Child:
 class SpawnLauncher:
     """Starts and reaps worker processes as children of this process."""
 
-    def __init__(self, surround: LauncherContext) -> None:
-        self._surround = surround
-        self._spec = surround.spec
-        self.greeting: Preparation | None = preparation_for(surround.spec)
+    def __init__(self, context: LauncherContext) -> None:
+        self._context = context
+        self._spec = context.spec
+        self.greeting: Preparation | None = preparation_for(context.spec)
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
-        self._remains = PendingReaps(surround)
+        self._pending_reaps = PendingReaps(context)
         self._look_at = 0.0
 
     def start(self) -> None:
@@ -82,8 +82,8 @@ class SpawnLauncher:
         self._events.append(Launched(incarnation, process.pid, pidfd))
 
     def _popen(self, incarnation: int, ends: WorkerEnds) -> subprocess.Popen[bytes]:
-        marks = {**marked_environment(self._spec), INCARNATION: incarnation_text(incarnation)}
-        descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._surround.lifeline]
+        tags = {**tagged_environment(self._spec), INCARNATION: incarnation_text(incarnation)}
+        descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._context.lifeline]
         if (tracker := descriptor_of_tracker()) is not None:
             descriptors.append(tracker)
         output = _opened(ends.scratch)
@@ -96,7 +96,7 @@ class SpawnLauncher:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=child_environment(marks),
+                env=child_environment(tags),
                 cwd=start_directory(),
                 pass_fds=descriptors,
                 process_group=0,
@@ -124,7 +124,7 @@ class SpawnLauncher:
         pid = child.process.pid
         end_group(pid)
         end_noted(child.descendants)
-        self._remains.add(_reap(incarnation, child.process), now)
+        self._pending_reaps.add(_reap(incarnation, child.process), now)
 
     def poll(self, now: float) -> list[LaunchEvent]:
         if now >= self._look_at:
@@ -134,7 +134,7 @@ class SpawnLauncher:
                     self._events.append(Exited(incarnation))
         events, self._events = self._events, []
         own = {child.process.pid for child in self._children.values()}
-        return [*events, *self._remains.poll(now, own)]
+        return [*events, *self._pending_reaps.poll(now, own)]
 
     def origin(self) -> int | None:
         return None
@@ -142,7 +142,7 @@ class SpawnLauncher:
     def next_deadline(self) -> float | None:
         if self._events:
             return 0.0
-        times = [self._remains.next_deadline()]
+        times = [self._pending_reaps.next_deadline()]
         if any(not child.watched for child in self._children.values()):
             times.append(self._look_at)
         return min((time for time in times if time is not None), default=None)

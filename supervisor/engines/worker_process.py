@@ -104,11 +104,11 @@ class RunningJob(msgspec.Struct):
     attempt: int
 
 
-class _PlanLine(msgspec.Struct):
+class _LineId(msgspec.Struct):
     id: str
 
 
-_decode_id = msgspec.json.Decoder(_PlanLine).decode
+_decode_id = msgspec.json.Decoder(_LineId).decode
 
 
 class SentLeases:
@@ -192,7 +192,7 @@ class EarlierPeaks:
         return at_death if at_death > _CLEARLY_MORE * self._inherited else max(self._held, self._lasting)
 
     def may_be(self, at_death: int) -> bool:
-        """Whether the mark that a worker died with may be that of one of them."""
+        """Whether the peak that a dead worker had may come from one of these jobs."""
         return at_death <= _CLEARLY_MORE * self._lasting
 
 

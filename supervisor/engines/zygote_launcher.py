@@ -3,7 +3,7 @@
 The zygote is trusted as little as anything else: one that does not answer is killed and
 replaced, while the workers that it made go on. How such a worker ends can then be seen by
 its pidfd, but its exit status and peak memory stay unknown, and what it leaves behind is
-found by its mark.
+found by its tag in the environment.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from supervisor.engines.launcher import (
     PendingReaps,
     Reaped,
     WorkerEnds,
-    marked_environment,
     preparation_for,
+    tagged_environment,
 )
 from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.zygote_process import PrestartedZygote, zygote_process
-from supervisor.system.interpreter import ROOM_FOR_MARK, has_ended
+from supervisor.system.interpreter import ROOM_FOR_TAG, has_ended
 from supervisor.system.processes import is_stopped
 from workers.forking.resource_trackers import descriptor_of_tracker
 from workers.isolation.output_files import move
@@ -60,7 +60,7 @@ _ASKED_AT_ONCE = 8
 _decode = msgspec.msgpack.Decoder(FromZygote).decode
 
 
-class _Zygote:
+class _ZygoteHandle:
     """One zygote process and what is open between it and us."""
 
     def __init__(
@@ -88,18 +88,18 @@ class ZygoteLauncher:
 
     greeting: Preparation | None = None
 
-    def __init__(self, surround: LauncherContext, forerunner: PrestartedZygote | None = None) -> None:
-        self._surround = surround
-        self._forerunner = forerunner
-        self._spec = surround.spec
-        self._preparation = preparation_for(surround.spec)
+    def __init__(self, context: LauncherContext, prestarted: PrestartedZygote | None = None) -> None:
+        self._context = context
+        self._prestarted = prestarted
+        self._spec = context.spec
+        self._preparation = preparation_for(context.spec)
         self._preload = True
-        self._zygote: _Zygote | None = None
-        self._ending: list[_Zygote] = []  # told to go, not reaped yet
-        self._survived: list[_Zygote] = []  # no more asked, but there are workers of theirs
+        self._zygote: _ZygoteHandle | None = None
+        self._ending: list[_ZygoteHandle] = []  # told to go, not reaped yet
+        self._survived: list[_ZygoteHandle] = []  # no more asked, but there are workers of theirs
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
-        self._remains = PendingReaps(surround)
+        self._pending_reaps = PendingReaps(context)
         self._losses = 0
         self._serial = 0
 
@@ -113,26 +113,26 @@ class ZygoteLauncher:
         try:
             with open(scratch, "ab") as output:
                 wanted = (scratch, output.fileno(), second)
-                zygote = self._take_forerunner(*wanted) or self._fresh(*wanted)
+                zygote = self._take_prestarted(*wanted) or self._fresh(*wanted)
         except BaseException:
             second.close()
             raise
         zygote.channel.setblocking(False)
         self._zygote = zygote
-        self._surround.selector.register(zygote.channel, selectors.EVENT_READ, self._hear)
+        self._context.selector.register(zygote.channel, selectors.EVENT_READ, self._hear)
 
-    def _take_forerunner(self, scratch: str, output: int, second: Lifeline) -> _Zygote | None:
+    def _take_prestarted(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle | None:
         """The one that was started ahead, if it is there and as good as a new one."""
-        forerunner, self._forerunner = self._forerunner, None
-        mark = self._spec.mark
+        prestarted, self._prestarted = self._prestarted, None
+        tag = self._spec.tag
         taken = None
-        if forerunner is not None and len(mark.encode()) <= ROOM_FOR_MARK:
-            taken = forerunner.take()
+        if prestarted is not None and len(tag.encode()) <= ROOM_FOR_TAG:
+            taken = prestarted.take()
         if taken is None:
             return None
-        zygote = _Zygote(*taken, scratch, second, ahead=True)
+        zygote = _ZygoteHandle(*taken, scratch, second, ahead=True)
         try:
-            self._begin(zygote, mark, output)
+            self._begin(zygote, tag, output)
         except OSError:  # it has just died
             zygote.channel.close()
             zygote.process.kill()
@@ -140,20 +140,20 @@ class ZygoteLauncher:
             return None
         return zygote
 
-    def _fresh(self, scratch: str, output: int, second: Lifeline) -> _Zygote:
+    def _fresh(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                process = zygote_process(theirs, marked_environment(self._spec), output)
+                process = zygote_process(theirs, tagged_environment(self._spec), output)
             except BaseException:
                 ours.close()
                 raise
-        zygote = _Zygote(process, ours, scratch, second)
+        zygote = _ZygoteHandle(process, ours, scratch, second)
         with contextlib.suppress(OSError):  # dead already: the end of the channel tells
             self._begin(zygote, "")
         return zygote
 
-    def _begin(self, zygote: _Zygote, mark: str, *output: int) -> None:
+    def _begin(self, zygote: _ZygoteHandle, tag: str, *output: int) -> None:
         """Its first order. Raises OSError if it is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
@@ -161,8 +161,8 @@ class ZygoteLauncher:
                 file.write(msgspec.msgpack.encode(self._preparation))
             os.lseek(prepared, 0, os.SEEK_SET)
             tracker = [] if (number := descriptor_of_tracker()) is None else [number]
-            order = msgspec.msgpack.encode(ZygoteOrders(mark, self._preload, bool(tracker)))
-            lifelines = [self._surround.lifeline, zygote.second_lifeline.write]
+            order = msgspec.msgpack.encode(ZygoteOrders(tag, self._preload, bool(tracker)))
+            lifelines = [self._context.lifeline, zygote.second_lifeline.write]
             descriptors = [prepared, *lifelines, *tracker, *output]
             socket.send_fds(zygote.channel, [order], descriptors)
         finally:
@@ -174,7 +174,7 @@ class ZygoteLauncher:
         if zygote is None:
             return
         self._zygote = None
-        self._surround.selector.unregister(zygote.channel)
+        self._context.selector.unregister(zygote.channel)
         zygote.channel.close()
         if failed:
             zygote.process.kill()
@@ -187,7 +187,7 @@ class ZygoteLauncher:
         self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
         for incarnation, died in zygote.members.items():
             if died is not None:
-                self._remains.add(Reaped(incarnation), died)
+                self._pending_reaps.add(Reaped(incarnation), died)
         zygote.members = {incarnation: died for incarnation, died in zygote.members.items() if died is None}
         self._survived.append(zygote)
         self._let_go()
@@ -227,7 +227,7 @@ class ZygoteLauncher:
         zygote = self._zygote
         while zygote.prepared and self._waiting and len(zygote.asked) < _ASKED_AT_ONCE:
             incarnation, ends = self._waiting[0]
-            lifelines = [self._surround.lifeline, zygote.second_lifeline.read]
+            lifelines = [self._context.lifeline, zygote.second_lifeline.read]
             descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), *lifelines]
             try:
                 socket.send_fds(zygote.channel, [msgspec.msgpack.encode(Fork(incarnation))], descriptors)
@@ -260,7 +260,7 @@ class ZygoteLauncher:
             except msgspec.MsgspecError as error:
                 self._replace(f"it said what cannot be understood: {error}", failed=True)
 
-    def _on_message(self, zygote: _Zygote, message: FromZygote, descriptors: list[int]) -> None:
+    def _on_message(self, zygote: _ZygoteHandle, message: FromZygote, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
             zygote.asked.pop(message.incarnation, None)
             self._losses = 0
@@ -303,7 +303,7 @@ class ZygoteLauncher:
         if zygote is not None and incarnation in zygote.members:
             zygote.members[incarnation] = now
         elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
-            self._remains.add(Reaped(incarnation), now)
+            self._pending_reaps.add(Reaped(incarnation), now)
         for survived in self._survived:
             survived.members.pop(incarnation, None)
         self._let_go()
@@ -320,9 +320,9 @@ class ZygoteLauncher:
         own = {event.pid for event in events if isinstance(event, Launched)}
         if self._zygote is not None:
             own.add(self._zygote.process.pid)
-        return [*events, *self._remains.poll(now, own)]
+        return [*events, *self._pending_reaps.poll(now, own)]
 
-    def _look_for_silence(self, zygote: _Zygote, now: float) -> None:
+    def _look_for_silence(self, zygote: _ZygoteHandle, now: float) -> None:
         for incarnation, at in zygote.asked.items():
             zygote.asked[incarnation] = at or now
         overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
@@ -343,7 +343,7 @@ class ZygoteLauncher:
         zygote = self._zygote
         if self._events or (zygote is None and self._waiting):
             return 0.0
-        times = [self._remains.next_deadline()]
+        times = [self._pending_reaps.next_deadline()]
         if zygote is not None:
             times += [at and at + ANSWER_WITHIN for at in zygote.asked.values()]
             times += [died + REAP_WITHIN for died in zygote.members.values() if died is not None]
@@ -370,18 +370,18 @@ class ZygoteLauncher:
         self._events.clear()
 
 
-def _where_it_says_why(zygote: _Zygote) -> str:
+def _where_it_says_why(zygote: _ZygoteHandle) -> str:
     with contextlib.suppress(OSError):
         if os.path.getsize(zygote.scratch):
             return f"; what it has printed is in {_log_of(zygote)}"
     return ""
 
 
-def _log_of(zygote: _Zygote) -> str:
+def _log_of(zygote: _ZygoteHandle) -> str:
     return os.path.join(os.path.dirname(zygote.scratch), "%zygote.log")
 
 
-def _ended(zygote: _Zygote) -> bool:
+def _ended(zygote: _ZygoteHandle) -> bool:
     """Whether it is reaped; then its output is put away."""
     if zygote.process.poll() is None:
         return False

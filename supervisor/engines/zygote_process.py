@@ -2,8 +2,8 @@
 
 An interpreter with our own modules takes as long to start as the supervisor takes to open an
 experiment; on two cores both happen at once. Until the supervisor has decided to start, the
-forerunner imports nothing of the user's and waits for its first order (`Begin`); if none
-comes, because the run was refused or the supervisor died, it exits.
+prestarted zygote imports nothing of the user's and waits for its first message (`ZygoteOrders`).
+If none comes, because the run was refused or the supervisor died, it exits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import socket
 import subprocess
 import sys
 
-from supervisor.system.interpreter import ROOM_FOR_MARK, PrivateDescriptors, has_ended, interpreter
+from supervisor.system.interpreter import ROOM_FOR_TAG, PrivateDescriptors, has_ended, interpreter
 from supervisor.system.script_start import child_environment, start_directory
-from workers.process.experiment_tag import INCARNATION, MARK, NOBODY
+from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
 
 # Lines of /proc/self/status that say what a child inherits.
 _INHERITED = (b"Umask:", b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNew", b"Seccomp:", b"Cpus_", b"Mems_")
@@ -44,7 +44,7 @@ class PrestartedZygote:
             return None
         with ours, theirs:
             try:
-                process = zygote_process(theirs, {MARK: "-" * ROOM_FOR_MARK}, subprocess.DEVNULL)
+                process = zygote_process(theirs, {EXPERIMENT_TAG: "-" * ROOM_FOR_TAG}, subprocess.DEVNULL)
             except OSError:
                 return None
             return cls(process, ours.detach(), inherited)
@@ -81,7 +81,7 @@ def zygote_process(
     channel: socket.socket, environment: dict[str, str], output: int
 ) -> subprocess.Popen[bytes]:
     """Start the interpreter of a zygote; it waits for its first order. Raises OSError."""
-    environment = {INCARNATION: NOBODY, **environment}  # the mark stays the last, for its room
+    environment = {INCARNATION: NOBODY, **environment}  # the tag stays the last, for its room
     # Blocked so that Ctrl+C does not kill the child before it has left our session.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

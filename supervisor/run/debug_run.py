@@ -48,7 +48,7 @@ def debug(request: Request) -> Outcome:
         raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:
-        current_job().belong_to(0, settings.seed, folder)
+        current_job().configure(0, settings.seed, folder)
         current_job().context = request.setup() if request.setup is not None else None
         for job in chosen:
             failed += not _run_here(request, job)
@@ -79,7 +79,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
 def _run_here(request: Request, job: PlannedJob) -> bool:
     """One job; False if it raised or its result cannot be encoded."""
     _say(f"running {job.id} {msgspec.json.decode(job.params)}")
-    current_job().become(job.id, job.domain, 1)
+    current_job().start_job(job.id, job.domain, 1)
     began = time.perf_counter()
     try:
         result: Any = request.function(**msgspec.json.decode(job.params))

@@ -20,11 +20,11 @@ from workers.script.callables import CannotSend, describe
 from workers.transport.messages import FunctionSpec, WorkerSpec
 
 
-def end_survivors(opened: OpenedExperiment, mark: str) -> list[str]:
-    """End what the records name or what carries the experiment's `mark`; warnings for the
+def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
+    """End what the records name or what carries the experiment's `tag`; warnings for the
     user about what was found."""
     ended = end_recorded(opened.survivors)
-    ended += sweep(mark, ended)
+    ended += sweep(tag, ended)
     opened.store.states.clear_temporaries()
     stuck = still_there(ended)
     leftovers(str(opened.layout.output_directory))
@@ -43,16 +43,16 @@ def end_survivors(opened: OpenedExperiment, mark: str) -> list[str]:
 class EngineLifecycle:
     """Raises UsageError for functions that workers cannot be given: before anything is on disk.
 
-    slots: how many workers there may be. mark: what all their processes carry.
+    slots: how many workers there may be. tag: what all their processes carry.
     """
 
-    def __init__(self, request: Request, forerunner: PrestartedZygote | None) -> None:
+    def __init__(self, request: Request, prestarted: PrestartedZygote | None) -> None:
         try:
             self._function: FunctionSpec = describe(request.function)
             self._setup: FunctionSpec | None = None if request.setup is None else describe(request.setup)
         except CannotSend as error:
             raise UsageError(str(error)) from None
-        self._forerunner = forerunner
+        self._prestarted = prestarted
         self._engine: LocalEngine | None = None
         self._failure: LonghaulError | OSError | None = None
 
@@ -65,7 +65,7 @@ class EngineLifecycle:
         self._opened = opened
         wanted = opened.settings.workers
         self.slots = usable_cores() if wanted == "auto" else int(wanted)
-        self.mark = f"{opened.layout.experiment_id}:{opened.store.uuid}"
+        self.tag = f"{opened.layout.experiment_id}:{opened.store.uuid}"
         self._caps = thread_caps(self.slots)
         if not opened.resumed and self.anything_to_do():
             self._start()
@@ -90,7 +90,7 @@ class EngineLifecycle:
         """A failure is told when somebody asks for the engine: the run is announced by then."""
         method = self._opened.settings.start_method
         try:
-            self._engine = LocalEngine(self._spec, start_method=method, forerunner=self._forerunner)
+            self._engine = LocalEngine(self._spec, start_method=method, prestarted=self._prestarted)
             self._engine.start()
         except (LonghaulError, OSError) as problem:
             self._failure = problem
@@ -105,7 +105,7 @@ class EngineLifecycle:
         layout, settings = self._opened.layout, self._opened.settings
         return WorkerSpec(
             experiment_id=layout.experiment_id,
-            mark=self.mark,
+            tag=self.tag,
             worker=worker,
             incarnation=incarnation,
             function=self._function,

@@ -179,7 +179,7 @@ class RunSession:
         )
 
     def _end_survivors(self) -> None:
-        for warning in end_survivors(self.opened, self.engines.mark):
+        for warning in end_survivors(self.opened, self.engines.tag):
             self.view.tell("warning", warning)
         self.clock.tick(math.inf)  # that took its time, but nothing stood still
 

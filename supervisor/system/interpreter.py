@@ -16,8 +16,8 @@ import msgspec
 
 from supervisor.system.script_start import interpreter_options
 
-# Bytes that a process which is started before its experiment is open keeps free for the mark.
-ROOM_FOR_MARK = 200
+# Bytes that a process which is started before its experiment is open keeps free for the tag.
+ROOM_FOR_TAG = 200
 
 
 def interpreter(entry: str, *numbers: int) -> list[str]:

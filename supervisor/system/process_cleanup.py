@@ -1,6 +1,6 @@
-"""Ending processes that somebody has left behind: by their mark, group, or pid and start time.
+"""Ending processes that somebody has left behind: by their tag, group, or pid and start time.
 
-Every process of an experiment carries its mark (`LONGHAUL_EXPERIMENT`) in its environment. Resource
+Every process of an experiment carries its tag (`LONGHAUL_EXPERIMENT`) in its environment. Resource
 trackers (Python's, loky's) are not killed with the others: they remove shared memory, semaphores
 and folders as soon as those are dead who made them, and end then.
 
@@ -18,14 +18,14 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from supervisor.system.processes import process_table, trees
-from workers.forking.process_owner import TRACKERS_MAY_TAKE, is_command_of_tracker, is_tracker, trackers_among
-from workers.process.experiment_tag import INCARNATION, MARK
+from workers.forking.process_owner import TRACKER_GRACE, is_command_of_tracker, is_tracker, trackers_among
+from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION
 
 _EXITING = 4  # PF_EXITING of the kernel's flags
 _HAS_PROC = sys.platform.startswith("linux")
 
 
-def end_orphans(mark: str, needed: Collection[int], living: Collection[int] = ()) -> bool:
+def end_orphans(tag: str, needed: Collection[int], living: Collection[int] = ()) -> bool:
     """End marked processes that neither descend from one that is needed nor come from a worker
     process that lives (`living`: incarnations); true if there were any (they may take a moment
     to be gone), if one may be about to go, or if it was not possible to look.
@@ -33,7 +33,7 @@ def end_orphans(mark: str, needed: Collection[int], living: Collection[int] = ()
     Resource trackers are left alone: they end once they have cleaned up.
     """
     # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
-    victims = [process for process in _marked(mark, ()) if not _is_tracker(process)]
+    victims = [process for process in _tagged(tag, ()) if not _is_tracker(process)]
     if not victims:
         return _HAS_PROC and _somebody_is_dying()
     try:
@@ -64,21 +64,21 @@ def end_noted(processes: Iterable[Any]) -> None:
     _kill(process for process in processes if not _is_tracker(process))
 
 
-def sweep(mark: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
-    """End all processes of this user that carry `mark`; the pids that were ended.
+def sweep(tag: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
+    """End all processes of this user that carry `tag`; the pids that were ended.
 
     Resource trackers get the time to clean up. Looks again, for at most `seconds`, until none
     is left. This process and its ancestors are never touched, whatever they carry: this may be
     a run inside a job of another run.
     """
-    return _end(lambda: _marked(mark, except_pids), time.monotonic() + seconds)
+    return _end(lambda: _tagged(tag, except_pids), time.monotonic() + seconds)
 
 
 def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
     """End workers of an earlier run, known by pid and start time (as `start_time` gives it),
     with their descendants; the pids that were ended.
 
-    For what a mark does not find: a process can lose its environment, and start programs
+    For what a tag does not find: a process can lose its environment, and start programs
     without one. A pid that belongs to another process by now is left alone.
     """
     spared = _untouchable()
@@ -113,7 +113,7 @@ def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
     Resource trackers end by themselves, once all those are dead for whom they clean up.
     """
     ended: dict[int, None] = {}
-    trackers_until = min(deadline, time.monotonic() + TRACKERS_MAY_TAKE)
+    trackers_until = min(deadline, time.monotonic() + TRACKER_GRACE)
     while found := find():
         patient = time.monotonic() < trackers_until
         victims = [process for process in found if not (patient and _is_tracker(process))]
@@ -193,7 +193,7 @@ def _lives(process: Any) -> bool:
 
 
 def _somebody_is_dying() -> bool:
-    """Whether a process of this user has lost its memory, and with it its mark, but is not
+    """Whether a process of this user has lost its memory, and with it its tag, but is not
     dead yet: for less than a millisecond as a rule."""
     user = os.geteuid()
     try:
@@ -230,9 +230,9 @@ def _untouchable() -> set[int]:
         return {os.getpid(), os.getppid()}
 
 
-def _marked(mark: str, spared: Collection[int]) -> list[Any]:
-    """Live processes that carry `mark`, but for ourselves, our ancestors, and the spared."""
-    pids = [pid for pid in _candidates(mark) if pid not in spared]
+def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
+    """Live processes that carry `tag`, but for ourselves, our ancestors, and the spared."""
+    pids = [pid for pid in _candidates(tag) if pid not in spared]
     if not pids:  # as in every run that ends in order
         return []
     import psutil
@@ -244,15 +244,15 @@ def _marked(mark: str, spared: Collection[int]) -> list[Any]:
             continue
         try:
             process = psutil.Process(pid)
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(EXPERIMENT_TAG) == tag and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def _candidates(mark: str) -> list[int]:
-    """Pids that may carry `mark`: a superset."""
+def _candidates(tag: str) -> list[int]:
+    """Pids that may carry `tag`: a superset."""
     if not _HAS_PROC:
         import psutil
 
@@ -260,7 +260,7 @@ def _candidates(mark: str) -> list[int]:
             return psutil.pids()
         except OSError:
             return []
-    text = f"{MARK}={mark}".encode()
+    text = f"{EXPERIMENT_TAG}={tag}".encode()
     found = []
     try:
         names = os.listdir("/proc")

@@ -33,15 +33,15 @@ class Driver:
         setup: str | None,
         method: str,
         limit: int,
-        forerunner: PrestartedZygote | None = None,
+        prestarted: PrestartedZygote | None = None,
     ) -> None:
         self.root = root
         self.output = root / "output"
-        self.mark = f"test:{root}"
+        self.tag = f"test:{root}"
         self.function = FunctionSpec("engine_jobs", function)
         self.setup = FunctionSpec("engine_jobs", setup) if setup else None
         self.limit = limit
-        self.engine = LocalEngine(self.spec, start_method=method, forerunner=forerunner)
+        self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted)
         self.events: list[Event] = []
         self.next_lease = 1
         self.engine.start()
@@ -49,7 +49,7 @@ class Driver:
     def spec(self, worker: int, incarnation: int) -> WorkerSpec:
         return WorkerSpec(
             experiment_id="test",
-            mark=self.mark,
+            tag=self.tag,
             worker=worker,
             incarnation=incarnation,
             function=self.function,
@@ -157,11 +157,11 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         setup: str | None = None,
         method: str = "auto",
         limit: int = 10_000_000,
-        forerunner: PrestartedZygote | None = None,
+        prestarted: PrestartedZygote | None = None,
     ) -> Driver:
         root = tmp_path / f"run{len(drivers)}"
         root.mkdir()
-        drivers.append(Driver(root, function, setup, method, limit, forerunner))
+        drivers.append(Driver(root, function, setup, method, limit, prestarted))
         return drivers[-1]
 
     yield make

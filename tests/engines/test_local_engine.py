@@ -39,7 +39,7 @@ def test_a_job_knows_who_and_where_it_is(drive: Drive, method: str) -> None:
         "context": "prepared",
         "directory": str(d.root / "jobs" / "iris%2Fforest"),
         "thread": "iris/forest",
-        "environment": ["0", d.mark],
+        "environment": ["0", d.tag],
         "threads": "3",
         "group": True,
         "stdin": "/dev/null",

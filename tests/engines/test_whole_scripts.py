@@ -26,7 +26,7 @@ from workers.transport.messages import Run, WorkerSpec
 def drive(function, params, method, workers=1, out=None):
     """Run each of `params` once on each worker; print what the engine says."""
     spec = lambda worker, incarnation: WorkerSpec(
-        experiment_id="script", mark="script:" + out, worker=worker, incarnation=incarnation,
+        experiment_id="script", tag="script:" + out, worker=worker, incarnation=incarnation,
         function=described, setup=None, seed=1, output_directory=out + "/output", jobs_directory=out + "/jobs")
     described = describe(function)
     engine = LocalEngine(spec, start_method=method)
@@ -80,8 +80,8 @@ class Script:
         found = []
         for process in psutil.process_iter():
             try:
-                mark = process.environ().get("LONGHAUL_EXPERIMENT")
-                if mark == f"script:{self.directory}/out" and process.status() != psutil.STATUS_ZOMBIE:
+                tag = process.environ().get("LONGHAUL_EXPERIMENT")
+                if tag == f"script:{self.directory}/out" and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue

@@ -16,10 +16,10 @@ import pytest
 
 from supervisor.core.terms import events as facts
 from supervisor.engines.zygote_process import PrestartedZygote
-from supervisor.system.interpreter import ROOM_FOR_MARK
+from supervisor.system.interpreter import ROOM_FOR_TAG
 from tests.experiment_fixture import Experiment, wait_for
 from tests.failures.observing import is_gone
-from workers.process.experiment_tag import MARK
+from workers.process.experiment_tag import EXPERIMENT_TAG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
 Drive = Callable[..., Any]  # conftest.Driver
@@ -32,19 +32,19 @@ def ahead() -> Iterator[Callable[[], PrestartedZygote]]:
     started: list[PrestartedZygote] = []
 
     def start() -> PrestartedZygote:
-        forerunner = PrestartedZygote.start()
-        assert forerunner is not None
-        started.append(forerunner)
-        return forerunner
+        prestarted = PrestartedZygote.start()
+        assert prestarted is not None
+        started.append(prestarted)
+        return prestarted
 
     yield start
-    for forerunner in started:
-        forerunner.discard()
+    for prestarted in started:
+        prestarted.discard()
 
 
-def pid_of(forerunner: PrestartedZygote) -> int:
-    assert forerunner._process is not None
-    return forerunner._process.pid
+def pid_of(prestarted: PrestartedZygote) -> int:
+    assert prestarted._process is not None
+    return prestarted._process.pid
 
 
 def children() -> set[int]:
@@ -52,21 +52,21 @@ def children() -> set[int]:
 
 
 def test_it_forks_workers_that_carry_the_mark_as_others_see_it(drive: Drive, ahead: Ahead) -> None:
-    forerunner = ahead()
-    zygote = pid_of(forerunner)
-    d = drive(forerunner=forerunner)
+    prestarted = ahead()
+    zygote = pid_of(prestarted)
+    d = drive(prestarted=prestarted)
     d.start(1)
     assert psutil.Process(d.pid(1)).ppid() == zygote
     for pid in (zygote, d.pid(1)):
-        assert psutil.Process(pid).environ()[MARK] == d.mark
+        assert psutil.Process(pid).environ()[EXPERIMENT_TAG] == d.tag
     assert d.result(d.lease(1, {"what": "surroundings"}))  # and works
     d.engine.close()
     assert zygote not in children()
 
 
 def test_it_prints_where_a_zygote_prints(drive: Drive, ahead: Ahead) -> None:
-    forerunner = ahead()
-    d = drive(setup="setup", forerunner=forerunner)
+    prestarted = ahead()
+    d = drive(setup="setup", prestarted=prestarted)
     d.start(1)
     for descriptor in (1, 2):
         path = os.readlink(f"/proc/{psutil.Process(d.pid(1)).ppid()}/fd/{descriptor}")
@@ -74,21 +74,21 @@ def test_it_prints_where_a_zygote_prints(drive: Drive, ahead: Ahead) -> None:
 
 
 def test_one_that_is_dead_is_not_missed(drive: Drive, ahead: Ahead) -> None:
-    forerunner = ahead()
-    os.kill(pid_of(forerunner), signal.SIGKILL)
-    os.waitid(os.P_PID, pid_of(forerunner), os.WEXITED | os.WNOWAIT)
-    d = drive(forerunner=forerunner)
+    prestarted = ahead()
+    os.kill(pid_of(prestarted), signal.SIGKILL)
+    os.waitid(os.P_PID, pid_of(prestarted), os.WEXITED | os.WNOWAIT)
+    d = drive(prestarted=prestarted)
     d.start(1)
-    assert psutil.Process(d.pid(1)).environ()[MARK] == d.mark
+    assert psutil.Process(d.pid(1)).environ()[EXPERIMENT_TAG] == d.tag
 
 
 def test_one_that_dies_when_it_gets_its_orders_is_replaced(
     drive: Drive, ahead: Ahead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forerunner = ahead()
-    process = forerunner._process
+    prestarted = ahead()
+    process = prestarted._process
     assert process is not None
-    take = forerunner.take
+    take = prestarted.take
 
     def take_and_kill() -> Any:
         taken = take()
@@ -96,8 +96,8 @@ def test_one_that_dies_when_it_gets_its_orders_is_replaced(
         process.wait()
         return taken
 
-    monkeypatch.setattr(forerunner, "take", take_and_kill)
-    d = drive(forerunner=forerunner)
+    monkeypatch.setattr(prestarted, "take", take_and_kill)
+    d = drive(prestarted=prestarted)
     d.start(1)
     assert psutil.Process(d.pid(1)).ppid() != process.pid
 
@@ -106,8 +106,8 @@ def test_one_that_dies_when_it_gets_its_orders_is_replaced(
 def test_one_that_would_inherit_something_else_by_now_is_not_taken(
     drive: Drive, ahead: Ahead, what: str
 ) -> None:
-    forerunner = ahead()
-    early = pid_of(forerunner)
+    prestarted = ahead()
+    early = pid_of(prestarted)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     umask = os.umask(0o022)
     os.umask(umask)
@@ -116,7 +116,7 @@ def test_one_that_would_inherit_something_else_by_now_is_not_taken(
             resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] - 1, limits[1]))
         else:
             os.umask(0o077 if umask != 0o077 else 0o022)
-        d = drive(forerunner=forerunner)
+        d = drive(prestarted=prestarted)
         d.start(1)
     finally:
         os.umask(umask)
@@ -127,28 +127,28 @@ def test_one_that_would_inherit_something_else_by_now_is_not_taken(
 
 
 def test_a_mark_that_does_not_fit_has_a_zygote_of_its_own(drive: Drive, ahead: Ahead) -> None:
-    forerunner = ahead()
-    early = pid_of(forerunner)
+    prestarted = ahead()
+    early = pid_of(prestarted)
 
     class Long:
-        mark = "test:" + "x" * ROOM_FOR_MARK
+        tag = "test:" + "x" * ROOM_FOR_TAG
 
     d = drive(method="spawn")  # only for its folder
-    d.mark = Long.mark
+    d.tag = Long.tag
     from supervisor.engines.local_engine import LocalEngine
 
     d.engine.close()
-    d.engine = LocalEngine(d.spec, start_method="zygote", forerunner=forerunner)
+    d.engine = LocalEngine(d.spec, start_method="zygote", prestarted=prestarted)
     d.engine.start()
     d.start(1)
-    assert psutil.Process(d.pid(1)).environ()[MARK] == Long.mark
+    assert psutil.Process(d.pid(1)).environ()[EXPERIMENT_TAG] == Long.tag
     assert psutil.Process(d.pid(1)).ppid() != early
 
 
 def test_with_another_start_method_it_is_ended_at_once(drive: Drive, ahead: Ahead) -> None:
-    forerunner = ahead()
-    early = pid_of(forerunner)
-    drive(method="spawn", forerunner=forerunner)
+    prestarted = ahead()
+    early = pid_of(prestarted)
+    drive(method="spawn", prestarted=prestarted)
     assert early not in children()
 
 

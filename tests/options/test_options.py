@@ -504,7 +504,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """In the place of the experiment: does what `act` says, remembers the request."""
     stand_in = types.SimpleNamespace(act=Outcome, request=None)
 
-    def execute(request: Request, forerunner: object) -> Outcome:
+    def execute(request: Request, prestarted: object) -> Outcome:
         stand_in.request = request
         outcome: Outcome = stand_in.act()
         return outcome
@@ -580,7 +580,7 @@ DYING = """
 import sys, types
 from supervisor import api as cli
 from supervisor.run.outcome import Outcome
-def execute(request, forerunner):
+def execute(request, prestarted):
     if sys.argv[1] == "interrupt":
         raise KeyboardInterrupt
     return Outcome(exit_code=75, signal=int(sys.argv[1]))

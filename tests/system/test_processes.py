@@ -1,4 +1,4 @@
-"""Finding and ending processes by their mark."""
+"""Finding and ending processes by their tag."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PARENT = (
 
 
 @pytest.fixture
-def mark() -> str:
+def tag() -> str:
     return f"test:{uuid.uuid4()}"
 
 
 @pytest.fixture
-def start(mark: str) -> Iterator[Start]:
+def start(tag: str) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(source: str, **environment: str) -> subprocess.Popen[str]:
@@ -39,13 +39,13 @@ def start(mark: str) -> Iterator[Start]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "LONGHAUL_EXPERIMENT": mark, **environment},
+            env={**os.environ, "LONGHAUL_EXPERIMENT": tag, **environment},
         )
         started.append(process)
         return process
 
     yield start
-    sweep(mark)
+    sweep(tag)
     for process in started:
         process.kill()
         process.communicate()
@@ -63,37 +63,37 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_sweep_ends_what_carries_the_mark_and_nothing_else(start: Start, mark: str) -> None:
-    ours, other = start(PARENT), start(PARENT, LONGHAUL_EXPERIMENT=mark + "2")
+def test_a_sweep_ends_what_carries_the_mark_and_nothing_else(start: Start, tag: str) -> None:
+    ours, other = start(PARENT), start(PARENT, LONGHAUL_EXPERIMENT=tag + "2")
     child, others_child = say(ours), say(other)
-    assert sorted(sweep(mark)) == sorted([ours.pid, child])
+    assert sorted(sweep(tag)) == sorted([ours.pid, child])
     assert not lives(ours.pid) and not lives(child)
     assert lives(other.pid) and lives(others_child)
-    assert sweep(mark + "2", [other.pid]) == [others_child]
+    assert sweep(tag + "2", [other.pid]) == [others_child]
     assert lives(other.pid)
 
 
-def test_a_sweep_spares_itself_and_its_ancestors_whatever_they_carry(start: Start, mark: str) -> None:
-    """A run inside a job of another run, that sweeps for the very mark it inherited."""
+def test_a_sweep_spares_itself_and_its_ancestors_whatever_they_carry(start: Start, tag: str) -> None:
+    """A run inside a job of another run, that sweeps for the very tag it inherited."""
     inner = (
         "import subprocess, sys; from supervisor.system.process_cleanup import sweep;"
-        f"child = subprocess.Popen(['sleep', '1000']); print(sweep({mark!r}) == [child.pid])"
+        f"child = subprocess.Popen(['sleep', '1000']); print(sweep({tag!r}) == [child.pid])"
     )
     outer = start(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])")
     output, _ = outer.communicate(timeout=30)
     assert output == "True\n" and outer.returncode == 0
 
 
-def test_orphans_are_those_that_descend_from_nobody_needed(start: Start, mark: str) -> None:
+def test_orphans_are_those_that_descend_from_nobody_needed(start: Start, tag: str) -> None:
     needed, dead = start(PARENT), start(PARENT)
     kept, orphan = say(needed), say(dead)
     dead.kill()
     dead.wait()
-    assert end_orphans(mark, {needed.pid})
+    assert end_orphans(tag, {needed.pid})
     assert lives(needed.pid) and lives(kept)
     while lives(orphan):
         pass
-    assert not end_orphans(mark, {needed.pid})
+    assert not end_orphans(tag, {needed.pid})
 
 
 def test_the_table_agrees_with_psutil(start: Start) -> None:

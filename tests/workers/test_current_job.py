@@ -29,7 +29,7 @@ def test_outside_a_worker_there_is_a_harmless_stand_in() -> None:
     assert not inside_worker()
     assert job.directory.is_dir() and job.directory == job.directory
     job.directory.rmdir()
-    job.become("", None, 1)
+    job.start_job("", None, 1)
 
 
 def test_a_seed_depends_on_experiment_and_job_alone() -> None:
@@ -42,11 +42,11 @@ def test_a_seed_depends_on_experiment_and_job_alone() -> None:
 
 def test_a_directory_is_made_on_first_use(tmp_path: Path) -> None:
     job = CurrentJob()
-    job.belong_to(2, 5, str(tmp_path / "jobs"))
-    job.become("a/b", None, 1)
+    job.configure(2, 5, str(tmp_path / "jobs"))
+    job.start_job("a/b", None, 1)
     assert not (tmp_path / "jobs").exists()
     assert job.directory == tmp_path / "jobs" / "a%2Fb" and job.directory.is_dir()
-    job.become("c", None, 1)
+    job.start_job("c", None, 1)
     assert job.directory == tmp_path / "jobs" / "c"
 
 

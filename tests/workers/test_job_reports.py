@@ -52,7 +52,7 @@ def line() -> Iterator[Line]:
 def job(line: Line, monkeypatch: pytest.MonkeyPatch) -> CurrentJob:
     made = CurrentJob()
     made.report_to(Reporter(line.queues))
-    made.become("a", None, 1)
+    made.start_job("a", None, 1)
     return made
 
 
@@ -81,7 +81,7 @@ def test_the_first_report_of_another_job_does_not_wait(
 ) -> None:
     job.report(1.0)
     clock[0] += 0.1
-    job.become("b", None, 1)
+    job.start_job("b", None, 1)
     job.report(0.1)
     clock[0] += 0.1
     job.report(0.2)
@@ -92,7 +92,7 @@ def test_a_million_tiny_jobs_that_report_do_not_flood_the_supervisor(
     line: Line, job: CurrentJob, clock: list[float]
 ) -> None:
     for number in range(1000):
-        job.become(f"job/{number}", None, 1)
+        job.start_job(f"job/{number}", None, 1)
         job.report(1.0)
         clock[0] += 0.001
     assert len(line.read()) == 20

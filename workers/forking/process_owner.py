@@ -13,10 +13,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from workers.process.experiment_tag import INCARNATION, MARK
+from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION
 from workers.process.linux import children_of
 
-TRACKERS_MAY_TAKE = 1.0  # seconds from the end of those for whom they clean up
+TRACKER_GRACE = 1.0  # seconds from the end of those for whom they clean up
 
 # Python's own resource tracker, those of loky and of joblib's copy of loky, and PyTorch's.
 _TRACKER = re.compile(
@@ -42,11 +42,11 @@ def bonds_of(pid: int) -> Bonds | None:
     return Bonds(int(fields[1]), int(fields[2]), int(fields[3]))
 
 
-def incarnation_of(pid: int, mark: str) -> int | None:
-    """The worker process that a process of the experiment `mark` comes from, by its
+def incarnation_of(pid: int, tag: str) -> int | None:
+    """The worker process that a process of the experiment `tag` comes from, by its
     environment; 0 if from none, None if it does not say."""
     variables = _read(f"/proc/{pid}/environ").split(b"\0")
-    if f"{MARK}={mark}".encode() not in variables:
+    if f"{EXPERIMENT_TAG}={tag}".encode() not in variables:
         return None
     name = f"{INCARNATION}=".encode()
     for variable in variables:
@@ -55,7 +55,7 @@ def incarnation_of(pid: int, mark: str) -> int | None:
     return None
 
 
-def owner_of(pid: int, mark: str, groups: Mapping[int, int], known: Mapping[int, int | None]) -> int | None:
+def owner_of(pid: int, tag: str, groups: Mapping[int, int], known: Mapping[int, int | None]) -> int | None:
     """The worker process that an adopted process comes from; 0 if from none, None if it
     cannot be said. `groups`: worker processes by pid. `known`: owners of other adopted ones."""
     bonds = bonds_of(pid)
@@ -63,7 +63,7 @@ def owner_of(pid: int, mark: str, groups: Mapping[int, int], known: Mapping[int,
         return None
     if bonds.group in groups:
         return groups[bonds.group]
-    owner = incarnation_of(pid, mark)
+    owner = incarnation_of(pid, tag)
     if owner is None:
         owner = known.get(bonds.group, known.get(bonds.session))
     return owner

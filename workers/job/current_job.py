@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workers.job.file_names import file_name
-from workers.process.experiment_tag import INCARNATION, MARK, incarnation_text
+from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, incarnation_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
 FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
 
 # Of each worker and of what it starts, beside what the script has.
-WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, MARK)
+WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, EXPERIMENT_TAG)
 
 
 class CurrentJob:
@@ -165,7 +165,7 @@ class CurrentJob:
         """Where reports go from now on."""
         self._reporter = reporter
 
-    def belong_to(
+    def configure(
         self, worker: int, experiment_seed: int, jobs_directory: str, states_directory: str = ""
     ) -> None:
         """What is the same for all jobs of this process; without a directory for states they
@@ -176,7 +176,7 @@ class CurrentJob:
         self._states_directory = states_directory
         self._states = None
 
-    def become(self, job_id: str, domain: str | None, attempt: int) -> None:
+    def start_job(self, job_id: str, domain: str | None, attempt: int) -> None:
         """A job is about to start."""
         self.id = job_id
         self.domain = domain
@@ -225,6 +225,6 @@ def job_seed(experiment_seed: int, job_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
-def mark_environment(worker: int, mark: str, incarnation: int) -> None:
+def tag_environment(worker: int, tag: str, incarnation: int) -> None:
     """What the programs that a job starts can see of where they belong."""
-    os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), mark), strict=True))
+    os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), tag), strict=True))

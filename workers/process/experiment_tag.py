@@ -1,11 +1,11 @@
-"""What stands in the environment of every process of an experiment, to be found by.
+"""Environment variables by which the processes of an experiment are found.
 
 Light on purpose: it is needed before most of the program is imported.
 """
 
-MARK = "LONGHAUL_EXPERIMENT"  # "<experiment id>:<uuid>"
-INCARNATION = "LONGHAUL_INCARNATION"  # the number of the worker process that it comes from
-NOBODY = "0000000000"  # of no worker; as wide as all, since it is written over where others see it
+EXPERIMENT_TAG = "LONGHAUL_EXPERIMENT"  # "<experiment id>:<uuid>"
+INCARNATION = "LONGHAUL_INCARNATION"  # number of the worker process that it comes from
+NOBODY = "0000000000"  # no worker; as wide as every number, which is written over it in place
 
 
 def incarnation_text(incarnation: int) -> str:

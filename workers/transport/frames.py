@@ -14,7 +14,7 @@ import struct
 from typing import Any
 
 LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then the integer
-MARK = 0xCE
+UINT32_TYPE = 0xCE
 HEAD = LENGTH.size
 MAX_FRAME = 1 << 30
 _SMALL = b"\xce\0\0"  # how a frame of less than 64 KB begins
@@ -41,7 +41,7 @@ class BadFrame(QueueError):
 
 def frame(payload: bytes) -> bytes:
     """One payload as a frame."""
-    return LENGTH.pack(MARK, len(payload)) + payload
+    return LENGTH.pack(UINT32_TYPE, len(payload)) + payload
 
 
 class FrameReader:
@@ -98,9 +98,9 @@ class FrameReader:
         stop, size, count = start, len(view), 0
         unpack = LENGTH.unpack_from
         while size - stop >= HEAD:
-            mark, length = unpack(view, stop)
+            type_byte, length = unpack(view, stop)
             after = stop + HEAD + length
-            if mark != MARK or after > size:
+            if type_byte != UINT32_TYPE or after > size:
                 break
             stop = after
             count += 1
@@ -111,8 +111,8 @@ class FrameReader:
         """Whether this is nothing, or may be a frame that is not complete."""
         if len(rest) < HEAD:
             return True
-        mark, length = LENGTH.unpack_from(rest)
-        return bool(mark == MARK and HEAD + length > len(rest))
+        type_byte, length = LENGTH.unpack_from(rest)
+        return bool(type_byte == UINT32_TYPE and HEAD + length > len(rest))
 
     def keep(self, rest: memoryview) -> None:
         """What follows the last whole frame. `bad` is set if nothing that follows can be one."""
@@ -145,9 +145,9 @@ class FrameReader:
         if len(rest) < HEAD:
             self._header = bytes(rest)
             return
-        mark, length = LENGTH.unpack_from(rest)
-        if mark != MARK:
-            raise BadFrame(f"a frame began with the byte {mark:#04x}, which none does")
+        type_byte, length = LENGTH.unpack_from(rest)
+        if type_byte != UINT32_TYPE:
+            raise BadFrame(f"a frame began with the byte {type_byte:#04x}, which none does")
         if length > MAX_FRAME:
             raise BadFrame(f"a frame of {length} bytes was announced, the limit is {MAX_FRAME}")
         self._body = bytearray(length)

@@ -39,7 +39,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker has to know that is the same for its whole life."""
 
     experiment_id: str
-    mark: str  # value of LONGHAUL_EXPERIMENT: "<experiment id>:<uuid>"
+    tag: str  # value of LONGHAUL_EXPERIMENT: "<experiment id>:<uuid>"
     worker: int  # slot, 0 ... N-1, reused by replacements
     incarnation: int  # rises with every worker process ever started in the experiment
     function: FunctionSpec
@@ -50,7 +50,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     states_directory: str = ""  # absolute; <id>/states, made on first use
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
     nice: int = 0  # added to the niceness of this process
-    environment: dict[str, str] = {}  # set before user code is imported (thread caps, mark)
+    environment: dict[str, str] = {}  # set before user code is imported (thread caps, tag)
     # Pid of the supervisor, and its ends of inbox and outbox: where to open them again.
     ends: tuple[int, int, int] | None = None
 

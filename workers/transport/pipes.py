@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from workers.transport.frames import HEAD, LENGTH, MARK, Bytes, FrameReader, QueueError, frame
+from workers.transport.frames import HEAD, LENGTH, UINT32_TYPE, Bytes, FrameReader, QueueError, frame
 from workers.transport.messages import FromWorker
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class FrameWriter:
         if len(payload) < 4096:
             self._pieces.append(memoryview(frame(payload)))
         else:
-            self._pieces.append(memoryview(LENGTH.pack(MARK, len(payload))))
+            self._pieces.append(memoryview(LENGTH.pack(UINT32_TYPE, len(payload))))
             self._pieces.append(memoryview(payload))
         return self.flush()
 

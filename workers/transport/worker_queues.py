@@ -22,7 +22,7 @@ import msgspec
 
 from workers.process import descriptors
 from workers.process.descriptors import Reading
-from workers.transport.frames import HEAD, LENGTH, MARK, Bytes, FrameReader, frame
+from workers.transport.frames import HEAD, LENGTH, UINT32_TYPE, Bytes, FrameReader, frame
 from workers.transport.messages import FromWorker, ToWorker
 from workers.transport.pipes import READ_SIZE, QueueClosed
 from workers.transport.write_lock import Fence
@@ -56,7 +56,7 @@ class WorkerQueues:
         self._reader = FrameReader()
         self._payloads: deque[Bytes] = deque()
         self._encode_into = msgspec.msgpack.Encoder().encode_into
-        self._buffer = bytearray(LENGTH.pack(MARK, 0))
+        self._buffer = bytearray(LENGTH.pack(UINT32_TYPE, 0))
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
         self._reserve = -1
@@ -134,7 +134,7 @@ class WorkerQueues:
         if size < _ONE_BYTE:  # the rest of the length is zero, and stays so
             buffer[HEAD - 1] = size - HEAD
         else:
-            LENGTH.pack_into(buffer, 0, MARK, size - HEAD)
+            LENGTH.pack_into(buffer, 0, UINT32_TYPE, size - HEAD)
         try:
             if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
                 os.write(self._outbox, buffer)
@@ -150,7 +150,7 @@ class WorkerQueues:
         if size >= _ONE_BYTE:
             if size > _KEEP_BUFFER:
                 self._buffer = bytearray(HEAD)
-            LENGTH.pack_into(self._buffer, 0, MARK, 0)
+            LENGTH.pack_into(self._buffer, 0, UINT32_TYPE, 0)
 
     def _send_long(self, buffer: bytearray) -> None:
         """Nobody else may write while a part of the frame is in the pipe and a part is not."""

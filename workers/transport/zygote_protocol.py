@@ -15,12 +15,12 @@ class ZygoteOrders(msgspec.Struct, tag=2, array_like=True):
     that was started ahead the file that it is to print to. The zygote keeps the second
     lifeline open for as long as it lives, as the supervisor does.
 
-    mark: to be put into the environment as others see it, "" if it is there.
+    tag: to be put into the environment as others see it, "" if it is there.
     preload: import the user's code.
     tracker: whether its descriptor is there.
     """
 
-    mark: str
+    tag: str
     preload: bool
     tracker: bool = False
 
