@@ -29,7 +29,7 @@ sys.path.insert(0, os.fspath(ROOT))
 from workers.job.current_job import CurrentJob  # noqa: E402
 from workers.job.job_reports import Reporter  # noqa: E402
 from workers.job.saved_state import StateFiles  # noqa: E402
-from workers.transport.pipes import Outbox  # noqa: E402
+from workers.transport.supervisor_queues import OutboxReader  # noqa: E402
 from workers.transport.worker_queues import WorkerQueues  # noqa: E402
 
 SCRIPT = """
@@ -85,7 +85,7 @@ def measure_states(directory: str) -> None:
 
 def measure_report() -> None:
     inbox, outbox = os.pipe(), os.pipe()
-    reader = Outbox(outbox[0])
+    reader = OutboxReader(outbox[0])
     job = CurrentJob()
     job.report_to(Reporter(WorkerQueues(inbox[0], outbox[1])))
     job.start_job("domain/job", None, 1)

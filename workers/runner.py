@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from workers.isolation.exit_functions import leave_fork
+from workers.isolation.exit_functions import exit_fork
 from workers.job.current_job import CURRENT, PROCESS
 from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
 from workers.transport.frames import MAX_FRAME
@@ -105,7 +105,7 @@ def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
 
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     if PROCESS.worker and os.getpid() != PROCESS.worker:  # a child that the job has forked, at its end
-        leave_fork(error)
+        exit_fork(error)
     # What stops a whole allocation signals each of its processes: the program that a job waits for dies of
     # it, and the job raises, perhaps before the supervisor has heard of its own signal.
     interrupted = CURRENT.stopping or isinstance(error, JobInterrupted)

@@ -22,11 +22,16 @@ import msgspec
 from workers.forking.resource_trackers import share_tracker
 from workers.isolation import signal_handlers
 from workers.isolation.captured_output import CapturedOutput
-from workers.isolation.exit_functions import disown, flush_files, leave_fork, run_all
+from workers.isolation.exit_functions import (
+    drop_inherited_exit_functions,
+    exit_fork,
+    flush_files,
+    run_exit_functions,
+)
 from workers.isolation.interpreter_state import note_builtins
 from workers.isolation.output_files import stacks_path
 from workers.isolation.peak_memory import Peaks
-from workers.isolation.process_state import Surroundings
+from workers.isolation.process_state import ProcessState
 from workers.isolation.streams import remember_writing
 from workers.job.current_job import CURRENT, PROCESS, tag_environment
 from workers.job.job_reports import Reporter
@@ -36,6 +41,7 @@ from workers.runner import PlanLine, Runner, planned, with_output
 from workers.script.callables import load
 from workers.script.preparation import Preparation
 from workers.script.user_modules import USER_CODE, watch_imports
+from workers.transport.frames import QueueClosed
 from workers.transport.messages import (
     Dropped,
     Failed,
@@ -48,22 +54,22 @@ from workers.transport.messages import (
     ToWorker,
     WorkerSpec,
 )
-from workers.transport.pipes import QueueClosed
 from workers.transport.worker_queues import WorkerQueues
 from workers.values.tracebacks import describe
 
 _decode_spec = msgspec.msgpack.Decoder(WorkerSpec).decode
-LOOK_AFTER = 0.001  # seconds; a job does not start before the inbox was looked at this lately
-TIDY_AFTER = 0.005  # seconds; no job starts if what others have changed was not put back this lately
-TOLD_AT_ONCE = 100  # modules in one message
-FORK_TAKES = 20e-6  # seconds at least: a shorter job has not forked
-CHANGE_TAKES = 1e-6  # seconds; hardly a shorter job has changed anything around it
-MOST_LOOKS = 100.0  # around us in a row, after short jobs
-LOOK_REGAINED = 0.05  # seconds that give one of them back
-REST_AFTER = 0.02  # seconds; after a longer job also what jobs seldom change is put back at once
-REST_EVERY = 0.05  # seconds; where short jobs are many, it is put back this late
-# Seconds at least: a shorter job has not closed ours and opened so many that one got its number.
-CLOSE_TAKES = 100e-6
+# Times in seconds.
+INBOX_CHECK_AFTER = 0.001  # no job starts if the inbox was last checked longer ago
+RESTORE_AFTER = 0.005  # no job starts if the process state was last restored longer ago
+RESTORE_ALL_AFTER = 0.02  # after a job this long, what jobs rarely change is restored at once
+RESTORE_ALL_EVERY = 0.05  # between short jobs, what they rarely change is restored this often
+MIN_CHANGE_SECONDS = 1e-6  # a shorter job has changed nothing in its process
+MIN_FORK_SECONDS = 20e-6  # a shorter job has not forked
+MIN_CLOSE_SECONDS = 100e-6  # a shorter job has not replaced our descriptors by files of its own
+# The state is checked after each of so many short jobs in a row; idle time refills the budget.
+MAX_CHECKS_AFTER_SHORT = 100.0
+CHECK_REFILL_SECONDS = 0.05  # that refill the budget by one check
+MODULES_PER_MESSAGE = 100
 
 
 class Worker:
@@ -73,153 +79,160 @@ class Worker:
         self._queues = queues
         self._runner = runner
         self._output = output
-        self._surroundings = Surroundings()
+        self._process_state = ProcessState()
         self._peaks = Peaks()
         if (peak := self._peaks.begin()) is not None:
             queues.send(peak)
-        if self._surroundings.too_many >= 0:
-            queues.reserve(self._surroundings.too_many)
-        self._watch()
+        if self._process_state.crowding_descriptor >= 0:
+            queues.watch_descriptor(self._process_state.crowding_descriptor)
+        self._set_probes()
         self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
         self._finishing = False
-        self._spoiled = False
-        self._untidy = False  # a job has ended after which we look around at once
-        self._long = False  # a job has ended after which it is looked at everything
-        self._clean = False  # a job has ended, we have looked, and what jobs change most is as it was
-        self._looks = MOST_LOOKS  # that we may take after short jobs
-        self._tidied = self._tidied_all = perf_counter()
-        self._ran = False  # whether a job has, since we looked around
-        self._held = True  # since the last job, that is
+        self._tainted = False  # a job has changed what cannot be restored
+        self._restore_due = False  # the last job has changed something
+        self._after_long_job = False  # what jobs rarely change is to be restored as well
+        self._verified_clean = False  # checked after the last job: nothing has changed
+        self._check_budget = MAX_CHECKS_AFTER_SHORT
+        self._restored_at = self._all_restored_at = perf_counter()
+        self._job_ran = False  # since the last check
+        self._queues_checked = True  # since the last job
         self._pid = os.getpid()
 
     def serve(self) -> bool:
         """Until `Finish` has come and nothing is queued.
 
         True if it ends because a signal has asked this process to stop, while the
-        supervisor knows nothing of a drain, or because a job has spoiled this process for
-        others: the supervisor hands out again what was given back.
+        supervisor knows nothing of a drain, or because a job has changed this process for
+        good: the supervisor hands out again what was given back.
         """
         batches = self._batches
         gave_back = False
         while True:
-            looked = self._settle()
+            looked = self._between_jobs()
             if not batches:
                 if self._finishing:
                     return False
-                self._hear(self._queues.receive())
+                self._handle(self._queues.receive())
                 continue
-            if CURRENT.stopping or self._spoiled:
+            if CURRENT.stopping or self._tainted:
                 if self._give_back():
                     if gave_back:
                         return True
                     gave_back = True
                 continue
-            self._surroundings.fresh_context().run(self._work, looked)
+            self._process_state.fresh_context().run(self._work, looked)
 
     def _work(self, looked: float) -> None:
-        """Jobs of the first batch, until it is time to look around; `looked`: when we last did."""
+        """Run jobs of the first batch until the inbox or the process state has to be checked. `looked`: when
+        the inbox was last checked."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
         now, looked_around = looked, False
-        self._ran = True
+        self._job_ran = True
         for lease, attempt, line in self._batches[0]:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
-            if seconds <= CHANGE_TAKES:
+            if seconds <= MIN_CHANGE_SECONDS:
                 printed = size(seconds)
             else:
-                if seconds > FORK_TAKES and getpid() != self._pid:
-                    leave_fork(None)  # a child that a job has forked; it has returned as well
-                if seconds >= LOOK_AFTER or self._looks >= 1 or type(outcome) is Failed:
+                if seconds > MIN_FORK_SECONDS and getpid() != self._pid:
+                    exit_fork(None)  # a child that a job has forked; it has returned as well
+                if seconds >= INBOX_CHECK_AFTER or self._check_budget >= 1 or type(outcome) is Failed:
                     looked_around = True
                     printed = 0 if self._is_clean(seconds) else size(seconds)
                 else:
-                    self._held = False
-                    if seconds > CLOSE_TAKES:
-                        self._hold(seconds)
+                    self._queues_checked = False
+                    if seconds > MIN_CLOSE_SECONDS:
+                        self._reopen_queues(seconds)
                     printed = size(seconds)
             if printed:
                 outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
             send(outcome)
             now = perf_counter()
-            if looked_around or CURRENT.stopping or now - looked > LOOK_AFTER:
+            if looked_around or CURRENT.stopping or now - looked > INBOX_CHECK_AFTER:
                 return
         self._batches.popleft()
 
     def _is_clean(self, seconds: float) -> bool:
-        """Whether a job of so many seconds has printed nothing, and has left what jobs change most as it
-        was; asked before anything is sent. If not, nothing goes off any more, and our ends are ours."""
+        """Whether the last job, of `seconds`, has printed nothing and left the common state unchanged. To be
+        called before its outcome is sent: if not, its timers are stopped and the queues are checked."""
         now = perf_counter()
-        self._long = seconds >= REST_AFTER
-        fully = seconds >= TIDY_AFTER or now - self._tidied > TIDY_AFTER - LOOK_AFTER
-        if self._output.unused() and self._surroundings.unchanged(fully=fully):
-            self._clean = self._held = True
+        self._after_long_job = seconds >= RESTORE_ALL_AFTER
+        fully = seconds >= RESTORE_AFTER or now - self._restored_at > RESTORE_AFTER - INBOX_CHECK_AFTER
+        if self._output.unused() and self._process_state.unchanged(fully=fully):
+            self._verified_clean = self._queues_checked = True
             if fully:
-                self._tidied = now
-                if seconds >= TIDY_AFTER:
-                    self._queues.hold()
+                self._restored_at = now
+                if seconds >= RESTORE_AFTER:
+                    self._queues.reopen_if_lost()
             return True
-        self._untidy = True
-        self._surroundings.still()
-        self._hold(seconds)
-        self._watch()
+        self._restore_due = True
+        self._process_state.stop_timers()
+        self._reopen_queues(seconds)
+        self._set_probes()
         return False
 
-    def _watch(self) -> None:
-        """Look at what others than `Surroundings` know of, in the same look."""
-        self._surroundings.watch([self._queues.reading(), *self._output.readings()], self._output.reading())
+    def _set_probes(self) -> None:
+        """Let `ProcessState` check queues and output in the same pass."""
+        self._process_state.set_probes([self._queues.probe(), *self._output.probes()], self._output.probe())
 
-    def _hold(self, seconds: float) -> None:
-        """Know what we write to and read from to be ours, after a job of so many seconds."""
-        self._held = True
-        if seconds < REST_AFTER:
-            self._queues.hold_as_pipes()
+    def _reopen_queues(self, seconds: float) -> None:
+        """Open the queues again if a job of `seconds` has closed or replaced them."""
+        self._queues_checked = True
+        if seconds < RESTORE_ALL_AFTER:
+            self._queues.reopen_unless_pipes()
         else:
-            self._queues.hold()
+            self._queues.reopen_if_lost()
 
-    def _settle(self) -> float:
-        """What is due between two jobs: tidy up, and look at the inbox; when that was."""
+    def _between_jobs(self) -> float:
+        """Restore the process state if that is due, and read the inbox. Returns when it was read."""
         now = perf_counter()
-        closely = self._looks >= 1 or self._long or now - self._tidied_all > REST_EVERY
-        # The next time we may be here is LOOK_AFTER from now.
-        idle = self._ran and not self._batches
-        if self._clean and not closely:
-            self._clean = self._ran = False
-        elif self._untidy or self._clean or idle or now - self._tidied > TIDY_AFTER - LOOK_AFTER:
-            if not self._untidy:
-                self._surroundings.still()
-            if not self._held:
-                self._hold(0.0)
-            self._held = False
-            self._output.restore(closely=closely)
-            self._spoiled |= not self._surroundings.restore()
-            if closely:
-                self._tidy_rest(now)
-            self._untidy = self._long = self._clean = self._ran = False
-            regained = (now - self._tidied) / LOOK_REGAINED
-            self._looks = min(MOST_LOOKS, max(self._looks - 1, 0) + regained)
-            self._tidied = now
+        thorough = (
+            self._check_budget >= 1 or self._after_long_job or now - self._all_restored_at > RESTORE_ALL_EVERY
+        )
+        idle = self._job_ran and not self._batches
+        if self._verified_clean and not thorough:
+            self._verified_clean = self._job_ran = False
+        elif (
+            self._restore_due
+            or self._verified_clean
+            or idle
+            or now - self._restored_at > RESTORE_AFTER - INBOX_CHECK_AFTER  # the next call may be that late
+        ):
+            if not self._restore_due:
+                self._process_state.stop_timers()
+            if not self._queues_checked:
+                self._reopen_queues(0.0)
+            self._queues_checked = False
+            self._output.restore(thorough=thorough)
+            self._tainted |= not self._process_state.restore()
+            if thorough:
+                self._restore_rare(now)
+            self._restore_due = self._after_long_job = self._verified_clean = self._job_ran = False
+            regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
+            self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
+            self._restored_at = now
         if USER_CODE.grown():
-            tell_imports(self._queues)
+            send_new_imports(self._queues)
         while self._queues.readable():
-            self._hear(self._queues.receive())
-        self._spoiled |= self._queues.crowded  # so many files left open that few can be opened
+            self._handle(self._queues.receive())
+        self._tainted |= self._queues.crowded  # so many files left open that few can be opened
         return perf_counter()
 
-    def _tidy_rest(self, now: float) -> None:
-        """What is too dear to be looked at after each job of a millisecond."""
-        self._queues.hold()
-        self._spoiled |= not self._surroundings.restore_rest()
-        self._tidied_all = now
+    def _restore_rare(self, now: float) -> None:
+        """Restore what costs too much to be checked after each job of a millisecond."""
+        self._queues.reopen_if_lost()
+        self._tainted |= not self._process_state.restore_rare()
+        self._all_restored_at = now
         if (peak := self._peaks.look(now)) is not None:
             self._queues.send(peak)
 
-    def _hear(self, message: ToWorker) -> None:
+    def _handle(self, message: ToWorker) -> None:
         if isinstance(message, Run):
             entries = zip(count(message.first_lease), message.attempts, planned(message.lines), strict=False)
             self._batches.append(entries)
         elif isinstance(message, Revoke):
             wanted = set(message.leases)
-            waiting = self._waiting()
+            waiting = self._take_waiting()
             dropped = [lease for lease, _, _ in waiting if lease in wanted]
             kept = [entry for entry in waiting if entry[0] not in wanted]
             if kept:
@@ -230,14 +243,14 @@ class Worker:
             self._finishing = True
 
     def _give_back(self) -> bool:
-        """What has not started will not start here; whether there was anything."""
-        dropped = [lease for lease, _, _ in self._waiting()]
+        """Return the leases that have not started to the supervisor; false if there is none."""
+        dropped = [lease for lease, _, _ in self._take_waiting()]
         if dropped:
             self._queues.send(Dropped(dropped))
         return bool(dropped)
 
-    def _waiting(self) -> list[tuple[int, int, PlanLine | bytes]]:
-        """What has not started, taken off the list."""
+    def _take_waiting(self) -> list[tuple[int, int, PlanLine | bytes]]:
+        """Remove and return the leases that have not started."""
         waiting = list(chain.from_iterable(self._batches))
         self._batches.clear()
         return waiting
@@ -253,20 +266,20 @@ def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoRetur
     try:
         spec = _decode_spec(queues.receive_payload()).unpacked()
         if spec.ends is not None:
-            queues.found_at(*spec.ends)
-        os.register_at_fork(after_in_child=queues.leave_to_parent)
+            queues.set_reopen_source(*spec.ends)
+        os.register_at_fork(after_in_child=queues.close_in_child)
         try:
             os.makedirs(spec.output_directory, exist_ok=True)
             output = CapturedOutput(spec.output_directory, spec.worker, spec.incarnation, spec.output_limit)
-            runner = _get_ready(spec, preparation)
-            queues.hold()
+            runner = _load_functions(spec, preparation)
+            queues.reopen_if_lost()
             output.collect_setup()
             worker = Worker(queues, runner, output)
         except BaseException as error:
             queues.send(NeverReady(describe(error)))
         else:
             CURRENT.report_to(Reporter(queues))
-            tell_imports(queues)
+            send_new_imports(queues)
             queues.send(Ready())
             stopped = worker.serve()
             served = True
@@ -279,65 +292,69 @@ def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoRetur
     exit_process(output, 0 if served else 1, modules, stopped=stopped)
 
 
-def tell_imports(queues: WorkerQueues) -> None:
-    """Say which modules of the user's are here that nothing was said of yet, a few at a time."""
+def send_new_imports(queues: WorkerQueues) -> None:
+    """Report the user's modules that were imported since the last report."""
     news = USER_CODE.news()
-    for first in range(0, len(news), TOLD_AT_ONCE):
-        queues.send(Imported(news[first : first + TOLD_AT_ONCE]))
+    for first in range(0, len(news), MODULES_PER_MESSAGE):
+        queues.send(Imported(news[first : first + MODULES_PER_MESSAGE]))
 
 
-def spawned(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
-    """Entry point of a fresh interpreter: the first frame says what program this is."""
+def run_spawned_worker(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
+    """Entry point of a fresh interpreter. The first frame is the `Preparation`."""
     setup_process(lifeline)
     if tracker is not None:
         share_tracker(tracker)
     install_hooks()
-    queues = WorkerQueues(descriptors.keep(inbox), descriptors.keep(outbox))
+    queues = WorkerQueues(descriptors.claim(inbox), descriptors.claim(outbox))
     preparation = msgspec.msgpack.decode(queues.receive_payload(), type=Preparation)
     preparation.apply()
     run_worker(queues, preparation)
 
 
 def setup_process(
-    lifeline: int, second_lifeline: int | None = None, *, left: signal_handlers.Left | None = None
+    lifeline: int,
+    second_lifeline: int | None = None,
+    *,
+    script_handlers: signal_handlers.ScriptHandlers | None = None,
 ) -> None:
-    """What has to be so before any code of the user runs: group, lifelines, signals.
+    """Set up process group, lifelines and signals, before any code of the user runs.
 
-    `lifeline`: the supervisor's. `second_lifeline`: that of supervisor and zygote, opened for
-    this process alone. If only the supervisor dies, the zygote ends what this process has started, but for resource
-    trackers, which are in its group; the kernel would spare none. `left`: what code of
-    the user that ran already has left.
+    lifeline: the supervisor's; its end kills this process, and without a second lifeline its group.
+    second_lifeline: held open by supervisor and zygote, opened for this process alone; its end kills the
+        process group. If only the supervisor dies, the zygote kills this process's children, except resource
+        trackers, which the kernel could not spare.
+    script_handlers: the signal handlers of the user's code, if that has run already.
     """
     PROCESS.inside_worker = True
     PROCESS.worker = os.getpid()
     with contextlib.suppress(OSError):  # it leads its group already
         os.setpgid(0, 0)
     if second_lifeline is not None:
-        kill_group_at_end(descriptors.keep(second_lifeline))
+        kill_group_at_end(descriptors.claim(second_lifeline))
     held = hold_lifeline(lifeline, alone=second_lifeline is not None)
     if held is not None:
-        descriptors.keep(held)
+        descriptors.claim(held)
     prefer_as_oom_victim()
-    # A Ctrl+C of the moment in which this process was made went to the whole foreground group,
-    # and was blocked since. It is for the supervisor to tell us; ignored, it is dropped.
-    born = signal_handlers.born([signal.SIGINT])
-    signal_handlers.put_back(left or signal_handlers.Left(born, set(), -1))
+    # A Ctrl+C while this process was started went to the whole foreground group, and was blocked since.
+    # Only the supervisor passes it on: ignoring the signal drops the pending one.
+    at_start = signal_handlers.ignore_at_start([signal.SIGINT])
+    signal_handlers.restore_handlers(script_handlers or signal_handlers.ScriptHandlers(at_start, set(), -1))
 
 
 def install_hooks() -> None:
-    """What has to be so in a process before it imports any code of the user."""
+    """Install hooks on streams, imports and forks, before any code of the user is imported."""
     remember_writing()
     watch_imports()
-    signal_handlers.follow_forks()
-    os.register_at_fork(after_in_child=_in_child)
+    signal_handlers.restore_in_children()
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _in_child() -> None:
+def _after_fork_in_child() -> None:
     if PROCESS.worker:  # a job has forked
-        disown()
+        drop_inherited_exit_functions()
 
 
-def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
+def _load_functions(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     """Import the user's code and run `setup()`; raises whatever they raise."""
     if spec.nice:
         with contextlib.suppress(OSError):
@@ -355,7 +372,7 @@ def _get_ready(spec: WorkerSpec, preparation: Preparation | None) -> Runner:
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
         note_builtins()
-    signal_handlers.settle()
+    signal_handlers.keep_faulthandler_setup()
     return Runner(function)
 
 
@@ -375,7 +392,7 @@ def exit_process(
     A worker that somebody's signal has asked to stop dies of SIGTERM: so it is seen that
     this was a wish, not a crash.
     """
-    run_all(modules)
+    run_exit_functions(modules)
     flush_files(("__main__",))
     if output is not None:
         output.close()

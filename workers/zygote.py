@@ -32,7 +32,12 @@ from workers.forking.orphans import Orphans
 from workers.forking.reopened_files import Shared, open_anew, opened_for_reading
 from workers.forking.resource_trackers import share_tracker
 from workers.isolation import signal_handlers
-from workers.isolation.exit_functions import disown, disown_children, flush_files, run_within
+from workers.isolation.exit_functions import (
+    drop_inherited_children,
+    drop_inherited_exit_functions,
+    flush_files,
+    run_exit_functions_within,
+)
 from workers.isolation.interpreter_state import note_builtins
 from workers.job.current_job import PROCESS
 from workers.process import descriptors
@@ -67,12 +72,12 @@ from workers.worker import install_hooks, run_worker, setup_process
 
 SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
 REAP_EVERY = 0.02  # seconds between looks for children that have died
-LOOK_EVERY = 1.0  # seconds between looks for children that were adopted, of which nobody tells
-SWEEP_FOR = 1.5  # seconds after which a dead worker is reported although something is left
-TRIAL_FOR = 1.0  # seconds for a child that only exits
-LAST_SWEEP_FOR = 5.0  # seconds, when the supervisor has gone
-EXIT_WITHIN = 1.0  # seconds for the exit functions of the script
-NAMED_SHARED = 5  # files in one message
+CHECK_ADOPTED_EVERY = 1.0  # seconds between looks for children that were adopted, of which nobody tells
+REPORT_AFTER = 1.5  # seconds after which a dead worker is reported although something is left
+TRIAL_FORK_SECONDS = 1.0  # seconds for a child that only exits
+FINAL_SWEEP_SECONDS = 5.0  # seconds, when the supervisor has gone
+EXIT_FUNCTION_SECONDS = 1.0  # seconds for the exit functions of the script
+MAX_NAMED_SHARED_FILES = 5  # files in one message
 
 _IGNORED = (
     signal.SIGINT,
@@ -85,7 +90,7 @@ _IGNORED = (
 )
 
 
-class _Member:
+class _ForkedWorker:
     """A worker that was forked here."""
 
     def __init__(self, incarnation: int, pid: int, pidfd: int, second_lifeline: int) -> None:
@@ -100,7 +105,7 @@ class ImportedModules(NamedTuple):
     """The user's code in this process, and what it has left for the workers."""
 
     obstacle: str  # "", or why workers have to import it themselves
-    left: signal_handlers.Left
+    script_handlers: signal_handlers.ScriptHandlers
     files: list[Shared]
 
 
@@ -124,46 +129,46 @@ class Zygote:
         self._preparation = preparation
         self._imported = imported
         self._shown = shown
-        self._members: dict[int, _Member] = {}  # by pidfd
+        self._workers: dict[int, _ForkedWorker] = {}  # by pidfd
         self._orphans = Orphans(tag)
-        self._looked_at = self._look_at = time.monotonic()
-        self._deaths = child_signals()
+        self._checked_at = self._next_check = time.monotonic()
+        self._sigchld = child_signals()
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
-        if self._deaths is not None:
-            self._poll.register(self._deaths, select.POLLIN)
+        if self._sigchld is not None:
+            self._poll.register(self._sigchld, select.POLLIN)
 
     def serve(self, greeting: FromZygote) -> NoReturn:
         """Until the supervisor closes the channel, or dies."""
-        self._say(greeting)
+        self._send(greeting)
         while True:
-            for descriptor, _ in self._poll.poll(self._patience()):
+            for descriptor, _ in self._poll.poll(self._poll_timeout()):
                 if descriptor == self._channel.fileno():
-                    self._hear()
-                elif descriptor == self._deaths:
+                    self._handle_request()
+                elif descriptor == self._sigchld:
                     os.read(descriptor, 4096)
-                    self._look_at = min(self._look_at, self._looked_at + REAP_EVERY)
+                    self._next_check = min(self._next_check, self._checked_at + REAP_EVERY)
                 else:
-                    self._on_death(self._members[descriptor])
+                    self._on_death(self._workers[descriptor])
             self._sweep()
 
-    def _patience(self) -> float | None:
+    def _poll_timeout(self) -> float | None:
         """Milliseconds until there is something to look at."""
-        if any(member.dead_since is not None for member in self._members.values()):
+        if any(member.dead_since is not None for member in self._workers.values()):
             return SWEEP_EVERY * 1000
-        if not self._members and not self._orphans.next_deadline() and self._deaths is not None:
+        if not self._workers and not self._orphans.next_deadline() and self._sigchld is not None:
             return None
-        return max(0.0, self._look_at - time.monotonic()) * 1000
+        return max(0.0, self._next_check - time.monotonic()) * 1000
 
     # --------------------------------------------------------------------- requests
 
-    def _hear(self) -> None:
+    def _handle_request(self) -> None:
         try:
             data, received, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 4)
         except OSError:
             data, received = b"", []
         if not data:
-            self._end_all()
+            self._kill_all_and_exit()
         request = msgspec.msgpack.decode(data, type=Fork)
         answer: FromZygote
         try:
@@ -176,15 +181,15 @@ class Zygote:
             answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
         for descriptor in received:  # first: whoever hears the answer may count what is open here
             os.close(descriptor)
-        self._say(answer, passed)
+        self._send(answer, passed)
 
-    def _say(self, message: FromZygote, passed: list[int] | None = None) -> None:
+    def _send(self, message: FromZygote, passed: list[int] | None = None) -> None:
         try:
             socket.send_fds(self._channel, [msgspec.msgpack.encode(message)], passed or [])
         except OSError:
-            self._end_all()
+            self._kill_all_and_exit()
 
-    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int) -> _Member:
+    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int) -> _ForkedWorker:
         listening = opened_anew(second)
         # Blocked until the child has its own handlers: those of here are not for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
@@ -208,26 +213,26 @@ class Zygote:
             os.waitpid(pid, 0)
             os.close(listening)
             raise
-        member = self._members[pidfd] = _Member(incarnation, pid, pidfd, listening)
+        member = self._workers[pidfd] = _ForkedWorker(incarnation, pid, pidfd, listening)
         self._poll.register(pidfd, select.POLLIN)
         return member
 
     def _become_worker(self, inbox: int, outbox: int, lifeline: int, listening: int) -> NoReturn:
         try:
             self._channel.detach()
-            descriptors.let_go_of_all()
+            descriptors.release_all()
             os.close(self._second_lifeline)
-            for member in self._members.values():
+            for member in self._workers.values():
                 _close((member.pidfd, member.second_lifeline))
-            if self._deaths is not None:
-                os.close(self._deaths)
+            if self._sigchld is not None:
+                os.close(self._sigchld)
             imported = self._imported
-            setup_process(lifeline, listening, left=imported.left)
-            disown()
-            disown_children()
+            setup_process(lifeline, listening, script_handlers=imported.script_handlers)
+            drop_inherited_exit_functions()
+            drop_inherited_children()
             open_anew(imported.files)
             gc.enable()
-            queues = WorkerQueues(descriptors.keep(inbox), descriptors.keep(outbox))
+            queues = WorkerQueues(descriptors.claim(inbox), descriptors.claim(outbox))
             run_worker(queues, self._preparation if imported.obstacle else None)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -236,7 +241,7 @@ class Zygote:
 
     # ----------------------------------------------------------------------- deaths
 
-    def _on_death(self, member: _Member) -> None:
+    def _on_death(self, member: _ForkedWorker) -> None:
         """It is a zombie, so its pid and its group still mean what they meant."""
         self._poll.unregister(member.pidfd)
         member.dead_since = time.monotonic()
@@ -244,32 +249,34 @@ class Zygote:
     def _sweep(self) -> None:
         """Reap orphans, end what dead workers left behind, then report those."""
         now = time.monotonic()
-        dead = {member.pid: member for member in self._members.values() if member.dead_since is not None}
-        if not dead and now < self._look_at:
+        dead = {member.pid: member for member in self._workers.values() if member.dead_since is not None}
+        if not dead and now < self._next_check:
             return
-        workers = {member.pid: member.incarnation for member in self._members.values()}
-        left = self._orphans.reap(workers, dead.keys())
+        workers = {member.pid: member.incarnation for member in self._workers.values()}
+        unfinished = self._orphans.reap(workers, dead.keys())
         for member in dead.values():
-            if member.incarnation not in left or now - (member.dead_since or now) > SWEEP_FOR:
+            if member.incarnation not in unfinished or now - (member.dead_since or now) > REPORT_AFTER:
                 self._report(member)
-        self._looked_at = now
-        self._look_at = min(now + LOOK_EVERY, self._orphans.next_deadline() or now + LOOK_EVERY)
+        self._checked_at = now
+        self._next_check = min(
+            now + CHECK_ADOPTED_EVERY, self._orphans.next_deadline() or now + CHECK_ADOPTED_EVERY
+        )
 
-    def _report(self, member: _Member) -> None:
-        del self._members[member.pidfd]
+    def _report(self, member: _ForkedWorker) -> None:
+        del self._workers[member.pidfd]
         _close((member.pidfd, member.second_lifeline))
         try:
             _, status, usage = wait4(member.pid, 0)
         except OSError:
-            self._say(ForkReaped(member.incarnation, 0, 0))
+            self._send(ForkReaped(member.incarnation, 0, 0))
         else:
-            self._say(ForkReaped(member.incarnation, status, usage.ru_maxrss * 1024))
+            self._send(ForkReaped(member.incarnation, status, usage.ru_maxrss * 1024))
 
-    def _end_all(self) -> NoReturn:
+    def _kill_all_and_exit(self) -> NoReturn:
         """The supervisor has gone: nothing that was started here may stay."""
-        deadline = time.monotonic() + LAST_SWEEP_FOR
+        deadline = time.monotonic() + FINAL_SWEEP_SECONDS
         self._orphans.kill_those_of_workers(deadline)
-        run_within(EXIT_WITHIN, [*self._preparation.modules, "__main__"])
+        run_exit_functions_within(EXIT_FUNCTION_SECONDS, [*self._preparation.modules, "__main__"])
         _close_files()
         self._orphans.kill_all(deadline)
         os._exit(0)
@@ -291,42 +298,42 @@ def _close_files() -> None:
 
 def run(channel_descriptor: int) -> NoReturn:
     """Entry point of the zygote's interpreter."""
-    born = signal_handlers.born(_IGNORED)
+    handlers_at_start = signal_handlers.ignore_at_start(_IGNORED)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how workers end
     PROCESS.inside_worker = True
     become_subreaper()
     shown = ShownVariable(INCARNATION, NOBODY)
     gc.collect()
     gc.freeze()  # what is here now need not be looked at again
-    channel = socket.socket(fileno=descriptors.keep(channel_descriptor))
-    begin, preparation, lifeline, second_lifeline = _await_orders(channel)
+    channel = socket.socket(fileno=descriptors.claim(channel_descriptor))
+    orders, preparation, lifeline, second_lifeline = _receive_orders(channel)
     tag = os.environ.get(EXPERIMENT_TAG, "")
     install_hooks()
     preparation.apply()
-    signal_handlers.put_back(signal_handlers.Left(born, set(), -1))
+    signal_handlers.restore_handlers(signal_handlers.ScriptHandlers(handlers_at_start, set(), -1))
     before = descriptors_now()
-    if begin.preload:
-        obstacle = _import(preparation, lifeline)
+    if orders.preload:
+        obstacle = _import_user_code(preparation, lifeline)
     else:
         os.close(lifeline)
         obstacle = "not asked to"
-    if not descriptors.all_ours():  # the import has closed them: nobody can be heard any more
+    if not descriptors.all_intact():  # the import has closed them: nobody can be heard any more
         os._exit(1)
-    left = signal_handlers.set_aside(_IGNORED)
-    obstacle = obstacle or _threads_left() or _open_left(before)
+    script_handlers = signal_handlers.suspend_handlers(_IGNORED)
+    obstacle = obstacle or _threads_obstacle() or _descriptors_obstacle(before)
     files, refused = opened_for_reading()
     note_builtins()
     gc.collect()
     gc.disable()
     gc.freeze()  # so that a worker's collector does not touch, and so copy, every page
     flush_files([*preparation.modules, "__main__"])  # or each worker would write it again
-    shared = [sendable(name) for name in refused[:NAMED_SHARED]]
-    imported = ImportedModules(obstacle, left, files)
+    shared = [sendable(name) for name in refused[:MAX_NAMED_SHARED_FILES]]
+    imported = ImportedModules(obstacle, script_handlers, files)
     zygote = Zygote(channel, preparation, imported, shown, tag, second_lifeline)
     zygote.serve(Prepared(obstacle, [] if obstacle else shared))
 
 
-def _await_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, int, int]:
+def _receive_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, int, int]:
     """What this zygote is for; without orders there is no reason to be here."""
     try:
         data, received, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
@@ -334,29 +341,29 @@ def _await_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, in
         data, received = b"", []
     if not data:
         os._exit(0)
-    begin = msgspec.msgpack.decode(data, type=ZygoteOrders)
+    orders = msgspec.msgpack.decode(data, type=ZygoteOrders)
     prepared, lifeline, second_lifeline, *output = received
-    second_lifeline = descriptors.keep(second_lifeline)
-    if begin.tracker:
+    second_lifeline = descriptors.claim(second_lifeline)
+    if orders.tracker:
         share_tracker(output.pop(0))
     for descriptor in output:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    if begin.tag and not show_in_environment(EXPERIMENT_TAG, begin.tag):
+    if orders.tag and not show_in_environment(EXPERIMENT_TAG, orders.tag):
         sys.exit("the environment of this process cannot be marked")
     with open(prepared, "rb") as file:
-        return begin, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline, second_lifeline
+        return orders, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline, second_lifeline
 
 
-def _import(preparation: Preparation, lifeline: int) -> str:
+def _import_user_code(preparation: Preparation, lifeline: int) -> str:
     """Import the user's code; "", or why workers cannot be forked with it."""
     # The channel is not looked at meanwhile, so the lifeline has to hold as in a worker.
     # Afterwards it must not: the zygote has to live long enough to end its workers.
     held = hold_lifeline(lifeline)
     if held is not None:
-        held = descriptors.keep(held)
-        file = descriptors.file_of(held)
+        held = descriptors.claim(held)
+        file = descriptors.identity_of(held)
     try:
         preparation.import_modules()
         USER_CODE.all()  # its workers have the same, and need not read it again
@@ -364,24 +371,24 @@ def _import(preparation: Preparation, lifeline: int) -> str:
         return f"{type(error).__name__} when the user's code was imported"
     finally:
         if held is not None:
-            descriptors.let_go(held, file)
+            descriptors.release(held, file)
     return ""
 
 
-def _threads_left() -> str:
+def _threads_obstacle() -> str:
     """Why workers cannot be forked here, or ""."""
     if thread_count() > 1:
-        _fork_for_nothing()
+        _stop_library_threads()
     threads = thread_count()
     return f"{threads} threads run after the user's code was imported" if threads > 1 else ""
 
 
-def _open_left(before: dict[int, tuple[int, int]]) -> str:
+def _descriptors_obstacle(before: dict[int, tuple[int, int]]) -> str:
     found = opened_since(before)
     return f"{found} is open after the user's code was imported" if found else ""
 
 
-def _fork_for_nothing() -> None:
+def _stop_library_threads() -> None:
     """Some libraries end their threads when the process forks, and start them again when
     they are needed (OpenBLAS, as NumPy brings it, starts them on import). Let them."""
     with warnings.catch_warnings():
@@ -389,7 +396,7 @@ def _fork_for_nothing() -> None:
         pid = os.fork()
     if pid == 0:
         os._exit(0)
-    deadline = time.monotonic() + TRIAL_FOR
+    deadline = time.monotonic() + TRIAL_FORK_SECONDS
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)

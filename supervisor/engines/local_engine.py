@@ -38,7 +38,7 @@ from supervisor.system.process_cleanup import sweep
 from supervisor.system.processes import has_pidfds, program_of, start_time
 from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import trim
-from workers.isolation.signal_handlers import DRAIN_SIGNALS, private
+from workers.isolation.signal_handlers import DRAIN_SIGNALS, private_signal
 from workers.transport.frames import QueueError
 from workers.transport.messages import Finish, Revoke, Run, WorkerSpec
 
@@ -160,7 +160,7 @@ class LocalEngine:
             if signum == signal.SIGQUIT:
                 worker.ask_for_stacks()
             else:
-                worker.send_signal(private(signum) if signum in DRAIN_SIGNALS else signum)
+                worker.send_signal(private_signal(signum) if signum in DRAIN_SIGNALS else signum)
 
     def stop_workers(self, *, suspend: bool) -> None:
         for worker in self._workers.values():
@@ -290,7 +290,7 @@ class LocalEngine:
         if worker.dead_at is not None:
             return
         worker.dead_at = self._now
-        worker.outbox.no_more_is_coming()
+        worker.outbox.writer_died()
         worker.outbox.ended &= bool(worker.note)  # it may have been closed and opened again
         if worker.pidfd is not None:
             self._forget(worker.pidfd)

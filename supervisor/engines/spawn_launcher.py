@@ -92,7 +92,7 @@ class SpawnLauncher:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             return subprocess.Popen(
-                interpreter("workers.worker:spawned", *descriptors),
+                interpreter("workers.worker:run_spawned_worker", *descriptors),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -34,7 +34,7 @@ from workers.transport.messages import (
     Run,
     WorkerSpec,
 )
-from workers.transport.pipes import FrameWriter, Outbox, pipe_pair, pipe_room
+from workers.transport.supervisor_queues import InboxWriter, OutboxReader, pipe_pair, pipe_room
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -237,8 +237,8 @@ class Incarnation:
             raise
         self.ends = WorkerEnds(inbox_end, outbox_end, self.scratch)
         room = pipe_room(self.spec.worker)
-        self.inbox = FrameWriter(self._inbox.fileno(), room)
-        self.outbox = Outbox(self._outbox.fileno(), room)
+        self.inbox = InboxWriter(self._inbox.fileno(), room)
+        self.outbox = OutboxReader(self._outbox.fileno(), room)
         ends = os.getpid(), self._inbox.fileno(), self._outbox.fileno()
         self.spec = msgspec.structs.replace(self.spec, ends=ends)
 

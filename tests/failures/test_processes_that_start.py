@@ -78,7 +78,7 @@ def test_what_an_interpreter_says_before_it_can_begin_is_in_a_file_that_is_named
     site.mkdir()
     ahead = f"{site}{os.pathsep}{experiment.environment()['PYTHONPATH']}"
     environment = {**experiment.environment(), "PYTHONPATH": ahead}
-    spawned = 'import os, sys\nif "workers.worker:spawned" in sys.orig_argv:\n    '
+    spawned = 'import os, sys\nif "workers.worker:run_spawned_worker" in sys.orig_argv:\n    '
     (site / "sitecustomize.py").write_text(spawned + 'print("no licence", file=sys.stderr); os._exit(3)\n')
     done = experiment.run("--start-method", "spawn", "--workers", "1", env=environment)
     assert done.returncode == 75, done.stderr

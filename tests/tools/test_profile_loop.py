@@ -12,5 +12,5 @@ def test_a_profile_names_where_the_loop_spends_its_time() -> None:
     for ranking in (functions, files):
         assert sum(share for share, _ in ranking) == pytest.approx(1.0)
     places = [where for _, where in files]
-    assert "journal/journal_format.py" in places and "transport/pipes.py" in places
+    assert "journal/journal_format.py" in places and "transport/supervisor_queues.py" in places
     assert not any("time.sleep" in where or "'poll' of" in where for _, where in functions)

@@ -16,7 +16,7 @@ from workers.job import current_job
 from workers.job.current_job import CurrentJob
 from workers.job.job_reports import Reporter, checked
 from workers.transport.messages import Completed, Reported
-from workers.transport.pipes import Outbox
+from workers.transport.supervisor_queues import OutboxReader
 from workers.transport.worker_queues import PIPE_BUF, WorkerQueues
 
 
@@ -28,7 +28,7 @@ class Line:
         read, self._write = os.pipe()
         self._read = read
         self.queues = WorkerQueues(self._inbox, self._write)
-        self.outbox = Outbox(read)
+        self.outbox = OutboxReader(read)
         self.heard: list[Any] = []
 
     def read(self) -> list[Any]:
@@ -204,7 +204,7 @@ def test_frames_of_threads_and_children_never_tear_those_of_the_worker(line: Lin
 def test_a_child_that_is_killed_while_it_writes_holds_up_nobody(line: Line) -> None:
     child = os.fork()
     if child == 0:
-        fcntl.lockf(line.queues._fence.outbox, fcntl.LOCK_EX)
+        fcntl.lockf(line.queues._write_lock.outbox, fcntl.LOCK_EX)
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     result = Completed(1, 0.0, b"r" * 100_000)
@@ -217,5 +217,5 @@ def test_a_child_that_is_killed_while_it_writes_holds_up_nobody(line: Line) -> N
 
 
 def test_a_signal_handler_that_reports_in_the_middle_of_a_result_does_not_hang(line: Line) -> None:
-    with line.queues._fence:
+    with line.queues._write_lock:
         assert not line.queues.send_aside(Reported("a", 0.5))

@@ -11,10 +11,18 @@ import pytest
 import workers.runner
 import workers.worker
 from workers.job.current_job import CurrentJob
-from workers.process.descriptors import Reading
+from workers.process.descriptors import Probe
 from workers.runner import Runner
 from workers.transport.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
-from workers.worker import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, REST_AFTER, REST_EVERY, TIDY_AFTER, Worker
+from workers.worker import (
+    INBOX_CHECK_AFTER,
+    MAX_CHECKS_AFTER_SHORT,
+    MIN_CHANGE_SECONDS,
+    RESTORE_AFTER,
+    RESTORE_ALL_AFTER,
+    RESTORE_ALL_EVERY,
+    Worker,
+)
 
 
 class Clock:
@@ -37,16 +45,16 @@ class Queues:
         self.said: list[FromWorker] = []
         self._clock, self._takes = clock, takes
 
-    def hold(self) -> None:
+    def reopen_if_lost(self) -> None:
         pass
 
-    def hold_as_pipes(self) -> None:
+    def reopen_unless_pipes(self) -> None:
         pass
 
-    def reading(self) -> Reading:
+    def probe(self) -> Probe:
         return (lambda: 0), 0
 
-    def reserve(self, number: int) -> None:
+    def watch_descriptor(self, number: int) -> None:
         pass
 
     def readable(self) -> bool:
@@ -66,16 +74,16 @@ class NoOutput:
     def unused(self) -> bool:
         return True
 
-    def readings(self) -> list[Reading]:
+    def probes(self) -> list[Probe]:
         return []
 
-    def reading(self) -> Reading:
+    def probe(self) -> Probe:
         return (lambda: 0), 0
 
     def size(self, seconds: float) -> int:
         return 0
 
-    def restore(self, *, closely: bool) -> None:
+    def restore(self, *, thorough: bool) -> None:
         pass
 
 
@@ -85,7 +93,9 @@ def stand_in(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.runner, "CURRENT", CurrentJob())  # not that of other tests
 
 
-@pytest.mark.parametrize(("takes", "drops"), [(1.5 * LOOK_AFTER, True), (0.5 * LOOK_AFTER, False)])
+@pytest.mark.parametrize(
+    ("takes", "drops"), [(1.5 * INBOX_CHECK_AFTER, True), (0.5 * INBOX_CHECK_AFTER, False)]
+)
 def test_a_lease_that_is_taken_back_while_an_outcome_is_sent_does_not_start(
     takes: float, drops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +112,7 @@ def test_a_lease_that_is_taken_back_while_an_outcome_is_sent_does_not_start(
 class Looks:
     """Stands for the surroundings: when they were looked at."""
 
-    too_many = -1
+    crowding_descriptor = -1
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -110,7 +120,7 @@ class Looks:
         self.fully_at = [clock.now]
         self.rest_at = [clock.now]
 
-    def watch(self, often: list[Reading], seldom: Reading) -> None:
+    def set_probes(self, often: list[Probe], seldom: Probe) -> None:
         pass
 
     def unchanged(self, *, fully: bool) -> bool:
@@ -122,7 +132,7 @@ class Looks:
     def fresh_context(self) -> contextvars.Context:
         return contextvars.Context()
 
-    def still(self) -> None:
+    def stop_timers(self) -> None:
         pass
 
     def restore(self) -> bool:
@@ -130,7 +140,7 @@ class Looks:
         self.fully_at.append(self._clock.now)
         return True
 
-    def restore_rest(self) -> bool:
+    def restore_rare(self) -> bool:
         self.rest_at.append(self._clock.now)
         return True
 
@@ -161,40 +171,40 @@ def looks_before_jobs(
 
 
 def test_a_job_of_a_millisecond_is_looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(looks_before_jobs([LOOK_AFTER] * 300, monkeypatch)) == 0
+    assert max(looks_before_jobs([INBOX_CHECK_AFTER] * 300, monkeypatch)) == 0
 
 
-@pytest.mark.parametrize("seconds", [LOOK_AFTER, 1.7 * LOOK_AFTER, TIDY_AFTER])
+@pytest.mark.parametrize("seconds", [INBOX_CHECK_AFTER, 1.7 * INBOX_CHECK_AFTER, RESTORE_AFTER])
 def test_all_that_the_system_keeps_is_looked_at_before_5_ms_have_passed(
     seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ages = looks_before_jobs([seconds] * 300, monkeypatch, what="fully_at")
-    assert max(ages) <= TIDY_AFTER
-    assert seconds < TIDY_AFTER or max(ages) == 0
+    assert max(ages) <= RESTORE_AFTER
+    assert seconds < RESTORE_AFTER or max(ages) == 0
 
 
 def test_what_jobs_seldom_change_is_looked_at_less_often_where_jobs_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ages = looks_before_jobs([LOOK_AFTER] * 500, monkeypatch, what="rest_at")
-    assert max(ages[: int(MOST_LOOKS)]) == 0  # a script of few jobs sees none of it
-    assert LOOK_AFTER < max(ages) <= REST_EVERY + 2 * LOOK_AFTER
-    assert max(looks_before_jobs([2 * REST_AFTER] * 300, monkeypatch, what="rest_at")) == 0
+    ages = looks_before_jobs([INBOX_CHECK_AFTER] * 500, monkeypatch, what="rest_at")
+    assert max(ages[: int(MAX_CHECKS_AFTER_SHORT)]) == 0  # a script of few jobs sees none of it
+    assert INBOX_CHECK_AFTER < max(ages) <= RESTORE_ALL_EVERY + 2 * INBOX_CHECK_AFTER
+    assert max(looks_before_jobs([2 * RESTORE_ALL_AFTER] * 300, monkeypatch, what="rest_at")) == 0
 
 
-@pytest.mark.parametrize("seconds", [CHANGE_TAKES / 2, 20e-6, 0.3e-3, 0.9e-3])
+@pytest.mark.parametrize("seconds", [MIN_CHANGE_SECONDS / 2, 20e-6, 0.3e-3, 0.9e-3])
 def test_no_job_begins_when_the_last_look_is_long_ago(
     seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ages = looks_before_jobs([seconds] * int(MOST_LOOKS * 2 + 0.1 / seconds), monkeypatch)
-    assert max(ages) <= TIDY_AFTER
+    ages = looks_before_jobs([seconds] * int(MAX_CHECKS_AFTER_SHORT * 2 + 0.1 / seconds), monkeypatch)
+    assert max(ages) <= RESTORE_AFTER
 
 
 def test_few_short_jobs_are_looked_after_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(looks_before_jobs([20e-6] * (int(MOST_LOOKS) - 1), monkeypatch)) == 0
+    assert max(looks_before_jobs([20e-6] * (int(MAX_CHECKS_AFTER_SHORT) - 1), monkeypatch)) == 0
 
 
 def test_a_job_that_fails_is_looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    number = int(MOST_LOOKS) * 2
+    number = int(MAX_CHECKS_AFTER_SHORT) * 2
     ages = looks_before_jobs([20e-6] * (number + 2), monkeypatch, raising=number)
     assert ages[number] > 0 and ages[number + 1] == 0

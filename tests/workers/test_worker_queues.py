@@ -11,9 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from workers.transport.frames import MAX_FRAME, BadFrame, FrameReader, QueueError, TornFrame, frame
+from workers.transport.frames import (
+    MAX_FRAME,
+    BadFrame,
+    FrameReader,
+    QueueClosed,
+    QueueError,
+    TornFrame,
+    frame,
+)
 from workers.transport.messages import Completed, CompletedWith, Dropped, Finish, Ready, Revoke, Run
-from workers.transport.pipes import FrameWriter, Outbox, QueueClosed, pipe_pair, pipe_room
+from workers.transport.supervisor_queues import InboxWriter, OutboxReader, pipe_pair, pipe_room
 from workers.transport.worker_queues import WorkerQueues
 
 
@@ -74,7 +82,7 @@ def test_a_frame_of_200_megabytes_is_assembled_without_copying_it_again_and_agai
 
 def test_a_writer_keeps_what_does_not_fit(pipe: tuple[Any, Any]) -> None:
     reader, writer = pipe
-    frames = FrameWriter(writer.fileno())
+    frames = InboxWriter(writer.fileno())
     big = Run(1, [1], b"x" * 3_000_000)
     assert frames.send(big)
     assert frames.send(Finish())
@@ -90,7 +98,7 @@ def test_a_writer_keeps_what_does_not_fit(pipe: tuple[Any, Any]) -> None:
 def test_a_writer_keeps_what_it_says_until_a_reader_is_there_again(pipe: tuple[Any, Any]) -> None:
     """A job may close all descriptors of its worker, which opens its own again."""
     reader, writer = pipe
-    frames = FrameWriter(writer.fileno())
+    frames = InboxWriter(writer.fileno())
     reader.close()
     for _ in range(2):
         assert not frames.send(Finish())
@@ -108,7 +116,7 @@ def test_a_writer_without_a_reader_says_so_and_forgets(
         raise OSError("no /proc")
 
     reader, writer = pipe
-    frames = FrameWriter(writer.fileno())
+    frames = InboxWriter(writer.fileno())
     reader.close()
     monkeypatch.setattr(os, "open", refuse)
     assert not frames.send(Finish())
@@ -125,7 +133,7 @@ def test_an_outbox_gives_many_messages_at_once_and_then_the_end(pipe: tuple[Any,
         Dropped([7]),
     ]
     os.write(writer.fileno(), b"".join(frame(msgspec.msgpack.encode(m)) for m in sent))
-    outbox = Outbox(reader.fileno())
+    outbox = OutboxReader(reader.fileno())
     assert outbox.read() == sent
     assert outbox.read() == [] and not outbox.ended
     os.write(writer.fileno(), frame(b"torn")[:7])
@@ -137,8 +145,8 @@ def test_an_outbox_gives_many_messages_at_once_and_then_the_end(pipe: tuple[Any,
 def test_an_outbox_whose_writer_is_dead_ends_though_somebody_holds_it_open(pipe: tuple[Any, Any]) -> None:
     reader, writer = pipe
     os.write(writer.fileno(), frame(msgspec.msgpack.encode(Ready())))
-    outbox = Outbox(reader.fileno())
-    outbox.no_more_is_coming()
+    outbox = OutboxReader(reader.fileno())
+    outbox.writer_died()
     assert outbox.read() == [Ready()]
     assert outbox.read() == [] and outbox.ended
 
@@ -150,7 +158,7 @@ def test_bytes_that_are_no_message_are_an_error(pipe: tuple[Any, Any], payload: 
     reader, writer = pipe
     os.write(writer.fileno(), frame(payload))
     with pytest.raises(QueueError):
-        Outbox(reader.fileno()).read()
+        OutboxReader(reader.fileno()).read()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +171,7 @@ def test_what_was_said_before_the_nonsense_is_not_lost(
     reader, writer = pipe
     said = [Completed(i, 0.5, b'"r"') for i in range(20)]
     stream = b"".join(frame(msgspec.msgpack.encode(message)) for message in said) + garbage
-    outbox = Outbox(reader.fileno())
+    outbox = OutboxReader(reader.fileno())
     os.write(writer.fileno(), stream[:cut])
     heard = outbox.read()
     os.write(writer.fileno(), stream[cut:])
@@ -174,7 +182,7 @@ def test_what_was_said_before_the_nonsense_is_not_lost(
 
 def test_what_is_decoded_does_not_change_when_the_buffer_is_used_again(pipe: tuple[Any, Any]) -> None:
     reader, writer = pipe
-    outbox = Outbox(reader.fileno())
+    outbox = OutboxReader(reader.fileno())
     os.write(writer.fileno(), frame(msgspec.msgpack.encode(Completed(1, 0.0, b"first"))))
     (first,) = outbox.read()
     os.write(writer.fileno(), frame(msgspec.msgpack.encode(Completed(2, 0.0, b"SECND"))))
@@ -192,7 +200,7 @@ def test_a_worker_reads_and_writes_as_the_supervisor_does() -> None:
     inbox, to_worker = pipe_pair()
     from_worker, outbox = pipe_pair()
     queues = WorkerQueues(inbox.fileno(), outbox.fileno())
-    supervisor, heard = FrameWriter(to_worker.fileno()), Outbox(from_worker.fileno())
+    supervisor, heard = InboxWriter(to_worker.fileno()), OutboxReader(from_worker.fileno())
     assert not queues.readable()
     supervisor.send(Run(5, [1, 2], b"{}\n{}"))
     supervisor.send(Revoke([6]))

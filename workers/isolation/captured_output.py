@@ -21,7 +21,7 @@ from time import perf_counter
 
 from workers.isolation.output_files import STRAY_HEADING, log_path, move, scratch_path, stray_path
 from workers.isolation.streams import AlwaysWrote, StandardStreams, buffer_of
-from workers.process.descriptors import Reading, file_of, is_ours, keep, know
+from workers.process.descriptors import Probe, claim, identity_of, is_ours, register
 from workers.process.linux import CStandardOutput
 
 _CLOSING_TAKES = 20e-6  # seconds at least: a shorter job has not closed our descriptor with many others
@@ -51,10 +51,10 @@ class CapturedOutput:
         if self._scratch >= 0:
             os.dup2(descriptor, self._scratch, inheritable=False)
             os.close(descriptor)
-            know(self._scratch)
+            register(self._scratch)
         else:
-            self._scratch = keep(descriptor, lost)
-        self._file = file_of(self._scratch)
+            self._scratch = claim(descriptor, lost)
+        self._file = identity_of(self._scratch)
         self._point_streams()
 
     def _point_streams(self) -> None:
@@ -65,7 +65,7 @@ class CapturedOutput:
         """A job may have closed our descriptor, and a file of its own may have the number now."""
         return is_ours(self._scratch, self._file)
 
-    def restore(self, *, closely: bool = True) -> None:
+    def restore(self, *, thorough: bool = True) -> None:
         """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
         try:
             if not (self._known or self._is_ours()):
@@ -79,13 +79,13 @@ class CapturedOutput:
         if self._input >= 0 and _flags(0) != self._input:
             _open_nothing(0)
             self._input = _flags(0)
-        self._restore_streams(closely=closely)
+        self._restore_streams(thorough=thorough)
 
     def unused(self) -> bool:
         """Whether nobody has printed by way of Python's streams or of C's, as far as their buffers tell."""
         return not (self._out.wrote or self._err.wrote or self._c.pending())
 
-    def readings(self) -> list[Reading]:
+    def probes(self) -> list[Probe]:
         """The scratch file has nothing in it, 1 and 2 lead to it, and the streams are in their places: to
         be asked together with questions of others, instead of `size` and `restore`, if it is `unused`.
 
@@ -93,14 +93,14 @@ class CapturedOutput:
         """
         empty = partial(os.lseek, self._scratch, 0, os.SEEK_END), 0
         ours = [(partial(os.dup2, self._scratch, number), number) for number in (1, 2)]
-        return [empty, *ours, self._streams.reading()]
+        return [empty, *ours, self._streams.probe()]
 
-    def reading(self) -> Reading:
+    def probe(self) -> Probe:
         """Descriptor 0 is what it was."""
         return partial(_flags, 0), self._input
 
-    def _restore_streams(self, *, closely: bool = True) -> None:
-        if self._streams.restore(closely=closely):
+    def _restore_streams(self, *, thorough: bool = True) -> None:
+        if self._streams.restore(thorough=thorough):
             self._note_streams()
 
     def _note_streams(self) -> None:

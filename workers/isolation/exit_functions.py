@@ -20,15 +20,15 @@ from typing import Any, NoReturn
 from workers.process.shadowed_modules import is_of_the_script
 from workers.values.tracebacks import describe
 
-_NEXT_WITHIN = 0.05  # seconds for each of the others when the time is up
-_FORGOTTEN = "_registered_with_atexit"  # by weakref.finalize, which asks atexit once
+_NEXT_SECONDS = 0.05  # seconds for each of the others when the time is up
+_FINALIZE_REGISTERED = "_registered_with_atexit"  # by weakref.finalize, which asks atexit once
 
 
-def disown() -> None:
+def drop_inherited_exit_functions() -> None:
     """What was registered so far belongs to another process: here it never runs, neither at the
     end nor when an object is collected. What is registered from now on does."""
     atexit._clear()
-    _disown_finalizers()
+    _drop_inherited_finalizers()
     # Some modules register on import what their later use relies on.
     util, logging = sys.modules.get("multiprocessing.util"), sys.modules.get("logging")
     if logging is not None and not is_of_the_script(logging):
@@ -37,14 +37,14 @@ def disown() -> None:
         atexit.register(util._exit_function)
 
 
-def disown_children() -> None:
+def drop_inherited_children() -> None:
     """The children of another process, which multiprocessing would end with this one."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
         process._children = set()  # type: ignore[attr-defined]
 
 
-def _disown_finalizers() -> None:
+def _drop_inherited_finalizers() -> None:
     finalize: Any = weakref.finalize
     if not isinstance(getattr(finalize, "_registry", None), dict):
         return
@@ -53,20 +53,20 @@ def _disown_finalizers() -> None:
         referent = info.weakref()
         if referent is not None:
             info.weakref = weakref.ref(referent)  # without the call when it is collected
-    setattr(finalize, _FORGOTTEN, False)
+    setattr(finalize, _FINALIZE_REGISTERED, False)
 
 
 class _TooLong(BaseException):
     """What runs takes too long."""
 
 
-def run_within(seconds: float, modules: Collection[str]) -> None:
-    """`run_all`; what takes longer is broken off."""
+def run_exit_functions_within(seconds: float, modules: Collection[str]) -> None:
+    """`run_exit_functions`; what takes longer is broken off."""
     signal.signal(signal.SIGALRM, _break_off)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    signal.setitimer(signal.ITIMER_REAL, seconds, _NEXT_WITHIN)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _NEXT_SECONDS)
     with contextlib.suppress(_TooLong):
-        run_all(modules)
+        run_exit_functions(modules)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -75,7 +75,7 @@ def _break_off(signum: int, frame: FrameType | None) -> None:
     raise _TooLong
 
 
-def run_all(modules: Collection[str]) -> None:
+def run_exit_functions(modules: Collection[str]) -> None:
     """The end of an interpreter, as far as the user's code can see it: exit functions, objects of
     these modules that want to know, buffers."""
     # Private: public is no way to run exit functions but to exit, which runs ours as well. Guarded by
@@ -110,7 +110,7 @@ def _globals_of(modules: Collection[str]) -> Iterator[tuple[Any, str, Any]]:
                 yield module, key, value
 
 
-def leave_fork(error: BaseException | None) -> NoReturn:
+def exit_fork(error: BaseException | None) -> NoReturn:
     """End a child that a job has forked, as the interpreter would: by what came out of the function,
     None if it has returned."""
     code = 1

@@ -58,8 +58,8 @@ class PythonState:
         self._path = sys.path
         self._entries = list(sys.path)
         self._settings = list(_settings())
-        self._reads: list[Callable[[], Any]] = []
-        self._values: list[Any] = []
+        self._probes: list[Callable[[], Any]] = []
+        self._expected: list[Any] = []
         self._awaited = dict(WATCHED_MODULES)
         self._modules = 0
         self._notice_modules(late=False)
@@ -79,7 +79,7 @@ class PythonState:
                 and self._environ._data == self._environment  # type: ignore[attr-defined]
                 and sys.path is self._path
                 and self._path == self._entries
-                and list(map(call, self._reads)) == self._values
+                and list(map(call, self._probes)) == self._expected
             )
         except Exception:  # somebody's own comparison, or something is not there any more
             same = False
@@ -88,9 +88,9 @@ class PythonState:
             self._restore_path(modules)
             for setting in self._settings:
                 setting.restore()
-            self._values = [setting.value for setting in self._settings]
+            self._expected = [setting.value for setting in self._settings]
 
-    def look_closer(self) -> None:
+    def restore_rarest(self) -> None:
         """At what is changed seldom: all built-in functions. Names that were added stay."""
         for name, value in self._builtins.items():
             if vars(builtins).get(name, _MISSING) is not value:
@@ -103,8 +103,8 @@ class PythonState:
             known = self._awaited.pop(name)
             if not is_of_the_script(sys.modules[name]):  # it may have a file of that name
                 self._settings += known(sys.modules[name], late)
-        self._reads = [setting.read for setting in self._settings]
-        self._values = [setting.value for setting in self._settings]
+        self._probes = [setting.read for setting in self._settings]
+        self._expected = [setting.value for setting in self._settings]
 
     def _restore_environment(self) -> None:
         os.environ = environ = self._environ

@@ -25,8 +25,8 @@ from operator import call
 from typing import Any
 
 from workers.isolation.interpreter_state import PythonState
-from workers.isolation.signal_handlers import STACKS, reopen_stack_file, watch_for_crashes
-from workers.process.descriptors import Reading
+from workers.isolation.signal_handlers import STACKS, enable_crash_dumps, reopen_stack_file
+from workers.process.descriptors import Probe
 
 # Those that programs change, the first two more often than the others.
 _NAMES = ("AS", "NOFILE", "CPU", "DATA", "FSIZE", "NPROC", "STACK")
@@ -38,7 +38,7 @@ _OTHER_LIMITS = sorted(
 # From here on signals have no meaning but what a program gives them; half of all signals, and a
 # look at each costs a job of a millisecond as much as the rest of it. They are put back later.
 _REAL_TIME = 34
-_RARELY = 20  # looks
+_RAREST_EVERY = 20  # looks
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 # Worked out once: enums are slow, and a replacement worker is waited for.
 _NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not in _UNTOUCHABLE)
@@ -47,7 +47,7 @@ _REAL_TIME_SIGNALS = _NUMBERS[len(_SIGNALS) :]
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class Surroundings:
+class ProcessState:
     """The state of this process before any job ran."""
 
     def __init__(self) -> None:
@@ -62,24 +62,24 @@ class Surroundings:
         self._signals, self._rare_signals = _SIGNALS, _REAL_TIME_SIGNALS
         self._handlers = list(map(_signal.getsignal, self._signals))
         self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
-        self._looks = 0
+        self._rare_restores = 0
         # One that ticks already is of `setup()`, and stays.
         self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
         self._limits = list(map(resource.getrlimit, _LIMITS))
         self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
         # All that each look asks for, in one call; some of it is put back by being asked for.
-        self._reads: list[Callable[[], Any]] = [
+        self._probes: list[Callable[[], Any]] = [
             partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()),
             *(partial(resource.getrlimit, limit) for limit in _FIRST_LIMITS),
             partial(os.umask, self._umask),
         ]
         if self._wakeup < 0:  # a byte would be written into whatever has that number now
-            self._reads.append(partial(_signal.set_wakeup_fd, -1))
-        self._seldom_changed = len(self._reads)
+            self._probes.append(partial(_signal.set_wakeup_fd, -1))
+        self._first_common = len(self._probes)
         if self._directory is not None:
-            self._reads.append(os.getcwd)
-        self._values = [read() for read in self._reads]
-        self.watch()
+            self._probes.append(os.getcwd)
+        self._expected = [read() for read in self._probes]
+        self.set_probes()
         self._user = os.geteuid(), os.getegid()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._processors = _processors()
@@ -87,20 +87,20 @@ class Surroundings:
         os.close(lowest := os.dup(1))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # A descriptor with this number: half of those that there were are in use. -1: no limit.
-        self.too_many = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
+        self.crowding_descriptor = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
     def fresh_context(self) -> Any:
         """The context variables (`contextvars.Context`) as they were, to run some jobs in."""
         return self._python.fresh_context()
 
-    def watch(self, others: Iterable[Reading] = (), rarer: Reading | None = None) -> None:
-        """Let `unchanged` ask these, too; `rarer` only if it is to look fully."""
-        often: list[Reading] = [(faulthandler.cancel_dump_traceback_later, None)]
-        if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `still` stops them
+    def set_probes(self, others: Iterable[Probe] = (), rare: Probe | None = None) -> None:
+        """Let `unchanged` ask these, too; `rare` only if it is to look fully."""
+        often: list[Probe] = [(faulthandler.cancel_dump_traceback_later, None)]
+        if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `stop_timers` stops them
             often.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
-        own = list(zip(self._reads, self._values, strict=True))
-        self._often = _together([*others, *often, *own[self._seldom_changed :]])
-        self._rarer = _together([*own[: self._seldom_changed], *([] if rarer is None else [rarer])])
+        own = list(zip(self._probes, self._expected, strict=True))
+        self._common_probes = _split([*others, *often, *own[self._first_common :]])
+        self._rare_probes = _split([*own[: self._first_common], *([] if rare is None else [rare])])
 
     def unchanged(self, *, fully: bool) -> bool:
         """Whether a job has left what jobs change most as it was, in one look, and where it is not
@@ -108,25 +108,25 @@ class Surroundings:
         umask, descriptor 0) as well. Some of it is put back by being asked for."""
         try:
             return (
-                list(map(call, self._often[0])) == self._often[1]
+                list(map(call, self._common_probes[0])) == self._common_probes[1]
                 and list(map(_signal.getsignal, self._signals)) == self._handlers
-                and not (fully and list(map(call, self._rarer[0])) != self._rarer[1])
+                and not (fully and list(map(call, self._rare_probes[0])) != self._rare_probes[1])
             )
         except Exception:  # a directory that was deleted, a descriptor that was closed, a stream
             return False
 
-    def still(self) -> None:
+    def stop_timers(self) -> None:
         """Stop what would go off in a later job: timers, and faulthandler's. A microsecond."""
         faulthandler.cancel_dump_traceback_later()
         for timer in self._timers:
             _signal.setitimer(timer, 0)
 
     def restore(self) -> bool:
-        """Put back what the system keeps and jobs change most, but for what `still` stops; some
+        """Put back what the system keeps and jobs change most, but for what `stop_timers` stops; some
         microseconds if nothing has changed. False if that cannot be done: a limit."""
         try:
             if (
-                list(map(call, self._reads)) == self._values
+                list(map(call, self._probes)) == self._expected
                 and list(map(_signal.getsignal, self._signals)) == self._handlers
             ):
                 return True
@@ -139,15 +139,15 @@ class Surroundings:
                 os.chdir(self._directory)
         return _restore_limits(_LIMITS, self._limits)
 
-    def restore_rest(self) -> bool:
+    def restore_rare(self) -> bool:
         """Put back all else; twice as dear. False if that cannot be done: a limit, another user, a
         niceness."""
         self._python.restore()
-        watch_for_crashes()
+        enable_crash_dumps()
         reopen_stack_file()
-        self._looks += 1
-        if self._looks % _RARELY == 0:
-            self._look_closer()
+        self._rare_restores += 1
+        if self._rare_restores % _RAREST_EVERY == 0:
+            self._restore_rarest()
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
             with contextlib.suppress(OSError):  # they were taken from all of us
                 os.sched_setaffinity(0, self._processors)
@@ -160,12 +160,12 @@ class Surroundings:
             restored = restored and os.getpriority(os.PRIO_PROCESS, 0) == self._niceness
         return restored and os.geteuid() == self._user[0] and os.getegid() == self._user[1]
 
-    def _look_closer(self) -> None:
+    def _restore_rarest(self) -> None:
         """At what is changed seldom, and costs too much for each look."""
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)
-        self._python.look_closer()
+        self._python.restore_rarest()
 
     def _restore_signals(self) -> None:
         if self._wakeup < 0:  # a byte would be written into whatever has that number now
@@ -174,18 +174,18 @@ class Surroundings:
             _restore_handlers(self._signals, self._handlers)
         blocked = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         if blocked != self._blocked:
-            self._forget(blocked - self._blocked)
+            self._discard_pending(blocked - self._blocked)
             _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
-    def _forget(self, blocked: set[int]) -> None:
+    def _discard_pending(self, blocked: set[int]) -> None:
         """What a job has kept waiting, and what would now end this process."""
         for number in blocked & set(map(int, signal.sigpending())):
             if _signal.getsignal(number) == signal.SIG_DFL:
                 signal.sigwait([number])
 
 
-def _together(readings: list[Reading]) -> tuple[list[Callable[[], Any]], list[Any]]:
-    return [read for read, _ in readings], [value for _, value in readings]
+def _split(probes: list[Probe]) -> tuple[list[Callable[[], Any]], list[Any]]:
+    return [read for read, _ in probes], [value for _, value in probes]
 
 
 def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
@@ -199,7 +199,7 @@ def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
             # As Python sees a handler of faulthandler's.
             if number in (signal.SIGQUIT, STACKS) and handler == signal.SIG_DFL:
                 faulthandler.unregister(number)  # or it would not see that it was replaced
-                watch_for_crashes()
+                enable_crash_dumps()
 
 
 def _restore_limits(limits: list[int], before: list[tuple[int, int]]) -> bool:

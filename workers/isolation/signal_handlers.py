@@ -2,7 +2,7 @@
 
 A job and what it forks see the handlers that the script had left when it was imported. The worker
 adds its own only where the script has none. The supervisor asks a worker to stop by signals of its
-own (`private`), so that SIGINT in a worker is what it is in any script: a KeyboardInterrupt.
+own (`private_signal`), so that SIGINT in a worker is what it is in any script: a KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from workers.process import descriptors
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Their default is to end the process; a worker takes them for a wish to stop after this job.
-_WISHES = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _HIGHEST = getattr(signal, "SIGRTMAX", None)  # None: a system without such signals
-_PRIVATE: dict[int, int] = (
+_PRIVATE_SIGNAL: dict[int, int] = (
     {} if _HIGHEST is None else {int(number): int(_HIGHEST) - 1 - i for i, number in enumerate(DRAIN_SIGNALS)}
 )
-_ASKED = {private: number for number, private in _PRIVATE.items()}
+_ORIGINAL_SIGNAL = {private_signal: number for number, private_signal in _PRIVATE_SIGNAL.items()}
 # By which the supervisor asks for the stacks. Not SIGQUIT, for which a script may have a handler.
 STACKS = int(signal.SIGQUIT if _HIGHEST is None else _HIGHEST - 1 - len(DRAIN_SIGNALS))
 
 
-def private(signum: int) -> int:
+def private_signal(signum: int) -> int:
     """The signal by which the supervisor passes this one on to a worker."""
-    return _PRIVATE.get(signum, signum)
+    return _PRIVATE_SIGNAL.get(signum, signum)
 
 
-class Left(NamedTuple):
+class ScriptHandlers(NamedTuple):
     """What the script has left in the process that imported it."""
 
-    handlers: dict[int, Any]  # those that `set_aside` has replaced
+    handlers: dict[int, Any]  # those that `suspend_handlers` has replaced
     mask: set[Any]
     wakeup: int
-    ticking: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
+    intervals: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
     caught: set[int] | None = None  # signals that had a handler, whoever has installed it, if known
 
 
-def born(numbers: Collection[int]) -> dict[int, Any]:
+def ignore_at_start(numbers: Collection[int]) -> dict[int, Any]:
     """The handlers that this process was started with; from here on the signals are ignored."""
     handlers = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
@@ -55,9 +55,9 @@ def born(numbers: Collection[int]) -> dict[int, Any]:
     return handlers
 
 
-def put_back(left: Left) -> None:
+def restore_handlers(left: ScriptHandlers) -> None:
     """What the script had left is there again."""
-    _Own.caught = left.caught
+    _Installed.caught = left.caught
     for number, handler in left.handlers.items():
         with contextlib.suppress(OSError, ValueError, TypeError):
             signal.signal(number, handler)
@@ -65,19 +65,19 @@ def put_back(left: Left) -> None:
     if left.wakeup >= 0:
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             signal.set_wakeup_fd(left.wakeup, warn_on_full_buffer=False)
-    for timer, seconds in left.ticking:  # a fork inherits none
+    for timer, seconds in left.intervals:  # a fork inherits none
         signal.setitimer(timer, seconds, seconds)
 
 
-def set_aside(ignored: Collection[int]) -> Left:
+def suspend_handlers(ignored: Collection[int]) -> ScriptHandlers:
     """Take note of what the script has left, and run none of it here: for a process that imports
     the script and has children to look after. `ignored`: signals that must not end it."""
     # One that goes off once is for the time of the script as a whole, and runs in its process alone.
-    intervals = [(timer, signal.setitimer(timer, 0)[1]) for timer in TIMERS]
-    ticking = tuple((int(timer), seconds) for timer, seconds in intervals if seconds)
+    stopped = [(timer, signal.setitimer(timer, 0)[1]) for timer in TIMERS]
+    intervals = tuple((int(timer), seconds) for timer, seconds in stopped if seconds)
     wakeup = signal.set_wakeup_fd(-1)
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    caught = _caught()
+    caught = _caught_signals()
     handlers = {}
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
@@ -93,10 +93,10 @@ def set_aside(ignored: Collection[int]) -> Left:
         if handler != wanted:
             handlers[int(number)] = handler
             signal.signal(number, wanted)
-    return Left(handlers, mask, wakeup, ticking, caught)
+    return ScriptHandlers(handlers, mask, wakeup, intervals, caught)
 
 
-def _caught() -> set[int]:
+def _caught_signals() -> set[int]:
     """Signals that have a handler, whoever has installed it."""
     try:
         with open("/proc/self/status", "rb") as file:
@@ -107,7 +107,7 @@ def _caught() -> set[int]:
     return {number for number in range(1, 65) if bits >> (number - 1) & 1}
 
 
-class _Printed:
+class _ToStderr:
     """Where faults are reported to: descriptor 2. An object of its own, by which `_reports_to` tells
     whether it was we who asked for that."""
 
@@ -118,15 +118,15 @@ class _Printed:
         """Nothing is held back."""
 
 
-_FAULTS = _Printed()
+_FAULTS = _ToStderr()
 
 
-def _reports_to(place: _Printed) -> bool:
+def _reports_to(place: _ToStderr) -> bool:
     """Whether faulthandler reports there: nobody has asked it for the same in our place."""
     return any(found is place for found in gc.get_referents(faulthandler))
 
 
-class _StackFile(_Printed):
+class _StackFile(_ToStderr):
     """Where stacks go that the supervisor asks for: apart from what jobs print, and under a number of
     its own, whatever a job makes of descriptor 2."""
 
@@ -138,8 +138,8 @@ class _StackFile(_Printed):
     def open(self) -> None:
         """Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = descriptors.keep(os.open(self._path, flags, 0o666), self._descriptor)
-        self._file = descriptors.file_of(self._descriptor)
+        self._descriptor = descriptors.claim(os.open(self._path, flags, 0o666), self._descriptor)
+        self._file = descriptors.identity_of(self._descriptor)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -149,14 +149,14 @@ class _StackFile(_Printed):
         return descriptors.is_ours(self._descriptor, self._file)
 
 
-class _Own:
+class _Installed:
     """What the worker has installed in this process."""
 
     handlers: ClassVar[dict[int, Any]] = {}
     reports_faults = False
-    dumps_stacks: ClassVar[dict[int, _Printed]] = {}  # by which signals it does
-    places: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
-    unblocked: set[Any] | None = None  # the mask before a fork
+    dumps_stacks: ClassVar[dict[int, _ToStderr]] = {}  # by which signals it does
+    files: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
+    mask_before_fork: set[Any] | None = None  # the mask before a fork
     caught: set[int] | None = None  # what the script has left, if that is known
     runs_jobs: CodeType | None = None
 
@@ -164,63 +164,65 @@ class _Own:
 def install(stack_file: str, runs_jobs: CodeType | None = None) -> None:
     """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
     the supervisor asks for. `runs_jobs`: the function that calls the user's."""
-    _Own.runs_jobs = runs_jobs
-    caught = _Own.caught if _Own.caught is not None else _caught()
-    for number in _WISHES:
+    _Installed.runs_jobs = runs_jobs
+    caught = _Installed.caught if _Installed.caught is not None else _caught_signals()
+    for number in _STOP_SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL and number not in caught:
-            _Own.handlers[int(number)] = _note_drain
-    for asked in _ASKED:
+            _Installed.handlers[int(number)] = _note_drain
+    for asked in _ORIGINAL_SIGNAL:
         if signal.getsignal(asked) == signal.SIG_DFL:
-            _Own.handlers[asked] = _on_asked
-    for own, handler in _Own.handlers.items():
+            _Installed.handlers[asked] = _on_private_signal
+    for own, handler in _Installed.handlers.items():
         signal.signal(own, handler)
         signal.siginterrupt(own, False)
-    _Own.reports_faults = not faulthandler.is_enabled()
-    _Own.dumps_stacks = {
-        number: _stacks_to(stack_file) if number == STACKS else _Printed()
+    _Installed.reports_faults = not faulthandler.is_enabled()
+    _Installed.dumps_stacks = {
+        number: _stack_file(stack_file) if number == STACKS else _ToStderr()
         for number in dict.fromkeys((int(signal.SIGQUIT), STACKS))
         if not callable(signal.getsignal(number)) and number not in caught
     }
-    watch_for_crashes()
+    enable_crash_dumps()
 
 
-def _stacks_to(path: str) -> _Printed:
+def _stack_file(path: str) -> _ToStderr:
     try:
         return _StackFile(path)
     except OSError:  # the disk refuses
-        return _Printed()
+        return _ToStderr()
 
 
-def settle() -> None:
+def keep_faulthandler_setup() -> None:
     """What the script and `setup()` have made of faulthandler by now is for all jobs."""
-    _Own.reports_faults = _Own.reports_faults and _reports_to(_FAULTS)
-    _Own.dumps_stacks = {number: place for number, place in _Own.dumps_stacks.items() if _reports_to(place)}
-    _Own.places = gc.get_referents(faulthandler)
+    _Installed.reports_faults = _Installed.reports_faults and _reports_to(_FAULTS)
+    _Installed.dumps_stacks = {
+        number: place for number, place in _Installed.dumps_stacks.items() if _reports_to(place)
+    }
+    _Installed.files = gc.get_referents(faulthandler)
 
 
-def watch_for_crashes() -> None:
+def enable_crash_dumps() -> None:
     """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT,
     unless the script has seen to that; stacks that the supervisor asks for have a file of their own.
     Repeated, it puts back what a job has made of it, without a call of the system; a fraction of a
     microsecond if that is nothing."""
-    if _Own.places and gc.get_referents(faulthandler) == _Own.places:
+    if _Installed.files and gc.get_referents(faulthandler) == _Installed.files:
         return
-    if _Own.reports_faults:
+    if _Installed.reports_faults:
         faulthandler.enable(file=_FAULTS)
-    for number, place in _Own.dumps_stacks.items():
+    for number, place in _Installed.dumps_stacks.items():
         faulthandler.register(number, file=place, all_threads=True, chain=False)
 
 
 def reopen_stack_file() -> None:
     """If a job has closed it."""
-    place = _Own.dumps_stacks.get(STACKS)
+    place = _Installed.dumps_stacks.get(STACKS)
     if isinstance(place, _StackFile) and not place.is_open():
         with contextlib.suppress(OSError):
             place.open()
             faulthandler.register(STACKS, file=place, all_threads=True, chain=False)
 
 
-def follow_forks() -> None:
+def restore_in_children() -> None:
     """From here on a child of a worker gets the handlers that the script had left. To be called
     before any code of the user can ask for the same."""
     os.register_at_fork(
@@ -231,48 +233,48 @@ def follow_forks() -> None:
 def _before_fork() -> None:
     # A signal that reached the child before it has its own handlers would be lost: `terminate`
     # comes right after `start`.
-    if _Own.handlers:
-        _Own.unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, list(_Own.handlers))
+    if _Installed.handlers:
+        _Installed.mask_before_fork = signal.pthread_sigmask(signal.SIG_BLOCK, list(_Installed.handlers))
 
 
 def _after_fork_in_parent() -> None:
-    mask, _Own.unblocked = _Own.unblocked, None
+    mask, _Installed.mask_before_fork = _Installed.mask_before_fork, None
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _after_fork_in_child() -> None:
     try:
-        _give_up_own()
+        _remove_own_handlers()
     finally:
         _after_fork_in_parent()
 
 
-def _give_up_own() -> None:
+def _remove_own_handlers() -> None:
     """Whatever a job has installed in the place of ours stays."""
-    handlers, _Own.handlers = _Own.handlers, {}
+    handlers, _Installed.handlers = _Installed.handlers, {}
     for number, handler in handlers.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)
-    if _Own.reports_faults and _reports_to(_FAULTS):
+    if _Installed.reports_faults and _reports_to(_FAULTS):
         faulthandler.disable()
-    for number, place in _Own.dumps_stacks.items():
+    for number, place in _Installed.dumps_stacks.items():
         if not _reports_to(place):
             continue
         others = signal.getsignal(number)
         faulthandler.unregister(number)
         if others != signal.SIG_DFL:
             signal.signal(number, others)
-    _Own.reports_faults, _Own.dumps_stacks, _Own.places = False, {}, []
+    _Installed.reports_faults, _Installed.dumps_stacks, _Installed.files = False, {}, []
 
 
 def _note_drain(signum: int, frame: FrameType | None) -> None:
     CURRENT.stopping = True
 
 
-def _on_asked(signum: int, frame: FrameType | None) -> None:
+def _on_private_signal(signum: int, frame: FrameType | None) -> None:
     """The supervisor passes a signal on: to whatever handler the job or the script has for it."""
-    number = _ASKED[signum]
+    number = _ORIGINAL_SIGNAL[signum]
     handler = signal.getsignal(number)
     if callable(handler) and handler not in (_note_drain, signal.default_int_handler):
         if _in_a_job(frame):
@@ -287,7 +289,7 @@ def _in_a_job(frame: FrameType | None) -> bool:
     """Whether code of the user is running: an exception must not end ours."""
     inner = None
     while frame is not None:
-        if frame.f_code is _Own.runs_jobs:
+        if frame.f_code is _Installed.runs_jobs:
             return inner is not None and not str(inner.f_globals.get("__name__")).startswith("workers.")
         inner, frame = frame, frame.f_back
     return False

@@ -15,7 +15,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from workers.process.descriptors import Reading
+from workers.process.descriptors import Probe
 
 _NAMES = ("stdout", "stderr", "stdin", "__stdout__", "__stderr__", "__stdin__")
 _read = itemgetter(*_NAMES)
@@ -163,14 +163,14 @@ class StandardStreams:
         out, err = self.own
         self._states: tuple[Any, ...] = _settings(out), dict(vars(out)), _settings(err), dict(vars(err))
 
-    def restore(self, *, closely: bool = True) -> bool:
+    def restore(self, *, thorough: bool = True) -> bool:
         """Put them back; whether one of our own had to be made anew, since it was closed. Whether
-        those were reconfigured is only asked `closely`."""
+        those were reconfigured is only asked `thorough`."""
         try:
             same = _read(vars(sys)) == self._kept
             out, err = self.own
             as_before = not (out.closed or err.closed)
-            if closely and as_before:
+            if thorough and as_before:
                 as_before = (_settings(out), vars(out), _settings(err), vars(err)) == self._states
         except Exception:  # one was deleted, or detached
             same = as_before = False
@@ -178,12 +178,12 @@ class StandardStreams:
             self._put_back()
         renewed = False if as_before else self._renew()
         if is_closed(self._kept[2]) and self._kept[2] is not None:
-            reading = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
-            self._kept = (*self._kept[:2], reading, *self._kept[3:5], reading)
+            probe = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+            self._kept = (*self._kept[:2], probe, *self._kept[3:5], probe)
             self._put_back()
         return renewed
 
-    def reading(self) -> Reading:
+    def probe(self) -> Probe:
         """The streams as they are in `sys`, unless one of them is replaced. What is done to one in its
         place is seen elsewhere: a stream that was closed has written something (`Remembering`)."""
         return partial(_read, vars(sys)), self._kept

@@ -19,15 +19,15 @@ _ROOM = 16  # for ours
 _LOWER = 700  # where half of the limit is the other number
 _FEWEST = 64  # of a limit below this all numbers are needed
 
-File = tuple[int, int]  # inode, device
+FileIdentity = tuple[int, int]  # inode, device
 # A call of C code, and what it answers for as long as nobody has changed what it asks for. To ask it may
 # put something back.
-Reading = tuple[Callable[[], Any], Any]
+Probe = tuple[Callable[[], Any], Any]
 
-_files: dict[int, File] = {}
+_files: dict[int, FileIdentity] = {}
 
 
-def keep(descriptor: int, lost: int = -1) -> int:
+def claim(descriptor: int, lost: int = -1) -> int:
     """Ours from now on: another number of the same, which no program that is started inherits. The
     old number is closed. Raises OSError.
 
@@ -39,23 +39,23 @@ def keep(descriptor: int, lost: int = -1) -> int:
     except OSError:  # a job has lowered the limit
         kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(descriptor)
-    know(kept)
+    register(kept)
     return kept
 
 
-def know(descriptor: int) -> None:
+def register(descriptor: int) -> None:
     """Ours from now on, under this number; no program that a job starts is to hold it."""
     os.set_inheritable(descriptor, False)
-    _files[descriptor] = file_of(descriptor)
+    _files[descriptor] = identity_of(descriptor)
 
 
-def file_of(descriptor: int) -> File:
+def identity_of(descriptor: int) -> FileIdentity:
     """Which file it is. Raises OSError if it is closed."""
     status = os.fstat(descriptor)
     return status[1], status[2]
 
 
-def is_ours(descriptor: int, file: File) -> bool:
+def is_ours(descriptor: int, file: FileIdentity) -> bool:
     """Whether it is that file. The owner has to know which: another one of ours may have got the
     number of one that was closed."""
     try:
@@ -65,12 +65,12 @@ def is_ours(descriptor: int, file: File) -> bool:
     return (status[1], status[2]) == file
 
 
-def all_ours() -> bool:
+def all_intact() -> bool:
     """Whether nobody has closed or replaced any."""
     return all(is_ours(descriptor, file) for descriptor, file in _files.items())
 
 
-def let_go(descriptor: int, file: File) -> None:
+def release(descriptor: int, file: FileIdentity) -> None:
     """Close it, if it is that file of ours still."""
     if _files.get(descriptor) == file:
         del _files[descriptor]
@@ -79,10 +79,10 @@ def let_go(descriptor: int, file: File) -> None:
                 os.close(descriptor)
 
 
-def let_go_of_all() -> None:
+def release_all() -> None:
     """In a fork: they are the parent's."""
     for descriptor, file in list(_files.items()):
-        let_go(descriptor, file)
+        release(descriptor, file)
 
 
 def _high() -> int:

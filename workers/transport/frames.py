@@ -2,8 +2,8 @@
 
 A frame is the length of its payload as a msgpack integer of five bytes, and a msgpack payload:
 so a run of frames is a msgpack sequence, and many messages are decoded in one call. What may be
-in a payload is in `workers.transport.messages`. No descriptor and no process enters here: what reads
-and writes is in `workers.transport.pipes`.
+in a payload is in `workers.transport.messages`. No descriptor and no process enters here: the pipes
+are read and written in `supervisor_queues` and `worker_queues`.
 
 All limits are in bytes.
 """
@@ -13,10 +13,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-LENGTH = struct.Struct(">BI")  # the mark of a 32-bit integer in msgpack, then the integer
-UINT32_TYPE = 0xCE
+UINT32_TYPE = 0xCE  # the first byte of a 32-bit integer in msgpack
+LENGTH = struct.Struct(">BI")  # UINT32_TYPE, then the integer
 HEAD = LENGTH.size
 MAX_FRAME = 1 << 30
+READ_SIZE = 1 << 20  # of one read from a pipe
 _SMALL = b"\xce\0\0"  # how a frame of less than 64 KB begins
 
 Bytes = bytes | bytearray | memoryview
@@ -29,6 +30,10 @@ class QueueError(Exception):
     """
 
     before: list[Any] | None = None
+
+
+class QueueClosed(QueueError):
+    """The stream ended between two frames, or its reader has gone."""
 
 
 class TornFrame(QueueError):

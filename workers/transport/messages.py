@@ -1,6 +1,6 @@
 """The protocol: what the supervisor and a worker may say to each other.
 
-One message is one msgpack-encoded tagged struct in one frame (`workers.transport.pipes`).
+One message is one msgpack-encoded tagged struct in one frame (`workers.transport.frames`).
 Nothing here is ever unpickled. A lease is one hand-out of a job to a worker; lease
 numbers rise over the whole experiment and every message about a job names its lease,
 so that an answer which comes too late is recognised as such.

@@ -1,31 +1,37 @@
-"""The ends of the queues: one private pair of pipes for each worker process, never shared, never reused.
+"""The worker's ends of its queues, private to one worker process and never reused.
 
-What goes through them are frames (`workers.transport.frames`) of messages (`workers.transport.messages`); this
-room only moves bytes. At the supervisor's end nothing blocks, so a worker that is stopped in
-the middle of a message holds up nobody; at the worker's end reads and writes block. No lock is
-shared with the supervisor: a process that is killed at any instant leaves at worst a torn
-frame, which the reader reports as `TornFrame`.
-
+The pipes carry frames (`workers.transport.frames`) of messages (`workers.transport.messages`). Reads and writes
+block here. A job may close the pipes, or put files of its own in their place: both ends are checked, and
+opened again through the supervisor's ends. The supervisor's side is in `workers.transport.supervisor_queues`.
 All limits are in bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import select
+import threading
 from collections import deque
 from functools import partial
 
 import msgspec
 
 from workers.process import descriptors
-from workers.process.descriptors import Reading
-from workers.transport.frames import HEAD, LENGTH, UINT32_TYPE, Bytes, FrameReader, frame
+from workers.process.descriptors import Probe
+from workers.transport.frames import (
+    HEAD,
+    LENGTH,
+    READ_SIZE,
+    UINT32_TYPE,
+    Bytes,
+    FrameReader,
+    QueueClosed,
+    frame,
+)
 from workers.transport.messages import FromWorker, ToWorker
-from workers.transport.pipes import READ_SIZE, QueueClosed
-from workers.transport.write_lock import Fence
 
 _KEEP_BUFFER = 1 << 20  # an encoding buffer larger than this is not kept
 
@@ -33,7 +39,7 @@ PIPE_BUF = select.PIPE_BUF  # what the system writes to a pipe in one piece
 
 _ONE_BYTE = HEAD + 256  # bytes of a frame: below, one byte tells its length
 
-# Only pipes answer it. Elsewhere nothing does, and it is asked in the dear way.
+# Only pipes answer this call. -1 where the system does not have it: then `is_ours` is asked, which costs more.
 _PIPE_SIZE = getattr(fcntl, "F_GETPIPE_SZ", -1)
 
 _encode_aside = msgspec.msgpack.Encoder().encode
@@ -42,7 +48,7 @@ _encode_aside = msgspec.msgpack.Encoder().encode
 class WorkerQueues:
     """The worker's ends: `send` and `receive` block, `readable` does not.
 
-    crowded: at the last look of `readable` the reserved number was in use.
+    crowded: when `readable` was last called, the watched descriptor number was in use.
     """
 
     # Made once, before workers are forked: it takes half a millisecond.
@@ -52,86 +58,86 @@ class WorkerQueues:
         self._inbox = inbox
         self._outbox = outbox
         for descriptor in (inbox, outbox):
-            descriptors.know(descriptor)
+            descriptors.register(descriptor)
         self._reader = FrameReader()
         self._payloads: deque[Bytes] = deque()
         self._encode_into = msgspec.msgpack.Encoder().encode_into
         self._buffer = bytearray(LENGTH.pack(UINT32_TYPE, 0))
         self._poll = select.poll()
         self._poll.register(inbox, select.POLLIN)
-        self._reserve = -1
-        self._usual: list[tuple[int, int]] = []  # what poll finds when there is nothing to find
+        self._watched_descriptor = -1
+        self._poll_when_idle: list[tuple[int, int]] = []  # the result of poll when nothing has arrived
         self.crowded = False
-        self._fence = Fence(outbox)
-        self._files = descriptors.file_of(inbox), descriptors.file_of(outbox)
-        self._elsewhere: tuple[int, int, int] | None = None
+        self._write_lock = WriteLock(outbox)
+        self._files = descriptors.identity_of(inbox), descriptors.identity_of(outbox)
+        self._reopen_source: tuple[int, int, int] | None = None
 
-    def found_at(self, pid: int, inbox: int, outbox: int) -> None:
-        """Where both pipes can be opened again: their other ends in the supervisor."""
-        self._elsewhere = (pid, inbox, outbox)
+    def set_reopen_source(self, pid: int, inbox: int, outbox: int) -> None:
+        """Where both pipes can be opened again: descriptors of the other ends in process `pid`."""
+        self._reopen_source = (pid, inbox, outbox)
 
-    def hold(self) -> None:
-        """Know both to be ours: to be called when code of others has run. What it has closed or put
-        something else in the place of is opened again. Raises QueueClosed if it cannot be."""
-        self._hold_inbox()
-        self._hold_outbox()
+    def reopen_if_lost(self) -> None:
+        """Check both ends after code of the user has run, and open again what it has closed or replaced.
+        Raises QueueClosed if that cannot be done."""
+        self._reopen_inbox_if_lost()
+        self._reopen_outbox_if_lost()
 
-    def hold_as_pipes(self) -> None:
-        """The same at a tenth of the cost, as far as it takes to write into no file: what has taken
-        the number of one of ours is found, unless it is another pipe."""
+    def reopen_unless_pipes(self) -> None:
+        """The same at a tenth of the cost, enough not to write into a user's file: finds everything that
+        has taken the number of an end, except another pipe."""
         try:
             fcntl.fcntl(self._inbox, _PIPE_SIZE)
             fcntl.fcntl(self._outbox, _PIPE_SIZE)
         except OSError:
-            self.hold()
+            self.reopen_if_lost()
 
-    def reading(self) -> Reading:
-        """What `hold_as_pipes` asks of the outbox, for others to ask together with questions of their own."""
+    def probe(self) -> Probe:
+        """The check of the outbox in `reopen_unless_pipes`, as a `Probe` for `ProcessState.set_probes`."""
         if _PIPE_SIZE < 0:
             return partial(descriptors.is_ours, self._outbox, self._files[1]), True
         size = partial(fcntl.fcntl, self._outbox, _PIPE_SIZE)
         return size, size()
 
-    def _hold_inbox(self) -> None:
-        """So that what is read was meant for us. Raises QueueClosed."""
+    def _reopen_inbox_if_lost(self) -> None:
+        """Raises QueueClosed."""
         if not descriptors.is_ours(self._inbox, self._files[0]):
             self._poll.unregister(self._inbox)
-            self._inbox = self._another(self._inbox, 0, os.O_RDONLY)
+            self._inbox = self._reopen(self._inbox, 0, os.O_RDONLY)
             self._poll.register(self._inbox, select.POLLIN)
 
-    def _hold_outbox(self) -> None:
+    def _reopen_outbox_if_lost(self) -> None:
         if not descriptors.is_ours(self._outbox, self._files[1]):
-            self._outbox = self._fence.outbox = self._another(self._outbox, 1, os.O_WRONLY)
+            self._outbox = self._write_lock.outbox = self._reopen(self._outbox, 1, os.O_WRONLY)
 
-    def _another(self, lost: int, which: int, mode: int) -> int:
-        descriptors.let_go(lost, self._files[which])
-        if self._elsewhere is None:
+    def _reopen(self, lost: int, which: int, mode: int) -> int:
+        descriptors.release(lost, self._files[which])
+        if self._reopen_source is None:
             raise QueueClosed("a job has closed the queue")
         try:
-            place = f"/proc/{self._elsewhere[0]}/fd/{self._elsewhere[1 + which]}"
+            place = f"/proc/{self._reopen_source[0]}/fd/{self._reopen_source[1 + which]}"
             opened = os.open(place, mode | os.O_NONBLOCK | os.O_CLOEXEC)
-            if descriptors.file_of(opened) != self._files[which]:
+            if descriptors.identity_of(opened) != self._files[which]:
                 os.close(opened)
-                raise OSError("it is another one")
+                raise OSError("the number leads to another file now")
             os.set_blocking(opened, True)
-            return descriptors.keep(opened, lost)
+            return descriptors.claim(opened, lost)
         except OSError as error:
             raise QueueClosed(
                 f"a job has closed the queue, and it cannot be opened again: {error}"
             ) from error
 
-    def leave_to_parent(self) -> None:
-        """In a fork: nothing of ours is open there. A report opens the way for itself."""
-        if self._elsewhere is not None:
-            descriptors.let_go_of_all()
-        self._fence.in_child()
+    def close_in_child(self) -> None:
+        """In a forked child: close all private descriptors. `send_aside` opens the outbox again."""
+        if self._reopen_source is not None:
+            descriptors.release_all()
+        self._write_lock.reset_in_child()
 
     def send(self, message: FromWorker) -> None:
         """Write one message; returns when all of it is in the pipe. Raises QueueClosed."""
         buffer = self._buffer
         self._encode_into(message, buffer, HEAD)
         size = len(buffer)
-        if size < _ONE_BYTE:  # the rest of the length is zero, and stays so
+        if size < _ONE_BYTE:  # the other bytes of the length stay zero
             buffer[HEAD - 1] = size - HEAD
         else:
             LENGTH.pack_into(buffer, 0, UINT32_TYPE, size - HEAD)
@@ -139,35 +145,35 @@ class WorkerQueues:
             if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
                 os.write(self._outbox, buffer)
             else:
-                self._hold_outbox()
+                self._reopen_outbox_if_lost()
                 self._send_long(buffer)
         except OSError as error:
             if error.errno == errno.EBADF and size <= PIPE_BUF:  # a short job has closed it
-                self._hold_outbox()
+                self._reopen_outbox_if_lost()
                 self.send(message)
                 return
-            raise QueueClosed(f"the supervisor does not listen any more: {error}") from error
+            raise QueueClosed(f"the supervisor has closed the queue: {error}") from error
         if size >= _ONE_BYTE:
             if size > _KEEP_BUFFER:
                 self._buffer = bytearray(HEAD)
             LENGTH.pack_into(self._buffer, 0, UINT32_TYPE, 0)
 
     def _send_long(self, buffer: bytearray) -> None:
-        """Nobody else may write while a part of the frame is in the pipe and a part is not."""
-        with self._fence:
+        """No other thread or child may write before the whole frame is in the pipe."""
+        with self._write_lock:
             view = memoryview(buffer)
             while view:
                 view = view[os.write(self._outbox, view) :]
 
     def send_aside(self, message: FromWorker) -> bool:
-        """Write a small message from any thread, signal handler or forked child; false, and
-        nothing is written, if it would have to wait, or is too large to go in one piece."""
+        """Write a small message from any thread, signal handler or forked child. False, and nothing is
+        written, if that would block, or if the frame is larger than PIPE_BUF."""
         framed = frame(_encode_aside(message))
         try:
-            self._hold_outbox()
+            self._reopen_outbox_if_lost()
         except QueueClosed:
             return False
-        if len(framed) > PIPE_BUF or not self._fence.try_enter():
+        if len(framed) > PIPE_BUF or not self._write_lock.try_enter():
             return False
         try:
             poll = select.poll()
@@ -179,18 +185,18 @@ class WorkerQueues:
         except OSError:  # the supervisor has gone; the next `send` says so
             return False
         finally:
-            self._fence.leave()
+            self._write_lock.leave()
         return True
 
     def receive_payload(self) -> Bytes:
-        """The next frame, as it is. Raises QueueClosed at the end of the stream."""
+        """The payload of the next frame. Raises QueueClosed at the end of the stream."""
         while not self._payloads:
             try:
                 data = os.read(self._inbox, READ_SIZE)
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise QueueClosed(f"the queue cannot be read: {error}") from error
-                self._hold_inbox()  # a short job has closed all descriptors
+                self._reopen_inbox_if_lost()  # a short job has closed all descriptors
                 continue
             if not data:
                 self._reader.close()
@@ -203,21 +209,64 @@ class WorkerQueues:
         message: ToWorker = self._decode(self.receive_payload())
         return message
 
-    def reserve(self, number: int) -> None:
-        """No descriptor should have this number. Since a new one gets the lowest that is free,
-        somebody who has it has left many open; to look costs nothing beside the look at the inbox."""
+    def watch_descriptor(self, number: int) -> None:
+        """Let `readable` notice when a descriptor has this number. New descriptors get the lowest free
+        number, so then many are open. The check is free: it is part of polling the inbox."""
         self._poll.register(number, 0)
-        self._reserve = number
-        self._usual = [(number, select.POLLNVAL)]
+        self._watched_descriptor = number
+        self._poll_when_idle = [(number, select.POLLNVAL)]
 
     def readable(self) -> bool:
         """Whether `receive` has something to begin with."""
         polled = self._poll.poll(0)
-        if polled == self._usual:
+        if polled == self._poll_when_idle:
             self.crowded = False
             return bool(self._payloads)
-        self._hold_inbox()  # what has come may be of a file that a job has opened in its place
+        self._reopen_inbox_if_lost()  # a job may have opened another file under its number
         found = dict(self._poll.poll(0))
-        if self._reserve >= 0:
-            self.crowded = not found.pop(self._reserve, 0) & select.POLLNVAL
+        if self._watched_descriptor >= 0:
+            self.crowded = not found.pop(self._watched_descriptor, 0) & select.POLLNVAL
         return bool(self._payloads or found)
+
+
+class WriteLock:
+    """Keeps `WorkerQueues.send_aside` from writing into the middle of a long frame.
+
+    A lock excludes other threads. A record lock of the system on the pipe excludes forked children; it is
+    released when its holder dies. `send_aside` waits for neither: the holder may be the thread that a signal
+    handler has interrupted.
+    """
+
+    def __init__(self, outbox: int) -> None:
+        self.outbox = outbox
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        with contextlib.suppress(OSError):  # this system locks no pipes
+            fcntl.lockf(self.outbox, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        self.leave()
+
+    def try_enter(self) -> bool:
+        """Acquire both locks without waiting; false if one is taken."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            fcntl.lockf(self.outbox, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES) or os.getpid() != self._owner:
+                self._lock.release()
+                return False
+        return True
+
+    def leave(self) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self.outbox, fcntl.LOCK_UN)
+        self._lock.release()
+
+    def reset_in_child(self) -> None:
+        """In a forked child: a new lock, since another thread of the parent may have held it."""
+        self._lock = threading.Lock()

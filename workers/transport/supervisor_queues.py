@@ -1,12 +1,9 @@
-"""The ends of the queues: one private pair of pipes for each worker process, never shared, never reused.
+"""The supervisor's ends of a worker's queues: one private pair of pipes for each worker process.
 
-What goes through them are frames (`workers.transport.frames`) of messages (`workers.transport.messages`); this
-room only moves bytes. At the supervisor's end nothing blocks, so a worker that is stopped in
-the middle of a message holds up nobody; at the worker's end reads and writes block. No lock is
-shared with the supervisor: a process that is killed at any instant leaves at worst a torn
-frame, which the reader reports as `TornFrame`.
-
-All limits are in bytes.
+The pipes carry frames (`workers.transport.frames`) of messages (`workers.transport.messages`). Nothing here
+blocks, so a worker that is stopped in the middle of a message delays nobody. Supervisor and worker share no
+lock: a process that is killed at any instant leaves at worst a torn frame. The worker's ends are in
+`workers.transport.worker_queues`. All limits are in bytes.
 """
 
 from __future__ import annotations
@@ -20,22 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from workers.transport.frames import HEAD, LENGTH, UINT32_TYPE, Bytes, FrameReader, QueueError, frame
+from workers.transport.frames import (
+    HEAD,
+    LENGTH,
+    READ_SIZE,
+    UINT32_TYPE,
+    Bytes,
+    FrameReader,
+    QueueError,
+    frame,
+)
 from workers.transport.messages import FromWorker
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
-READ_SIZE = 1 << 20
-
-SMALL_READ = 1 << 15  # what is made of this many bytes of small messages fits into a cache
+SMALL_READ = 1 << 15  # the objects made from so many bytes of small messages fit into the cache
 
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
-
-
-class QueueClosed(QueueError):
-    """The stream ended between two frames, or the reader of it has gone."""
 
 
 def pipe_pair() -> tuple[Connection, Connection]:
@@ -46,7 +46,7 @@ def pipe_pair() -> tuple[Connection, Connection]:
 
 
 def pipe_room(worker: int) -> int:
-    """How much each pipe of a worker may hold, by its slot; 0: what pipes hold anyway.
+    """Capacity of each pipe of a worker, by its slot; 0: the system's default.
 
     Linux lets a user have 64 MB in pipes. Beyond that it makes each new one hold two pages, those
     of other programs and of our jobs as well, so that we leave them a good part of it.
@@ -62,8 +62,8 @@ def enlarge(descriptor: int, room: int) -> None:
             fcntl.fcntl(descriptor, command, room)
 
 
-class Outbox:
-    """The supervisor's end of what a worker says: reads without blocking.
+class OutboxReader:
+    """The supervisor's end of a worker's outbox: reads without blocking.
 
     `read` returns decoded messages. `ended` is true once the stream is over, `pressing` if
     there was as much to read as fits, or half a message: more should be read at once.
@@ -71,10 +71,10 @@ class Outbox:
 
     # One buffer serves all outboxes: messages are decoded before the next read, and the
     # decoder copies what it keeps. In front there is room for the head of a msgpack array.
-    _room = bytearray(HEAD + READ_SIZE)
-    _buffer = memoryview(_room)
+    _memory = bytearray(HEAD + READ_SIZE)
+    _buffer = memoryview(_memory)
     _decode = msgspec.msgpack.Decoder(FromWorker).decode
-    _decode_many = msgspec.msgpack.Decoder(list[int | FromWorker]).decode
+    _decode_sequence = msgspec.msgpack.Decoder(list[int | FromWorker]).decode
 
     def __init__(self, descriptor: int, room: int = READ_SIZE) -> None:
         os.set_blocking(descriptor, False)
@@ -85,17 +85,16 @@ class Outbox:
         self.ended = False
         self.pressing = False
 
-    def no_more_is_coming(self) -> None:
-        """The writer is dead: an empty pipe is the end, though a process that it has left
-        behind may still hold the other side open."""
+    def writer_died(self) -> None:
+        """From now on an empty pipe is the end of the stream, even if a process that the dead worker has
+        started still has the other side open."""
         self._writer_is_dead = True
 
     def read(self) -> list[FromWorker]:
-        """What has arrived, a part of it if that is much; empty if nothing has.
+        """The messages that have arrived, at most READ_SIZE bytes of them; empty if none has.
 
-        Raises QueueError if the bytes are not messages; those before them were said by jobs
-        that are not to blame, and are its `before`. A torn end is dropped (the worker died in
-        the middle of it) and shows only as `ended`.
+        Raises QueueError if the bytes are not messages; its `before` has the good messages in front of
+        them. A torn end is dropped (the worker died while it wrote) and shows only as `ended`.
         """
         self.pressing = False
         most = min(READ_SIZE, max(SMALL_READ, self._reader.missing))
@@ -114,20 +113,20 @@ class Outbox:
         return messages
 
     def _messages(self, size: int) -> list[FromWorker]:
-        """What so many bytes in the buffer say."""
+        """The messages in the first `size` bytes of the buffer."""
         reader = self._reader
         view = self._buffer[HEAD : HEAD + size]
         first, start = reader.resume(view)
-        messages = [] if first is None else self._one_by_one([first], [])
-        stop, count = reader.guess(self._room, HEAD + start, HEAD + size)
+        messages = [] if first is None else self._decode_singly([first], [])
+        stop, count = reader.guess(self._memory, HEAD + start, HEAD + size)
         stop -= HEAD
-        found = self._many(start, stop, count)
+        found = self._decode_batch(start, stop, count)
         if found is None or not reader.is_part(view[stop:]):  # a large one, or one that is none
             stop, count = reader.walk(view, start)
-            found = self._many(start, stop, count)
+            found = self._decode_batch(start, stop, count)
         if found is None:
             payloads = FrameReader().feed(view[start:stop])
-            found = self._one_by_one(payloads, messages)
+            found = self._decode_singly(payloads, messages)
         else:
             found = messages + found
         reader.keep(view[stop:])
@@ -136,8 +135,8 @@ class Outbox:
             raise reader.bad
         return found
 
-    def _many(self, start: int, stop: int, count: int) -> list[FromWorker] | None:
-        """So many frames between two places, decoded in one call; None if that cannot be done.
+    def _decode_batch(self, start: int, stop: int, count: int) -> list[FromWorker] | None:
+        """`count` frames between two offsets, decoded in one call; None if that cannot be done.
 
         Lengths and payloads are read in turn, as one array. Its head takes the place of what
         was used already, or of the room in front.
@@ -146,13 +145,13 @@ class Outbox:
             return [] if start == stop else None
         self._buffer[start : start + HEAD] = b"\xdd%b" % (2 * count).to_bytes(4, "big")
         try:
-            found: list[Any] = self._decode_many(self._buffer[start : HEAD + stop])
+            found: list[Any] = self._decode_sequence(self._buffer[start : HEAD + stop])
             whole = sum(found[::2]) + count * HEAD == stop - start
         except (msgspec.MsgspecError, TypeError):
             return None
         return found[1::2] if whole else None
 
-    def _one_by_one(self, payloads: list[Bytes], messages: list[FromWorker]) -> list[FromWorker]:
+    def _decode_singly(self, payloads: list[Bytes], messages: list[FromWorker]) -> list[FromWorker]:
         for payload in payloads:
             try:
                 messages.append(self._decode(payload))
@@ -163,8 +162,8 @@ class Outbox:
         return messages
 
 
-class FrameWriter:
-    """The supervisor's end of what a worker is told: writes what fits, keeps the rest."""
+class InboxWriter:
+    """The supervisor's end of a worker's inbox: writes what fits, keeps the rest."""
 
     _encode = msgspec.msgpack.Encoder().encode
 
@@ -173,7 +172,7 @@ class FrameWriter:
         enlarge(descriptor, room)  # or a batch of leases would arrive in pieces, one a turn of the loop
         self._descriptor = descriptor
         self._pieces: deque[memoryview] = deque()
-        self._reader = -1  # a reader of our own, which nobody reads from
+        self._reader = -1  # a reading end of our own; nobody reads from it
         self.broken = False  # nobody reads any more
 
     def send(self, message: msgspec.Struct) -> bool:
@@ -201,7 +200,7 @@ class FrameWriter:
             except BlockingIOError:
                 return True
             except OSError as error:
-                if isinstance(error, BrokenPipeError) and self._wait_for_reader():
+                if isinstance(error, BrokenPipeError) and self._hold_reader_open():
                     continue
                 self.broken = True
                 break
@@ -212,9 +211,9 @@ class FrameWriter:
         pieces.clear()
         return False
 
-    def _wait_for_reader(self) -> bool:
-        """A job may have closed the other end without knowing; the worker will open it again. Keep
-        what is in the pipe meanwhile; false where that cannot be done."""
+    def _hold_reader_open(self) -> bool:
+        """Open the reading end here, so that the pipe keeps its content: a job may have closed it in the
+        worker, which opens it again later. False where that cannot be done."""
         if self._reader >= 0:
             return False
         with contextlib.suppress(OSError):
@@ -223,7 +222,7 @@ class FrameWriter:
         return self._reader >= 0
 
     def close(self) -> None:
-        """What is open beside the descriptor itself."""
+        """Close what was opened here; the descriptor itself belongs to the caller."""
         if self._reader >= 0:
             os.close(self._reader)
             self._reader = -1
