@@ -1,8 +1,7 @@
-"""Whose the orphans of jobs are, as seen from the supervisor: they count for the worker they come from.
+"""Orphans of jobs, for the measurements of memory and CPU: each counts for the worker that it comes from.
 
-What an orphan holds and uses belongs to the job that has started it all the same, or a job would get
-round its limit by forking twice. The zygote adopts them; where there is none, they are among all
-processes of the machine.
+Otherwise a job could evade its memory limit by forking twice. The zygote adopts orphans. Without a zygote they
+are searched among all processes of the machine.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ _FOREIGN = -1
 
 
 class OrphanOwners:
-    """Remembers whose a process is, since that is not cheap to find out."""
+    """Remembers the owner of each orphan, since finding it out is expensive."""
 
     def __init__(self) -> None:
         self._owners: dict[int, int] = {}
 
     def roots(self, workers: Mapping[int, int], origin: int | None, tag: str) -> dict[int, list[int]]:
-        """By incarnation: its worker process, and the orphans that come from it. `workers`: pids by
-        incarnation. `origin`: the zygote, if there is one. `tag`: of the experiment."""
+        """By incarnation: pids of its worker process and of the orphans that come from it.
+
+        workers: pids by incarnation. origin: pid of the zygote, if there is one. tag: of the experiment.
+        """
         found = {number: [pid] for number, pid in workers.items()}
         if not HAS_PROC or not workers:
             return found
@@ -54,7 +55,7 @@ class OrphanOwners:
         self._owners = owners
 
     def _has_no_parent(self, pid: int, groups: Mapping[int, int]) -> bool:
-        """Whether it does not stand below a worker, where it is found anyway."""
+        """Whether it is no descendant of a worker: those are counted with the worker anyway."""
         bonds = bonds_of(pid)
         if bonds is None or bonds.parent in groups:
             return False

@@ -1,8 +1,7 @@
-"""The protocol between the loop and whatever runs workers.
+"""`Engine`: the interface between the loop and what runs workers.
 
-The core and the loop know an engine by these methods only, so that past one machine the
-same core can drive another one (Ray actors, one per slot). No method blocks, except
-`close`. Orders for an incarnation that is already dead are ignored.
+The core and the loop use these methods only, so an engine for several machines can be added without a change
+there. Only `close` blocks. Orders for an incarnation that is dead already are ignored.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Engine(Protocol):
         """Let it finish and exit; it is killed if it has not gone 2 s after its last job."""
 
     def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
-        """`stack`: first let it write down what it is at, if it does so within a moment."""
+        """`stack`: first let it write its stack, if that takes less than a third of a second."""
 
     def signal_worker(self, incarnation: int, signum: int) -> None: ...
 
@@ -41,7 +40,7 @@ class Engine(Protocol):
         """What has happened since the last call, in order. `now`: the loop's clock."""
 
     def pressing(self) -> bool:
-        """Whether a message is under way that does not fit into a pipe at once."""
+        """Whether a message is being sent or received that does not fit into a pipe at once."""
 
     def next_deadline(self) -> float | None:
         """When `poll` wants to be called even if nothing happens (the loop's clock)."""

@@ -1,8 +1,7 @@
 """Where a job was when its worker ended: the stack that it wrote before it was killed, or crashed.
 
-Nobody helps with that but the kernel and a signal handler of C: a job that sleeps, computes or holds the
-lock of the interpreter writes its stack all the same. One that is stopped or sits in the kernel does
-not, and is not waited for.
+The stack is written by faulthandler's signal handler in C, so a job that sleeps, computes or holds the GIL
+writes it too. A process that is stopped or blocked in the kernel does not; it is waited for 0.3 s at most.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from workers.isolation.signal_handlers import STACKS
 from workers.values.tracebacks import MAX_TEXT, clip
 
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
-WAIT = 0.3  # seconds, at most, by which a kill comes later for it
+WAIT = 0.3  # seconds at most that a kill is delayed for it
 LOOK_EVERY = 0.004
 _MOST = 1 << 20  # bytes of stacks that are read
 _MOST_OF_CRASH = 256 << 10  # bytes at the end of the output, in which a crash is looked for
 _NOWHERE = Stack("", "", "")
 
 
-class LastWords(NamedTuple):
+class ExitSummary(NamedTuple):
     output: str  # the last lines
     stack: Stack
 
 
-class Awaited:
-    """A stack that a worker is about to be asked for."""
+class RequestedStack:
+    """A stack that a worker is about to be asked for, in its file of stacks."""
 
     def __init__(self, path: str, pid: int) -> None:
         self._before = self._size = _size(path)
@@ -46,37 +45,37 @@ class Awaited:
         return now + LOOK_EVERY
 
     def is_over(self, now: float) -> bool:
-        """Whether it stands in the file, or will not come any more."""
+        """Whether the stack is written, or will not be written any more."""
         if self._until is not None and now >= self._until:
             return True
         size, self._size = self._size, _size(self._path)
         return self._before < size == self._size and not has_pending(self._pid, STACKS)
 
     def read(self) -> Stack | None:
-        """What has come; None if nothing has, or nothing whole. Raises OSError."""
+        """The stack; None if none, or only a part, was written. Raises OSError."""
         with open(self._path, "rb") as file:
             file.seek(self._before)
             stack = stack_in(file.read(_MOST).decode(errors="replace"))
         return None if stack is None else stack._replace(text=clip(stack.text, MAX_TEXT))
 
 
-def last_words(path: str, awaited: Awaited | None, *, crashed: bool) -> LastWords:
-    """Of a dead worker, which has printed to the file `path`. The stack is put there, without our frames.
-    `crashed`: by a signal of those that a crash has."""
+def exit_summary(path: str, requested: RequestedStack | None, *, crashed: bool) -> ExitSummary:
+    """The last output and the stack of a dead worker, which has printed to the file `path`. The stack is
+    added to that file, without our frames. `crashed`: it died of one of CRASHES."""
     try:
-        if awaited is not None and (stack := awaited.read()) is not None:
-            return _stopped(path, stack)
-        return _crashed(path) if crashed else LastWords(tail(path), _NOWHERE)
+        if requested is not None and (stack := requested.read()) is not None:
+            return _of_requested_stack(path, stack)
+        return _of_crash(path) if crashed else ExitSummary(tail(path), _NOWHERE)
     except OSError:  # no such file, or the disk refuses
-        return LastWords(tail(path), _NOWHERE)
+        return ExitSummary(tail(path), _NOWHERE)
 
 
-def _stopped(path: str, stack: Stack) -> LastWords:
+def _of_requested_stack(path: str, stack: Stack) -> ExitSummary:
     output = tail(path)
     with contextlib.suppress(OSError), open(path, "ab") as file:
         start = "\n" if output and not _ends_a_line(path) else ""
         file.write(f"{start}{HEADING}\n{stack.text}".encode())
-    return LastWords(output, stack)
+    return ExitSummary(output, stack)
 
 
 def _ends_a_line(path: str) -> bool:
@@ -85,10 +84,10 @@ def _ends_a_line(path: str) -> bool:
         return file.read() == b"\n"
 
 
-def _crashed(path: str) -> LastWords:
+def _of_crash(path: str) -> ExitSummary:
     size = _size(path)
     if not size:
-        return LastWords("", _NOWHERE)
+        return ExitSummary("", _NOWHERE)
     with open(path, "rb") as file:
         start = max(0, size - _MOST_OF_CRASH)
         file.seek(start)
@@ -96,14 +95,14 @@ def _crashed(path: str) -> LastWords:
     text = end.decode(errors="surrogateescape")
     at = crash_in(text)
     if at < 0:
-        return LastWords(tail(path), _NOWHERE)
+        return ExitSummary(tail(path), _NOWHERE)
     report = text[at:].encode(errors="surrogateescape").decode(errors="replace")
     stack = stack_in(report, crash=True) or _NOWHERE
     with open(path, "r+b") as file:
         file.truncate(start + len(text[:at].encode(errors="surrogateescape")))
         file.seek(0, os.SEEK_END)
         file.write(cleaned(report).encode() + b"\n")
-    return LastWords(tail(path), stack._replace(text=""))  # it stands in the output
+    return ExitSummary(tail(path), stack._replace(text=""))  # it stands in the output
 
 
 def _size(path: str) -> int:

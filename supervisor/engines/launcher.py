@@ -1,7 +1,7 @@
-"""What the engine asks of a launcher: make a worker process, and say how it ended.
+"""`Launcher`: makes worker processes and reports how they ended.
 
-There are two: the zygote (Linux), and a fresh interpreter for each worker. A launcher knows
-processes; it knows nothing of jobs.
+There are two: the zygote (Linux), and a fresh interpreter for each worker. A launcher knows processes, but no
+jobs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from workers.transport.messages import WorkerSpec
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-SWEEP_EVERY = 0.005  # seconds between looks at whether killed processes are gone
-SWEEP_FOR = 1.5  # seconds after which a death is told although something is left
+SWEEP_EVERY = 0.005  # seconds between checks whether killed processes are gone
+SWEEP_FOR = 1.5  # seconds after which a death is reported although orphans are left
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -41,20 +41,20 @@ class LaunchFailed(msgspec.Struct, frozen=True):
 
 
 class LaunchLost(msgspec.Struct, frozen=True):
-    """It is not known whether the process exists: try again, with new pipes. Should it
-    exist, it exits when the old ones are closed."""
+    """It is unknown whether the process exists: launch again, with new pipes. If it exists, it exits when
+    the old pipes are closed."""
 
     incarnation: int
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The process is dead (told where there is no pidfd)."""
+    """The process is dead (only sent where there is no pidfd)."""
 
     incarnation: int
 
 
 class Reaped(msgspec.Struct, frozen=True):
-    """How a dead process ended; what it left behind is ended. Unknown facts are None."""
+    """How a dead process ended; its orphans are ended. Unknown facts are None."""
 
     incarnation: int
     status: int | None = None  # of wait()
@@ -65,8 +65,8 @@ LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped | FilesShar
 
 
 class WorkerEnds:
-    """The ends of the queues that go to a worker; closed here once it has them. `scratch`: the file that
-    it is going to print to."""
+    """The worker's ends of its queues, closed here once the process has them. `scratch`: the file that it
+    prints to."""
 
     def __init__(self, inbox: Connection, outbox: Connection, scratch: str) -> None:
         self.inbox = inbox
@@ -90,10 +90,10 @@ class Launcher(Protocol):
         """Answered by Launched, LaunchFailed or LaunchLost."""
 
     def cancel(self, incarnation: int) -> None:
-        """This worker is not needed any more. Answered by LaunchFailed if it was not made yet."""
+        """This worker is not needed any more. Answered by LaunchFailed if it does not exist yet."""
 
     def before_kill(self, incarnation: int) -> None:
-        """This worker is about to be killed: note what will be an orphan then."""
+        """This worker is about to be killed: note its descendants, which will be orphans."""
 
     def on_death(self, incarnation: int, now: float) -> None:
         """The process is dead. Answered by Reaped."""
@@ -103,7 +103,7 @@ class Launcher(Protocol):
     def next_deadline(self) -> float | None: ...
 
     def origin(self) -> int | None:
-        """The process that workers are forked from, with which they share memory."""
+        """Pid of the process that workers are forked from, with which they share memory; None if there is none."""
 
     def close(self, deadline: float) -> None:
         """End all that it started; `deadline` on the monotonic clock."""
@@ -120,10 +120,10 @@ class LauncherContext(msgspec.Struct):
 
 
 class PendingReaps:
-    """Deaths that are not told yet, because what the dead have left behind is still there.
+    """Deaths that are not reported yet, because orphans of the dead workers still run.
 
-    It is found by the tag, at the cost of a look at every process of the machine; only
-    where no zygote has adopted it.
+    Used where no zygote has adopted the orphans. They are found by the tag in their environment, which costs
+    a scan of all processes of the machine.
     """
 
     def __init__(self, context: LauncherContext) -> None:
@@ -136,7 +136,7 @@ class PendingReaps:
         self._look_at = now
 
     def poll(self, now: float, keep: set[int]) -> list[Reaped]:
-        """The deaths that can be told; `keep` are pids of the launcher's own."""
+        """The deaths that can be reported now; `keep`: pids of the launcher's own processes."""
         if not self._reaped or now < self._look_at:
             return []
         self._look_at = now + SWEEP_EVERY

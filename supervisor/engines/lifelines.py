@@ -1,10 +1,9 @@
-"""The pipes whose end makes the kernel kill workers: there is nobody left to look after them.
+"""Lifelines: pipes that make the kernel kill the workers when the supervisor has died.
 
-The lifeline is open in the supervisor. A worker that a zygote has forked dies of its end alone;
-what the worker has started is the zygote's to end, which spares resource trackers for a moment.
-The second lifeline is open in the supervisor and in one zygote: when both are gone, in whatever
-order, the whole group of the worker dies, though the worker may be dead. Without a zygote the
-group dies of the end of the lifeline.
+The lifeline is open in the supervisor. Its end kills each worker. What a forked worker has started is then
+ended by the zygote, which spares resource trackers for a moment. The second lifeline is open in the supervisor
+and in one zygote: when both have died, in whatever order, its end kills the worker's process group, even if
+the worker is dead already. Without a zygote the end of the first lifeline kills the group.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from workers.process.linux import HIGH, copied
 
 
 class Lifeline:
-    """`read`: the end for workers; `write`: the one that holds them. Raises OSError if there are
-    no descriptors left.
+    """One pipe. read: the end for the workers. write: the end that keeps them alive.
 
-    When this process is killed, the kernel lets go of the highest descriptor first. A second
-    lifeline has to go before the lifeline: it would find no worker that listens.
+    Raises OSError if there are no descriptors left. When this process is killed, the kernel closes the highest
+    descriptor first. A second lifeline has to be closed before the first: later no worker would be left to
+    receive its signal.
     """
 
     def __init__(self, *, second: bool = False) -> None:
@@ -35,7 +34,7 @@ class Lifeline:
         self._private.numbers.add(self.write)
 
     def close(self) -> None:
-        """Once; the kernel kills whom it holds."""
+        """To be called once; the kernel kills the workers that hold the other end."""
         self._private.numbers.clear()
         os.close(self.read)
         os.close(self.write)

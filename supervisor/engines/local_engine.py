@@ -1,9 +1,8 @@
 """The engine for one machine: starts, feeds, watches and ends worker processes.
 
-Everything is seen by one selector (outboxes, process ends, the launcher's channel), whose
-descriptor the loop waits for. Nothing here blocks but `close`. That a worker is dead is
-known from the process, never from its pipe; what it had written is delivered first, then
-its death, once.
+One selector watches everything (outboxes, ends of processes, the launcher's channel); the loop waits for its
+descriptor. Only `close` blocks. The death of a worker is learned from its process, never from its pipe. What
+it had written is delivered first, then its death, once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.errors import UsageError, WorkersError
+from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
 from supervisor.engines.launcher import (
     Exited,
@@ -30,24 +29,25 @@ from supervisor.engines.launcher import (
     Reaped,
 )
 from supervisor.engines.lifelines import Lifeline
-from supervisor.engines.resource_monitor import Measuring
-from supervisor.engines.worker_process import Incarnation, delivered
+from supervisor.engines.resource_monitor import ResourceMeter
+from supervisor.engines.start_methods import launcher_for, resolve
+from supervisor.engines.worker_process import Incarnation, events_from
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.system.interpreter import PrivateDescriptors, is_over
 from supervisor.system.process_cleanup import sweep
-from supervisor.system.processes import has_pidfds, program_of, start_time
+from supervisor.system.processes import program_of, start_time
 from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import trim
 from workers.isolation.signal_handlers import DRAIN_SIGNALS, private_signal
 from workers.transport.frames import QueueError
 from workers.transport.messages import Finish, Revoke, Run, WorkerSpec
 
-# Seconds between looks at how much the jobs print: up to the second number sooner, if the loop is
-# awake, so that it does not wake for the progress file and then for this.
+# Seconds between two trims of what jobs print. A trim may come earlier by the second number, if the loop is
+# awake: so it does not wake for the progress file and then again for this.
 TRIM_EVERY, TRIM_EARLY = 1.1, 0.3
 CLOSE_WITHIN = 5.0
 SWEEP_WITHIN = 2.0
-CLOSE_HOPELESS_WITHIN = 1.0  # with a worker that has had its time to die
+CLOSE_GIVEN_UP_WITHIN = 1.0  # with a worker that has had its time to die
 
 SpecFor = Callable[[int, int], WorkerSpec]
 
@@ -55,9 +55,10 @@ SpecFor = Callable[[int, int], WorkerSpec]
 class LocalEngine:
     """Worker processes on this machine (`supervisor.engines.engine.Engine`).
 
-    `spec_for(worker, incarnation)` gives the spec of a worker; (0, 0) is asked for once, for
-    what is the same for all of them. `start_method`: "auto", "zygote" or "spawn".
-    `prestarted`: of a zygote; whoever has started it ends it if it is not taken.
+    spec_for: gives the spec of a worker, by slot and incarnation; (0, 0) is asked for once, for what is the
+        same for all of them.
+    start_method: "auto", "zygote" or "spawn".
+    prestarted: a zygote that was started ahead; whoever has started it ends it if it is not taken.
     """
 
     def __init__(
@@ -75,28 +76,24 @@ class LocalEngine:
         self._tag = ""
         self._now = 0.0
         self._trim_at = 0.0
-        self._measuring = Measuring("")
+        self._meter = ResourceMeter("")
 
     def fileno(self) -> int:
         return self._selector.fileno()
 
     def start(self) -> None:
-        method, can_fork = self._start_method, has_pidfds()
-        if method == "auto":
-            method = "zygote" if can_fork else "spawn"
-        if method == "zygote" and not can_fork:
-            raise UsageError("--start-method zygote: only on Linux, from kernel 5.3 on; use spawn")
+        method = resolve(self._start_method)
         if method != "zygote" and self._prestarted is not None:
             self._prestarted.discard()
         spec = self._spec_for(0, 0)
         self._tag = spec.tag
-        self._measuring = Measuring(spec.tag)
+        self._meter = ResourceMeter(spec.tag)
         try:
             self._lifeline = Lifeline()
             context = LauncherContext(
                 spec, self._lifeline.read, self._selector, self._living, self._incarnations
             )
-            self._launcher = _launcher(method, context, self._prestarted)
+            self._launcher = launcher_for(method, context, self._prestarted)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
@@ -117,28 +114,28 @@ class LocalEngine:
             self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
             return
         self._workers[incarnation] = member
-        self._introduce(member)
+        self._launch(member)
 
     def lease_jobs(self, incarnation: int, message: Run) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and worker.dead_at is None:
-            if self._measuring.limited and worker.leases.idle():
+            if self._meter.limited and worker.leases.idle():
                 first = message.first_lease
-                self._measuring.before_a_job(incarnation, first, self._pids(), self._origin())
+                self._meter.note_before_job(incarnation, first, self._pids(), self._origin())
             worker.leases.sent(message)
             worker.idle_since = None
-            self._tell(worker, message)
+            self._send(worker, message)
 
     def revoke(self, incarnation: int, leases: Sequence[int]) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None:
-            self._tell(worker, Revoke(list(leases)))
+            self._send(worker, Revoke(list(leases)))
 
     def stop_worker(self, incarnation: int) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and not worker.finish_asked:
             worker.finish_asked = True
-            self._tell(worker, Finish())
+            self._send(worker, Finish())
 
     def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
         worker = self._workers.get(incarnation)
@@ -168,8 +165,8 @@ class LocalEngine:
                 with contextlib.suppress(OSError):
                     os.killpg(worker.pid, signal.SIGSTOP if suspend else signal.SIGCONT)
 
-    def _tell(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
-        """Written as far as it fits; the rest when the selector says so."""
+    def _send(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
+        """Write as much as the pipe takes; the rest when the selector reports room."""
         if worker.dead_at is None and worker.inbox.send(message):
             self._watch_inbox(worker)
 
@@ -196,7 +193,7 @@ class LocalEngine:
                 for event in happened:
                     self._on_launch_event(event)
         for worker in list(self._workers.values()):
-            self._look_at(worker, now)
+            self._check_deadline(worker, now)
         if now >= self._trim_at - TRIM_EARLY:
             self._trim_at = now + TRIM_EVERY
             self._trim()
@@ -207,8 +204,8 @@ class LocalEngine:
         try:
             messages = worker.outbox.read()
         except QueueError as error:
-            if error.before:  # what jobs before the culprit have come to
-                self._events += delivered(worker, error.before)
+            if error.before:  # outcomes of the jobs before the one that broke the queue
+                self._events += events_from(worker, error.before)
             worker.note = f"worker {worker.spec.worker} was killed: {error}"
             self._forget(worker.outbox_end)
             worker.outbox.ended = True
@@ -217,7 +214,7 @@ class LocalEngine:
         if worker.outbox.ended:
             self._forget(worker.outbox_end)
         if messages:
-            self._events += delivered(worker, messages)
+            self._events += events_from(worker, messages)
 
     def _on_launch_event(self, event: LaunchEvent) -> None:
         if isinstance(event, facts.FilesShared):
@@ -250,8 +247,8 @@ class LocalEngine:
         if worker.kill_asked:
             self.kill_worker(worker.number)
 
-    def _introduce(self, worker: Incarnation) -> None:
-        """What a worker reads first; the pipe keeps it until the process is there."""
+    def _launch(self, worker: Incarnation) -> None:
+        """Write the first messages into the inbox, and launch the process. The pipe keeps them meanwhile."""
         assert self._launcher is not None
         self._private.numbers.add(worker.inbox_end.fileno())
         left = False
@@ -265,7 +262,7 @@ class LocalEngine:
         self._launcher.launch(worker.number, worker.ends)
 
     def _launch_again(self, worker: Incarnation) -> None:
-        """With new queues: a process that nobody knows of may hold the old ones."""
+        """Launch with new queues: an unknown process may hold the old ones."""
         self._disconnect(worker)
         try:
             if worker.kill_asked:
@@ -275,7 +272,7 @@ class LocalEngine:
             del self._workers[worker.number]
             self._events.append(facts.WorkerStartFailed(worker.number, f"no pipes for a worker: {error}"))
             return
-        self._introduce(worker)
+        self._launch(worker)
 
     def _disconnect(self, worker: Incarnation) -> None:
         for end in (worker.inbox_end, worker.outbox_end):
@@ -286,7 +283,7 @@ class LocalEngine:
     # ----------------------------------------------------------------------- deaths
 
     def _on_death(self, worker: Incarnation, mask: int) -> None:
-        """The process has ended: read what it had written, then wait for how it ended."""
+        """The process has ended: read what it had written, then ask the launcher how it ended."""
         if worker.dead_at is not None:
             return
         worker.dead_at = self._now
@@ -299,34 +296,34 @@ class LocalEngine:
         if worker.reaped is None and self._launcher is not None:
             self._launcher.on_death(worker.number, self._now)
 
-    def _look_at(self, worker: Incarnation, now: float) -> None:
-        """Deadlines of one worker, and its end."""
-        worker.begin_waiting(now)
+    def _check_deadline(self, worker: Incarnation, now: float) -> None:
+        """Act on the deadline of one worker: report its death, kill it, or give it up."""
+        worker.start_deadlines(now)
         due = worker.deadline(now)
         if due is None or due > now:
             return
         if worker.dead_at is not None:
-            died = worker.last_facts()
+            died = worker.died_event()
             self._remove(worker)
             self._events.append(died)
         elif worker.stack_due is not None:
-            if worker.stack_is_there(now):
+            if worker.stack_written(now):
                 self.kill_worker(worker.number)
         elif worker.kill_asked:
             worker.given_up = True
             self._events.append(facts.WorkerGivenUp(worker.number))
-        elif not (worker.cut_off and self._hears_again(worker, now)):
-            worker.note = worker.why_mute()
+        elif not (worker.cut_off and self._can_reconnect(worker, now)):
+            worker.note = worker.kill_note()
             self.kill_worker(worker.number)
 
-    def _hears_again(self, worker: Incarnation, now: float) -> bool:
-        """Listen to one whose queues a job has closed; false if nothing can come any more."""
+    def _can_reconnect(self, worker: Incarnation, now: float) -> bool:
+        """Read again from a worker whose job has closed the queues; false if nothing can come any more."""
         if worker.outbox.ended:
             worker.outbox.ended = False
             self._on_outbox(worker, 0)
             if not worker.outbox.ended:  # somebody has it open
                 self._watch_outbox(worker)
-        return worker.may_speak_again(now)
+        return worker.may_reconnect(now)
 
     def _watch_outbox(self, worker: Incarnation) -> None:
         self._selector.register(worker.outbox_end, selectors.EVENT_READ, partial(self._on_outbox, worker))
@@ -366,13 +363,13 @@ class LocalEngine:
     def usage(self) -> dict[int, Usage]:
         for worker in self._workers.values():
             worker.peaks.look(worker.pid)
-        return self._measuring.usage(self._pids(), self._origin())
+        return self._meter.usage(self._pids(), self._origin())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        return self._measuring.memory(self._pids(), self._origin(), limit, available=available)
+        return self._meter.memory(self._pids(), self._origin(), limit, available=available)
 
     def left_behind(self) -> dict[int, tuple[int, int]]:
-        return self._measuring.left_behind()
+        return self._meter.left_behind()
 
     def _pids(self) -> dict[int, int]:
         return {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
@@ -383,8 +380,8 @@ class LocalEngine:
     # -------------------------------------------------------------------------- end
 
     def close(self) -> None:
-        hopeless = any(worker.given_up for worker in self._workers.values())
-        deadline = time.monotonic() + (CLOSE_HOPELESS_WITHIN if hopeless else CLOSE_WITHIN)
+        given_up = any(worker.given_up for worker in self._workers.values())
+        deadline = time.monotonic() + (CLOSE_GIVEN_UP_WITHIN if given_up else CLOSE_WITHIN)
         for number in list(self._workers):
             self.kill_worker(number)
         if self._launcher is not None:
@@ -393,21 +390,10 @@ class LocalEngine:
         for worker in list(self._workers.values()):
             if worker.pidfd is not None:
                 is_over(worker.pidfd, deadline - time.monotonic())
-            worker.put_output_away()
+            worker.store_output()
             self._remove(worker)
         if self._lifeline is not None:
             self._lifeline.close()
             self._lifeline = None
             sweep(self._tag, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
         self._selector.close()
-
-
-def _launcher(method: str, context: LauncherContext, prestarted: PrestartedZygote | None) -> Launcher:
-    """The one for this start method: "zygote" or "spawn"."""
-    if method == "zygote":
-        from supervisor.engines.zygote_launcher import ZygoteLauncher
-
-        return ZygoteLauncher(context, prestarted)
-    from supervisor.engines.spawn_launcher import SpawnLauncher
-
-    return SpawnLauncher(context)

@@ -1,6 +1,6 @@
-"""When the workers are looked at: memory and CPU, as often as somebody needs to know.
+"""Measures memory and CPU of the workers, as often as limits, views and the stall check need it.
 
-It only measures; what follows from it is the core's to decide.
+Decisions on the readings are made in the core.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ SAMPLE_EVERY = 300.0  # seconds
 
 GROWTH = 1.5
 
-LEAST = 128 << 20  # bytes; smaller jobs eat nobody's memory
+LEAST = 128 << 20  # bytes; the growth of smaller jobs is not recorded
 
 
 class Sampler:
-    """Turns readings of the workers of a crew into records."""
+    """Turns readings of the workers into records of the journal."""
 
-    def __init__(self, crew: Mapping[int, WorkerState], now: float) -> None:
-        self._crew = crew
+    def __init__(self, workers: Mapping[int, WorkerState], now: float) -> None:
+        self._workers = workers
         self._next = now + SAMPLE_EVERY
         self._seen: Mapping[int, Usage] = {}
         self._sampled: dict[tuple[int, int], int] = {}  # bytes, by worker and lease
 
     def is_due(self, usage: Mapping[int, Usage], now: float) -> bool:
-        """Whether a reading belongs into the journal; each one is looked at once."""
+        """Whether a reading is to be recorded; each one is checked once."""
         new = usage is not self._seen
         self._seen = usage
         return bool(usage) and (now >= self._next or (new and self._has_grown(usage)))
@@ -44,7 +44,7 @@ class Sampler:
         """The record of a reading."""
         self._next = now + SAMPLE_EVERY
         self._sampled = {self._running(key): used.rss_bytes for key, used in usage.items()}
-        slots = {key: str(self._crew[key].slot) for key in usage if key in self._crew}
+        slots = {key: str(self._workers[key].slot) for key in usage if key in self._workers}
         return Sampled(
             at,
             rss={slot: usage[key].rss_bytes for key, slot in slots.items()},
@@ -59,19 +59,19 @@ class Sampler:
         )
 
     def _running(self, incarnation: int) -> tuple[int, int]:
-        """A worker and the lease that it is at."""
-        worker = self._crew.get(incarnation)
+        """A worker and its current lease."""
+        worker = self._workers.get(incarnation)
         return incarnation, worker.leases[0][0] if worker is not None and worker.leases else 0
 
 
-# For views and the stall watch; it reads what every process of the machine does.
+# Seconds; for views and the stall check. Reads the CPU time of all processes of the workers.
 USAGE_EVERY = 5.0
 
-# A leak of a gigabyte per second is over its limit by half of one when it is seen; less, once
-# somebody holds half of what is allowed. Each look costs the loop a turn: half a millisecond.
+# Seconds. A leak of a gigabyte per second exceeds its limit by half a gigabyte when it is noticed, by less
+# once a worker holds half of the limit. Each check costs the loop half a millisecond.
 MEMORY_EVERY = 0.5
 
-MEMORY_EVERY_WHEN_CLOSE = 0.2
+MEMORY_EVERY_NEAR_LIMIT = 0.2
 
 
 class ResourceMonitor:
@@ -80,7 +80,7 @@ class ResourceMonitor:
     def __init__(self, engine: Engine, settings: Settings, now: float) -> None:
         self._engine = engine
         self._limit = settings.memory_limit
-        self._look_at_memory = settings.memory_limit is not None or settings.keep_free is not None
+        self._measures_memory = settings.memory_limit is not None or settings.keep_free is not None
         self._keep_free = settings.keep_free
         self._usage_every = USAGE_EVERY
         if settings.stall is not None:
@@ -91,15 +91,15 @@ class ResourceMonitor:
 
     @property
     def due(self) -> float:
-        return min(self._next_usage, self._next_memory) if self._look_at_memory else self._next_usage
+        return min(self._next_usage, self._next_memory) if self._measures_memory else self._next_usage
 
     def look(self, now: float) -> list[Event]:
-        """What is due, as events."""
+        """Measure what is due; the readings as events."""
         events: list[Event] = []
-        if self._look_at_memory and now >= self._next_memory:
+        if self._measures_memory and now >= self._next_memory:
             used, available = self._engine.memory(self._limit, available=self._keep_free is not None)
-            close = self._is_close(used, available)
-            self._next_memory = now + (MEMORY_EVERY_WHEN_CLOSE if close else MEMORY_EVERY)
+            close = self._is_near_limit(used, available)
+            self._next_memory = now + (MEMORY_EVERY_NEAR_LIMIT if close else MEMORY_EVERY)
             if used or available is not None:
                 over = self._limit is not None and max(used.values(), default=0) > self._limit
                 left = self._engine.left_behind() if over else {}
@@ -111,7 +111,7 @@ class ResourceMonitor:
                 events.append(UsageSampled({key: used.cpu_percent for key, used in self.usage.items()}))
         return events
 
-    def _is_close(self, used: dict[int, int], available: int | None) -> bool:
+    def _is_near_limit(self, used: dict[int, int], available: int | None) -> bool:
         if self._limit is not None and max(used.values(), default=0) > self._limit // 2:
             return True
         return self._keep_free is not None and available is not None and available < 2 * self._keep_free
@@ -120,8 +120,8 @@ class ResourceMonitor:
 Pids = Mapping[int, int]  # of worker processes, by incarnation
 
 
-class Measuring:
-    """`limited`: whether somebody has asked for memory with a limit."""
+class ResourceMeter:
+    """Reads memory and CPU of workers and of their orphans. `limited`: `memory` was called with a limit."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
@@ -129,8 +129,8 @@ class Measuring:
         self._usage = UsageMeter()
         self._memory = MemoryMeter()
         self._free = FreeMemory()
-        self._first: dict[int, int] = {}  # what a worker mapped before its first job
-        self._before: dict[int, tuple[int, int]] = {}  # lease, and what it mapped before it
+        self._first: dict[int, int] = {}  # bytes that a worker mapped before its first job
+        self._before: dict[int, tuple[int, int]] = {}  # lease, and the bytes mapped before it
         self.limited = False
 
     def usage(self, workers: Pids, origin: int | None) -> dict[int, Usage]:
@@ -150,8 +150,8 @@ class Measuring:
             )
         return used, self._free.available() if available else None
 
-    def before_a_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:
-        """An idle worker is about to be given this lease."""
+    def note_before_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:
+        """Note the memory of an idle worker that is about to get this lease."""
         roots = self._orphan_owners.roots(workers, origin, self._tag).get(number)
         if roots is not None:
             most = family(roots).most

@@ -1,8 +1,7 @@
-"""SIGQUIT: the Python stacks of all workers, brought into the supervisor's log.
+"""SIGQUIT: the Python stacks of all workers, for the supervisor's log.
 
-A worker writes its stacks into a file of its own, the moment the signal comes and whatever it
-is doing. Where that is and how much stood there before is noted here; what has been added
-a moment later is what it was at.
+Each worker writes its stacks into a file of its own as soon as it gets the signal. The size of that file is
+noted before; what is added within WAIT is read.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MOST = 64 << 10  # bytes of one worker's stacks that are shown
 
 
 class StackDump:
-    """What is expected of the workers that were just sent the signal; `due` is when to look."""
+    """The stacks that were requested; `due` is when to read them."""
 
     def __init__(self, output_directory: str, now: float) -> None:
         self.due = now + WAIT
@@ -27,14 +26,14 @@ class StackDump:
         self._expected: list[tuple[str, str, int]] = []
 
     def expect(self, workers: Iterable[WorkerState]) -> None:
-        """They are about to be sent the signal."""
+        """To be called before the signal is sent to them."""
         for worker in workers:
             path = stacks_path(self._output_directory, worker.slot, worker.incarnation)
             heading = f"worker {worker.slot} (pid {worker.pid})"
             self._expected.append((heading, path, _size(path)))
 
     def read(self) -> list[str]:
-        """One text per worker that has said anything."""
+        """One text for each worker that has written stacks."""
         texts = []
         for heading, path, before in self._expected:
             try:

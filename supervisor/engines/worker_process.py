@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
-from supervisor.engines.last_stack import CRASHES, Awaited, LastWords, last_words
+from supervisor.engines.last_stack import CRASHES, ExitSummary, RequestedStack, exit_summary
 from supervisor.engines.launcher import Reaped, WorkerEnds
+from supervisor.engines.sent_leases import SentLeases
 from supervisor.system.process_memory import read
 from supervisor.system.processes import Program, catches, has_open, program_of
 from workers.isolation.output_files import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
@@ -31,7 +31,6 @@ from workers.transport.messages import (
     Peak,
     Ready,
     Reported,
-    Run,
     WorkerSpec,
 )
 from workers.transport.supervisor_queues import InboxWriter, OutboxReader, pipe_pair, pipe_room
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 _OUTCOMES = (Completed, CompletedWith, Failed)
 
 
-def delivered(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
-    """Outcomes in one event, up to where something else was said."""
+def events_from(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
+    """The events of a worker's messages. Outcomes that follow each other become one event."""
     if set(map(type, messages)) == {Completed}:  # as nearly always
         return [_finished(worker, cast("list[Outcome]", messages))]
     events: list[Event] = []
@@ -86,95 +85,31 @@ def _finished(worker: Incarnation, outcomes: list[Outcome]) -> Event:
     return facts.JobsFinished(worker.number, outcomes)
 
 
-FINISH_WITHIN = 2.0  # seconds from the last outcome of a worker that was told to finish
+FINISH_WITHIN = 2.0  # seconds from the last outcome, once it was told to finish
 
-MUTE_FOR = 2.0  # seconds that another program may live on in the place of a worker
+RECONNECT_WITHIN = 2.0  # seconds for another program (exec) in the worker process to open the queues again
 
-LISTEN_EVERY = 0.02  # seconds between looks at whether a worker has opened its queues again
+RECONNECT_CHECK_EVERY = 0.02  # seconds between checks whether a worker has opened its queues again
 
 DIE_WITHIN = 5.0  # seconds from SIGKILL
 
-_CLEARLY_MORE = 1.1  # times what was told of earlier jobs, which is told again when it has grown by less
+_CLEARLY_MORE = 1.1  # times the last report about earlier jobs; less growth than that is not reported
 
-REAP_WITHIN = 4.0  # seconds from a death to what the launcher knows of it
-
-
-class RunningJob(msgspec.Struct):
-    job_id: str
-    attempt: int
-
-
-class _LineId(msgspec.Struct):
-    id: str
-
-
-_decode_id = msgspec.json.Decoder(_LineId).decode
-
-
-class SentLeases:
-    """Which leases a worker still holds. Lease numbers rise with every hand-out, and a
-    worker ends its leases in order, so that one number says what is done."""
-
-    def __init__(self) -> None:
-        self._runs: deque[Run] = deque()
-        self._done = -1
-        self._dropped: set[int] = set()
-
-    def sent(self, run: Run) -> None:
-        self._runs.append(run)
-
-    def finished(self, lease: int) -> None:
-        """This one, and with it all before it."""
-        self._done = max(self._done, lease)
-        runs = self._runs
-        while runs and runs[0].first_lease + len(runs[0].attempts) - 1 <= self._done:
-            runs.popleft()
-        if not runs:
-            self._dropped.clear()
-
-    @property
-    def last(self) -> int:
-        """The last one that has ended; -1 if none has."""
-        return self._done
-
-    def dropped(self, leases: list[int]) -> None:
-        self._dropped.update(leases)
-
-    def _first(self) -> tuple[Run, int] | None:
-        """The run and the index of the first lease without an end."""
-        for run in self._runs:
-            for index in range(max(0, self._done + 1 - run.first_lease), len(run.attempts)):
-                if run.first_lease + index not in self._dropped:
-                    return run, index
-        return None
-
-    def idle(self) -> bool:
-        return self._first() is None
-
-    def running(self) -> RunningJob | None:
-        """The job that the worker is at, if it is at one."""
-        first = self._first()
-        if first is None:
-            return None
-        run, index = first
-        try:
-            return RunningJob(_decode_id(run.lines.split(b"\n")[index]).id, run.attempts[index])
-        except (msgspec.MsgspecError, IndexError):
-            return None
+REAP_WITHIN = 4.0  # seconds from a death to the launcher's report of it
 
 
 class EarlierPeaks:
-    """How much memory a worker has held at most before the job that it is at, as far as it has said."""
+    """The peak memory of a worker before its current job, as far as it has reported it. In bytes."""
 
     def __init__(self) -> None:
         self.highest = 0
         self.lease: int | None = None  # of the job that held so much
         self._lasting = 0
-        self._inherited = 0  # the kernel's word of its peak is never below that
-        self._held = 0  # where that is so: what its own peak is known to be at least
+        self._inherited = 0  # the kernel never reports a peak below this
+        self._held = 0  # if so: a lower bound of its own peak
 
     def told(self, peak: Peak, lease: int) -> None:
-        """`lease`: the last that has ended."""
+        """Take a worker's report; `lease` is the last one that has ended."""
         highest = max(peak.before, peak.lasting)
         if highest > self.highest:
             self.highest, self.lease = highest, lease
@@ -182,13 +117,13 @@ class EarlierPeaks:
         self._inherited, self._held = peak.inherited, peak.held
 
     def look(self, pid: int) -> None:
-        """While it lives: how much it has held, if nobody can tell afterwards."""
+        """While it lives: read its peak, where the kernel does not report it at its death."""
         if self._inherited:
             self._held = max(self._held, own_mark(read(f"/proc/{pid}/status")))
 
     def own(self, at_death: int) -> int:
-        """The peak of a worker for which the kernel told so much: what another program had held before
-        it in the same process is not its own."""
+        """The worker's own peak, from the one that the kernel reported: that may be of another program that
+        ran in the same process before."""
         return at_death if at_death > _CLEARLY_MORE * self._inherited else max(self._held, self._lasting)
 
     def may_be(self, at_death: int) -> bool:
@@ -199,8 +134,8 @@ class EarlierPeaks:
 class Incarnation:
     """One worker process, from the order to start it until it is confirmed dead.
 
-    Times are on the loop's clock; None means "not yet", and for deadlines that begin with
-    an order from outside, where the time is not known, the next `poll` fills them in.
+    Times are on the loop's clock; None means "not yet". A deadline that begins with an order, which comes
+    without a time, is set by the next `poll`.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -212,18 +147,18 @@ class Incarnation:
         self.ready = False
         self.kill_asked = False
         self.killed_at: float | None = None
-        self.stack_due: float | None = None  # when to look for the stack that it writes before its end
-        self._awaited: Awaited | None = None
+        self.stack_due: float | None = None  # when to check for the stack that was requested before its kill
+        self._requested_stack: RequestedStack | None = None
         self.peaks = EarlierPeaks()
         self.given_up = False
         self.finish_asked = False
         self.idle_since: float | None = None
-        self.mute_since: float | None = None
+        self.cut_off_since: float | None = None
         self.dead_at: float | None = None
         self.reaped: Reaped | None = None
-        self.listened_at = 0.0
-        self.program: Program | None = None  # that it runs; None where that cannot be told
-        self.note = ""  # why the engine itself has ended it
+        self.reconnect_checked_at = 0.0
+        self.program: Program | None = None  # that the process runs; None if unknown
+        self.note = ""  # why the engine itself has killed it
         self.connect()
 
     def connect(self) -> None:
@@ -244,21 +179,21 @@ class Incarnation:
 
     @property
     def cut_off(self) -> bool:
-        """Nothing can come from it any more, or nothing reaches it."""
+        """Whether its outbox has ended or its inbox has no reader."""
         return self.outbox.ended or self.inbox.broken
 
-    def may_speak_again(self, now: float) -> bool:
-        """Whether somebody is there who opens closed queues again: not another program."""
-        self.listened_at = now
+    def may_reconnect(self, now: float) -> bool:
+        """Whether the process may still open its queues again: not if it runs another program."""
+        self.reconnect_checked_at = now
         if not self.cut_off:
-            self.mute_since = None
+            self.cut_off_since = None
             return True
-        if self.mute_since is None or now - self.mute_since < MUTE_FOR:
+        if self.cut_off_since is None or now - self.cut_off_since < RECONNECT_WITHIN:
             return True
         return not self.inbox.broken and self.program is not None and program_of(self.pid) == self.program
 
-    def why_mute(self) -> str:
-        """Why it is to be killed, for whoever reads what its job has printed; "" if it is not mute."""
+    def kill_note(self) -> str:
+        """Why it is killed, for the end of its job's output; "" if it is not cut off."""
         if self.outbox.ended:
             return f"worker {self.spec.worker} was killed: the job has closed the queue for its result"
         if self.inbox.broken:
@@ -267,21 +202,21 @@ class Incarnation:
 
     # ------------------------------------------------------------------- deadlines
 
-    def begin_waiting(self, now: float) -> None:
-        """Put a time to what has been ordered since the last look."""
+    def start_deadlines(self, now: float) -> None:
+        """Start the deadlines of the orders since the last call."""
         if self.kill_asked and self.pid and self.killed_at is None and self.stack_due is None:
             self.killed_at = now
-        if self._is_let_go():
+        if self._may_exit():
             self.idle_since = now if self.idle_since is None else self.idle_since
-        if self.cut_off and self.mute_since is None:
-            self.mute_since = now
+        if self.cut_off and self.cut_off_since is None:
+            self.cut_off_since = now
 
-    def _is_let_go(self) -> bool:
-        """Whether it has nothing to do but to end: also if `setup()` or the import still runs."""
+    def _may_exit(self) -> bool:
+        """Whether it was told to finish and holds no lease; also if `setup()` or the import still runs."""
         return self.finish_asked and bool(self.pid) and self.leases.idle()
 
     def deadline(self, now: float) -> float | None:
-        """When something has to be done about it; `now` is for what waits for a look."""
+        """When `LocalEngine` has to act on it; `now` if that is due, None if nothing is to be awaited."""
         if self.dead_at is not None:
             return now if self.reaped is not None else self.dead_at + REAP_WITHIN
         if self.stack_due is not None:
@@ -293,15 +228,19 @@ class Incarnation:
         # It is about to end, or a job has called exec, or has closed all it had: then the worker, when it
         # has returned to it, opens its ends again.
         if self.cut_off:
-            return now if self.mute_since is None else max(self.mute_since, self.listened_at) + LISTEN_EVERY
-        if self._is_let_go():
+            return (
+                now
+                if self.cut_off_since is None
+                else max(self.cut_off_since, self.reconnect_checked_at) + RECONNECT_CHECK_EVERY
+            )
+        if self._may_exit():
             return now if self.idle_since is None else self.idle_since + FINISH_WITHIN
         return None
 
     # ------------------------------------------------------------- process and output
 
     def send_signal(self, signum: int) -> None:
-        """To the process alone, if it lives."""
+        """Send a signal to the process, not to its group, if it lives."""
         if self.dead_at is not None or not self.pid:
             return
         with contextlib.suppress(OSError):
@@ -311,28 +250,28 @@ class Incarnation:
                 os.kill(self.pid, signum)
 
     def ask_for_stacks(self) -> bool:
-        """Let it write down what all its threads are at. False, and nothing is done, if the job has
-        taken our handler away: it would die of being asked."""
+        """Let it write the stacks of all its threads. False, and nothing is sent, if the job has removed our
+        handler: the signal would kill it."""
         if self.dead_at is not None or not self.pid or not catches(self.pid, STACKS):
             return False
         self.send_signal(STACKS)
         return True
 
     def ask_for_stack(self, now: float) -> bool:
-        """The same before it is killed; True if that has to wait until `stack_is_there`."""
-        if self._awaited is not None or not self.ready or not has_open(self.pid, self._stacks):
+        """Request its stack before it is killed. True if the kill has to wait until `stack_written`."""
+        if self._requested_stack is not None or not self.ready or not has_open(self.pid, self._stacks):
             return False
-        awaited = Awaited(self._stacks, self.pid)
+        requested = RequestedStack(self._stacks, self.pid)
         if self.ask_for_stacks():
-            self._awaited = awaited
-            self.stack_due = awaited.next_look(now)
+            self._requested_stack = requested
+            self.stack_due = requested.next_look(now)
         return self.stack_due is not None
 
-    def stack_is_there(self, now: float) -> bool:
-        """Whether it has written its stack, or has had its time for that."""
-        if self._awaited is None or self._awaited.is_over(now):
+    def stack_written(self, now: float) -> bool:
+        """Whether it has written the requested stack, or the time for that is over."""
+        if self._requested_stack is None or self._requested_stack.is_over(now):
             return True
-        self.stack_due = self._awaited.next_look(now)
+        self.stack_due = self._requested_stack.next_look(now)
         return False
 
     @property
@@ -345,21 +284,21 @@ class Incarnation:
         """The file that it writes its stacks to."""
         return stacks_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
 
-    def last_facts(self) -> facts.WorkerDied:
-        """After its death, all that it had said was read: how it ended. Its output is put away."""
+    def died_event(self) -> facts.WorkerDied:
+        """How it ended, after its death and its last message; stores its output."""
         code = self._exit_code()
         exit_code, signum = (code, None) if code is None or code >= 0 else (None, -code)
         peak_rss = (None if self.reaped is None else self.reaped.peak_rss) or None
         if peak_rss is not None:
             peak_rss = self.peaks.own(peak_rss) or None
-        said, size = self.put_output_away()
-        stack = said.stack
+        summary, size = self.store_output()
+        stack = summary.stack
         return facts.WorkerDied(
             self.number,
             exit_code,
             signum,
             peak_rss,
-            said.output,
+            summary.output,
             size,
             stray_path(self.spec.output_directory, self.spec.worker)
             if size and not self.leases.running()
@@ -373,38 +312,38 @@ class Incarnation:
         )
 
     def _exit_code(self) -> int | None:
-        """Negative: of which signal it has died. None if that is not known."""
+        """As of subprocess: negative for a signal. None if unknown."""
         if self.reaped is None or self.reaped.status is None:
             return None
         return os.waitstatus_to_exitcode(self.reaped.status)
 
-    def put_output_away(self) -> tuple[LastWords, int]:
-        """After its death: the end of what it printed, and its size; it becomes the log of
-        the job that ran."""
+    def store_output(self) -> tuple[ExitSummary, int]:
+        """After its death: make its output the log of the job that ran. Returns the end of the output, and
+        its size in bytes."""
         spec = self.spec
         running = self.leases.running()
         crashed = -(self._exit_code() or 0) in CRASHES
-        said = last_words(self.scratch, self._awaited, crashed=crashed)
+        summary = exit_summary(self.scratch, self._requested_stack, crashed=crashed)
         with contextlib.suppress(OSError):
             os.unlink(self._stacks)
-        said = said._replace(output="\n".join(part for part in (said.output, self.note) if part))
+        summary = summary._replace(output="\n".join(part for part in (summary.output, self.note) if part))
         try:
             if running is not None:
                 job, attempt = running.job_id, running.attempt
-                return said, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
+                return summary, collect(self.scratch, spec.output_directory, job, attempt, spec.output_limit)
             path = stray_path(spec.output_directory, spec.worker)
-            return said, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
+            return summary, move(self.scratch, path, STRAY_HEADING, spec.output_limit)
         except OSError:  # the disk refuses; the file stays where it is
-            return said, 0
+            return summary, 0
 
     @property
     def inbox_end(self) -> Connection:
-        """Our end of what the worker is told."""
+        """The supervisor's end of its inbox."""
         return self._inbox
 
     @property
     def outbox_end(self) -> Connection:
-        """Our end of what the worker says."""
+        """The supervisor's end of its outbox."""
         return self._outbox
 
     def disconnect(self) -> None:

@@ -70,13 +70,13 @@ class _ZygoteHandle:
         scratch: str,
         second_lifeline: Lifeline,
         *,
-        ahead: bool = False,
+        prestarted: bool = False,
     ) -> None:
         self.process = process
         self.channel = channel
         self.scratch = scratch
         self.second_lifeline = second_lifeline
-        self.ahead = ahead
+        self.prestarted = prestarted
         self.prepared = False
         self.asked: dict[int, float] = {}  # incarnation -> when (0.0: not looked at yet)
         self.members: dict[int, float | None] = {}  # incarnation -> when it died
@@ -96,7 +96,7 @@ class ZygoteLauncher:
         self._preload = True
         self._zygote: _ZygoteHandle | None = None
         self._ending: list[_ZygoteHandle] = []  # told to go, not reaped yet
-        self._survived: list[_ZygoteHandle] = []  # no more asked, but there are workers of theirs
+        self._replaced: list[_ZygoteHandle] = []  # no more asked, but there are workers of theirs
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)
@@ -113,13 +113,13 @@ class ZygoteLauncher:
         try:
             with open(scratch, "ab") as output:
                 wanted = (scratch, output.fileno(), second)
-                zygote = self._take_prestarted(*wanted) or self._fresh(*wanted)
+                zygote = self._take_prestarted(*wanted) or self._start_new(*wanted)
         except BaseException:
             second.close()
             raise
         zygote.channel.setblocking(False)
         self._zygote = zygote
-        self._context.selector.register(zygote.channel, selectors.EVENT_READ, self._hear)
+        self._context.selector.register(zygote.channel, selectors.EVENT_READ, self._receive)
 
     def _take_prestarted(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle | None:
         """The one that was started ahead, if it is there and as good as a new one."""
@@ -130,9 +130,9 @@ class ZygoteLauncher:
             taken = prestarted.take()
         if taken is None:
             return None
-        zygote = _ZygoteHandle(*taken, scratch, second, ahead=True)
+        zygote = _ZygoteHandle(*taken, scratch, second, prestarted=True)
         try:
-            self._begin(zygote, tag, output)
+            self._send_orders(zygote, tag, output)
         except OSError:  # it has just died
             zygote.channel.close()
             zygote.process.kill()
@@ -140,7 +140,7 @@ class ZygoteLauncher:
             return None
         return zygote
 
-    def _fresh(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle:
+    def _start_new(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -150,10 +150,10 @@ class ZygoteLauncher:
                 raise
         zygote = _ZygoteHandle(process, ours, scratch, second)
         with contextlib.suppress(OSError):  # dead already: the end of the channel tells
-            self._begin(zygote, "")
+            self._send_orders(zygote, "")
         return zygote
 
-    def _begin(self, zygote: _ZygoteHandle, tag: str, *output: int) -> None:
+    def _send_orders(self, zygote: _ZygoteHandle, tag: str, *output: int) -> None:
         """Its first order. Raises OSError if it is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
@@ -181,7 +181,7 @@ class ZygoteLauncher:
             self._losses += 1
             # Perhaps the user's code did it: let the workers show it. One that was started
             # ahead may have had reasons of its own.
-            if not (zygote.prepared or zygote.ahead):
+            if not (zygote.prepared or zygote.prestarted):
                 self._preload = False
         self._ending.append(zygote)
         self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
@@ -189,20 +189,20 @@ class ZygoteLauncher:
             if died is not None:
                 self._pending_reaps.add(Reaped(incarnation), died)
         zygote.members = {incarnation: died for incarnation, died in zygote.members.items() if died is None}
-        self._survived.append(zygote)
-        self._let_go()
+        self._replaced.append(zygote)
+        self._close_unused_lifelines()
         if self._losses >= LOSSES_IN_A_ROW:
             self._losses = 0
             lost = f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}"
-            self._refuse(lost + _where_it_says_why(zygote))
+            self._fail_waiting(lost + _log_hint(zygote))
 
-    def _let_go(self) -> None:
+    def _close_unused_lifelines(self) -> None:
         """Of second lifelines that hold nobody any more."""
-        for zygote in [zygote for zygote in self._survived if not zygote.members]:
+        for zygote in [zygote for zygote in self._replaced if not zygote.members]:
             zygote.second_lifeline.close()
-            self._survived.remove(zygote)
+            self._replaced.remove(zygote)
 
-    def _refuse(self, error: str) -> None:
+    def _fail_waiting(self, error: str) -> None:
         while self._waiting:
             incarnation, ends = self._waiting.popleft()
             ends.close()
@@ -212,9 +212,9 @@ class ZygoteLauncher:
 
     def launch(self, incarnation: int, ends: WorkerEnds) -> None:
         self._waiting.append((incarnation, ends))
-        self._ask()
+        self._send_requests()
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         """Send what can be sent; the few that are unanswered never fill the channel."""
         if not self._waiting:
             return
@@ -222,7 +222,7 @@ class ZygoteLauncher:
             try:
                 self.start()
             except OSError as error:
-                self._refuse(f"cannot start the process that forks the workers: {error}")
+                self._fail_waiting(f"cannot start the process that forks the workers: {error}")
             return
         zygote = self._zygote
         while zygote.prepared and self._waiting and len(zygote.asked) < _ASKED_AT_ONCE:
@@ -242,7 +242,7 @@ class ZygoteLauncher:
 
     # ---------------------------------------------------------------------- answers
 
-    def _hear(self, mask: int) -> None:
+    def _receive(self, mask: int) -> None:
         while (zygote := self._zygote) is not None:
             try:
                 data, descriptors, _, _ = socket.recv_fds(zygote.channel, MAX_PACKET, 1)
@@ -304,16 +304,16 @@ class ZygoteLauncher:
             zygote.members[incarnation] = now
         elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
             self._pending_reaps.add(Reaped(incarnation), now)
-        for survived in self._survived:
+        for survived in self._replaced:
             survived.members.pop(incarnation, None)
-        self._let_go()
+        self._close_unused_lifelines()
 
     # ------------------------------------------------------------------------- time
 
     def poll(self, now: float) -> list[LaunchEvent]:
         if self._zygote is not None:
-            self._look_for_silence(self._zygote, now)
-        self._ask()
+            self._check_answers(self._zygote, now)
+        self._send_requests()
         self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
         events, self._events = self._events, []
         # Workers that the engine is only now told of count as well.
@@ -322,7 +322,7 @@ class ZygoteLauncher:
             own.add(self._zygote.process.pid)
         return [*events, *self._pending_reaps.poll(now, own)]
 
-    def _look_for_silence(self, zygote: _ZygoteHandle, now: float) -> None:
+    def _check_answers(self, zygote: _ZygoteHandle, now: float) -> None:
         for incarnation, at in zygote.asked.items():
             zygote.asked[incarnation] = at or now
         overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
@@ -364,13 +364,13 @@ class ZygoteLauncher:
                 has_ended(zygote.process, 0.5)
             _ended(zygote)
         self._ending.clear()
-        for zygote in self._survived:
+        for zygote in self._replaced:
             zygote.members.clear()
-        self._let_go()
+        self._close_unused_lifelines()
         self._events.clear()
 
 
-def _where_it_says_why(zygote: _ZygoteHandle) -> str:
+def _log_hint(zygote: _ZygoteHandle) -> str:
     with contextlib.suppress(OSError):
         if os.path.getsize(zygote.scratch):
             return f"; what it has printed is in {_log_of(zygote)}"

@@ -32,7 +32,7 @@ from tests.failures.observing import (
 TURN_ON_IT = """
     import shutil, signal, subprocess, tempfile
     import supervisor.engines.worker_process
-    supervisor.engines.worker_process.MUTE_FOR = 0.2
+    supervisor.engines.worker_process.RECONNECT_WITHIN = 0.2
 
     def garbage():
         for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -283,7 +283,7 @@ def test_a_reader_who_stands_still_keeps_neither_the_lock_nor_a_deaf_program(exp
 # ------------------------------------------------------------------------- in mid-run
 
 NOT_TOLD = """import supervisor.engines.worker_process
-        supervisor.engines.worker_process.MUTE_FOR = 0.2
+        supervisor.engines.worker_process.RECONNECT_WITHIN = 0.2
 
         def refuse(descriptor, parts, write=os.writev, calls=[]):
             calls.append(descriptor)

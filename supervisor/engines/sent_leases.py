@@ -1,0 +1,76 @@
+"""The leases that a worker process was sent, and which of them it still holds."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from workers.transport.messages import Run
+
+
+class RunningJob(msgspec.Struct):
+    job_id: str
+    attempt: int
+
+
+class _LineId(msgspec.Struct):
+    id: str
+
+
+_decode_id = msgspec.json.Decoder(_LineId).decode
+
+
+class SentLeases:
+    """The leases that a worker still holds.
+
+    Lease numbers rise with every hand-out, and a worker ends its leases in order, so one number tells
+    which have ended.
+    """
+
+    def __init__(self) -> None:
+        self._runs: deque[Run] = deque()
+        self._done = -1
+        self._dropped: set[int] = set()
+
+    def sent(self, run: Run) -> None:
+        self._runs.append(run)
+
+    def finished(self, lease: int) -> None:
+        """This lease and all before it have ended."""
+        self._done = max(self._done, lease)
+        runs = self._runs
+        while runs and runs[0].first_lease + len(runs[0].attempts) - 1 <= self._done:
+            runs.popleft()
+        if not runs:
+            self._dropped.clear()
+
+    @property
+    def last(self) -> int:
+        """The last lease that has ended; -1 if none has."""
+        return self._done
+
+    def dropped(self, leases: list[int]) -> None:
+        self._dropped.update(leases)
+
+    def _first(self) -> tuple[Run, int] | None:
+        """The run and the index of the first lease without an end."""
+        for run in self._runs:
+            for index in range(max(0, self._done + 1 - run.first_lease), len(run.attempts)):
+                if run.first_lease + index not in self._dropped:
+                    return run, index
+        return None
+
+    def idle(self) -> bool:
+        return self._first() is None
+
+    def running(self) -> RunningJob | None:
+        """The job that the worker runs, if it runs one."""
+        first = self._first()
+        if first is None:
+            return None
+        run, index = first
+        try:
+            return RunningJob(_decode_id(run.lines.split(b"\n")[index]).id, run.attempts[index])
+        except (msgspec.MsgspecError, IndexError):
+            return None
