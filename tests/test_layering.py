@@ -230,7 +230,10 @@ def test_no_name_of_a_module_or_class_stands_twice() -> None:
         ("supervisor.core.dispatch.retry_policy", "import time"),
         ("supervisor.core.dispatch.retry_policy", "from pathlib import Path"),
         ("supervisor.core.dispatch.retry_policy", "import logging.handlers"),
-        ("supervisor.core.dispatch.retry_policy", "from workers.transport.supervisor_queues import Outbox"),
+        (
+            "supervisor.core.dispatch.retry_policy",
+            "from workers.transport.supervisor_queues import OutboxReader",
+        ),
         ("supervisor.core.dispatch.retry_policy", "from supervisor.storage.store import Store"),
         ("supervisor.core.dispatch.retry_policy", "from ...storage import store"),
         ("supervisor.storage.store", "from supervisor.engines.local_engine import LocalEngine"),
@@ -259,7 +262,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     [
         (
             "workers.runner",
-            "import os\nfrom workers.transport.supervisor_queues import Outbox\nfrom . import messages",
+            "import os\nfrom workers.transport.supervisor_queues import OutboxReader\nfrom . import messages",
         ),
         (
             "supervisor.core.dispatch.retry_policy",

@@ -29,7 +29,7 @@ import msgspec
 
 from workers.forking.inherited_resources import descriptors_now, opened_since
 from workers.forking.orphans import Orphans
-from workers.forking.reopened_files import Shared, open_anew, opened_for_reading
+from workers.forking.reopened_files import SharedFile, open_anew, opened_for_reading
 from workers.forking.resource_trackers import share_tracker
 from workers.isolation import signal_handlers
 from workers.isolation.exit_functions import (
@@ -106,7 +106,7 @@ class ImportedModules(NamedTuple):
 
     obstacle: str  # "", or why workers have to import it themselves
     script_handlers: signal_handlers.ScriptHandlers
-    files: list[Shared]
+    files: list[SharedFile]
 
 
 class Zygote:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from supervisor.system.process_memory import HAS_PROC
-from workers.forking.process_owner import bonds_of, owner_of
+from workers.forking.process_owner import owner_of, process_ids_of
 from workers.process.linux import children_of
 
 _FOREIGN = -1
@@ -56,7 +56,7 @@ class OrphanOwners:
 
     def _has_no_parent(self, pid: int, groups: Mapping[int, int]) -> bool:
         """Whether it is no descendant of a worker: those are counted with the worker anyway."""
-        bonds = bonds_of(pid)
-        if bonds is None or bonds.parent in groups:
+        ids = process_ids_of(pid)
+        if ids is None or ids.parent in groups:
             return False
-        return self._owners.get(bonds.parent, _FOREIGN) == _FOREIGN
+        return self._owners.get(ids.parent, _FOREIGN) == _FOREIGN

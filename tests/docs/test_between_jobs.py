@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.docs.conftest import README, ROOT, blocks, commands
 from workers.isolation.interpreter_state import _OFTEN_PATCHED
 from workers.isolation.process_state import _RARELY
-from workers.worker import CHANGE_TAKES, LOOK_AFTER, MOST_LOOKS, TIDY_AFTER
+from workers.worker import INBOX_CHECK_AFTER, MAX_CHECKS_AFTER_SHORT, MIN_CHANGE_SECONDS, RESTORE_AFTER
 
 PAGE = ROOT / "docs" / "between-jobs.md"
 
@@ -34,10 +34,10 @@ def test_the_script_measures_what_a_fresh_process_costs(tmp_path: Path) -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = re.sub(r"\s+", " ", PAGE.read_text(encoding="utf-8"))
-    assert LOOK_AFTER == 0.001 and "After every job of a millisecond or more" in text
-    assert TIDY_AFTER == 0.005 and "more than 5 ms ago" in text
-    assert MOST_LOOKS == 100 and "the first hundred of a worker" in text
-    assert CHANGE_TAKES == 1e-6 and "longer than a microsecond" in text
+    assert INBOX_CHECK_AFTER == 0.001 and "After every job of a millisecond or more" in text
+    assert RESTORE_AFTER == 0.005 and "more than 5 ms ago" in text
+    assert MAX_CHECKS_AFTER_SHORT == 100 and "the first hundred of a worker" in text
+    assert MIN_CHANGE_SECONDS == 1e-6 and "longer than a microsecond" in text
     assert _RARELY == 20 and "every twentieth time" in text
     assert all(f"`{name}`" in text for name in _OFTEN_PATCHED)
 

@@ -116,7 +116,7 @@ def test_what_is_opened_again_leaves_the_numbers_of_others_free(tmp_path: Path) 
         "from workers.isolation.captured_output import CapturedOutput\n"
         "said = os.dup(1)\n"
         "reader, writer = os.pipe()\n"
-        "queue = descriptors.keep(writer)\n"
+        "queue = descriptors.claim(writer)\n"
         "output = CapturedOutput(sys.argv[1], 0, 0, 1000)\n"
         "output.collect_setup()\n"
         "before = output._scratch\n"

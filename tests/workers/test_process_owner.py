@@ -11,11 +11,11 @@ import pytest
 
 from tests.experiment_fixture import wait_for
 from workers.forking.process_owner import (
-    bonds_of,
     incarnation_of,
     is_command_of_tracker,
     is_tracker,
     owner_of,
+    process_ids_of,
     with_descendants,
 )
 
@@ -81,7 +81,7 @@ def test_its_group_says_more_than_its_environment_and_a_session_is_asked_last(
 
 
 def test_one_that_is_gone_belongs_to_nobody() -> None:
-    assert bonds_of(2**22) is None
+    assert process_ids_of(2**22) is None
     assert owner_of(2**22, "one:two", {2**22: 1}, {}) is None
     assert not is_tracker(2**22)
     assert with_descendants([2**22]) == [2**22]

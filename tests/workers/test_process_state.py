@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = """
 import os, resource, signal, sys
-from workers.isolation.process_state import Surroundings
+from workers.isolation.process_state import ProcessState
 
 def state():
     mask = os.umask(0); os.umask(mask)
@@ -19,7 +19,7 @@ def state():
             signal.getitimer(signal.ITIMER_REAL)[0])
 
 signal.signal(signal.SIGTERM, lambda *_: None)
-surroundings, before = Surroundings(), state()
+process_state, before = ProcessState(), state()
 os.mkdir("elsewhere")
 os.chdir("elsewhere")
 os.rmdir("../elsewhere")
@@ -29,9 +29,9 @@ signal.signal(signal.SIGALRM, print)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 signal.alarm(100)
-surroundings.still(); surroundings.restore()
+process_state.stop_timers(); process_state.restore()
 assert state() == before, (state(), before)
-surroundings.still(); surroundings.restore()
+process_state.stop_timers(); process_state.restore()
 assert state() == before
 """
 

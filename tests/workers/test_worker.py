@@ -110,7 +110,7 @@ def test_a_lease_that_is_taken_back_while_an_outcome_is_sent_does_not_start(
 
 
 class Looks:
-    """Stands for the surroundings: when they were looked at."""
+    """Stands for `ProcessState`: when it was checked."""
 
     crowding_descriptor = -1
 
@@ -153,7 +153,7 @@ def looks_before_jobs(
     clock = Clock()
     stand_in(clock, monkeypatch)
     looks = Looks(clock)
-    monkeypatch.setattr(workers.worker, "Surroundings", lambda: looks)
+    monkeypatch.setattr(workers.worker, "ProcessState", lambda: looks)
     ages: list[float] = []
 
     def job() -> None:

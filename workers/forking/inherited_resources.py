@@ -1,12 +1,12 @@
-"""What the import of the script has opened, and a fork would share.
+"""Finds what the import of the script has opened and forked workers must not share.
 
-A pipe, a connection, a terminal, an event loop have one stream, whoever reads from it; a lock of
-multiprocessing has one state; a program that was started has one parent. With workers that are
-forked after the import, the job of one gets the answer that was for the job of another, or waits
-for it for ever. So workers then import the script by themselves, each with its own.
+Processes that share a pipe, connection, terminal or event loop read from one stream, so one job may get the
+answer that was meant for another one, or wait for ever. A lock of multiprocessing has one state, and a child
+process one parent. If anything of this kind is found, workers are not forked after the import: each imports
+the script itself.
 
-Files are another matter (`workers.forking.reopened_files`), and so is what others share on purpose and by its
-name: segments of shared memory, files that are mapped.
+Files are reopened instead (`workers.forking.reopened_files`). Shared memory and mapped files that have a name
+are shared on purpose, and stay.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _TRACKERS = (
 )
 _MASTER = os.makedev(5, 2)  # /dev/ptmx
 _TERMINALS = range(136, 144)  # major numbers of /dev/pts/*
-# Locks, values and arrays of multiprocessing, and memory that is mapped without a file: nobody else
-# can get at them, since they have no name any more.
+# Locks, values and arrays of multiprocessing, and memory that is mapped without a file: without a name only
+# forks can share them.
 _MAPPED = ("/sem.", "/pym-", "/dev/zero ")
 _REMOVED = "(deleted)"
 # Libraries whose objects refuse to be used in a fork: module, class, and where it notes its process.
@@ -40,7 +40,7 @@ _REFUSING = (("filelock", "BaseFileLock", "_creator_pid"),)
 
 
 def descriptors_now() -> dict[int, File]:
-    """What is open in this process; empty without /proc."""
+    """The open descriptors of this process, and their files; empty without /proc."""
     found: dict[int, File] = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
@@ -51,8 +51,8 @@ def descriptors_now() -> dict[int, File]:
 
 
 def opened_since(before: dict[int, File]) -> str:
-    """A name for the first thing that workers must not share, or "". `before`: what was open when
-    nothing of the user's was imported."""
+    """The name of the first thing found that workers must not share, or "". `before`: the descriptors that
+    were open before the user's code was imported."""
     known = set(before.items())
     trackers = _descriptors_of_trackers()
     for number, file in descriptors_now().items():
@@ -64,7 +64,7 @@ def opened_since(before: dict[int, File]) -> str:
 
 
 def _descriptors_of_trackers() -> set[Any]:
-    """All processes of a run use the same one; messages to it do not mix."""
+    """Resource trackers are shared on purpose: messages to them do not mix."""
     modules = (sys.modules.get(name) for name in _TRACKERS)
     return {getattr(getattr(module, "_resource_tracker", None), "_fd", None) for module in modules}
 
@@ -100,8 +100,7 @@ def _is_of_a_progress_bar() -> bool:
 
 
 def _child() -> str:
-    """A program or process that the script has started and may ask after; not one that has left
-    its parent, as a daemon does."""
+    """A child process that the script has started and may wait for; not a daemon."""
     with contextlib.suppress(OSError):
         children = set(children_of(os.getpid()))
         children -= set(trackers_among(children)) if children else set()

@@ -1,8 +1,8 @@
-"""Children of the zygote that are no workers: what it adopts, and what the import has started.
+"""Children of the zygote that are not workers: adopted orphans, and processes that the import has started.
 
-Of each it is known whose it is (`workers.forking.process_owner`). Those of a worker end with it, but for
-resource trackers, which get a moment to clean up. What nobody owns, and what the user's import has
-started, lives as long as the zygote.
+`workers.forking.process_owner` tells which worker an orphan comes from. It is killed when that worker has died;
+resource trackers first get a moment to clean up. Orphans without an owner, and processes that the user's import
+has started, live as long as the zygote.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _OF_IMPORT = 0
 
 
 class Orphans:
-    """To be made when the user's code is imported and no worker is forked yet."""
+    """Reaps and kills them. To be created after the import of the user's code, before the first fork."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
         self._owners: dict[int, int | None] = {}  # by pid
-        self._trackers: dict[int, float] = {}  # of dead workers, and until when they may clean up
-        # The script has started them itself: its exit functions may want to wait for them.
+        self._trackers: dict[int, float] = {}  # pids of dead workers' trackers, and their deadlines
+        # Children of the script itself: its exit functions may wait for them.
         self._of_script: frozenset[int] = frozenset()
         with contextlib.suppress(OSError):
             self._of_script = frozenset(children_of(os.getpid()))
         self._owners = dict.fromkeys(self._of_script, _OF_IMPORT)
 
     def reap(self, workers: Mapping[int, int], dead: Collection[int]) -> set[int]:
-        """Reap what has died, and end what belonged to workers that have.
+        """Reap dead orphans, and kill those of dead workers.
 
-        `workers`: incarnations by pid, dead ones that are not reaped included. `dead`: of
-        those, pids. Returns the incarnations of which something is not dead yet.
+        workers: incarnations by pid, with dead workers that are not reaped. dead: pids of those.
+        Returns the incarnations that have orphans which are not dead yet.
         """
         while True:
             try:
@@ -45,32 +45,31 @@ class Orphans:
                 killed, left = self._kill_orphans_of_dead(workers, dead)
             except OSError:  # too many open files, for now
                 return {workers[pid] for pid in dead}
-            # What the killed had started comes to us when they are gone.
+            # Their children become ours when they are gone.
             if not killed or not all(map(_is_reaped, killed)):
                 return left
 
     def _look(self, workers: Mapping[int, int], dead: Collection[int]) -> None:
-        """Note who is there, and whose it is."""
+        """Update which orphans there are, and their owners."""
         present = set(children_of(os.getpid())).difference(workers)
         present -= {pid for pid in present - self._of_script if _is_reaped(pid)}
         for gone in self._owners.keys() - present:
             del self._owners[gone]
         for pid in sorted(present - self._owners.keys()):
             owner = owner_of(pid, self._tag, workers, self._owners)
-            if owner is None and dead:  # the kernel gives us a worker's children when it dies
+            if owner is None and dead:  # adopted at this death: a child of that worker
                 owner = workers[next(iter(dead))]
             self._owners[pid] = owner
 
     def _kill_orphans_of_dead(
         self, workers: Mapping[int, int], dead: Collection[int]
     ) -> tuple[list[int], set[int]]:
-        """Kill what belonged to workers that are no more; the children of ours among it, and
-        the incarnations that had any."""
+        """Kill the orphans of dead workers. Returns our children among them, and their incarnations."""
         living = {incarnation for pid, incarnation in workers.items() if pid not in dead}
         doomed = [pid for pid, owner in self._owners.items() if owner and owner not in living]
         family = with_descendants(doomed)
         spared = self._within_grace(trackers_among(family))
-        if not spared:  # at once, so that nobody can start another one meanwhile
+        if not spared:  # the group at once, so that it cannot start more meanwhile
             for pid in dead:
                 with contextlib.suppress(OSError):
                     os.killpg(pid, signal.SIGKILL)
@@ -79,7 +78,7 @@ class Orphans:
         return killed, {owner for pid in killed if (owner := self._owners[pid]) is not None}
 
     def _within_grace(self, trackers: set[int]) -> set[int]:
-        """Those that still have time."""
+        """The trackers that may still clean up."""
         now = time.monotonic()
         self._trackers = {
             pid: self._trackers.get(pid, now + TRACKER_GRACE)
@@ -88,19 +87,19 @@ class Orphans:
         return {pid for pid in trackers if now < self._trackers[pid]}
 
     def next_deadline(self) -> float | None:
-        """When a tracker that has not ended by itself is to be killed."""
+        """When the next tracker that has not ended by itself is killed."""
         return min(self._trackers.values(), default=None)
 
     def kill_those_of_workers(self, deadline: float) -> None:
-        """The supervisor has gone. Trackers have until the zygote's end."""
+        """The supervisor has died: kill all orphans of workers. Trackers may live until `kill_all`."""
         of_the_import = {pid for pid, owner in self._owners.items() if owner == _OF_IMPORT}
         self._end_children(of_the_import | self._of_script, deadline)
 
     def kill_all(self, deadline: float) -> None:
-        """What is left; trackers first get the time to clean up.
+        """Kill what is left. Trackers first get TRACKER_GRACE to clean up.
 
-        A tracker waits until nobody could write to its pipe any more, and those of the
-        import were inherited by this process: it has to have closed its files.
+        A tracker ends when all writers of its pipe are closed. This process has inherited those of the import,
+        so it must have closed its files before.
         """
         self._end_children(set(), deadline)
         trackers_until = min(deadline, time.monotonic() + TRACKER_GRACE)

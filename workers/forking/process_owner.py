@@ -1,9 +1,8 @@
-"""Whose a process is whose parents have died, and which processes are there to clean up. Linux only.
+"""Which worker an orphaned process comes from, and which processes are resource trackers. Linux only.
 
-A process that loses its parent becomes a child of the zygote, and the kernel keeps no record of
-where it came from. It is told by its process group (a worker leads one), by what stands in its
-environment, or by the session of one that is known. Only a process that has left all three is
-nobody's.
+An orphan becomes a child of the zygote, and the kernel does not record its former parent. Its owner is found by
+its process group (a worker leads one), by its environment, or by the group or session of a known orphan. A
+process that has left all of these has no owner.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION
 from workers.process.linux import children_of
 
-TRACKER_GRACE = 1.0  # seconds from the end of those for whom they clean up
+TRACKER_GRACE = 1.0  # seconds to clean up, from the end of the processes that they serve
 
 # Python's own resource tracker, those of loky and of joblib's copy of loky, and PyTorch's.
 _TRACKER = re.compile(
@@ -24,27 +23,27 @@ _TRACKER = re.compile(
 )
 
 
-class Bonds(NamedTuple):
-    """What ties a process to others, also after its death until it is reaped."""
+class ProcessIds(NamedTuple):
+    """Ids of parent, process group and session; valid until the process is reaped."""
 
     parent: int
     group: int
     session: int
 
 
-def bonds_of(pid: int) -> Bonds | None:
+def process_ids_of(pid: int) -> ProcessIds | None:
     """None if there is no such process."""
     stat = _read(f"/proc/{pid}/stat")
     if not stat:
         return None
     # The second field is the program's name in parentheses, which may hold anything.
     fields = stat[stat.rindex(b")") + 2 :].split(None, 4)
-    return Bonds(int(fields[1]), int(fields[2]), int(fields[3]))
+    return ProcessIds(int(fields[1]), int(fields[2]), int(fields[3]))
 
 
 def incarnation_of(pid: int, tag: str) -> int | None:
-    """The worker process that a process of the experiment `tag` comes from, by its
-    environment; 0 if from none, None if it does not say."""
+    """The incarnation of the worker that a process of experiment `tag` comes from, by its environment; 0 for
+    no worker, None if the environment does not tell."""
     variables = _read(f"/proc/{pid}/environ").split(b"\0")
     if f"{EXPERIMENT_TAG}={tag}".encode() not in variables:
         return None
@@ -56,27 +55,29 @@ def incarnation_of(pid: int, tag: str) -> int | None:
 
 
 def owner_of(pid: int, tag: str, groups: Mapping[int, int], known: Mapping[int, int | None]) -> int | None:
-    """The worker process that an adopted process comes from; 0 if from none, None if it
-    cannot be said. `groups`: worker processes by pid. `known`: owners of other adopted ones."""
-    bonds = bonds_of(pid)
-    if bonds is None:
+    """The incarnation of the worker that an orphan comes from; 0 for no worker, None if unknown.
+
+    groups: incarnations of the workers by pid. known: owners of other orphans by pid.
+    """
+    ids = process_ids_of(pid)
+    if ids is None:
         return None
-    if bonds.group in groups:
-        return groups[bonds.group]
+    if ids.group in groups:
+        return groups[ids.group]
     owner = incarnation_of(pid, tag)
     if owner is None:
-        owner = known.get(bonds.group, known.get(bonds.session))
+        owner = known.get(ids.group, known.get(ids.session))
     return owner
 
 
 def is_tracker(pid: int) -> bool:
-    """Whether a process removes shared memory, semaphores or folders once all those have
-    ended that made them: it ends by itself then, and must not be killed with them."""
+    """Whether a process is a resource tracker: it removes shared memory, semaphores or folders once the
+    processes that made them have ended, and then exits. It must not be killed with them."""
     return is_command_of_tracker(_read(f"/proc/{pid}/cmdline"))
 
 
 def is_command_of_tracker(command: bytes) -> bool:
-    """By its words, separated by a zero byte or a space."""
+    """`command`: words separated by zero bytes or spaces."""
     return _TRACKER.search(command) is not None
 
 

@@ -1,10 +1,9 @@
-"""Files that the script has opened for reading: each forked worker gets an open file of its own.
+"""Files that the script has opened for reading: each forked worker opens them again.
 
-A fork shares the position of an open file. If a job of one worker seeks and reads while a job of
-another does the same, both read wrong data, and nobody is told. So a worker opens such files anew
-under their old numbers. Files that are open for writing stay shared (two positions would overwrite
-each other), and so do locked files (a lock belongs to the open file). Pipes and sockets are not
-shared (`workers.forking.inherited_resources`).
+Forks share the position of an open file: jobs of two workers that seek and read at the same time would silently
+read wrong data. So each worker opens such files again under their old numbers. Files that are open for writing
+stay shared, since two positions would overwrite each other. So do locked files, since a lock belongs to the
+open file. For pipes and sockets see `workers.forking.inherited_resources`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ _PATH_ONLY = getattr(os, "O_PATH", 0)
 _ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC  # of open alone; nothing is made or emptied again
 
 
-class Shared(NamedTuple):
-    """Descriptors that share one position, and the file that they had when they were looked up."""
+class SharedFile(NamedTuple):
+    """Descriptors that share one position, and their file."""
 
     descriptors: tuple[int, ...]
     file: tuple[int, int]  # device, inode
 
 
-def opened_for_reading() -> tuple[list[Shared], list[str]]:
-    """What a worker has to open anew; the names of what it could not."""
+def opened_for_reading() -> tuple[list[SharedFile], list[str]]:
+    """The files that each worker has to open again; the names of those that cannot be, and why."""
     alike: dict[tuple[int, int], list[list[int]]] = {}
     try:
         numbers = sorted(map(int, os.listdir("/proc/self/fd")))
@@ -44,23 +43,23 @@ def opened_for_reading() -> tuple[list[Shared], list[str]]:
             group.append(number)
             continue
         try:
-            os.close(_another(number))
+            os.close(_reopened(number))
         except OSError as error:
             refused.append(f"{_name(number)}: {error.strerror}")
         else:
             alike.setdefault(file, []).append([number])
-    found = [Shared(tuple(group), file) for file, groups in alike.items() for group in groups]
+    found = [SharedFile(tuple(group), file) for file, groups in alike.items() for group in groups]
     return found, refused
 
 
-def open_anew(files: list[Shared]) -> None:
-    """In a fork: number, flags, position and close-on-exec stay; the position is nobody else's."""
+def open_anew(files: list[SharedFile]) -> None:
+    """In a forked worker: open them again under the same numbers, with flags, position and close-on-exec."""
     for descriptors, file in files:
         with contextlib.suppress(OSError):
             status = os.fstat(descriptors[0])
             if (status.st_dev, status.st_ino) != file:
                 continue
-            fresh = _another(descriptors[0])
+            fresh = _reopened(descriptors[0])
             try:
                 for number in descriptors:
                     os.dup2(fresh, number, inheritable=os.get_inheritable(number))
@@ -83,7 +82,7 @@ def _if_read_only(number: int) -> os.stat_result | None:
         return None
 
 
-def _another(number: int) -> int:
+def _reopened(number: int) -> int:
     """An open file of its own, with the same flags and position."""
     flags = fcntl.fcntl(number, fcntl.F_GETFL)
     fresh = os.open(f"/proc/self/fd/{number}", (flags & ~_ONCE) | os.O_CLOEXEC)

@@ -1,9 +1,9 @@
 """One resource tracker for the script's process and for its workers, if the script has one.
 
-Whoever opens a segment of shared memory by its name registers it (up to Python 3.12, and later
-unless told otherwise), and a tracker removes what is registered as soon as its processes have
-ended. With trackers of their own, workers would remove segments that the script has made for them.
-multiprocessing passes the tracker on to its children for the same reason.
+A process that opens shared memory by name registers it (up to Python 3.12; later unless `track=False`). A
+tracker removes what is registered as soon as its processes have ended. With trackers of their own, workers
+would remove segments that the script has created for them. multiprocessing hands its tracker to its children
+for the same reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MODULE = "multiprocessing.resource_tracker"
 
 
 def descriptor_of_tracker() -> int | None:
-    """How this process reaches its tracker; None if it has none."""
+    """The pipe to this process's tracker; None if it has none."""
     tracker = getattr(sys.modules.get(_MODULE), "_resource_tracker", None)
     descriptor = getattr(tracker, "_fd", None)
     try:
