@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.docs.conftest import README, ROOT, blocks, commands
 from workers.isolation.interpreter_state import _OFTEN_PATCHED
-from workers.isolation.process_state import _RARELY
+from workers.isolation.process_state import _RAREST_EVERY
 from workers.worker import INBOX_CHECK_AFTER, MAX_CHECKS_AFTER_SHORT, MIN_CHANGE_SECONDS, RESTORE_AFTER
 
 PAGE = ROOT / "docs" / "between-jobs.md"
@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert RESTORE_AFTER == 0.005 and "more than 5 ms ago" in text
     assert MAX_CHECKS_AFTER_SHORT == 100 and "the first hundred of a worker" in text
     assert MIN_CHANGE_SECONDS == 1e-6 and "longer than a microsecond" in text
-    assert _RARELY == 20 and "every twentieth time" in text
+    assert _RAREST_EVERY == 20 and "every twentieth time" in text
     assert all(f"`{name}`" in text for name in _OFTEN_PATCHED)
 
 

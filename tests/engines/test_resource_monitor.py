@@ -8,7 +8,7 @@ from supervisor.core.terms.events import MemoryMeasured, UsageSampled
 from supervisor.core.terms.settings import Settings
 from supervisor.engines.resource_monitor import (
     MEMORY_EVERY,
-    MEMORY_EVERY_WHEN_CLOSE,
+    MEMORY_EVERY_NEAR_LIMIT,
     USAGE_EVERY,
     ResourceMonitor,
 )
@@ -48,10 +48,10 @@ def test_memory_is_looked_at_more_often_when_it_gets_close() -> None:
     assert looks.due == MEMORY_EVERY
     engine.used = {1: 51}
     looks.look(0.5)
-    assert looks.due == 0.5 + MEMORY_EVERY_WHEN_CLOSE
+    assert looks.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT
     engine.used, engine.free = {1: 10}, 199
     looks.look(0.7)
-    assert looks.due == 0.7 + MEMORY_EVERY_WHEN_CLOSE
+    assert looks.due == 0.7 + MEMORY_EVERY_NEAR_LIMIT
 
 
 def test_a_short_stall_is_looked_for_as_often_as_it_takes() -> None:

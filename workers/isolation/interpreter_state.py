@@ -1,11 +1,11 @@
-"""What Python keeps for a whole process and a job may have changed, put back for the next job.
+"""The state of the interpreter that a job may have changed, restored for the next job.
 
-Hooks, settings of the interpreter, arguments and path, the environment, context variables, and
-the settings of some modules (`workers.isolation.module_settings`). What a job has imported stays, and so does
-what it keeps in variables of its own modules.
+This is: hooks, settings of the interpreter, arguments and path, the environment, context variables, and the
+settings of some modules (`workers.isolation.module_settings`). Imported modules stay, and so do the variables of
+the user's modules.
 
-A look reads everything by functions of C and compares it at once. Only if something differs each
-is looked at, and put back.
+A check reads all values by C functions and compares them at once. Only after a difference is each one compared
+and restored.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from workers.isolation.module_settings import WATCHED_MODULES, Setting, attribut
 from workers.process.shadowed_modules import is_of_the_script
 
 _MISSING = object()
-# Of the built-in functions those that programs replace; all of them are looked at once in a while.
+# Built-in functions that programs replace; the others are checked rarely.
 _OFTEN_PATCHED = ("print", "open", "input", "__import__", "exec", "eval", "compile", "breakpoint")
 _MONITORING_TOOLS = range(6)
 
 
 class _Builtins:
-    """noted: of the process that workers are forked from; to touch them all costs each worker pages."""
+    """noted: as read in the zygote; reading them in each worker would copy memory pages."""
 
     noted: dict[str, Any] | None = None
 
@@ -43,7 +43,7 @@ def _builtins() -> dict[str, Any]:
 
 
 def note_builtins() -> None:
-    """The built-in functions as they are now are those that jobs find, in forks of this process, too."""
+    """Take the built-in functions as they are now for the ones that jobs get, also in forks of this process."""
     _Builtins.noted = _builtins()
 
 
@@ -65,11 +65,11 @@ class PythonState:
         self._notice_modules(late=False)
 
     def fresh_context(self) -> contextvars.Context:
-        """The context variables as they were; what is set in this context is forgotten with it."""
+        """A copy of the initial context variables; changes in it are lost with it."""
         return self._context.copy()
 
     def restore(self) -> None:
-        """Put back what has changed; a few microseconds if nothing has. Never raises."""
+        """Restore what has changed; takes a few microseconds if nothing has. Never raises."""
         modules = self._modules
         if len(sys.modules) != modules:
             self._notice_modules(late=True)
@@ -81,7 +81,7 @@ class PythonState:
                 and self._path == self._entries
                 and list(map(call, self._probes)) == self._expected
             )
-        except Exception:  # somebody's own comparison, or something is not there any more
+        except Exception:  # a comparison of the user's, or something was deleted
             same = False
         if not same:
             self._restore_environment()
@@ -91,7 +91,7 @@ class PythonState:
             self._expected = [setting.value for setting in self._settings]
 
     def restore_rarest(self) -> None:
-        """At what is changed seldom: all built-in functions. Names that were added stay."""
+        """Restore all built-in functions. Names that were added stay."""
         for name, value in self._builtins.items():
             if vars(builtins).get(name, _MISSING) is not value:
                 setattr(builtins, name, value)

@@ -1,13 +1,12 @@
-"""What a job may have changed around itself, put back for the next job of this process.
+"""The state of the process that a job may have changed, restored for the next job.
 
-Here is what the system keeps for a process: working directory, umask, signal handlers and mask,
-timers, limits, niceness, processors. What Python keeps is in `workers.isolation.interpreter_state`. A limit that
-was lowered for good, another user, or descriptors left open until few are free spoil the process:
-another worker has to take its place.
+This module restores what the system keeps for a process: working directory, umask, signal handlers and mask,
+timers, limits, niceness, CPU affinity. `workers.isolation.interpreter_state` restores what Python keeps. Some
+changes cannot be undone (a hard limit, another user, many open descriptors): then the worker is replaced.
 
-Nothing tells us that one of them was changed, so each look asks for all. It is done after every
-job of a millisecond, so that microseconds count: values are read by functions of C and compared
-as lists, and only a list that differs is gone through.
+Nothing reports a change, so each check reads all values. It runs after every job of a millisecond, and
+microseconds count: values are read by C functions and compared as lists. Only after a difference are they
+compared one by one.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from workers.isolation.interpreter_state import PythonState
 from workers.isolation.signal_handlers import STACKS, enable_crash_dumps, reopen_stack_file
 from workers.process.descriptors import Probe
 
-# Those that programs change, the first two more often than the others.
+# Limits that programs change; the first two more often than the others.
 _NAMES = ("AS", "NOFILE", "CPU", "DATA", "FSIZE", "NPROC", "STACK")
 _LIMITS = [getattr(resource, "RLIMIT_" + name) for name in _NAMES if hasattr(resource, "RLIMIT_" + name)]
 _FIRST_LIMITS = _LIMITS[:2]
 _OTHER_LIMITS = sorted(
     {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} - set(_LIMITS)
 )
-# From here on signals have no meaning but what a program gives them; half of all signals, and a
-# look at each costs a job of a millisecond as much as the rest of it. They are put back later.
+# Real-time signals begin here. They are half of all signals, and reading their handlers costs as much as the
+# rest of a check. They are restored less often.
 _REAL_TIME = 34
-_RAREST_EVERY = 20  # looks
+_RAREST_EVERY = 20  # calls of `restore_rare`
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
-# Worked out once: enums are slow, and a replacement worker is waited for.
+# Computed once: enums are slow, and a replacement worker should start fast.
 _NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not in _UNTOUCHABLE)
 _SIGNALS = [number for number in _NUMBERS if number < _REAL_TIME]
 _REAL_TIME_SIGNALS = _NUMBERS[len(_SIGNALS) :]
@@ -63,17 +62,17 @@ class ProcessState:
         self._handlers = list(map(_signal.getsignal, self._signals))
         self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
         self._rare_restores = 0
-        # One that ticks already is of `setup()`, and stays.
+        # A timer that runs already was started by `setup()`, and stays.
         self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
         self._limits = list(map(resource.getrlimit, _LIMITS))
         self._other_limits = list(map(resource.getrlimit, _OTHER_LIMITS))
-        # All that each look asks for, in one call; some of it is put back by being asked for.
+        # What each check reads. Some of these calls also restore the value.
         self._probes: list[Callable[[], Any]] = [
             partial(_signal.pthread_sigmask, signal.SIG_BLOCK, ()),
             *(partial(resource.getrlimit, limit) for limit in _FIRST_LIMITS),
             partial(os.umask, self._umask),
         ]
-        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+        if self._wakeup < 0:  # else a byte would be written to whatever file has that number
             self._probes.append(partial(_signal.set_wakeup_fd, -1))
         self._first_common = len(self._probes)
         if self._directory is not None:
@@ -83,18 +82,18 @@ class ProcessState:
         self._user = os.geteuid(), os.getegid()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._processors = _processors()
-        # The next descriptor has the lowest free number, which tells how many are open.
+        # A new descriptor has the lowest free number, which tells how many are open.
         os.close(lowest := os.dup(1))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        # A descriptor with this number: half of those that there were are in use. -1: no limit.
+        # If this number is in use, half of the free descriptors are used up. -1: no limit.
         self.crowding_descriptor = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
 
     def fresh_context(self) -> Any:
-        """The context variables (`contextvars.Context`) as they were, to run some jobs in."""
+        """A copy of the initial context variables (`contextvars.Context`), to run jobs in."""
         return self._python.fresh_context()
 
     def set_probes(self, others: Iterable[Probe] = (), rare: Probe | None = None) -> None:
-        """Let `unchanged` ask these, too; `rare` only if it is to look fully."""
+        """Add probes to `unchanged`; `rare` is only called if it checks fully."""
         often: list[Probe] = [(faulthandler.cancel_dump_traceback_later, None)]
         if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `stop_timers` stops them
             often.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
@@ -103,27 +102,26 @@ class ProcessState:
         self._rare_probes = _split([*own[: self._first_common], *([] if rare is None else [rare])])
 
     def unchanged(self, *, fully: bool) -> bool:
-        """Whether a job has left what jobs change most as it was, in one look, and where it is not
-        called for after each job of a millisecond, what they change seldom (signal mask, limits,
-        umask, descriptor 0) as well. Some of it is put back by being asked for."""
+        """Whether a job has left the state that jobs often change as it was; with `fully` also what they rarely
+        change (signal mask, limits, umask, descriptor 0). Some probes restore their value as well."""
         try:
             return (
                 list(map(call, self._common_probes[0])) == self._common_probes[1]
                 and list(map(_signal.getsignal, self._signals)) == self._handlers
                 and not (fully and list(map(call, self._rare_probes[0])) != self._rare_probes[1])
             )
-        except Exception:  # a directory that was deleted, a descriptor that was closed, a stream
+        except Exception:  # a deleted directory, a closed descriptor or stream
             return False
 
     def stop_timers(self) -> None:
-        """Stop what would go off in a later job: timers, and faulthandler's. A microsecond."""
+        """Stop timers, faulthandler's included, before they fire in a later job. Takes a microsecond."""
         faulthandler.cancel_dump_traceback_later()
         for timer in self._timers:
             _signal.setitimer(timer, 0)
 
     def restore(self) -> bool:
-        """Put back what the system keeps and jobs change most, but for what `stop_timers` stops; some
-        microseconds if nothing has changed. False if that cannot be done: a limit."""
+        """Restore what jobs often change, except timers (`stop_timers`). Takes some microseconds if nothing
+        has changed. False if a limit cannot be restored."""
         try:
             if (
                 list(map(call, self._probes)) == self._expected
@@ -140,8 +138,8 @@ class ProcessState:
         return _restore_limits(_LIMITS, self._limits)
 
     def restore_rare(self) -> bool:
-        """Put back all else; twice as dear. False if that cannot be done: a limit, another user, a
-        niceness."""
+        """Restore everything else; costs twice as much as `restore`. False if limit, user or niceness cannot
+        be restored."""
         self._python.restore()
         enable_crash_dumps()
         reopen_stack_file()
@@ -149,26 +147,26 @@ class ProcessState:
         if self._rare_restores % _RAREST_EVERY == 0:
             self._restore_rarest()
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
-            with contextlib.suppress(OSError):  # they were taken from all of us
+            with contextlib.suppress(OSError):  # taken away from the whole cgroup
                 os.sched_setaffinity(0, self._processors)
         restored = list(map(resource.getrlimit, _LIMITS)) == self._limits or _restore_limits(
             _LIMITS, self._limits
         )
         if os.getpriority(os.PRIO_PROCESS, 0) != self._niceness:
-            with contextlib.suppress(OSError):  # going up again is for the privileged
+            with contextlib.suppress(OSError):  # raising the priority needs a privilege
                 os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
             restored = restored and os.getpriority(os.PRIO_PROCESS, 0) == self._niceness
         return restored and os.geteuid() == self._user[0] and os.getegid() == self._user[1]
 
     def _restore_rarest(self) -> None:
-        """At what is changed seldom, and costs too much for each look."""
+        """Restore what is hardly ever changed and expensive to read."""
         _restore_handlers(self._rare_signals, self._rare_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)
         self._python.restore_rarest()
 
     def _restore_signals(self) -> None:
-        if self._wakeup < 0:  # a byte would be written into whatever has that number now
+        if self._wakeup < 0:  # else a byte would be written to whatever file has that number
             _signal.set_wakeup_fd(-1)
         if list(map(_signal.getsignal, self._signals)) != self._handlers:
             _restore_handlers(self._signals, self._handlers)
@@ -178,7 +176,7 @@ class ProcessState:
             _signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def _discard_pending(self, blocked: set[int]) -> None:
-        """What a job has kept waiting, and what would now end this process."""
+        """Drop pending signals that a job has blocked, if their default action would now end this process."""
         for number in blocked & set(map(int, signal.sigpending())):
             if _signal.getsignal(number) == signal.SIG_DFL:
                 signal.sigwait([number])
@@ -196,9 +194,9 @@ def _restore_handlers(numbers: list[int], handlers: list[Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, handler)
             signal.siginterrupt(number, False)
-            # As Python sees a handler of faulthandler's.
+            # A handler of faulthandler looks like SIG_DFL to Python.
             if number in (signal.SIGQUIT, STACKS) and handler == signal.SIG_DFL:
-                faulthandler.unregister(number)  # or it would not see that it was replaced
+                faulthandler.unregister(number)  # else it would not notice that it was replaced
                 enable_crash_dumps()
 
 
@@ -211,8 +209,8 @@ def _restore_limits(limits: list[int], before: list[tuple[int, int]]) -> bool:
 
 
 def _restore_limit(limit: int, values: tuple[int, int]) -> bool:
-    """Whether the soft limit, which is the one that counts, is what it was."""
-    for hard in (values[1], resource.getrlimit(limit)[1]):  # raising it is for the privileged
+    """Whether the soft limit, the effective one, could be restored."""
+    for hard in (values[1], resource.getrlimit(limit)[1]):  # raising the hard limit needs a privilege
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (values[0], hard))
             return True
@@ -227,5 +225,5 @@ def _working_directory() -> str | None:
 
 
 def _processors() -> set[int] | None:
-    """Those that this process may run on; None where the system does not say."""
+    """CPUs that this process may use; None where the system does not tell."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

@@ -1,8 +1,8 @@
-"""Descriptors of ours in a process that runs code of others.
+"""Private descriptors in a process that runs code of the user.
 
-A job may close all descriptors and open files of its own, which get the numbers that are free. So
-ours have high numbers, out of the way of what is opened next, and each is known to be ours (the same
-file as ever: its device and inode) before it is read, written or closed.
+A job may close all descriptors and open files of its own, which get the free numbers. So private descriptors
+have high numbers, which new files do not get. Before one is read, written or closed, device and inode are
+compared: they tell whether it is still the same file.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ import resource
 from collections.abc import Callable
 from typing import Any
 
-_HIGH = 1000  # more descriptors than this are rarely opened; each makes a fork copy a few bytes
-_ROOM = 16  # for ours
-_LOWER = 700  # where half of the limit is the other number
-_FEWEST = 64  # of a limit below this all numbers are needed
+_HIGH = 1000  # programs rarely open more descriptors than this
+_ROOM = 16  # private descriptors
+_LOWER = 700  # used if half of the limit is near _HIGH
+_FEWEST = 64  # a limit below this leaves no numbers to spare
 
 FileIdentity = tuple[int, int]  # inode, device
-# A call of C code, and what it answers for as long as nobody has changed what it asks for. To ask it may
-# put something back.
+# A call of a C function, and its result as long as nothing has changed. The call may also restore the value.
 Probe = tuple[Callable[[], Any], Any]
 
 _files: dict[int, FileIdentity] = {}
 
 
 def claim(descriptor: int, lost: int = -1) -> int:
-    """Ours from now on: another number of the same, which no program that is started inherits. The
-    old number is closed. Raises OSError.
+    """Move a descriptor to a high number, register it, and return that number. Child programs do not inherit
+    it. Raises OSError.
 
-    `lost`: the number that it had before a job closed it. It gets that one again, or a higher one:
-    others of ours may be closed as well and not known to be, and theirs must stay free.
+    lost: the number that it had before a job closed it. It gets that number or a higher one: other private
+        descriptors may be closed as well, and their numbers must stay free.
     """
     try:
         kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lost if lost >= 0 else _high())
@@ -44,20 +43,20 @@ def claim(descriptor: int, lost: int = -1) -> int:
 
 
 def register(descriptor: int) -> None:
-    """Ours from now on, under this number; no program that a job starts is to hold it."""
+    """Register a descriptor under its present number; child programs do not inherit it."""
     os.set_inheritable(descriptor, False)
     _files[descriptor] = identity_of(descriptor)
 
 
 def identity_of(descriptor: int) -> FileIdentity:
-    """Which file it is. Raises OSError if it is closed."""
+    """Inode and device of its file. Raises OSError if it is closed."""
     status = os.fstat(descriptor)
     return status[1], status[2]
 
 
 def is_ours(descriptor: int, file: FileIdentity) -> bool:
-    """Whether it is that file. The owner has to know which: another one of ours may have got the
-    number of one that was closed."""
+    """Whether the descriptor leads to `file`. The caller has to say which: another private descriptor may
+    have got the number of one that was closed."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -66,12 +65,12 @@ def is_ours(descriptor: int, file: FileIdentity) -> bool:
 
 
 def all_intact() -> bool:
-    """Whether nobody has closed or replaced any."""
+    """Whether no private descriptor was closed or replaced."""
     return all(is_ours(descriptor, file) for descriptor, file in _files.items())
 
 
 def release(descriptor: int, file: FileIdentity) -> None:
-    """Close it, if it is that file of ours still."""
+    """Close it, if it still leads to `file`."""
     if _files.get(descriptor) == file:
         del _files[descriptor]
         if is_ours(descriptor, file):
@@ -80,7 +79,7 @@ def release(descriptor: int, file: FileIdentity) -> None:
 
 
 def release_all() -> None:
-    """In a fork: they are the parent's."""
+    """In a forked child: close all; they belong to the parent."""
     for descriptor, file in list(_files.items()):
         release(descriptor, file)
 
@@ -91,5 +90,5 @@ def _high() -> int:
         return 3
     if 0 <= limit < _HIGH + _ROOM:
         return limit - _ROOM
-    # The number in the middle is looked at to see how many are open (`WorkerQueues.reserve`).
+    # The number in the middle shows how many are open (`WorkerQueues.watch_descriptor`).
     return _LOWER if abs(limit // 2 - _HIGH) < 2 * _ROOM + 16 else _HIGH
