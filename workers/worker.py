@@ -1,8 +1,7 @@
-"""The worker's life: lifeline, signals, output files, then receive, run, send.
+"""The worker process: sets up lifelines, signals and output, then receives, runs and sends.
 
-A worker is a process of its own group that runs one job at a time. It is started by the
-zygote (forked) or by the supervisor (a fresh interpreter), and told everything else by its
-inbox: first one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
+A worker leads a process group of its own and runs one job at a time. It is forked by the zygote, or started by
+the supervisor as a fresh interpreter. Its inbox brings one `WorkerSpec`, then `Run`, `Revoke` and `Finish`.
 """
 
 from __future__ import annotations
@@ -70,6 +69,7 @@ MIN_CLOSE_SECONDS = 100e-6  # a shorter job has not replaced our descriptors by 
 MAX_CHECKS_AFTER_SHORT = 100.0
 CHECK_REFILL_SECONDS = 0.05  # that refill the budget by one check
 MODULES_PER_MESSAGE = 100
+_RESTORE_DUE_AFTER = RESTORE_AFTER - INBOX_CHECK_AFTER  # the next check may be INBOX_CHECK_AFTER later
 
 
 class Worker:
@@ -157,7 +157,7 @@ class Worker:
         called before its outcome is sent: if not, its timers are stopped and the queues are checked."""
         now = perf_counter()
         self._after_long_job = seconds >= RESTORE_ALL_AFTER
-        fully = seconds >= RESTORE_AFTER or now - self._restored_at > RESTORE_AFTER - INBOX_CHECK_AFTER
+        fully = seconds >= RESTORE_AFTER or now - self._restored_at > _RESTORE_DUE_AFTER
         if self._output.unused() and self._process_state.unchanged(fully=fully):
             self._verified_clean = self._queues_checked = True
             if fully:
@@ -193,10 +193,7 @@ class Worker:
         if self._verified_clean and not thorough:
             self._verified_clean = self._job_ran = False
         elif (
-            self._restore_due
-            or self._verified_clean
-            or idle
-            or now - self._restored_at > RESTORE_AFTER - INBOX_CHECK_AFTER  # the next call may be that late
+            self._restore_due or self._verified_clean or idle or now - self._restored_at > _RESTORE_DUE_AFTER
         ):
             if not self._restore_due:
                 self._process_state.stop_timers()
@@ -257,10 +254,7 @@ class Worker:
 
 
 def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
-    """From the spec to the end; never returns.
-
-    `preparation` is None if the user's code is imported already.
-    """
+    """Run a worker from its spec to its exit. `preparation`: None if the user's code is imported already."""
     output: CapturedOutput | None = None
     served = stopped = False
     try:

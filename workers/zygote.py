@@ -1,13 +1,12 @@
-"""The zygote: forks workers, adopts and ends what they leave behind. Linux only.
+"""The zygote: forks workers, adopts and kills orphans. Linux only.
 
-One per run: single-threaded, in a session of its own (so that Ctrl+C does not reach it), a
-child subreaper. It imports the user's code once, so that a new worker starts in a few
-milliseconds. It never runs a job, and it never waits for anything but its socket and the
-ends of its children.
+There is one per run. It has one thread, a session of its own, which Ctrl+C does not reach, and is a child
+subreaper. It imports the user's code once, so a new worker starts in a few milliseconds. It never runs a job,
+and waits for nothing but its socket and the ends of its children.
 
-What a job leaves behind becomes a child of the zygote, when its parent dies or when the worker
-does: so a job that waits for children waits for its own alone. The zygote reaps it, knows whose
-it is (`workers.forking.process_owner`), and ends it with its worker (`workers.forking.orphans`).
+Orphans of jobs become children of the zygote, not of the worker: a job that waits for children gets only its
+own. The zygote reaps them, finds their worker (`workers.forking.process_owner`) and kills them when that worker
+has died (`workers.forking.orphans`).
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ import signal
 import socket
 import sys
 import time
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from workers.forking.inherited_resources import descriptors_now, opened_since
+from workers.forking.inherited_resources import descriptors_now, fork_obstacle
 from workers.forking.orphans import Orphans
 from workers.forking.reopened_files import SharedFile, open_anew, opened_for_reading
 from workers.forking.resource_trackers import share_tracker
@@ -51,7 +49,6 @@ from workers.process.linux import (
     hold_lifeline,
     opened_anew,
     show_in_environment,
-    thread_count,
 )
 from workers.process.shadowed_modules import wait4
 from workers.process.surrogates import sendable
@@ -70,14 +67,14 @@ from workers.transport.zygote_protocol import (
 )
 from workers.worker import install_hooks, run_worker, setup_process
 
-SWEEP_EVERY = 0.001  # seconds, while something that was killed is not dead yet
-REAP_EVERY = 0.02  # seconds between looks for children that have died
-CHECK_ADOPTED_EVERY = 1.0  # seconds between looks for children that were adopted, of which nobody tells
-REPORT_AFTER = 1.5  # seconds after which a dead worker is reported although something is left
-TRIAL_FORK_SECONDS = 1.0  # seconds for a child that only exits
-FINAL_SWEEP_SECONDS = 5.0  # seconds, when the supervisor has gone
-EXIT_FUNCTION_SECONDS = 1.0  # seconds for the exit functions of the script
-MAX_NAMED_SHARED_FILES = 5  # files in one message
+# Times in seconds.
+SWEEP_EVERY = 0.001  # between checks while a killed process is not dead yet
+REAP_EVERY = 0.02  # between checks for dead children
+CHECK_ADOPTED_EVERY = 1.0  # between checks for newly adopted children, which send no signal
+REPORT_AFTER = 1.5  # a dead worker is reported then, although orphans are left
+FINAL_SWEEP_SECONDS = 5.0  # when the supervisor has died
+EXIT_FUNCTION_SECONDS = 1.0  # for the exit functions of the script
+MAX_NAMED_SHARED_FILES = 5
 
 _IGNORED = (
     signal.SIGINT,
@@ -95,22 +92,22 @@ class _ForkedWorker:
 
     def __init__(self, incarnation: int, pid: int, pidfd: int, second_lifeline: int) -> None:
         self.incarnation = incarnation
-        self.second_lifeline = second_lifeline  # so that it can be heard after the worker's death
+        self.second_lifeline = second_lifeline  # kept open after the worker's death, for its group
         self.pid = pid
         self.pidfd = pidfd
         self.dead_since: float | None = None
 
 
 class ImportedModules(NamedTuple):
-    """The user's code in this process, and what it has left for the workers."""
+    """The outcome of the import of the user's code."""
 
-    obstacle: str  # "", or why workers have to import it themselves
+    obstacle: str  # why each worker has to import it itself; "" if it can be forked
     script_handlers: signal_handlers.ScriptHandlers
     files: list[SharedFile]
 
 
 class Zygote:
-    """Answers the supervisor, watches workers, sweeps up behind the dead."""
+    """Forks workers on request, reports their ends, kills their orphans."""
 
     def __init__(
         self,
@@ -122,8 +119,8 @@ class Zygote:
         second_lifeline: int,
     ) -> None:
         self._channel = channel
-        # When this process is killed, the kernel lets go of the highest descriptor first: of the end
-        # that kills, while those that listen are still there.
+        # When this process is killed, the kernel closes the highest descriptor first. So the lifeline's end
+        # is closed while the processes that it kills still have the other one.
         self._second_lifeline = copied(second_lifeline, HIGH)
         os.close(second_lifeline)
         self._preparation = preparation
@@ -153,7 +150,7 @@ class Zygote:
             self._sweep()
 
     def _poll_timeout(self) -> float | None:
-        """Milliseconds until there is something to look at."""
+        """Milliseconds until the next check; None if only a message or a death can cause one."""
         if any(member.dead_since is not None for member in self._workers.values()):
             return SWEEP_EVERY * 1000
         if not self._workers and not self._orphans.next_deadline() and self._sigchld is not None:
@@ -179,7 +176,7 @@ class Zygote:
             answer, passed = ForkFailed(request.incarnation, f"cannot fork: {error}"), []
         else:
             answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
-        for descriptor in received:  # first: whoever hears the answer may count what is open here
+        for descriptor in received:  # before the answer: whoever gets it may count our open files
             os.close(descriptor)
         self._send(answer, passed)
 
@@ -191,7 +188,7 @@ class Zygote:
 
     def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int) -> _ForkedWorker:
         listening = opened_anew(second)
-        # Blocked until the child has its own handlers: those of here are not for it.
+        # Blocked until the child has its own handlers: ours are not for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
             pid = os.fork()
@@ -204,7 +201,7 @@ class Zygote:
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
-        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+        with contextlib.suppress(OSError):  # the child does the same; either may be first
             os.setpgid(pid, pid)
         try:
             pidfd = os.pidfd_open(pid)
@@ -242,12 +239,12 @@ class Zygote:
     # ----------------------------------------------------------------------- deaths
 
     def _on_death(self, member: _ForkedWorker) -> None:
-        """It is a zombie, so its pid and its group still mean what they meant."""
+        """The worker is a zombie: its pid and group id are not reused yet."""
         self._poll.unregister(member.pidfd)
         member.dead_since = time.monotonic()
 
     def _sweep(self) -> None:
-        """Reap orphans, end what dead workers left behind, then report those."""
+        """Reap orphans, kill those of dead workers, then report these workers."""
         now = time.monotonic()
         dead = {member.pid: member for member in self._workers.values() if member.dead_since is not None}
         if not dead and now < self._next_check:
@@ -258,9 +255,8 @@ class Zygote:
             if member.incarnation not in unfinished or now - (member.dead_since or now) > REPORT_AFTER:
                 self._report(member)
         self._checked_at = now
-        self._next_check = min(
-            now + CHECK_ADOPTED_EVERY, self._orphans.next_deadline() or now + CHECK_ADOPTED_EVERY
-        )
+        latest = now + CHECK_ADOPTED_EVERY
+        self._next_check = min(latest, self._orphans.next_deadline() or latest)
 
     def _report(self, member: _ForkedWorker) -> None:
         del self._workers[member.pidfd]
@@ -273,7 +269,7 @@ class Zygote:
             self._send(ForkReaped(member.incarnation, status, usage.ru_maxrss * 1024))
 
     def _kill_all_and_exit(self) -> NoReturn:
-        """The supervisor has gone: nothing that was started here may stay."""
+        """The supervisor has died: kill everything that was started here."""
         deadline = time.monotonic() + FINAL_SWEEP_SECONDS
         self._orphans.kill_those_of_workers(deadline)
         run_exit_functions_within(EXIT_FUNCTION_SECONDS, [*self._preparation.modules, "__main__"])
@@ -288,7 +284,7 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 def _close_files() -> None:
-    """All but the standard ones."""
+    """Close all descriptors except the standard ones."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -304,7 +300,7 @@ def run(channel_descriptor: int) -> NoReturn:
     become_subreaper()
     shown = ShownVariable(INCARNATION, NOBODY)
     gc.collect()
-    gc.freeze()  # what is here now need not be looked at again
+    gc.freeze()  # keep the collector from scanning these objects again
     channel = socket.socket(fileno=descriptors.claim(channel_descriptor))
     orders, preparation, lifeline, second_lifeline = _receive_orders(channel)
     tag = os.environ.get(EXPERIMENT_TAG, "")
@@ -317,10 +313,10 @@ def run(channel_descriptor: int) -> NoReturn:
     else:
         os.close(lifeline)
         obstacle = "not asked to"
-    if not descriptors.all_intact():  # the import has closed them: nobody can be heard any more
+    if not descriptors.all_intact():  # the import has closed the channel: the supervisor cannot be reached
         os._exit(1)
     script_handlers = signal_handlers.suspend_handlers(_IGNORED)
-    obstacle = obstacle or _threads_obstacle() or _descriptors_obstacle(before)
+    obstacle = obstacle or fork_obstacle(before)
     files, refused = opened_for_reading()
     note_builtins()
     gc.collect()
@@ -334,7 +330,7 @@ def run(channel_descriptor: int) -> NoReturn:
 
 
 def _receive_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, int, int]:
-    """What this zygote is for; without orders there is no reason to be here."""
+    """The first message of the supervisor. Exits if there is none."""
     try:
         data, received, _, _ = socket.recv_fds(channel, MAX_PACKET, 5)
     except OSError:
@@ -351,55 +347,25 @@ def _receive_orders(channel: socket.socket) -> tuple[ZygoteOrders, Preparation, 
         os.dup2(descriptor, 2)
         os.close(descriptor)
     if orders.tag and not show_in_environment(EXPERIMENT_TAG, orders.tag):
-        sys.exit("the environment of this process cannot be marked")
+        sys.exit("the environment of this process cannot be changed")
     with open(prepared, "rb") as file:
         return orders, msgspec.msgpack.decode(file.read(), type=Preparation), lifeline, second_lifeline
 
 
 def _import_user_code(preparation: Preparation, lifeline: int) -> str:
     """Import the user's code; "", or why workers cannot be forked with it."""
-    # The channel is not looked at meanwhile, so the lifeline has to hold as in a worker.
-    # Afterwards it must not: the zygote has to live long enough to end its workers.
+    # The channel is not read during the import, so the lifeline has to kill this process, as it does workers.
+    # Later it must not: the zygote has to live long enough to kill its workers.
     held = hold_lifeline(lifeline)
     if held is not None:
         held = descriptors.claim(held)
         file = descriptors.identity_of(held)
     try:
         preparation.import_modules()
-        USER_CODE.all()  # its workers have the same, and need not read it again
+        USER_CODE.all()  # forked workers need not read the files again
     except BaseException as error:
         return f"{type(error).__name__} when the user's code was imported"
     finally:
         if held is not None:
             descriptors.release(held, file)
     return ""
-
-
-def _threads_obstacle() -> str:
-    """Why workers cannot be forked here, or ""."""
-    if thread_count() > 1:
-        _stop_library_threads()
-    threads = thread_count()
-    return f"{threads} threads run after the user's code was imported" if threads > 1 else ""
-
-
-def _descriptors_obstacle(before: dict[int, tuple[int, int]]) -> str:
-    found = opened_since(before)
-    return f"{found} is open after the user's code was imported" if found else ""
-
-
-def _stop_library_threads() -> None:
-    """Some libraries end their threads when the process forks, and start them again when
-    they are needed (OpenBLAS, as NumPy brings it, starts them on import). Let them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
-        pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    deadline = time.monotonic() + TRIAL_FORK_SECONDS
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return
-        time.sleep(SWEEP_EVERY)

@@ -39,7 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `settings_now` holds only what was given on this command line, or in this call of `run`;
     `settings_script` the keywords that the script gives `main` as defaults. Both hold parsed
-    values of `core.terms.settings.Settings` fields. The user's own options likewise: `options_now`
+    values of `supervisor.core.terms.settings.Settings` fields. The user's own options likewise: `options_now`
     were given now, `options_default` are the parser's defaults; both in the JSON form in
     which they are remembered, of which `script_options.namespace` makes what `jobs` gets.
     """

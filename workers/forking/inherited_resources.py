@@ -1,4 +1,4 @@
-"""Finds what the import of the script has opened and forked workers must not share.
+"""Whether workers can be forked after the import of the script, or what they must not share stands against it.
 
 Processes that share a pipe, connection, terminal or event loop read from one stream, so one job may get the
 answer that was meant for another one, or wait for ever. A lock of multiprocessing has one state, and a child
@@ -14,13 +14,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import socket
 import stat
 import sys
+import time
+import warnings
 from typing import Any
 
 from workers.forking.process_owner import trackers_among
-from workers.process.linux import children_of
+from workers.process.linux import children_of, thread_count
 
 File = tuple[int, int]  # device, inode
 
@@ -35,6 +38,8 @@ _TERMINALS = range(136, 144)  # major numbers of /dev/pts/*
 # forks can share them.
 _MAPPED = ("/sem.", "/pym-", "/dev/zero ")
 _REMOVED = "(deleted)"
+_TRIAL_FORK_SECONDS = 1.0  # for a child that only exits
+_POLL_EVERY = 0.001  # seconds
 # Libraries whose objects refuse to be used in a fork: module, class, and where it notes its process.
 _REFUSING = (("filelock", "BaseFileLock", "_creator_pid"),)
 
@@ -48,6 +53,17 @@ def descriptors_now() -> dict[int, File]:
                 status = os.fstat(int(name))
                 found[int(name)] = (status.st_dev, status.st_ino)
     return found
+
+
+def fork_obstacle(before: dict[int, File]) -> str:
+    """Why workers cannot be forked from this process, or "". `before`: the open descriptors before the import
+    of the user's code."""
+    if thread_count() > 1:
+        _stop_library_threads()
+    if (threads := thread_count()) > 1:
+        return f"{threads} threads run after the user's code was imported"
+    found = opened_since(before)
+    return f"{found} is open after the user's code was imported" if found else ""
 
 
 def opened_since(before: dict[int, File]) -> str:
@@ -124,3 +140,20 @@ def _refusing() -> str:
                 if isinstance(found, kind) and getattr(found, process, None) == os.getpid():
                     return f"a {module}.{type(found).__name__}"
     return ""
+
+
+def _stop_library_threads() -> None:
+    """Fork once for nothing: some libraries (OpenBLAS of NumPy) start threads on import, end them at a fork, and
+    start them again when they are needed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    deadline = time.monotonic() + _TRIAL_FORK_SECONDS
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        time.sleep(_POLL_EVERY)

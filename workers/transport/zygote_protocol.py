@@ -1,7 +1,7 @@
-"""What the supervisor and the zygote say to each other.
+"""Messages between the supervisor and the zygote.
 
-One message is one msgpack-encoded struct in one packet of a SOCK_SEQPACKET pair;
-descriptors travel beside it (SCM_RIGHTS).
+Each is a msgpack-encoded struct in one packet of a SOCK_SEQPACKET pair. Descriptors are sent with it
+(SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import msgspec
 
 
 class ZygoteOrders(msgspec.Struct, tag=2, array_like=True):
-    """The first order. Descriptors: a file with the `Preparation`, the lifeline (read), the
-    second lifeline (write), the script's resource tracker if it has one, and for a zygote
-    that was started ahead the file that it is to print to. The zygote keeps the second
-    lifeline open for as long as it lives, as the supervisor does.
+    """The first message. Descriptors: a file with the `Preparation`, the lifeline (read end), the second
+    lifeline (write end), the script's resource tracker if it has one, and for a prestarted zygote its output
+    file. The zygote keeps the second lifeline open as long as it lives, as the supervisor does.
 
-    tag: to be put into the environment as others see it, "" if it is there.
+    tag: of the experiment, to be written into the environment; "" if it is there.
     preload: import the user's code.
-    tracker: whether its descriptor is there.
+    tracker: whether the descriptor of a resource tracker is sent.
     """
 
     tag: str
@@ -32,9 +31,12 @@ class Fork(msgspec.Struct, tag=1, array_like=True):
 
 
 class Prepared(msgspec.Struct, tag=10, array_like=True):
-    """Ready to fork. `obstacle` says why the user's code is not imported in here, "" if it
-    is: then each worker has to import it, from a zygote that never tried. `shared` are files of
-    the script that could not be opened anew, and why not (sendable); the first few of them."""
+    """Ready to fork.
+
+    obstacle: why workers cannot be forked with the user's code, "" if they can. With an obstacle each worker
+        imports the code itself, forked from a zygote that has not tried.
+    shared: the first few files of the script that cannot be reopened, with the reason (`sendable` texts).
+    """
 
     obstacle: str
     shared: list[str] = []
@@ -53,7 +55,7 @@ class ForkFailed(msgspec.Struct, tag=12, array_like=True):
 
 
 class ForkReaped(msgspec.Struct, tag=13, array_like=True):
-    """The worker and all it left behind are dead and reaped.
+    """The worker is dead and reaped, its orphans are killed.
 
     `status` is that of wait(); `peak_rss` in bytes.
     """
