@@ -6,6 +6,7 @@ jobs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from selectors import BaseSelector
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +15,10 @@ import msgspec
 
 from supervisor.core.terms.events import FilesShared
 from supervisor.engines.process_description import prepare
+from supervisor.system.interpreter import PrivateDescriptors
 from supervisor.system.process_cleanup import end_orphans
 from workers.process.experiment_tag import EXPERIMENT_TAG
+from workers.process.linux import HIGH, copied
 from workers.script.main_module import MAIN
 from workers.script.preparation import Preparation
 from workers.transport.messages import WorkerSpec
@@ -62,6 +65,39 @@ class Reaped(msgspec.Struct, frozen=True):
 
 
 LaunchEvent = Launched | LaunchFailed | LaunchLost | Exited | Reaped | FilesShared
+
+
+class Lifeline:
+    """A pipe that makes the kernel kill the workers when the supervisor has died.
+
+    read: the end for the workers. write: the end that keeps them alive.
+
+    The first lifeline is open in the supervisor. Its end kills each worker. What a forked worker has started is
+    then ended by the zygote, which spares resource trackers for a moment. The second one is open in the
+    supervisor and in one zygote: when both have died, in whatever order, its end kills the worker's process
+    group, even if the worker is dead already. Without a zygote the end of the first one kills the group.
+
+    Raises OSError if there are no descriptors left. When this process is killed, the kernel closes the highest
+    descriptor first. A second lifeline has to be closed before the first: later no worker would be left to
+    receive its signal.
+    """
+
+    def __init__(self, *, second: bool = False) -> None:
+        self.read, self.write = os.pipe()
+        if second:
+            try:
+                high = copied(self.write, HIGH)
+            finally:
+                os.close(self.write)
+            self.write = high
+        self._private = PrivateDescriptors()
+        self._private.numbers.add(self.write)
+
+    def close(self) -> None:
+        """To be called once; the kernel kills the workers that hold the other end."""
+        self._private.numbers.clear()
+        os.close(self.read)
+        os.close(self.write)
 
 
 class WorkerEnds:

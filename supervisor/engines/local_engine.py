@@ -26,9 +26,9 @@ from supervisor.engines.launcher import (
     LaunchEvent,
     LaunchFailed,
     LaunchLost,
+    Lifeline,
     Reaped,
 )
-from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.resource_monitor import ResourceMeter
 from supervisor.engines.start_methods import launcher_for, resolve
 from supervisor.engines.worker_process import Incarnation, events_from

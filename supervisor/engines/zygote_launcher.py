@@ -27,13 +27,13 @@ from supervisor.engines.launcher import (
     LaunchEvent,
     LaunchFailed,
     LaunchLost,
+    Lifeline,
     PendingReaps,
     Reaped,
     WorkerEnds,
     preparation_for,
     tagged_environment,
 )
-from supervisor.engines.lifelines import Lifeline
 from supervisor.engines.zygote_process import PrestartedZygote, zygote_process
 from supervisor.system.interpreter import ROOM_FOR_TAG, has_ended
 from supervisor.system.processes import is_stopped
