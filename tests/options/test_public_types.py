@@ -111,18 +111,18 @@ def test_the_type_of_a_setting_is_what_it_takes(key: str) -> None:
 
 # ------------------------------------------------------------------------------ docstrings
 
-_ENTRY = re.compile(r"^    (\w+)=(.+?): \S", re.MULTILINE)
+_ENTRY = re.compile(r"^(\w+)=(.+?): \S", re.MULTILINE)
 
 
 def documented(call: Callable[..., Any]) -> dict[str, Any]:
     """Keyword and default of each entry under "Settings" in a docstring."""
-    _, _, text = (call.__doc__ or "").partition("    Settings\n    --------\n")
-    text, _, _ = text.partition("    Raises\n")
+    _, _, text = (inspect.getdoc(call) or "").partition("\nSettings\n--------\n")
+    text, _, _ = text.partition("\nRaises\n")
     return {name: ast.literal_eval(default) for name, default in _ENTRY.findall(text)}
 
 
 def entries(call: Callable[..., Any]) -> list[str]:
-    return [line for line in (call.__doc__ or "").splitlines() if _ENTRY.match(line)]
+    return [line for line in (inspect.getdoc(call) or "").splitlines() if _ENTRY.match(line)]
 
 
 def test_the_docstring_of_main_lists_every_setting_with_its_default() -> None:
@@ -144,7 +144,7 @@ def test_both_docstrings_say_the_same_of_a_setting() -> None:
     of_main, of_run = entries(supervisor.main), entries(supervisor.run)
     assert len(of_main) == len(Settings.__struct_fields__)
     assert [line for line in of_main if line not in of_run] == [
-        "    all_tasks=False: run all jobs, not only one of each domain."
+        "all_tasks=False: run all jobs, not only one of each domain."
     ]
 
 
