@@ -209,7 +209,7 @@ def finished(killed: Experiment) -> Iterator[Experiment]:
     (killed.folder / "mended").touch()
     done = killed.run("--resume", "latest")
     assert done.returncode == 1, done.stderr
-    assert "going on: 10 completed, 2 to run; 5 failed stay as they are" in done.stderr
+    assert "10 completed, 2 to run; 5 failed stay as they are" in done.stderr
     return killed
 
 
