@@ -88,6 +88,8 @@ def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, 
     taken = option_strings(script)
     _add_actions(parser, taken)
     _add_settings(parser, keywords, taken)
+    if taken:
+        parser.yielded = frozenset(option for option in our_options() if option in taken)
     return parser
 
 

@@ -37,9 +37,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.given: dict[str, list[tuple[Any, list[str]]]] = {}
+        self.yielded: frozenset[str] = frozenset()  # names of ours that the script has taken
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        about = message.partition(":")[0].removeprefix("argument ").split("/")
+        longer = [longhauled(option) for option in about if option in self.yielded and longhauled(option)]
+        more = f"; this is the script's own option, longhaul's is {longer[0]}" if longer else ""
+        raise UsageError(f"{message}{more}")
 
     # Private, and called for each option that is given, with its words; public is only the resulting
     # namespace, in which a default looks like a given value. Guarded by

@@ -112,6 +112,14 @@ def test_what_is_said_during_a_run_has_the_names_of_this_script_too(script: Scri
     assert "(--max-failures 1)" not in said
 
 
+def test_a_value_that_the_scripts_own_option_refuses_is_told_with_the_name_of_ours(script: Script) -> None:
+    said = script.run("--seed", "7", "--timeout", "1s", code=2)
+    assert "argument --timeout: invalid float value: '1s'; this is the script's own option" in said
+    assert "longhaul's is --longhaul-timeout" in said
+    said = script.run("--seed", "7", "--nice", code=2)
+    assert "argument --nice" in said and "script's own" not in said
+
+
 KEPT_TO_ITSELF = """
     import argparse
     from supervisor import main
