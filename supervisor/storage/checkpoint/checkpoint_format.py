@@ -1,4 +1,4 @@
-"""The snapshot to resume from: one JSON document, one entry per line, a CRC at the end.
+"""The bytes of a checkpoint: one JSON document, one entry per line, a CRC at the end.
 
     {"format":...,            the header: one key per line, small enough to be read first
     ...
@@ -9,9 +9,9 @@
     ...
     "crc":"xxxxxxxx"}         over all bytes before the comma and newline in front of it
 
-An entry of a finished job holds `attempts` and then the very bytes that its record in the
-journal has after the job's id. So entries are copied, not encoded, and a journal can be
-made from a checkpoint as well as a checkpoint from a journal.
+An entry of a finished job holds `attempts`, then the part of its Ended line (see `journal_format`), byte by
+byte. Entries are therefore copied, not encoded, and a journal can be made from a checkpoint as well as a
+checkpoint from a journal.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class JournalPlace(msgspec.Struct):
 
 
 class OpenLease(msgspec.Struct, array_like=True, gc=False):
-    """A lease without an end. There may be ten thousand, which nobody has to search for cycles."""
+    """A lease without an end. gc=False: there may be ten thousand, and none is part of a cycle."""
 
     incarnation: int
     lease: int
@@ -60,7 +60,7 @@ class OpenLease(msgspec.Struct, array_like=True, gc=False):
 
 
 class Header(msgspec.Struct, kw_only=True):
-    """All of a checkpoint but its jobs."""
+    """Everything in a checkpoint except its jobs."""
 
     format: str = FORMAT
     experiment_id: str
@@ -80,7 +80,7 @@ class Header(msgspec.Struct, kw_only=True):
 
 
 class ChargeEntry(msgspec.Struct):
-    """What a job has spent, finished or not."""
+    """What a job has used of its budgets, finished or not."""
 
     attempts: int
     crashes: int = 0
@@ -98,7 +98,7 @@ class InProgressEntry(msgspec.Struct):
 
 
 class FinishedEntry(msgspec.Struct):
-    """The part of a finished job's entry that the job table needs."""
+    """The fields of a finished job's entry that the job table needs."""
 
     attempts: int
     attempt: int
@@ -117,7 +117,7 @@ def header_lines(header: Header) -> bytes:
     encode = msgspec.json.encode
     try:
         values = [encode(getattr(header, key)) for key in keys]
-    except UnicodeEncodeError:  # a word of the command line that is no UTF-8
+    except UnicodeEncodeError:  # an argument of the command line that is not UTF-8
         values = [encode(in_utf8(msgspec.to_builtins(getattr(header, key)))) for key in keys]
     return b"{" + b",\n".join(
         b"%b:%b" % (encode(key), value) for key, value in zip(keys, values, strict=True)
@@ -125,8 +125,7 @@ def header_lines(header: Header) -> bytes:
 
 
 def finished_entries(jobs: Iterable[bytes], attempts: Sequence[int], parts: Iterable[bytes]) -> bytes:
-    """The entries of finished jobs, joined; `jobs` are their ids as JSON, for the parts see
-    `journal_format.ended_part`."""
+    """The entries of finished jobs, joined. `jobs`: their ids as JSON. `parts`: see `journal_format.ended_part`."""
     begin = {number: b':{"attempts":%d,' % number for number in set(attempts)}
     pieces = zip(jobs, map(begin.__getitem__, attempts), parts, repeat(b"},\n"), strict=False)
     return b"".join(chain.from_iterable(pieces))[:-2]
@@ -143,12 +142,12 @@ def entry_part(entry: bytes) -> tuple[bytes, bytes]:
 
 
 class DamagedCheckpoint(Exception):
-    """The file is not what was written: says why, for the user."""
+    """The checkpoint is damaged; the message says how, for the user."""
 
 
 class CheckpointReader:
-    """A checkpoint that verifies. Raises FileNotFoundError, DamagedCheckpoint, and
-    UnusableCheckpoint if another version wrote it."""
+    """A checkpoint whose CRC is right. Raises FileNotFoundError, DamagedCheckpoint, and UnusableCheckpoint if
+    another version wrote it."""
 
     def __init__(self, disk: Disk, path: Path | str) -> None:
         self.path = resolved(path)
@@ -185,8 +184,8 @@ class CheckpointReader:
             )
 
     def groups(self) -> Iterator[tuple[str, list[int], list[bytes]]]:
-        """(section, where the entries stand, entries without their commas) of all jobs, in file
-        order and by the thousand."""
+        """(section, offsets of the entries, entries without their commas) of all jobs, in file order, some
+        hundred at a time."""
         section = ""
         for offset, lines, _ in groups_of(self._disk, self.fd, self._body, self._end):
             places = list(offsets_of(offset, lines))
@@ -205,7 +204,7 @@ class CheckpointReader:
 
 
 def read_header(disk: Disk, fd: int, end: int) -> tuple[Header, int]:
-    """The header and where the sections begin; DamagedCheckpoint if it cannot be read."""
+    """The header, and the offset of the first section. Raises DamagedCheckpoint."""
     size = 1 << 16
     while True:
         text = disk.pread(fd, min(size, max(0, end)), 0)
@@ -222,7 +221,7 @@ def read_header(disk: Disk, fd: int, end: int) -> tuple[Header, int]:
 
 
 def peek(disk: Disk, path: Path | str) -> Header | None:
-    """The header alone, quickly and unverified; None if it cannot be read."""
+    """The header without a check of the CRC; None if it cannot be read."""
     try:
         fd = disk.open(os.fspath(path), os.O_RDONLY)
     except OSError:
@@ -240,7 +239,7 @@ def _without_commas(lines: list[bytes]) -> list[bytes]:
 
 
 def decode_finished(entries: list[bytes]) -> dict[str, FinishedEntry]:
-    """Entries of a section, in their order."""
+    """Entries of a section by job id, in their order."""
     return _finished_decoder.decode(b"{%b}" % b",".join(entries))
 
 

@@ -1,7 +1,7 @@
 """Writes a checkpoint in slices, from copies taken at one moment.
 
-The loop gives it a few milliseconds at a time; jobs go on changing meanwhile, the copies
-do not. The results are read from the journal, whose written part never changes.
+The loop calls it for a few milliseconds at a time. Jobs change meanwhile, the copies do not. Results are read
+from the journal, whose written part never changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from supervisor.storage.journal.journal_reader import JournalReader
 from supervisor.storage.journal.record_locations import grouped
 from supervisor.system.clock import utc_now
 
-_BLOCK = 2048  # jobs that are looked at between two looks at the clock
+_BLOCK = 2048  # jobs between two checks of the clock
 _BUFFER = 256 << 10
 
 
@@ -74,11 +74,11 @@ def header_of(
 
 
 class CheckpointWriter:
-    """One checkpoint in the making.
+    """One checkpoint that is being written.
 
-    `step` until it returns True, then `publish` (which may run in another thread: it
-    waits for the disk); or `finish`. `discard` gives up at any time before. If the `checksum` of the
-    journal up to the header's position is known, an index of its records follows.
+    Call `step` until it returns True, then `publish`, which waits for the disk and may run in another thread;
+    or call `finish`, which does both. `discard` gives up at any time before. With the `checksum` of the
+    journal up to the header's position, an index of the journal's records is written too.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class CheckpointWriter:
         return True
 
     def finish(self) -> None:
-        """All that is left, and `publish`, for whoever waits for the disk anyway."""
+        """Write what remains and publish it, for a caller that may wait for the disk."""
         self._file.disk_keeps_up = True
         self.step(inf)
         self.publish()
 
     def publish(self) -> None:
-        """Sync and rename in. The journal must be synced up to `n` before."""
+        """Sync the file and rename it to its path. The journal must be synced up to `n` before."""
         self._file.publish(read_soon=False)
         if self._index is not None:
             self._index.write(self._disk, self._crc)
@@ -168,7 +168,7 @@ class CheckpointWriter:
         yield from _section(b"gone", self._gone())
 
     def _charge_entries(self) -> Iterator[bytes]:
-        """Jobs whose attempts or charges do not follow from another entry of theirs."""
+        """Jobs whose attempts or charges are in no other entry."""
         state, attempts, charges = self._state, self._attempts, self._charges
         for start in range(0, len(state), _BLOCK):
             stop = min(start + _BLOCK, len(state))
@@ -201,7 +201,7 @@ class CheckpointWriter:
                     [job for job in range(start, stop) if state[job] == chosen and wanted[job]]
                 )
             else:
-                yield b""  # a chance to look at the clock
+                yield b""  # so that `step` checks the clock
 
     def _gone(self) -> Iterator[bytes]:
         state, wanted = self._state, self._wanted

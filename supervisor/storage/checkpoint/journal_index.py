@@ -1,8 +1,8 @@
-"""Where the journal has what, so that a resume of many jobs need not read all of it again.
+"""The index: offsets of records in the journal, so that a resume of many jobs need not read all its lines.
 
-A checkpoint says which jobs are finished, but not where their records are, and the journal
-before its position says nothing else that matters. What a walk through those lines comes to
-stands in the index, in columns by job number:
+A checkpoint holds which jobs are finished, but not where their records are. Before the checkpoint's position
+the journal holds nothing else that a resume needs. The index stores the result of reading those lines, in
+columns by job number:
 
     {"format":...,            the header: which checkpoint, journal and jobs it belongs to
     ...
@@ -12,9 +12,9 @@ stands in the index, in columns by job number:
     ],
     "crc":"xxxxxxxx"}         over all bytes before the comma and newline in front of it
 
-It is a shortcut and nothing rests on it: it may be deleted, is not synced, and is used only
-if it is whole, was written with this very checkpoint, and if the journal's first bytes have
-the checksum of what was once written there. Else the journal is read (see `journal_only`).
+It is only a cache: it may be deleted and is not synced. It is used if it is whole, was written with this
+checkpoint, and if the journal up to the checkpoint's position has the checksum stored in it. Otherwise the
+journal is read line by line (see `journal_only`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.record_locations import IN_JOURNAL, NOWHERE, RecordLocations
 
 FORMAT = "longhaul-index-1"
-ENOUGH = 20_000  # finished jobs; fewer are read in a moment
+ENOUGH = 20_000  # finished jobs; the journal of fewer is read quickly without an index
 _BLOCK = 1 << 16  # jobs to a line
 _FOOT = re.compile(rb',\n"crc":"([0-9a-f]{8})"\}\n')
 _FOOT_SIZE = len(b',\n"crc":"01234567"}\n')
@@ -50,8 +50,11 @@ _ORIGIN = bytes(IN_JOURNAL if state in (COMPLETED, FAILED) else NOWHERE for stat
 
 
 class _Header(msgspec.Struct):
-    """checkpoint: its CRC. journal: that of its bytes up to the checkpoint's position. ids:
-    that of the ids of the jobs, in the order of their numbers. outcomes: of failed jobs."""
+    """What the index belongs to.
+
+    checkpoint: its CRC. journal: CRC of its bytes up to the checkpoint's position. ids: CRC of the job ids in
+    the order of their numbers. layout: byte order and item sizes of the columns. outcomes: of failed jobs.
+    """
 
     format: str
     layout: list[Any]  # of the columns, in memory
@@ -63,7 +66,7 @@ class _Header(msgspec.Struct):
 
 
 class _Block(msgspec.Struct, array_like=True):
-    """The columns of jobs that follow each other."""
+    """The columns of jobs with consecutive numbers."""
 
     states: bytes
     attempts: bytes
@@ -73,7 +76,7 @@ class _Block(msgspec.Struct, array_like=True):
 
 
 def checksum_of(ids: list[str], jobs: int) -> int:
-    """Of the ids of the first jobs, a line each."""
+    """CRC-32 of the ids of the first `jobs` jobs, one per line."""
     crc = 0
     for start in range(0, jobs, _BLOCK):
         crc = zlib.crc32("\n".join([*ids[start : min(start + _BLOCK, jobs)], ""]).encode(), crc)
@@ -81,10 +84,9 @@ def checksum_of(ids: list[str], jobs: int) -> int:
 
 
 class IndexWriter:
-    """An index in the making, from copies that were taken with those of its checkpoint.
+    """Writes an index from the copies that its checkpoint was made from.
 
-    journal: the checksum of the journal up to the checkpoint's position. states and attempts
-    are the checkpoint's copies, offsets and lengths where the records are.
+    journal: checksum of the journal up to the checkpoint's position. offsets, lengths: of the records.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class IndexWriter:
         self._outcomes = [(job, how) for job, how in table.outcome.items() if states[job] == FAILED]
 
     def write(self, disk: Disk, checkpoint: int) -> None:
-        """Put it in its place, if that can be done; `checkpoint` is the CRC of that."""
+        """Write the file; a failure is ignored. `checkpoint`: the CRC of the checkpoint."""
         with contextlib.suppress(OSError):
             write_atomically(disk, self._path, self._parts(checkpoint), durable=False)
 
@@ -136,9 +138,8 @@ class IndexWriter:
 
 
 class Index:
-    """An index that was found to be whole. What it says is true of a checkpoint with the CRC
-    `checkpoint`, of a journal that begins with bytes of the checksum `journal`, and of a table
-    whose jobs have the checksum `ids`."""
+    """An index whose CRC is right. It holds for the checkpoint with the CRC `checkpoint` and for a journal that
+    begins with bytes of the checksum `journal`; for the jobs see `tells_of`."""
 
     def __init__(self, header: _Header, blocks: io.BytesIO) -> None:
         self.checkpoint = header.checkpoint
@@ -148,7 +149,7 @@ class Index:
 
     @classmethod
     def read(cls, disk: Disk, path: Path) -> Index | None:
-        """None if there is none that can be used."""
+        """The index at `path`; None if there is none that can be used."""
         try:
             fd = disk.open(resolved(path), os.O_RDONLY)
         except OSError:
@@ -174,11 +175,11 @@ class Index:
         return cls(header, blocks)
 
     def tells_of(self, table: JobTable) -> bool:
-        """Whether its jobs are those of the table, under the same numbers."""
+        """Whether the table has the same jobs under the same numbers."""
         return self._header.jobs == len(table) and self._header.ids == checksum_of(table.ids, len(table))
 
     def load(self, table: JobTable, locations: RecordLocations) -> None:
-        """Bring states and locations of all finished jobs into both."""
+        """Set states and locations of all finished jobs."""
         locations.grow(self._header.jobs)
         start = 0
         while start < self._header.jobs:

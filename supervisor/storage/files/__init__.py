@@ -1,3 +1,3 @@
-"""Files that are whole or not there: the operations that durability rests on, names and lock of one
-experiment. No format of a file.
+"""Durable file operations: atomic replacement, sync, lock, and the paths of one experiment. No file format
+must be known here.
 """

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all; whether a directory can hold them.
+"""Files that appear whole or not at all; reading by lines; free space.
 
-Building blocks only; what stands in the files is not known here.
+Building blocks only: the content of the files is not known here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FREE_BYTES = 64 << 20
 FREE_SHARE = 0.05
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHUNK = 1 << 20
-_BEHIND = 8 << 20  # bytes that the disk is behind while a large file is made
-# Small enough for what is done with its lines, one thing after the other, to stay in a cache.
+_BEHIND = 8 << 20  # bytes of a large file after which the disk is told to begin writing
+# Bytes of one read. Small enough that several passes over its lines stay in the processor's cache.
 _PIECE = 64 << 10
 
 
@@ -41,10 +41,9 @@ def temporary_name(path: str) -> str:
 
 
 def clear_temporaries(paths: Iterable[Path | str]) -> None:
-    """Remove what a killed process left of files that it was about to rename to `paths`, or to
-    backups of them or of their tails.
+    """Remove temporary files that a killed process left of `paths`, their backups and backups of their tails.
 
-    Only for the holder of the experiment's lock: nobody else may be writing them now.
+    Only for the holder of the experiment's lock: no other process may be writing them.
     """
     for path in map(resolved, paths):
         folder, name = os.path.split(path)
@@ -63,11 +62,10 @@ def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
 
 
 def groups_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, list[bytes], bool]]:
-    """(offset of the first, lines without their newlines, whether they had one) of the bytes
-    from start to end: lines by the hundred, so that what is done to each can be done in C.
+    """(offset of the first line, lines without newlines, whether they had one) of the bytes from start to end.
 
-    Reads in pieces, and ever larger ones inside a line that is longer than a piece,
-    so that copying stays linear.
+    Some hundred lines at a time, so that they can be processed in C. Pieces double in size inside a line that
+    is longer than a piece, so that copying stays linear.
     """
     position, rest, want = start, b"", _PIECE
     while position < end and (piece := disk.pread(fd, min(want, end - position), position)):
@@ -95,7 +93,7 @@ def checksum(disk: Disk, fd: int, end: int) -> int | None:
 
 
 def offsets_of(offset: int, lines: Iterable[bytes]) -> Iterator[int]:
-    """Where each of the lines stands that follow each other from an offset on."""
+    """The offset of each of these lines, of which the first begins at `offset`."""
     return map(add, accumulate(map(len, lines), initial=offset), count())
 
 
@@ -108,11 +106,11 @@ def unnamed_file(directory: Path | str) -> int:
 
 
 class NewFile:
-    """A file being written beside its place. `publish` syncs it and renames it in.
+    """A temporary file beside `path`; `publish` syncs it and renames it to `path`.
 
-    disk_keeps_up: for whoever may wait for the disk. It begins with a large file while that is
-    made, and what it has does not stay in memory.
-    A context manager: what was not published is removed.
+    disk_keeps_up: if set, the disk begins to write a large file while it is made, and the page cache does not
+    keep it; for callers that may wait for the disk.
+    As a context manager it removes a file that was not published.
     """
 
     def __init__(self, disk: Disk, path: Path | str) -> None:
@@ -134,7 +132,7 @@ class NewFile:
             self._begun = self.size
 
     def publish(self, *, durable: bool = True, keep_open: bool = False, read_soon: bool = True) -> None:
-        """Without `durable` a power cut may leave the file empty or absent."""
+        """Sync and rename. Without `durable` a power cut may leave the file empty or missing."""
         if durable:
             self._disk.sync(self.fd)
         if not read_soon:
@@ -192,11 +190,10 @@ def backup_name(disk: Disk, path: Path | str) -> str:
 
 
 def probe_directory(disk: Disk, directory: Path | str, owner: str = "") -> None:
-    """Try everything that a run will need: make, write, sync, rename, remove.
+    """Try what a run needs of a directory: create, write, sync, rename, remove.
 
-    `owner` is the experiment whose lock we hold: what an earlier probe of it left behind,
-    because it was killed, is cleared. Raises CannotCreate with the place and the reason;
-    better now than after the first job.
+    owner: the experiment whose lock is held; files that a killed probe of it left are removed. Raises
+    CannotCreate with the directory and the reason, before the first job runs.
     """
     path = os.path.join(resolved(directory), f".probe_{owner or os.getpid()}")
     clear_temporaries([path])
@@ -215,7 +212,7 @@ def probe_directory(disk: Disk, directory: Path | str, owner: str = "") -> None:
 
 
 def lack_of_space(disk: Disk, directory: Path | str) -> str | None:
-    """What to say if too little is free to go on safely: 64 MB, or 5 % if that is less."""
+    """A sentence for the user if less than 64 MB are free, or 5 % if that is less; else None."""
     free, total = disk.space(os.fspath(directory))
     floor = min(FREE_BYTES, int(total * FREE_SHARE))
     if free >= floor:

@@ -1,7 +1,7 @@
-"""The file operations that durability rests on, in one small class.
+"""The file operations that durability needs, in one small class.
 
-A test or a simulation hands in a subclass that fails, tears or forgets. Nothing else
-belongs here: no format, no policy, no retry.
+Tests and the simulation replace it by a disk that fails, tears writes or forgets them. No format, no policy
+and no retry belongs here.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ class Disk:
             os.fsync(fd)
 
     def let_go(self, fd: int) -> None:
-        """Keep nothing of a file in memory: it is not read soon, and the memory is worth more to
-        whoever reads or writes next. Linux begins to write what the disk does not have, and keeps
-        that until it has."""
+        """Drop a file from the page cache, because it is not read soon. Linux begins to write dirty pages and
+        keeps those until they are written."""
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -82,7 +81,7 @@ class Disk:
         os.replace(source, target)
 
     def link(self, source: str, target: str) -> bool:
-        """A second name for a file; False where the file system has no such thing."""
+        """Make a hard link; False if the file system has none."""
         try:
             os.link(source, target)
         except OSError as error:
@@ -98,13 +97,13 @@ class Disk:
         return os.path.lexists(path)
 
     def has_name(self, fd: int, path: str) -> bool:
-        """Whether an open file can still be found: false if it, or all under its name, was
-        removed. Inode numbers are not compared: not all network file systems keep them."""
+        """Whether an open file still has its name: false if it was removed. Inode numbers are not compared:
+        not all network file systems keep them."""
         return os.path.exists(path) and os.fstat(fd).st_nlink > 0
 
     def make_directory(self, path: str) -> None:
-        """With its parents; it may exist already. A new name is synced where it stands, or
-        all that is put into the directory could be gone after a power cut."""
+        """Make a directory and its parents; it may exist. Each parent is synced, else a power cut could remove
+        the new directory with everything in it."""
         missing = []
         place = os.path.abspath(path)
         while not os.path.isdir(place):
@@ -112,7 +111,7 @@ class Disk:
             place = os.path.dirname(place)
         os.makedirs(path, exist_ok=True)
         for made in reversed(missing):
-            with contextlib.suppress(PermissionError):  # of a parent that we may not read
+            with contextlib.suppress(PermissionError):  # for a parent directory that is not readable
                 self.sync_directory(os.path.dirname(made))
 
     def sync_directory(self, path: str) -> None:
@@ -126,6 +125,6 @@ class Disk:
             os.close(fd)
 
     def space(self, path: str) -> tuple[int, int]:
-        """Bytes that we may still use, and bytes in all, of the file system."""
+        """(bytes available to this user, total bytes) of the file system."""
         info = os.statvfs(path)
         return info.f_bavail * info.f_frsize, info.f_blocks * info.f_frsize

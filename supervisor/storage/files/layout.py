@@ -1,7 +1,4 @@
-"""Where the files of an experiment are, what an experiment may be called, which there are.
-
-What stands in the files is not known here, but for when they were last written.
-"""
+"""The paths of the files of one experiment. Their content is not known here."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class Layout:
 
     @property
     def console(self) -> Path:
-        """What a run in the background (--detach) says."""
+        """The output of a run in the background (--detach)."""
         return self.logs / f"console_{self.experiment_id}.log"
 
     @property
@@ -78,10 +75,10 @@ class Layout:
         return self.results_directory / "states"
 
     def exists(self) -> bool:
-        """Whether there is an experiment of this id, usable or not."""
+        """Whether there is an experiment with this id, usable or not."""
         return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)
 
     def taken(self) -> bool:
-        """Whether there is anything of this id: also results that nothing was recorded of
-        (--no-resume), which a new experiment would overwrite."""
+        """Whether any file has this id, also results of a run with --no-resume, which a new experiment would
+        overwrite."""
         return self.exists() or os.path.lexists(self.results_directory)

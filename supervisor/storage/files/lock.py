@@ -1,7 +1,7 @@
-"""Two supervisors never own one experiment.
+"""The lock of an experiment: only one supervisor at a time runs it.
 
-`flock` on a file that is never deleted: the kernel lets go when the holder dies, however
-it dies, so there is no stale lock. The content (pid, host, start) is for humans only.
+`flock` on a file that is never deleted. The kernel releases it when the holder dies, so no lock is ever
+stale. The content (pid, host, start) is for humans only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Holder(msgspec.Struct):
 
 
 class Lock:
-    """A held lock. `notice` is something to tell the user: the file system cannot lock."""
+    """A held lock. `notice`: a sentence for the user if the file system cannot lock, else None."""
 
     def __init__(self, fd: int, path: str, notice: str | None) -> None:
         self.path = path
@@ -54,17 +54,17 @@ class Lock:
                 raise
             if _is_still_there(fd, target):
                 break
-            os.close(fd)  # somebody deleted the file between our two calls
+            os.close(fd)  # the file was deleted between the two calls
         _write_holder(fd)
         return cls(fd, target, notice)
 
     @classmethod
     def none(cls) -> Lock:
-        """Nothing is locked: for experiments that leave nothing behind (--no-resume)."""
+        """No lock, for experiments that are not kept (--no-resume)."""
         return cls(-1, "", None)
 
     def release(self) -> None:
-        """Let go; the file stays. Explicit, because a forked child may share the descriptor."""
+        """Release the lock; the file stays. Closing is not enough: a forked child may share the descriptor."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self.notice is None:
@@ -84,10 +84,10 @@ def _open(path: str) -> int:
 
 
 def is_held(path: Path | str) -> bool | None:
-    """Whether a live supervisor holds the lock; None where that cannot be told.
+    """Whether a live supervisor holds the lock; None if that cannot be determined.
 
-    The only way to ask the kernel is to try: for an instant a shared lock may be ours, which
-    is why `Lock.acquire` tries more than once.
+    The kernel can only be asked by trying. For an instant this takes a shared lock, which is why `Lock.acquire`
+    tries more than once.
     """
     try:
         fd = os.open(resolved(path), os.O_RDONLY | os.O_CLOEXEC)
@@ -140,7 +140,7 @@ def _flock(fd: int, path: str, experiment_id: str) -> str | None:
 
 
 def _try_for_a_moment(fd: int) -> None:
-    """Take the lock; an onlooker (`is_held`) does not keep us from it."""
+    """Take the lock. A concurrent `is_held` delays this but does not prevent it."""
     for attempt in range(_TRIES):
         try:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +164,7 @@ def _write_holder(fd: int) -> None:
         os.ftruncate(fd, 0)
         os.pwrite(fd, data, 0)
     except OSError:
-        return  # a full disk: the lock holds all the same
+        return  # disk full: the lock is held without this text
 
 
 def _read_holder(fd: int) -> Holder:

@@ -1,12 +1,10 @@
-"""The one thread that waits for the disk, so that nobody else has to.
+"""The thread that waits for the disk: `fdatasync` of the journal, and the disk work of checkpoints.
 
-It does nothing but `fdatasync` of the journal and, in between, the disk work of a
-checkpoint that waits for it. The next sync starts when something is unsynced, the last
-one has ended, and ten times its duration (at most 100 ms) has passed; an urgent request
-skips that wait. So a slow disk is asked rarely and a quick one often.
+A sync starts when something is unsynced, the last sync has ended, and ten times its duration (at most
+100 ms) has passed. An urgent request skips that pause. A slow disk is thus synced rarely, a fast one often.
 
-A failed sync is final: the kernel may have dropped the pages and will report success the
-next time. The thread ends, and its descriptor must not be believed again.
+A failed sync is final: the kernel may have dropped the pages and reports success the next time. The thread
+ends, and the descriptor must not be used any more.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ STALLED_AFTER = 5.0  # seconds without a completed sync
 
 
 class Task(msgspec.Struct):
-    """Disk work that has to follow a sync: it runs once record `after` is on the disk."""
+    """Disk work that must follow a sync: it runs once record `after` is on the disk."""
 
     after: int
     work: Callable[[], None]
@@ -39,7 +37,7 @@ class Task(msgspec.Struct):
 
 
 class Syncer:
-    """Syncs one descriptor. `wake` is a non-blocking pipe that is written to when something ended."""
+    """Syncs one descriptor. `wake`: a non-blocking pipe that gets a byte after each sync or task."""
 
     def __init__(self, disk: Disk, fd: int, *, synced: int, wake: int) -> None:
         self.synced = synced  # all records up to this number are on the disk
@@ -50,7 +48,7 @@ class Syncer:
         self._written = synced
         self._urgent = False
         self._stopping = False
-        self._idle = False  # the thread waits for somebody to write, not for time to pass
+        self._idle = False  # the thread waits for records or tasks, not for a pause to end
         self._tasks: deque[Task] = deque()
         self._rest_until = 0.0
         self._changed = threading.Condition()
@@ -76,7 +74,7 @@ class Syncer:
             self._start()
 
     def close(self, timeout: float) -> bool:
-        """End the thread after what it is doing now; False if it hangs in the kernel."""
+        """End the thread after its present work; False if that takes longer than `timeout` seconds."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -112,7 +110,7 @@ class Syncer:
                 os.write(self._wake, b"\0")
 
     def _next(self) -> tuple[int, Task | None] | None:
-        """Wait for the next thing to do: sync up to a number and, perhaps, a task after it."""
+        """Wait for work: (sync up to this record, task after it or None); None when the thread must end."""
         with self._changed:
             while not self._stopping:
                 if self._tasks:

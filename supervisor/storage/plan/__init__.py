@@ -1,3 +1,1 @@
-"""The bytes of the plan: one line for every job ever planned. No function of the user's is called
-here.
-"""
+"""The bytes of the plan: one line for every job ever planned. The user's functions must not be called here."""

@@ -1,4 +1,4 @@
-"""A script's plan in the making: its lines, before anything is changed on disk."""
+"""Collects the lines of a script's plan before anything is changed on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class _Draft(msgspec.Struct):
-    """A line before its params are JSON."""
+    """A line whose params are not encoded yet."""
 
     id: str
     domain: str | None
@@ -34,7 +34,7 @@ class _Draft(msgspec.Struct):
 
 
 def plan_line(job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN) -> bytes:
-    """One line with its newline; settings of its own stand there only if it has any."""
+    """One line with its newline. The job's own settings are left out if it has none."""
     if b"\n" in params_json:
         params_json = msgspec.json.format(params_json, indent=-1)
     line = PlannedJob(job_id, domain, msgspec.Raw(params_json))
@@ -44,23 +44,23 @@ def plan_line(job_id: str, domain: str | None, params_json: bytes, own: OwnSetti
 
 
 class EarlierPlan(Protocol):
-    """A plan on disk that holds nothing but one line for each job, in the order of the jobs."""
+    """A plan on disk with exactly one line for each job, in the order of the jobs."""
 
     lengths: array[int]
 
     def text(self, offset: int, size: int) -> bytes:
-        """Its bytes from there on, at most so many. Raises StorageError."""
+        """At most `size` bytes from an offset. Raises StorageError."""
 
     def domains(self, jobs: int) -> dict[str, str | None]:
-        """Domain by id of its first jobs."""
+        """Domain by id of the first `jobs` jobs."""
 
 
 class PlanBuilder:
-    """Collects the jobs of a script in a spool; touches nothing else.
+    """Collects the jobs of a script in a spool.
 
-    earlier: a plan that the script is expected to give again. As long as it gives the same
-    lines in the same order, they are compared and not collected.
-    own: by id, of the jobs that have settings of their own.
+    earlier: a plan that the script is expected to repeat. While it yields the same lines in the same order,
+    they are compared and not collected.
+    own: settings by id, of the jobs that have settings of their own.
     """
 
     def __init__(self, earlier: EarlierPlan | None = None) -> None:
@@ -89,7 +89,7 @@ class PlanBuilder:
         return self._lengths
 
     def repeats(self, earlier: EarlierPlan) -> int:
-        """How many jobs of this plan the script has given again, if it has given no other."""
+        """How many jobs of the earlier plan the script has repeated; 0 if it has yielded any other job."""
         return self._followed if self._earlier is earlier else 0
 
     def add(
@@ -132,8 +132,7 @@ class PlanBuilder:
         return True
 
     def _follow(self, text: bytes, jobs: int) -> bool:
-        """Whether these lines of so many jobs stand there in the earlier plan as well, after
-        those that did before."""
+        """Whether the earlier plan goes on with these lines of `jobs` jobs."""
         if self._earlier is None:
             return False
         at = self.size - self._start
@@ -148,7 +147,7 @@ class PlanBuilder:
         return True
 
     def _stand_alone(self) -> None:
-        """Collect what was only compared so far; from now on everything is collected."""
+        """Collect the lines that were only compared so far; from now on every line is collected."""
         earlier, self._earlier = self._earlier, None
         if earlier is None:
             return
@@ -188,32 +187,31 @@ class PlanBuilder:
         self.give_own(table)
 
     def give_own(self, table: JobTable) -> None:
-        """Tell the table what jobs have of their own. It must know all of them."""
+        """Set the jobs' own settings in the table, which must have all of these jobs."""
         table.own = {table.numbers[job_id]: own for job_id, own in self.own.items()}
 
     def close(self) -> None:
-        """Forget the lines."""
+        """Drop the lines."""
         self._spool.close()
 
     def __del__(self) -> None:
-        self.close()  # a plan that was refused leaves its file to us
+        self.close()  # also of a plan that was refused
 
 
-IN_MEMORY = 32 << 20  # bytes; what comes after them goes to the file, they stay
+IN_MEMORY = 32 << 20  # bytes
 
 _PIECE = 1 << 20
 
 
 class Spool:
-    """Takes bytes in their order and gives them back, from the first, as often as is asked.
-
-    Methods raise OSError.
+    """Append bytes, read them back from the start any number of times: the first 32 MB stay in memory, the rest
+    goes to an unnamed temporary file. Methods raise OSError.
     """
 
     def __init__(self) -> None:
         self.size = 0
         self._kept: list[bytes] = []  # the first bytes
-        self._last = bytearray()  # what came last; not yet enough for a piece
+        self._last = bytearray()  # the last bytes, fewer than a piece
         self._disk = Disk()
         self._fd = -1
         self._in_file = 0  # bytes
@@ -235,7 +233,7 @@ class Spool:
         self._in_file += len(piece)
 
     def chunks(self) -> Iterator[bytes]:
-        """All of it, in pieces; they do not end where lines do."""
+        """All bytes in pieces that need not end at a newline."""
         yield from self._kept
         for position in range(0, self._in_file, _PIECE):
             yield self._disk.pread(self._fd, min(_PIECE, self._in_file - position), position)
@@ -254,7 +252,7 @@ class Spool:
                 begun = [rest]
 
     def close(self) -> None:
-        """Forget all of it."""
+        """Drop all bytes and close the file."""
         self._kept.clear()
         self._last = bytearray()
         if self._fd >= 0:

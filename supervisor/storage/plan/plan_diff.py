@@ -21,10 +21,10 @@ class Changed(NamedTuple):
 
 
 class Comparison(msgspec.Struct):
-    """How the script's plan of now differs from the plan on disk.
+    """How the script's present plan differs from the plan on disk.
 
-    matching: ids in both. relabelled: ids whose domain or own settings alone changed. returned: ids that
-    had been gone.
+    matching: number of ids in both. new, gone: ids in one of them only. changed: other parameters.
+    relabelled: ids of which only the domain or the own settings changed. returned: ids that had been gone.
     """
 
     matching: int = 0
@@ -36,9 +36,9 @@ class Comparison(msgspec.Struct):
 
 
 def compare(plan: PlanFile | None, table: JobTable, builder: PlanBuilder) -> Comparison:
-    """Compare by id; quick where the lines are the same bytes in the same order.
+    """Compare by id; fast if the lines are the same bytes in the same order.
 
-    Ids that only the journal knows (their line in the plan was lost) match by name.
+    Ids whose line in the plan was lost are known from the journal and match without a comparison of parameters.
     """
     if plan is not None and plan.holds_just(builder):
         return Comparison(matching=len(builder))

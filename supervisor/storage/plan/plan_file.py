@@ -1,8 +1,7 @@
-"""The plan: every job ever asked for, one JSON object per line; built, read, extended.
+"""The plan file: every job ever planned, one JSON object per line; written, read, extended.
 
-A later line of the same id wins; `{"id":...,"gone":true}` says that the script no longer
-has the job. Per job only the place of its line is kept in memory. A job's number is given
-by the job table; this file follows it.
+A later line with the same id wins. `{"id":...,"gone":true}` says that the script no longer has the job. Only
+the offset and length of each line are kept in memory. The job table assigns the numbers of jobs.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class _Line(msgspec.Struct, gc=False):
-    """What is read of a line when the file is opened; `params` stay where they are."""
+    """The fields that are read when the file is opened; `params` are not decoded."""
 
     id: str
     domain: str | None = None
@@ -64,8 +63,7 @@ def decode_lines(lines: bytes) -> list[PlannedJob]:
 class PlanFile:
     """The plan on disk. `offsets` and `lengths` are by job number; length 0: no line.
 
-    damaged: lines that could not be read were found in the middle. torn: where a torn
-    last line begins, or None.
+    damaged: number of unreadable lines before a readable one. torn: offset of a torn last line, or None.
     """
 
     def __init__(self, disk: Disk, path: str, fd: int) -> None:
@@ -75,8 +73,8 @@ class PlanFile:
         self.size = 0
         self.damaged = 0
         self.torn: int | None = None
-        self._straight = 0  # the lines of so many jobs stand one after the other, from the first on
-        self._bad = 0  # lines that cannot be read, with no good one after them so far
+        self._straight = 0  # so many jobs, from the first on, whose lines follow each other in the file
+        self._bad = 0  # unreadable lines with no good one after them so far
         self._disk = disk
         self._fd = fd
         self._window, self._window_at = b"", 0  # what was read ahead
@@ -87,7 +85,7 @@ class PlanFile:
 
     @classmethod
     def create(cls, disk: Disk, path: Path | str, builder: PlanBuilder) -> PlanFile:
-        """Write a new plan, synced; the builder's n-th job has the number n."""
+        """Write a new plan, synced; the builder's n-th job gets the number n."""
         with NewFile(disk, path) as file:
             for chunk in builder.chunks():
                 file.write(chunk)
@@ -98,7 +96,7 @@ class PlanFile:
 
     @classmethod
     def unnamed(cls, disk: Disk, directory: Path | str, builder: PlanBuilder) -> PlanFile:
-        """A plan that is gone when the process ends (--no-resume)."""
+        """A plan in an unnamed file, which vanishes when the process ends (--no-resume)."""
         plan = cls(disk, "", unnamed_file(directory))
         for chunk in builder.chunks():
             write_all(disk, plan._fd, chunk)
@@ -119,9 +117,10 @@ class PlanFile:
 
     @classmethod
     def read_known(cls, disk: Disk, path: Path | str, table: JobTable) -> PlanFile | None:
-        """The same, where the caller finds out from the table whether these are the jobs that it
-        expects: no id is compared with the others. None if there is more in the file than one
-        line for each job, or none, or something that cannot be read."""
+        """`read` without a check for duplicate ids; the caller must verify the table's ids (see `journal_index`).
+
+        None if the file is missing or unreadable, or has anything but one line for each job.
+        """
         target = resolved(path)
         try:
             plan = cls(disk, target, disk.open(target, os.O_RDONLY))
@@ -147,7 +146,7 @@ class PlanFile:
         self.torn = self.size if self.size < end else None
 
     def _take_group(self, table: JobTable, offset: int, lines: list[bytes], *, unique: bool = False) -> bool:
-        """Lines of new jobs, all of them in order, as nearly all are. False: look at each."""
+        """Take lines of new jobs at once, as nearly all are. False: nothing taken, decode each line."""
         try:
             found = _line_decoder.decode_lines(b"\n".join(lines))
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -181,7 +180,7 @@ class PlanFile:
                 self._note(number, place, len(line) + 1)
 
     def _follows(self, job: int, offset: int) -> bool:
-        """Whether the line of this job, there, goes on where those of all jobs before it end."""
+        """Whether a line of this job at this offset follows the lines of all jobs before it."""
         if job != self._straight:
             return False
         return offset == (self.offsets[job - 1] + self.lengths[job - 1] if job else 0)
@@ -205,7 +204,7 @@ class PlanFile:
     # ------------------------------------------------------------------------- read
 
     def lines(self, jobs: Sequence[int]) -> bytes:
-        """The lines of jobs, joined by newlines; one read if they stand one after the other."""
+        """The lines of jobs, joined by newlines; one read if they follow each other in the file."""
         offsets, lengths = self.offsets, self.lengths
         if is_contiguous(jobs):
             if jobs[-1] < self._straight:
@@ -225,7 +224,7 @@ class PlanFile:
         return max(jobs, default=-1) < len(self.lengths) and 0 not in get(self.lengths, jobs)
 
     def holds_just(self, builder: PlanBuilder) -> bool:
-        """Whether the file is what `create` would write now: the same jobs in the same order."""
+        """Whether the file has the same bytes that `create` would write from this builder."""
         if self._repeatable is not None and (jobs := builder.repeats(self._repeatable)):
             return jobs == len(self.lengths) and builder.size == self.size
         if self.damaged or self.size != builder.size or len(self.lengths) != len(builder):
@@ -238,8 +237,8 @@ class PlanFile:
         return position == self.size
 
     def repeatable(self, table: JobTable) -> EarlierPlan | None:
-        """This plan, for a script to give again; None if there is more in it than a line for
-        each job of the table, in their order."""
+        """This plan, for a script to repeat; None unless it has exactly one line for each job of the table, in
+        their order."""
         clean = not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
         self._repeatable = _Repeatable(self, table) if clean and self.size else None
         return self._repeatable
@@ -251,9 +250,10 @@ class PlanFile:
         return self._pread(self.lengths[job] - 1, self.offsets[job])
 
     def _pread(self, size: int, offset: int) -> bytes:
-        """So many bytes from there on. Whoever reads a little where the last read ended soon reads
-        what follows: that is kept. Up to `size`, since only what comes after it may change: a torn
-        line is cut off."""
+        """Read `size` bytes, ahead if reads are small and follow each other.
+
+        Reading ahead stops at `self.size`: the bytes behind it, a torn line, may change.
+        """
         at = offset - self._window_at
         if at < 0 or at + size > len(self._window):
             goes_on = 0 <= offset - self._read_to <= _NEAR
@@ -308,14 +308,14 @@ class PlanFile:
         self.size += len(text)
 
     def duplicate(self) -> PlanFile:
-        """The same file under a descriptor of its own, to read from."""
+        """A copy for reading, with a descriptor of its own."""
         copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
         copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
         copy._straight = self._straight
         return copy
 
     def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
-        """Write the file anew: the script's lines, then what can be read of other jobs."""
+        """Write the file again: the script's lines, then the readable lines of other jobs."""
         others = [
             (job, self.line(job))
             for job in range(len(self.lengths))

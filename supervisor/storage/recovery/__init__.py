@@ -1,3 +1,3 @@
-"""What an earlier run left, read and repaired. `survey` reads and judges, `repair` alone writes.
-Nothing of a run that goes on.
+"""Reads and repairs the files of an earlier run. `survey` reads and judges, only `repair` writes. Nothing here
+belongs to a run that goes on.
 """

@@ -1,4 +1,4 @@
-"""What the entries of a checkpoint say of jobs, brought into the table and the places."""
+"""Loads the header and the entries of a checkpoint into job table, statistics, history and locations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPENT = ("charges", "in_progress")  # the sections that come first
 
 
 def load_header(found: Recovered, header: Header) -> None:
-    """Statistics, settings, numbers and workers."""
+    """Load statistics, settings, numbers and workers."""
     found.statistics = msgspec.structs.replace(header.statistics)
     found.history.restore(
         run=header.run,
@@ -35,7 +35,7 @@ def load_header(found: Recovered, header: Header) -> None:
 
 
 def load_all(found: Recovered, reader: CheckpointReader) -> None:
-    """Every section."""
+    """Load every section."""
     for section, offsets, entries in reader.groups():
         if section in _SPENT:
             _load_spent(found, section, entries)
@@ -45,7 +45,7 @@ def load_all(found: Recovered, reader: CheckpointReader) -> None:
 
 
 def load_unfinished(found: Recovered, reader: CheckpointReader) -> None:
-    """All but the finished jobs: they are known from elsewhere."""
+    """Load all sections but those of finished jobs, which are known from the journal."""
     for section, _, entries in reader.groups():
         if section not in _SPENT:
             break

@@ -1,4 +1,4 @@
-"""What is said to the user about damaged files: the thing, the place, what follows from it.
+"""Messages to the user about damaged files: what is damaged, where, and what follows.
 
 Sentences only; nothing is decided here.
 """
@@ -12,6 +12,7 @@ from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.wording import count
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import ended_jobs
+from supervisor.storage.journal.record_locations import IN_CHECKPOINT, IN_JOURNAL
 
 if TYPE_CHECKING:
     from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -76,11 +77,11 @@ def moved(path: str, backup: str) -> str:
 
 
 def journal_trouble(found: Recovered, floor: int, *, diverged: bool) -> str:
-    """All that is known about a journal that has to be written anew."""
+    """The message about a journal that must be written again."""
     sentences = [_what_is_wrong(found, floor, diverged)]
     table, locations = found.table, found.locations
-    kept = sum(origin == 1 for origin in locations.origin[: len(table)])
-    taken = sum(origin == 2 for origin in locations.origin[: len(table)])
+    kept = sum(origin == IN_JOURNAL for origin in locations.origin[: len(table)])
+    taken = sum(origin == IN_CHECKPOINT for origin in locations.origin[: len(table)])
     sentences.append(f"{count(kept, 'result')} kept from the journal, {taken} taken from the checkpoint.")
     again = _run_again(found)
     if again:
@@ -118,14 +119,14 @@ def _what_is_wrong(found: Recovered, floor: int, diverged: bool) -> str:
 
 
 def _records_lost(found: Recovered, floor: int) -> int:
-    """Records that nobody has: missing numbers that the checkpoint does not cover."""
+    """How many records are in neither file: missing numbers that the checkpoint does not cover."""
     if found.scan is None:
         return 0
     return sum(max(0, last - max(first, floor + 1) + 1) for first, last in found.scan.missing)
 
 
 def _run_again(found: Recovered) -> list[str]:
-    """Ids whose end was recorded once, as far as can be told, but is not known any more."""
+    """Ids of jobs that were probably finished, but whose record is lost."""
     table = found.table
     again = {table.ids[job]: None for job in found.gaps}
     for damage in found.scan.damage if found.scan is not None else ():

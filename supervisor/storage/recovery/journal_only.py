@@ -1,11 +1,10 @@
-"""The journal alone, where nothing is missing from it.
+"""Recovers from the journal alone, if nothing is missing from it.
 
-Up to its position a checkpoint says of finished jobs what the journal says, entry by entry:
-then reading both is double work. Here the journal is read alone, and all that the checkpoint
-has beside the finished jobs is taken from there when its position is passed. Whatever does
-not agree - a line lost, another generation, sums that differ - ends this: then both are read
-and compared job by job (see `survey`). With an index of these lines (see there) only those after
-the checkpoint are read one by one.
+A checkpoint holds about finished jobs what the journal holds up to the checkpoint's position. Reading both
+would be double work. Here only the journal is read; at the checkpoint's position everything but the finished
+jobs is taken from the checkpoint. If anything disagrees (a lost line, another generation, other sums), this
+stops, and `survey` reads both files and compares them job by job. With an index (`journal_index`) only the
+lines after the checkpoint are read one by one.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from supervisor.storage.recovery.replayer import Replayer
 
 
 class JournalOnlyRecovery:
-    """Reads the journal of `found`, whose plan is in order, into it. `seed` is that of the
-    lines, by uuid and generation the same as the checkpoint's."""
+    """Reads the journal of `found`, whose plan is whole, into `found`. `seed`: of the journal's lines; the
+    checkpoint has the same uuid and generation."""
 
     def __init__(self, found: Recovered, reader: CheckpointReader, seed: int) -> None:
         self._found = found
@@ -34,7 +33,7 @@ class JournalOnlyRecovery:
         self.late = Replayer(found)  # what comes after the checkpoint
 
     def read(self) -> bool:
-        """False if it is not whole: then what is in `found` is of no use."""
+        """Read the journal. False if it is not whole; `found` must then be reset."""
         found, floor = self._found, self._reader.header.journal.n
         scan = found.scan = Scan(found.disk, found.journal_fd, self._seed)
         for first, start, lines in scan.groups():
@@ -52,14 +51,14 @@ class JournalOnlyRecovery:
         return scan.intact and scan.first_n <= floor <= scan.last_n
 
     def agrees_with(self, index: Index) -> bool:
-        """Whether an index of these jobs was made of this journal, for this checkpoint."""
+        """Whether an index belongs to this journal and this checkpoint."""
         found, reader = self._found, self._reader
         return index.checkpoint == reader.crc and index.journal == checksum(
             found.disk, found.journal_fd, reader.header.journal.position
         )
 
     def read_by(self, index: Index) -> bool:
-        """The same as `read`, from an index that agrees."""
+        """`read`, from an index that agrees."""
         found, place = self._found, self._reader.header.journal
         index.load(found.table, found.locations)
         self._take_checkpoint()
@@ -70,7 +69,7 @@ class JournalOnlyRecovery:
         return scan.intact
 
     def _pass_checkpoint(self, position: int) -> bool:
-        """All lines that the checkpoint stands for were taken, and the last one ends there."""
+        """Check that the lines up to the checkpoint agree with it, then take the rest from the checkpoint."""
         found, header = self._found, self._reader.header
         table = found.table
         counted = header.counts.completed + header.counts.failed
@@ -80,7 +79,7 @@ class JournalOnlyRecovery:
             or self._early.unknown
             or len(table) != self._planned
             or table.state.count(COMPLETED) + table.state.count(FAILED) < counted
-            or not self._settle_odd()
+            or not self._reset_unfinished()
         ):
             return False
         table.charges.clear()
@@ -88,12 +87,12 @@ class JournalOnlyRecovery:
         return True
 
     def _take_checkpoint(self) -> None:
-        """All that it says beside the finished jobs."""
+        """Take everything from the checkpoint except the finished jobs."""
         load_header(self._found, self._reader.header)
         load_unfinished(self._found, self._reader)
 
-    def _settle_odd(self) -> bool:
-        """What was not finished is as the checkpoint will say; the others have a place."""
+    def _reset_unfinished(self) -> bool:
+        """Reset unfinished jobs, which the checkpoint will set. False if a finished one has no record."""
         table, locations = self._found.table, self._found.locations
         locations.grow(len(table))
         for job in self._early.odd:

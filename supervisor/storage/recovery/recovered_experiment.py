@@ -1,4 +1,4 @@
-"""An experiment as its files tell it: what `survey` fills in, `repair` and `reports` read."""
+"""The state of an experiment as read from its files: filled in by `survey`, read by `repair` and `reports`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from supervisor.storage.plan.plan_file import PlanFile
 
 
 class Recovered:
-    """An experiment as its files tell it. Holds them open; `close` when done.
+    """The state of an experiment as read from its files, which stay open until `close`.
 
-    Parameters that matter to others
-    --------------------------------
-    table, statistics, facts: the state, see there. findings: what to tell the user.
-    checkpoint_state: good, missing, damaged. journal_state: good, torn, damaged, missing,
-    behind. gaps: jobs (numbers) that were finished once, but whose record is lost.
+    Attributes
+    ----------
+    table, statistics, history: the state. locations: of the jobs' records.
+    findings: sentences for the user.
+    checkpoint_state: good, missing or damaged.
+    journal_state: good, torn, damaged, missing, or behind (it ends before the checkpoint).
+    gaps: numbers of jobs that were finished, but whose record is lost.
     """
 
     def __init__(self, disk: Disk, layout: Layout) -> None:
@@ -52,7 +54,7 @@ class Recovered:
         self.findings: list[str] = []
 
     def forget(self) -> None:
-        """Begin anew: no job, no run is known."""
+        """Reset: no job and no run is known."""
         self.table = JobTable()
         self.statistics = Statistics()
         self.history = RunHistory()
@@ -64,12 +66,12 @@ class Recovered:
 
     @property
     def name(self) -> str:
-        """Empty if no file tells it any more."""
+        """The experiment's name; empty if no file has it any more."""
         return self.identity.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As the last run had them."""
+        """The settings of the last run."""
         return self.history.settings
 
     @property
@@ -87,7 +89,7 @@ class Recovered:
         return [next(iter(leases.values())) for leases in self.table.open_leases.values() if leases]
 
     def counts(self) -> Counts:
-        """How the jobs stand; those that were running are in progress."""
+        """Jobs by state; those that were running are in progress."""
         counts = self.table.counts()
         table = self.table
         cut = sum(1 for job in set(self.running()) if table.state[job] == PENDING and table.wanted[job])
@@ -101,7 +103,7 @@ class Recovered:
 
     @property
     def needs_generation(self) -> bool:
-        """Whether the journal has to be written anew before anything is appended."""
+        """Whether the journal must be written again before anything is appended."""
         return self.journal_state not in ("good", "torn")
 
     def parts(self, jobs: Sequence[int]) -> list[bytes]:
@@ -123,7 +125,7 @@ class Recovered:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files. What was counted can still be looked at."""
+        """Close the files. The state can still be read."""
         for closable in (self.plan, self.checkpoint):
             if closable is not None:
                 closable.close()

@@ -1,7 +1,7 @@
-"""Puts in order what `survey` found, before anything is appended.
+"""Repairs the damage that `survey` found, before anything is appended.
 
-Nothing is deleted: what is replaced or cut off is kept beside it as a backup. Killed at
-any point, the next survey finds either the old files or the new ones, whole.
+Nothing is deleted: what is replaced or cut off is kept as a backup beside it. After a kill at any point the
+next survey finds either the old files or the new ones, whole.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _STATE = {COMPLETED: "completed", FAILED: "failed", INTERRUPTED: "in_progress"}
 
 
 def repair(found: Recovered) -> tuple[JournalFile, list[str]]:
-    """Make the journal fit to be appended to; the journal, and what to tell the user.
+    """Make the journal ready for appending; the journal, and sentences for the user.
 
-    The places in `found` are those of the journal that is returned. Raises OSError.
+    Updates the locations in `found` to the journal that is returned. Raises OSError.
     """
     notes: list[str] = []
     if found.checkpoint_state == "damaged":
@@ -68,7 +68,7 @@ def _continue(found: Recovered, notes: list[str]) -> JournalFile:
     if scan.unterminated:
         write_all(disk, fd, b"\n")
         size += 1
-    # What an earlier run had written may still be on its way: from here on it is safe.
+    # Records that an earlier run wrote may not be synced yet.
     disk.sync(fd)
     checksum = scan.checksum if size == scan.size else None
     return JournalFile(disk, path, fd, found.identity, size=size, next_n=found.last_n + 1, checksum=checksum)
@@ -105,8 +105,8 @@ def _new_generation(found: Recovered, notes: list[str]) -> JournalFile:
 
 
 def _keep_whole(found: Recovered, path: str) -> str:
-    """A second name for the old journal (a copy where there are no links). The journal
-    itself stays in its place until the new one replaces it."""
+    """A hard link to the old journal, or a copy if the file system has no links. The journal keeps its name
+    until the new one replaces it."""
     disk = found.disk
     backup = backup_name(disk, path)
     if disk.link(path, backup):
@@ -117,10 +117,9 @@ def _keep_whole(found: Recovered, path: str) -> str:
 
 
 class _Generation:
-    """Writes a journal that says all that is known, and nothing about how it came to be.
+    """Writes a journal that holds everything that is known, without its history.
 
-    Results stand as the records they are; `Carried` and `CarriedRun` set what would not
-    follow from them.
+    Results are copied as they are. `Carried` and `CarriedRun` records set what does not follow from them.
     """
 
     def __init__(self, found: Recovered, file: NewFile, identity: Identity) -> None:
@@ -143,8 +142,8 @@ class _Generation:
         now = utc_now()
         if found.gaps:
             self._append([Reset([found.table.ids[job] for job in found.gaps], "gap", now)])
-        self._append_all(self._carried())
-        self._append_all(self._open_leases(now))
+        self._append_batches(self._carried())
+        self._append_batches(self._open_leases(now))
         statistics = msgspec.to_builtins(found.statistics)
         self._append([CarriedRun(history.run, history.next_lease, history.next_incarnation, statistics, now)])
 
@@ -154,7 +153,7 @@ class _Generation:
             self.file.write(data)
             self.next_n += len(records)
 
-    def _append_all(self, records: Iterator[AnyRecord]) -> None:
+    def _append_batches(self, records: Iterator[AnyRecord]) -> None:
         group: list[AnyRecord] = []
         for record in records:
             group.append(record)
@@ -175,7 +174,7 @@ class _Generation:
             offset = self.file.size
             locations = found.locations
             for job, length in zip(jobs, lengths, strict=True):
-                # These jobs' records were read just now and are not read from there again.
+                # The old locations of these jobs are not needed any more.
                 locations.origin[job], locations.offset[job], locations.length[job] = (
                     IN_JOURNAL,
                     offset,
@@ -186,7 +185,7 @@ class _Generation:
             self.next_n += len(jobs)
 
     def _carried(self) -> Iterator[AnyRecord]:
-        """Attempts and charges of every job that has any."""
+        """Attempts and charges of every job that has any that do not follow from its result."""
         table = self.found.table
         for job, job_id in enumerate(table.ids):
             state = table.state[job]
@@ -204,7 +203,7 @@ class _Generation:
             )
 
     def _open_leases(self, now: str) -> Iterator[AnyRecord]:
-        """What was running or queued when the earlier run ended, for the core to settle."""
+        """Leases that were open when the earlier run ended; the core will close them."""
         found = self.found
         for incarnation, leases in found.table.open_leases.items():
             worker = found.history.workers.get(incarnation)

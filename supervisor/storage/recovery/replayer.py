@@ -1,8 +1,8 @@
-"""Verified lines of the journal, let happen by the group to all that is known of jobs.
+"""Replays verified lines of the journal: job table, statistics, history, locations.
 
-A journal consists nearly of nothing but attempts that completed, in runs: one worker's
-leases, one after the other, of jobs that follow each other in the plan. A run is taken in
-columns, and what comes of it is what comes of its records one after the other.
+Nearly all lines of a journal are completed attempts, in runs: consecutive leases of one worker, of
+consecutive jobs. A run is applied in columns. The result is the same as that of its records one by one,
+which is the reference (`_take_line`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from supervisor.storage.journal.record_locations import IN_JOURNAL
 from supervisor.storage.recovery.checkpoint_entries import FINISHED
 from supervisor.storage.recovery.recovered_experiment import Recovered
 
-_FEW = 8  # lines to a run, below which runs are not worth while
+_FEW = 8  # lines of an average run, below which runs do not pay
 
 
 _job, _lease = attrgetter("job"), attrgetter("lease")
@@ -33,11 +33,11 @@ _COMPLETION = (
 
 
 class Replayer:
-    """Applies lines to the table, places, statistics and facts in `found`.
+    """Applies lines to table, locations, statistics and history in `found`.
 
-    early: these lines are before a checkpoint that says what was running then, and of the
-    runs: leases and facts are left alone. unknown: lines of a kind that this version does
-    not know. odd: jobs, by number, with other records than that they completed.
+    early: the lines are before a checkpoint, which holds open leases and history; both are left alone.
+    unknown: number of lines of a kind that this version does not know.
+    odd: numbers of jobs that have other records than one completion.
     """
 
     def __init__(self, found: Recovered, *, early: bool = False) -> None:
@@ -47,7 +47,7 @@ class Replayer:
         self.odd: set[int] = set()
 
     def take(self, start: int, lines: Sequence[bytes]) -> None:
-        """Lines that verify and follow each other, from the offset of the first."""
+        """Apply verified lines that follow each other; `start`: offset of the first."""
         if not lines:
             return
         offsets = list(offsets_of(start, lines))
@@ -72,7 +72,7 @@ class Replayer:
             self.apply(record, offset, len(line) + 1)
 
     def apply(self, record: AnyRecord, offset: int, length: int) -> None:
-        """Let one record happen, whose line stands there."""
+        """Apply one record; `offset` and `length` of its line."""
         found = self.found
         found.statistics.apply(record)
         if not self.early:
@@ -93,8 +93,7 @@ class Replayer:
     # ------------------------------------------------------------------------ many lines
 
     def _take_completions(self, rows: Sequence[Row], offsets: list[int], at: str) -> None:
-        """Records of attempts that completed, and with them their jobs. `locations` has one more:
-        where the last one ends."""
+        """Apply completed attempts in columns. `offsets`: of their lines, and of the end of the last line."""
         found = self.found
         ids = list(map(_job, rows))
         jobs = compact(found.table.numbers_of(ids))
@@ -113,7 +112,7 @@ class Replayer:
 
 
 def _runs(rows: Sequence[Row]) -> Iterator[tuple[int, int, bool]]:
-    """(first, end, whether they completed): lines to be taken together, in their order."""
+    """(first, end, whether they completed): ranges of lines that are applied together, in order."""
     leases = list(map(_lease, rows))
     cuts = list(compress(count(1), map(ne, leases[1:], map(add, leases, repeat(1)))))
     if len(cuts) * _FEW > len(rows):

@@ -1,4 +1,4 @@
-"""What an earlier run left, found out without changing a byte.
+"""Reads what an earlier run left, without changing a byte.
 
 If the journal is whole and agrees with the checkpoint, it alone tells the state of every job
 (see `journal_only`). Otherwise that is the checkpoint's, if it can be used, and then whatever the
@@ -6,7 +6,7 @@ journal says after it. Record numbers rise over all generations of a journal, so
 comparison of numbers. The whole journal is verified in any case: a result that only the
 checkpoint still has must get back into the journal before the checkpoint is replaced.
 
-`repair` does the writing; `reports` reads from here as well, from live experiments too.
+`repair` writes. `reports` uses this module too, also while an experiment runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from supervisor.storage.recovery.replayer import Replayer
 
 # After lost lines, numbers are taken well beyond any that those lines may have held.
 _MARGIN = 100_000
-_BLOCK = 4096  # jobs that are looked at together
+_BLOCK = 4096  # jobs that are checked together
 
 
 def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
@@ -49,7 +49,7 @@ def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
     """
     found = Recovered(disk or Disk(), layout)
     try:
-        with _collector_at_rest():
+        with _without_collector():
             _Survey(found).run()
     except OSError as error:
         found.close()
@@ -64,9 +64,9 @@ def survey(layout: Layout, disk: Disk | None = None) -> Recovered:
 
 
 @contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Millions of objects are made here and none in a cycle: looking for cycles among them
-    would cost a fifth of the time."""
+def _without_collector() -> Iterator[None]:
+    """No garbage collection. A survey creates millions of objects and no cycles; searching for cycles would
+    cost a fifth of the time."""
     busy = gc.isenabled()
     gc.disable()
     try:
@@ -77,7 +77,7 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 class _Survey:
-    """One look at one experiment; fills in a Recovered."""
+    """Surveys one experiment; fills in a `Recovered`."""
 
     def __init__(self, found: Recovered) -> None:
         self.found = found
@@ -103,7 +103,7 @@ class _Survey:
         self._tell()
 
     def _read_plan(self) -> None:
-        """An index knows the ids of the jobs: if these are the same, they are all different."""
+        """Read the plan. An index holds a checksum of the job ids: if it agrees, no id occurs twice."""
         found = self.found
         disk, path = found.disk, found.layout.plan
         index = Index.read(disk, found.layout.index)
@@ -118,7 +118,7 @@ class _Survey:
             self.index = index
 
     def _forget(self) -> None:
-        """What was read is of no use."""
+        """Drop what was read."""
         self.found.forget()
         if self.found.plan is not None:
             self.found.plan.close()
@@ -147,8 +147,8 @@ class _Survey:
         self.floor = found.last_n = header.journal.n
 
     def _take_whole_journal(self, opened: Opened | None) -> bool:
-        """Take all from the journal, if nothing is missing from it and the checkpoint agrees.
-        False: nothing was taken."""
+        """Read the journal alone, if nothing is missing from it and the checkpoint agrees. False: nothing was
+        taken."""
         found, header = self.found, self.found.header
         if opened is None or header is None or found.checkpoint is None or found.plan is None:
             return False
@@ -166,7 +166,7 @@ class _Survey:
         return False
 
     def _take_both(self, seed: int | None) -> None:
-        """The jobs as the checkpoint has them, and the records after it."""
+        """Take the jobs from the checkpoint, then the records after it."""
         found, header = self.found, self.found.header
         if found.checkpoint is not None and header is not None:
             load_header(found, header)
@@ -179,7 +179,7 @@ class _Survey:
     # ---------------------------------------------------------------------- journal
 
     def _open_journal(self) -> tuple[Opened | None, int | None]:
-        """The first record, if it is whole, and the seed of the lines."""
+        """(the first record, None if it is damaged; the seed of the lines, None if unknown)."""
         found = self.found
         try:
             found.journal_fd = found.disk.open(resolved(found.layout.journal), 0)
@@ -200,7 +200,7 @@ class _Survey:
         return opened, journal_format.seed_of(opened.uuid, opened.generation)
 
     def _guess_seed(self) -> int | None:
-        """The first line is damaged: its seed follows from the checkpoint or the other lines."""
+        """The seed of a journal whose first line is damaged, from the checkpoint or the other lines."""
         found = self.found
         seed = journal_scan.guess_seed(found.disk, found.journal_fd)
         identity = found.identity
@@ -221,7 +221,7 @@ class _Survey:
         if header is not None and seed != journal_format.seed_of(*header_key(header)):
             header = None
         for first, start, lines in scan.groups():
-            after = floor + 1 - first  # of these lines are in the checkpoint
+            after = floor + 1 - first  # so many of these lines are in the checkpoint
             if after >= len(lines):
                 self._match(start, lines)
             else:
@@ -234,7 +234,7 @@ class _Survey:
         found.last_n = max(found.last_n, scan.last_n)
 
     def _match(self, start: int, lines: list[bytes]) -> None:
-        """Records that the checkpoint holds as well: from now on they are read from here."""
+        """Note the journal's offsets of records that the checkpoint holds too."""
         rows = journal_format.decode_rows(lines)
         if rows is None:
             return  # they verify, but another version wrote them
@@ -256,8 +256,8 @@ class _Survey:
         locations.move_batch(jobs, IN_JOURNAL, offsets, lengths)
 
     def _adopt(self, seed: int) -> None:
-        """The journal is not the one that the checkpoint was made from: two copies of the
-        experiment went on separately. Results that only the journal has are kept too."""
+        """Keep results that only the journal has, where two copies of an experiment went on separately: the
+        checkpoint is of one copy, the journal of the other."""
         found = self.found
         for n, offset, line in Scan(found.disk, found.journal_fd, seed):
             record = journal_format.decode_record(line) if n <= self.floor else None
@@ -282,7 +282,7 @@ class _Survey:
             found.journal_state = "good"
 
     def _settle(self) -> None:
-        """Finished jobs without a record are pending again; everybody has a place."""
+        """Make finished jobs without a record pending again; give every job a location."""
         found = self.found
         table, locations = found.table, found.locations
         locations.grow(len(table))
@@ -307,7 +307,7 @@ class _Survey:
             found.history.next_incarnation += _MARGIN
 
     def _unsettled(self) -> Iterator[int]:
-        """The jobs, but for whole blocks of them of which nothing is to be said."""
+        """All jobs, except blocks in which every job is in order."""
         states, locations = self.found.table.state, self.found.locations
         for start in range(0, len(states), _BLOCK):
             block = states[start : start + _BLOCK]
@@ -339,5 +339,5 @@ class _Survey:
 
 
 def header_key(header: Header) -> tuple[str, int]:
-    """What the seed of the journal that a checkpoint was made from consists of."""
+    """Uuid and generation of the journal that a checkpoint was made from."""
     return header.journal.uuid, header.journal.generation
