@@ -14,7 +14,7 @@ from pathlib import Path
 from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.reports.experiment_list import experiments, last_saved
-from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.latest_experiment import larger_beside
 from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -71,9 +71,9 @@ def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
     one may have been meant."""
     layout = find(word, root, names=names)
     by_name = layout.experiment_id == Path(word).name or _of_file(Path(word)) is not None
-    if not by_name and (found := meant_instead(layout)):
+    if not by_name and (found := larger_beside(layout)):
         taken, other = found
-        text = f"latest is {taken.words()}; there is also {other.words()}: name it to look at that one"
+        text = f"latest is {taken.summary()}; there is also {other.summary()}: name it to look at that one"
         say(sys.stderr, text)
     return layout
 

@@ -10,7 +10,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock, refuse_held
 
 
-class Taken(UsageError):
+class ExperimentExists(UsageError):
     """There is an experiment of that id."""
 
     def __init__(self, layout: Layout) -> None:
@@ -21,16 +21,16 @@ class Taken(UsageError):
         )
 
 
-def refuse_taken(layout: Layout) -> None:
+def refuse_existing(layout: Layout) -> None:
     """Raises BeingRun or UsageError if there is anything of this id: who runs it, else how to go on with it."""
     if layout.exists():
         refuse_held(layout.lock, layout.experiment_id)
-    _refuse_existing(layout)
+    _refuse_files_of(layout)
 
 
-def _refuse_existing(layout: Layout) -> None:
+def _refuse_files_of(layout: Layout) -> None:
     if layout.exists():
-        raise Taken(layout)
+        raise ExperimentExists(layout)
     if layout.taken():
         raise UsageError(
             f"{layout.results_directory} exists, from a run with --no-resume, which cannot be resumed; nothing is "
@@ -57,7 +57,7 @@ def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layo
 def _claim_recorded(layout: Layout) -> Lock:
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
-        _refuse_existing(layout)  # somebody may have made it since we looked
+        _refuse_files_of(layout)  # somebody may have made it since we looked
     except BaseException:
         lock.release()
         raise
@@ -70,7 +70,7 @@ def _claim_unrecorded(layout: Layout) -> Lock:
         layout.results_directory.mkdir()
     except OSError as error:
         if layout.directory.is_dir():
-            refuse_taken(layout)
+            refuse_existing(layout)
         raise CannotCreate(
             f"the directory {layout.results_directory} cannot be created: {error.strerror}. "
             f"Choose another one with --output DIR, or make this one writable."

@@ -79,9 +79,9 @@ def _next(text: str, now: datetime) -> datetime:
 
 
 def _end_of_allocation(environment: Mapping[str, str]) -> datetime:
-    told = environment.get("SLURM_JOB_END_TIME", "")
-    if told.isdigit() and int(told):
-        return datetime.fromtimestamp(int(told))
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    if end.isdigit() and int(end):
+        return datetime.fromtimestamp(int(end))
     job = environment.get("SLURM_JOB_ID", "")
     if not job:
         raise UsageError(
@@ -96,8 +96,8 @@ def _end_of_allocation(environment: Mapping[str, str]) -> datetime:
             timeout=30,
             check=False,
         ).stdout
-        end = next(word for word in answer.split() if word.startswith("EndTime="))
-        return datetime.fromisoformat(end.removeprefix("EndTime="))
+        field = next(word for word in answer.split() if word.startswith("EndTime="))
+        return datetime.fromisoformat(field.removeprefix("EndTime="))
     except (OSError, subprocess.TimeoutExpired, StopIteration, ValueError):
         raise UsageError(
             f"--deadline slurm: scontrol does not report when job {job} ends; "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from supervisor.experiment.results_by_code import MadeBy
 
 
-class Again(msgspec.Struct):
+class JobsToRerun(msgspec.Struct):
     """Jobs (numbers) to be made pending, by reason."""
 
     rerun: list[int] = []
@@ -73,11 +73,11 @@ def jobs_again(
     more: bool = False,
     made: MadeBy | None = None,
     version: str = "",
-) -> Again:
+) -> JobsToRerun:
     """Which completed or failed jobs, of those that are `selected`, run again: the changed ones, by
     name or by the code that `made` them, and failed ones once more. `more`: the script has jobs that
     the experiment has not. `version`: that of the code of now."""
-    again = Again(changed=changed)
+    again = JobsToRerun(changed=changed)
     if request.rerun:
         again.rerun = _rerun(table, request.rerun, more=more, made=made, version=version)
     if retry_failed:
@@ -94,10 +94,12 @@ def jobs_again(
     return again
 
 
-def _rerun(table: JobTable, words: list[str], *, more: bool, made: MadeBy | None, version: str) -> list[int]:
-    """The finished jobs that any of the words names, by its id or by its code."""
-    codes = [word for word in words if word.startswith(CODE) and not _matches_any(table, [word])]
-    globs = [word for word in words if word not in codes]
+def _rerun(
+    table: JobTable, patterns: list[str], *, more: bool, made: MadeBy | None, version: str
+) -> list[int]:
+    """The finished jobs that a pattern names, by the id or by the code."""
+    codes = [one for one in patterns if one.startswith(CODE) and not _matches_any(table, [one])]
+    globs = [one for one in patterns if one not in codes]
     versions = named_versions(codes, version, made.counts()) if made is not None and codes else set()
     finished = [
         job for job, state in enumerate(table.state) if table.wanted[job] and state in (COMPLETED, FAILED)
@@ -124,7 +126,7 @@ def _some_ids(table: JobTable) -> str:
     return f"; ids look like {names}" if names else ""
 
 
-class Pick:
+class PilotSelection:
     """Asked for each job, in the order of the script.
 
     only: patterns of job ids. earlier: the jobs of the experiment so far, if it had one per domain
@@ -171,7 +173,7 @@ def matches(job_id: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 
-def reset_jobs(table: JobTable, again: Again) -> list[AnyRecord]:
+def reset_jobs(table: JobTable, again: JobsToRerun) -> list[AnyRecord]:
     """Make jobs pending again; the records that say so."""
     records: list[AnyRecord] = []
     reasons: tuple[tuple[list[int], Literal["changed", "rerun", "retry"]], ...] = (

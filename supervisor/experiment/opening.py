@@ -24,11 +24,11 @@ from supervisor.core.terms.records import AnyRecord, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import count
 from supervisor.experiment import code_changes, job_selection, provenance, resume_target
-from supervisor.experiment.claim import Taken, claim, refuse_taken
+from supervisor.experiment.claim import ExperimentExists, claim, refuse_existing
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
-from supervisor.experiment.job_selection import Again, Pick
-from supervisor.experiment.plan_changes import refuse_changes, tell_changes
+from supervisor.experiment.job_selection import JobsToRerun, PilotSelection
+from supervisor.experiment.plan_changes import plan_change_notices, refuse_changes
 from supervisor.experiment.planning import Plan, build_plan
 from supervisor.experiment.resume_target import Notice
 from supervisor.options.request import Request, merge_options, merge_settings
@@ -176,7 +176,7 @@ def _plan(
     """`known`: jobs that stay in a plan that has not all of the script's."""
     all_tasks = terms.settings.all_tasks
     arguments = namespace(request.parser, terms.options)
-    pick = Pick(all_tasks=all_tasks, only=request.only, earlier=known)
+    pick = PilotSelection(all_tasks=all_tasks, only=request.only, earlier=known)
     with signals.raising():
         return build_plan(
             request.function, request.jobs, arguments, all_tasks=all_tasks, pick=pick, earlier=earlier
@@ -193,7 +193,7 @@ def _open_new_or_just_made(
     looked, as when the same command is given twice at once. Its lock tells whose it is."""
     try:
         return _open_new(request, directory, signals, notices)
-    except Taken as taken:
+    except ExperimentExists as taken:
         if request.resume != "auto" or isinstance(request.jobs, Iterator):  # it gives its jobs once
             raise
         return _open_earlier(request, taken.layout, signals, notices)
@@ -202,7 +202,7 @@ def _open_new_or_just_made(
 def _open_new(request: Request, directory: Path, signals: Signals, notices: list[Notice]) -> OpenedExperiment:
     terms = _terms(request)
     if request.experiment_id is not None:
-        refuse_taken(Layout(directory, check_id(request.experiment_id)))
+        refuse_existing(Layout(directory, check_id(request.experiment_id)))
     plan = _plan(request, terms, signals)
     table = JobTable()
     plan.builder.fill(table)
@@ -337,7 +337,7 @@ def _findings(earlier: _Earlier, lock: Lock) -> list[Notice]:
     return [
         *damage,
         *_warnings_of(lock),
-        *tell_changes(earlier.comparison, earlier.plan, earlier.recovered),
+        *plan_change_notices(earlier.comparison, earlier.plan, earlier.recovered),
     ]
 
 
@@ -400,7 +400,7 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
     )
 
 
-def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: bytes) -> Again:
+def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: bytes) -> JobsToRerun:
     rerun_changed = request.changed == "rerun"
     return job_selection.jobs_again(
         table,
@@ -414,7 +414,7 @@ def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: 
     )
 
 
-def _params_changed(again: Again) -> list[Notice]:
+def _params_changed(again: JobsToRerun) -> list[Notice]:
     if not again.changed:
         return []
     return [("info", f"other params than before: {count(len(again.changed), 'job')}, to be run again")]

@@ -1,4 +1,4 @@
-"""How the script's jobs differ from those of the experiment: what is refused, and what is said."""
+"""How the script's jobs differ from those of the experiment: which differences are refused, which are noticed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refuse_changes(request: Request, recovered: Recovered, plan: Plan, compariso
         first = comparison.changed[0]
         raise UsageError(
             f"{len(comparison.changed)} jobs have other params than before under the same id, first "
-            f"{first.id!r}: {_difference(first)}. Give them new ids, or say --changed keep (the old results "
+            f"{first.id!r}: {_difference(first)}. Give them new ids, or give --changed keep (the old results "
             f"and params stay) or --changed rerun (they run again)."
         )
 
@@ -41,22 +41,22 @@ def _difference(changed: Changed) -> str:
     return "; ".join(parts)[:300]
 
 
-def tell_changes(comparison: Comparison, plan: Plan, recovered: Recovered) -> list[Notice]:
+def plan_change_notices(comparison: Comparison, plan: Plan, recovered: Recovered) -> list[Notice]:
     """What is new and what is gone. Jobs that the script had before, and a pilot left out, are not new.
 
     To be asked before `recovered` takes the plan over.
     """
-    told: list[Notice] = []
+    notices: list[Notice] = []
     new = len(comparison.new) + len(comparison.returned)
     left_out = min(new, _left_out(comparison, plan, recovered))
     if left_out:
-        told.append(("info", f"now in the plan: {count(left_out, 'job')} that the pilot left out"))
+        notices.append(("info", f"now in the plan: {count(left_out, 'job')} that the pilot left out"))
     if new > left_out:
-        told.append(("info", f"new in the plan: {count(new - left_out, 'job')}"))
+        notices.append(("info", f"new in the plan: {count(new - left_out, 'job')}"))
     if comparison.gone:
         text = f"no longer in the plan: {count(len(comparison.gone), 'job')}, first {comparison.gone[0]!r}"
-        told.append(("warning", f"{text}; their results are kept and counted apart"))
-    return told
+        notices.append(("warning", f"{text}; their results are kept and counted apart"))
+    return notices
 
 
 def _left_out(comparison: Comparison, plan: Plan, recovered: Recovered) -> int:

@@ -20,7 +20,7 @@ import msgspec
 from supervisor.core.terms.errors import LonghaulError, RaisedByScript, UsageError
 from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.terms.settings import parse_own
-from supervisor.experiment.job_selection import Pick
+from supervisor.experiment.job_selection import PilotSelection
 from supervisor.options.script_options import takes
 from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
 from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain
@@ -49,7 +49,7 @@ def build_plan(
     arguments: argparse.Namespace | None,
     *,
     all_tasks: bool,
-    pick: Pick | None = None,
+    pick: PilotSelection | None = None,
     earlier: EarlierPlan | None = None,
 ) -> Plan:
     """Ask the script for its jobs and select those to run: by `pick`, or just `all_tasks` or one per
@@ -59,15 +59,15 @@ def build_plan(
     that do not survive JSON or that the function does not take, no jobs at all; and
     RaisedByScript for what the script's own code raises.
     """
-    pick = pick or Pick(all_tasks=all_tasks)
+    pick = pick or PilotSelection(all_tasks=all_tasks)
     collected = _Collected(function, PlanBuilder(earlier), pick)
-    source = _offered(jobs, arguments)
+    source = _job_source(jobs, arguments)
     made = isinstance(source, (list, tuple))
-    with _code_of_the_script():
+    with _script_errors():
         one_by_one = iter(source)
-    with _collector_at_ease():
+    with _rare_collections():
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
-        while group := _taken(take, one_by_one, size):
+        while group := _next_group(take, one_by_one, size):
             before = collected.builder.size
             if not (pick.all and collected.add_batch(*group)):
                 for position, job in enumerate(map(_with_params, *group), collected.offered + 1):
@@ -81,7 +81,7 @@ def build_plan(
 
 
 @contextlib.contextmanager
-def _collector_at_ease() -> Iterator[None]:
+def _rare_collections() -> Iterator[None]:
     """Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for
     cycles every few hundred would cost a fifth of the time. The script's own cycles are found,
     though later."""
@@ -96,11 +96,11 @@ def _collector_at_ease() -> Iterator[None]:
 class _Collected:
     """What the script has offered so far, and what of it was selected."""
 
-    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, pick: Pick) -> None:
+    def __init__(self, function: Callable[..., Any], builder: PlanBuilder, pick: PilotSelection) -> None:
         self.builder = builder
         self.offered = 0
         self._pick = pick
-        self._calls = _Calls(function)
+        self._calls = _CallChecker(function)
 
     def add(self, job: Any, position: int) -> None:
         """Raises UsageError if there is anything wrong with it."""
@@ -160,7 +160,7 @@ def _nothing_own(jobs: list[Job]) -> bool:
 
 
 @contextlib.contextmanager
-def _code_of_the_script() -> Iterator[None]:
+def _script_errors() -> Iterator[None]:
     try:
         yield
     except LonghaulError:
@@ -169,10 +169,10 @@ def _code_of_the_script() -> Iterator[None]:
         raise RaisedByScript(error, "jobs()", "No job was started.") from None
 
 
-def _taken(
+def _next_group(
     take: Callable[[Iterator[Any], int], _Group | None], source: Iterator[Any], size: int
 ) -> _Group | None:
-    with _code_of_the_script():
+    with _script_errors():
         return take(source, size)
 
 
@@ -214,15 +214,15 @@ def _copied(params: Any) -> dict[str, Any] | None:
     return None if json is None else msgspec.json.decode(json)
 
 
-def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
+def _job_source(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
     source = jobs
     if callable(jobs):
-        with _code_of_the_script():
+        with _script_errors():
             source = jobs(arguments or argparse.Namespace()) if takes(jobs, 1) else jobs()
     if isinstance(source, (str, bytes, Job, Mapping)) or not isinstance(source, Iterable):
         raise UsageError(
             f"jobs must be an iterable of Job or of dicts of params, or a function that returns one, "
-            f"not {_kind(source)}"
+            f"not {_described(source)}"
         )
     return source
 
@@ -230,7 +230,7 @@ def _offered(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any]:
 def _check_job(job: Any, position: int) -> None:
     if not isinstance(job, Job):
         raise UsageError(
-            f"job number {position} is {_kind(job)}, neither a Job nor a dict of params: write "
+            f"job number {position} is {_described(job)}, neither a Job nor a dict of params: write "
             f"Job(id=..., domain=..., params={{...}})"
         )
     where = f"job number {position}"
@@ -241,7 +241,7 @@ def _check_job(job: Any, position: int) -> None:
     ):
         raise UsageError(f"{where}: its domain must be a non-empty string or None, not {job.domain!r}")
     if not isinstance(job.params, dict):
-        raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_kind(job.params)}")
+        raise UsageError(f"{where}: params must be a dict of keyword arguments, not {_described(job.params)}")
 
 
 def own_settings(job: Job, position: int) -> OwnSettings:
@@ -279,7 +279,7 @@ def _encode(job: Job, position: int) -> bytes:
         raise UsageError(f"job {_name(job, position)}: params{error.path}: {error.reason}") from None
 
 
-class _Calls:
+class _CallChecker:
     """Whether the function can be called with a job's parameters, asked once for the same names."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -314,5 +314,5 @@ def _name(job: Job, position: int) -> str:
     return repr(job.id) if job.id is not None else f"number {position}"
 
 
-def _kind(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:80]

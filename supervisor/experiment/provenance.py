@@ -34,7 +34,7 @@ def seed_changed(before: Any, now: Settings, completed: int) -> list[str]:
     return [f"{text}; --rerun '*' repeats them"]
 
 
-GIT_PATIENCE = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
+GIT_TIMEOUT = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
 
 
 def code_of(
@@ -146,16 +146,15 @@ def _git(folder: Path) -> dict[str, Any]:
     return {"git_commit": commit, "dirty": None} if commit else {}
 
 
-def _ask_git(folder: Path, *words: str) -> str | None:
-    """What git says; "" if it knows no repository here, None if it took too long or cannot
-    do what is asked."""
+def _ask_git(folder: Path, *arguments: str) -> str | None:
+    """The output of git; "" if there is no repository here, None if it took too long or failed."""
     try:
         answer = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=GIT_PATIENCE,
+            timeout=GIT_TIMEOUT,
             start_new_session=True,  # Ctrl+C is for us, not for git
             check=False,
         )

@@ -16,7 +16,7 @@ from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.jobs import Counts
 from supervisor.options.request import Request, merge_settings
 from supervisor.reports.experiment_list import experiments
-from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.latest_experiment import larger_beside
 from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -66,8 +66,8 @@ def _nothing_to_resume(directory: Path) -> str:
 
 def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
     """What `--resume auto` goes on with. One of which nobody can tell whether it is finished
-    is passed over and told: it must not block a command that nobody watches. Where there is none,
-    it is told which one is finished, since all of its jobs are about to run again."""
+    is skipped with a warning: it must not block a command that nobody watches. Where there is none,
+    a notice names the finished one, since all of its jobs are about to run again."""
     notices: list[Notice] = []
     finished: list[Notice] = []
     for experiment_id in experiments(directory):
@@ -118,7 +118,7 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
                 return [("info", f"{experiment_id} is also being run, {left:,} of {total:,} jobs are left")]
             return [_unfinished(experiment_id, left, total)]
         # It may be a small trial after which the unfinished one is not the latest any more.
-        larger = meant_instead(Layout(directory, experiment_id))
+        larger = larger_beside(Layout(directory, experiment_id))
         if larger is not None and (left := larger[1].left):
             return [_unfinished(larger[1].experiment_id, left, larger[1].counts.total)]
         break
@@ -132,12 +132,14 @@ def _unfinished(experiment_id: str, left: int, total: int) -> Notice:
 
 def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
     """`latest` and `auto` may have met a small trial: what else may have been meant."""
-    found = meant_instead(layout) if layout is not None and request.resume in ("latest", "auto") else None
+    found = larger_beside(layout) if layout is not None and request.resume in ("latest", "auto") else None
     if found is None:
         return []
     taken, other = found
     named = f"--resume {other.experiment_id}" if request.interactive else f'resume="{other.experiment_id}"'
-    text = f"{request.resume} is {taken.words()}; there is also {other.words()}: {named} continues that one"
+    text = (
+        f"{request.resume} is {taken.summary()}; there is also {other.summary()}: {named} continues that one"
+    )
     return [("warning", text)]
 
 

@@ -104,17 +104,17 @@ def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
     if not any(word.startswith(begin) for word in arguments):
         return list(arguments)
     ours = {longhauled(option): option for option in our_options() if option not in taken}
-    words, end = list(arguments), len(arguments)
-    end = words.index("--") if "--" in words else end
-    for place, word in enumerate(words[:end]):
-        option, equals, value = word.partition("=")
+    result, end = list(arguments), len(arguments)
+    end = result.index("--") if "--" in result else end
+    for place, argument in enumerate(result[:end]):
+        option, equals, value = argument.partition("=")
         if option in ours and option not in taken:
-            words[place] = ours[option] + equals + value
-    return words
+            result[place] = ours[option] + equals + value
+    return result
 
 
 def names_taken(taken: Container[str]) -> str:
-    """What to say of our options whose names are the script's; "" if there are none."""
+    """A notice of our options whose names are the script's; "" if there are none."""
     ours = [option for option in our_options() if option in taken and longhauled(option)] if taken else []
     if not ours:
         return ""

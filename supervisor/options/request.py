@@ -221,8 +221,8 @@ def _parse(
 def _shared_with_script(arguments: Sequence[str]) -> list[str]:
     """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
     argparse tells nobody, but what it has made of the arguments is probably still there."""
-    words = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    if not words or not (ours := words.intersection(our_options())):
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    if not given or not (ours := given.intersection(our_options())):
         return []
     import gc
 

@@ -49,10 +49,10 @@ class Parser(argparse.ArgumentParser):
     # namespace, in which a default looks like a given value. Guarded by
     # test_given_options_are_told_apart_from_defaults.
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        words = [word for word in arg_strings if word != "--"]
+        strings = [string for string in arg_strings if string != "--"]
         values = super()._get_values(action, arg_strings)
-        if words or action.option_strings:  # argparse also asks for positionals that are absent
-            self.given.setdefault(action.dest, []).append((values, words))
+        if strings or action.option_strings:  # argparse also asks for positionals that are absent
+            self.given.setdefault(action.dest, []).append((values, strings))
         return values
 
 
@@ -172,13 +172,13 @@ def given_forms(
         value = getattr(namespace, action.dest)
         form = _form(action, value)
         if _is_formless(form):
-            last, words = given[action.dest][-1]
-            if value is not last or not words:
+            last, strings = given[action.dest][-1]
+            if value is not last or not strings:
                 raise UsageError(
                     f"{_name(action)}: the value {value!r} cannot be kept in the checkpoint; "
                     "let its type= give texts, numbers or paths, and convert them in the script"
                 )
-            form = words[0] if action.nargs in (None, argparse.OPTIONAL) else words
+            form = strings[0] if action.nargs in (None, argparse.OPTIONAL) else strings
         forms[action.dest] = _written(form)
     return forms
 

@@ -1,6 +1,6 @@
-"""Where the files of an experiment are, what an experiment may be called, which there are.
+"""Which experiments a directory holds, the one that was saved last first.
 
-What stands in the files is not known here, but for when they were last written.
+The content of the files is not known here, but for when they were last written.
 """
 
 from __future__ import annotations

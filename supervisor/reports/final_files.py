@@ -1,8 +1,4 @@
-"""What came of an experiment: the final files, and the same for a program to look at.
-
-`write_reports` streams; no file and no report ever holds all results in memory, but for
-`Report.results()` and `rows()`, which are asked for that. Nothing here changes a record.
-"""
+"""The final files, logs_final.json and statistics.json: streamed, so that never all results are in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ import msgspec
 
 from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.terms.errors import StorageError
-from supervisor.reports.report import _COMPLETED_OR_NOT, Report
+from supervisor.reports.report import IS_COMPLETED, Report
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.atomic_files import write_atomically
 from supervisor.storage.files.disk import Disk
@@ -110,7 +106,7 @@ def _cores(results: Results) -> int:
 def _durations(results: Results) -> dict[str, dict[str, float | None]]:
     """How long completed jobs took, in seconds, by domain; under "" of all jobs."""
     table = results.table
-    chosen: bytes | bytearray = table.state.translate(_COMPLETED_OR_NOT)
+    chosen: bytes | bytearray = table.state.translate(IS_COMPLETED)
     if table.gone():
         chosen = bytes(map(and_, chosen, table.wanted))
     found: dict[int, array[float]] = {0: array("d")}

@@ -22,7 +22,7 @@ _MOST = 100  # experiments that are looked at
 _SMALL = 2  # so many times larger another one has to be
 
 
-class Standing(msgspec.Struct):
+class ExperimentSize(msgspec.Struct):
     """As much of an experiment as tells whether somebody would miss it."""
 
     experiment_id: str
@@ -44,13 +44,13 @@ class Standing(msgspec.Struct):
         """Jobs that it was about: a trial by --only is small, however many the plan has."""
         return max(self.done, self.asked)
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """`experiment_1, 60 of 81 jobs done`."""
         jobs = "job" if self.counts.total == 1 else "jobs"
         return f"{self.experiment_id}, {self.done:,} of {self.counts.total:,} {jobs} done"
 
 
-def meant_instead(taken: Layout) -> tuple[Standing, Standing] | None:
+def larger_beside(taken: Layout) -> tuple[ExperimentSize, ExperimentSize] | None:
     """The one that was taken, and the larger one of the same name beside it that may have been
     meant: unfinished, or saved in the week before. None if there is none."""
     known = [one for one in experiments(taken.directory)[:_MOST] if one != taken.experiment_id]
@@ -69,19 +69,19 @@ def meant_instead(taken: Layout) -> tuple[Standing, Standing] | None:
     return (latest, max(larger, key=lambda one: (one.size, one.saved_at))) if larger else None
 
 
-def _is_recent(other: Standing, latest: Standing) -> bool:
+def _is_recent(other: ExperimentSize, latest: ExperimentSize) -> bool:
     try:
         return seconds_between(other.saved_at, latest.saved_at) < _RECENT
     except (ValueError, TypeError):  # no time, or one without a zone
         return False
 
 
-def _standing(layout: Layout) -> Standing | None:
+def _standing(layout: Layout) -> ExperimentSize | None:
     """By the checkpoint, quickly; None for what cannot be told."""
     header = peek(Disk(), layout.checkpoint)
     if header is not None:
         asked = _asked(header.run_started, header.counts)
-        return Standing(layout.experiment_id, header.name, header.counts, header.saved_at, asked)
+        return ExperimentSize(layout.experiment_id, header.name, header.counts, header.saved_at, asked)
     from supervisor.storage.recovery.survey import survey
 
     try:
@@ -91,7 +91,7 @@ def _standing(layout: Layout) -> Standing | None:
     counts = found.counts()
     asked = _asked(found.history.run_started, counts)
     found.close()
-    return Standing(layout.experiment_id, found.name, counts, found.statistics.last_at, asked)
+    return ExperimentSize(layout.experiment_id, found.name, counts, found.statistics.last_at, asked)
 
 
 def _asked(started: RunStarted | None, counts: Counts) -> int:

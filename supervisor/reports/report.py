@@ -1,7 +1,7 @@
-"""What came of an experiment: the final files, and the same for a program to look at.
+"""`Report`: an experiment for a program to look at, running or not; `load` reads one from a directory.
 
-`write_reports` streams; no file and no report ever holds all results in memory, but for
-`Report.results()` and `rows()`, which are asked for that. Nothing here changes a record.
+No report holds all results in memory, but for `Report.results()` and `rows()`, which are asked for that.
+Nothing here changes a record.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
 from supervisor.core.terms.records import NO_RESULT, Ended
 from supervisor.reports.experiment_list import experiments
-from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
 
@@ -40,7 +40,7 @@ _id, _domain, _params = attrgetter("id"), attrgetter("domain"), attrgetter("para
 
 _error, _nonfinite, _lease = attrgetter("error"), attrgetter("nonfinite"), attrgetter("lease")
 
-_COMPLETED_OR_NOT = bytes(state == COMPLETED for state in range(256))
+IS_COMPLETED = bytes(state == COMPLETED for state in range(256))
 
 
 class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
@@ -198,7 +198,7 @@ class Report:
             planned, found = self._results.planned(jobs), self._results.contents(jobs)
             states = get(table.state, jobs)
             made_by = codes.versions(list(map(_lease, found)))
-            self._codes.update(codes.tally(made_by, bytes(states).translate(_COMPLETED_OR_NOT)))
+            self._codes.update(codes.tally(made_by, bytes(states).translate(IS_COMPLETED)))
             entries = map(
                 _FinalEntry,
                 map(_id, planned),
@@ -242,9 +242,9 @@ def load(directory: str | os.PathLike[str], experiment_id: str = "latest") -> Re
         if not known:
             raise UsageError(f"no experiments found in {Layout(directory, '').logs}")
         experiment_id = known[0]
-        if found := meant_instead(Layout(directory, experiment_id)):
+        if found := larger_beside(Layout(directory, experiment_id)):
             taken, other = found
-            text = f"latest is {taken.words()}; there is also {other.words()}"
+            text = f"latest is {taken.summary()}; there is also {other.summary()}"
             call = f"load({os.fspath(directory)!r}, {other.experiment_id!r})"
             warnings.warn(f"{text}: {call} reads that one", stacklevel=2)
     layout = Layout(directory, check_id(experiment_id))

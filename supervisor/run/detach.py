@@ -139,7 +139,7 @@ def leave_terminal(writer: int, layout: Layout) -> None:
 # ------------------------------------------------------------------------ terminals over SSH
 
 
-def terminal_may_go(environment: Mapping[str, str]) -> str | None:
+def ssh_warning(environment: Mapping[str, str]) -> str | None:
     """A warning for a run whose terminal is an SSH session without tmux or screen; None elsewhere."""
     over_ssh = environment.get("SSH_CONNECTION") or environment.get("SSH_TTY")
     kept = environment.get("TMUX") or environment.get("STY")

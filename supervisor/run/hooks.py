@@ -2,7 +2,7 @@
 
 They run when the final files are written, the summary is printed and the lock is free, so
 that they may read, mail, or start the next thing. Whatever they do, the run is over and has
-come to what it has come to: a hook that fails or hangs is told of and changes nothing.
+has its result: a hook that fails or hangs is reported and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from supervisor.system.signals import DRAIN_SIGNALS, Signals
 from supervisor.views.console import say
 from supervisor.views.supervisor_log import Log
 
-Say = Callable[[str, str], None]  # level, text
+Notify = Callable[[str, str], None]  # level, text
 MOST_OUTPUT = 64 << 10  # bytes of a hook's output that are kept
 _LOOK_EVERY = 0.1  # seconds; only while a hook runs
 _SHOWN_FAILURES = 5
@@ -55,15 +55,15 @@ def run_hooks(request: Request, opened: OpenedExperiment, ended: FinishedRun, si
     """Run what is to be run now, one after the other; never raises for its sake."""
     log = Log(opened.layout.supervisor_log) if request.recording else None
 
-    def tell(level: str, text: str) -> None:
+    def notify(level: str, text: str) -> None:
         if log is not None:
             log.write(level, text)
         if request.progress and (log is None or level != "info"):
             say(sys.stderr, text)
 
-    told = document(request, opened, ended)
+    run_data = run_document(request, opened, ended)
     for hook in hooks_of(opened.settings, ended):
-        run_hook(hook, told, opened.settings.hook_timeout, signals, tell)
+        run_hook(hook, run_data, opened.settings.hook_timeout, signals, notify)
     if log is not None:
         log.close()
 
@@ -85,7 +85,7 @@ def hooks_of(settings: Settings, ended: FinishedRun) -> list[Hook]:
     return [Hook(f"--{name.replace('_', '-')}", command) for name, command in found if command]
 
 
-def document(request: Request, opened: OpenedExperiment, ended: FinishedRun) -> dict[str, Any]:
+def run_document(request: Request, opened: OpenedExperiment, ended: FinishedRun) -> dict[str, Any]:
     """What a hook gets on stdin."""
     layout, outcome, error = opened.layout, ended.outcome, ended.error
     report = outcome.report
@@ -111,30 +111,30 @@ def document(request: Request, opened: OpenedExperiment, ended: FinishedRun) -> 
     }
 
 
-def environment(told: dict[str, Any], option: str) -> dict[str, str]:
+def environment(run_data: dict[str, Any], option: str) -> dict[str, str]:
     """What a hook finds in its environment, beside what is there already."""
-    counts = told["counts"] or {}
+    counts = run_data["counts"] or {}
     keys = ("experiment_id", "name", "state", "exit_code", "directory", "results", "statistics", "resume")
     return {
         **os.environ,
-        **{f"LONGHAUL_{key.upper()}": str(told[key]) for key in keys},
+        **{f"LONGHAUL_{key.upper()}": str(run_data[key]) for key in keys},
         **{f"LONGHAUL_{key.upper()}": str(number) for key, number in counts.items()},
         "LONGHAUL_HOOK": option.removeprefix("--"),
     }
 
 
-def _in_json(told: dict[str, Any]) -> bytes:
+def _in_json(run_data: dict[str, Any]) -> bytes:
     try:
-        return msgspec.json.encode(told)
+        return msgspec.json.encode(run_data)
     except UnicodeEncodeError:  # a path that is not UTF-8: escapes, from which Python has it back
         import json
 
-        return json.dumps(told).encode()
+        return json.dumps(run_data).encode()
 
 
-def run_hook(hook: Hook, told: dict[str, Any], timeout: float, signals: Signals, say: Say) -> None:
-    """Run one, for at most `timeout` seconds, and say what came of it; never raises for
-    its sake. Ctrl+C ends it."""
+def run_hook(hook: Hook, run_data: dict[str, Any], timeout: float, signals: Signals, notify: Notify) -> None:
+    """Run one, for at most `timeout` seconds, and report its result; it raises nothing.
+    Ctrl+C ends it."""
     started = time.monotonic()
     try:
         process = subprocess.Popen(
@@ -143,21 +143,21 @@ def run_hook(hook: Hook, told: dict[str, Any], timeout: float, signals: Signals,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment(told, hook.option),
+            env=environment(run_data, hook.option),
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        say("warning", f"{hook.option} could not be run: {error}")
+        notify("warning", f"{hook.option} could not be run: {error}")
         return
     assert process.stdin is not None and process.stdout is not None
     with contextlib.suppress(OSError):  # it does not read
         os.set_blocking(process.stdin.fileno(), False)
-        os.write(process.stdin.fileno(), _in_json(told) + b"\n")
+        os.write(process.stdin.fileno(), _in_json(run_data) + b"\n")
     with contextlib.suppress(OSError):
         process.stdin.close()
     output, stopped = _follow(process, process.stdout, started + timeout, signals)
     process.stdout.close()
-    _tell(hook, process.returncode, output, stopped, time.monotonic() - started, say)
+    _report(hook, process.returncode, output, stopped, time.monotonic() - started, notify)
 
 
 def _follow(
@@ -198,10 +198,10 @@ def _read(pipe: IO[bytes]) -> bytes | None:
         return b""
 
 
-def _tell(hook: Hook, code: int, output: bytes, stopped: str, seconds: float, say: Say) -> None:
+def _report(hook: Hook, code: int, output: bytes, stopped: str, seconds: float, notify: Notify) -> None:
     how = f"ended: {stopped}" if stopped else f"exit code {code}"
     text = f"{hook.option} ({hook.command}): {how} after {seconds:.1f} s"
     printed = output.decode(errors="replace").strip()
     if printed:
         text += f"; its output:\n{printed}"
-    say("info" if code == 0 and not stopped else "warning", text)
+    notify("info" if code == 0 and not stopped else "warning", text)

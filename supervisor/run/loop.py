@@ -109,7 +109,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         for source in (engine, signals, store):
             self._selector.register(source.fileno(), selectors.EVENT_READ)
-        self._room: tuple[int | None, int | None, int | None] = None, None, None
+        self._free: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
         self._deferred = deque(deferred)  # to be done once the workers are at work
@@ -121,7 +121,7 @@ class Loop:
         self._deferred_until = now + DEFERRED_IMPORTS_AFTER
         self._next_view = now
         self._next_progress = now
-        self._watch = ResourceMonitor(engine, scheduler.settings, now)
+        self._monitor = ResourceMonitor(engine, scheduler.settings, now)
         self._sampler = Sampler(scheduler.workers, now)
 
     def run(self, effects: Effects) -> None:
@@ -150,7 +150,7 @@ class Loop:
         events.extend(self.engine.poll(now))
         if self.signals.fileno() in woken:
             events.extend(self._signal_events())
-        if now >= self._watch.due:
+        if now >= self._monitor.due:
             events.extend(self._look_at_workers(now))
         if self.control is not None:
             due = self.control.next_deadline()
@@ -159,10 +159,10 @@ class Loop:
         return events
 
     def _look_at_workers(self, now: float) -> list[Event]:
-        before = self._watch.usage
-        events = self._watch.look(now)
-        if self._watch.usage is not before:
-            self._room = self.store.free_space(), *machine_memory()
+        before = self._monitor.usage
+        events = self._monitor.look(now)
+        if self._monitor.usage is not before:
+            self._free = self.store.free_space(), *machine_memory()
         return events
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
@@ -189,7 +189,7 @@ class Loop:
     def _timeout(self) -> float:
         if self._checkpointing:
             return 0.0
-        times = [*self._deadlines(), self._next_view, self._watch.due]
+        times = [*self._deadlines(), self._next_view, self._monitor.due]
         if self.progress is not None:
             times.append(self._next_progress)
         if (due := self.store.next_deadline()) is not None:
@@ -365,9 +365,9 @@ class Loop:
         if not (view_due or progress_due):
             return
         snapshot = self.observer.snapshot(now, checkpoint_age=self.store.checkpoint_age(now))
-        snapshot.disk_free, snapshot.memory_free, snapshot.memory_total = self._room
+        snapshot.disk_free, snapshot.memory_free, snapshot.memory_total = self._free
         for worker in snapshot.workers:
-            usage = self._watch.usage.get(worker.incarnation)
+            usage = self._monitor.usage.get(worker.incarnation)
             if usage is not None:
                 worker.rss_bytes, worker.cpu_percent = usage.rss_bytes, usage.cpu_percent
         if progress_due and self.progress is not None:
@@ -378,6 +378,6 @@ class Loop:
             self._next_view = now + self.view.interval
 
     def _sample(self, now: float) -> None:
-        usage = self._watch.usage
+        usage = self._monitor.usage
         if self._sampler.is_due(usage, now):
             self.store.append([self._sampler.sample(usage, now, utc_now())])

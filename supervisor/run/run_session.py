@@ -137,9 +137,9 @@ class RunSession:
             self._tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and request.interactive and request.progress:
-            from supervisor.run.detach import terminal_may_go
+            from supervisor.run.detach import ssh_warning
 
-            if notice := terminal_may_go(os.environ):
+            if notice := ssh_warning(os.environ):
                 self._tell("warning", notice)
         for level, text in opened.notices:
             self._tell(level, text)

@@ -51,12 +51,12 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
 
 def _retry_failed(request: Request, opened: OpenedExperiment) -> str:
     """What makes a resume try failed jobs again: `auto` never does, whatever it is told beside that."""
-    words = {"--resume": opened.layout.experiment_id} if request.resume == "auto" else {}
+    options = {"--resume": opened.layout.experiment_id} if request.resume == "auto" else {}
     if not opened.settings.retry_failed:
-        words["--retry-failed"] = ""
+        options["--retry-failed"] = ""
     if request.interactive:
-        return " ".join(f"{option} {value}".strip() for option, value in words.items())
-    named = [f'resume="{value}"' if value else "retry_failed=True" for value in words.values()]
+        return " ".join(f"{option} {value}".strip() for option, value in options.items())
+    named = [f'resume="{value}"' if value else "retry_failed=True" for value in options.values()]
     return ", ".join(named)
 
 
@@ -202,8 +202,8 @@ def _once_more(request: Request, opened: OpenedExperiment, job_id: str) -> tuple
         return "debug the first", resume_with(request, layout.experiment_id, "--debug", job_id)
     from supervisor.views.suggested_commands import longhaul_command
 
-    words = [*(["--"] if job_id.startswith("-") else []), job_id, str(layout.results_directory)]
-    return "replay the first", longhaul_command("replay", words)
+    arguments = [*(["--"] if job_id.startswith("-") else []), job_id, str(layout.results_directory)]
+    return "replay the first", longhaul_command("replay", arguments)
 
 
 def _commands(request: Request, opened: OpenedExperiment, snapshot: RunSnapshot) -> list[tuple[str, str]]:

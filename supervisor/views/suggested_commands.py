@@ -18,16 +18,6 @@ _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 # What a resume cannot know by itself: where the experiment lies, and how a changed plan is
 # taken. Everything else is remembered with the experiment.
 _KEPT = ("--output", "--changed")
-# What is done this time only, and whether a value follows.
-_ONCE = {
-    "--rerun": True,
-    "--accept-code": False,
-    "--only": True,
-    "--debug": True,
-    "--experiment-id": True,
-    "--no-resume": False,
-    "--list-checkpoints": False,
-}
 
 Which = Callable[[str], str | None]
 _LONGER = "--longhaul-"  # how our options begin where the script uses their short names itself
@@ -70,15 +60,6 @@ def _meant(word: str, taken: Container[str]) -> str:
     if option in taken:
         return ""
     return "--" + option.removeprefix(_LONGER) if option.startswith(_LONGER) else option
-
-
-def start_command(orig_argv: Sequence[str], argv: Sequence[str], extra: Sequence[str] = ()) -> str:
-    """The command of this start once more, with `extra` options in the place of those that
-    only said what to do this time (`--rerun`, `--only`, ...)."""
-    program = _program(orig_argv, argv)
-    if program is None:
-        return f"run(...{''.join(f', {_keyword(*pair)}' for pair in _pairs(extra))})"
-    return pasted([*_shortened(_lasting(program), shutil.which), *_lasting(argv), *extra])
 
 
 def pasted(words: Sequence[str]) -> str:
@@ -127,18 +108,6 @@ def longhaul_command(
     elif os.access(called, os.X_OK):
         program = [called]
     return pasted([*program, command, *words])
-
-
-def _lasting(words: Sequence[str]) -> list[str]:
-    kept = []
-    rest = iter(words)
-    for word in rest:
-        option = _meant(word, ())
-        if option not in _ONCE:
-            kept.append(word)
-        elif _ONCE[option] and "=" not in word:
-            next(rest, None)
-    return kept
 
 
 def _program(orig_argv: Sequence[str], argv: Sequence[str]) -> list[str] | None:

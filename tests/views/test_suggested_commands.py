@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.views.suggested_commands import resume_command, start_command
+from supervisor.views.suggested_commands import resume_command
 
 ID = "experiment_20251014_223000"
 PROGRAMS = {
@@ -64,17 +64,6 @@ def test_arguments_that_are_not_the_command_lines_leave_the_script_alone() -> No
         resume_command(["python", "exp.py", "--own"], ["--workers", "2"], ID)
         == f"python exp.py --resume {ID}"
     )
-
-
-def test_the_same_start_once_more() -> None:
-    words = ["python", "exp.py", "--size", "3"]
-    assert start_command(words, words[2:], ["--debug", "a/*"]) == "python exp.py --size 3 --debug 'a/*'"
-    again = [*words, "--resume", "latest", "--rerun", "b", "--only=c", "--no-resume", "--debug", "d"]
-    command = "python exp.py --size 3 --resume latest --debug 'a/*'"
-    for argv in (again[2:], []):
-        assert start_command(again, argv, ["--debug", "a/*"]) == command
-    assert start_command([], [], ["--debug", "a/*"]) == 'run(..., debug="a/*")'
-    assert start_command([], []) == "run(...)"
 
 
 def test_options_whose_names_are_the_scripts_are_left_to_it() -> None:

@@ -151,12 +151,12 @@ def test_how_sharing_is_told() -> None:
 
 def test_a_pilot_is_not_slowed_by_the_ids_of_jobs_that_nobody_named(tmp_path: Path) -> None:
     from supervisor.core.state.job_table import JobTable
-    from supervisor.experiment.job_selection import Pick
+    from supervisor.experiment.job_selection import PilotSelection
 
     pilot = JobTable()
     for domain in ("iris", "wine"):
         pilot.add(f"{domain}/0", domain)
-    pick = Pick(all_tasks=False, earlier=pilot)
+    pick = PilotSelection(all_tasks=False, earlier=pilot)
     assert pick.is_first("iris")
     assert not pick.is_first("iris")
     assert not pick.may_name("iris")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.reports.latest_experiment import meant_instead
+from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.report import load
 from supervisor.storage.files.layout import Layout
 from tests.experiment_fixture import Experiment
@@ -93,7 +93,7 @@ def test_nothing_is_said_of_what_nobody_would_mean(experiment: Experiment) -> No
     start(experiment, "--experiment-id", "alike", many=14)
     start(experiment, "--experiment-id", "night")
     assert "there is also" not in start(experiment, "--resume", "latest")
-    assert meant_instead(Layout(experiment.output, "night")) is None
+    assert larger_beside(Layout(experiment.output, "night")) is None
 
 
 def test_an_old_one_is_named_if_it_is_unfinished(experiment: Experiment) -> None:
@@ -101,7 +101,7 @@ def test_an_old_one_is_named_if_it_is_unfinished(experiment: Experiment) -> None
     start(experiment, "--experiment-id", "old", "--only", "job/1*", many=30)
     age(experiment, "old")
     start(experiment, "--experiment-id", "stray", many=2)
-    found = meant_instead(Layout(experiment.output, "stray"))
+    found = larger_beside(Layout(experiment.output, "stray"))
     assert found is not None and found[1].words() == "old, 11 of 30 jobs done"
 
 
@@ -111,7 +111,7 @@ def test_one_that_was_killed_before_its_checkpoint_is_told_by_its_journal(experi
     start(experiment, "--experiment-id", "stray", "--only", "job/3")
     for experiment_id in ("night", "stray"):
         Layout(experiment.output, experiment_id).checkpoint.unlink()
-    found = meant_instead(Layout(experiment.output, "stray"))
+    found = larger_beside(Layout(experiment.output, "stray"))
     assert found is not None and found[1].words() == "night, 12 of 12 jobs done"
 
 
