@@ -102,7 +102,7 @@ def test_an_old_one_is_named_if_it_is_unfinished(experiment: Experiment) -> None
     age(experiment, "old")
     start(experiment, "--experiment-id", "stray", many=2)
     found = larger_beside(Layout(experiment.output, "stray"))
-    assert found is not None and found[1].words() == "old, 11 of 30 jobs done"
+    assert found is not None and found[1].summary() == "old, 11 of 30 jobs done"
 
 
 def test_one_that_was_killed_before_its_checkpoint_is_told_by_its_journal(experiment: Experiment) -> None:
@@ -112,7 +112,7 @@ def test_one_that_was_killed_before_its_checkpoint_is_told_by_its_journal(experi
     for experiment_id in ("night", "stray"):
         Layout(experiment.output, experiment_id).checkpoint.unlink()
     found = larger_beside(Layout(experiment.output, "stray"))
-    assert found is not None and found[1].words() == "night, 12 of 12 jobs done"
+    assert found is not None and found[1].summary() == "night, 12 of 12 jobs done"
 
 
 def age(experiment: Experiment, experiment_id: str) -> None:
