@@ -21,8 +21,8 @@ from supervisor.core.terms.version import VERSION
 from supervisor.system.text_encoding import open_to_all
 from supervisor.views.console import say
 
-_INTERRUPTED = 130  # as a shell tells Ctrl+C
-_NOBODY_READS = 141  # and a closed pipe
+_INTERRUPTED = 130  # the exit code of a shell after Ctrl+C
+_NOBODY_READS = 141  # and after a closed pipe
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what stdout into a file can meet
 
 
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at experiments. They are started and resumed by their own scripts.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
-        + "\n\nlonghaul COMMAND --help tells more.",
+        + "\n\nlonghaul COMMAND --help shows its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _forget_output() -> None:
-    """`| head` has what it wanted: nothing more is written, also not by the interpreter's end."""
+    """The pipe is closed (`| head`): nothing more is written, also not at the interpreter's exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

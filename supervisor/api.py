@@ -93,7 +93,7 @@ def main(
     max_failures=None: stop the run when so many of its jobs have failed, or "5%" of those that ended.
     deadline=None: stop in time for "07:30", "2025-10-15T07:30", seconds or "8h" from now, or "slurm".
     stall=None: seconds without use of a CPU after which a job is reported.
-    grace=20.0: seconds that running jobs may go on after Ctrl+C.
+    grace=20.0: seconds that running jobs may continue after Ctrl+C.
     crash_limit=3: a job fails after it has crashed so many workers.
     checkpoint_every=5: completed jobs from one checkpoint to the next.
     max_jobs_per_worker=None: jobs after which a worker is replaced.
@@ -213,7 +213,7 @@ def run(
     max_failures=None: stop the run when so many of its jobs have failed, or "5%" of those that ended.
     deadline=None: stop in time for "07:30", "2025-10-15T07:30", seconds or "8h" from now, or "slurm".
     stall=None: seconds without use of a CPU after which a job is reported.
-    grace=20.0: seconds that running jobs may go on after Ctrl+C.
+    grace=20.0: seconds that running jobs may continue after Ctrl+C.
     crash_limit=3: a job fails after it has crashed so many workers.
     checkpoint_every=5: completed jobs from one checkpoint to the next.
     max_jobs_per_worker=None: jobs after which a worker is replaced.

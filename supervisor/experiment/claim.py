@@ -22,7 +22,7 @@ class ExperimentExists(UsageError):
 
 
 def refuse_existing(layout: Layout) -> None:
-    """Raises BeingRun or UsageError if there is anything of this id: who runs it, else how to go on with it."""
+    """Raises BeingRun (with its pid and host) or UsageError (how to resume) if this id is in use."""
     if layout.exists():
         refuse_held(layout.lock, layout.experiment_id)
     _refuse_files_of(layout)
@@ -57,7 +57,7 @@ def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layo
 def _claim_recorded(layout: Layout) -> Lock:
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
-        _refuse_files_of(layout)  # somebody may have made it since we looked
+        _refuse_files_of(layout)  # another process may have made it since we looked
     except BaseException:
         lock.release()
         raise

@@ -1,4 +1,4 @@
-"""Which experiments there are and how each one stands: for `--list-checkpoints` and the
+"""The experiments of a directory with their states, for `--list-checkpoints` and the
 command `longhaul`. Nothing is changed, and one damaged experiment hides no other."""
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _state_of_a_live_one(layout: Layout) -> str:
 
 def is_running(layout: Layout) -> bool:
     """Whether a supervisor owns the experiment now: it holds the lock. Where the file
-    system has no locks, the progress file tells."""
+    system has no locks, the progress file says it."""
     held = is_held(layout.lock)
     if held is not None:
         return held

@@ -1,4 +1,4 @@
-"""What an earlier run means for this one: which experiment, which settings, which jobs again.
+"""Which jobs a run hands out: `--only`, one per domain, and on a resume those that run again.
 
 Nothing here writes to the disk; `opening` acts on what is decided here.
 """
@@ -141,7 +141,7 @@ class PilotSelection:
         self._shared = _with_several(earlier) if earlier is not None else set()
 
     def is_first(self, domain: str | None) -> bool:
-        """Whether the job is wanted for its domain's sake: nobody has to ask for its id."""
+        """Whether the job is the first of its domain, or every job is wanted; its id does not matter then."""
         if self.all or domain is None:
             return True
         first = domain not in self._domains

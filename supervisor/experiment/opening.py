@@ -80,8 +80,8 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_experiment(request: Request, directory: Path, signals: Signals) -> OpenedExperiment:
-    """Find out what is asked for, and open it. Raises LonghaulError; Stopped if a signal
-    comes while the script gives its jobs. `start_run` has to follow."""
+    """Find the experiment that is requested, or make it. Raises LonghaulError; Stopped if a signal
+    comes while the script generates its jobs. `start_run` has to follow."""
     with _disk_errors_in_words(directory):
         layout, notices = _experiment_to_resume(request, directory)
         if layout is not None:
@@ -151,7 +151,7 @@ def _experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | N
 
 
 class _Terms(NamedTuple):
-    """What is in force in this run: the request, over what the experiment remembers."""
+    """Settings and options of this run: those of the request, over the remembered ones."""
 
     settings: Settings
     options: dict[str, Any]
@@ -189,12 +189,12 @@ def _plan(
 def _open_new_or_just_made(
     request: Request, directory: Path, signals: Signals, notices: list[Notice]
 ) -> OpenedExperiment:
-    """`--resume auto` with an id means that experiment, also if somebody has made it since we
-    looked, as when the same command is given twice at once. Its lock tells whose it is."""
+    """`--resume auto` with an id means that experiment, also if another process has made it since we
+    looked, as when the same command is given twice at once. The lock decides between the two."""
     try:
         return _open_new(request, directory, signals, notices)
     except ExperimentExists as taken:
-        if request.resume != "auto" or isinstance(request.jobs, Iterator):  # it gives its jobs once
+        if request.resume != "auto" or isinstance(request.jobs, Iterator):  # an iterator gives its jobs once
             raise
         return _open_earlier(request, taken.layout, signals, notices)
 
@@ -258,7 +258,7 @@ def _warnings_of(lock: Lock) -> list[Notice]:
 
 
 def _clear_temporaries(layout: Layout) -> None:
-    """What a killed run left half written. The lock must be ours."""
+    """Remove half-written files of a killed run. The lock must be ours."""
     clear_temporaries(
         (
             layout.checkpoint,
@@ -332,7 +332,7 @@ def _look_at(request: Request, layout: Layout, disk: Disk, signals: Signals) -> 
 
 
 def _findings(earlier: _Earlier, lock: Lock) -> list[Notice]:
-    """What the user is told of the files and the plan; before a store takes them over."""
+    """Notices about damaged files and the changed plan; to be made before a store takes them over."""
     damage: list[Notice] = [("warning", finding) for finding in earlier.recovered.findings]
     return [
         *damage,

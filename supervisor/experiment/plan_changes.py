@@ -42,7 +42,7 @@ def _difference(changed: Changed) -> str:
 
 
 def plan_change_notices(comparison: Comparison, plan: Plan, recovered: Recovered) -> list[Notice]:
-    """What is new and what is gone. Jobs that the script had before, and a pilot left out, are not new.
+    """Notices about new and missing jobs. Jobs that the script had before, and a pilot left out, are not new.
 
     To be asked before `recovered` takes the plan over.
     """
@@ -60,7 +60,7 @@ def plan_change_notices(comparison: Comparison, plan: Plan, recovered: Recovered
 
 
 def _left_out(comparison: Comparison, plan: Plan, recovered: Recovered) -> int:
-    """How many of the new jobs may be such as the script had in the last run, as far as numbers tell."""
+    """How many of the new jobs the script may have had in the last run, judged by their number."""
     started = recovered.history.run_started
     if started is None or recovered.settings.get("all_tasks", True) or not started.offered:
         return 0

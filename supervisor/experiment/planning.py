@@ -53,7 +53,7 @@ def build_plan(
     earlier: EarlierPlan | None = None,
 ) -> Plan:
     """Ask the script for its jobs and select those to run: by `pick`, or just `all_tasks` or one per
-    domain. `earlier` is the plan of the experiment that it goes on with: probably the same.
+    domain. `earlier` is the plan of the experiment that is resumed: probably the same.
 
     Raises UsageError for anything that cannot be run: not a Job, duplicate ids, parameters
     that do not survive JSON or that the function does not take, no jobs at all; and
@@ -76,7 +76,7 @@ def build_plan(
             job_bytes = (collected.builder.size - before) / len(group[0])
             size = max(1, min(_GROUP, int(_HEAVY / max(1.0, job_bytes))))
     if not len(collected.builder):
-        raise UsageError("the experiment has no jobs: `jobs` gave none. Check what it reads or filters.")
+        raise UsageError("the experiment has no jobs: `jobs` returned none. Check what it reads or filters.")
     return Plan(collected.builder, len(collected.builder), collected.offered)
 
 
@@ -184,7 +184,7 @@ def _listed(source: Iterator[Any], size: int) -> _Group | None:
 
 def _gathered(source: Iterator[Any], size: int) -> _Group | None:
     """The next jobs of a script that makes them one by one, with params of their own: the script
-    may go on to change the dict that it has given us. One that cannot be copied in a moment is the
+    may change the dict that it has given us. One that cannot be copied quickly is the
     last: it is looked at before the next one is made. None at the end."""
     jobs: list[Any] = []
     copies: list[Any] = []
@@ -209,7 +209,7 @@ def _with_params(job: Any, params: Any) -> Any:
 
 
 def _copied(params: Any) -> dict[str, Any] | None:
-    """The same, whatever becomes of what was given; None for what would have to be walked."""
+    """A copy that later changes do not reach; None for values that are not plain JSON."""
     json = encode_plain(params) if type(params) is dict else None
     return None if json is None else msgspec.json.decode(json)
 
@@ -287,7 +287,7 @@ class _CallChecker:
         try:
             self._signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):
-            self._signature = None  # some built-in functions do not tell
+            self._signature = None  # some built-in functions have none
         self._function = getattr(function, "__name__", repr(function))
 
     def know(self, params: list[dict[str, Any]]) -> bool:

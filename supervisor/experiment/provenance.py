@@ -34,7 +34,7 @@ def seed_changed(before: Any, now: Settings, completed: int) -> list[str]:
     return [f"{text}; --rerun '*' repeats them"]
 
 
-GIT_TIMEOUT = 2.0  # seconds; a run must not wait for a slow file system to tell its commit
+GIT_TIMEOUT = 2.0  # seconds; git may be slow on a slow file system, and the commit is not worth the wait
 
 
 def code_of(
@@ -167,7 +167,7 @@ def _ask_git(folder: Path, *arguments: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Python, longhaul and the operating system."""
-    # platform.platform() starts a program to ask for what it then leaves out.
+    # platform.platform() starts a process for a part that it then leaves out.
     system = os.uname()
     return {
         "python": platform.python_version(),
@@ -191,5 +191,5 @@ def boot_id() -> str:
 
 
 def process_start() -> float:
-    """When this process started, as psutil tells it."""
+    """When this process started, as psutil gives it."""
     return start_time(os.getpid())

@@ -1,6 +1,6 @@
 """Which of the experiments in a directory is meant: the latest one, the latest unfinished one.
 
-Several scripts may share a directory (`--output`): each goes on with experiments of its own
+Several scripts may share a directory (`--output`): each resumes experiments of its own
 name. Nothing is changed here, and nothing is locked.
 """
 
@@ -26,7 +26,7 @@ Notice = tuple[str, str]  # level, text
 
 
 class FilesState(msgspec.Struct):
-    """How an experiment stands, as far as it tells whether to go on with it."""
+    """The state of an experiment, as far as it decides whether to resume it."""
 
     name: str
     counts: Counts
@@ -55,7 +55,7 @@ def earlier(resume: str, directory: Path, name: str) -> Layout:
 
 
 def _may_be_called(layout: Layout, name: str) -> bool:
-    """By its checkpoint, quickly; what cannot be told is found out when it is opened."""
+    """By its checkpoint, quickly; where that cannot be read, it is checked on opening."""
     header = peek(Disk(), layout.checkpoint)
     return header is None or header.name in ("", name)
 
@@ -65,7 +65,7 @@ def _nothing_to_resume(directory: Path) -> str:
 
 
 def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
-    """What `--resume auto` goes on with. One of which nobody can tell whether it is finished
+    """The experiment that `--resume auto` resumes. One of which it is not known whether it is finished
     is skipped with a warning: it must not block a command that nobody watches. Where there is none,
     a notice names the finished one, since all of its jobs are about to run again."""
     notices: list[Notice] = []
@@ -88,7 +88,7 @@ def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None,
 
 
 def _finished(request: Request, experiment_id: str, found: FilesState) -> str:
-    """`experiment_1 is finished (3 completed, 1 failed): ...`, and how to go on with that one."""
+    """`experiment_1 is finished (3 completed, 1 failed): ...`, and how to resume that one."""
     counts, tries_again = found.counts, found.counts.failed > found.cancelled
     more = tries_again and not merge_settings(request, found.settings).retry_failed
     if request.interactive:
@@ -109,7 +109,7 @@ def mention_unfinished(directory: Path, name: str) -> list[Notice]:
         try:
             found = _state_of(Layout(directory, experiment_id))
         except LonghaulError:
-            continue  # somebody else's damage must not stop a new start
+            continue  # a damaged experiment must not stop a new start
         if found.name not in ("", name):
             continue
         left, total = found.left, found.counts.total

@@ -167,7 +167,7 @@ def request_of_main(
     keywords: Mapping[str, Any],
     has_argparse: bool = False,
 ) -> Request:
-    """What a script's command line asks for. `has_argparse`: the script has imported it before us.
+    """The request of a script's command line. `has_argparse`: the script has imported it before us.
 
     Raises UsageError; argparse itself exits for `--help` and `--version`.
     """
@@ -220,7 +220,7 @@ def _parse(
 
 def _shared_with_script(arguments: Sequence[str]) -> list[str]:
     """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
-    argparse tells nobody, but what it has made of the arguments is probably still there."""
+    argparse keeps no list of its parsers, but the namespace that it returned is probably still there."""
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
     if not given or not (ours := given.intersection(our_options())):
         return []
@@ -268,7 +268,7 @@ def request_of_run(
     finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
 ) -> Request:
-    """What a call of `run()` asks for: its keywords count as flags given now, since a call
+    """The request of a call of `run()`: its keywords count as flags given now, since a call
     has no other way to change its mind on a resume."""
     given = dict(keywords)
     progress = given.pop("progress", True)

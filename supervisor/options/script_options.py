@@ -1,4 +1,4 @@
-"""The script's own options: told apart into given and default, remembered, given back.
+"""The script's own options: which were given, which are defaults; remembered and restored.
 
 Values are carried in a JSON form, because they are remembered in the checkpoint. What JSON
 has as it is stays as it is; anything else (a Path, an Enum member, what a `type=` function

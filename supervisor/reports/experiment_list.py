@@ -44,7 +44,7 @@ def experiments(directory: Path | str) -> list[str]:
 
 
 def last_saved(layout: Layout) -> str:
-    """When something was last recorded, by the files' own word: ISO 8601; "" if none tells."""
+    """When something was last recorded, by the times in the files: ISO 8601; "" if there are none."""
     from supervisor.storage.checkpoint.checkpoint_format import peek
 
     header = peek(Disk(), layout.checkpoint)

@@ -95,7 +95,7 @@ def statistics_document(report: Report, state: str) -> dict[str, Any]:
 
 
 def _cores(results: Results) -> int:
-    """How many cores the last run could use. Older records do not tell: then as many as workers."""
+    """How many cores the last run could use. Older records do not have it: then as many as workers."""
     started = results.history.run_started
     if started is not None and started.cores:
         return started.cores

@@ -1,6 +1,6 @@
 """Whether the latest experiment is a stray trial: a small part of a larger one beside it.
 
-Whoever tries a few jobs once more and then says `latest` means the night's run, and gets the trial.
+After a trial of a few jobs, `latest` is the trial, though the user probably means the night's run.
 The latest one is what `latest` means all the same; here is found out what else may have been meant.
 """
 
@@ -23,7 +23,7 @@ _SMALL = 2  # so many times larger another one has to be
 
 
 class ExperimentSize(msgspec.Struct):
-    """As much of an experiment as tells whether somebody would miss it."""
+    """How large an experiment is and how much of it is done."""
 
     experiment_id: str
     name: str
@@ -77,7 +77,7 @@ def _is_recent(other: ExperimentSize, latest: ExperimentSize) -> bool:
 
 
 def _standing(layout: Layout) -> ExperimentSize | None:
-    """By the checkpoint, quickly; None for what cannot be told."""
+    """By the checkpoint, quickly; None for an experiment that cannot be read."""
     header = peek(Disk(), layout.checkpoint)
     if header is not None:
         asked = _asked(header.run_started, header.counts)

@@ -1,4 +1,4 @@
-"""How it is going right now, for other programs to look at: one small JSON document.
+"""The progress of a run, for other programs to look at: one small JSON document.
 
 Replaced whole (on a full disk written over), never synced: it is worth nothing after a power
 cut. A failure to write it is no reason to end a run.
@@ -48,7 +48,7 @@ class ProgressSupervisor(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """As much of `progress_<id>.json` as is told."""
+    """The fields of `progress_<id>.json` that are read back."""
 
     experiment_id: str
     state: str
@@ -87,7 +87,7 @@ def read_progress(layout: Layout) -> Progress | None:
         return None
 
 
-# What a reader is told of states that only the end of a run knows.
+# States that only the end of a run knows, and how the file names them.
 _STATES = {"stopped": "interrupted"}
 
 
@@ -135,7 +135,7 @@ class ProgressFile:
             self._write_over(text)
 
     def _write_over(self, text: bytes) -> None:
-        """A full disk has no room for a second file, and that is just what is to be told: the
+        """A full disk has no room for a second file, and its state is what readers need: the
         old one is written over, within the blocks that it has. One call, so that a reader sees
         no half document; what is left of a longer one is blanked out."""
         fd = self._disk.open(resolved(self._path), os.O_WRONLY)

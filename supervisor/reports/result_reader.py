@@ -1,6 +1,6 @@
 """Results read back from wherever they are; for reports, never for the run itself.
 
-Nothing is kept in memory: whoever asks gets one record after the other.
+Nothing is kept in memory: records are read one group after the other.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Results:
 
     @classmethod
     def of(cls, found: Recovered) -> Results:
-        """From what a survey found; takes its files over."""
+        """From a surveyed experiment; takes its files over."""
         return cls(
             disk=found.disk,
             layout=found.layout,
@@ -85,7 +85,7 @@ class Results:
 
     @classmethod
     def of_store(cls, parts: StoreParts) -> Results:
-        """From what a store is made of, under descriptors of its own."""
+        """From the parts of a store, with duplicated descriptors."""
         disk, plan = parts.disk, parts.plan.duplicate()
         fd = disk.duplicate(parts.journal.fd)
         place = (disk, fd, parts.journal.identity.seed, parts.offsets, parts.lengths)

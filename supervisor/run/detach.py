@@ -1,7 +1,7 @@
-"""`--detach`: the run goes on in the background, in a session of its own.
+"""`--detach`: the run continues in the background, in a session of its own.
 
-The script is started once more, by the command line that started this process, and told so
-by a mark in its environment. A fork would be quicker, but this process has imported the
+The script is started once more, by the command line that started this process, with a
+variable in its environment that says so. A fork would be quicker, but this process has imported the
 user's script by now: what that has started (threads of NumPy, a CUDA context, open files)
 does not survive a fork in good order. A new process is like any other start.
 
@@ -77,7 +77,7 @@ def start_detached() -> int:
         return code if code >= 0 else 128 - code
     started = msgspec.json.decode(line, type=_Started).with_texts(received)
     say(sys.stderr, _started_message(started, process.pid))
-    process.returncode = 0  # it goes on; nobody waits for it
+    process.returncode = 0  # it continues; Popen must not warn that it was not waited for
     return 0
 
 
@@ -130,7 +130,7 @@ def leave_terminal(writer: int, layout: Layout) -> None:
     started = _Started(layout.experiment_id, str(layout.directory), str(console))
     try:
         os.write(writer, msgspec.json.encode(started.with_texts(sendable)) + b"\n")
-    except OSError:  # the parent was ended; that is what a run in the background is for
+    except OSError:  # the parent was ended: the run in the background continues
         pass
     finally:
         os.close(writer)

@@ -43,7 +43,7 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
 class EngineLifecycle:
     """Raises UsageError for functions that workers cannot be given: before anything is on disk.
 
-    slots: how many workers there may be. tag: what all their processes carry.
+    slots: how many workers there may be. tag: in the environment of all their processes.
     """
 
     def __init__(self, request: Request, prestarted: PrestartedZygote | None) -> None:
@@ -87,7 +87,7 @@ class EngineLifecycle:
         return self._engine
 
     def _start(self) -> None:
-        """A failure is told when somebody asks for the engine: the run is announced by then."""
+        """A failure is kept and raised by `engine()`: the run is announced by then."""
         method = self._opened.settings.start_method
         try:
             self._engine = LocalEngine(self._spec, start_method=method, prestarted=self._prestarted)

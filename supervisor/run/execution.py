@@ -4,8 +4,8 @@
 happens in between.
 
 The order at the beginning is one of time: as soon as it is certain that there is something
-to run, the zygote is told to import the user's code, and what else this process needs is
-imported meanwhile.
+to run, the zygote is made to import the user's code, and this process imports its other modules
+meanwhile.
 """
 
 from __future__ import annotations

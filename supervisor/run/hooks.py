@@ -43,7 +43,7 @@ class Hook(msgspec.Struct, frozen=True):
 
 
 class FinishedRun(NamedTuple):
-    """How a run has ended: its state in a word, and what brought it about."""
+    """How a run has ended: its state, outcome, error, and the drain that ended it early."""
 
     state: str
     outcome: Outcome
@@ -52,7 +52,7 @@ class FinishedRun(NamedTuple):
 
 
 def run_hooks(request: Request, opened: OpenedExperiment, ended: FinishedRun, signals: Signals) -> None:
-    """Run what is to be run now, one after the other; never raises for its sake."""
+    """Run the hooks of this end, one after the other; an error of a hook is reported, not raised."""
     log = Log(opened.layout.supervisor_log) if request.recording else None
 
     def notify(level: str, text: str) -> None:
@@ -69,9 +69,9 @@ def run_hooks(request: Request, opened: OpenedExperiment, ended: FinishedRun, si
 
 
 def hooks_of(settings: Settings, ended: FinishedRun) -> list[Hook]:
-    """What is to be run after a run that ended like this.
+    """The hooks of a run that ended like this.
 
-    A run that somebody has stopped (a signal, `longhaul ctl`, a deadline) runs none: it is
+    None after a run that was stopped by a signal, `longhaul ctl` or a deadline: it is
     going to be resumed. One that stopped itself for too many failures has failed.
     """
     exit_code = ended.outcome.exit_code
@@ -86,7 +86,7 @@ def hooks_of(settings: Settings, ended: FinishedRun) -> list[Hook]:
 
 
 def run_document(request: Request, opened: OpenedExperiment, ended: FinishedRun) -> dict[str, Any]:
-    """What a hook gets on stdin."""
+    """The JSON document that a hook gets on stdin."""
     layout, outcome, error = opened.layout, ended.outcome, ended.error
     report = outcome.report
     failures: list[dict[str, Any]] = []
@@ -112,7 +112,7 @@ def run_document(request: Request, opened: OpenedExperiment, ended: FinishedRun)
 
 
 def environment(run_data: dict[str, Any], option: str) -> dict[str, str]:
-    """What a hook finds in its environment, beside what is there already."""
+    """The environment of a hook: ours, and the fields of the document as LONGHAUL_*."""
     counts = run_data["counts"] or {}
     keys = ("experiment_id", "name", "state", "exit_code", "directory", "results", "statistics", "resume")
     return {
@@ -163,7 +163,7 @@ def run_hook(hook: Hook, run_data: dict[str, Any], timeout: float, signals: Sign
 def _follow(
     process: subprocess.Popen[bytes], pipe: IO[bytes], deadline: float, signals: Signals
 ) -> tuple[bytes, str]:
-    """Until it has ended, or is ended; what it printed, and why it was ended."""
+    """Wait until it ends, or kill it; its output, and the reason for the kill."""
     output = b""
     stopped = ""
     os.set_blocking(pipe.fileno(), False)
@@ -183,13 +183,13 @@ def _follow(
             selector.select(max(0.0, min(_LOOK_EVERY, deadline - time.monotonic())))
             piece = _read(pipe)
             if piece == b"" and pipe in [key.fileobj for key in selector.get_map().values()]:
-                selector.unregister(pipe)  # closed: it may go on in silence
+                selector.unregister(pipe)  # closed; the process may continue without output
             output = (output + (piece or b""))[:MOST_OUTPUT]
     return (output + (_read(pipe) or b""))[:MOST_OUTPUT], stopped
 
 
 def _read(pipe: IO[bytes]) -> bytes | None:
-    """What is there; b"" at its end, None if nothing has come."""
+    """What can be read now; b"" at the end of the pipe, None if it is empty."""
     try:
         return os.read(pipe.fileno(), MOST_OUTPUT)
     except BlockingIOError:

@@ -51,7 +51,7 @@ from workers.transport.messages import Run
 LONGEST_WAIT = 30.0
 # Within so many seconds two signals of a kind are one keystroke that was forwarded.
 SAME_KEYSTROKE = 0.005
-MAX_EMPTY_POLLS = 3  # that find nothing, before the loop waits for somebody to wake it
+MAX_EMPTY_POLLS = 3  # that find nothing, before the loop waits to be woken by an event
 # How long a checkpoint may hold up the loop at a time.
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
@@ -167,8 +167,8 @@ class Loop:
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait until there is something to look at, and while the workers have enough to do, a
-        little longer: asleep, since each write to somebody who listens costs the writer a
-        wake-up call. What is only to be shown or measured waits for the end of the nap."""
+        little longer: asleep, since a write to a process that waits in select costs the writer a
+        wake-up. Views and measurements wait for the end of the sleep."""
         delay = self.scheduler.dispatcher.coalescing_delay()
         if self._deferred and timeout > 0.0 and self._has_time(delay):
             self._deferred.popleft()()
@@ -183,7 +183,7 @@ class Loop:
         return self._selector.select(max(0.0, timeout))
 
     def _has_time(self, delay: float) -> bool:
-        """The workers are at work by now, and have enough of it or nothing to tell."""
+        """The workers have started by now, and have enough work or no results."""
         return self.clock.now() >= self._deferred_until and (delay > 0.0 or not self._selector.select(0))
 
     def _timeout(self) -> float:
@@ -197,7 +197,7 @@ class Loop:
         return self._until(times)
 
     def _deadlines(self) -> list[float]:
-        """When somebody has to be answered or ended, whatever else goes on."""
+        """Times at which an answer or a kill is due: coalescing of reads must not delay these."""
         deadlines = [self.scheduler.next_deadline(), self.engine.next_deadline()]
         if self.control is not None:
             deadlines.append(self.control.next_deadline())
@@ -224,7 +224,7 @@ class Loop:
 
     def _signals(self) -> list[int]:
         """Signals that have come. Wrappers that forward signals (timeout, package runners)
-        make two of one Ctrl+C: what comes twice before the drain has begun is one."""
+        make two of one Ctrl+C: two within SAME_KEYSTROKE before the drain count as one."""
         signums = self.signals.read()
         if signums and not self.scheduler.draining:
             time.sleep(SAME_KEYSTROKE)
@@ -232,7 +232,7 @@ class Loop:
         return signums
 
     def _suspend(self) -> None:
-        """Ctrl+Z: the workers stop and go on with us. The clock notices the time."""
+        """Ctrl+Z: the workers stop and continue with us. The clock notices the time."""
         self.engine.stop_workers(suspend=True)
         self.view.suspend()
         self.signals.stop_self()

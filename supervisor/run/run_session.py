@@ -227,7 +227,7 @@ class RunSession:
         from supervisor.control.control_server import ControlServer
         from supervisor.control.control_socket import NoPlace
 
-        if self.progress is None:  # nobody could find the socket
+        if self.progress is None:  # the progress file says where the socket is
             return None
         try:
             server = ControlServer.open(self.opened.layout.lock)
@@ -281,7 +281,7 @@ class RunSession:
         opened.store.append([*self._new_conversions(), ended])
         try:
             opened.store.save(self.scheduler.position())
-        except StorageError:  # it is told, and nobody is told that the run has finished
+        except StorageError:  # the error is shown; the summary must not say that the run has finished
             snapshot.state = "stopped"
             raise
 

@@ -1,4 +1,4 @@
-"""Errors that nobody has caught: of the script's own code in this process, or of ours.
+"""Uncaught errors: of the script's own code in this process, or of ours.
 
 Python would show them with exit code 1, which says here that some of the jobs failed.
 """

@@ -50,7 +50,7 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
 
 
 def _retry_failed(request: Request, opened: OpenedExperiment) -> str:
-    """What makes a resume try failed jobs again: `auto` never does, whatever it is told beside that."""
+    """The options of a resume that retries failed jobs: `auto` never does, whatever its other options."""
     options = {"--resume": opened.layout.experiment_id} if request.resume == "auto" else {}
     if not opened.settings.retry_failed:
         options["--retry-failed"] = ""
@@ -83,7 +83,7 @@ def _tasks(request: Request, opened: OpenedExperiment) -> str:
 
 
 def _is_pilot(opened: OpenedExperiment) -> bool:
-    """Whether the script has more jobs than the experiment, as `longhaul list` tells it."""
+    """Whether the script has more jobs than the experiment, as `longhaul list` shows it."""
     return not opened.settings.all_tasks and opened.offered > opened.table.wanted.count(1)
 
 
