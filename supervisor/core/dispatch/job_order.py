@@ -1,9 +1,8 @@
-"""In which order the jobs of a run are tried: priorities, then a mix of all domains. Pure.
+"""The order in which the jobs of a run are tried: by priority, then by domains in turn. Pure.
 
-Jobs of different domains take turns, each domain in the order of the plan, so that the first
-results show every domain. In a plan of more than `MIXED` jobs only so many are mixed; the
-others follow in the order of the plan, in which jobs that stand one after the other are read
-with one call. All this is done once, by arrays: handing out a job costs nothing more.
+Domains take turns, each in the order of the plan, so that the first results cover every domain. In a plan of
+more than `MIXED` jobs only so many are mixed. The others follow in the order of the plan, where lines of
+consecutive jobs are read with one call. The order is computed once, at the beginning of a run.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from supervisor.core.state.columns import indices_of
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
 
-MIXED = 20_000  # jobs: hours of work, or not worth the reading
+MIXED = 20_000  # jobs: enough for hours of long ones; reading more tiny ones one by one would not pay
 
 
 def line_up(ledger: Ledger, mask: bytes, retry: Sequence[int]) -> None:
-    """Fill the queue at the beginning of a run. `mask` selects the jobs that it may hand out;
-    `retry` are failed ones that were just reset for one more attempt: they go after all others.
-    Jobs that are suspected of taking more than their worker with them run alone."""
+    """Fill the queue at the beginning of a run.
+
+    mask: 1 for each job that the run may hand out. retry: failed jobs that were just reset for one more
+    attempt; they go last. Jobs that may take down more than their worker run alone.
+    """
     table, queue = ledger.table, ledger.queue
     elsewhere = set(retry) | {job for _, job in ledger.held}
     for job, charges in table.charges.items():
@@ -41,8 +42,8 @@ def line_up(ledger: Ledger, mask: bytes, retry: Sequence[int]) -> None:
 
 
 def lined_up(table: JobTable, mask: bytes, elsewhere: Container[int]) -> tuple[array[int], dict[int, int]]:
-    """The waiting jobs that `mask` selects, those cut in the middle first, and the priorities
-    that are not 0. A higher priority goes before all that."""
+    """(waiting jobs that `mask` selects, in order; priorities other than 0, by job). Higher priorities go
+    first, then interrupted jobs, then jobs that were not tried yet."""
     cut, untried = (
         array("I", _selected(indices_of(table.state, state), mask, elsewhere))
         for state in (INTERRUPTED, PENDING)
@@ -79,7 +80,7 @@ def mixed(jobs: array[int], domain_of: array[int]) -> array[int]:
 
 
 def _in_turn(lines: Iterable[array[int]]) -> array[int]:
-    """The first of each line, the second of each, and so on."""
+    """The first of each array, the second of each, and so on."""
     result = array("I")
     start, live = 0, list(lines)
     while live:

@@ -1,14 +1,14 @@
-"""The order in which jobs are handed out. Pure.
+"""The queues that jobs wait in. Pure.
 
-Four lines, served in this order: jobs that came back unstarted or were cut in the middle,
-jobs not yet tried (in the order of `job_order`), jobs that get another attempt after an
-error (before untried ones of a lower priority), and last, one by one with nothing beside
-them, the jobs that are suspected of taking more than their own worker with them. A job that
-has to wait (for a disk to have room again, for its back-off) joins its line when its time has
-come.
+Four queues, served in this order:
 
-A job may have been completed while it stood here (a lease that was taken back in vain);
-such entries are skipped when their turn comes.
+1. jobs that were returned unstarted or interrupted;
+2. jobs not tried yet, in the order of `job_order`;
+3. jobs that get another attempt after an error (before untried jobs of a lower priority);
+4. jobs that may take down more than their worker, one at a time with no other job beside them.
+
+A job that has to wait (for disk space, for its back-off) joins its queue when its time has come. A job may be
+completed while it is queued, under a lease that was revoked too late; such entries are skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class JobQueue:
         self._single: set[int] = set()  # never in a batch with others
 
     def line_up(self, jobs: Iterable[int], priorities: dict[int, int] | None = None) -> None:
-        """The jobs of the run, in order (of falling priority), at its beginning."""
+        """Set the jobs of the run, in order of falling priority."""
         self._untried = array("I", jobs)
         self._priorities = priorities or {}
 
@@ -60,15 +60,15 @@ class JobQueue:
         self._alone.append(job)
 
     def put_later(self, job: int, not_before: float, *, first: bool = True) -> None:
-        """`first`: when its time has come it goes before all others, else after them."""
+        """Queue a job that may not start before a time on the run's clock; `first`: then at the front."""
         heapq.heappush(self._waiting, (not_before, job, first))
 
     def mark_single(self, job: int) -> None:
-        """Hand this job out in a lease of its own from now on."""
+        """From now on hand this job out without others in the same lease message."""
         self._single.add(job)
 
     def remove(self, jobs: set[int]) -> None:
-        """Take these jobs out of every line."""
+        """Remove these jobs from every queue."""
         self._untried = array("I", (job for job in self._untried[self._next :] if job not in jobs))
         self._next = 0
         self._first, self._alone = (
@@ -80,7 +80,7 @@ class JobQueue:
         heapq.heapify(self._waiting)
 
     def waiting(self) -> int:
-        """How many jobs wait for their time."""
+        """How many jobs wait for their time to come."""
         return len(self._waiting)
 
     def next_time(self) -> float | None:
@@ -88,7 +88,7 @@ class JobQueue:
         return self._waiting[0][0] if self._waiting else None
 
     def wake(self, now: float) -> None:
-        """Let the jobs whose time has come join the line."""
+        """Queue the jobs whose time has come."""
         while self._waiting and self._waiting[0][0] <= now:
             _, job, first = heapq.heappop(self._waiting)
             if first:
@@ -114,8 +114,7 @@ class JobQueue:
         return len(self._first) + len(self._untried) - self._next + len(self._again)
 
     def take(self, count: int, *, empty_handed: bool) -> Sequence[int]:
-        """Up to `count` jobs, fewer at a job that must be leased singly; a range where they follow
-        each other.
+        """Up to `count` jobs, fewer before a job that must be leased singly; a range if they are consecutive.
 
         A single job is only given to a worker that is `empty_handed`.
         """
@@ -123,7 +122,7 @@ class JobQueue:
         return run if len(run) == count else self._take_singly(list(run), count, empty_handed)
 
     def _take_singly(self, taken: list[int], count: int, empty_handed: bool) -> list[int]:
-        """Go on with whoever is next in whatever line."""
+        """Take jobs one by one from the queue whose turn it is."""
         while len(taken) < count and self.has_ready():
             job = self._peek()
             if job in self._single:
@@ -141,12 +140,11 @@ class JobQueue:
         return self._alone.popleft()
 
     def _untried_are_next(self) -> bool:
-        """Whether nobody of another line may have to go in between, as nearly always."""
+        """Whether no job of another queue goes before the untried ones, as nearly always."""
         return not (self._first or (self._priorities and self._again))
 
     def _take_run(self, count: int) -> Sequence[int]:
-        """Many untried jobs at once, up to so many and up to the first that goes alone in its
-        lease; fewer if some have ended meanwhile."""
+        """Up to `count` untried jobs, up to the first that must be leased singly; fewer if some have ended."""
         single = self._single
         run = compact(self._untried[self._next : self._next + count].tolist())
         if single and not single.isdisjoint(run):
@@ -160,7 +158,7 @@ class JobQueue:
         return self._priorities.get(job, 0) if self._priorities else 0
 
     def _again_is_next(self) -> bool:
-        """Whether a job of the line of other attempts goes before the untried."""
+        """Whether a job that gets another attempt goes before the next untried one."""
         if self._next >= len(self._untried):
             return True
         if not (self._priorities and self._again):

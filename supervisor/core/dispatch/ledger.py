@@ -1,9 +1,8 @@
-"""What becomes of a job when one of its leases ends: state, charge, record. Pure.
+"""Decides the job's state when one of its leases ends, charges the job and makes the record. Pure.
 
-The ledger is the jobs' side of the core (the workers' side is `scheduler`). It holds the
-job table, the queue and, per job, the newest lease: an answer under another lease is
-*superseded*. The first completed result of any lease wins; any other superseded answer is
-noted and charged to nobody.
+The ledger holds the job table, the queue and the newest lease of each job. An outcome under an older lease is
+*superseded*. The first completed result under any lease wins. Any other superseded outcome is recorded and
+charged to no job.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Turn:
 
 
 class Ledger:
-    """Books the end of leases. `slot` is the worker's slot, for the records."""
+    """Processes the ends of leases. `slot` in its methods is the worker's slot, for the records."""
 
     def __init__(self, table: JobTable, queue: JobQueue, settings: Settings) -> None:
         self.table = table
@@ -68,7 +67,9 @@ class Ledger:
         self.failures = 0  # jobs that failed for good in this run
         self._no_space: dict[int, int] = {}
         self._interrupted: dict[int, int] = {}
-        self.converted: set[str] = set()  # kinds of result values that were told, also by earlier runs
+        self.converted: set[str] = (
+            set()
+        )  # kinds of result values that the user was told of, also in earlier runs
 
     # ------------------------------------------------------------------- hand-out
 
@@ -79,7 +80,7 @@ class Ledger:
         return [attempts + 1 for attempts in get(self.table.attempts, jobs)]
 
     def give_back(self, leases: list[tuple[int, int]]) -> None:
-        """Leases that did not start: their jobs are first in line again."""
+        """Leases that did not start: their jobs go to the front of the queue."""
         jobs = []
         for lease, job in leases:
             if self.is_current(lease, job):
@@ -92,8 +93,8 @@ class Ledger:
         return self.newest_lease[job] == lease and self.table.state[job] == LEASED
 
     def is_of_use(self, lease: int, job: int) -> bool:
-        """Whether its outcome may be the job's: nobody else has the job, and it has not ended. It
-        may have started just before it was taken back."""
+        """Whether the lease's outcome may still count: the job has not ended and no other lease has it. A lease
+        that was revoked may have started just before."""
         return self.is_current(lease, job) or (not self.newest_lease[job] and self.is_waiting(job))
 
     # ----------------------------------------------------------------- the outcomes
@@ -157,8 +158,8 @@ class Ledger:
         )
 
     def _tell_conversions(self, turn: Turn, job: int, kinds: list[str]) -> None:
-        """JSON has no such values; say once of each kind that they were given its forms. Of NumPy's
-        numbers nothing is lost."""
+        """Tell the user once of each kind of value that JSON does not have and that was converted. NumPy's
+        numbers lose nothing and are not mentioned."""
         new = [kind for kind in kinds if kind not in self.converted and not _NUMPY_NUMBER.fullmatch(kind)]
         if new:
             self.converted.update(new)
@@ -166,7 +167,7 @@ class Ledger:
             turn.effects.commands.append(Tell("info", text))
 
     def failed(self, turn: Turn, slot: int, job: int, outcome: Failed) -> None:
-        """The worker told us that the job ended without a result."""
+        """The worker reports that the job ended without a result."""
         failure = outcome.failure
         error = {
             "outcome": outcome.outcome,
@@ -189,7 +190,7 @@ class Ledger:
         self._end(turn, slot, job, outcome.lease, kind, outcome.seconds, error, outcome.output, wait, wish)
 
     def _interrupted_itself(self, job: int) -> str:
-        """Nothing was being stopped: it runs again, but not for ever."""
+        """The job raised `JobInterrupted` outside a drain: it runs again, a limited number of times."""
         times = self._interrupted[job] = self._interrupted.get(job, 0) + 1
         return "interrupted" if times <= INTERRUPTED_LIMIT else "raised"
 
@@ -204,8 +205,8 @@ class Ledger:
         death: WorkerDied,
         message: str = "",
     ) -> None:
-        """The worker died with the job (`kind`: crashed, timed_out, interrupted, ...);
-        `message`: why we ended it, if the kind alone does not say it."""
+        """The worker died while it ran the job. `kind`: crashed, timed_out, interrupted, ...; `message`: why it
+        was killed, if the kind does not say so."""
         error: dict[str, Any] = {
             "outcome": kind,
             "type": "",
@@ -223,7 +224,7 @@ class Ledger:
         self._end(turn, slot, job, lease, kind, seconds, error, death.output_bytes)
 
     def lost(self, turn: Turn, job: int, lease: int) -> None:
-        """It was running when the supervisor ended uncleanly (found at the next start)."""
+        """The job was running when an earlier supervisor was killed; found at the next start."""
         self.newest_lease[job] = lease
         self.table.state[job] = LEASED
         error = {
@@ -235,7 +236,7 @@ class Ledger:
         self._end(turn, -1, job, lease, "lost", 0.0, error, 0)
 
     def cancelled(self, turn: Turn, job: int) -> None:
-        """A job that does not run was called off by hand: failed, without an attempt."""
+        """A job that does not run was cancelled with `longhaul ctl`: failed, without an attempt."""
         table = self.table
         table.move(job, "cancelled")
         table.outcome[job] = "cancelled"
@@ -257,13 +258,13 @@ class Ledger:
         )
 
     def forget(self, jobs: set[int]) -> None:
-        """These jobs wait for nothing any more."""
+        """Remove these jobs from the queue and from the jobs held back."""
         self.held = [entry for entry in self.held if entry[1] not in jobs]
         self.queue.remove(jobs)
 
     def line_up_again(self, turn: Turn, jobs: list[int]) -> None:
-        """Failed jobs that were just reset by hand. What they are charged with must be on
-        the disk first, and with it the reset, which is the last record of this turn."""
+        """Queue failed jobs that were just reset with `longhaul ctl`. If they have charges, the reset, which is
+        the last record of this turn, must be synced first."""
         for job in jobs:
             charges = self.table.charges.get(job)
             if charges is not None and (charges.crashes or charges.losses or charges.over_memory):
@@ -288,13 +289,13 @@ class Ledger:
         not_before: float | None = None,
         wish: Failed | None = None,
     ) -> None:
-        """An attempt ended without a result: charge it, move the job, write it down."""
+        """An attempt ended without a result: charge it, change the job's state, record it."""
         table = self.table
         if not self.is_current(lease, job):
             self._note_superseded(turn, slot, job, lease, kind, error)
             return
         if turn.draining and kind != "cancelled":
-            kind = "interrupted"  # during a drain nothing is anybody's fault
+            kind = "interrupted"  # during a drain no failure is charged
         error["outcome"] = kind
         state, charged = "in_progress", ""
         if kind != "interrupted":
@@ -331,7 +332,7 @@ class Ledger:
     def _verdict(
         self, job: int, kind: str, charges: Charges, wish: Failed | None, error: dict[str, Any]
     ) -> str:
-        """What becomes of the job; what a reader should know of it is added to `error`."""
+        """The job's new state; `gave_up` or `quarantined` is set in `error`."""
         if kind == "raised" and wish is not None:
             if wish.wish == "retry":
                 return "pending" if charges.asked <= wish.most else "failed"
@@ -353,8 +354,8 @@ class Ledger:
 
     def _queue_again(self, turn: Turn, job: int, kind: str, not_before: float | None, *, soon: bool) -> None:
         if kind in ("crashed", "lost", "over_memory"):
-            # It may do it again: it gets a lease of its own, and not before the charge is
-            # on the disk, or a machine that dies with it would forget the charge.
+            # The next attempt gets a lease of its own, and starts only when the charge is synced: if it takes
+            # the machine down, the charge must survive.
             self.queue.mark_single(job)
             self.held.append((turn.last_n(), job))
             turn.effects.urgent = True
@@ -366,7 +367,7 @@ class Ledger:
             self.queue.put_again(job)
 
     def synced(self, n: int) -> None:
-        """Records up to `n` are on the disk: release the jobs that waited for it."""
+        """Records up to `n` are on the disk: queue the jobs that waited for that."""
         while self.held and self.held[0][0] <= n:
             job = self.held.pop(0)[1]
             charges = self.table.charges.get(job)
@@ -388,7 +389,7 @@ class Ledger:
 
 
 def _with_more(outcomes: list[Completed | CompletedWith]) -> dict[int, CompletedWith]:
-    """Those of which there is more to say than the result, by their place."""
+    """The outcomes that carry more than a result, by index."""
     if set(map(type, outcomes)) == {Completed}:
         return {}
     return {place: each for place, each in enumerate(outcomes) if isinstance(each, CompletedWith)}

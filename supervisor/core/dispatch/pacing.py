@@ -1,8 +1,4 @@
-"""How many jobs may start per second, minute or hour (`--rate`). Pure.
-
-A bucket of tokens: one job start costs one. It fills evenly and holds a twentieth of a
-second's worth, but at least one, so that starts keep their distance.
-"""
+"""How many leases a worker holds, how long outcomes gather, and the rate of job starts (`--rate`). Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ from collections.abc import Iterable
 
 from supervisor.core.state.worker_state import READY, WorkerState
 
-_SLOWLY = 1 / 8  # of the way up, with each batch
+_SLOWLY = 1 / 8  # share of the difference by which `quick` rises with each batch
 
 
 class Durations:
-    """In seconds; None until a job has ended.
+    """Durations of jobs in seconds; None until a job has ended.
 
-    mean: moving average. quick: what a job takes when nothing holds it up. A worker that had no
-    processor for a moment has a job that seems to last a thousand times as long; whoever
-    reckons by the mean when the worker will need more work then comes too late.
+    mean: moving average. quick: the duration of a job that nothing delays. A worker that gets no processor for
+    a moment has one job that seems a thousand times as long. Predicting by the mean when a worker runs out of
+    leases would then be too late.
     """
 
     def __init__(self) -> None:
@@ -26,7 +22,7 @@ class Durations:
         self.quick: float | None = None
 
     def learn(self, seconds: float, outcomes: int) -> None:
-        """So many jobs of one worker took so long together."""
+        """Learn that `outcomes` jobs of one worker took `seconds` together."""
         if not outcomes:
             return
         mean = seconds / outcomes
@@ -37,18 +33,19 @@ class Durations:
         self.quick = min(mean, self.quick + _SLOWLY * (mean - self.quick))
 
 
-_HELD = 0.05  # seconds
+_HELD = 0.05  # seconds of starts that the bucket holds
 
 
 class TokenBucket:
-    """`rate`: job starts per second."""
+    """Limits job starts to `rate` per second. The bucket fills evenly and holds the starts of a twentieth of a
+    second, at least one, so that starts are spread out."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._most = max(1.0, rate * _HELD)
         self._tokens = 1.0
         self._at: float | None = None
-        self.due: float | None = None  # when somebody who waits for it may go on
+        self.due: float | None = None  # when a job that waits for the rate may start
 
     def allowed(self, now: float) -> int:
         """How many jobs may start now."""
@@ -64,13 +61,13 @@ class TokenBucket:
         self._tokens -= starts
 
     def wait(self) -> None:
-        """A job is ready, a worker is free, and it is too early: note when it is time."""
+        """A job must wait for the rate: set `due` to when it may start."""
         assert self._at is not None, "allowed() comes first"
         self.due = self._at + max(0.0, 1.0 - self._tokens) / self._rate
 
 
-# A worker should always hold so many seconds of work, so that it never waits for us; a hand-out
-# gives it up to twice as much.
+# Seconds of work that a worker should always hold, so that it never waits for the supervisor. A hand-out gives
+# it up to twice as much.
 WORK_AHEAD = 0.15
 
 # What a worker spends on a job beside running it: decoding, encoding, writing.
@@ -79,49 +76,48 @@ JOB_OVERHEAD = 5e-6
 # Jobs longer than this are handed out one by one: the hand-out costs them little.
 LONG_JOB = 0.1
 
-# Seconds of work below which a hand-out is not halved any more.
+# Seconds of work that a hand-out has at least, however few jobs are left.
 WORTH_HANDING = 0.001
 
 # The most leases that one worker may hold.
 MOST_AHEAD = 8192
 
-# And the most bytes of parameters, about: they go in one message, and wait in the worker.
+# About the most bytes of parameters that one worker may hold: they are sent in one message.
 BYTES_AHEAD = 16 << 20
 
-# While the workers have enough to do, outcomes gather for so many seconds at most before they are
-# looked at, as network cards gather packets: a wake-up for each costs both sides more than a tiny
-# job, and any turn of the loop takes a core away from a worker.
+# Seconds for which outcomes may gather before the loop processes them, while the workers hold enough leases
+# (interrupt coalescing, as in network cards). A wake-up for each outcome would cost more than a tiny job, and
+# each turn of the loop takes a core from a worker.
 LONGEST_DELAY = 0.1
 
-# Outcomes of jobs that take longer than this are written down at once.
+# Outcomes of jobs that take longer than this are recorded at once.
 PROMPT_FROM = 0.02
 
-# And about so many at most: what is made of more does not fit into the processor's cache.
+# About the most outcomes that gather: the objects made of more do not fit into the processor's cache.
 GATHERED = 400
 
-# Less than this is not worth a system call.
+# A shorter delay is not worth a system call.
 SHORTEST_DELAY = 0.0002
 
-# Leases that wait behind a job for so long are given to others.
+# Seconds after which leases that wait behind a running job are revoked and given to others.
 REVOKE_AFTER = 0.05
 
-# But only if another worker is idle, has said something since, or has begun a job so much later.
+# But only if another worker is idle, has reported since, or has begun a job so many seconds later.
 CLEARLY_LATER = 0.02
 
 
 def most_ahead(job_bytes: float) -> int:
-    """The most leases that one worker may hold when the line of a job in the plan has so many bytes
-    on average."""
+    """The most leases that one worker may hold. `job_bytes`: average size of a job's line in the plan."""
     return max(1, min(MOST_AHEAD, int(BYTES_AHEAD / max(1.0, job_bytes))))
 
 
 def time_of(seconds: float, jobs: int = 1) -> float:
-    """Seconds that a worker spends on so many jobs that ran for `seconds` together."""
+    """Seconds that a worker spends on `jobs` jobs which run for `seconds` together."""
     return seconds + jobs * JOB_OVERHEAD
 
 
 def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
-    """How many leases a worker should hold when jobs take so long on average."""
+    """How many leases a worker should hold."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
     return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))

@@ -1,4 +1,4 @@
-"""The numbers and the small decisions: how many jobs a worker holds, what an error costs. Pure."""
+"""What a failure costs: retry, back-off, quarantine, running alone; back-off of worker starts. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from supervisor.core.state.job_table import Charges
 from supervisor.core.terms.jobs import OwnSettings
 from supervisor.core.terms.settings import Settings
 
-# After so many workers in a row that were never ready, and none that is, the run stops.
+# After so many workers in a row that never got ready, with no other at work, the run stops.
 START_FAILURES = 3
 
-# A job that was running so often when the supervisor ended uncleanly runs last and alone.
+# A job that was running so often when a supervisor was killed runs last and alone.
 LOSS_LIMIT = 3
 
-# A job that found no space on a disk tries again after this; so often before it fails.
+# A job that found the disk full is tried again after so many seconds, so many times.
 NO_SPACE_WAIT = 10.0
 
 NO_SPACE_LIMIT = 6
 
-# A job that raises `workers.JobInterrupted` while nothing is being stopped runs again after
-# this, so often in a run before it fails.
+# A job that raises `workers.JobInterrupted` outside a drain runs again after so many seconds, so
+# many times in a run.
 INTERRUPTED_WAIT = 1.0
 
 INTERRUPTED_LIMIT = 10
@@ -28,7 +28,7 @@ INTERRUPTED_LIMIT = 10
 # The longest wait before another attempt, however often there was one.
 LONGEST_BACKOFF = 3600.0
 
-# When a run stands still for so long, because its jobs wait for another attempt, it says so.
+# If no job can run for so many seconds because all wait for another attempt, the user is told.
 WAIT_WORTH_TELLING = 2.0
 
 ENOSPC = 28
@@ -37,7 +37,7 @@ EDQUOT = (122, 69)  # Linux, macOS
 
 
 def is_no_space(errno: int | None) -> bool:
-    """Whether a disk or a quota is full: that is nobody's fault, and passes."""
+    """Whether a disk or a quota is full: not the job's fault, and temporary."""
     return errno == ENOSPC or errno in EDQUOT
 
 
@@ -47,9 +47,8 @@ def start_delay(failures: int) -> float:
 
 
 def verdict(outcome: str, charges: Charges, settings: Settings, own: OwnSettings) -> str:
-    """What becomes of a job after an attempt that is charged to it: failed, pending (an
-    error, with budget left) or in_progress (crashed, with budget left). Each cause has a
-    budget of its own."""
+    """The state of a job after an attempt that was charged to it: failed, pending (after an error, with budget
+    left) or in_progress (after a crash, with budget left). Each cause has its own budget."""
     if outcome == "crashed":
         return "failed" if charges.crashes >= settings.crash_limit else "in_progress"
     if outcome == "cancelled":
@@ -67,10 +66,10 @@ def verdict(outcome: str, charges: Charges, settings: Settings, own: OwnSettings
 
 
 def backoff(base: float, tries: int, job_id: str) -> float:
-    """Seconds to wait before another attempt after `tries` that failed: `base`, doubled each
-    time, less up to half of it, so that jobs that failed together do not come back together.
+    """Seconds to wait before another attempt after `tries` failed ones: `base`, doubled each time, minus a jitter
+    of up to half, so that jobs which failed together are not retried together.
 
-    The jitter follows from job and try alone: a replay waits as long as the run did.
+    The jitter is a hash of job and try, so that a replay waits as long as the run did.
     """
     longest = max(base, LONGEST_BACKOFF)
     wait = min(longest, base * 2.0 ** min(tries - 1, 60))
@@ -79,8 +78,8 @@ def backoff(base: float, tries: int, job_id: str) -> float:
 
 
 def needs_to_be_alone(charges: Charges | None, *, crash_limit: int | None = None) -> bool:
-    """Whether a job is suspected of taking more than its worker with it; with `crash_limit`
-    also if it has crashed so many workers."""
+    """Whether a job may take down more than its worker; with `crash_limit` also if it has crashed so many
+    workers."""
     if charges is None:
         return False
     crashed = crash_limit is not None and charges.crashes >= crash_limit

@@ -1,4 +1,4 @@
-"""How a worker died, in one word and in a sentence. Pure."""
+"""How a worker ended: as an outcome, as a sentence, as a record. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from supervisor.core.terms.events import WorkerDied
 from supervisor.core.terms.records import WorkerEnded
 from supervisor.core.terms.wording import signal_name
 
-_POLITE_DEATHS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: somebody asked it to go
+_REQUESTED_EXITS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: it was asked to end
 CANCELLED = "called off by hand (longhaul ctl cancel)"
 
 
 def classify_exit(worker: WorkerState, event: WorkerDied, *, draining: bool) -> str:
-    """The outcome of the attempt that a worker was at when it died."""
+    """The outcome of the attempt that a worker ran when it died."""
     if worker.kill_reason is not None:
         return worker.kill_reason.outcome
     # How it ended is unknown if its parent, the zygote, has died before it.
     left = worker.leaving and event.signal is None and event.exit_code is None
-    return "interrupted" if draining or left or event.signal in _POLITE_DEATHS else "crashed"
+    return "interrupted" if draining or left or event.signal in _REQUESTED_EXITS else "crashed"
 
 
 def worker_ended_record(worker: WorkerState, event: WorkerDied, kind: str, at: str) -> WorkerEnded:
-    """For the record; `kind` is the outcome of its attempt."""
+    """The record of a worker's end. `kind`: the outcome of its attempt."""
     if worker.kill_reason is not None:
         why = "killed"
     elif worker.status == STARTING:
@@ -47,13 +47,14 @@ def worker_ended_record(worker: WorkerState, event: WorkerDied, kind: str, at: s
 
 
 def with_measured_peak(event: WorkerDied, measured: int) -> WorkerDied:
-    """The peak is that of the worker alone, or what was measured of it with all that it has started."""
+    """The event with the larger of two peaks in bytes: that of the worker process alone, and `measured`, with
+    its descendants."""
     alone = 0 if event.peak_is_shared else event.peak_rss or 0
     return msgspec.structs.replace(event, peak_rss=max(alone, measured), peak_is_shared=False)
 
 
 def describe_exit(kind: str, death: WorkerDied, seconds: float) -> str:
-    """In a sentence, with the place that it was at if that is known."""
+    """How an attempt ended with its worker, in a sentence; with the place in the code if known."""
     message = _describe_cause(kind, death, seconds)
     if not death.where:
         return message
@@ -79,7 +80,7 @@ def _describe_cause(kind: str, death: WorkerDied, seconds: float) -> str:
 
 
 def with_log_path(message: str, event: WorkerDied) -> str:
-    """What is told of a worker that had no job, with the file that it has printed to."""
+    """The message about a worker without a job, with the path of its output."""
     return f"{message.rstrip()}; all that it has printed is in {event.log}" if event.log else message
 
 

@@ -1,3 +1,3 @@
-"""The run as a whole: events in, records and commands out; drain, limits, orders, progress. Entered by
-run/ alone (and by the simulator).
+"""The run as a whole: events in, records and commands out; drain, limits, orders, progress. Only `run` and the
+simulation may import it.
 """

@@ -1,8 +1,8 @@
-"""The end that somebody or something wants before the work is done: a drain. Pure.
+"""The drain: ends a run before all jobs are done. Pure.
 
-While it lasts nothing new is handed out, and running jobs have the grace time to finish;
-what they do in it is nobody's fault. A signal begins one, and so does whatever else is a
-reason to stop early (`begin` without a signal). The second Ctrl+C ends the grace at once.
+During a drain no new job is handed out, and running jobs have the grace time to finish. Their failures are
+not charged. A signal begins a drain, and so do `longhaul ctl`, a deadline or too many failures. The second
+Ctrl+C ends the grace time at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STOP_SIGNALS = (2, SIGTERM)  # of which the second one means: now
 
 
 class Drain:
-    """Whether a run is being brought to an end, why, and until when.
+    """Whether a run is being drained, why, and until when.
 
     signal: the one that began it, None if none did. reason: why, in words; "" before.
     detail: the same as it is recorded. asked: whether somebody wanted it (a signal, `longhaul ctl`, a
@@ -45,7 +45,7 @@ class Drain:
         return bool(self.reason)
 
     def on_signal(self, event: SignalReceived, turn: Turn) -> None:
-        """The first signal drains, the second SIGINT or SIGTERM stops; workers hear each."""
+        """The first signal drains, the second SIGINT or SIGTERM stops at once; each is forwarded to the workers."""
         self._stop_signals += event.signum in _STOP_SIGNALS
         self.asked = True
         if not self.begun:
@@ -53,7 +53,7 @@ class Drain:
             self.begin(turn, signal_name(event.signum), {"signal": event.signum})
         else:
             if self.signal is None:
-                self.signal = event.signum  # what had begun by itself is now wanted by somebody
+                self.signal = event.signum  # the drain that had begun by itself is now also asked for
             if self._stop_signals > 1:
                 self.stop_now(turn)
         self._tell_workers(turn, event.signum)
@@ -92,7 +92,7 @@ class Drain:
             self._tell_workers(turn, SIGTERM)
 
     def stop_now(self, turn: Turn, *, tell: bool = True) -> None:
-        """The grace is over at once."""
+        """End the grace time at once."""
         if not self._stopping_now:
             self._stopping_now = True
             if tell:
@@ -100,13 +100,13 @@ class Drain:
             self._dispatcher.kill_all(turn)
 
     def look(self, turn: Turn) -> None:
-        """End what still runs when the grace is over."""
+        """Kill all workers when the grace time is over."""
         if self.grace_ends is not None and turn.now >= self.grace_ends:
             self.grace_ends = None
             self._dispatcher.kill_all(turn, stack=True)
 
     def _tell_workers(self, turn: Turn, signum: int) -> None:
-        """So that `current_job().stopping` is true."""
+        """Forward a signal to busy workers: it makes `current_job().stopping` true."""
         for worker in self._dispatcher.workers.values():
             if worker.status in (READY, STOPPING) and worker.leases:
                 turn.effects.commands.append(SignalWorker(worker.incarnation, signum))

@@ -1,4 +1,4 @@
-"""Why no job is handed out: the disk, memory, a suspended machine, an order. Pure."""
+"""The reasons why no job is handed out: disk, memory, suspension, `longhaul ctl pause`. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HandOutPauses:
             turn.effects.commands.append(Tell("info", "going on"))
 
     def on_suspended(self, event: ClockJumped, turn: Turn) -> None:
-        """The machine was suspended, or the process stopped, and goes on: a pause that is over already."""
+        """Record that the machine was suspended or the process stopped: a pause that is over already."""
         turn.effects.records.append(Paused("suspended", turn.at))
         turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
         text = f"stood still for {event.seconds:.0f} s (suspended or stopped); deadlines moved along"

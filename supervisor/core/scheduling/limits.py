@@ -1,10 +1,9 @@
-"""What keeps a run within what the machine and the night allow. Pure.
+"""Limits of a run: memory, failures, deadline, stalled and slow jobs. Pure.
 
-Memory: a worker over `--memory-limit` is ended, and its job charged; below `--keep-free`
-nothing new is handed out, and when less than half of that is left, the youngest job is
-stopped and goes back unblamed. Never the last one: if that is still too much, the kernel
-takes it, so that the run gets on. Time and failures: `--deadline` and `--max-failures` begin
-a drain. `--stall` and slow jobs are only told.
+Memory: a worker over `--memory-limit` is killed and its job charged. Below `--keep-free` no job is handed out.
+Below half of that the youngest job is stopped and queued again without a charge, but never the last one: if
+that uses too much, the kernel kills it, and the run goes on. `--deadline` and `--max-failures` begin a drain.
+Stalled (`--stall`) and slow jobs are only reported.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _CRITICAL = 0.5  # of --keep-free
 
 _RELAXED = 1.1  # of --keep-free: hand-out begins again
 
-_SETTLES_WITHIN = 2.0  # seconds until the memory of a stopped job is surely back
+_SETTLES_WITHIN = 2.0  # seconds until the memory of a stopped job is surely free
 
 _WORTH_A_WORKER = 0.05  # of the limit, left by earlier jobs: less than this decides nothing
 
@@ -37,7 +36,7 @@ _SAMPLE = 20  # jobs that ended, before a share of failures means anything
 
 
 class Limits:
-    """`blocked`: why nothing is handed out -> since when; shared with the scheduler."""
+    """`blocked`: since when nothing is handed out, by reason; shared with the scheduler."""
 
     def __init__(self, dispatcher: Dispatcher, drain: Drain, blocked: dict[str, float]) -> None:
         self._dispatcher = dispatcher
@@ -57,7 +56,7 @@ class Limits:
         self.drain_at: float | None = None  # so that the grace fits before the deadline
 
     def begin(self, drain_at: float | None, reason: str) -> None:
-        """The run begins. `drain_at`: on the run's clock; `reason`: in words, for the user."""
+        """The run begins. `drain_at`: when a drain begins, on the run's clock; `reason`: for the user."""
         self._completed_before = self._table.state.count(COMPLETED)
         self.drain_at, self._reason = drain_at, reason
 
@@ -67,7 +66,7 @@ class Limits:
     # --------------------------------------------------------------- an early end
 
     def look(self, turn: Turn) -> None:
-        """Begin to drain when it is time, or when too much has failed."""
+        """Begin a drain at the deadline or after too many failures."""
         if self._drain.begun:
             return
         if self.drain_at is not None and turn.now >= self.drain_at:
@@ -96,7 +95,7 @@ class Limits:
         )
 
     def on_clock_jumped(self, event: ClockJumped) -> None:
-        """The run's clock stood still; the clock on the wall did not."""
+        """The run's clock stood still while wall-clock time passed: the deadline comes earlier."""
         if self.drain_at is not None:
             self.drain_at -= event.seconds
 
@@ -115,7 +114,7 @@ class Limits:
     def _hold_to_limit(
         self, turn: Turn, worker: WorkerState, used: int, limit: int, left: tuple[int, int] | None
     ) -> None:
-        """`left`: by earlier jobs, before a lease of this worker."""
+        """`left`: (lease, bytes that earlier jobs had left in the worker before it)."""
         if not worker.leases:
             return
         lease, job = worker.leases[0]
@@ -133,7 +132,7 @@ class Limits:
     def _may_be_innocent(
         self, worker: WorkerState, job: int, used: int, limit: int, left: tuple[int, int] | None
     ) -> bool:
-        """Whether a job would be within the limit without what jobs before it have left in its worker."""
+        """Whether the job would be within the limit without the memory that earlier jobs left in its worker."""
         lease, spared = worker.leases[0][0], self._spared.get(job, 0)
         if left is not None and left[0] == lease:
             return left[1] > _WORTH_A_WORKER * limit and used - left[1] <= limit and spared < _SPARED_AT_MOST
@@ -156,8 +155,8 @@ class Limits:
         self._dispatcher.kill(turn, worker, "interrupted")
 
     def _shares_of(self, worker: WorkerState) -> int:
-        """How many times the limit a worker's job may hold. More than once only if that was asked for:
-        a job that runs alone for another reason (it was lost, it crashes, a resume) gets no more."""
+        """How many times the limit a worker's job may use. More than once only with `--retry-over-memory`: a
+        job that runs alone for another reason gets no more."""
         charges = self._table.charges.get(worker.leases[0][1])
         if not self._settings.retry_over_memory or charges is None or not charges.over_memory:
             return 1
@@ -179,7 +178,7 @@ class Limits:
 
     def _stop_youngest(self, turn: Turn, available: int) -> None:
         if any(worker.status == DOOMED for worker in self._dispatcher.workers.values()):
-            return  # its memory is about to come back
+            return  # its memory will be free soon
         running = self._dispatcher.running()
         if len(running) < 2:
             return
@@ -235,7 +234,7 @@ class Limits:
 
 TIMES_SLOWER = 5.0
 
-NOT_BEFORE = 10.0  # seconds: below that nobody waits for a job
+NOT_BEFORE = 10.0  # seconds; shorter jobs are never called slow
 
 _LEAST = 5  # completed jobs that make a median worth comparing with
 
@@ -245,7 +244,7 @@ _KEPT = 30.0  # seconds that a median is good for
 
 
 class StragglerDetector:
-    """Remembers the medians of domains for half a minute."""
+    """Finds jobs that take much longer than others of their domain. Medians are cached for half a minute."""
 
     def __init__(self, table: JobTable) -> None:
         self._table = table
@@ -269,6 +268,6 @@ class StragglerDetector:
         durations = [seconds for state, its, seconds in rows if state == COMPLETED and its == domain]
         if len(durations) < _LEAST:
             return None
-        from statistics import median  # brings the whole of fractions along
+        from statistics import median  # imports fractions and decimal
 
         return median(durations)

@@ -1,8 +1,7 @@
-"""What somebody at another terminal may ask of a run (`longhaul ctl`), and what follows. Pure.
+"""Carries out the orders of `longhaul ctl`. Pure.
 
-Each order is a fact like any other (`ControlAsked`). What it changed is on record with the
-uid that asked for it, told to whoever watches the run, and answered in words. What changes
-nothing is answered only.
+Each order is an event (`ControlAsked`). An order that changes something is recorded with the uid of the user
+who gave it, shown in the view, and answered. One that changes nothing is only answered.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NAMED = 3  # jobs that an answer names
 
 
 class _Reply(msgspec.Struct):
-    """`changed` False: there was nothing to do, or it cannot be done (`done` False)."""
+    """The answer to an order. `changed` False: nothing to do; `done` False: refused."""
 
     text: str
     done: bool = True
@@ -174,7 +173,7 @@ class Orders:
         ids = [self.table.ids[job] for job in failed]
         for job in failed:
             self.table.reset(job, forget_charges=False)
-            self.ending.pop(job, None)  # if it was cancelled a moment ago, that is off
+            self.ending.pop(job, None)  # a cancellation of a moment ago is void
         turn.effects.records.append(Reset(ids, "retry", turn.at))
         self.ledger.line_up_again(turn, failed)
         return _Reply(
@@ -196,7 +195,7 @@ class Orders:
         return _Reply(f"{_some(ids)}: cancelled ({', '.join(parts)}), counted as failed{others}")
 
     def _end_running(self, turn: Turn, jobs: set[int]) -> int:
-        """End the attempts of these jobs, take back their other leases; how many run."""
+        """Kill the workers that run these jobs, revoke the other leases of these jobs; how many ran."""
         running = 0
         for worker in self.dispatcher.workers.values():
             held = [entry for entry in worker.leases if entry[1] in jobs]
@@ -214,7 +213,9 @@ class Orders:
 
     def _end_attempt(self, turn: Turn, worker: WorkerState, current: tuple[int, int]) -> None:
         if worker.kill_reason is not None and worker.kill_reason.lease == current[0]:
-            worker.kill_reason = KillReason("cancelled", current[0])  # it is being ended for another reason
+            worker.kill_reason = KillReason(
+                "cancelled", current[0]
+            )  # it is being killed for another reason already
         else:
             self.dispatcher.kill(turn, worker, "cancelled")
 
@@ -224,9 +225,8 @@ class Orders:
         self.ledger.forget(set(jobs))
 
     def follow_up(self, turn: Turn) -> None:
-        """What was cancelled must not go on, also where a worker was quicker than we: an
-        attempt that ended by itself, with another one to come; a lease that was begun just
-        before it was taken back."""
+        """Cancel jobs again where a worker was faster than the order: an attempt that ended by itself and would
+        be retried, or a lease that started just before it was revoked."""
         workers = self.dispatcher.workers
         for job, leases in list(self.ending.items()):
             if self.table.state[job] in (PENDING, INTERRUPTED):
@@ -245,7 +245,7 @@ class Orders:
                 del self.ending[job]
 
     def _named(self, patterns: Sequence[str]) -> list[int]:
-        """Jobs of the plan by id, else by pattern; in plan order."""
+        """Jobs of the plan with these ids or matching these patterns, in plan order."""
         table = self.table
         found: set[int] = set()
         for pattern in patterns:
@@ -260,7 +260,7 @@ class Orders:
     def _problem(
         self, event: ControlAsked, named: Sequence[int], chosen: Sequence[int], state: str
     ) -> _Reply | None:
-        """Why nothing can be done to the jobs that were named; None if it can."""
+        """Why the order cannot be carried out for these jobs; None if it can."""
         if not named:
             known = ", ".join(repr(job_id) for job_id in self.table.ids[:3])
             return _refused(f"no job is called {' or '.join(map(repr, event.jobs))}; ids look like {known}")

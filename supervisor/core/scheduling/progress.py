@@ -1,7 +1,7 @@
-"""What a run looks like from outside, and how long it may still take. Pure.
+"""Snapshots of a run for views, with rate and estimated end. Pure.
 
-The rate is taken over a sliding window, so that the end time follows a change of pace
-within minutes and does not jump with every job.
+The rate is computed over a sliding window: the estimate follows a change of pace within minutes, and does not
+jump with every job.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WINDOW = 600.0  # seconds that the rate looks back
 
 
 class ProgressObserver:
-    """Builds snapshots of one run. `gone`: results of jobs that the plan no longer has."""
+    """Builds snapshots of one run."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ProgressObserver:
         self._paces: deque[tuple[float, int]] = deque([(now, 0)])
 
     def rate(self, now: float) -> float:
-        """Attempts that ended per second, lately."""
+        """Attempts ended per second over the last `WINDOW` seconds."""
         paces, done = self._paces, self.scheduler.finished_attempts
         if now - paces[-1][0] >= 1.0:
             paces.append((now, done))
@@ -95,7 +95,7 @@ class ProgressObserver:
         return "paused" if blocked else "running"
 
     def _waiting(self, now: float) -> str:
-        """What a run that stands still without being blocked waits for, in words."""
+        """What a run waits for in which nothing can run, in a sentence; "" if it does not wait."""
         scheduler = self.scheduler
         due = scheduler.queue.next_time()
         if due is None or scheduler.stopped or not scheduler.dispatcher.only_waiting():

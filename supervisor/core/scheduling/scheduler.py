@@ -52,16 +52,12 @@ from supervisor.core.terms.settings import Settings
 from workers.transport.messages import Failed, Outcome
 
 
-def _is_failure(outcome: Outcome) -> bool:
-    return type(outcome) is Failed
-
-
 def _by_kind(outcomes: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
     """(whether they are failures, outcomes): runs of outcomes of one kind; nearly always one run."""
     if Failed not in set(map(type, outcomes)):
         yield False, outcomes
         return
-    for failures, group in groupby(outcomes, _is_failure):
+    for failures, group in groupby(outcomes, lambda outcome: type(outcome) is Failed):
         yield failures, list(group)
 
 
@@ -177,7 +173,7 @@ class Scheduler:
 
     @property
     def stopped(self) -> bool:
-        """Nothing is handed out any more, whatever is left."""
+        """No job is handed out any more, even if some are left."""
         return self.draining or bool(self.dispatcher.failure)
 
     @property
@@ -188,7 +184,7 @@ class Scheduler:
         return self.stopped or (self.dispatcher.nothing_left() and not self.workers)
 
     def next_deadline(self) -> float | None:
-        """When `handle` wants to be called even if nothing happens."""
+        """When `handle` must be called even if nothing happens; None if never."""
         wake = None if self.stopped else self.queue.next_time()
         times = (
             self.drain.grace_ends,
@@ -199,7 +195,7 @@ class Scheduler:
         return min((time for time in times if time is not None), default=None)
 
     def position(self) -> Position:
-        """What a checkpoint has to hold beside the table and the statistics."""
+        """What a checkpoint needs besides the table and the statistics."""
         table = self.table
         at_work = [
             InProgress(job, table.attempts[job] + 1, worker.slot, worker.since_at)
@@ -263,7 +259,7 @@ class Scheduler:
         worker.since, worker.since_at = turn.now, turn.at
 
     def _settle_singly(self, turn: Turn, worker: WorkerState, outcomes: Sequence[Outcome]) -> list[int]:
-        """Outcomes that are not those of the worker's first leases, or not all good."""
+        """Process outcomes one by one: failures, or outcomes not of the worker's first leases."""
         ledger, jobs = self.ledger, []
         for outcome in outcomes:
             job = worker.settle(outcome.lease)
@@ -390,7 +386,7 @@ class Scheduler:
         self.dispatcher.enforce_limits(turn)
 
     def _on_time_passed(self, event: facts.TimePassed, turn: Turn) -> None:
-        """Deadlines are looked at after every batch anyway."""
+        """Deadlines are checked after every batch anyway."""
 
     def _on_synced(self, event: facts.Synced, turn: Turn) -> None:
         self.ledger.synced(event.n)

@@ -71,13 +71,13 @@ def _changed_code_message(file: str, worker: WorkerState) -> str:
 
 
 class SharedFiles:
-    """What the user was told already: another process may find the same files again."""
+    """The files that the user was warned of: another process may report the same ones again."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
     def on_files_shared(self, event: FilesShared, turn: Turn) -> None:
-        """Say each file once, and what to do."""
+        """Warn of each file once, with what to do."""
         for file in event.files:
             if file not in self._told:
                 self._told.add(file)

@@ -1,1 +1,1 @@
-"""What is known now: jobs, workers, sums, history. It follows records. No decision."""
+"""The present state: jobs, workers, sums, history. It is changed by records. No decision may be made here."""

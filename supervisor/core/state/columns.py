@@ -1,7 +1,7 @@
-"""Columns: arrays that have one value for each job, by its number. Pure.
+"""Columns: arrays with one value for each job, indexed by job number. Pure.
 
-Numbers of jobs that follow each other are a `range` as far as anybody can see to it: what is
-then done with them is done to a slice, and looks no more at each.
+Consecutive job numbers are kept as a `range` where possible: operations on them are then operations on a
+slice, without a loop over the jobs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def is_contiguous(jobs: Sequence[int]) -> bool:
-    """Whether each number follows the one before it, as nearly always."""
+    """Whether the numbers are consecutive, which is nearly always so."""
     if type(jobs) is range:
         return jobs.step == 1 and len(jobs) > 0
     return (
@@ -24,13 +24,12 @@ def is_contiguous(jobs: Sequence[int]) -> bool:
 
 
 def compact(jobs: list[int]) -> Sequence[int]:
-    """The same numbers, as a range if they follow each other: what is then done with them looks
-    no more at each."""
+    """The same numbers, as a range if they are consecutive."""
     return range(jobs[0], jobs[-1] + 1) if is_contiguous(jobs) else jobs
 
 
 def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
-    """`column[job]` of many; at once where the jobs follow each other."""
+    """`column[job]` for many jobs; one slice if they are consecutive."""
     if is_contiguous(jobs):
         piece: Sequence[Any] = column[jobs[0] : jobs[-1] + 1]
         return piece
@@ -38,7 +37,7 @@ def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
 
 
 def put(column: Any, jobs: Sequence[int], values: Any) -> None:
-    """`column[job] = value` for many; at once where the jobs follow each other."""
+    """`column[job] = value` for many jobs; one slice if they are consecutive."""
     if is_contiguous(jobs):
         column[jobs[0] : jobs[-1] + 1] = values
         return
@@ -47,7 +46,7 @@ def put(column: Any, jobs: Sequence[int], values: Any) -> None:
 
 
 def indices_of(state: bytearray, value: int) -> array[int]:
-    """Positions of a value, found in C."""
+    """Indices at which `state` has this value."""
     if value not in state:
         return array("I")
     marks = bytearray(256)

@@ -1,4 +1,4 @@
-"""Counts of jobs by domain, taken in slices: a million jobs are not counted in one turn of the loop. Pure."""
+"""Counts of jobs by domain, counted in slices, so that no turn of the loop counts a million jobs. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCKS = 2  # for one call
 
 
 class DomainCounts:
-    """Of the jobs of the current plan; jobs that name no domain are not counted."""
+    """Counts the jobs of the current plan by domain; jobs without a domain are left out."""
 
     def __init__(self, table: JobTable) -> None:
         self._table = table
@@ -22,10 +22,12 @@ class DomainCounts:
         self._sweep: Iterator[None] | None = None
 
     def counted(self, running: Iterable[int], *, to_the_end: bool = False) -> dict[str, Counts]:
-        """The last complete counts, after some more counting. `running`: numbers of the leased
-        jobs that have started. `to_the_end`: all of it now."""
+        """Count one slice further; the last complete counts.
+
+        running: numbers of the leased jobs that have started. to_the_end: count all jobs now.
+        """
         if len(self._table.domains) == 1:
-            return {}  # nobody names one
+            return {}  # no job has one
         if self._sweep is None or to_the_end:
             self._sweep = self._count(set(running))
         for number, _ in enumerate(self._sweep, 1):

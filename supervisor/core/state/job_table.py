@@ -1,6 +1,6 @@
-"""The state of every job, in arrays by job number: the one place where it changes. Pure.
+"""The state of every job, in arrays by job number. States change only here. Pure.
 
-A job's number is its position in the plan file; numbers never change. The life of a job:
+A job's number is its position in the plan file and never changes. The states of a job:
 
     PENDING ──leased──▶ LEASED ──completed──▶ COMPLETED
        ▲                  │ ├────failed─────▶ FAILED
@@ -61,11 +61,11 @@ _STATE_OF = {"completed": COMPLETED, "failed": FAILED, "in_progress": INTERRUPTE
 
 
 class IllegalMove(Exception):
-    """A job was asked to change in a way that `MOVES` does not know."""
+    """A change of state that is not in `MOVES`."""
 
 
 class Charges(msgspec.Struct):
-    """What a job has spent of its budgets; survives kills of the supervisor."""
+    """What a job has used of its budgets; kept when the supervisor is killed."""
 
     crashes: int = 0  # attempts that killed their worker
     losses: int = 0  # attempts that ran when the supervisor ended uncleanly
@@ -76,7 +76,7 @@ class Charges(msgspec.Struct):
 
     @classmethod
     def of(cls, spent: Any) -> Charges:
-        """From a record or an entry that has the same fields."""
+        """The charges in a record or an entry with the same fields."""
         return cls(*[getattr(spent, field) for field in cls.__struct_fields__])
 
     def any(self) -> bool:
@@ -124,8 +124,8 @@ class JobTable:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The number of each job by its id. Made when somebody asks for one: with a million jobs
-        that takes half a second and 75 MB, and many a run never asks."""
+        """The number of each job by its id. Made on first use: for a million jobs it takes half a second and
+        75 MB, and many runs never need it."""
         known = self._numbers
         if len(known) < len(self.ids):
             known.update(zip(self.ids[len(known) :], range(len(known), len(self.ids)), strict=True))
@@ -150,8 +150,8 @@ class JobTable:
         return number
 
     def add_planned(self, ids: Sequence[str], domains: Sequence[str | None], *, unique: bool = False) -> bool:
-        """Register many wanted jobs at once. False if one is known already: nothing is changed.
-        `unique`: the caller knows that none is, and that none stands there twice."""
+        """Register many wanted jobs at once. False if an id is known already or occurs twice; then nothing is
+        changed. `unique`: the caller knows that this is not so."""
         if not unique and not self._number(ids):
             return False
         for domain in (names := dict.fromkeys(domains)):
@@ -180,8 +180,7 @@ class JobTable:
         return False
 
     def numbers_of(self, ids: list[str]) -> list[int]:
-        """The numbers of many jobs; quick where they follow each other. Unknown ids are
-        registered as gone."""
+        """The numbers of many jobs; fast if they are consecutive. Unknown ids are registered as gone."""
         first = self.numbers.get(ids[0]) if ids else None
         if first is not None and self.ids[first : first + len(ids)] == ids:
             return list(range(first, first + len(ids)))
@@ -206,7 +205,7 @@ class JobTable:
         self.state[job] = after
 
     def lease(self, jobs: Sequence[int]) -> None:
-        """Hand out many at once; raises IllegalMove as `move` does, and then changes nothing."""
+        """Mark many jobs as leased. Raises IllegalMove and changes nothing if one may not be."""
         for state in set(get(self.state, jobs)):
             if (state, "leased") not in MOVES:
                 job = next(job for job in jobs if self.state[job] == state)
@@ -214,7 +213,7 @@ class JobTable:
         put(self.state, jobs, bytes([LEASED]) * len(jobs))
 
     def complete(self, jobs: Sequence[int], seconds: list[float]) -> list[int]:
-        """Many leased jobs have completed, each for the first time; their attempts."""
+        """Mark many leased jobs as completed; the number of attempts of each."""
         attempts = [before + 1 for before in get(self.attempts, jobs)]
         put(self.state, jobs, bytes([COMPLETED]) * len(jobs))
         put(self.attempts, jobs, array("I", attempts))
@@ -226,7 +225,7 @@ class JobTable:
         return bytes(get(self.state, jobs)).count(state) == len(jobs)
 
     def charge(self, job: int, outcome: str) -> Charges:
-        """Book an attempt's end against the budget of its cause; the charges so far.
+        """Charge the end of an attempt to the budget of its cause; the charges so far.
 
         `outcome`: how it ended, or "asked" if the job itself wanted another attempt.
         """
@@ -245,7 +244,7 @@ class JobTable:
     def restore(
         self, jobs: Sequence[int], states: Sequence[int], attempts: Sequence[int], seconds: Sequence[float]
     ) -> None:
-        """Set what the files say of jobs that are finished."""
+        """Set states, attempts and seconds of finished jobs, as read from files."""
         put(self.state, jobs, bytes(states))
         put(self.attempts, jobs, array("I", attempts))
         put(self.seconds, jobs, array("d", seconds))
@@ -313,8 +312,8 @@ class JobTable:
             self.outcome[job] = record.outcome
 
     def completed(self, jobs: Sequence[int], attempts: list[int], seconds: list[float]) -> None:
-        """What many records of jobs that completed say, as `apply` takes them one by one. Their
-        leases are not looked at: see `close_leases`."""
+        """Replay many completions at once. `apply` of their records, one by one, is the reference, except for
+        leases: see `close_leases`."""
         before = get(self.attempts, jobs)
         after = list(map(max, before, attempts)) if any(before) else attempts
         self.restore(jobs, bytes([COMPLETED]) * len(jobs), after, seconds)
@@ -323,7 +322,7 @@ class JobTable:
                 self.outcome.pop(job, None)
 
     def close_leases(self, leases: Sequence[int]) -> None:
-        """The attempts of many leases have ended; nearly always all of one worker."""
+        """Remove many leases from the open ones; nearly always all are of one worker."""
         holders = [held for held in self.open_leases.values() if held]
         holders.sort(key=lambda held: leases[0] not in held)
         for held in holders:

@@ -27,7 +27,7 @@ MAIN_MODULES = ("__main__", "__mp_main__")  # what the script is called
 
 
 class Stretch(msgspec.Struct):
-    """All the times in which nothing was handed out for one reason."""
+    """All pauses of the hand-out for one reason."""
 
     times: int = 0
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class Stretch(msgspec.Struct):
 
 
 class Counted(msgspec.Struct):
-    """Something that was done to jobs, or seen of them."""
+    """An event of one kind that concerned jobs: the first job, and how often."""
 
     first_job: str
     times: int = 0
@@ -45,8 +45,8 @@ OF_JOBS = frozenset(("stalled", "stopped_for_memory", "memory_left_behind"))
 
 
 class Incidents(msgspec.Struct):
-    """Of one run: `waits` by reason (see `records.Paused`), `orders` of `longhaul ctl`
-    by name, each in the order in which they came."""
+    """Incidents of one run: `waits` by reason (see `records.Paused`), `orders` of `longhaul ctl` by name, both
+    in the order of their first occurrence."""
 
     waits: dict[str, Stretch] = {}
     orders: dict[str, int] = {}
@@ -76,7 +76,7 @@ class Incidents(msgspec.Struct):
             counted.times += 1
 
     def seconds(self, why: str, at: str) -> float:
-        """How long it was in all, until now (`at`, ISO 8601)."""
+        """Total seconds of the pauses for a reason, until `at` (ISO 8601)."""
         stretch = self.waits[why]
         return stretch.seconds + (max(0.0, seconds_between(stretch.since, at)) if stretch.since else 0.0)
 
@@ -89,11 +89,10 @@ _INCIDENT_HANDLERS: dict[type, Callable[[Incidents, Any], None]] = {
 
 
 class RunHistory:
-    """Settings, numbers that rise over the experiment, and workers that may still live.
+    """Settings, run, lease and incarnation numbers, and workers that may still be alive.
 
-    overnight: what happened in the last run. workers: by incarnation; of the last run and
-    the one before it, because a run that was killed early may not have got to end what its
-    predecessor left behind.
+    incidents: of the last run. workers: by incarnation, of the last two runs: a run that was killed early may
+    not have ended the workers of the run before it.
     """
 
     def __init__(self) -> None:
@@ -118,7 +117,7 @@ class RunHistory:
         run_started: RunStarted | None,
         workers: Iterable[WorkerStarted],
     ) -> None:
-        """Start from what was kept, instead of all records before it."""
+        """Set the history from a checkpoint, in place of the records before it."""
         self.run = run
         self.next_lease = next_lease
         self.next_incarnation = next_incarnation
@@ -179,14 +178,14 @@ class RunHistory:
         self._workers_of_this_run = set()
 
     def _note_late(self, modules: list[list[str]]) -> None:
-        """Modules that only workers have imported, as they were then. The first text counts."""
+        """Note modules that only workers have imported, with the text of the first import."""
         if self.run_started is not None:
             late = self.run_started.code.setdefault("late", {})
             for name, file, sha256 in modules:
                 late.setdefault(name, [file, sha256, sha256])
 
     def _note_changed(self, lease: int | None, file: str) -> None:
-        """A worker has imported a file that was changed; an older version did not say since when."""
+        """Note that a worker imported a changed file; older versions did not record from which lease on."""
         if lease is not None and self.run_started is not None:
             unsure(self.run_started.codes, lease, file.rpartition("/")[2])
 
@@ -211,7 +210,7 @@ class RunHistory:
 
     @property
     def reported_conversions(self) -> list[str]:
-        """Kinds of converted result values that the user knows of."""
+        """Kinds of converted result values that the user was told of."""
         return self.run_started.told if self.run_started is not None else []
 
     def position(self) -> Position:
@@ -219,8 +218,8 @@ class RunHistory:
         return Position(self.run, self.next_lease, self.next_incarnation)
 
     def survivors(self, boot_id: str) -> list[tuple[int, float]]:
-        """Pid and start time of the workers that may still live, seen from a boot of the
-        machine. To be asked before the next run is recorded."""
+        """(pid, start time) of the workers that may still be alive in this boot of the machine. Only valid before
+        the next run is recorded."""
         if self.run_started is None or self.run_started.boot_id != boot_id:
             return []
         return [(worker.pid, worker.process_start) for worker in self.workers.values()]

@@ -1,4 +1,4 @@
-"""What a view, the progress file and the summary may see of a run. Pure, read-only."""
+"""The state of a run as views, the progress file and the summary may see it. Pure, read-only."""
 
 from __future__ import annotations
 

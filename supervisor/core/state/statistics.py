@@ -121,7 +121,7 @@ class Statistics(msgspec.Struct):
         return False
 
     def _close_run(self) -> None:
-        """Add the run that is open, if one is, to the sums."""
+        """Add the open run, if there is one, to the sums."""
         if self.run_since and self.last_at:
             self.wall_seconds += max(0.0, seconds_between(self.run_since, self.last_at))
         if self.first_lease_at and self.last_outcome_at:
@@ -129,7 +129,7 @@ class Statistics(msgspec.Struct):
         self.run_since = self.first_lease_at = self.last_outcome_at = ""
 
     def closed(self) -> Statistics:
-        """A copy in which the run that is going on counts until its last record."""
+        """A copy in which the open run counts until its last record."""
         copy = msgspec.structs.replace(self)
         copy._close_run()
         return copy

@@ -1,6 +1,6 @@
-"""The workers as the core sees them. Pure.
+"""Workers and their leases, as the core sees them. Pure.
 
-The life of one worker process (an incarnation; slots are reused, incarnations never):
+The states of one worker process (an incarnation; slots are reused, incarnation numbers never):
 
     STARTING ──ready──▶ READY ──stopped──▶ STOPPING ──died──▶ (gone)
         │                 │                    │
@@ -22,7 +22,7 @@ STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", 
 
 
 class KillReason(msgspec.Struct, frozen=True):
-    """Why we killed a worker: the outcome that the attempt under `lease` gets."""
+    """Why a worker was killed, and the outcome that the attempt under `lease` gets."""
 
     outcome: str
     lease: int
@@ -30,7 +30,7 @@ class KillReason(msgspec.Struct, frozen=True):
 
 
 class JobReport(msgspec.Struct):
-    """What the job under `lease` has said of itself; `at` is when, on the run's clock."""
+    """What the job under `lease` has reported; `at`: when, on the run's clock."""
 
     lease: int
     fraction: float | None
@@ -42,8 +42,7 @@ MOST_METRICS = 32  # of one job that are kept
 
 
 class WorkerState:
-    """One incarnation. `leases` are (lease, job number) in hand-out order; the first one
-    is the job that runs: it is the first without an outcome."""
+    """One incarnation. `leases`: (lease, job number) in hand-out order; the first is of the job that runs."""
 
     __slots__ = (
         "slot",
@@ -78,12 +77,12 @@ class WorkerState:
         self.pid = 0
         self.process_start = 0.0
         self.leases = Leases()
-        self.revoked: set[int] = set()  # leases taken back, not yet acknowledged
-        self.leaving = False  # it gives back, of its own accord, what it was handed
-        self.since = 0.0  # when the first of the leases started, as far as we were told (run clock)
-        self.begun = 0.0  # when it did, as far as the durations of those before it tell
+        self.revoked: set[int] = set()  # leases whose revocation is not acknowledged yet
+        self.leaving = False  # it returns its leases without having been asked to
+        self.since = 0.0  # when the first of the leases started, as far as is known (run clock)
+        self.begun = 0.0  # the same, computed from the durations of the jobs before it
         self.since_at = ""
-        self.handed = 0  # leases ever handed to it, less those taken back
+        self.handed = 0  # leases ever handed to it, minus revoked ones
         self.first_lease = 0  # that was handed to it
         self.finished = 0  # outcomes
         self.kill_reason: KillReason | None = None
@@ -92,12 +91,12 @@ class WorkerState:
         self.memory = 0  # bytes, when it was over its limit
         self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
         self.slow = 0  # the lease that takes much longer than others
-        self.stall_reported_lease = 0  # the lease of which it was said that it stands still
-        self.error = ""  # its own words, if it was never ready
-        self.no_space = False  # it was not, for want of room on a disk
+        self.stall_reported_lease = 0  # the lease that was reported as stalled
+        self.error = ""  # why it never got ready
+        self.no_space = False  # it never got ready because a disk was full
 
     def begin(self, now: float, at: str) -> None:
-        """What it is to do next, it does from now on."""
+        """Its first lease starts now."""
         self.since, self.since_at, self.begun = now, at, now
 
     def held(self) -> int:
@@ -105,7 +104,7 @@ class WorkerState:
         return len(self.leases) - len(self.revoked)
 
     def running(self) -> tuple[int, int] | None:
-        """(lease, job) of the job it is at."""
+        """(lease, job) of the job that it runs; None if it runs none."""
         if not self.leases or self.status == STARTING:
             return None
         return self.leases[0]
@@ -118,8 +117,7 @@ class WorkerState:
         return None if self.revoked else self.leases.take(leases)
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
-        """The job that it is at has said something; what was known before and is not said
-        again stays."""
+        """The running job has reported; values of earlier reports that it does not repeat are kept."""
         before = self.report()
         if before is not None:
             fraction = before.fraction if fraction is None else fraction
@@ -128,7 +126,7 @@ class WorkerState:
         self._report = JobReport(self.leases[0][0], fraction, kept, now)
 
     def report(self) -> JobReport | None:
-        """What the job that it is at has said last; its time is a sign of life."""
+        """The last report of the running job, None if there was none; its time is a sign of life."""
         report = self._report
         if report is None or not self.leases or self.leases[0][0] != report.lease:
             return None
@@ -142,7 +140,7 @@ class WorkerState:
 
 
 class _HandOut:
-    """`jobs` under the leases from `first` on; those before `begin` are no longer there."""
+    """`jobs` under consecutive leases from `first` on; the first `begin` of them are removed."""
 
     __slots__ = ("begin", "first", "jobs")
 
@@ -194,8 +192,8 @@ class Leases(Sequence[tuple[int, int]]):
             self._hand_outs.append(_HandOut(first, jobs))
 
     def take(self, leases: list[int]) -> Sequence[int] | None:
-        """Take these off if they are the first ones, in order; their jobs. None, and nothing is
-        changed, if they are not."""
+        """Remove these leases if they are the first ones, in order; their jobs. None, and nothing is changed, if
+        they are not."""
         size = len(leases)
         taken: list[Sequence[int]] = []
         done = 0
@@ -223,7 +221,7 @@ class Leases(Sequence[tuple[int, int]]):
             hand_outs[0].begin += size
 
     def remove(self, lease: int) -> int | None:
-        """Take one off, wherever it is; its job. None if it is not there."""
+        """Remove a lease; its job. None if it is not there."""
         for place, hand_out in enumerate(self._hand_outs):
             at = lease - hand_out.first
             if not hand_out.begin <= at < len(hand_out.jobs):

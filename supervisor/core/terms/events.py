@@ -1,8 +1,7 @@
-"""What the core is told and what it answers. Pure data.
+"""Events and commands of the core, as data.
 
-Events are facts in the past tense and come in batches; commands are orders in the
-imperative. `Effects` carries the records, to be written first, and the commands, to be
-carried out only after the records are written ("write-ahead" is in the type).
+Events say what has happened and come in batches. Commands say what is to be done. `Effects` holds the records,
+which are written first, and the commands, which are carried out only after that (write-ahead logging).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import msgspec
 from supervisor.core.terms.records import AnyRecord, Completions
 from workers.transport.messages import Failure, ModuleText, Outcome
 
-# ------------------------------------------------------------------------------- facts
+# ------------------------------------------------------------------------------ events
 
 
 class WorkerLaunched(msgspec.Struct, frozen=True):
@@ -38,7 +37,7 @@ class WorkerReady(msgspec.Struct, frozen=True):
 
 
 class WorkerNotReady(msgspec.Struct, frozen=True):
-    """Import or setup failed, told by the worker itself; its death follows."""
+    """Import or setup failed, as the worker reports; its death follows."""
 
     incarnation: int
     failure: Failure
@@ -57,7 +56,7 @@ class LeasesDropped(msgspec.Struct, frozen=True):
 
 
 class JobReported(msgspec.Struct, frozen=True):
-    """The job that a worker is at has said how far it is, or something for the user."""
+    """The running job reports its progress, or a notice for the user."""
 
     incarnation: int
     job: str  # id
@@ -80,8 +79,8 @@ class FilesShared(msgspec.Struct, frozen=True):
 
 
 class WorkerDied(msgspec.Struct, frozen=True):
-    """The process is confirmed dead, all that it had written has been delivered, and its
-    descendants have been ended. Unknown facts are None."""
+    """The process is dead, all its messages have been delivered, and its descendants have been killed. Unknown
+    values are None."""
 
     incarnation: int
     exit_code: int | None = None
@@ -111,7 +110,7 @@ class SignalReceived(msgspec.Struct, frozen=True):
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """Nothing but the time has changed; deadlines are looked at."""
+    """Only time has passed; deadlines are checked."""
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -132,7 +131,7 @@ class HandOutUnblocked(msgspec.Struct, frozen=True):
 
 
 class ControlAsked(msgspec.Struct, frozen=True):
-    """Somebody at another terminal wants something of the run; see `orders`.
+    """An order of `longhaul ctl`; see `orders`.
 
     ticket: names the one who waits for the answer. uid: whose process it is. number: of
     workers. jobs: ids, or patterns of ids.
@@ -146,8 +145,7 @@ class ControlAsked(msgspec.Struct, frozen=True):
 
 
 class MemoryMeasured(msgspec.Struct, frozen=True):
-    """How much memory workers hold, with all that they have started, and how much is
-    available on this machine to whoever asks (None: unknown). Bytes."""
+    """Bytes of memory used by workers with their descendants, and available on this machine (None: unknown)."""
 
     used: dict[int, int]  # by incarnation
     available: int | None = None
@@ -155,14 +153,13 @@ class MemoryMeasured(msgspec.Struct, frozen=True):
 
 
 class UsageSampled(msgspec.Struct, frozen=True):
-    """What workers, with all that they have started, have used of a core since last time."""
+    """CPU use of workers with their descendants since the last sample, in percent of a core."""
 
     cpu_percent: dict[int, float]  # by incarnation
 
 
 class ClockJumped(msgspec.Struct, frozen=True):
-    """The supervisor was stopped or the machine slept for so long (already taken out of
-    `now`): for the record only."""
+    """The supervisor was stopped or the machine suspended for so many seconds, which `now` does not include."""
 
     seconds: float
 
@@ -213,14 +210,14 @@ class RevokeJobs(msgspec.Struct, frozen=True):
 
 
 class StopWorker(msgspec.Struct, frozen=True):
-    """Let it finish what it has and exit."""
+    """Let a worker finish its leases and exit."""
 
     incarnation: int
 
 
 class KillWorker(msgspec.Struct, frozen=True):
-    """End the process, its group and its descendants now (SIGKILL). `stack`: once it has written down
-    what it is at, for which it has a fraction of a second."""
+    """Kill the process, its group and its descendants (SIGKILL). `stack`: first it gets a fraction of a second to
+    write its Python stack."""
 
     incarnation: int
     stack: bool = False
@@ -234,14 +231,14 @@ class SignalWorker(msgspec.Struct, frozen=True):
 
 
 class Tell(msgspec.Struct, frozen=True):
-    """Say something to the user: view and log. `level`: info, warning, error."""
+    """A message to the user, in view and log. `level`: info, warning, error."""
 
     level: str
     text: str
 
 
 class AnswerControl(msgspec.Struct, frozen=True):
-    """Tell the one who asked (ControlAsked.ticket) whether it was done, and what."""
+    """Answer an order (ControlAsked.ticket): whether it was carried out, and a sentence."""
 
     ticket: int
     done: bool
@@ -249,14 +246,14 @@ class AnswerControl(msgspec.Struct, frozen=True):
 
 
 class ShowStacks(msgspec.Struct, frozen=True):
-    """Let every worker write down what it is at; to the log, and to the one who asked."""
+    """Let every worker write its Python stack, for the log and the answer to the order."""
 
     ticket: int
     text: str
 
 
 class ShowStack(msgspec.Struct, frozen=True):
-    """Let one worker write down what it is at, without disturbing its job; to the log."""
+    """Let one worker write its Python stack to the log, without disturbing its job."""
 
     incarnation: int
 

@@ -1,7 +1,4 @@
-"""Where the files of an experiment are, what an experiment may be called, which there are.
-
-What stands in the files is not known here, but for when they were last written.
-"""
+"""What an experiment may be called. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ _WORDS = ("latest", "auto", "logs")
 
 
 def check_id(text: str) -> str:
-    """`text` if it may be the id of an experiment; UsageError that says what is wrong."""
+    """`text`, if it is a valid id of an experiment. Raises UsageError."""
     advice = "use letters, digits and . _ - such as experiment_20251014_210000"
     if not text:
         raise UsageError(f"an experiment id must not be empty: {advice}")

@@ -42,8 +42,7 @@ STATE_NAMES = ("pending", "in_progress", "in_progress", "completed", "failed")
 
 
 class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a job has of its own, in place of the experiment's settings. A timeout of 0 is
-    none at all."""
+    """A job's own settings, which replace the experiment's. A timeout of 0 means no timeout."""
 
     timeout: float | None = None  # seconds
     retries: int | None = None
@@ -84,7 +83,7 @@ class Counts(msgspec.Struct):
 
 
 def derived_id(domain: str | None, params_json: bytes) -> str:
-    """An id for a job that names none: readable if short, else a prefix and a hash."""
+    """The id of a job without one: domain and parameters if short, else a prefix and a hash."""
     params: dict[str, Any] = msgspec.json.decode(params_json)
     values = ",".join(
         f"{key}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"

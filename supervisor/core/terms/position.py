@@ -1,4 +1,4 @@
-"""What, beside the job table and the statistics, a checkpoint has to hold. Pure."""
+"""What a checkpoint holds besides the job table and the statistics. Pure."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LOW_MEMORY = "low_memory"  # why nothing is handed out
 
 BY_HAND = "user"  # why nothing is handed out, in Paused and Unpaused
 
-NOTHING_MORE = CompletedWith(0, 0.0, b"")  # to be said of a job that completed
+NOTHING_MORE = CompletedWith(0, 0.0, b"")  # a completion with nothing but a result
 
 NO_RESULT = msgspec.Raw()  # empty: false, and left out of the line
 
@@ -127,9 +127,11 @@ class Ended(Record, tag="ended"):
 
 
 class Completions(msgspec.Struct, gc=False):
-    """Many `Ended` records of jobs that completed, in columns: each becomes a line of its own
-    in the journal, without having been an object of its own. `jobs` are numbers, `results`
-    JSON; `more`: by place in the columns, what there is to say of a few of them beside that."""
+    """Many `Ended` records of completed jobs, in columns. Each becomes a line of its own in the journal, but is
+    never an object of its own.
+
+    jobs: numbers. results: JSON. more: by index, of the few completions with more than a result.
+    """
 
     worker: int
     at: str
@@ -145,7 +147,7 @@ class Completions(msgspec.Struct, gc=False):
         return len(self.jobs)
 
     def each(self) -> Iterator[Ended]:
-        """The records that it stands for."""
+        """The `Ended` records that these columns stand for."""
         rows = zip(self.ids, self.attempts, self.seconds, self.leases, self.results, strict=True)
         for place, (job_id, attempt, seconds, lease, result) in enumerate(rows):
             more = self.more.get(place, NOTHING_MORE)
@@ -212,7 +214,7 @@ class Unpaused(Record, tag="unpaused"):
 
 
 class Sampled(Record, tag="sampled"):
-    """Resources once in a while: RSS in bytes and CPU in percent by worker slot."""
+    """A sample of resource use: RSS in bytes and CPU in percent, by worker slot."""
 
     at: str
     rss: dict[str, int]
@@ -221,7 +223,7 @@ class Sampled(Record, tag="sampled"):
 
 
 class Noted(Record, tag="noted"):
-    """Something a reader in the morning should know, in words."""
+    """Any other incident that a reader of the journal should know; `what` says which kind."""
 
     what: str
     at: str
