@@ -24,13 +24,17 @@ endif
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-HALF := tests/failures tests/core
+HALF := tests/failures tests/core tests/real_scripts tests/engines tests/workers tests/system
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
-# Processes, scripts and what the standard library answers; nothing that measures time, and nothing
-# that is the same in every Python: histories, bytes on a disk, many kills.
-PART := tests/workers tests/engines tests/real_scripts tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
-  tests/whole/test_bad_jobs.py tests/whole/test_jobs_that_spoil_their_process.py \
-  tests/failures/test_processes_that_start.py tests/failures/test_processes_and_their_surroundings.py
+# What may differ between Pythons, in about two minutes on two idle cores: how interpreters start, import, fork,
+# pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
+# the same in every Python: histories, bytes on a disk, many kills.
+PART := tests/workers tests/engines tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
+  tests/real_scripts/test_between_jobs.py tests/real_scripts/test_exit_functions.py \
+  tests/real_scripts/test_main_module.py tests/real_scripts/test_sent_by_value.py \
+  tests/real_scripts/test_shared_memory.py tests/real_scripts/test_stacks.py \
+  tests/real_scripts/test_streams_between_jobs.py tests/real_scripts/test_ways_to_start.py \
+  tests/real_scripts/test_interpreter.py::test_options_of_the_interpreter_are_those_of_the_script
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -60,8 +64,8 @@ demo: $(VENV)/.demo
 	@echo '  $(BIN)/longhaul results $(notdir $(OUTPUT)) --columns job,mean,seconds --sort mean --reverse'
 	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
-# Two halves of about the same length side by side: what must be survived together with the
-# simulated histories, and all the others, whose output is shown when both are over.
+# Two halves of about the same length side by side: simulated histories, real processes and what must be
+# survived; and all the others, whose output is shown when both are over.
 # With ARGS, what these choose, in one process.
 test: $(VENV)/.dev
 	@$(BIN)/coverage erase

@@ -70,6 +70,16 @@ def test_every_file_that_is_named_exists(document: Path) -> None:
         assert (ROOT / name.rstrip("./")).exists(), name
 
 
+def test_every_test_that_the_makefile_names_exists() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = re.findall(r"tests/[\w/]+(?:\.py)?(?:::\w+)?", text)
+    assert len(named) > 10
+    for name in named:
+        file, _, test = name.partition("::")
+        assert (ROOT / file).exists(), name
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
 def test_every_document_is_looked_at() -> None:
     assert {*DOCUMENTS} == {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")}
 
