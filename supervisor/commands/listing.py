@@ -9,7 +9,7 @@ import msgspec
 
 from supervisor.commands.lookup import add_directory, all_of, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.experiment.experiment_status import experiment_row
+from supervisor.experiment.experiment_status import experiment_row, shown_row
 from supervisor.views.experiment_table import checkpoint_table, no_checkpoints
 
 
@@ -21,7 +21,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     root = root_of(arguments)
-    rows = [(layout, experiment_row(layout)) for layout in all_of(root)]
+    row_of = experiment_row if arguments.json else shown_row
+    rows = [(layout, row_of(layout)) for layout in all_of(root)]
     if arguments.json:
         rows.sort(key=lambda pair: pair[1].saved_at)
         emit_json(

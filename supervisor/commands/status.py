@@ -14,7 +14,7 @@ from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
 from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import duration, one_line, shorten, size
-from supervisor.experiment.experiment_status import experiment_row, is_finished_pilot, is_gone
+from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
 from supervisor.reports.progress_file import OVER, Progress, ProgressWorker, read_progress, seconds_since
 from supervisor.storage.files.layout import Layout
 from supervisor.views.experiment_table import checkpoint_table
@@ -68,7 +68,8 @@ def _look(layout: Layout) -> tuple[str, bool]:
         return checkpoint_table([row]), row.state != "running"
     gone = is_gone(layout, progress) is True
     pilot = progress.state == "finished" and is_finished_pilot(layout)
-    text = status_text(progress, datetime.now(UTC), gone=gone, word="pilot done" if pilot else "")
+    word = "pilot done" if pilot else how_it_ended(layout, progress)
+    text = status_text(progress, datetime.now(UTC), gone=gone, word=word)
     return text, gone or progress.state in OVER
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from supervisor.core.terms.errors import LonghaulError
@@ -26,11 +27,42 @@ from supervisor.views.experiment_table import CheckpointRow, checkpoint_table, n
 
 def list_checkpoints(directory: Path, resume_command: str) -> None:
     """The experiments that can be resumed, as a table on stdout."""
-    rows = [experiment_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
+    rows = [shown_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
     if not rows:
         say(sys.stdout, no_checkpoints(str(directory / "logs")))
         return
     say(sys.stdout, checkpoint_table(rows, resume_command))
+
+
+def shown_row(layout: Layout) -> CheckpointRow:
+    """`experiment_row` for people: of an unfinished one it says how its last run ended, in the words of its
+    summary."""
+    row = experiment_row(layout)
+    if row.state != "unfinished":
+        return row
+    try:
+        progress = read_progress(layout)
+    except LonghaulError:
+        return row
+    return msgspec.structs.replace(row, state=how_it_ended(layout, progress) or row.state)
+
+
+def how_it_ended(layout: Layout, progress: Progress | None) -> str:
+    """`stopped early` or `interrupted`, if the last run has ended like that; else "". The progress file has
+    one state for both."""
+    if progress is None or progress.state != "interrupted":
+        return ""
+    try:
+        state = msgspec.json.decode(layout.statistics.read_bytes(), type=_RunState).state
+    except (OSError, msgspec.MsgspecError):
+        return "interrupted"
+    return "stopped early" if state == "stopped" else "interrupted"
+
+
+class _RunState(msgspec.Struct):
+    """Of statistics.json: how the last run ended."""
+
+    state: str = ""
 
 
 def experiment_row(layout: Layout) -> CheckpointRow:

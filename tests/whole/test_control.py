@@ -75,6 +75,12 @@ def told(experiment: Experiment, *words: str) -> str:
     return done.stdout.strip()
 
 
+def looked(capsys: pytest.CaptureFixture[str], command: str, *words: str) -> str:
+    capsys.readouterr()
+    assert main([command, *(["latest"] if command == "status" else []), *words]) == 0
+    return capsys.readouterr().out
+
+
 def progress(experiment: Experiment) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(experiment.path("progress").read_text())
     return found
@@ -143,7 +149,7 @@ def test_a_pause_is_forgotten_by_a_resume_of_the_script(gated: Experiment) -> No
 
 @pytest.mark.parametrize("order", ["drain", "stop"])
 def test_a_run_that_is_ended_from_outside_exits_with_76_and_can_be_resumed(
-    gated: Experiment, order: str
+    gated: Experiment, capsys: pytest.CaptureFixture[str], order: str
 ) -> None:
     process = start(gated)
     told(gated, order)
@@ -155,6 +161,12 @@ def test_a_run_that_is_ended_from_outside_exits_with_76_and_can_be_resumed(
     assert experiment_ended(gated) == ("stopped", 76)
     assert "resume later with: " in err
     assert "stopped early" in err
+    assert (err.count("stopping now"), err.count(" to finish")) == ((0, 1) if order == "drain" else (1, 0))
+    assert "stopped early" in looked(capsys, "status", str(gated.output))
+    assert "  stopped early  " in looked(capsys, "list", str(gated.output))
+    assert "  stopped early  " in gated.run("--list-checkpoints").stdout
+    (row,) = json.loads(looked(capsys, "list", str(gated.output), "--json"))
+    assert (row["state"], progress(gated)["state"]) == ("unfinished", "interrupted")
     assert len(gated.completed_in_journal()) == (2 if order == "drain" else 0)
     finish(gated, gated.start("--resume", "latest"))
     assert len(gated.completed_in_journal()) == 6

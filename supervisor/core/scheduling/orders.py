@@ -120,8 +120,7 @@ class Orders:
 
     def _stop(self, event: ControlAsked, turn: Turn) -> _Reply:
         busy = len(self.dispatcher.running())
-        # The reply is told in the place of what a drain and its end would say: there is no grace.
-        self._begin_drain(event, turn, tell=False)
+        self._begin_drain(event, turn)
         self.drain.stop_now(turn, tell=False)
         if not busy:
             return _Reply("stopping now: nothing is running")
@@ -130,10 +129,11 @@ class Orders:
             f"stopping now: {_count(busy, 'running job')} {_verb(busy, 'are')} interrupted; {runs} again on a resume"
         )
 
-    def _begin_drain(self, event: ControlAsked, turn: Turn, *, tell: bool = True) -> None:
+    def _begin_drain(self, event: ControlAsked, turn: Turn) -> None:
+        """The reply is told in the place of what a drain itself would say; after `stop` there is no grace."""
         reason = f"longhaul ctl {event.order}"
         detail = {"control": event.order, "uid": event.uid}
-        self.drain.begin_without_signal(turn, reason, detail, asked=True, tell=tell)
+        self.drain.begin_without_signal(turn, reason, detail, asked=True, tell=False)
 
     def _workers(self, event: ControlAsked, turn: Turn) -> _Reply:
         before, wanted = self.dispatcher.slots, event.number
