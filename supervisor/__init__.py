@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import sys
 
-from supervisor.system.unshadowed_imports import import_past_the_scripts
+from supervisor.system.unshadowed_imports import import_own_modules
 
-import_past_the_scripts()  # before anything that a file beside the script might hide
+import_own_modules()  # before anything that a file beside the script might hide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

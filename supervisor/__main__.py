@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from supervisor.core.terms.errors import LonghaulError, StorageError
 from supervisor.core.terms.version import VERSION
-from supervisor.system.text_encoding import open_to_all
+from supervisor.system.text_encoding import replace_unencodable
 from supervisor.views.console import say
 
 _INTERRUPTED = 130  # the exit code of a shell after Ctrl+C
@@ -55,7 +55,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    open_to_all(sys.stdout)
+    replace_unencodable(sys.stdout)
     try:
         if words and words[0] in COMMANDS:
             code = _run(words[0], words[1:])

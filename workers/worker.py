@@ -208,7 +208,7 @@ class Worker:
             regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
             self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
             self._restored_at = now
-        if USER_CODE.grown():
+        if USER_CODE.may_have_grown():
             send_new_imports(self._queues)
         while self._queues.readable():
             self._handle(self._queues.receive())
@@ -288,9 +288,9 @@ def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoRetur
 
 def send_new_imports(queues: WorkerQueues) -> None:
     """Report the user's modules that were imported since the last report."""
-    news = USER_CODE.news()
-    for first in range(0, len(news), MODULES_PER_MESSAGE):
-        queues.send(Imported(news[first : first + MODULES_PER_MESSAGE]))
+    take_unreported = USER_CODE.take_unreported()
+    for first in range(0, len(take_unreported), MODULES_PER_MESSAGE):
+        queues.send(Imported(take_unreported[first : first + MODULES_PER_MESSAGE]))
 
 
 def run_spawned_worker(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:

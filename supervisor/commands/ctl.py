@@ -21,7 +21,7 @@ from supervisor.core.terms.wording import one_line
 from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.progress_file import OVER, read_progress
 from supervisor.storage.files.layout import Layout
-from supervisor.system.text_encoding import as_meant
+from supervisor.system.text_encoding import as_typed
 from supervisor.views.console import say
 
 REFUSED = 1  # exit code: the run has answered, and has not done it
@@ -97,7 +97,7 @@ def _order(words: Sequence[str]) -> Asked | None:
         case ["workers", number] if number.isdecimal() and len(number) < 10:
             return Asked("workers", number=int(number))
         case ["retry" | "cancel" as order, _, *_]:
-            return msgspec.convert({"order": order, "jobs": [as_meant(word) for word in words[1:]]}, Asked)
+            return msgspec.convert({"order": order, "jobs": [as_typed(word) for word in words[1:]]}, Asked)
         case ["pause" | "resume" | "drain" | "stop" | "stacks" as order]:
             return msgspec.convert({"order": order}, Asked)
     return None

@@ -18,7 +18,7 @@ from supervisor.reports.latest_experiment import larger_beside
 from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
-from supervisor.system.text_encoding import as_meant
+from supervisor.system.text_encoding import as_typed
 from supervisor.views.console import say
 
 _FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
@@ -215,7 +215,7 @@ def find_job(word: str, ids: Sequence[str]) -> str:
     matches. Raises UsageError with the nearest id, or with those that it could be."""
     if word in ids:
         return word
-    word = as_meant(word)
+    word = as_typed(word)
     if word in ids:
         return word
     found = fnmatch.filter(ids, word) if _GLOB & set(word) else []

@@ -38,7 +38,7 @@ from supervisor.system.cpu_limits import thread_caps, usable_cores
 from supervisor.views.console import say
 from workers.job.current_job import current_job
 from workers.script.callables import CannotLoad, load
-from workers.script.main_module import MAIN, import_main, import_main_too
+from workers.script.main_module import MAIN, import_main, import_main_if_guarded
 from workers.script.module_lookup import import_module
 from workers.transport.messages import FunctionSpec
 from workers.values.json_encoding import Encoded, Unencodable, encode_result
@@ -152,7 +152,7 @@ def _functions(
     _look_like_the_run(replayed, entry, path)
     try:
         needed = MAIN in (function.module, *(setup or ())[:1])
-        _import_script(import_main if needed else import_main_too, name, path, entry)
+        _import_script(import_main if needed else import_main_if_guarded, name, path, entry)
         return load(function), load(FunctionSpec(*setup)) if setup else None
     except LonghaulError:
         raise

@@ -17,7 +17,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from workers.process.surrogates import is_odd
+from workers.process.surrogates import has_surrogates
 
 MOST_BYTES = 103
 _NAME = re.compile(r"[0-9a-f]{16}(?:\.(\d+))?")
@@ -34,7 +34,7 @@ def find_directory() -> str:
     reasons = []
     for path in _candidates():
         # The path stands in files of JSON.
-        problem = "has a name that is not UTF-8" if is_odd(path) else _problem(path)
+        problem = "has a name that is not UTF-8" if has_surrogates(path) else _problem(path)
         if problem is None:
             return path
         reasons.append(f"{path} {problem}")

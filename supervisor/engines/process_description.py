@@ -8,14 +8,14 @@ import sys
 from supervisor.system.script_start import command_line, environment_at_start, start_directory
 from workers.process.surrogates import sendable
 from workers.script.main_module import main_source
-from workers.script.preparation import Circumstances, Preparation
+from workers.script.preparation import Preparation, ProgramContext
 
 
 def prepare(modules: list[str], environment: dict[str, str], files: dict[str, str]) -> Preparation:
     """What a new interpreter needs to import `modules` as this one has, with `environment` set.
     `files` are those of modules that no import finds."""
     main_name, main_path = main_source()
-    now = Circumstances.of_this_process()
+    now = ProgramContext.of_this_process()
     return Preparation(
         start=_at_start(now, main_name, main_path),
         now=now,
@@ -41,7 +41,7 @@ def _main_text() -> bytes | None:
         return None
 
 
-def _at_start(now: Circumstances, main_name: str | None, main_path: str | None) -> Circumstances | None:
+def _at_start(now: ProgramContext, main_name: str | None, main_path: str | None) -> ProgramContext | None:
     """What surrounded the script before its first line; None if another program runs it
     (a debugger, a notebook), which may have arranged things as it likes.
 
@@ -64,7 +64,7 @@ def _at_start(now: Circumstances, main_name: str | None, main_path: str | None) 
     else:
         return None
     environment = environment_at_start()
-    return Circumstances(
+    return ProgramContext(
         path=[] if sys.flags.safe_path else [("text", sendable(folder))],
         argv=[("text", sendable(word)) for word in (first, *line.arguments)],
         directory=sendable(directory) if directory else None,

@@ -31,7 +31,7 @@ from supervisor.engines.launcher import (
     tagged_environment,
 )
 from supervisor.system.interpreter import interpreter
-from supervisor.system.process_cleanup import end_group, end_noted
+from supervisor.system.process_cleanup import end_group, end_processes
 from supervisor.system.script_start import child_environment, start_directory
 from workers.forking.resource_trackers import descriptor_of_tracker
 from workers.process.experiment_tag import INCARNATION, incarnation_text
@@ -123,7 +123,7 @@ class SpawnLauncher:
             return
         pid = child.process.pid
         end_group(pid)
-        end_noted(child.descendants)
+        end_processes(child.descendants)
         self._pending_reaps.add(_reap(incarnation, child.process), now)
 
     def poll(self, now: float) -> list[LaunchEvent]:
@@ -153,7 +153,7 @@ class SpawnLauncher:
         for child in self._children.values():
             child.process.kill()
             end_group(child.process.pid)
-            end_noted(child.descendants)
+            end_processes(child.descendants)
         for child in self._children.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.0, deadline - time.monotonic()))

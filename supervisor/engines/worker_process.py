@@ -15,7 +15,7 @@ from supervisor.engines.last_stack import CRASHES, ExitSummary, RequestedStack, 
 from supervisor.engines.launcher import Reaped, WorkerEnds
 from supervisor.engines.sent_leases import SentLeases
 from supervisor.system.process_memory import read
-from supervisor.system.processes import Program, catches, has_open, program_of
+from supervisor.system.processes import Program, has_handler, has_open, program_of
 from workers.isolation.output_files import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
 from workers.isolation.peak_memory import own_mark
 from workers.isolation.signal_handlers import STACKS
@@ -252,7 +252,7 @@ class Incarnation:
     def ask_for_stacks(self) -> bool:
         """Let it write the stacks of all its threads. False, and nothing is sent, if the job has removed our
         handler: the signal would kill it."""
-        if self.dead_at is not None or not self.pid or not catches(self.pid, STACKS):
+        if self.dead_at is not None or not self.pid or not has_handler(self.pid, STACKS):
             return False
         self.send_signal(STACKS)
         return True

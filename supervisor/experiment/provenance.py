@@ -20,7 +20,7 @@ from supervisor.experiment.code_files import known_now, modules_now, version_of
 from supervisor.experiment.notebook_code import digests_of, source_of
 from supervisor.system.processes import start_time
 from supervisor.system.script_start import start_directory
-from workers.process.surrogates import is_odd, received, sendable
+from workers.process.surrogates import has_surrogates, received, sendable
 from workers.script.callables import by_name
 from workers.script.main_module import main_source
 from workers.values.tracebacks import encodable
@@ -91,7 +91,7 @@ def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> d
     found["sys_argv"] = [str(word) for word in sys.argv]
     entries = [entry or found["directory"] or "" for entry in sys.path if isinstance(entry, str)]
     found["sys_path"] = [entry for entry in entries if not _is_pythons_own(entry)]
-    return {**_each_text(found, sendable), "coded": True} if any(map(is_odd, _flat(found))) else found
+    return {**_each_text(found, sendable), "coded": True} if any(map(has_surrogates, _flat(found))) else found
 
 
 def decoded_entry(entry: dict[str, Any]) -> dict[str, Any]:

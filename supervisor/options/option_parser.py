@@ -24,7 +24,7 @@ from supervisor.options.script_options import (
     spelled,
     take_in,
 )
-from supervisor.system.text_encoding import as_meant
+from supervisor.system.text_encoding import as_typed
 
 # Options that are not settings: what to do in this run, not how the experiment is run.
 ACTIONS = (
@@ -157,14 +157,14 @@ def _add_which_experiment(add: Callable[..., None]) -> None:
 
 
 def _add_which_jobs(add: Callable[..., None]) -> None:
-    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_meant)
+    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_typed)
     add(
         "rerun",
         "GLOB",
         "on a resume, run completed jobs that match once more; code:VERSION: those whose results an "
         "earlier version of the code made, code:old: any earlier one; may be repeated",
         action="append",
-        type=as_meant,
+        type=as_typed,
     )
     add(
         "accept_code",
@@ -182,7 +182,7 @@ def _add_which_jobs(add: Callable[..., None]) -> None:
         "debug",
         "GLOB",
         "run matching jobs here, one after the other, with pdb on an error; nothing is recorded",
-        type=as_meant,
+        type=as_typed,
     )
 
 

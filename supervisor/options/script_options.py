@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from supervisor.core.terms.errors import UsageError
-from workers.process.surrogates import is_odd, received, sendable
+from workers.process.surrogates import has_surrogates, received, sendable
 
 _ABSENT = object()
 _MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
@@ -266,7 +266,7 @@ def _written(form: Any) -> Any:
     """A form with texts that any file of JSON can hold: a path need not be UTF-8."""
     if isinstance(form, list):
         return [_written(item) for item in form]
-    return {_ODD: sendable(form)} if isinstance(form, str) and is_odd(form) else form
+    return {_ODD: sendable(form)} if isinstance(form, str) and has_surrogates(form) else form
 
 
 def _read(form: Any) -> Any:

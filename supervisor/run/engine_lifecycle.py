@@ -14,7 +14,7 @@ from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
 from supervisor.system.cpu_limits import thread_caps, usable_cores
-from supervisor.system.process_cleanup import end_recorded, still_there, sweep
+from supervisor.system.process_cleanup import end_recorded, survivors, sweep
 from workers.isolation.output_files import leftovers
 from workers.script.callables import CannotSend, describe
 from workers.transport.messages import FunctionSpec, WorkerSpec
@@ -26,7 +26,7 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
     ended = end_recorded(opened.survivors)
     ended += sweep(tag, ended)
     opened.store.states.clear_temporaries()
-    stuck = still_there(ended)
+    stuck = survivors(ended)
     leftovers(str(opened.layout.output_directory))
     warnings = []
     if gone := [str(pid) for pid in ended if pid not in stuck]:

@@ -35,7 +35,7 @@ from supervisor.run.engine_lifecycle import EngineLifecycle, end_survivors
 from supervisor.run.outcome import Outcome, exit_of, state_word
 from supervisor.system.clock import RunClock, utc_now
 from supervisor.system.cpu_limits import shared_cores, usable_cores
-from supervisor.system.script_start import order_is_chance
+from supervisor.system.script_start import hash_order_is_random
 from supervisor.system.signals import Signals
 from supervisor.views.guarded_view import inside_notebook, open_view
 from supervisor.views.supervisor_log import Log
@@ -147,7 +147,7 @@ class RunSession:
             self.view.tell("info", yielded)
         if both := taken_by_both(request.shared):
             self.view.tell("warning", both)
-        if order_is_chance():
+        if hash_order_is_random():
             self.view.tell(
                 "warning",
                 "this Python was started with -E or -I and ignores PYTHONHASHSEED: the order of a set of "

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from supervisor.system.processes import process_table, trees
+from supervisor.system.processes import descendants_by_root, process_table
 from workers.forking.process_owner import TRACKER_GRACE, is_command_of_tracker, is_tracker, trackers_among
 from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION
 
@@ -35,9 +35,9 @@ def end_orphans(tag: str, needed: Collection[int], living: Collection[int] = ())
     # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
     victims = [process for process in _tagged(tag, ()) if not _is_tracker(process)]
     if not victims:
-        return _HAS_PROC and _somebody_is_dying()
+        return _HAS_PROC and _any_exiting()
     try:
-        families = trees(process_table(), needed)
+        families = descendants_by_root(process_table(), needed)
     except OSError:
         return True
     related = {pid for family in families.values() for pid in family}
@@ -59,7 +59,7 @@ def end_group(group: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def end_noted(processes: Iterable[Any]) -> None:
+def end_processes(processes: Iterable[Any]) -> None:
     """End processes that were looked up before; resource trackers as in `end_group`."""
     _kill(process for process in processes if not _is_tracker(process))
 
@@ -81,8 +81,8 @@ def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) 
     For what a tag does not find: a process can lose its environment, and start programs
     without one. A pid that belongs to another process by now is left alone.
     """
-    spared = _untouchable()
-    found = [_the_same(pid, begun) for pid, begun in workers if pid not in spared]
+    spared = _self_and_ancestors()
+    found = [_find_process(pid, begun) for pid, begun in workers if pid not in spared]
     roots = [process for process in found if process is not None]
     for root in roots:  # once it stands still, it starts nothing more
         with contextlib.suppress(Exception):  # it is gone, or not ours to stop
@@ -91,18 +91,18 @@ def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) 
     trackers = [process for root in roots for process in _descendants(root) if _is_tracker(process)]
     spared = {process.pid for process in trackers}
     below = _end(lambda: [p for root in roots for p in _descendants(root) if p.pid not in spared], deadline)
-    ended = _end(lambda: [root for root in roots if _lives(root)], deadline)
-    return [*ended, *below, *_end(lambda: [p for p in trackers if _lives(p)], deadline)]
+    ended = _end(lambda: [root for root in roots if _is_alive(root)], deadline)
+    return [*ended, *below, *_end(lambda: [p for p in trackers if _is_alive(p)], deadline)]
 
 
-def still_there(pids: Iterable[int]) -> list[int]:
+def survivors(pids: Iterable[int]) -> list[int]:
     """Those that live although they were killed: frozen, or stuck in the kernel."""
     import psutil
 
     found = []
     for pid in pids:
         with contextlib.suppress(psutil.Error, OSError):
-            if _lives(psutil.Process(pid)):
+            if _is_alive(psutil.Process(pid)):
                 found.append(pid)
     return found
 
@@ -115,8 +115,8 @@ def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
     ended: dict[int, None] = {}
     trackers_until = min(deadline, time.monotonic() + TRACKER_GRACE)
     while found := find():
-        patient = time.monotonic() < trackers_until
-        victims = [process for process in found if not (patient and _is_tracker(process))]
+        trackers_may_run = time.monotonic() < trackers_until
+        victims = [process for process in found if not (trackers_may_run and _is_tracker(process))]
         _kill(victims)
         ended.update(dict.fromkeys(process.pid for process in victims))
         if time.monotonic() >= deadline:
@@ -163,7 +163,7 @@ def _group_of(pid: int) -> int | None:
         return None
 
 
-def _the_same(pid: int, begun: float) -> Any:
+def _find_process(pid: int, begun: float) -> Any:
     """The process that has this pid and started then; None if there is none that lives."""
     import psutil
 
@@ -173,17 +173,17 @@ def _the_same(pid: int, begun: float) -> Any:
         same = abs(process.create_time() - begun) < 0.005
     except (psutil.Error, OSError):
         return None
-    return process if same and _lives(process) else None
+    return process if same and _is_alive(process) else None
 
 
 def _descendants(root: Any) -> list[Any]:
     try:
-        return [process for process in root.children(recursive=True) if _lives(process)]
+        return [process for process in root.children(recursive=True) if _is_alive(process)]
     except Exception:  # it is gone, or cannot be looked at
         return []
 
 
-def _lives(process: Any) -> bool:
+def _is_alive(process: Any) -> bool:
     import psutil
 
     try:
@@ -192,7 +192,7 @@ def _lives(process: Any) -> bool:
         return False
 
 
-def _somebody_is_dying() -> bool:
+def _any_exiting() -> bool:
     """Whether a process of this user has lost its memory, and with it its tag, but is not
     dead yet: for less than a millisecond as a rule."""
     user = os.geteuid()
@@ -220,7 +220,7 @@ def _kill(processes: Iterable[Any]) -> None:
             process.kill()
 
 
-def _untouchable() -> set[int]:
+def _self_and_ancestors() -> set[int]:
     """This process and its ancestors."""
     import psutil
 
@@ -238,7 +238,7 @@ def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
     import psutil
 
     found = []
-    untouchable = _untouchable()
+    untouchable = _self_and_ancestors()
     for pid in pids:
         if pid in untouchable:
             continue

@@ -19,18 +19,18 @@ _HELD = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
 _FIRST, _LAST = b"VmPeak:", b"VmSwap:"
 
 
-class Shares(NamedTuple):
+class SharedMemory(NamedTuple):
     """Bytes of one process, or of several together."""
 
     fair: int  # a page that three processes map counts a third
     private: int  # of that, pages that nobody else maps
 
-    def __add__(self, other: object) -> Shares:
-        assert isinstance(other, Shares)
-        return Shares(self.fair + other.fair, self.private + other.private)
+    def __add__(self, other: object) -> SharedMemory:
+        assert isinstance(other, SharedMemory)
+        return SharedMemory(self.fair + other.fair, self.private + other.private)
 
 
-class Family(NamedTuple):
+class ProcessFamily(NamedTuple):
     """A worker's processes, zombies and twins left out, and the most that they can hold."""
 
     pids: Sequence[int]
@@ -42,7 +42,7 @@ def family_of(pid: int) -> list[int]:
     return list(_with_parents([pid]))
 
 
-def family(roots: Sequence[int]) -> Family:
+def family(roots: Sequence[int]) -> ProcessFamily:
     """These processes and all below them, each once.
 
     A child between vfork (as `subprocess` does it) and exec has its parent's memory, not a copy:
@@ -59,7 +59,7 @@ def family(roots: Sequence[int]) -> Family:
         if memory != told.get(parent):
             pids.append(pid)
             most += _held(memory)
-    return Family(pids, most)
+    return ProcessFamily(pids, most)
 
 
 def _with_parents(roots: Sequence[int]) -> dict[int, int]:
@@ -92,7 +92,7 @@ def _held(status: bytes) -> int:
     return total
 
 
-def shares(pid: int) -> Shares:
+def read_shared(pid: int) -> SharedMemory:
     """By a walk through the process's page tables: 4 to 8 ms for a gigabyte."""
     found: dict[bytes, int] = {}
     for line in read(f"/proc/{pid}/smaps_rollup").splitlines()[1:]:
@@ -101,13 +101,13 @@ def shares(pid: int) -> Shares:
             found[name] = int(amount.split()[0]) * 1024
     if b"Pss" not in found:  # it has ended, or belongs to another user, or the kernel is too old
         most = held(pid)
-        return Shares(most, most)
+        return SharedMemory(most, most)
     mapped = found[b"Pss"]
     if b"Pss_Anon" in found:  # from Linux 5.4 on
         mapped = found[b"Pss_Anon"] + found.get(b"Pss_Shmem", 0)
     # Written pages of files are among the private ones too, but never more than all that counts.
     private = min(mapped, found.get(b"Private_Dirty", 0))
-    return Shares(mapped + found.get(b"SwapPss", 0), private + found.get(b"SwapPss", 0))
+    return SharedMemory(mapped + found.get(b"SwapPss", 0), private + found.get(b"SwapPss", 0))
 
 
 def read(path: str) -> bytes:

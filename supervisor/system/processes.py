@@ -80,7 +80,7 @@ def _table_from_psutil() -> dict[int, ProcessFacts]:
     return table
 
 
-def trees(table: dict[int, ProcessFacts], roots: Iterable[int]) -> dict[int, list[int]]:
+def descendants_by_root(table: dict[int, ProcessFacts], roots: Iterable[int]) -> dict[int, list[int]]:
     """For each root: its pid and those of its descendants."""
     children: dict[int, list[int]] = {}
     for pid, facts in table.items():
@@ -104,7 +104,7 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-def catches(pid: int, signum: int) -> bool:
+def has_handler(pid: int, signum: int) -> bool:
     """Whether a process has a handler for a signal; true where that cannot be known."""
     if not _HAS_PROC:
         return True

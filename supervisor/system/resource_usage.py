@@ -22,14 +22,14 @@ import msgspec
 from supervisor.system.process_memory import (
     HAS_CHILDREN,
     HAS_PROC,
-    Family,
-    Shares,
+    ProcessFamily,
+    SharedMemory,
     family,
     family_of,
     held,
-    shares,
+    read_shared,
 )
-from supervisor.system.processes import ProcessFacts, facts_of, process_table, trees
+from supervisor.system.processes import ProcessFacts, descendants_by_root, facts_of, process_table
 
 
 class Usage(msgspec.Struct):
@@ -52,7 +52,7 @@ class _Reading(NamedTuple):
     cost: float  # seconds
 
 
-class Purse:
+class TimeBudget:
     """Processor time for what is dear: `SHARE` of the time that passes, saved up to `SAVED`."""
 
     def __init__(self, now: float) -> None:
@@ -63,8 +63,8 @@ class Purse:
         self.left = min(SAVED, self.left + SHARE * (now - self._at))
         self._at = now
 
-    def allows(self, *, pressing: bool) -> bool:
-        return self.left > (0.0 if pressing else SAVED / 2)
+    def allows(self, *, urgent: bool) -> bool:
+        return self.left > (0.0 if urgent else SAVED / 2)
 
     def spend(self, seconds: float) -> None:
         self.left -= seconds
@@ -78,7 +78,7 @@ class MemoryMeter:
     ) -> None:
         self._clock = clock
         self._spent = spent
-        self._purse = Purse(clock())
+        self._budget = TimeBudget(clock())
         self._readings: dict[int, _Reading] = {}
 
     def used(
@@ -99,29 +99,29 @@ class MemoryMeter:
         return found
 
     def _read(
-        self, families: Mapping[int, Family], suspects: set[int], limit: int, origins: Sequence[int]
+        self, families: Mapping[int, ProcessFamily], suspects: set[int], limit: int, origins: Sequence[int]
     ) -> dict[int, int]:
         """Of as many as can be afforded, those first that were read longest ago."""
         now = self._clock()
-        self._purse.fill(now)
+        self._budget.fill(now)
         found = {}
         processes = sum(len(members.pids) for members in families.values())
-        pressing = {key for key in suspects if self._is_pressing(key, families[key], limit, now)}
-        for key in sorted(suspects, key=lambda key: (key not in pressing, self._read_at(key))):
-            if not self._purse.allows(pressing=key in pressing):
+        urgent = {key for key in suspects if self._is_urgent(key, families[key], limit, now)}
+        for key in sorted(suspects, key=lambda key: (key not in urgent, self._read_at(key))):
+            if not self._budget.allows(urgent=key in urgent):
                 break
             members = families[key]
             began = self._spent()
-            found[key] = _own(members, limit, origins, processes)
+            found[key] = _own_bytes(members, limit, origins, processes)
             cost = self._spent() - began
-            self._purse.spend(cost)
+            self._budget.spend(cost)
             self._readings[key] = _Reading(now, members.pids, members.most, found[key], cost)
         return found
 
     def _read_at(self, key: int) -> float:
         return self._readings[key].at if key in self._readings else 0.0
 
-    def _is_pressing(self, key: int, members: Family, limit: int, now: float) -> bool:
+    def _is_urgent(self, key: int, members: ProcessFamily, limit: int, now: float) -> bool:
         """Whether it may be over the limit for all that is known, or waits for two rounds."""
         last = self._readings.get(key)
         if last is None or last.found > limit or last.family != members.pids:
@@ -134,26 +134,26 @@ class MemoryMeter:
             table = process_table() if roots else {}
         except OSError:
             return {}
-        families = trees(table, [pid for pids in roots.values() for pid in pids])
+        families = descendants_by_root(table, [pid for pids in roots.values() for pid in pids])
         return {
             key: sum(table[member].rss_bytes for member in {m for pid in pids for m in families[pid]})
             for key, pids in roots.items()
         }
 
 
-def _own(members: Family, limit: int, origins: Sequence[int], processes: int) -> int:
+def _own_bytes(members: ProcessFamily, limit: int, origins: Sequence[int], processes: int) -> int:
     """What these processes hold, without what they share with `origins`.
 
     The kernel tells by how much each process shares, not with whom. One process shares with the
     origins. Of several, what they share among themselves is told from that by the origins' own
     page tables: what others have of their pages is known, and goes by the number of `processes`.
     """
-    total = Shares(0, 0)
+    total = SharedMemory(0, 0)
     for pid in members.pids:
-        total += shares(pid)
+        total += read_shared(pid)
     if total.fair <= limit:
         return total.fair
-    lent = sum(max(0, held(pid) - shares(pid).fair) for pid in origins)
+    lent = sum(max(0, held(pid) - read_shared(pid).fair) for pid in origins)
     if len(members.pids) > 1:
         lent = lent * len(members.pids) // processes
     return max(total.private, total.fair - lent)
@@ -193,7 +193,7 @@ def _families(
     """These processes with all below them, by key, and what they use."""
     if not HAS_CHILDREN:  # every process of the machine has to be looked at
         table = process_table() if roots else {}
-        below = trees(table, [pid for pids in roots.values() for pid in pids])
+        below = descendants_by_root(table, [pid for pids in roots.values() for pid in pids])
         return table, {key: list({m for pid in pids for m in below[pid]}) for key, pids in roots.items()}
     table = {}
     families: dict[int, Sequence[int]] = {}

@@ -123,7 +123,7 @@ def _read_at_start(name: bytes) -> bool:
     return name.startswith(_READ_AT_START) or name in _READ_AT_START_TOO
 
 
-def order_is_chance() -> bool:
+def hash_order_is_random() -> bool:
     """Whether sets of texts have another order in each process, since the interpreter was told
     to read no variables (`-E`, `-I`)."""
     return bool(sys.flags.ignore_environment and sys.flags.hash_randomization)
@@ -164,13 +164,13 @@ def start_directory() -> str | None:
     elif (imported_in := sys.modules["supervisor"].__dict__["imported_in"]) not in ("", here):
         found = imported_in
     else:
-        found = _left_by(file, here)
+        found = _directory_before_chdir(file, here)
     if not found or _same(found, here) or not os.access(found, os.X_OK):
         return None
     return os.path.normpath(found)
 
 
-def _left_by(file: str, here: str | None) -> str:
+def _directory_before_chdir(file: str, here: str | None) -> str:
     """The directory from which the script's own `os.chdir("..")` leads to where it is now."""
     if here is None:
         return ""
@@ -178,7 +178,7 @@ def _left_by(file: str, here: str | None) -> str:
     places = [folder, os.path.dirname(folder), os.environ.get("PWD", "")]
     with contextlib.suppress(OSError):
         places.append(os.readlink(f"/proc/{os.getppid()}/cwd"))
-    steps = _steps(file)
+    steps = _chdir_arguments(file)
     for place in places:
         for step in steps:
             if os.path.isabs(place) and not os.path.isabs(step) and _same(os.path.join(place, step), here):
@@ -186,7 +186,7 @@ def _left_by(file: str, here: str | None) -> str:
     return ""
 
 
-def _steps(file: str) -> list[str]:
+def _chdir_arguments(file: str) -> list[str]:
     """Constants that the script gives to `chdir`, other than "."."""
     try:
         with open(file, "rb") as script:

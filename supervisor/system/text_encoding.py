@@ -17,7 +17,7 @@ _TEXT, _JSON = "longhaul-text", "longhaul-json"
 _WIDE = ("utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # no byte stands alone
 
 
-def open_to_all(stream: TextIO | None) -> None:
+def replace_unencodable(stream: TextIO | None) -> None:
     """From here on no character makes a write to `stream` fail."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         stream.reconfigure(errors=_TEXT)  # type: ignore[union-attr]
@@ -33,7 +33,7 @@ def for_programs(text: str, stream: TextIO) -> str:
     return _fitted(text, stream, _JSON)
 
 
-def as_meant(word: str) -> str:
+def as_typed(word: str) -> str:
     """A word of the command line as it was typed, in a locale that is not UTF-8: Python has then made
     surrogates of bytes that it did not understand."""
     try:

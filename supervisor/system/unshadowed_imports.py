@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DEPENDENCIES = ("cloudpickle", "loguru", "msgspec", "psutil", "rich")
 
 
-def import_past_the_scripts() -> None:
+def import_own_modules() -> None:
     """Import all of ours if the script's folders hide something that they need."""
     library = os.path.dirname(os.__file__)
     entries = [entry for entry in sys.path if isinstance(entry, str)]
@@ -61,12 +61,12 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
     try:
         for name in _ours(root):
             __import__(name)
-        from workers.process.shadowed_modules import keep_apart
+        from workers.process.shadowed_modules import separate_imports
     finally:
         sys.path[:] = path
         loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
         sys.modules.update(theirs)
-    keep_apart(hidden, loaded, own_path)
+    separate_imports(hidden, loaded, own_path)
     if "psutil" in loaded:
         _bind_psutil(loaded)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from supervisor.core.terms.wording import is_control
-from workers.process.surrogates import is_odd
+from workers.process.surrogates import has_surrogates
 
 # Interpreter options that take their value as a word of its own.
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
@@ -69,7 +69,7 @@ def pasted(words: Sequence[str]) -> str:
 
 
 def _is_special(word: str) -> bool:
-    return not word.isprintable() and (is_odd(word) or any(map(is_control, word)))
+    return not word.isprintable() and (has_surrogates(word) or any(map(is_control, word)))
 
 
 def shown(path: str) -> str:

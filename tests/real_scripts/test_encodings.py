@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.system.text_encoding import as_meant, for_people, for_programs, open_to_all
+from supervisor.system.text_encoding import as_typed, for_people, for_programs, replace_unencodable
 from tests.real_scripts.conftest import RealScript
 
 SCRIPT = """
@@ -102,7 +102,7 @@ class _Stream(io.TextIOWrapper):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])
 def test_no_text_fails(encoding: str) -> None:
     stream = _Stream(encoding)
-    open_to_all(stream)
+    replace_unencodable(stream)
     stream.write("a é 漢 🎉 \udcff\udc80 \ud800")
     text = for_programs(json.dumps({"é漢🎉": 1}, ensure_ascii=False), stream)
     assert json.loads(text) == {"é漢🎉": 1}
@@ -111,18 +111,18 @@ def test_no_text_fails(encoding: str) -> None:
 
 def test_a_path_keeps_its_bytes() -> None:
     stream = _Stream("ascii")
-    open_to_all(stream)
+    replace_unencodable(stream)
     stream.write("/tmp/\udcff/\xe9")
     assert stream.buffer.getvalue() == b"/tmp/\xff/?"  # type: ignore[attr-defined]
 
 
 def test_a_stream_of_somebody_else_is_left_alone() -> None:
-    open_to_all(None)
-    open_to_all(io.StringIO())
+    replace_unencodable(None)
+    replace_unencodable(io.StringIO())
 
 
 def test_a_word_is_taken_as_it_was_typed() -> None:
     typed = "jöb🎉".encode().decode("ascii", "surrogateescape")
-    assert as_meant(typed) == "jöb🎉"
-    assert as_meant("jöb🎉") == "jöb🎉"
-    assert as_meant("\udcff") == "\udcff"
+    assert as_typed(typed) == "jöb🎉"
+    assert as_typed("jöb🎉") == "jöb🎉"
+    assert as_typed("\udcff") == "\udcff"

@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.system import free_memory, process_memory, resource_usage
 from supervisor.system.free_memory import FreeMemory
-from supervisor.system.process_memory import Shares, family, family_of, shares
+from supervisor.system.process_memory import SharedMemory, family, family_of, read_shared
 from supervisor.system.resource_usage import SAVED, SHARE, MemoryMeter
 from tests.experiment_fixture import wait_for
 
@@ -113,10 +113,10 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float = 0.0) -> None:
         self.now, self.spent, self.cost = 1000.0, 0.0, cost
         self.read: list[int] = []
-        self._shares = process_memory.shares
-        monkeypatch.setattr(resource_usage, "shares", self._counted)
+        self._shares = process_memory.read_shared
+        monkeypatch.setattr(resource_usage, "read_shared", self._counted)
 
-    def _counted(self, pid: int) -> Shares:
+    def _counted(self, pid: int) -> SharedMemory:
         self.read.append(pid)
         self.spent += self.cost
         return self._shares(pid)
@@ -237,13 +237,13 @@ def test_files_are_not_counted_and_what_is_swapped_out_is(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         process_memory, "read", lambda path: b"0-f ---p 0 00:00 0 [rollup]\n" + lines.encode()
     )
-    assert shares(5) == (850 * 1024, 650 * 1024)
+    assert read_shared(5) == (850 * 1024, 650 * 1024)
 
 
 def test_of_a_process_that_may_not_be_looked_into_all_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/proc/5/status": b"RssAnon:\t 500 kB\nRssFile:\t 70 kB\nRssShmem:\t 20 kB\nVmSwap:\t 30 kB\n"}
     monkeypatch.setattr(process_memory, "read", lambda path: files.get(path, b""))
-    assert shares(5) == (550 * 1024, 550 * 1024)
+    assert read_shared(5) == (550 * 1024, 550 * 1024)
 
 
 @pytest.mark.parametrize(

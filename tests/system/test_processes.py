@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from supervisor.system.process_cleanup import end_orphans, sweep
-from supervisor.system.processes import is_stopped, process_table, start_time, trees
+from supervisor.system.processes import descendants_by_root, is_stopped, process_table, start_time
 from supervisor.system.resource_usage import UsageMeter
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -102,7 +102,7 @@ def test_the_table_agrees_with_psutil(start: Start) -> None:
     table = process_table()
     assert table[child].parent == parent.pid and table[parent.pid].parent == os.getpid()
     assert table[parent.pid].rss_bytes == pytest.approx(psutil.Process(parent.pid).memory_info().rss, rel=0.2)
-    assert trees(table, [parent.pid, 2**22]) == {parent.pid: [parent.pid, child], 2**22: []}
+    assert descendants_by_root(table, [parent.pid, 2**22]) == {parent.pid: [parent.pid, child], 2**22: []}
 
 
 def test_a_stopped_process_is_seen_as_such(start: Start) -> None:

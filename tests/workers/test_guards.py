@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from workers.job.current_job import PROCESS
-from workers.script.guards import IMPORTED_AS, OUTSIDE, compile_shut
+from workers.script.guards import GUARD_VALUE, IMPORTED_AS, compile_without_guards
 from workers.script.main_module import import_main
 
 
 def executed(source: str | bytes) -> dict[str, Any]:
     """The globals of a script whose guards are shut, while it is imported."""
-    code, _ = compile_shut(source, "script.py")
-    known: dict[str, Any] = {"__name__": "__main__", IMPORTED_AS: OUTSIDE}
+    code, _ = compile_without_guards(source, "script.py")
+    known: dict[str, Any] = {"__name__": "__main__", IMPORTED_AS: GUARD_VALUE}
     exec(code, known)
     return known
 
@@ -137,7 +137,7 @@ def test_warnings_of_the_compiler_come_once() -> None:
             compiler(source, "script.py")
         return sorted(re.sub(r"\s+", " ", str(warning.message)) for warning in caught)
 
-    assert told(compile_shut) == told(lambda text, path: compile(text, path, "exec"))
+    assert told(compile_without_guards) == told(lambda text, path: compile(text, path, "exec"))
 
 
 @pytest.fixture

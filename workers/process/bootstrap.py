@@ -1,10 +1,9 @@
-# The script that every interpreter of ours is started with: `python bootstrap.py ENTRY ROOT NUMBER...`
-"""Find our own modules in the right files, and hand over to `workers.<ENTRY>`.
+# The script that each fresh interpreter is started with: `python bootstrap.py ENTRY ROOT NUMBER...`
+"""Sets up `sys.path` for our own modules, then calls ENTRY ("workers.zygote:run").
 
-Nothing may be imported by name before the path is in order: what stands in front of the
-standard library belongs to the script (its folder, PYTHONPATH), or to nobody (this folder, or
-the current directory). So for our own imports the standard library comes first, then our own
-root and that of what we depend on (ROOT), then everything else.
+Nothing may be imported by name before that: entries in front of the standard library are the script's (its
+folder, PYTHONPATH) or accidental (this folder, the current directory), and may shadow modules that we need. So
+the standard library comes first, then our root and that of our dependencies (ROOT), then everything else.
 """
 
 import sys
@@ -33,11 +32,11 @@ def _begin() -> None:
     root_of_ours = __file__.rsplit("/", 3)[0]
     entry, root, *numbers = sys.argv[1:]
     sys.path[:] = own_order(path, [root_of_ours, root])
-    # As `python -c` has it: no file that multiprocessing in a job would take for the script.
+    # Without a file, as with `python -c`: multiprocessing in a job would take a file for the script.
     sys.modules["__main__"] = type(sys)("__main__")
     from workers.process import initial_state
 
-    initial_state.note(path, loaded)
+    initial_state.record_initial_state(path, loaded)
     module, _, function = entry.partition(":")
     __import__(module)
     getattr(sys.modules[module], function)(*map(int, numbers))

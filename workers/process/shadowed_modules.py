@@ -1,7 +1,7 @@
-"""Two modules of one name: the script's, and that of the library which we and it need.
+"""Two modules of one name: the script's own, and the library's, which other modules need.
 
-Only where the script's folders hide something: what is imported by a file of the library, of an
-installed package or of ours then finds the library's, and everybody else the script's.
+Used only if files of the script shadow modules of the library. Then an import in a file of the library, of an
+installed package or of ours finds the library's module; any other import finds the script's.
 """
 
 from __future__ import annotations
@@ -17,34 +17,37 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FOLDERS = (os.path.dirname(os.__file__), _OURS, os.path.join(os.path.dirname(_OURS), "supervisor"))
 _ROOTS = tuple(folder + os.sep for folder in _FOLDERS)
 
-_KEPT: dict[str, ModuleType] = {}  # by name, what is ours and the library's
+_KEPT: dict[str, ModuleType] = {}  # the library's modules of these names
 
 
-def keep_apart(hidden: set[str], library: Mapping[str, ModuleType], path: Sequence[str]) -> None:
-    """From now on. `hidden`: top-level names. `library`: those of them that are loaded, of the
-    library. `path`: on which the others are found."""
+def separate_imports(hidden: set[str], library: Mapping[str, ModuleType], path: Sequence[str]) -> None:
+    """Replace `__import__` by one that chooses by the importing file.
+
+    hidden: top-level names that the script shadows. library: the library's modules of these names that are
+    loaded. path: where the others are found.
+    """
     kept = _KEPT
     kept.update(library)
-    usual: Any = builtins.__import__
+    original: Any = builtins.__import__
 
-    def chosen(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
+    def choose(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
         if level or name.partition(".")[0] not in hidden or not _is_no_script(globals):
-            return usual(name, globals, locals, fromlist, level)
-        theirs, before = _taken_off(hidden), list(sys.path)
+            return original(name, globals, locals, fromlist, level)
+        theirs, before = _remove(hidden), list(sys.path)
         sys.modules.update(kept)
         sys.path[:] = path
         try:
-            return usual(name, globals, locals, fromlist, level)
+            return original(name, globals, locals, fromlist, level)
         finally:
             sys.path[:] = before
-            kept.update(_taken_off(hidden))
+            kept.update(_remove(hidden))
             sys.modules.update(theirs)
 
-    builtins.__import__ = chosen
+    builtins.__import__ = choose
 
 
 def wait4(pid: int, options: int) -> tuple[int, int, Any]:
-    """`os.wait4`, which looks for the module `resource` each time: for the library's here."""
+    """`os.wait4` with the library's module `resource`, which it imports at each call."""
     own = _KEPT.get("resource")
     if own is None:
         return os.wait4(pid, options)
@@ -58,12 +61,12 @@ def wait4(pid: int, options: int) -> tuple[int, int, Any]:
             sys.modules["resource"] = theirs
 
 
-def _taken_off(hidden: set[str]) -> dict[str, ModuleType]:
+def _remove(hidden: set[str]) -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in hidden}
 
 
 def is_of_the_script(module: ModuleType) -> bool:
-    """Whether a module that is named like one of the library is not that one."""
+    """Whether a module with a name of the library is the script's own."""
     file = vars(module).get("__file__")
     return isinstance(file, str) and not _is_no_script({"__file__": file})
 

@@ -1,24 +1,23 @@
-"""Text that holds bytes of file names as they are, and a form of it that can be sent.
+"""Text with lone surrogates, in a form that JSON and msgpack can encode.
 
-A path, an argument or a variable that is not UTF-8 is text with lone surrogates in Python
-("surrogateescape"), which neither JSON nor msgpack has a form for.
+Python decodes paths, arguments and variables that are not UTF-8 to such text ("surrogateescape").
 """
 
 from __future__ import annotations
 
 
 def sendable(text: str) -> str:
-    """Any text as one that has a form in JSON and msgpack; `received` gives back exactly it."""
+    """Text that JSON and msgpack can encode; `received` restores the original."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def received(text: str) -> str:
-    """What `sendable` was given."""
+    """The original text, from what `sendable` returned."""
     return text.encode("latin-1").decode("utf-8", "surrogatepass")
 
 
-def is_odd(text: str) -> bool:
-    """Whether a text has lone surrogates, and so no form in JSON."""
+def has_surrogates(text: str) -> bool:
+    """Whether a text has lone surrogates, which JSON cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

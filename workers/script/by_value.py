@@ -1,8 +1,7 @@
-"""Functions that no import finds, and what they refer to, as bytes; and back.
+"""Pickles functions by value, with what they refer to, and unpickles them in a worker.
 
-What was defined in `__main__` finds itself in the worker's `__main__` again: functions have its
-globals for theirs, and classes can be looked up there. So a job can pickle them, as the script
-or the notebook can.
+Functions that were defined in `__main__` get the globals of the worker's `__main__`, and their classes can be
+looked up there. So a job can pickle them, as the script or the notebook can.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from workers.script.module_lookup import file_to_execute, is_found_by_import, lo
 def dumps(function: Any, *, referring: bool, files: dict[str, str]) -> bytes:
     """Raises ImportError without cloudpickle, and whatever pickling raises.
 
-    With `referring`, classes that can be found in `__main__` are referred to: for a worker that
-    has imported it. `files` receives the modules that a worker has to execute first, with their
-    files.
+    referring: pickle classes of `__main__` by reference, for a worker that has imported it.
+    files: receives the modules that a worker has to execute first, with their files.
     """
     import cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
@@ -37,14 +35,14 @@ def dumps(function: Any, *, referring: bool, files: dict[str, str]) -> bytes:
                     class_wanted = isinstance(found, type) and referring
                     if class_wanted and look_up(sys.modules[name], found.__qualname__) is found:
                         place = (name, found.__qualname__)
-                        return named, place, _reached_by(found), None, None, _forget
+                        return named, place, _functions_of(found), None, None, _ignore_state
                 elif isinstance(name, str) and name in sys.modules:
-                    self._see_to(name, sys.modules[name])
+                    self._register_module(name, sys.modules[name])
                     if name in files and look_up(sys.modules[name], found.__qualname__) is found:
                         return named, (name, found.__qualname__)  # pickle would import the name
             return super().reducer_override(found)
 
-        def _see_to(self, name: str, module: types.ModuleType) -> None:
+        def _register_module(self, name: str, module: types.ModuleType) -> None:
             if name in files or module in by_value or is_found_by_import(name):
                 return
             file = file_to_execute(module)
@@ -63,9 +61,9 @@ def dumps(function: Any, *, referring: bool, files: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _reached_by(found: type) -> list[Any]:
-    """The functions of a class that is referred to: what they use of the script's globals is sent
-    with them, as it is now."""
+def _functions_of(found: type) -> list[Any]:
+    """The functions and bases of a class pickled by reference. They are pickled by value, with the globals
+    that they use."""
     values = [getattr(value, "__func__", value) for value in vars(found).values()]
     for value in values[:]:
         if isinstance(value, property):
@@ -74,8 +72,8 @@ def _reached_by(found: type) -> list[Any]:
     return functions + [base for base in found.__mro__[1:] if base.__module__ == "__main__"]
 
 
-def _forget(found: type, functions: list[Any]) -> None:
-    """They are those of the class already; their globals have arrived."""
+def _ignore_state(found: type, functions: list[Any]) -> None:
+    """The class has these functions already; only their globals were needed."""
 
 
 def loads(pickled: bytes) -> Any:
@@ -109,7 +107,7 @@ def _function_of_main(
         main.setdefault(key, value)
     same = main.get(code.co_qualname)
     if isinstance(same, types.FunctionType) and same.__code__ == code and not code.co_freevars:
-        return same  # the script was imported here: one function of a name is enough
+        return same  # the script was imported here: use its function
     function = make(code, main, *others)
     if code.co_qualname.isidentifier():  # else it is a lambda, or was defined in another function
         main.setdefault(code.co_qualname, function)

@@ -1,4 +1,4 @@
-"""Send a function to another process: by name if it can be found there, else by value.
+"""Sends functions to another process: by name if it can be imported there, else by value.
 
 `describe` runs in the supervisor process, `load` in a worker. A function of the user's
 script is named in the module `__mp_main__`, as multiprocessing does it; in the worker that is
@@ -20,7 +20,7 @@ from workers.script.module_lookup import file_to_execute, import_module, is_foun
 from workers.transport.messages import FunctionSpec
 
 _MAIN_NAMES = ("__main__", MAIN)
-_SENT_TWICE = 4 << 20  # bytes; what is larger goes by value alone
+_SENT_TWICE = 4 << 20  # bytes; a larger pickle is sent once, without references to `__main__`
 _OUR_PACKAGES = ("supervisor", "workers")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -30,15 +30,15 @@ class CannotSend(ValueError):
 
 
 class CannotLoad(ImportError):
-    """A worker does not find a function where the supervisor has said it is."""
+    """A worker does not find a function under the name that the supervisor sent."""
 
 
 def describe(function: Callable[..., Any]) -> FunctionSpec:
-    """Where a worker finds this callable. Raises CannotSend."""
+    """How a worker finds this callable. Raises CannotSend."""
     module = getattr(function, "__module__", None)
     qualname = getattr(function, "__qualname__", None)
     if isinstance(module, str) and isinstance(qualname, str):
-        _refuse_hidden(function, module)
+        _refuse_name_clash(function, module)
     return by_name(function) or _by_value(function, str(module), str(qualname))
 
 
@@ -113,9 +113,9 @@ def _from_value(spec: FunctionSpec, pickled: bytes) -> Callable[..., Any]:
     return by_value.loads(pickled) if function is None else function  # type: ignore[no-any-return]
 
 
-def _refuse_hidden(function: Callable[..., Any], module: str) -> None:
-    """A module of the user that is named like one of our packages cannot be imported in a
-    worker, where that name is ours."""
+def _refuse_name_clash(function: Callable[..., Any], module: str) -> None:
+    """Raise CannotSend for a user's module that has the name of one of our packages: a worker would import
+    ours."""
     package = module.partition(".")[0]
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     if package in _OUR_PACKAGES and file and not os.path.abspath(file).startswith(_ROOT + os.sep + package):

@@ -1,11 +1,10 @@
-"""Shut `if __name__ == "__main__":` in a script that is executed as `__main__` all the same.
+"""Makes `if __name__ == "__main__":` false in a script that is executed as `__main__`.
 
-What a script defines must belong to `__main__`, also in a worker: only then it is pickled, found
-and named as in the script itself. So a worker executes the script with `__name__` being
-"__main__", and what would be a guard reads "__mp_main__" instead. It is changed in the syntax
-tree, before the script is compiled: nothing is slower, and line numbers stay.
+What a script defines must belong to `__main__` in a worker, too: only then is it pickled, found and named as in
+the script. So a worker executes the script with `__name__` being "__main__", and guards read "__mp_main__"
+instead. They are changed in the syntax tree before compilation: nothing is slower, and line numbers stay.
 
-What is taken for a guard, with everything else left as it is:
+These are guards; everything else is left unchanged:
 
 - `__name__` in a comparison, or what is made of it there: `__name__ == "__main__"`,
   `__name__.split(".")[-1] in NAMES`, `match __name__:`;
@@ -13,12 +12,11 @@ What is taken for a guard, with everything else left as it is:
 - `__name__` in one expression with the text "__main__": `{"__main__": main}.get(__name__)`;
 - all this with a variable that only ever holds `__name__`.
 
-In a function it reads "__mp_main__" while the script is imported, and `__name__` in a job: a
-job that calls the function sees what the script would see.
+A guard in a function reads "__mp_main__" while the script is imported, and `__name__` in a job: a job that
+calls the function gets the same result as the script.
 
-Where a script refuses to be imported, it is not refused: `assert __name__ == "__main__"` and
-`if __name__ != "__main__": raise ImportError` read `__name__`, and of a guard's `else: raise ...`
-nothing is left.
+A script that refuses to be imported is imported all the same: `assert __name__ == "__main__"` and
+`if __name__ != "__main__": raise ImportError` read `__name__`, and a guard's `else: raise ...` is removed.
 """
 
 from __future__ import annotations
@@ -29,15 +27,15 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
-OUTSIDE = "__mp_main__"  # what a guard reads, as in a child of multiprocessing
+GUARD_VALUE = "__mp_main__"  # what a guard reads, as in a child of multiprocessing
 IMPORTED_AS = "__longhaul_imported_as__"  # a global of the script, while it is imported
 _NAME, _MAIN = "__name__", "__main__"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef)
 
 
-def compile_shut(source: bytes | str, path: str) -> tuple[CodeType, bool]:
-    """Code of a script with its guards shut, and whether it has one at the top level.
+def compile_without_guards(source: bytes | str, path: str) -> tuple[CodeType, bool]:
+    """Code of a script with its guards made false, and whether it has one at the top level.
 
     Raises SyntaxError, ValueError; RecursionError or MemoryError for a script whose tree is too
     deep or too large, though Python itself can compile it.
@@ -46,14 +44,14 @@ def compile_shut(source: bytes | str, path: str) -> tuple[CodeType, bool]:
     lines = [number for number, line in enumerate(raw.splitlines(), 1) if _NAME.encode() in line]
     if not lines:
         return compile(source, path, "exec", dont_inherit=True), False
-    # Each step gives its own SyntaxWarnings, none gives them twice.
+    # Each step reports its own SyntaxWarnings; none reports them twice.
     tree: ast.AST = compile(source, path, "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
-    reading = _NameReading(lines)
+    reading = _GuardFinder(lines)
     reading.visit(tree, _Scope(None))
     if reading.aliases:
-        reading = _NameReading(None)
+        reading = _GuardFinder(None)
         reading.visit(tree, _Scope(None))
-    guarded = reading.shut()
+    guarded = reading.disable_guards()
     code: CodeType = compile(tree, path, "exec", dont_inherit=True)  # type: ignore[call-overload]
     return code, guarded
 
@@ -92,12 +90,12 @@ class _Place:
             getattr(self.parent, self.field)[self.position] = node
 
 
-class _NameReading:
-    """Collects the guards of a tree; `shut` changes them. Of the statements, only those are looked
-    at that stand on one of these lines; all, if it is None."""
+class _GuardFinder:
+    """Collects the guards of a tree; `disable_guards` changes them. `lines`: visit only statements on these
+    lines; None for all."""
 
     def __init__(self, lines: list[int] | None) -> None:
-        self.aliases: set[str] = set()  # what holds `__name__` too
+        self.aliases: set[str] = set()  # variables that hold `__name__`
         self._lines = lines
         self._stored: dict[str, int] = {}  # how often a name is assigned, anywhere
         self._read: dict[int, tuple[ast.Name, _Place]] = {}  # by id of the node
@@ -108,7 +106,7 @@ class _NameReading:
         self._refusing: list[tuple[ast.If, set[int]]] = []
 
     def visit(self, node: ast.AST, scope: _Scope) -> tuple[bool, list[ast.Name]]:
-        """Whether the text "__main__" stands in this expression, and where `__name__` does."""
+        """Whether this expression contains the text "__main__", and its reads of `__name__`."""
         if isinstance(node, _SCOPES):
             scope = _Scope(scope, node)
         elif isinstance(node, ast.Constant):
@@ -123,9 +121,9 @@ class _NameReading:
             numbered = enumerate(value) if isinstance(value, list) else ((None, value),)
             for position, child in numbered:
                 if isinstance(child, ast.Name):
-                    if self._meet(child, _Place(node, field, position, scope)):
+                    if self._note_name(child, _Place(node, field, position, scope)):
                         names.append(child)
-                elif isinstance(child, ast.AST) and self._concerns(child):
+                elif isinstance(child, ast.AST) and self._mentions_name(child):
                     has_text, more = self.visit(child, scope)
                     text |= has_text
                     names += more
@@ -140,7 +138,7 @@ class _NameReading:
             return False, []
         return text, names
 
-    def _concerns(self, node: ast.AST) -> bool:
+    def _mentions_name(self, node: ast.AST) -> bool:
         if self._lines is None or not isinstance(node, ast.stmt):
             return True
         first = min([node.lineno, *(made.lineno for made in getattr(node, "decorator_list", ()))])
@@ -162,15 +160,15 @@ class _NameReading:
         if isinstance(node, ast.Assert) or (
             isinstance(node, ast.If)
             and not node.orelse
-            and _ends_it(node.body)
+            and _always_exits(node.body)
             and _is_true_of_an_import(node.test)
         ):
             self._refusals.update(id(part) for part in ast.walk(node.test))
-        elif isinstance(node, ast.If) and _ends_it(node.orelse):
+        elif isinstance(node, ast.If) and _always_exits(node.orelse):
             self._refusing.append((node, {id(part) for part in ast.walk(node.test)}))
 
-    def _meet(self, name: ast.Name, place: _Place) -> bool:
-        """Whether this is `__name__`, or what stands for it, being read."""
+    def _note_name(self, name: ast.Name, place: _Place) -> bool:
+        """Whether this is a read of `__name__` or of an alias."""
         if not isinstance(name.ctx, ast.Load):
             self._stored[name.id] = self._stored.get(name.id, 0) + 1
             place.scope.binds |= name.id == _NAME
@@ -180,24 +178,24 @@ class _NameReading:
         self._read[id(name)] = name, place
         return True
 
-    def shut(self) -> bool:
-        """Let all guards read "__mp_main__"; whether one of them is of the script's own block."""
+    def disable_guards(self) -> bool:
+        """Let all guards read "__mp_main__"; true if one is at the top level of the script."""
         guarded = False
-        shut = set()
+        disable_guards = set()
         for key in (self._guards & self._read.keys()) - self._refusals:
             name, place = self._read[key]
             if place.scope.is_script() and (name.id == _NAME or self._stored.get(name.id) == 1):
-                place.put(_shut(name, dynamic=place.scope.function or key in self._identities))
+                place.put(_replacement(name, dynamic=place.scope.function or key in self._identities))
                 guarded |= place.scope.parent is None
-                shut.add(key)
+                disable_guards.add(key)
         for node, condition in self._refusing:
-            if not shut.isdisjoint(condition):
+            if not disable_guards.isdisjoint(condition):
                 node.orelse = []
         return guarded
 
 
-def _ends_it(block: list[ast.stmt]) -> bool:
-    """Whether this block ends with an exception, or with the process."""
+def _always_exits(block: list[ast.stmt]) -> bool:
+    """Whether this block ends with an exception or ends the process."""
     if not block or isinstance(block[-1], ast.Raise):
         return bool(block)
     call = getattr(block[-1], "value", None)
@@ -218,32 +216,32 @@ def _is_true_of_an_import(test: ast.expr) -> bool:
 
 
 def _conditions(node: ast.AST) -> Iterator[ast.expr]:
-    """What the outcome of a comparison or a condition is made of."""
+    """The expressions that decide a comparison or a condition."""
     if isinstance(node, ast.Compare):
         for operand in (node.left, *node.comparators):
-            yield from _made_of(operand)
+            yield from _subexpressions(operand)
     elif isinstance(node, ast.Match):
-        yield from _made_of(node.subject)
+        yield from _subexpressions(node.subject)
     elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
-        yield from _asked(node.test)
+        yield from _condition_parts(node.test)
     elif isinstance(node, ast.comprehension):
         for test in node.ifs:
-            yield from _asked(test)
+            yield from _condition_parts(test)
     elif isinstance(node, ast.BoolOp):
         for value in node.values[:-1]:
-            yield from _asked(value)
+            yield from _condition_parts(value)
 
 
-def _asked(test: ast.expr) -> Iterator[ast.expr]:
+def _condition_parts(test: ast.expr) -> Iterator[ast.expr]:
     if isinstance(test, ast.Call):
         for argument in (*test.args, *(keyword.value for keyword in test.keywords)):
             if isinstance(argument, ast.Name):
                 yield argument
-    yield from _made_of(test)
+    yield from _subexpressions(test)
 
 
-def _made_of(node: ast.expr) -> Iterator[ast.expr]:
-    """What this value is a form or a part of: `__name__` in `__name__.lower()[2:]`."""
+def _subexpressions(node: ast.expr) -> Iterator[ast.expr]:
+    """The expressions that a value is made of: `__name__` in `__name__.lower()[2:]`."""
     parts: list[ast.expr] = []
     if isinstance(node, ast.Name):
         yield node
@@ -263,14 +261,13 @@ def _made_of(node: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(node, ast.UnaryOp):
         parts = [node.operand]
     for part in parts:
-        yield from _made_of(part)
+        yield from _subexpressions(part)
 
 
-def _shut(name: ast.Name, *, dynamic: bool) -> ast.expr:
+def _replacement(name: ast.Name, *, dynamic: bool) -> ast.expr:
     if not dynamic:
-        return ast.copy_location(ast.Constant(OUTSIDE), name)
-    # Nothing but builtins and what every script has: a function that a job pickles by value works
-    # wherever it is read.
+        return ast.copy_location(ast.Constant(GUARD_VALUE), name)
+    # Only builtins and `globals()`: a function that a job pickles by value works in any process.
     call = ast.Call(
         ast.Attribute(ast.Call(ast.Name("globals", ast.Load()), [], []), "get", ast.Load()),
         [ast.Constant(IMPORTED_AS)],

@@ -1,9 +1,8 @@
-"""`__main__` in a worker: the user's script, as it would be if the script ran by itself.
+"""`__main__` in a worker: the user's script, executed with its guard false.
 
-Two ways. A script with a source is executed as `__main__`, with its guards shut in the syntax
-tree (`workers.script.guards`). Where that does not reach (there is no source; a guard that is none of
-the usual ones), it is executed as `__mp_main__`, and what it has defined is named anew
-afterwards.
+A script with source is executed as `__main__`, with its guards made false in the syntax tree
+(`workers.script.guards`). Where that is impossible (no source, an unusual guard), it is executed as
+`__mp_main__`, and what it has defined is renamed to `__main__` afterwards.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from typing import Any
 from workers.job.current_job import PROCESS
 from workers.script.user_modules import USER_CODE
 
-MAIN = "__mp_main__"  # what the script is called where it is not "__main__", as in multiprocessing
+MAIN = "__mp_main__"  # the name of the script in specs and guards, as in multiprocessing
 _MAX_SOURCE = 4 << 20  # bytes; a syntax tree takes a hundred times as much
 _HEADER = 16  # bytes of a .pyc before its code
 
 
 class _Script:
-    """What is to be executed: source or code, and what the module says of itself."""
+    """Source or code to execute, and attributes of the module."""
 
     def __init__(self, path: str, source: bytes | str | None, code: types.CodeType | None) -> None:
         self.path = path
@@ -67,25 +66,26 @@ def main_source() -> tuple[str | None, str | None]:
 
 
 def import_main(name: str | None, path: str | None, text: bytes | None = None) -> None:
-    """Execute the user's script as `__main__` with its guard shut; once in a process.
+    """Execute the user's script as `__main__` with its guard false; once in a process.
 
-    `text`: what is to be executed, if not what the file holds by now."""
+    text: the source to execute instead of the file's present content.
+    """
     done = PROCESS.imported_main
     if (done is not None and sys.modules.get("__main__") is done) or not (name or path):
         return
     script = _script(name, path, text)
-    PROCESS.imported_main = _shut_in_tree(script) or _under_other_name(script)
+    PROCESS.imported_main = _execute_as_main(script) or _execute_as_mp_main(script)
 
 
-def import_main_too(name: str | None, path: str | None, text: bytes | None = None) -> None:
-    """The script of a job whose function is elsewhere, or was sent by value.
+def import_main_if_guarded(name: str | None, path: str | None, text: bytes | None = None) -> None:
+    """Import the script of a job whose function is in another module, or was sent by value.
 
-    It is imported if it has a guard, and so was written to be imported. Nothing needs it, perhaps:
-    if it raises, or if it has no guard, there is an empty `__main__`, as for a notebook.
+    Only a script with a guard is imported, since it was written to be. Perhaps nothing needs it: if it raises,
+    or has no guard, `__main__` is an empty module, as for a notebook.
     """
     try:
         if _is_of_the_user(name, path):
-            PROCESS.imported_main = _shut_in_tree(_script(name, path, text), guarded=True)
+            PROCESS.imported_main = _execute_as_main(_script(name, path, text), guarded=True)
     except (Exception, SystemExit):
         PROCESS.imported_main = None
     if PROCESS.imported_main is None:
@@ -96,13 +96,13 @@ def _script(name: str | None, path: str | None, text: bytes | None) -> _Script:
     script = _of_name(name, path) if name is not None else _of_path(path or "")
     if text is not None and script.source is not None:
         script.source = text
-        _show_lines(script.path, text)
+        _cache_source_lines(script.path, text)
         USER_CODE.executed(script.path, text)
     return script
 
 
 def _is_of_the_user(name: str | None, path: str | None) -> bool:
-    """Not pytest, say, or another program that has come with a package."""
+    """False for pytest, say, or another program of an installed package."""
     if path is None and name is not None:
         spec = importlib.util.find_spec(name.partition(".")[0])
         path = spec.origin if spec is not None else None
@@ -147,8 +147,8 @@ def _of_name(name: str, path: str | None) -> _Script:
     return script
 
 
-def _show_lines(path: str, text: bytes) -> None:
-    """Let tracebacks and `inspect` show what is executed, also when the file is another by now."""
+def _cache_source_lines(path: str, text: bytes) -> None:
+    """Let tracebacks and `inspect` show the executed source, also if the file has changed."""
     import linecache
 
     with contextlib.suppress(SyntaxError, UnicodeError):
@@ -165,14 +165,14 @@ def _found_beside(path: str) -> ModuleSpec | None:
 # ------------------------------------------------------------------------- its execution
 
 
-def _shut_in_tree(script: _Script, *, guarded: bool = False) -> types.ModuleType | None:
-    """None where another way is needed. With `guarded`, not without a guard."""
+def _execute_as_main(script: _Script, *, guarded: bool = False) -> types.ModuleType | None:
+    """None if it has to be executed as `__mp_main__`. With `guarded`, None if there is no guard."""
     if script.source is None or len(script.source) > _MAX_SOURCE:
         return None
-    from workers.script.guards import IMPORTED_AS, compile_shut
+    from workers.script.guards import IMPORTED_AS, compile_without_guards
 
     try:
-        code, has_guard = compile_shut(script.source, script.path)
+        code, has_guard = compile_without_guards(script.source, script.path)
     except (RecursionError, MemoryError):
         return None
     if guarded and not has_guard:
@@ -182,8 +182,8 @@ def _shut_in_tree(script: _Script, *, guarded: bool = False) -> types.ModuleType
     try:
         _execute(code, module)
     except BaseException:
-        # `main` was reached. Perhaps there is a guard, one that was not recognised: in a library
-        # that looks at `__module__` of what it decorates, say.
+        # `main` was called, so perhaps a guard was not recognised: in a library that checks the
+        # `__module__` of what it decorates, say.
         if PROCESS.called_at_import:
             return None
         raise
@@ -192,8 +192,8 @@ def _shut_in_tree(script: _Script, *, guarded: bool = False) -> types.ModuleType
     return module
 
 
-def _under_other_name(script: _Script) -> types.ModuleType:
-    """Execute it as `__mp_main__`; what it has defined, and will define, is of `__main__` then."""
+def _execute_as_mp_main(script: _Script) -> types.ModuleType:
+    """Execute it as `__mp_main__`, then rename the module, its functions and classes to `__main__`."""
     module = _module(script)
     module.__name__ = MAIN
     sys.modules[MAIN] = module
@@ -223,7 +223,7 @@ def _execute(code: types.CodeType, module: types.ModuleType) -> None:
 
 
 def _module(script: _Script) -> types.ModuleType:
-    """A new `__main__`, with what Python puts into one."""
+    """A new module `__main__`, with the attributes that Python gives it."""
     before = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
     module = types.ModuleType("__main__")
     known = vars(module)
@@ -233,15 +233,14 @@ def _module(script: _Script) -> types.ModuleType:
     known["__builtins__"] = builtins
     known.update(script.attributes)
     sys.modules["__main__"] = module
-    if _EarlierName not in sys.meta_path:
-        sys.meta_path.append(_EarlierName)
+    if _MpMainFinder not in sys.meta_path:
+        sys.meta_path.append(_MpMainFinder)
     return module
 
 
-class _EarlierName:
-    """Finds `__main__` as `__mp_main__`: so jobs called it when they wrote pickles with an earlier version,
-    and so pickles call it that are made while a script is executed under that name. Before somebody
-    asks, `sys.modules` has no such module, as in the bare script."""
+class _MpMainFinder:
+    """Finds `__main__` under the name `__mp_main__`, which is in pickles of earlier versions, and in those made
+    while a script is executed under that name. Until it is imported, `sys.modules` has no such module."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -249,7 +248,7 @@ class _EarlierName:
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> None:
-        """As usual; what counts is what stands in `sys.modules` afterwards."""
+        """Default creation; `exec_module` replaces the module in `sys.modules`."""
 
     @staticmethod
     def exec_module(module: types.ModuleType) -> None:

@@ -1,7 +1,7 @@
-"""Whether a worker finds a module of this process when it imports the name, and what else to do.
+"""Whether a worker can import a module of this process by name, and how else it gets the module.
 
-`sys.modules` may hold what no import finds: a test module that pytest has imported by its file, a
-plugin, a module that was put there by hand.
+`sys.modules` may hold modules that no import finds: a test module that pytest has imported from its file, a
+plugin, a module that was inserted by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def look_up(module: Any, qualname: str) -> Any:
-    """What stands there under this name; None if nothing does."""
+    """The attribute of this dotted name; None if there is none."""
     found = module
     for part in qualname.split("."):
         found = getattr(found, part, None)
@@ -25,14 +25,14 @@ def look_up(module: Any, qualname: str) -> Any:
 
 
 def named(module: str, qualname: str) -> Any:
-    """What a module that is imported already has under this name. Raises AttributeError."""
+    """The attribute of a module that is imported already. Raises AttributeError."""
     return operator.attrgetter(qualname)(sys.modules[module])
 
 
 def is_found_by_import(name: str) -> bool:
     """Whether a fresh interpreter with our `sys.path` would import this very module."""
     module = sys.modules.get(name)
-    spec = _searched(name)
+    spec = _find_spec(name)
     if module is None or spec is None:
         return False
     ours: str | None = getattr(getattr(module, "__spec__", None), "origin", None) or getattr(
@@ -43,14 +43,14 @@ def is_found_by_import(name: str) -> bool:
     return ours == spec.origin or os.path.realpath(ours) == os.path.realpath(spec.origin)
 
 
-def _searched(name: str) -> ModuleSpec | None:
-    """What the finders say, whatever `sys.modules` holds."""
+def _find_spec(name: str) -> ModuleSpec | None:
+    """The spec that the finders return, whatever `sys.modules` holds."""
     spec: ModuleSpec | None = None
     path: Any = None
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         prefix = ".".join(parts[:count])
-        spec = _asked(prefix, path)
+        spec = _ask_finders(prefix, path)
         if spec is None:
             return None
         path = getattr(sys.modules.get(prefix), "__path__", spec.submodule_search_locations)
@@ -59,7 +59,7 @@ def _searched(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _asked(name: str, path: Any) -> ModuleSpec | None:
+def _ask_finders(name: str, path: Any) -> ModuleSpec | None:
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         spec: ModuleSpec | None = find(name, path) if find is not None else None
@@ -102,7 +102,7 @@ def import_module(name: str, file: str | None = None) -> types.ModuleType:
 
 
 def _import_parent(name: str, folder: str) -> None:
-    """A package that may be found by no import either: then it is this folder."""
+    """Import a package; if no import finds it, create one from this folder."""
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,8 +1,8 @@
-"""Make a fresh interpreter look like the user's program: path, arguments, main module.
+"""Makes a fresh interpreter look like the user's program: path, arguments, directory, main module.
 
-The same as multiprocessing's spawn does, with differences: the main module is `__main__` alone, with
-its guard shut (`workers.script.main_module`), and a package's `__main__` is imported too. It is imported where
-the script was at its first line, and the jobs run where it is now.
+multiprocessing's spawn does the same, with differences. Here the main module is `__main__`, with its guard
+false (`workers.script.main_module`), and a package's `__main__` is imported as well. The import runs in the
+directory that the script was started in, jobs in the one where it is now.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import msgspec
 
 from workers.job.current_job import WORKER_VARIABLES
-from workers.process.initial_state import own_path, uncover
+from workers.process.initial_state import drop_shadowing_modules, initial_path
 from workers.process.surrogates import received, sendable
-from workers.script.main_module import MAIN, import_main, import_main_too
+from workers.script.main_module import MAIN, import_main, import_main_if_guarded
 from workers.script.module_lookup import import_module
 
 
-class Circumstances(msgspec.Struct, array_like=True):
-    """What surrounds a program and can be changed by it. Every text is `sendable`.
+class ProgramContext(msgspec.Struct, array_like=True):
+    """Path, arguments, directory, environment and settings of a program. Every text is `sendable`.
 
-    path: entries of `sys.path`; what an entry is that is no text stands in front of it.
+    path: entries of `sys.path`, each with its type in front.
     settings: of the interpreter, by the names of `_SETTINGS`.
     """
 
@@ -38,8 +38,8 @@ class Circumstances(msgspec.Struct, array_like=True):
     time_zone: list[str] = []  # time.tzname
 
     @classmethod
-    def of_this_process(cls) -> Circumstances:
-        """As they are now."""
+    def of_this_process(cls) -> ProgramContext:
+        """The current ones."""
         try:
             directory = sendable(os.getcwd())
         except OSError:
@@ -54,8 +54,8 @@ class Circumstances(msgspec.Struct, array_like=True):
         )
 
     def enter(self, kept: dict[str, str]) -> None:
-        """Make them those of this process, but for the variables in `kept`. Raises OSError if
-        there is no such directory."""
+        """Apply them to this process, except for the variables in `kept`. Raises OSError if the directory
+        does not exist."""
         sys.path[:] = [_restored(*entry) for entry in self.path]
         sys.argv[:] = [_restored(*word) for word in self.argv]
         wanted = {os.fsencode(name): os.fsencode(value) for name, value in kept.items()}
@@ -77,24 +77,23 @@ class Circumstances(msgspec.Struct, array_like=True):
 
 
 class Preparation(msgspec.Struct, kw_only=True):
-    """What a new interpreter has to know before it can import the user's code."""
+    """What a fresh interpreter needs before it can import the user's code."""
 
-    start: Circumstances | None  # of the script, before its first line; None if not known
-    now: Circumstances  # when workers were asked for
+    start: ProgramContext | None  # before the script's first line; None if unknown
+    now: ProgramContext  # when workers were asked for
     orig_argv: list[str]  # sendable
     main_name: str | None  # of `python -m name`
     main_path: str | None  # of `python path`; sendable
     main_text: bytes | None  # the script's; None where it has none: one text for the whole run
-    modules: list[str]  # where the user's functions are; "__mp_main__" is the main module
-    environment: dict[str, str]  # set here, whatever the script has
+    modules: list[str]  # that define the user's functions; "__mp_main__" is the main module
+    environment: dict[str, str]  # set in addition, and preferred
     files: dict[str, str] = {}  # modules that are executed from a file, since no import finds them; sendable
 
     def apply(self) -> None:
-        """Path, arguments, environment, directory: as the script had them when it began, since it
-        is imported here and will change them once more; as it has them now, if that is not known.
-        Nothing of the user's is imported."""
+        """Set path, arguments, environment and directory as they were at the script's start: its import will
+        change them again. If they are unknown, as they are now. Imports nothing of the user's."""
         sys.orig_argv[:] = map(received, self.orig_argv)
-        own, again = own_path(), self.start
+        own, again = initial_path(), self.start
         if again is not None and own is not None:
             again.path += [("text", sendable(entry)) for entry in own]
         else:
@@ -105,12 +104,12 @@ class Preparation(msgspec.Struct, kw_only=True):
             if again is None:
                 raise
             self._enter(self.now)  # the directory that the script has left is gone
-        uncover(sys.path)
+        drop_shadowing_modules(sys.path)
 
     def import_modules(self) -> None:
-        """Import the user's code, and then be where the script is now. Raises whatever the
-        import raises, SystemExit included."""
-        wanted = import_main if MAIN in self.modules else import_main_too
+        """Import the user's code, then set everything as it is in the script now. Raises whatever the import
+        raises, SystemExit included."""
+        wanted = import_main if MAIN in self.modules else import_main_if_guarded
         wanted(self.main_name, self.main_path and received(self.main_path), self.main_text)
         self._enter(self.now)
         for name, file in self.files.items():
@@ -120,9 +119,9 @@ class Preparation(msgspec.Struct, kw_only=True):
                 import_module(module)
         self._enter(self.now)
 
-    def _enter(self, circumstances: Circumstances) -> None:
+    def _enter(self, context: ProgramContext) -> None:
         kept = {name: os.environ[name] for name in WORKER_VARIABLES if name in os.environ}
-        circumstances.enter({**self.environment, **kept})
+        context.enter({**self.environment, **kept})
 
 
 # Of the interpreter, where the script's own lines under the guard may have changed them.

@@ -1,8 +1,7 @@
-"""The user's own modules in this process, each with the file and the hash of its text.
+"""The user's modules in this process, with their files and the hashes of their source.
 
-Of the user's is what belongs neither to Python's library, nor to an installed package, nor to us.
-The text is what the file held when it was imported (`watch_imports`), for a module in a job may be
-old by the time that the job ends.
+A module is the user's if it belongs neither to Python's library, nor to an installed package, nor to longhaul.
+The source is hashed at the import (`watch_imports`): the file may change while a job runs.
 """
 
 from __future__ import annotations
@@ -20,32 +19,32 @@ from workers.transport.messages import ModuleText
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 _OURS = ("workers", "supervisor")
-# Of the surroundings: what a debugger brings from its editor's folder, and what Python reads at its start.
-_NOBODYS = ("debugpy", "pydev", "_pydev", "sitecustomize", "usercustomize")
+# Modules of debuggers in an editor's folder, and modules that Python imports at its start.
+_TOOLS = ("debugpy", "pydev", "_pydev", "sitecustomize", "usercustomize")
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class UserCode:
-    """What of the user's was imported up to now."""
+    """The user's modules that were imported so far."""
 
     def __init__(self) -> None:
-        self._looked_at: set[str] = set()
+        self._seen: set[str] = set()
         self._found: list[ModuleText] = []
-        self._told = 0
+        self._reported = 0
         self._count = 0
         self._executed: dict[str, str] = {}  # file -> sha256
 
     def executed(self, file: str, text: bytes) -> None:
-        """This is what was executed as `file`, whatever it holds by now."""
+        """Note the source that was executed from `file`."""
         self._executed[file] = _sha256(text)
 
-    def grown(self) -> bool:
-        """Whether there may be modules that `all` has not seen; tens of nanoseconds."""
+    def may_have_grown(self) -> bool:
+        """Whether there may be modules that `all` has not returned; takes tens of nanoseconds."""
         return len(sys.modules) != self._count
 
     def all(self) -> list[ModuleText]:
-        """Every module of the user's with a file, in the order of their imports."""
-        if not self.grown():  # in a forked worker each module that is touched costs a page
+        """Every module of the user with a file, in the order of import."""
+        if not self.may_have_grown():  # reading modules would copy memory pages in a forked worker
             return self._found
         self._count = len(sys.modules)
         for name, file in self._new():
@@ -53,23 +52,23 @@ class UserCode:
             self._found.append(ModuleText(sendable(name), sendable(file), digest))
         return self._found
 
-    def news(self) -> list[ModuleText]:
-        """Those that this process has not told of yet."""
-        told, self._told = self._told, len(self.all())
-        return self._found[told:]
+    def take_unreported(self) -> list[ModuleText]:
+        """The modules that were not returned by this method before."""
+        reported, self._reported = self._reported, len(self.all())
+        return self._found[reported:]
 
     def _new(self) -> Iterator[tuple[str, str]]:
-        new = {name: module for name, module in list(sys.modules.items()) if name not in self._looked_at}
-        self._looked_at.update(new)
+        new = {name: module for name, module in list(sys.modules.items()) if name not in self._seen}
+        self._seen.update(new)
         return users_modules(new)
 
 
 def users_modules(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and file of those of the user's, in their order."""
+    """Names and files of the user's modules, in order."""
     for name, module in list(modules.items()):
         file = _file_of(module)
         first = name.partition(".")[0]
-        if file and first not in _OURS and not first.startswith(_NOBODYS) and _is_the_users(file):
+        if file and first not in _OURS and not first.startswith(_TOOLS) and _is_the_users(file):
             yield name, file
 
 
@@ -105,10 +104,10 @@ USER_CODE = UserCode()
 
 
 def watch_imports() -> None:
-    """Note the text of each module of the user's at the moment in which it is imported.
+    """Note the source of each of the user's modules when it is imported.
 
-    Python asks for a file's time and size just before it reads it. This method of its loader is
-    the only place where a finder of our own is not needed, which a script would see.
+    Python's loader calls `path_stats` just before it reads the file. Wrapping that method needs no import
+    hook of our own, which the script would see.
     """
     asked = SourceFileLoader.path_stats
 
