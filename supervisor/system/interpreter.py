@@ -1,4 +1,4 @@
-"""A fresh interpreter for a process of ours, what it carries and what it must not inherit.
+"""Command lines of fresh interpreters, private descriptors, and waiting for the end of a process.
 
 Light on purpose: it is needed before most of the program is imported (`zygote_process`).
 """
@@ -16,13 +16,13 @@ import msgspec
 
 from supervisor.system.script_start import interpreter_options
 
-# Bytes that a process which is started before its experiment is open keeps free for the tag.
+# Bytes that a prestarted zygote reserves in its environment for the experiment's tag.
 ROOM_FOR_TAG = 200
 
 
 def interpreter(entry: str, *numbers: int) -> list[str]:
-    """A command line that calls `entry` ("workers.zygote:run") in a fresh interpreter with
-    the options of this one, and with our `workers`, whatever the directories of the script hold."""
+    """A command line that calls `entry` ("workers.zygote:run") with `numbers` in a fresh interpreter. It has the
+    options of this one, and imports our `workers`, whatever files the script's directories contain."""
     ours = os.path.dirname(os.path.abspath(sys.modules["workers"].__file__ or ""))
     bootstrap = os.path.join(ours, "process", "bootstrap.py")
     root = os.path.dirname(os.path.dirname(os.path.abspath(msgspec.__file__ or "")))
@@ -30,8 +30,8 @@ def interpreter(entry: str, *numbers: int) -> list[str]:
 
 
 def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
-    """Whether a child is reaped after at most so many seconds. (`Popen.wait` with a timeout
-    looks at ever longer intervals.)"""
+    """Whether a child ends within so many seconds; then it is reaped. (`Popen.wait` with a timeout polls at
+    growing intervals.)"""
     try:
         pidfd = os.pidfd_open(process.pid)
     except (AttributeError, OSError):  # not this system, or reaped already
@@ -46,7 +46,7 @@ def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
 
 
 def is_over(pidfd: int, within: float) -> bool:
-    """Whether a process is dead after at most so many seconds."""
+    """Whether a process ends within so many seconds."""
     poll = select.poll()  # select.select refuses high descriptors
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(max(0.0, within) * 1000))
@@ -58,7 +58,7 @@ _private: weakref.WeakSet[PrivateDescriptors] = weakref.WeakSet()
 class PrivateDescriptors:
     """Descriptors that must exist in this process only: a forked child closes them.
 
-    Else a child of the supervisor that outlives it would keep the lifeline open.
+    Otherwise a child that outlives the supervisor would keep the lifeline open.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Ending processes that somebody has left behind: by their tag, group, or pid and start time.
+"""Kills processes that a run or a worker has left behind, found by tag, group, or pid and start time.
 
-Every process of an experiment carries its tag (`LONGHAUL_EXPERIMENT`) in its environment. Resource
-trackers (Python's, loky's) are not killed with the others: they remove shared memory, semaphores
-and folders as soon as those are dead who made them, and end then.
+Every process of an experiment has the experiment's tag (`LONGHAUL_EXPERIMENT`) in its environment. Resource
+trackers (Python's, loky's) are not killed with the others: they remove shared memory, semaphores and folders
+once the processes that made these are dead, and then exit.
 
 psutil is imported on first use: a quiet run never needs it.
 """
@@ -26,13 +26,13 @@ _HAS_PROC = sys.platform.startswith("linux")
 
 
 def end_orphans(tag: str, needed: Collection[int], living: Collection[int] = ()) -> bool:
-    """End marked processes that neither descend from one that is needed nor come from a worker
-    process that lives (`living`: incarnations); true if there were any (they may take a moment
-    to be gone), if one may be about to go, or if it was not possible to look.
+    """Kill processes with this tag that neither descend from a `needed` one nor come from a living worker.
 
-    Resource trackers are left alone: they end once they have cleaned up.
+    needed: pids. living: incarnations of living workers.
+    True if there were any (they may need a moment to end), if one may be ending right now, or if processes
+    could not be listed. Resource trackers are not killed.
     """
-    # Who descends from whom is looked at last: a job that lives may start programs meanwhile.
+    # The process table is read last: a job that runs may start programs meanwhile.
     victims = [process for process in _tagged(tag, ()) if not _is_tracker(process)]
     if not victims:
         return _HAS_PROC and _any_exiting()
@@ -47,11 +47,11 @@ def end_orphans(tag: str, needed: Collection[int], living: Collection[int] = ())
 
 
 def end_group(group: int) -> None:
-    """End a process group, but for its resource trackers: they end once they have cleaned up."""
+    """Kill a process group, except its resource trackers: they exit once they have cleaned up."""
     members = [pid for pid in _all_pids() if _group_of(pid) == group]
     trackers = trackers_among(members)
     with contextlib.suppress(OSError):
-        if not trackers:  # at once, so that nobody can start another one meanwhile
+        if not trackers:  # the group at once, so that it cannot start more meanwhile
             os.killpg(group, signal.SIGKILL)
     for pid in members:
         if pid not in trackers:
@@ -60,31 +60,30 @@ def end_group(group: int) -> None:
 
 
 def end_processes(processes: Iterable[Any]) -> None:
-    """End processes that were looked up before; resource trackers as in `end_group`."""
+    """Kill processes that were listed before, except resource trackers."""
     _kill(process for process in processes if not _is_tracker(process))
 
 
 def sweep(tag: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
-    """End all processes of this user that carry `tag`; the pids that were ended.
+    """Kill all processes of this user with this tag; returns their pids.
 
-    Resource trackers get the time to clean up. Looks again, for at most `seconds`, until none
-    is left. This process and its ancestors are never touched, whatever they carry: this may be
-    a run inside a job of another run.
+    Resource trackers get time to clean up. Repeats until none is left, for at most `seconds`. This process and
+    its ancestors are never killed, whatever their tag: this may be a run inside a job of another run.
     """
     return _end(lambda: _tagged(tag, except_pids), time.monotonic() + seconds)
 
 
 def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
-    """End workers of an earlier run, known by pid and start time (as `start_time` gives it),
-    with their descendants; the pids that were ended.
+    """Kill workers of an earlier run, by pid and start time (as of `start_time`), with their descendants;
+    returns the pids that were killed.
 
-    For what a tag does not find: a process can lose its environment, and start programs
-    without one. A pid that belongs to another process by now is left alone.
+    For processes that have lost the tag: a process can clear its environment, and start programs without one.
+    A pid that is another process's by now is skipped.
     """
     spared = _self_and_ancestors()
     found = [_find_process(pid, begun) for pid, begun in workers if pid not in spared]
     roots = [process for process in found if process is not None]
-    for root in roots:  # once it stands still, it starts nothing more
+    for root in roots:  # a stopped process starts no more
         with contextlib.suppress(Exception):  # it is gone, or not ours to stop
             root.suspend()
     deadline = time.monotonic() + seconds
@@ -96,7 +95,7 @@ def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) 
 
 
 def survivors(pids: Iterable[int]) -> list[int]:
-    """Those that live although they were killed: frozen, or stuck in the kernel."""
+    """The pids that still run although they were killed: frozen, or blocked in the kernel."""
     import psutil
 
     found = []
@@ -108,9 +107,9 @@ def survivors(pids: Iterable[int]) -> list[int]:
 
 
 def _end(find: Callable[[], list[Any]], deadline: float) -> list[int]:
-    """Kill what is found, until nothing is or it is too late; the pids that were killed.
+    """Kill the processes that `find` returns, until it returns none or the deadline is over; returns their pids.
 
-    Resource trackers end by themselves, once all those are dead for whom they clean up.
+    Resource trackers get TRACKER_GRACE to exit by themselves.
     """
     ended: dict[int, None] = {}
     trackers_until = min(deadline, time.monotonic() + TRACKER_GRACE)
@@ -138,7 +137,7 @@ def _is_tracker(process: Any) -> bool:
 
 
 def _incarnation(process: Any) -> int:
-    """The worker process that it comes from, by its environment; 0 if it does not say."""
+    """The incarnation of its worker, by its environment; 0 if that does not tell."""
     try:
         return int(process.environ().get(INCARNATION, ""))
     except Exception:  # it says nothing, is gone, or cannot be looked at
@@ -164,7 +163,7 @@ def _group_of(pid: int) -> int | None:
 
 
 def _find_process(pid: int, begun: float) -> Any:
-    """The process that has this pid and started then; None if there is none that lives."""
+    """The living process with this pid and start time, or None."""
     import psutil
 
     try:
@@ -193,8 +192,8 @@ def _is_alive(process: Any) -> bool:
 
 
 def _any_exiting() -> bool:
-    """Whether a process of this user has lost its memory, and with it its tag, but is not
-    dead yet: for less than a millisecond as a rule."""
+    """Whether a process of this user is exiting: for less than a millisecond its environment, with the tag,
+    cannot be read, but it is not dead yet."""
     user = os.geteuid()
     try:
         names = os.listdir("/proc")
@@ -231,9 +230,9 @@ def _self_and_ancestors() -> set[int]:
 
 
 def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
-    """Live processes that carry `tag`, but for ourselves, our ancestors, and the spared."""
+    """Living processes with this tag, except this one, its ancestors and `spared`."""
     pids = [pid for pid in _candidates(tag) if pid not in spared]
-    if not pids:  # as in every run that ends in order
+    if not pids:  # as in every run that ends normally
         return []
     import psutil
 
@@ -252,7 +251,7 @@ def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
 
 
 def _candidates(tag: str) -> list[int]:
-    """Pids that may carry `tag`: a superset."""
+    """Pids that may have this tag: a superset."""
     if not _HAS_PROC:
         import psutil
 

@@ -1,8 +1,8 @@
-"""What the kernel tells of the memory of single processes (/proc): the cheap file and the dear one.
+"""The memory of single processes in /proc: status, which is cheap, and smaps_rollup, which is expensive.
 
-Counted is what the kernel cannot drop: memory of a process's own (anonymous), shared memory and
-tmpfs files as far as they are mapped, and what was swapped out. Pages of other files are not
-counted, written ones neither: the kernel writes them back and drops them when it needs room.
+Memory counts if the kernel cannot drop it: anonymous memory, mapped shared memory and tmpfs files, and swapped
+pages. Pages of other files do not count, written or not: the kernel writes them back and drops them when it
+needs memory.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _FIRST, _LAST = b"VmPeak:", b"VmSwap:"
 class SharedMemory(NamedTuple):
     """Bytes of one process, or of several together."""
 
-    fair: int  # a page that three processes map counts a third
-    private: int  # of that, pages that nobody else maps
+    fair: int  # a page that three processes map counts as a third
+    private: int  # part of it: pages that no other process maps
 
     def __add__(self, other: object) -> SharedMemory:
         assert isinstance(other, SharedMemory)
@@ -31,22 +31,22 @@ class SharedMemory(NamedTuple):
 
 
 class ProcessFamily(NamedTuple):
-    """A worker's processes, zombies and twins left out, and the most that they can hold."""
+    """The processes of a worker, without zombies and vfork children, and an upper bound of their memory."""
 
     pids: Sequence[int]
-    most: int  # bytes: memory that several of them share is counted in each
+    most: int  # bytes; shared memory is counted in each process
 
 
 def family_of(pid: int) -> list[int]:
-    """A process and all below it, by the lists of children that the kernel keeps."""
+    """A process and its descendants, by the kernel's lists of children."""
     return list(_with_parents([pid]))
 
 
 def family(roots: Sequence[int]) -> ProcessFamily:
-    """These processes and all below them, each once.
+    """These processes and their descendants, each once.
 
-    A child between vfork (as `subprocess` does it) and exec has its parent's memory, not a copy:
-    the kernel then tells the same of both, byte by byte, and it is left out.
+    Between vfork (as `subprocess` uses it) and exec, a child has its parent's memory, not a copy. The kernel then
+    reports the same text for both, and the child is left out.
     """
     told: dict[int, bytes] = {}
     pids, most = [], 0
@@ -63,7 +63,7 @@ def family(roots: Sequence[int]) -> ProcessFamily:
 
 
 def _with_parents(roots: Sequence[int]) -> dict[int, int]:
-    """Pids and who is above them, parents first."""
+    """Pids with their parents' pids, parents first."""
     parents = dict.fromkeys(roots, 0)
     waiting = list(roots)
     for member in waiting:
@@ -80,7 +80,7 @@ def _with_parents(roots: Sequence[int]) -> dict[int, int]:
 
 
 def held(pid: int) -> int:
-    """Bytes that a process maps, those that it shares with others included."""
+    """Bytes that a process maps, including shared ones."""
     return _held(read(f"/proc/{pid}/status"))
 
 
@@ -93,7 +93,7 @@ def _held(status: bytes) -> int:
 
 
 def read_shared(pid: int) -> SharedMemory:
-    """By a walk through the process's page tables: 4 to 8 ms for a gigabyte."""
+    """Read by a walk through the process's page tables: takes 4 to 8 ms per gigabyte."""
     found: dict[bytes, int] = {}
     for line in read(f"/proc/{pid}/smaps_rollup").splitlines()[1:]:
         name, _, amount = line.partition(b":")
@@ -105,13 +105,13 @@ def read_shared(pid: int) -> SharedMemory:
     mapped = found[b"Pss"]
     if b"Pss_Anon" in found:  # from Linux 5.4 on
         mapped = found[b"Pss_Anon"] + found.get(b"Pss_Shmem", 0)
-    # Written pages of files are among the private ones too, but never more than all that counts.
+    # Private_Dirty includes written pages of files, hence the minimum.
     private = min(mapped, found.get(b"Private_Dirty", 0))
     return SharedMemory(mapped + found.get(b"SwapPss", 0), private + found.get(b"SwapPss", 0))
 
 
 def read(path: str) -> bytes:
-    """A small file of the kernel's; empty if it cannot be read."""
+    """The content of a small file in /proc; empty if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Processes as the system shows them: who descends from whom, and what they use.
+"""Facts about processes: descendants, CPU time, memory, signals, start time.
 
 psutil is imported on first use: a quiet run never needs it.
 """
@@ -19,14 +19,13 @@ _HAS_PROC = sys.platform.startswith("linux")
 
 
 def has_pidfds() -> bool:
-    """Whether a process can be held by a descriptor: older kernels, and the sandboxes of some
-    containers, cannot do it."""
+    """Whether pidfds work: older kernels, and the sandboxes of some containers, lack them."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except AttributeError:
         return False
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)  # it could, if there were room
+        return error.errno in (errno.EMFILE, errno.ENFILE)  # it works, but there are too many open files
     return True
 
 
@@ -37,13 +36,13 @@ class ProcessFacts(msgspec.Struct):
 
 
 def process_table() -> dict[int, ProcessFacts]:
-    """All processes of this machine that can be seen. Raises OSError rather than leave one
-    out (too many open files): a worker that is not in here would lose its children as orphans."""
+    """All visible processes of this machine. Raises OSError (too many open files) rather than leave one out:
+    the children of a missing worker would count as orphans."""
     return _table_from_proc() if _HAS_PROC else _table_from_psutil()
 
 
 def _table_from_proc() -> dict[int, ProcessFacts]:
-    # One read for each process gives all that is wanted; psutil needs several.
+    # One read per process; psutil needs several.
     table = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (facts := facts_of(int(name))) is not None:
@@ -52,7 +51,7 @@ def _table_from_proc() -> dict[int, ProcessFacts]:
 
 
 def facts_of(pid: int) -> ProcessFacts | None:
-    """Of one process, where there is /proc; None if it has just ended, or is hidden from us."""
+    """Facts about one process, from /proc; None if it has just ended, or is hidden."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -95,7 +94,7 @@ def descendants_by_root(table: dict[int, ProcessFacts], roots: Iterable[int]) ->
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process stands still because of SIGSTOP (or a debugger)."""
+    """Whether a process is stopped, by SIGSTOP or a debugger."""
     import psutil
 
     try:
@@ -105,7 +104,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def has_handler(pid: int, signum: int) -> bool:
-    """Whether a process has a handler for a signal; true where that cannot be known."""
+    """Whether a process has a handler for a signal; true where that is unknown."""
     if not _HAS_PROC:
         return True
     try:
@@ -116,11 +115,11 @@ def has_handler(pid: int, signum: int) -> bool:
     return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
 
 
-Program = tuple[bytes, ...]  # where its code and its stack are: not the same after exec
+Program = tuple[bytes, ...]  # addresses of its code and stack, which change with exec
 
 
 def program_of(pid: int) -> Program | None:
-    """What tells whether a process still runs the program that it ran; None if it cannot be seen."""
+    """A value that changes when a process executes another program; None if it cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             stat = file.read(2048)
@@ -131,8 +130,7 @@ def program_of(pid: int) -> Program | None:
 
 
 def has_open(pid: int, path: str) -> bool:
-    """Whether a process has this file open, but for its standard ones. True where the system does not
-    say."""
+    """Whether a process has this file open under a descriptor above 2; true where that is unknown."""
     if not _HAS_PROC:
         return True
     try:
@@ -148,8 +146,8 @@ def has_open(pid: int, path: str) -> bool:
 
 
 def has_pending(pid: int, signum: int) -> bool:
-    """Whether a signal that was sent to a process has not been dealt with yet: it waits, or the main
-    thread is in its handler. False where that cannot be known."""
+    """Whether a signal that was sent to a process is pending, or its handler still runs in the main thread.
+    False where that is unknown."""
     if not _HAS_PROC:
         return False
     bits = 0
@@ -164,7 +162,7 @@ def has_pending(pid: int, signum: int) -> bool:
 
 
 def start_time(pid: int) -> float:
-    """When a process started, in seconds since the epoch, as psutil tells it; 0.0 if it is gone."""
+    """When a process started, in seconds since the epoch, as psutil computes it; 0.0 if it has ended."""
     if _HAS_PROC:
         return _start_from_proc(pid)
     import psutil

@@ -1,14 +1,13 @@
-"""How much memory the workers hold, each with all that it has started.
+"""Memory and CPU of the workers, each with its descendants.
 
-A limit is for what a job takes. So memory that the processes of a worker share counts once, and
-what they still share with the zygote (the data of the script's top level) or with the script's own
-process (shared memory that it has made) does not count: it was there before the job. Once a worker
-writes to a page of the zygote's, it has one of its own.
+A memory limit is for what a job allocates. Memory that a worker's processes share counts once. Memory that they
+share with the zygote (data of the script's top level) or with the script's process (shared memory that it has
+made) does not count: it was there before the job. A worker that writes to a page of the zygote gets its own copy.
 
-What every process maps is told by one small file; if that, added up, is within the limit, nothing
-else has to be known. Only the page tables tell what is shared, and that is dear. They are read
-again and again, since a write to a shared page shows nowhere else, but for no more than `SHARE`
-of a core. A worker counts as over its limit only by what was read in this very look.
+One small file per process tells how much it maps. If the sum is within the limit, nothing else is read. Only the
+page tables tell what is shared, and reading them is expensive. They are read repeatedly, since a write to a
+shared page shows nowhere else, but for at most `SHARE` of a core. A worker is over its limit only by a reading
+of this very check.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Usage(msgspec.Struct):
 
 SHARE = 0.005  # of a core, for reading page tables
 
-# Seconds of processor time that may be saved up. Half of it is kept for workers of which something is
-# known to have changed; the others, where only a copy-on-write may have gone unseen, take turns.
+# Seconds of CPU time that may be saved up. Half of it is reserved for workers whose memory is known to have
+# changed. The others, in which only a copy-on-write may have happened, take turns.
 SAVED = 0.1
 
 
@@ -53,7 +52,7 @@ class _Reading(NamedTuple):
 
 
 class TimeBudget:
-    """Processor time for what is dear: `SHARE` of the time that passes, saved up to `SAVED`."""
+    """CPU time for reading page tables: `SHARE` of the time that passes, saved up to `SAVED` seconds."""
 
     def __init__(self, now: float) -> None:
         self._at = now
@@ -71,7 +70,7 @@ class TimeBudget:
 
 
 class MemoryMeter:
-    """`spent`: the clock of this thread's processor time."""
+    """Memory of workers. `spent`: a clock of this thread's CPU time."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, spent: Callable[[], float] = time.thread_time
@@ -84,8 +83,8 @@ class MemoryMeter:
     def used(
         self, roots: Mapping[int, Sequence[int]], limit: int, *, origins: Sequence[int] = ()
     ) -> dict[int, int]:
-        """Bytes by key, for the processes `roots` and all below them; more than `limit` only if that
-        was read just now. `origins`: processes whose memory was there before the jobs."""
+        """Bytes by key, for the processes `roots` and their descendants; more than `limit` only if it was read in
+        this call. `origins`: processes whose memory existed before the jobs."""
         if not HAS_PROC or not HAS_CHILDREN:
             return self._used_by_table(roots)
         families = {key: family(pids) for key, pids in roots.items()}
@@ -101,7 +100,7 @@ class MemoryMeter:
     def _read(
         self, families: Mapping[int, ProcessFamily], suspects: set[int], limit: int, origins: Sequence[int]
     ) -> dict[int, int]:
-        """Of as many as can be afforded, those first that were read longest ago."""
+        """Read as many workers as the budget allows, those first that were read longest ago."""
         now = self._clock()
         self._budget.fill(now)
         found = {}
@@ -122,7 +121,7 @@ class MemoryMeter:
         return self._readings[key].at if key in self._readings else 0.0
 
     def _is_urgent(self, key: int, members: ProcessFamily, limit: int, now: float) -> bool:
-        """Whether it may be over the limit for all that is known, or waits for two rounds."""
+        """Whether it may be over the limit by what is known, or has waited for two rounds."""
         last = self._readings.get(key)
         if last is None or last.found > limit or last.family != members.pids:
             return True
@@ -142,11 +141,11 @@ class MemoryMeter:
 
 
 def _own_bytes(members: ProcessFamily, limit: int, origins: Sequence[int], processes: int) -> int:
-    """What these processes hold, without what they share with `origins`.
+    """Bytes that these processes hold, without those that they share with `origins`.
 
-    The kernel tells by how much each process shares, not with whom. One process shares with the
-    origins. Of several, what they share among themselves is told from that by the origins' own
-    page tables: what others have of their pages is known, and goes by the number of `processes`.
+    The kernel reports how much a process shares, but not with which. A single process shares with the origins.
+    For several, the origins' page tables tell how much of their memory others share; it is divided among all
+    `processes`.
     """
     total = SharedMemory(0, 0)
     for pid in members.pids:
@@ -160,14 +159,14 @@ def _own_bytes(members: ProcessFamily, limit: int, origins: Sequence[int], proce
 
 
 class UsageMeter:
-    """Remembers the last reading, since processor time in percent needs two."""
+    """Remembers the last reading, since CPU time in percent needs two."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()
         self._cpu: dict[int, dict[int, float]] = {}  # key -> pid -> CPU seconds
 
     def read(self, roots: Mapping[int, Sequence[int]]) -> dict[int, Usage]:
-        """Usage by key, for these processes and all below them, since the last call."""
+        """Usage by key, for these processes and their descendants, since the last call."""
         now = time.monotonic()
         elapsed = max(now - self._at, 1e-6)
         try:
@@ -179,7 +178,7 @@ class UsageMeter:
         for key, members in families.items():
             before = self._cpu.get(key, {})
             readings[key] = {member: table[member].cpu_seconds for member in members}
-            # By process: one that has ended takes nothing away from the others.
+            # By process: one that has ended does not reduce the sum.
             spent = sum(max(0.0, cpu - before.get(member, 0.0)) for member, cpu in readings[key].items())
             rss = sum(table[member].rss_bytes for member in members)
             usage[key] = Usage(rss, round(100 * spent / elapsed, 1) if key in self._cpu else 0.0)
@@ -190,7 +189,7 @@ class UsageMeter:
 def _families(
     roots: Mapping[int, Sequence[int]],
 ) -> tuple[dict[int, ProcessFacts], dict[int, Sequence[int]]]:
-    """These processes with all below them, by key, and what they use."""
+    """The facts of these processes and their descendants, and their pids by key."""
     if not HAS_CHILDREN:  # every process of the machine has to be looked at
         table = process_table() if roots else {}
         below = descendants_by_root(table, [pid for pids in roots.values() for pid in pids])

@@ -1,8 +1,8 @@
 """How the script's interpreter was started: options, environment, arguments, directory.
 
-A child of ours is started in the same way, and a script that is imported there finds what it
-found at its first line: what its top level changes (a directory left, a path or variable made
-longer, an argument taken off) would be changed twice otherwise.
+Workers' interpreters are started in the same way, so that the script finds the same state at its import there.
+Otherwise changes of its top level (another directory, a longer path or variable, a removed argument) would be
+made twice.
 
 Light on purpose: it is needed before most of the program is imported (`zygote_process`).
 """
@@ -19,7 +19,7 @@ HASH_SEED = "1"  # for all experiments: a set of texts has one order in all work
 # In the environment of a process that `--detach` has started: the descriptor on which its parent waits.
 DETACHED = "LONGHAUL_DETACHED"
 _WITH_VALUE = "WX"
-# What an interpreter and its C library read when they start, and never again.
+# Variables that the interpreter and the C library read only at their start.
 _READ_AT_START = (b"PYTHON", b"LC_", b"LD_", b"DYLD_", b"MALLOC_")
 _READ_AT_START_TOO = (b"LANG", b"LANGUAGE", b"GLIBC_TUNABLES", b"TZ")
 
@@ -34,7 +34,7 @@ class CommandLine(NamedTuple):
 
 
 def command_line(words: list[str]) -> CommandLine | None:
-    """Of `sys.orig_argv`; None if there is nothing that could be started again."""
+    """Parse `sys.orig_argv`; None if the program cannot be started again."""
     at = 1
     while at < len(words):
         word = words[at]
@@ -68,7 +68,7 @@ def _word(words: list[str], at: int) -> str:
 
 
 def interpreter_options() -> list[str]:
-    """Those of this interpreter, as they were given."""
+    """The options of this interpreter, as they were given."""
     line = command_line(sys.orig_argv)
     if line is not None:
         return line.options
@@ -84,8 +84,8 @@ def interpreter_options() -> list[str]:
 
 
 def environment_at_start() -> dict[bytes, bytes] | None:
-    """What this process was started with; None where the system does not tell, or where a
-    program has written its title over it."""
+    """The environment that this process was started with; None where the system does not tell, or if it was
+    overwritten by a process title."""
     try:
         with open("/proc/self/environ", "rb", buffering=0) as file:
             text = file.read()
@@ -104,9 +104,9 @@ def environment_at_start() -> dict[bytes, bytes] | None:
 
 
 def child_environment(more: dict[str, str], start: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
-    """For an interpreter that is to be as this one; `more` is set as well, and stands last.
+    """The environment for an interpreter like this one; `more` is added at the end.
 
-    What is read only at a start is as it was when this process started.
+    Variables that are read only at a start have the values from the start of this process.
     """
     start = environment_at_start() if start is None else start
     now = dict(os.environb)
@@ -124,8 +124,8 @@ def _read_at_start(name: bytes) -> bool:
 
 
 def hash_order_is_random() -> bool:
-    """Whether sets of texts have another order in each process, since the interpreter was told
-    to read no variables (`-E`, `-I`)."""
+    """Whether sets of texts have a random order in each process: the interpreter ignores PYTHONHASHSEED (`-E`,
+    `-I`)."""
     return bool(sys.flags.ignore_environment and sys.flags.hash_randomization)
 
 
@@ -149,7 +149,7 @@ def status_pipe() -> int | None:
 
 
 def start_directory() -> str | None:
-    """Where this process was started, as far as that can be told; None if that is where it is."""
+    """The directory that this process was started in, as far as it can be found; None if it is the present one."""
     try:
         here: str | None = os.getcwd()
     except OSError:
@@ -171,7 +171,7 @@ def start_directory() -> str | None:
 
 
 def _directory_before_chdir(file: str, here: str | None) -> str:
-    """The directory from which the script's own `os.chdir("..")` leads to where it is now."""
+    """The directory from which the script's own `os.chdir("..")` leads to the present one."""
     if here is None:
         return ""
     folder = os.path.dirname(file)
@@ -187,7 +187,7 @@ def _directory_before_chdir(file: str, here: str | None) -> str:
 
 
 def _chdir_arguments(file: str) -> list[str]:
-    """Constants that the script gives to `chdir`, other than "."."""
+    """Constant arguments of `chdir` in the script, other than "."."""
     try:
         with open(file, "rb") as script:
             text = script.read()

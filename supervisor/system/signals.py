@@ -1,14 +1,12 @@
-"""Signals to the supervisor: a flag and a wake-up, nothing more.
+"""Signals to the supervisor, received through a pipe.
 
-A KeyboardInterrupt in the middle of anything breaks invariants, so no handler of ours ever
-raises or does work: the interpreter's C-level handler writes the signal's number into a
-pipe, the loop reads it there. Handlers and wake-up descriptor of the host program are put
-back. Off the main thread nothing is installed (Python forbids it), and only the host
+A KeyboardInterrupt at an arbitrary place would break invariants, so our handlers do not raise. The interpreter's
+C-level handler writes the signal's number into a pipe, and the loop reads it. Handlers and wake-up descriptor of
+the host program are restored at the end. Outside of the main thread Python allows no handlers: then only the host
 program can stop the run.
 
-There is one exception: while the user's own code runs in this process (`jobs()` may read
-from a slow network for ever), a signal that would begin a drain is raised as `Stopped`.
-Nothing of ours is half done then.
+There is one exception: while the user's code runs in this process (`jobs()` may read from a slow network), a
+drain signal is raised as `Stopped`. No work of ours is in progress then.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class Signals:
         self._installed = False
         self._kept = False
         self._raising = False
-        self._first: int | None = None  # of the drain signals that came
+        self._first: int | None = None  # drain signal that has come
 
     def fileno(self) -> int:
         return self._reader
@@ -57,17 +55,17 @@ class Signals:
             self._installed = True
             for signum in (*DRAIN_SIGNALS, signal.SIGQUIT, signal.SIGTSTP):
                 self._install(signum)
-            # Ignored (by the script, or from birth: `trap '' CHLD`), nobody could tell how a child has
-            # ended; a handler of the script may wait for children of ours.
+            # If SIGCHLD is ignored (by the script, or inherited: `trap '' CHLD`), exit codes of children are
+            # lost; a handler of the script may wait for our children.
             if signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL:
                 self._old_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # Nor may whoever has started us keep the signals from us.
+            # The parent may have blocked the signals.
             self._old_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
         return self
 
     def _install(self, signum: signal.Signals) -> None:
-        # nohup ignores SIGHUP on purpose. SIGINT and SIGQUIT are ours in any case: what a
-        # script starts with & ignores them from birth, and `kill -INT` must still drain.
+        # nohup ignores SIGHUP on purpose. SIGINT and SIGQUIT are handled in any case: a shell starts background
+        # programs with both ignored, and `kill -INT` must still drain.
         ignored = signal.getsignal(signum) == signal.SIG_IGN
         if not (ignored and signum in _LEFT_ALONE_IF_IGNORED):
             self._old_handlers[signum] = signal.signal(signum, self._note)
@@ -85,7 +83,7 @@ class Signals:
             self._raising = False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        """The number is in the pipe already (signal.set_wakeup_fd)."""
+        """Handler of all signals. The number is in the pipe already (signal.set_wakeup_fd)."""
         if signum in DRAIN_SIGNALS and self._first is None:
             self._first = signum
         if not self._raising:
@@ -97,8 +95,8 @@ class Signals:
             raise Stopped(signum)
 
     def keep(self) -> None:
-        """This process is about to end of a signal: leave our handlers in place, for one that
-        raises would make a traceback of a key that is held down."""
+        """Leave our handlers in place at the exit: this process is about to end by a signal, and a repeated Ctrl+C
+        would print a traceback."""
         self._kept = True
 
     def __exit__(
@@ -114,7 +112,7 @@ class Signals:
 
     def _put_back(self) -> None:
         for signum, handler in self._old_handlers.items():
-            # A handler that was not installed from Python cannot be put back from it.
+            # A handler that was not set from Python cannot be restored.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._old_handlers.clear()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
@@ -127,8 +125,8 @@ class Signals:
         return [signum for signum in data if signum in self._old_handlers]
 
     def stop_self(self) -> None:
-        """Be stopped by Ctrl+Z as if we had no handler; returns after SIGCONT."""
+        """Stop this process, as Ctrl+Z does without a handler; returns after SIGCONT."""
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
-        # Stopped here until somebody continues us.
+        # Stopped here until SIGCONT.
         signal.signal(signal.SIGTSTP, self._note)

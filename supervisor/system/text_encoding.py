@@ -1,9 +1,8 @@
-"""Terminals, pipes and command lines that are not UTF-8: nothing that is printed fails there, and a
-job is found by its name.
+"""Output to terminals and pipes that are not UTF-8, and words of such command lines.
 
-Text for people gets a question mark for a character that the encoding lacks, as wide as what it
-stands for; such an id still works as a pattern. What programs read loses nothing: `\\u6f22`, which
-JSON reads as the character. A path that is not UTF-8 is printed as its own bytes.
+In text for people, a character that the encoding lacks becomes a question mark; an id printed so still works as a
+pattern. In output for programs it becomes an escape of JSON (`\\u6f22`), so nothing is lost. A path that is not
+UTF-8 is printed as its own bytes.
 """
 
 from __future__ import annotations
@@ -14,28 +13,35 @@ import os
 from typing import TextIO
 
 _TEXT, _JSON = "longhaul-text", "longhaul-json"
-_WIDE = ("utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # no byte stands alone
+_WIDE = (
+    "utf-16",
+    "utf-32",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32-le",
+    "utf-32-be",
+)  # single bytes cannot be written
 
 
 def replace_unencodable(stream: TextIO | None) -> None:
-    """From here on no character makes a write to `stream` fail."""
+    """From now on no character makes a write to `stream` fail."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         stream.reconfigure(errors=_TEXT)  # type: ignore[union-attr]
 
 
 def for_people(text: str, stream: TextIO) -> str:
-    """The text as it can be written to `stream`."""
+    """The text with question marks for characters that `stream` cannot encode."""
     return _fitted(text, stream, "replace")
 
 
 def for_programs(text: str, stream: TextIO) -> str:
-    """JSON, or a table, of which nothing gets lost."""
+    """JSON, or a table, with escapes for characters that `stream` cannot encode."""
     return _fitted(text, stream, _JSON)
 
 
 def as_typed(word: str) -> str:
-    """A word of the command line as it was typed, in a locale that is not UTF-8: Python has then made
-    surrogates of bytes that it did not understand."""
+    """A word of the command line as it was typed, in a locale that is not UTF-8: Python decodes its bytes to
+    surrogates."""
     try:
         return os.fsencode(word).decode() if word.isprintable() is False else word
     except UnicodeError:

@@ -1,8 +1,9 @@
-"""A module beside the script may be named like one of the standard library, or of what we depend on.
+"""Imports of our modules when files of the script shadow modules that we need.
 
-The script's `import random` then finds its own, as it does without us. We, and the modules of the
-library that we use, need the other one: where there is such a name, everything of ours is
-imported at once with the standard library in front, and then the names are the script's again.
+A module beside the script may have the name of one of the standard library, or of a dependency. The script's
+`import random` finds its own, as it does without us. Our modules, and those of the library that we use, need the
+other one. So if there is such a name, all our modules are imported at once with the standard library in front;
+then the names are the script's again.
 
 Nothing but `os` and `sys` may be imported before that.
 """
@@ -20,13 +21,13 @@ _DEPENDENCIES = ("cloudpickle", "loguru", "msgspec", "psutil", "rich")
 
 
 def import_own_modules() -> None:
-    """Import all of ours if the script's folders hide something that they need."""
+    """Import all our modules now, if the script's folders shadow something that they need."""
     library = os.path.dirname(os.__file__)
     entries = [entry for entry in sys.path if isinstance(entry, str)]
     before = entries[: entries.index(library)] if library in entries else []
     first = [entry for entry in entries if entry.startswith(library) and "-packages" not in entry]
     rest = [entry for entry in entries if entry not in first and entry not in before]
-    # The folders of PYTHONPATH are in front of the library as well, and may hold what we depend on.
+    # Folders of PYTHONPATH are in front of the library as well, and may contain our dependencies.
     own_path = [*first, *rest, *before[1:], *before[:1]]
     found = {name for entry in before for name in _modules_in(entry)}
     hidden = {name for name in found & sys.stdlib_module_names if name not in sys.builtin_module_names}
@@ -55,7 +56,7 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
     path = list(sys.path)
     theirs = {name: sys.modules.pop(name) for name in list(sys.modules) if _belongs(name, hidden)}
     library = {name: module for name, module in theirs.items() if _is_of_the_library(module)}
-    sys.modules.update(library)  # loaded with the interpreter, or before the folder was put in front
+    sys.modules.update(library)  # loaded before the script's folder was in the path
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     sys.path[:] = own_path
     try:
@@ -72,7 +73,7 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
 
 
 def _bind_psutil(loaded: dict[str, ModuleType]) -> None:
-    """psutil looks for itself in `sys.modules`, where the script's file of that name stands now."""
+    """psutil looks itself up in `sys.modules`, which has the script's module of that name now."""
     for name in ("psutil._common", "psutil._pslinux"):
         if hasattr(loaded.get(name), "get_procfs_path"):
             vars(loaded[name])["get_procfs_path"] = lambda: vars(loaded["psutil"])["PROCFS_PATH"]

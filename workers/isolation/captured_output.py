@@ -1,4 +1,4 @@
-"""What a job prints, by descriptor: Python, C code and child programs alike.
+"""Captures what a job prints, by descriptor: from Python, C code and child programs alike.
 
 Descriptors 1 and 2 of a worker lead to a scratch file. After a job that printed something
 the scratch file becomes the job's log; when a worker dies, the supervisor does the same for
@@ -24,11 +24,11 @@ from workers.isolation.streams import AlwaysWrote, StandardStreams, buffer_of
 from workers.process.descriptors import Probe, claim, identity_of, is_ours, register
 from workers.process.linux import CStandardOutput
 
-_CLOSING_TAKES = 20e-6  # seconds at least: a shorter job has not closed our descriptor with many others
+_CLOSING_TAKES = 20e-6  # seconds; a shorter job has not closed our descriptor together with many others
 
 
 class CapturedOutput:
-    """The worker's side: descriptors 1 and 2, and what becomes of them after each job."""
+    """Descriptors 1 and 2 of the worker, and the log that is made of their output after each job."""
 
     def __init__(self, directory: str, worker: int, incarnation: int, limit: int) -> None:
         self._directory = directory
@@ -42,7 +42,7 @@ class CapturedOutput:
         self._streams = StandardStreams()
         self._note_streams()
         self._input = _flags(0)
-        self._known = False  # that the scratch file is ours: it has just been asked
+        self._known = False  # the scratch file was just verified to be ours
         self._too_quick = self._time_of_a_write() / 2
 
     def _open(self, lost: int = -1) -> None:
@@ -62,16 +62,16 @@ class CapturedOutput:
         os.dup2(self._scratch, 2)
 
     def _is_ours(self) -> bool:
-        """A job may have closed our descriptor, and a file of its own may have the number now."""
+        """False if a job has closed our descriptor; a file of its own may have the number now."""
         return is_ours(self._scratch, self._file)
 
     def restore(self, *, thorough: bool = True) -> None:
-        """Descriptors 0, 1 and 2 and the streams of Python, whatever a job made of them."""
+        """Restore descriptors 0, 1 and 2 and the streams of Python after a job."""
         try:
             if not (self._known or self._is_ours()):
                 raise OSError
             self._point_streams()
-        except OSError:  # a job too short to be asked about may have closed it since it was known
+        except OSError:  # a very short job may have closed it since the last check
             lost, self._scratch = self._scratch, -1
             with contextlib.suppress(OSError):
                 self._open(lost)
@@ -82,7 +82,7 @@ class CapturedOutput:
         self._restore_streams(thorough=thorough)
 
     def unused(self) -> bool:
-        """Whether nobody has printed by way of Python's streams or of C's, as far as their buffers tell."""
+        """Whether the buffers of Python's streams and of C's tell that nothing was printed."""
         return not (self._out.wrote or self._err.wrote or self._c.pending())
 
     def probes(self) -> list[Probe]:
@@ -96,7 +96,7 @@ class CapturedOutput:
         return [empty, *ours, self._streams.probe()]
 
     def probe(self) -> Probe:
-        """Descriptor 0 is what it was."""
+        """A probe that descriptor 0 is unchanged."""
         return partial(_flags, 0), self._input
 
     def _restore_streams(self, *, thorough: bool = True) -> None:
@@ -104,17 +104,17 @@ class CapturedOutput:
             self._note_streams()
 
     def _note_streams(self) -> None:
-        """At hand, for every job is measured by them."""
+        """Cache the streams: `size` uses them after every job."""
         streams = self._streams
         self._stdout, self._stderr = streams.stdout, streams.stderr
         self._out, self._err = map(buffer_of, streams.own)
-        if streams.others:  # what stands before ours may hold back what it has been told
+        if streams.others:  # a stream in front of ours may buffer text
             self._out = AlwaysWrote()
 
     def _time_of_a_write(self) -> float:
-        """Seconds that it takes at least, here and now; 0 if the disk refuses."""
+        """The shortest time that a write to the scratch file takes here, in seconds; 0 if the disk fails."""
         times = []
-        before = os.fstat(self._scratch).st_size  # an interpreter may have said something at its start
+        before = os.fstat(self._scratch).st_size  # the interpreter may have printed at its start
         try:
             for _ in range(3):
                 start = perf_counter()
@@ -127,8 +127,8 @@ class CapturedOutput:
         return min(times)
 
     def size(self, seconds: float) -> int:
-        """Bytes printed since the last `collect`, after flushing all buffers. `seconds`: for how
-        long somebody could have printed; nobody asks the system about less than a write takes."""
+        """Bytes printed since the last `collect`, after flushing all buffers. `seconds`: duration of the job; if
+        it is shorter than a write, the file is not checked."""
         if seconds < self._too_quick and not (self._out.wrote or self._err.wrote):
             return 0
         if self._c.pending():
@@ -148,7 +148,7 @@ class CapturedOutput:
             return 0
 
     def _printed(self) -> int:
-        """Bytes in the scratch file; 0 if it cannot be asked."""
+        """Bytes in the scratch file; 0 if it cannot be read."""
         self._known = False
         for _ in range(2):
             try:
@@ -167,17 +167,17 @@ class CapturedOutput:
         self._out.wrote = self._err.wrote = False
         for stream in self._streams.own:
             try:
-                io.TextIOWrapper.flush(stream)  # whatever a job has put into the place of its method
+                io.TextIOWrapper.flush(stream)  # a job may have replaced the method
             except (OSError, ValueError):  # the disk is full, or the job closed it
                 self._restore_streams()
                 return
 
     def collect(self, job_id: str, attempt: int) -> int:
-        """Make what was printed the log of this job; bytes printed, 0 if the disk refuses."""
+        """Make the output the log of this job. Returns the bytes printed, 0 if the disk fails."""
         return self._move(log_path(self._directory, job_id), f"--- attempt {attempt} ---")
 
     def collect_setup(self) -> None:
-        """What importing and `setup()` printed belongs to no job. The streams as they are now are
+        """Store what the import and `setup()` have printed, which belongs to no job. The present streams become
         those of all jobs."""
         self._streams.keep()
         self._note_streams()
@@ -195,14 +195,14 @@ class CapturedOutput:
             return 0
 
     def close(self) -> None:
-        """Before the process exits: nothing printed, nothing left behind."""
+        """Before the process exits: remove the scratch file if nothing was printed."""
         if self.size(1.0) == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
 
 def _flags(descriptor: int) -> int:
-    """How it was opened, which tells with one short call whether it is what it was; -1 if closed."""
+    """The flags that it was opened with, a cheap check whether it is the same file; -1 if closed."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GETFL)
     except OSError:

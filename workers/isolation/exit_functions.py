@@ -1,7 +1,7 @@
 """Exit functions and finalizers run once, in the process that registered them.
 
-A fork inherits them all. A worker would delete the temporary directory of the script when it leaves,
-while the other workers use it; so a worker starts with none, and so does what a job forks.
+A fork inherits them all. A worker would delete the temporary directory of the script at its exit, while other
+workers use it. So a worker starts with none, and so do the children that a job forks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, NoReturn
 from workers.process.shadowed_modules import is_of_the_script
 from workers.values.tracebacks import describe
 
-_NEXT_SECONDS = 0.05  # seconds for each of the others when the time is up
-_FINALIZE_REGISTERED = "_registered_with_atexit"  # by weakref.finalize, which asks atexit once
+_NEXT_SECONDS = 0.05  # seconds for each further function when the time is up
+_FINALIZE_REGISTERED = "_registered_with_atexit"  # set by weakref.finalize, which registers with atexit once
 
 
 def drop_inherited_exit_functions() -> None:
-    """What was registered so far belongs to another process: here it never runs, neither at the
-    end nor when an object is collected. What is registered from now on does."""
+    """Forget the exit functions and finalizers that another process has registered: they run neither at the end
+    nor when an object is collected. Those registered from now on do."""
     atexit._clear()
     _drop_inherited_finalizers()
-    # Some modules register on import what their later use relies on.
+    # Some modules register functions on import that their later use needs.
     util, logging = sys.modules.get("multiprocessing.util"), sys.modules.get("logging")
     if logging is not None and not is_of_the_script(logging):
         atexit.register(logging.shutdown)
@@ -38,7 +38,7 @@ def drop_inherited_exit_functions() -> None:
 
 
 def drop_inherited_children() -> None:
-    """The children of another process, which multiprocessing would end with this one."""
+    """Forget children of another process, which multiprocessing would terminate with this one."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
         process._children = set()  # type: ignore[attr-defined]
@@ -52,16 +52,16 @@ def _drop_inherited_finalizers() -> None:
         info.atexit = False
         referent = info.weakref()
         if referent is not None:
-            info.weakref = weakref.ref(referent)  # without the call when it is collected
+            info.weakref = weakref.ref(referent)  # without a callback at its collection
     setattr(finalize, _FINALIZE_REGISTERED, False)
 
 
 class _TooLong(BaseException):
-    """What runs takes too long."""
+    """An exit function takes too long."""
 
 
 def run_exit_functions_within(seconds: float, modules: Collection[str]) -> None:
-    """`run_exit_functions`; what takes longer is broken off."""
+    """`run_exit_functions`, interrupted after so many seconds."""
     signal.signal(signal.SIGALRM, _break_off)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.setitimer(signal.ITIMER_REAL, seconds, _NEXT_SECONDS)
@@ -76,8 +76,8 @@ def _break_off(signum: int, frame: FrameType | None) -> None:
 
 
 def run_exit_functions(modules: Collection[str]) -> None:
-    """The end of an interpreter, as far as the user's code can see it: exit functions, objects of
-    these modules that want to know, buffers."""
+    """What an interpreter does at its end, as far as the user's code can notice: run exit functions, delete
+    globals with finalizers in these modules, flush files."""
     # Private: public is no way to run exit functions but to exit, which runs ours as well. Guarded by
     # test_exit_functions_run_once_where_they_were_registered.
     with contextlib.suppress(BaseException):
@@ -92,7 +92,7 @@ def run_exit_functions(modules: Collection[str]) -> None:
 
 
 def flush_files(modules: Collection[str]) -> None:
-    """What was written to files that these modules have opened, and the standard streams."""
+    """Flush files in the globals of these modules, and the standard streams."""
     for _, _, value in _globals_of(modules):
         if isinstance(value, io.TextIOBase | io.BufferedWriter | io.BufferedRandom):
             with contextlib.suppress(Exception):
@@ -111,8 +111,8 @@ def _globals_of(modules: Collection[str]) -> Iterator[tuple[Any, str, Any]]:
 
 
 def exit_fork(error: BaseException | None) -> NoReturn:
-    """End a child that a job has forked, as the interpreter would: by what came out of the function,
-    None if it has returned."""
+    """End a child that a job has forked, as the interpreter would. `error`: raised by the job's function, None
+    if it has returned."""
     code = 1
     try:
         if error is None or (isinstance(error, SystemExit) and error.code is None):

@@ -1,7 +1,7 @@
-"""Stacks as `faulthandler` writes them: read, and told without our own frames.
+"""Parses stacks that `faulthandler` has written, and formats them without our own frames.
 
-At a crash a worker writes them where it prints to, so other output may stand before, behind and between
-the lines. Asked by a signal it writes them into a file of its own.
+After a crash they are in the output of the worker, so other output may be before, after and between the lines.
+On a signal the worker writes them into a separate file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _thread = re.compile(r"(Current thread|Thread) (0x[0-9a-f]+).*\(most recent call
 _frame = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)$')
 _escape = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 _extensions = re.compile(r"Extension modules: .*\(total: \d+\)$")
-# Where code of the user is called from: what is further out is of no interest to anybody.
+# Functions that call the user's code: outer frames are left out.
 _CALLERS = tuple(os.path.join(OURS[0], name) for name in ("runner.py", "worker.py", "zygote.py"))
 
 
@@ -46,7 +46,7 @@ class Thread(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Where a job was. where: `script.py:12`, "" if that is not known. text: most recent call last."""
+    """The position of a job. where: `script.py:12`, "" if unknown. text: most recent call last."""
 
     where: str
     function: str
@@ -54,7 +54,7 @@ class Stack(NamedTuple):
 
 
 def threads_in(text: str) -> list[Thread]:
-    """All stacks that stand in a text, in its order."""
+    """All stacks in a text, in order."""
     threads: list[Thread] = []
     frames: list[Frame] = []
     for line in text.splitlines():
@@ -74,20 +74,20 @@ def _without_ours(thread: Thread) -> Thread:
 
 
 def _readable(file: str) -> str:
-    """faulthandler writes what is not ASCII as escapes."""
+    """Undo faulthandler's escapes of characters outside of ASCII."""
     found: str = _escape.sub(lambda match: chr(int(match[0][2:], 16)), file)
     return found if found != file and os.path.exists(found) else file
 
 
 def stack_in(text: str, *, crash: bool = False) -> Stack | None:
-    """Where the job was by the stacks of a text: in the thread that runs jobs or, in a crash, in the
-    one that has crashed. None if there are no stacks."""
+    """The job's stack in a text: that of the thread that runs jobs or, after a crash, of the crashed one. None
+    if there are no stacks."""
     threads = threads_in(text)
     if not threads:
         return None
     at_job = [thread for thread in threads if thread.at_job]
     current = [thread for thread in threads if thread.current and thread.frames]
-    # The main thread stands last; of a deep recursion only the innermost hundred frames are shown.
+    # The main thread is last; of a deep recursion faulthandler writes the innermost hundred frames.
     main = ((current if crash else []) or at_job or current or threads[-1:])[0]
     frames = main.frames[::-1]
     found = _innermost_own(frames)
@@ -106,7 +106,7 @@ def _innermost_own(frames: list[Frame]) -> Frame | None:
 
 
 def _told(frames: list[Frame]) -> str:
-    """As Python tells a traceback."""
+    """In the format of a Python traceback."""
     lines = []
     for frame, same in groupby(frames):
         times = len(list(same))
@@ -121,8 +121,8 @@ def _told(frames: list[Frame]) -> str:
 
 
 def cleaned(text: str) -> str:
-    """A text with the stacks in it as they were written, but for frames of ours and for the list of
-    all extension modules. A thread that is in no code of the user is left out."""
+    """A text with its stacks, without our frames and the list of extension modules. Threads that run no code of
+    the user are left out."""
     kept: list[str] = []
     threads = iter(threads_in(text))
     for line in text.splitlines():
@@ -139,7 +139,7 @@ def cleaned(text: str) -> str:
 
 
 def crash_in(text: str) -> int:
-    """Where the last report of a crash begins in a text; -1 if there is none."""
+    """The index at which the last crash report begins; -1 if there is none."""
     found = text.rfind(f"\n{_FATAL}")
     if found >= 0:
         return found + 1
@@ -147,13 +147,13 @@ def crash_in(text: str) -> int:
 
 
 def before_stack(text: str) -> str:
-    """The end of a log without the stack that a job was stopped at, if that is the end of it."""
+    """The end of a log without the stack of a stopped job, if it ends with one."""
     before, found, stack = text.rpartition(HEADING)
     of_stack = all(line.startswith("  ") or line.endswith(_LAST) for line in stack.strip("\n").splitlines())
     return before.rstrip("\n") if found and of_stack else text
 
 
 def printed_tail(path: str, lines: int = 20) -> str:
-    """The last lines of a job's log, but not of the stack that it was stopped at."""
+    """The last lines of a job's log, without the stack of a stopped job."""
     text = before_stack(tail(path, lines + _MOST_LINES, 2 * MAX_TEXT))
     return "\n".join(text.split("\n")[-lines:])

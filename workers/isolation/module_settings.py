@@ -1,7 +1,7 @@
-"""Settings of modules that many programs use, as they were before any job ran.
+"""Settings of widely used modules, restored to their values before the first job.
 
-A module that only a job has imported counts as if it had just been imported: its settings are
-those that it begins with. What a module caches is not looked at.
+A module that only a job has imported is restored to the settings that it has after its import. Caches of
+modules are not restored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Module = Any  # its attributes are not known to us
 
 
 class Setting:
-    """Something that is read without cost, and can be put back to its value."""
+    """A value that is cheap to read and can be restored."""
 
     __slots__ = ("read", "value", "write")
 
@@ -28,7 +28,7 @@ class Setting:
         self.value = value
 
     def restore(self) -> None:
-        """Put it back if it has changed. Never raises: the next job may do without."""
+        """Restore it if it has changed. Never raises."""
         with contextlib.suppress(Exception):
             if self.read() == self.value:
                 return
@@ -37,12 +37,12 @@ class Setting:
 
 
 def present(read: Callable[[], Any], write: Callable[[Any], object]) -> Setting:
-    """A setting as it is now."""
+    """A setting with its present value."""
     return Setting(read, write, read())
 
 
 def attributes(owner: Any, *names: str) -> Setting:
-    """Attributes as they are now; all of them with one call of C."""
+    """Attributes with their present values; all are read with one C call."""
     namespace = vars(owner)
     read = partial(itemgetter(*names, names[0]), namespace)
 
@@ -54,7 +54,7 @@ def attributes(owner: Any, *names: str) -> Setting:
 
 
 def contents(container: list[Any]) -> Setting:
-    """What is in a list now."""
+    """A list with its present items."""
 
     def write(values: list[Any]) -> None:
         container[:] = values
@@ -67,7 +67,7 @@ def _of_warnings(module: Module, late: bool) -> list[Setting]:
     filters = contents(module.filters)
 
     def write(values: list[Any]) -> None:
-        module.resetwarnings()  # tells those who keep what the filters have said
+        module.resetwarnings()  # invalidates the caches of warnings
         module.filters[:] = values
 
     filters.write = write
@@ -81,7 +81,7 @@ def _of_sockets(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_locale(module: Module, late: bool) -> list[Setting]:
-    """To ask for each category is dear. Of these two one is changed with nearly all others."""
+    """Reading each category is expensive. Nearly every change also changes one of these two."""
     everything = module.setlocale(module.LC_ALL)
 
     def read() -> list[str]:
@@ -103,7 +103,7 @@ def _of_multiprocessing(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_asyncio(module: Module, late: bool) -> list[Setting]:
-    """The policy, and with it the current loop: of an own one, or the one that is made anew."""
+    """The policy, and with it the current loop."""
     setting = attributes(module, "_event_loop_policy")
     policy = None if late else module._event_loop_policy
     setting.value = (policy, policy)
@@ -114,7 +114,7 @@ def _of_asyncio(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_temporary_files(module: Module, late: bool) -> list[Setting]:
-    """The directory is worked out at the first use, and that may be in a job."""
+    """The directory is determined at its first use, perhaps in a job."""
     setting = attributes(module, "tempdir")
     if late:
         setting.value = (None, None)
@@ -123,7 +123,7 @@ def _of_temporary_files(module: Module, late: bool) -> list[Setting]:
         found = module.tempdir
         usual = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
         if value[0] is None and found == next(filter(None, usual), "/tmp"):
-            setting.value = (found, found)  # what any job would find: not to be worked out again
+            setting.value = (found, found)  # what any job would determine
         else:
             module.tempdir = value[0]
 
@@ -132,7 +132,7 @@ def _of_temporary_files(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_logging(module: Module, late: bool) -> list[Setting]:
-    """The root logger, which `basicConfig` sets up; the others are the business of who made them."""
+    """The root logger, which `basicConfig` configures; other loggers belong to their modules."""
     root, manager = module.root, module.root.manager
     level = Setting(lambda: root.level, root.setLevel, module.WARNING if late else root.level)
     disabled = Setting(lambda: manager._disable, module.disable, 0 if late else manager._disable)
@@ -143,8 +143,7 @@ def _of_logging(module: Module, late: bool) -> list[Setting]:
 
 
 def _of_decimal(module: Module, late: bool) -> list[Setting]:
-    """A context that was there before any job, which all have; otherwise each job makes its own,
-    from the default one."""
+    """The context, if it existed before the first job; else each job creates its own from the default one."""
     found = [] if late else [value for var, value in contextvars.copy_context().items() if _is_decimals(var)]
     return [
         setting for context in (module.DefaultContext, *found) for setting in _of_decimal_context(context)
@@ -159,7 +158,7 @@ def _of_decimal_context(context: Any) -> list[Setting]:
     names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
     settings = [present(partial(getattr, context, n), partial(setattr, context, n)) for n in names]
     for name in ("flags", "traps"):
-        # A copy: what `getattr` gives is a view, which changes with the context and ends with it.
+        # Copied: `getattr` returns a view, which changes and ends with the context.
         before = dict(getattr(context, name))
         settings.append(Setting(partial(getattr, context, name), partial(setattr, context, name), before))
     return settings
@@ -175,7 +174,7 @@ def _of_numpy_1(module: Module, late: bool) -> list[Setting]:
     return [setting]
 
 
-# By the name of the module: makes its settings; `late` if only a job has imported it.
+# By module name: creates its settings; `late` if only a job has imported it.
 WATCHED_MODULES: Mapping[str, Callable[[Module, bool], list[Setting]]] = {
     "warnings": _of_warnings,
     "_socket": _of_sockets,

@@ -1,12 +1,9 @@
-"""What a job prints, by descriptor: Python, C code and child programs alike.
+"""Files with the output of jobs: scratch files and logs. Used by workers and by the supervisor.
 
-Descriptors 1 and 2 of a worker lead to a scratch file. After a job that printed something
-the scratch file becomes the job's log; when a worker dies, the supervisor does the same for
-it. So a log exists from the first byte on, and a silent job costs one system call.
-
-A log keeps head and tail of what is longer than the limit. While the job still runs, the
-supervisor frees the blocks in the middle of the scratch file (`trim`), so that a runaway
-printer does not fill the disk.
+A worker prints to a scratch file. After a job that printed something, the scratch file becomes the job's log;
+when the worker dies, the supervisor does this. A log longer than the limit keeps its head and tail. While the
+job runs, the supervisor frees the blocks in the middle of the scratch file (`trim`), so a job that prints without
+end does not fill the disk.
 """
 
 from __future__ import annotations
@@ -32,12 +29,12 @@ _STACKS = ".stacks"
 
 
 def scratch_path(directory: str, worker: int, incarnation: int) -> str:
-    """Where a worker prints until it is known which job's log that is."""
+    """The scratch file that a worker prints to."""
     return os.path.join(directory, f"{_SCRATCH}{worker}-{incarnation}{_PART}")
 
 
 def stacks_path(directory: str, worker: int, incarnation: int) -> str:
-    """Where a worker writes its stacks when it is asked for them. Whoever buries it removes the file."""
+    """The file for the stacks of a worker. The supervisor removes it after the worker's death."""
     return os.path.join(directory, f"{_SCRATCH}{worker}-{incarnation}{_STACKS}")
 
 
@@ -64,7 +61,7 @@ def move(scratch: str, path: str, heading: str, limit: int) -> int:
     """Move a scratch file to `path`; if that exists, append to it under a heading.
 
     Beyond `limit` bytes only head and tail are kept. Returns the bytes printed; raises
-    OSError if the disk refuses.
+    OSError if the disk fails.
     """
     try:
         size = os.stat(scratch).st_size
@@ -144,10 +141,10 @@ def tail(path: str, lines: int = 20, limit: int = 8192) -> str:
 
 
 def leftovers(directory: str) -> list[str]:
-    """Deal with scratch files of an earlier run whose supervisor was killed.
+    """Clean up scratch files of an earlier run whose supervisor was killed.
 
-    Empty ones are removed; the others become `%lost-....log`, since nobody knows any more
-    whose they are. Returns the paths of those logs.
+    Empty ones are removed; the others become `%lost-....log`, since their jobs are
+    unknown. Returns the paths of those logs.
     """
     kept = []
     try:

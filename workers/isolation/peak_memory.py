@@ -1,13 +1,13 @@
-"""The peak memory of each job apart from that of the jobs before it.
+"""Separates the peak memory of a job from that of earlier jobs in the same worker.
 
-The kernel keeps one high-water mark for a process, and tells it when the process has died. Between
-two jobs the mark is set back to what is held now, if it stands clearly above that. What cannot be set
-back (the mark of children that were waited for; all of it where /proc is not Linux's) is told to the
-supervisor: a worker that has not grown beyond that by its end has a peak that may be an earlier job's.
+The kernel keeps one high-water mark for each process and reports it at the death of the process. Between two
+jobs it is reset to the present memory, if it is clearly higher. Some of it cannot be reset: the mark of children
+that were waited for, and all of it without Linux's /proc. That part is reported to the supervisor: if a dead
+worker has no higher peak, it may come from an earlier job.
 
-Linux also counts what a process held before it executed its program: after vfork, as `subprocess` does
-it, that is the memory of its parent. `getrusage` and `wait4` tell of it for ever, clear_refs does not reach
-it; VmHWM in /proc is of this program alone. Only who has been forked, as by the zygote, has none of it.
+Linux also counts what the process held before it executed its program. After vfork, which `subprocess` uses,
+that is the memory of the parent. `getrusage` and `wait4` always include it, and clear_refs does not reset it;
+VmHWM in /proc does not include it. Forked workers of the zygote have none of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which signal handlers a worker has, and which its children get.
+"""The signal handlers of a worker, and those of the children that its jobs fork.
 
-A job and what it forks see the handlers that the script had left when it was imported. The worker
-adds its own only where the script has none. The supervisor asks a worker to stop by signals of its
-own (`private_signal`), so that SIGINT in a worker is what it is in any script: a KeyboardInterrupt.
+Jobs and their forks have the handlers that the script had set when it was imported. The worker adds its own only
+where the script has none. The supervisor uses real-time signals to ask a worker to stop (`private_signal`), so
+SIGINT in a worker means what it means in any script: a KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from workers.process import descriptors
 
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# Their default is to end the process; a worker takes them for a wish to stop after this job.
+# Their default action is to end the process; a worker stops after its current job instead.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_HIGHEST = getattr(signal, "SIGRTMAX", None)  # None: a system without such signals
+_HIGHEST = getattr(signal, "SIGRTMAX", None)  # None: no real-time signals
 _PRIVATE_SIGNAL: dict[int, int] = (
     {} if _HIGHEST is None else {int(number): int(_HIGHEST) - 1 - i for i, number in enumerate(DRAIN_SIGNALS)}
 )
 _ORIGINAL_SIGNAL = {private_signal: number for number, private_signal in _PRIVATE_SIGNAL.items()}
-# By which the supervisor asks for the stacks. Not SIGQUIT, for which a script may have a handler.
+# The signal that requests the stacks. Not SIGQUIT, for which a script may have a handler.
 STACKS = int(signal.SIGQUIT if _HIGHEST is None else _HIGHEST - 1 - len(DRAIN_SIGNALS))
 
 
 def private_signal(signum: int) -> int:
-    """The signal by which the supervisor passes this one on to a worker."""
+    """The signal that the supervisor sends to a worker in place of `signum`."""
     return _PRIVATE_SIGNAL.get(signum, signum)
 
 
 class ScriptHandlers(NamedTuple):
-    """What the script has left in the process that imported it."""
+    """Handlers, mask and timers that the script has set in the process that imported it."""
 
     handlers: dict[int, Any]  # those that `suspend_handlers` has replaced
     mask: set[Any]
     wakeup: int
-    intervals: tuple[tuple[int, float], ...] = ()  # timers that go off again and again, and their seconds
-    caught: set[int] | None = None  # signals that had a handler, whoever has installed it, if known
+    intervals: tuple[tuple[int, float], ...] = ()  # repeating timers, and their seconds
+    caught: set[int] | None = None  # signals with a handler, of Python or C; None if unknown
 
 
 def ignore_at_start(numbers: Collection[int]) -> dict[int, Any]:
-    """The handlers that this process was started with; from here on the signals are ignored."""
+    """Ignore these signals from now on; returns the handlers that this process was started with."""
     handlers = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        signal.signal(number, signal.SIG_IGN)  # one that is pending is dropped, too
+        signal.signal(number, signal.SIG_IGN)  # drops a pending one, too
     return handlers
 
 
 def restore_handlers(left: ScriptHandlers) -> None:
-    """What the script had left is there again."""
+    """Set the script's handlers, mask and timers again."""
     _Installed.caught = left.caught
     for number, handler in left.handlers.items():
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -70,9 +70,9 @@ def restore_handlers(left: ScriptHandlers) -> None:
 
 
 def suspend_handlers(ignored: Collection[int]) -> ScriptHandlers:
-    """Take note of what the script has left, and run none of it here: for a process that imports
-    the script and has children to look after. `ignored`: signals that must not end it."""
-    # One that goes off once is for the time of the script as a whole, and runs in its process alone.
+    """Return the script's handlers, mask and timers, and disable them here: this process imports the script,
+    but also has to watch its children. `ignored`: signals that must not end it."""
+    # A timer that fires once is meant for the script's own process.
     stopped = [(timer, signal.setitimer(timer, 0)[1]) for timer in TIMERS]
     intervals = tuple((int(timer), seconds) for timer, seconds in stopped if seconds)
     wakeup = signal.set_wakeup_fd(-1)
@@ -81,7 +81,7 @@ def suspend_handlers(ignored: Collection[int]) -> ScriptHandlers:
     handlers = {}
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
-        # A handler of C code (faulthandler's, say) cannot be put back from Python: it stays.
+        # A handler of C code (faulthandler's, say) cannot be restored from Python: it stays.
         foreign = handler is None or (handler == signal.SIG_DFL and number in caught)
         if foreign or number in (signal.SIGKILL, signal.SIGSTOP):
             continue
@@ -97,7 +97,7 @@ def suspend_handlers(ignored: Collection[int]) -> ScriptHandlers:
 
 
 def _caught_signals() -> set[int]:
-    """Signals that have a handler, whoever has installed it."""
+    """Signals that have a handler, of Python or C."""
     try:
         with open("/proc/self/status", "rb") as file:
             line = next(line for line in file if line.startswith(b"SigCgt:"))
@@ -108,27 +108,27 @@ def _caught_signals() -> set[int]:
 
 
 class _ToStderr:
-    """Where faults are reported to: descriptor 2. An object of its own, by which `_reports_to` tells
-    whether it was we who asked for that."""
+    """Descriptor 2 as a file for faulthandler. By this object `_reports_to` recognises our own
+    registration."""
 
     def fileno(self) -> int:
         return 2
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """There is no buffer."""
 
 
 _FAULTS = _ToStderr()
 
 
 def _reports_to(place: _ToStderr) -> bool:
-    """Whether faulthandler reports there: nobody has asked it for the same in our place."""
+    """Whether faulthandler writes to this file object: no other registration has replaced ours."""
     return any(found is place for found in gc.get_referents(faulthandler))
 
 
 class _StackFile(_ToStderr):
-    """Where stacks go that the supervisor asks for: apart from what jobs print, and under a number of
-    its own, whatever a job makes of descriptor 2."""
+    """The file for the stacks that the supervisor requests: separate from the output of jobs, under a private
+    descriptor, whatever a job does to descriptor 2."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -145,25 +145,28 @@ class _StackFile(_ToStderr):
         return self._descriptor
 
     def is_open(self) -> bool:
-        """Whether no job has closed it."""
+        """False if a job has closed it."""
         return descriptors.is_ours(self._descriptor, self._file)
 
 
 class _Installed:
-    """What the worker has installed in this process."""
+    """The handlers that the worker has installed in this process."""
 
     handlers: ClassVar[dict[int, Any]] = {}
     reports_faults = False
-    dumps_stacks: ClassVar[dict[int, _ToStderr]] = {}  # by which signals it does
-    files: ClassVar[list[Any]] = []  # of faulthandler, when the first job came
+    dumps_stacks: ClassVar[dict[int, _ToStderr]] = {}  # by signal
+    files: ClassVar[list[Any]] = []  # that faulthandler had before the first job
     mask_before_fork: set[Any] | None = None  # the mask before a fork
-    caught: set[int] | None = None  # what the script has left, if that is known
+    caught: set[int] | None = None  # signals that the script has handlers for, if known
     runs_jobs: CodeType | None = None
 
 
 def install(stack_file: str, runs_jobs: CodeType | None = None) -> None:
-    """The worker's own handlers, where the script has left none. `stack_file`: where stacks go that
-    the supervisor asks for. `runs_jobs`: the function that calls the user's."""
+    """Install the worker's handlers where the script has none.
+
+    stack_file: path for the stacks that the supervisor requests.
+    runs_jobs: code of the function that calls the user's function.
+    """
     _Installed.runs_jobs = runs_jobs
     caught = _Installed.caught if _Installed.caught is not None else _caught_signals()
     for number in _STOP_SIGNALS:
@@ -192,7 +195,7 @@ def _stack_file(path: str) -> _ToStderr:
 
 
 def keep_faulthandler_setup() -> None:
-    """What the script and `setup()` have made of faulthandler by now is for all jobs."""
+    """Take the present state of faulthandler, set by the script and `setup()`, for the one of all jobs."""
     _Installed.reports_faults = _Installed.reports_faults and _reports_to(_FAULTS)
     _Installed.dumps_stacks = {
         number: place for number, place in _Installed.dumps_stacks.items() if _reports_to(place)
@@ -201,10 +204,9 @@ def keep_faulthandler_setup() -> None:
 
 
 def enable_crash_dumps() -> None:
-    """A crash leaves a traceback where descriptor 2 leads, the log of the job, and so does SIGQUIT,
-    unless the script has seen to that; stacks that the supervisor asks for have a file of their own.
-    Repeated, it puts back what a job has made of it, without a call of the system; a fraction of a
-    microsecond if that is nothing."""
+    """Let a crash, and SIGQUIT, write a traceback to descriptor 2, the log of the job, unless the script has
+    registered faulthandler itself. Stacks for the supervisor go to a file of their own. Called again, it
+    restores this after a job; takes a fraction of a microsecond if nothing has changed."""
     if _Installed.files and gc.get_referents(faulthandler) == _Installed.files:
         return
     if _Installed.reports_faults:
@@ -214,7 +216,7 @@ def enable_crash_dumps() -> None:
 
 
 def reopen_stack_file() -> None:
-    """If a job has closed it."""
+    """Open the file for the supervisor's stacks again, if a job has closed it."""
     place = _Installed.dumps_stacks.get(STACKS)
     if isinstance(place, _StackFile) and not place.is_open():
         with contextlib.suppress(OSError):
@@ -223,16 +225,16 @@ def reopen_stack_file() -> None:
 
 
 def restore_in_children() -> None:
-    """From here on a child of a worker gets the handlers that the script had left. To be called
-    before any code of the user can ask for the same."""
+    """From now on forked children of a worker get the script's handlers. To be called before the user's code
+    can register fork hooks."""
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
 
 
 def _before_fork() -> None:
-    # A signal that reached the child before it has its own handlers would be lost: `terminate`
-    # comes right after `start`.
+    # A signal that reaches the child before it has its own handlers would be lost: multiprocessing's
+    # `terminate` may follow right after `start`.
     if _Installed.handlers:
         _Installed.mask_before_fork = signal.pthread_sigmask(signal.SIG_BLOCK, list(_Installed.handlers))
 
@@ -251,7 +253,7 @@ def _after_fork_in_child() -> None:
 
 
 def _remove_own_handlers() -> None:
-    """Whatever a job has installed in the place of ours stays."""
+    """Remove our handlers; those that a job has set in their place stay."""
     handlers, _Installed.handlers = _Installed.handlers, {}
     for number, handler in handlers.items():
         if signal.getsignal(number) is handler:
@@ -273,7 +275,7 @@ def _note_drain(signum: int, frame: FrameType | None) -> None:
 
 
 def _on_private_signal(signum: int, frame: FrameType | None) -> None:
-    """The supervisor passes a signal on: to whatever handler the job or the script has for it."""
+    """The supervisor passes a signal on: call the handler that the job or the script has for it."""
     number = _ORIGINAL_SIGNAL[signum]
     handler = signal.getsignal(number)
     if callable(handler) and handler not in (_note_drain, signal.default_int_handler):
@@ -281,12 +283,12 @@ def _on_private_signal(signum: int, frame: FrameType | None) -> None:
             signal.raise_signal(number)
             return
     elif handler == signal.SIG_DFL and number != signal.SIGINT and _in_a_job(frame):
-        signal.raise_signal(number)  # the job has asked for this
+        signal.raise_signal(number)  # the job has set the default action
     CURRENT.stopping = True
 
 
 def _in_a_job(frame: FrameType | None) -> bool:
-    """Whether code of the user is running: an exception must not end ours."""
+    """Whether the user's code is running: only there may a handler raise."""
     inner = None
     while frame is not None:
         if frame.f_code is _Installed.runs_jobs:

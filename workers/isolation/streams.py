@@ -1,9 +1,9 @@
-"""`sys.stdout` and `sys.stderr` of a worker: they know whether anything was written.
+"""`sys.stdout` and `sys.stderr` of a worker: they record whether anything was written.
 
-To flush them after each job would cost a short job a good part of what it takes itself, and
-most jobs print nothing. So what is written passes through a buffer that remembers it.
+Flushing them after each job would be expensive for short jobs, most of which print nothing. So their buffer
+records writes, and only then they are flushed.
 
-What a job makes of the streams reaches no other job: `StandardStreams` puts them back.
+`StandardStreams` restores the streams after a job, so no other job sees its changes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from workers.process.descriptors import Probe
 
 _NAMES = ("stdout", "stderr", "stdin", "__stdout__", "__stderr__", "__stdin__")
 _read = itemgetter(*_NAMES)
-# What can be changed of a stream in its place.
+# Attributes that a job can change without replacing the stream.
 _settings = attrgetter("closed", "encoding", "errors", "line_buffering", "write_through")
 
 
 class Remembering(io.IOBase):
-    """wrote: something was written, or it was closed, since this was last set to False."""
+    """wrote: something was written, or the stream was closed, since this was set to False."""
 
     wrote = False
 
@@ -39,19 +39,19 @@ class Remembering(io.IOBase):
 
 
 class RememberingWriter(Remembering, io.BufferedWriter):
-    """A buffer that remembers."""
+    """A buffered writer that records writes."""
 
 
 class RememberingFile(Remembering, io.FileIO):
-    """The same without a buffer, as PYTHONUNBUFFERED wants it."""
+    """The same without a buffer, for PYTHONUNBUFFERED."""
 
 
 class AlwaysWrote:
-    """Stands for the buffer of a stream that somebody else has made."""
+    """For a stream that the script has made: assumes that something was written."""
 
     @property
     def wrote(self) -> bool:
-        """It cannot tell."""
+        """Always true."""
         return True
 
     @wrote.setter
@@ -63,8 +63,8 @@ Watched = Remembering | AlwaysWrote
 
 
 def remember_writing() -> None:
-    """Let both streams be our own, where they are still Python's. Before any code of the user
-    runs, or somebody might keep the streams that were there before."""
+    """Replace both streams by our own, if they are still Python's. To be called before any code of the user,
+    which may keep references to the former streams."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if _is_pythons(stream, descriptor):
@@ -83,8 +83,8 @@ def _is_pythons(stream: object, descriptor: int) -> bool:
 
 
 def new_stream(name: str, descriptor: int, *, buffered: bool = True) -> io.TextIOWrapper:
-    """Another stream for `sys.<name>`, flushed at each end of line; printing never fails for a
-    character that the locale does not know."""
+    """A new stream for `sys.<name>`, flushed after each line. A character that the locale cannot encode does not
+    raise."""
     before = getattr(sys, name, None)
     raw: Any = (io.FileIO if buffered else RememberingFile)(descriptor, "wb", closefd=False)
     raw.name = f"<{name}>"
@@ -94,7 +94,7 @@ def new_stream(name: str, descriptor: int, *, buffered: bool = True) -> io.TextI
         errors="backslashreplace",
         newline="\n",
         line_buffering=True,
-        write_through=True,  # or text would wait in front of the buffer that remembers
+        write_through=True,  # else text would wait in front of the recording buffer
     )
     stream.mode = "w"
     known: io.TextIOWrapper = stream
@@ -106,8 +106,8 @@ def _text(value: object) -> str | None:
 
 
 def _own_stream(name: str, descriptor: int) -> io.TextIOWrapper:
-    """A stream that leads to our descriptor: `sys.<name>`, or what Python began with, made to
-    flush at each end of line; or a new one. What else the script has put there stays."""
+    """A stream on descriptor 1 or 2 that is flushed after each line: `sys.<name>`, the original stream, or a new
+    one. Another object that the script has put into `sys` stays there."""
     for known in (name, f"__{name}__"):
         stream = getattr(sys, known, None)
         if isinstance(stream, io.TextIOWrapper) and not is_closed(stream):
@@ -121,7 +121,7 @@ def _own_stream(name: str, descriptor: int) -> io.TextIOWrapper:
 
 
 def buffer_of(stream: io.TextIOWrapper) -> Watched:
-    """What knows whether anything was written to it."""
+    """The object that records whether anything was written to the stream."""
     with contextlib.suppress(ValueError):  # detached
         if isinstance(stream.buffer, Remembering):
             return stream.buffer
@@ -129,7 +129,7 @@ def buffer_of(stream: io.TextIOWrapper) -> Watched:
 
 
 def is_closed(stream: Any) -> bool:
-    """Whether nothing can be written to it, or read from it, any more."""
+    """Whether the stream is closed or missing."""
     try:
         return stream is None or getattr(stream, "closed", False) is True
     except Exception:  # detached
@@ -137,17 +137,16 @@ def is_closed(stream: Any) -> bool:
 
 
 class StandardStreams:
-    """What `sys` has as standard streams when a job begins, and our own beneath them.
+    """The standard streams in `sys` at the start of each job, and our own streams behind them.
 
-    A script, or its `setup()`, may have put something else in the place of ours, and all its jobs
-    find that.
+    The script, or its `setup()`, may have replaced the streams: then all jobs get those.
     """
 
     def __init__(self) -> None:
         self.keep()
 
     def keep(self) -> None:
-        """The streams as they are now are those that each job finds."""
+        """Take the present streams for those of each job."""
         self.own = [_own_stream("stdout", 1), _own_stream("stderr", 2)]
         for name, own in zip(_NAMES, self.own, strict=False):
             if is_closed(getattr(sys, name, None)):
@@ -164,8 +163,8 @@ class StandardStreams:
         self._states: tuple[Any, ...] = _settings(out), dict(vars(out)), _settings(err), dict(vars(err))
 
     def restore(self, *, thorough: bool = True) -> bool:
-        """Put them back; whether one of our own had to be made anew, since it was closed. Whether
-        those were reconfigured is only asked `thorough`."""
+        """Restore them; true if one of our own was closed and had to be created again. Only a `thorough` call
+        checks whether they were reconfigured."""
         try:
             same = _read(vars(sys)) == self._kept
             out, err = self.own
@@ -184,12 +183,12 @@ class StandardStreams:
         return renewed
 
     def probe(self) -> Probe:
-        """The streams as they are in `sys`, unless one of them is replaced. What is done to one in its
-        place is seen elsewhere: a stream that was closed has written something (`Remembering`)."""
+        """A probe that no stream in `sys` was replaced. A closed stream is noticed elsewhere: it counts as
+        written (`Remembering`)."""
         return partial(_read, vars(sys)), self._kept
 
     def flush_others(self) -> None:
-        """What stands in the place of our own."""
+        """Flush streams of the script that replace our own."""
         for stream in self.others:
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -203,12 +202,12 @@ class StandardStreams:
                 setattr(sys, name, kept)
 
     def _renew(self) -> bool:
-        """What a job has done to our own: they are set up as before, or are others."""
+        """Restore the settings of our own streams after a job, or create closed ones again."""
         renewed = False
         for place, (name, own) in enumerate(zip(_NAMES, list(self.own), strict=False)):
             if is_closed(own):
                 made = self.own[place] = new_stream(name, place + 1)
-                # What somebody had put on top of the closed one is of no use any more.
+                # A stream that wraps the closed one is of no use any more.
                 kept = [made if stream is own else stream for stream in self._kept]
                 kept[place] = made
                 self._kept = tuple(kept)

@@ -1,9 +1,8 @@
-"""`current_job().report()`: how far a job is, said aside while it runs.
+"""`current_job().report()`: the progress of a running job.
 
-A report may come from any thread of the job, from a signal handler and from a forked child,
-at any rate. It goes out as one small frame that the system writes in one piece, and it never
-waits: when there is no room in the pipe, or somebody else is writing, it is dropped, for the
-next one will say the same and more.
+A report may come from any thread of the job, from a signal handler or a forked child, at any rate. It is sent as
+one small frame in one write, and never blocks: if the pipe is full, or another thread or child is writing, the
+report is dropped. The next one replaces it anyway.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Reporter:
-    """Sends what a job says of itself to the supervisor."""
+    """Sends reports and notices of jobs to the supervisor."""
 
     def __init__(self, queues: WorkerQueues) -> None:
         self._queues = queues
@@ -33,7 +32,7 @@ class Reporter:
         self._queues.send_aside(Reported(job_id, fraction, metrics))
 
     def notice(self, job_id: str, text: str) -> None:
-        """Something that the user should know."""
+        """A notice for the user."""
         self._queues.send_aside(Reported(job_id, notice=text[:1000]))
 
 
