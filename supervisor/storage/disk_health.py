@@ -14,8 +14,8 @@ from supervisor.core.terms.events import Event, HandOutBlocked, HandOutUnblocked
 from supervisor.storage.files.atomic_files import lack_of_space
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.sync import STALLED_AFTER
-from supervisor.storage.journal.foreign_writes import Altered, rewritten_message
-from supervisor.storage.journal.journal_file import BOUND, JournalFile
+from supervisor.storage.journal.foreign_writes import JournalAltered, rewritten_message
+from supervisor.storage.journal.journal_file import MOST_WAITING, JournalFile
 
 # After so many failures within so many seconds the run ends: the journal is not rewritten for ever.
 MOST_FAILURES, FAILURES_WITHIN = 5, 60.0
@@ -41,7 +41,7 @@ class DiskFailures:
         """The notice for the user once all records are in a new file."""
         if error.errno == errno.ENOENT:
             return f"Somebody has removed {path}; all records were written again, into a new file."
-        if isinstance(error, Altered):
+        if isinstance(error, JournalAltered):
             return rewritten_message(path)
         return (
             f"The disk failed under {path} ({error.strerror or error}); "
@@ -88,7 +88,7 @@ class DiskHealth:
             size = journal.altered()
         except OSError:
             return None
-        return None if size is None else Altered(size)
+        return None if size is None else JournalAltered(size)
 
     def has_vanished(self, journal: JournalFile) -> bool:
         """Whether the journal was removed and a new one can be put in its place."""
@@ -131,7 +131,7 @@ class DiskHealth:
             reasons["no_space"] = self._lack
         if journal.full is None and since is not None and now - since >= STALLED_AFTER:
             reasons["disk_stalled"] = f"the disk has not answered for {now - since:.0f} s ({journal.path})"
-        elif journal.waiting_bytes > BOUND:
+        elif journal.waiting_bytes > MOST_WAITING:
             waiting = journal.waiting_bytes / 1e6
             reasons["disk_stalled"] = f"{waiting:.0f} MB of records wait for the disk ({journal.path})"
         return reasons

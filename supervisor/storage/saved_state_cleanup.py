@@ -37,8 +37,8 @@ class SavedStateCleanup:
         self._table = table
         self._disk = disk or Disk()
         self._next_look = 0.0
-        self._doomed: list[str] = []
-        self._after = 0  # the record that must be synced before `_doomed` is removed
+        self._obsolete: list[str] = []
+        self._after = 0  # the record that must be synced before `_obsolete` is removed
 
     def look(self, now: float, last_n: int, synced: int) -> None:
         """Remove the states of jobs that were completed at the previous look, if all records written until
@@ -46,10 +46,10 @@ class SavedStateCleanup:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
-        if self._doomed and synced < self._after:
+        if self._obsolete and synced < self._after:
             return
-        self._remove(self._doomed, time.monotonic() + _BUDGET)
-        self._doomed = self._of_completed()
+        self._remove(self._obsolete, time.monotonic() + _BUDGET)
+        self._obsolete = self._of_completed()
         self._after = last_n
 
     def end(self) -> None:

@@ -27,7 +27,7 @@ from supervisor.storage.disk_health import DiskFailures, DiskHealth
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
-from supervisor.storage.journal.foreign_writes import Altered
+from supervisor.storage.journal.foreign_writes import JournalAltered
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.plan.plan_diff import Comparison
 from supervisor.storage.saved_state_cleanup import SavedStateCleanup
@@ -59,8 +59,8 @@ class Store:
         self._disk = parts.disk
         self._journal = parts.journal
         self._offsets, self._lengths = parts.offsets, parts.lengths
-        self._checkpointer = CheckpointSchedule(parts, self.notices)
-        self._watch = DiskHealth(parts.disk, parts.layout.directory)
+        self._checkpoints = CheckpointSchedule(parts, self.notices)
+        self._health = DiskHealth(parts.disk, parts.layout.directory)
         self.states = SavedStateCleanup(parts.layout.states_directory, parts.table)
         self._now = 0.0  # the loop's clock at the last poll
         self._reported = parts.journal.next_n - 1  # the last record reported as synced
@@ -133,7 +133,7 @@ class Store:
         """
         if not recovered.name:
             recovered.identity = recovered.identity._replace(name=name)
-        store_builder.take_plan(recovered, builder, comparison, keep_params=keep_params)
+        store_builder.update_plan(recovered, builder, comparison, keep_params=keep_params)
         parts, notices = store_builder.earlier(
             layout, recovered, lock=lock, settings=settings, options=options, syncer=syncer
         )
@@ -141,7 +141,7 @@ class Store:
         store.notices += notices
         if recovered.checkpoint_state != "good" or recovered.needs_generation:
             # From here on either of the two files may be lost again.
-            store._checkpointer.write_or_say(store_builder.position_of(recovered))
+            store._checkpoints.write_or_say(store_builder.position_of(recovered))
         recovered.close()
         return store
 
@@ -187,7 +187,7 @@ class Store:
         if journal.failed is not None:
             self._regenerate(journal.failed)
         elif journal.full is not None:
-            self._watch.look_soon()
+            self._health.look_soon()
         elif not self.ephemeral:
             self._syncer.written(journal.next_n - 1, urgent=urgent)
         elif urgent:
@@ -216,8 +216,8 @@ class Store:
         """When `poll` must be called even if nothing happens (the loop's clock); None if never."""
         full = self._journal.full is not None
         times = [
-            None if full else self._checkpointer.next_deadline(),
-            self._watch.next_deadline(self._now, waiting=self._waiting(), full=full),
+            None if full else self._checkpoints.next_deadline(),
+            self._health.next_deadline(self._now, waiting=self._waiting(), full=full),
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -229,13 +229,13 @@ class Store:
                 while len(os.read(self._wake_read, 4096)) == 4096:
                     pass
         events = self._collect_synced(now)
-        self._checkpointer.collect(now)
-        if self._watch.look_due(now):
+        self._checkpoints.collect(now)
+        if self._health.look_due(now):
             self._retry()
             self._look_for_the_journal()
-            self._watch.look_at_space()
+            self._health.look_at_space()
             self.states.look(now, self._journal.next_n - 1, self._reported)
-        return events + self._watch.changes(self._journal, now)
+        return events + self._health.changes(self._journal, now)
 
     def _waiting(self) -> bool:
         """Whether something that was written is not synced yet."""
@@ -252,7 +252,7 @@ class Store:
         if progress:
             journal.mark_synced(synced)
             self._reported = synced
-        self._watch.unsynced(now, waiting=self._waiting(), progress=progress)
+        self._health.unsynced(now, waiting=self._waiting(), progress=progress)
         return [Synced(synced)] if progress else []
 
     def _retry(self) -> None:
@@ -269,7 +269,7 @@ class Store:
     def _look_for_the_journal(self) -> None:
         """Write the journal again if another process has removed or changed it: a file without a name is lost
         when this process ends."""
-        if not self.ephemeral and (trouble := self._watch.trouble(self._journal)) is not None:
+        if not self.ephemeral and (trouble := self._health.trouble(self._journal)) is not None:
             self._regenerate(trouble)
 
     def _regenerate(self, error: OSError) -> None:
@@ -282,8 +282,8 @@ class Store:
             )
         self._failures.add(error, journal.path, self._now)
         if self._syncer.close(CLOSE_TIMEOUT):
-            self._checkpointer.give_up(self._now)
-        altered = isinstance(error, Altered)
+            self._checkpoints.give_up(self._now)
+        altered = isinstance(error, JournalAltered)
         if not altered:  # else even synced records may be gone from the file
             journal.mark_synced(self._syncer.synced)
         self._offsets = self._parts.offsets = journal.regenerate(self._offsets, altered=altered)
@@ -309,24 +309,24 @@ class Store:
         """Whether to begin one now, `completions` jobs after the last one was begun."""
         if self.ephemeral or self._journal.full is not None:
             return False
-        return self._checkpointer.due(completions, now)
+        return self._checkpoints.due(completions, now)
 
     def checkpoint_age(self, now: float) -> float | None:
         """Seconds since the last checkpoint was in its place; None if there was none yet."""
-        return self._checkpointer.age(now)
+        return self._checkpoints.age(now)
 
     def checkpoint_costs(self) -> dict[str, float]:
         """Seconds that checkpoints took of this run so far; see Checkpointer."""
-        return self._checkpointer.costs()
+        return self._checkpoints.costs()
 
     def begin_checkpoint(self, position: Position, now: float) -> None:
         """Copy the state for a checkpoint; `work` writes it."""
         if not self.ephemeral:
-            self._checkpointer.begin(position, now)
+            self._checkpoints.begin(position, now)
 
     def work(self, budget: float) -> bool:
         """Write a part of the checkpoint, for about `budget` seconds; True while more remains."""
-        return self._checkpointer.work(budget, self._syncer, self._now)
+        return self._checkpoints.work(budget, self._syncer, self._now)
 
     # ------------------------------------------------------------------------ close
 
@@ -345,7 +345,7 @@ class Store:
                 f"the disk under {journal.path} does not answer; what was synced before is safe. "
                 f"Fix the disk, then resume."
             )
-        self._checkpointer.give_up(self._now)
+        self._checkpoints.give_up(self._now)
         self._retry()
         self._look_for_the_journal()
         if journal.full is not None:
@@ -359,7 +359,7 @@ class Store:
             self._regenerate(error)
         self._parts.intact = journal.reads_back()
         if position is not None:
-            self._checkpointer.at_end(position)
+            self._checkpoints.at_end(position)
         self.states.end()
 
     def release(self) -> None:

@@ -152,7 +152,7 @@ def _unnamed(
 # --------------------------------------------------------------------------------- open
 
 
-def take_plan(
+def update_plan(
     found: Recovered, builder: PlanBuilder | None, comparison: Comparison | None, *, keep_params: bool
 ) -> None:
     """Update table and plan file to the script's plan; synced. Raises StorageError."""
@@ -170,7 +170,7 @@ def take_plan(
         table.add(job_id, builder.domains[job_id])
     for job_id in comparison.gone:
         table.wanted[table.numbers[job_id]] = 0
-    builder.give_own(table)
+    builder.set_own_settings(table)
     try:
         found.plan = _write_plan(found, builder, comparison, keep_params=keep_params)
     except OSError as error:

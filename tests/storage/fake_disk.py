@@ -143,7 +143,7 @@ class FakeDisk(Disk):
         file = self._open[fd]
         file.safe = bytes(file.data)
 
-    def let_go(self, fd: int) -> None:
+    def drop_cache(self, fd: int) -> None:
         """What the disk began with the last time has arrived there, though nobody may rely on it."""
         file = self._open[fd]
         file.gone, file.begun = max(file.begun, len(file.safe)), len(file.data)

@@ -182,7 +182,7 @@ class Made:
         return Position(self.run, self.lease, self.incarnation + 1, at_work + cut, leases)
 
     def checkpoint(self) -> None:
-        self.store._checkpointer.write(self.position())
+        self.store._checkpoints.write(self.position())
 
     def die(self) -> None:
         """The supervisor is killed: files stay as they are."""

@@ -237,7 +237,7 @@ def test_a_script_that_repeats_its_plan_gives_the_same_as_one_that_is_collected(
     expected = filled(PlanBuilder(), ids, together=together, changed=changed)
     builder = filled(PlanBuilder(plan.repeatable(table)), ids, together=together, changed=changed)
     assert (len(builder), builder.size) == (len(expected), expected.size)
-    assert plan.holds_just(builder) == (ids == IDS and not changed)
+    assert plan.has_bytes_of(builder) == (ids == IDS and not changed)
     assert compare(plan, table, builder) == compare(plan, table, expected)
     with pytest.raises(UsageError, match="positions 1 and"):
         builder.add(ids[0], None, b"{}")

@@ -53,7 +53,7 @@ class Story:
             self.recorded.append((made.store.next_n - 1, job_id))
             if self.chance.random() < 0.5:
                 made.sync()
-            if self.chance.random() < 0.3 and not made.store._checkpointer.busy:
+            if self.chance.random() < 0.3 and not made.store._checkpoints.busy:
                 made.store.begin_checkpoint(made.position(), 0.0)
                 while made.store.work(1.0):
                     pass

@@ -20,7 +20,7 @@ from supervisor.storage.checkpoint_schedule import SHARE, cost
 from supervisor.storage.disk_health import MOST_FAILURES
 from supervisor.storage.files.lock import Lock
 from supervisor.storage.files.sync import STALLED_AFTER
-from supervisor.storage.journal.journal_file import BOUND
+from supervisor.storage.journal.journal_file import MOST_WAITING
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tests.storage.fake_disk import FakeDisk
@@ -217,7 +217,7 @@ def test_a_disk_that_does_not_answer_blocks_after_five_seconds(made: Made) -> No
 def test_records_that_wait_for_the_disk_are_bounded(made: Made) -> None:
     made.sync()
     made.store.poll(0.0)
-    made.end(IDS[0], result=b'"' + b"x" * BOUND + b'"')
+    made.end(IDS[0], result=b'"' + b"x" * MOST_WAITING + b'"')
     assert [e.why for e in made.store.poll(0.1) if isinstance(e, HandOutBlocked)] == ["disk_stalled"]
     made.sync()
     assert HandOutUnblocked("disk_stalled") in made.store.poll(0.2)
@@ -261,7 +261,7 @@ def test_checkpoints_come_at_every_fifth_completion_but_cost_at_most_a_hundredth
     made.sync()
     store.poll(10.0)
     assert store.checkpoint_age(11.0) == 1.0
-    store._checkpointer._cost = 0.1
+    store._checkpoints._cost = 0.1
     assert not store.checkpoint_due(500, 14.9)
     assert not store.checkpoint_due(4, 15.1)
     assert store.checkpoint_due(5, 15.1)

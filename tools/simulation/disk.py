@@ -89,7 +89,7 @@ class SimulatedDisk(Disk):
     def datasync(self, fd: int) -> None:
         self.sync(fd)
 
-    def let_go(self, fd: int) -> None:
+    def drop_cache(self, fd: int) -> None:
         pass
 
     def sync(self, fd: int) -> None:

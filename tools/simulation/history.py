@@ -213,7 +213,7 @@ class History:
         if disk_works and self.rng.random() < 0.5:
             self.syncer.do_work()
         self.step(core, self.coalesced([*store.poll(world.now), *events]) or [facts.TimePassed()])
-        if self.rng.random() < 0.05 and not store._checkpointer.busy:
+        if self.rng.random() < 0.05 and not store._checkpoints.busy:
             store.begin_checkpoint(core.position(), world.now)
         store.work(0.0 if self.rng.random() < 0.5 else 1e9)
 

@@ -126,12 +126,14 @@ def _forget_what_waits(self: JournalFile) -> bool:
     return True
 
 
-def _generation_without_unsynced(self: JournalFile, offsets: array[int]) -> array[int]:
+def _generation_without_unsynced(
+    self: JournalFile, offsets: array[int], *, altered: bool = False
+) -> array[int]:
     if self._batches:
         self.next_n = self._batches[0].last_n - self._batches[0].data.count(b"\n") + 1
         self._batches.clear()
         self.size = self._written = self._synced
-    return _REGENERATE(self, offsets)
+    return _REGENERATE(self, offsets, altered=altered)
 
 
 _REGENERATE = JournalFile.regenerate
@@ -199,8 +201,8 @@ _BODIES = journal_format._bodies_batch
 def _timeouts_are_ignored(self: Dispatcher, turn: Any) -> None: ...
 
 
-def _grace_without_end(self: Drain, turn: Any, reason: str, detail: Any) -> None:
-    _BEGIN_DRAIN(self, turn, reason, detail)
+def _grace_without_end(self: Drain, turn: Any, reason: str, detail: Any, **more: Any) -> None:
+    _BEGIN_DRAIN(self, turn, reason, detail, **more)
     self.grace_ends = turn.now + 1000.0
 
 
@@ -267,6 +269,8 @@ def caught(patches: list[Patch], seeds: int) -> str:
                 play(seed)
             except Violation as violation:
                 return f"seed {seed}: {violation}"
+            except TypeError:
+                raise  # the mutant's parameters are not those of the function that it replaces
             except Exception as error:
                 return f"seed {seed}: {type(error).__name__}: {error}"
     return ""

@@ -140,7 +140,7 @@ class CheckpointWriter:
 
     def finish(self) -> None:
         """Write what remains and publish it, for a caller that may wait for the disk."""
-        self._file.disk_keeps_up = True
+        self._file.write_behind = True
         self.step(inf)
         self.publish()
 

@@ -108,7 +108,7 @@ def unnamed_file(directory: Path | str) -> int:
 class NewFile:
     """A temporary file beside `path`; `publish` syncs it and renames it to `path`.
 
-    disk_keeps_up: if set, the disk begins to write a large file while it is made, and the page cache does not
+    write_behind: if set, the disk begins to write a large file while it is made, and the page cache does not
     keep it; for callers that may wait for the disk.
     As a context manager it removes a file that was not published.
     """
@@ -116,7 +116,7 @@ class NewFile:
     def __init__(self, disk: Disk, path: Path | str) -> None:
         self.path = resolved(path)
         self.size = 0
-        self.disk_keeps_up = False
+        self.write_behind = False
         self._begun = 0  # bytes that the disk was told to begin with
         self._disk = disk
         self._temporary = temporary_name(self.path)
@@ -127,8 +127,8 @@ class NewFile:
     def write(self, data: bytes | bytearray) -> None:
         write_all(self._disk, self.fd, data)
         self.size += len(data)
-        if self.disk_keeps_up and self.size - self._begun >= _BEHIND:
-            self._disk.let_go(self.fd)
+        if self.write_behind and self.size - self._begun >= _BEHIND:
+            self._disk.drop_cache(self.fd)
             self._begun = self.size
 
     def publish(self, *, durable: bool = True, keep_open: bool = False, read_soon: bool = True) -> None:
@@ -136,7 +136,7 @@ class NewFile:
         if durable:
             self._disk.sync(self.fd)
         if not read_soon:
-            self._disk.let_go(self.fd)
+            self._disk.drop_cache(self.fd)
         self._disk.rename(self._temporary, self.path)
         self._temporary = ""
         if durable:
@@ -165,7 +165,7 @@ class NewFile:
 def write_atomically(disk: Disk, path: Path | str, parts: Iterable[bytes], *, durable: bool = True) -> None:
     """Replace a file by the joined `parts`: readers see the old or the new one, whole."""
     with NewFile(disk, path) as file:
-        file.disk_keeps_up = True
+        file.write_behind = True
         buffer = bytearray()
         for part in parts:
             buffer += part

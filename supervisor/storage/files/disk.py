@@ -70,7 +70,7 @@ class Disk:
                 raise
             os.fsync(fd)
 
-    def let_go(self, fd: int) -> None:
+    def drop_cache(self, fd: int) -> None:
         """Drop a file from the page cache, because it is not read soon. Linux begins to write dirty pages and
         keeps those until they are written."""
         if hasattr(os, "posix_fadvise"):

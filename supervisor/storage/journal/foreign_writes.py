@@ -11,7 +11,7 @@ from __future__ import annotations
 from supervisor.core.terms.errors import StorageError
 
 
-class Altered(OSError):
+class JournalAltered(OSError):
     """Another process has changed the size of the journal. `size`: its size now, in bytes."""
 
     def __init__(self, size: int) -> None:

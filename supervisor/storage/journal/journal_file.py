@@ -24,7 +24,7 @@ from supervisor.storage.journal.journal_format import FORMAT, body_of, encode_ba
 from supervisor.storage.journal.journal_scan import Scan
 from supervisor.system.clock import utc_now
 
-BOUND = 32 << 20  # bytes of records that may wait in memory before the hand-out of jobs is paused
+MOST_WAITING = 32 << 20  # bytes of records that may wait in memory before the hand-out of jobs is paused
 
 
 class Identity(NamedTuple):

@@ -184,9 +184,9 @@ class PlanBuilder:
         if not table.add_planned(ids, domains, unique=not len(table)):
             for job_id, domain in self.domains.items():
                 table.add(job_id, domain)
-        self.give_own(table)
+        self.set_own_settings(table)
 
-    def give_own(self, table: JobTable) -> None:
+    def set_own_settings(self, table: JobTable) -> None:
         """Set the jobs' own settings in the table, which must have all of these jobs."""
         table.own = {table.numbers[job_id]: own for job_id, own in self.own.items()}
 

@@ -40,7 +40,7 @@ def compare(plan: PlanFile | None, table: JobTable, builder: PlanBuilder) -> Com
 
     Ids whose line in the plan was lost are known from the journal and match without a comparison of parameters.
     """
-    if plan is not None and plan.holds_just(builder):
+    if plan is not None and plan.has_bytes_of(builder):
         return Comparison(matching=len(builder))
     result = Comparison()
     numbers, wanted = table.numbers, table.wanted

@@ -73,7 +73,7 @@ class PlanFile:
         self.size = 0
         self.damaged = 0
         self.torn: int | None = None
-        self._straight = 0  # so many jobs, from the first on, whose lines follow each other in the file
+        self._in_order = 0  # so many jobs, from the first on, whose lines follow each other in the file
         self._bad = 0  # unreadable lines with no good one after them so far
         self._disk = disk
         self._fd = fd
@@ -136,7 +136,7 @@ class PlanFile:
         self.lengths = builder.lengths[:]
         self.offsets = array("Q", accumulate(self.lengths, initial=0))
         self.size = self.offsets.pop()
-        self._straight = len(self.lengths)
+        self._in_order = len(self.lengths)
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
@@ -156,7 +156,7 @@ class PlanFile:
         if not table.add_planned(list(map(_id, found)), list(map(_domain, found)), unique=unique):
             return False
         lengths = list(map(add, map(len, lines), repeat(1)))
-        self._straight += len(lines) if self._follows(len(self.offsets), offset) else 0
+        self._in_order += len(lines) if self._follows(len(self.offsets), offset) else 0
         *places, self.size = accumulate(lengths, initial=offset)
         self.offsets.extend(places)
         self.lengths.extend(lengths)
@@ -181,15 +181,15 @@ class PlanFile:
 
     def _follows(self, job: int, offset: int) -> bool:
         """Whether a line of this job at this offset follows the lines of all jobs before it."""
-        if job != self._straight:
+        if job != self._in_order:
             return False
         return offset == (self.offsets[job - 1] + self.lengths[job - 1] if job else 0)
 
     def _note(self, job: int, offset: int, length: int) -> None:
         if self._follows(job, offset):
-            self._straight += 1
+            self._in_order += 1
         else:
-            self._straight = min(self._straight, job)  # it is written again
+            self._in_order = min(self._in_order, job)  # it is written again
         missing = job + 1 - len(self.offsets)
         if missing == 1:
             self.offsets.append(offset)
@@ -207,7 +207,7 @@ class PlanFile:
         """The lines of jobs, joined by newlines; one read if they follow each other in the file."""
         offsets, lengths = self.offsets, self.lengths
         if is_contiguous(jobs):
-            if jobs[-1] < self._straight:
+            if jobs[-1] < self._in_order:
                 start = offsets[jobs[0]]
                 return self._pread(offsets[jobs[-1]] + lengths[jobs[-1]] - 1 - start, start)
             these = slice(jobs[0], jobs[-1] + 1)
@@ -223,7 +223,7 @@ class PlanFile:
     def has_all(self, jobs: Sequence[int]) -> bool:
         return max(jobs, default=-1) < len(self.lengths) and 0 not in get(self.lengths, jobs)
 
-    def holds_just(self, builder: PlanBuilder) -> bool:
+    def has_bytes_of(self, builder: PlanBuilder) -> bool:
         """Whether the file has the same bytes that `create` would write from this builder."""
         if self._repeatable is not None and (jobs := builder.repeats(self._repeatable)):
             return jobs == len(self.lengths) and builder.size == self.size
@@ -311,7 +311,7 @@ class PlanFile:
         """A copy for reading, with a descriptor of its own."""
         copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
         copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
-        copy._straight = self._straight
+        copy._in_order = self._in_order
         return copy
 
     def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
@@ -321,7 +321,7 @@ class PlanFile:
             for job in range(len(self.lengths))
             if self.lengths[job] and table.ids[job] not in builder.domains
         ]
-        self._straight = 0
+        self._in_order = 0
         with NewFile(self._disk, self.path) as file:
             for job_id, line in zip(builder.domains, builder.lines(), strict=True):
                 self._note(table.numbers[job_id], file.size, len(line))
