@@ -45,7 +45,7 @@ class CheckpointSchedule:
         self._completions = 0  # since the last one was begun
         self._entry_seconds = ENTRY_SECONDS  # of the loop's time, for each finished job
         self._spent = 0.0  # by the one that is being written
-        # Of the last one; at first, of what there is to copy already when a run goes on.
+        # Of the last checkpoint; at the start of a resumed run, estimated from the finished jobs.
         self._cost = cost(ENTRY_SECONDS * sum(map(parts.table.state.count, (COMPLETED, FAILED))))
         self._ended: float | None = None  # when the last one ended, or the run began (the loop's clock)
         self._published: float | None = None

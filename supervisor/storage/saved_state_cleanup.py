@@ -59,7 +59,7 @@ class SavedStateCleanup:
             os.rmdir(self._directory)
 
     def drop(self, job_ids: Iterable[str]) -> None:
-        """Remove the states of jobs that will start anew; durable, also over a power cut."""
+        """Remove the states of jobs that will start from the beginning; durable, also over a power cut."""
         bases = {file_name(job_id) for job_id in job_ids}
         found = [path for base, paths in self._files().items() if base in bases for path in paths]
         if found:
@@ -82,7 +82,7 @@ class SavedStateCleanup:
         found: dict[str, list[str]] = {}
         try:
             names = os.listdir(self._directory)
-        except OSError:  # nothing was saved, or nobody may look
+        except OSError:  # nothing was saved, or the directory is not readable
             return {}
         for name in names:
             if match := _NAME.fullmatch(name):

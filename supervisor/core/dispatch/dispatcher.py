@@ -50,7 +50,7 @@ class Dispatcher:
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
-        self._waiting_reported_until = 0.0  # until when it was said that jobs wait
+        self._waiting_reported_until = 0.0  # the user knows that jobs wait until then
         self.alone = AloneJob()
         self.durations = Durations()
 
@@ -315,7 +315,7 @@ class Dispatcher:
             if held > ahead // 2:
                 continue
             if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
-                continue  # it is at a long job: what it got would be taken back
+                continue  # it runs a long job: new leases would be revoked
             self._lease(turn, worker, min(ahead - held, pacing.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:

@@ -125,7 +125,7 @@ def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
 
 def coalescing_delay(quick: float | None, least_held: int) -> float:
     """Seconds for which outcomes may gather when every worker holds at least so many leases:
-    half of what the one with the fewest has to do behind the job it is at. `quick`: what a job
+    half of the work that the one with the fewest holds behind its running job. `quick`: what a job
     takes (`Durations`)."""
     if quick is None or quick > PROMPT_FROM:
         return 0.0
@@ -136,7 +136,7 @@ def coalescing_delay(quick: float | None, least_held: int) -> float:
 
 def share(ready: int, workers: int, mean_seconds: float | None) -> int:
     """The most that one worker may get when `ready` jobs are left for `workers` workers:
-    half of its even share, so that nobody is without work at the end, but no less than is
+    half of its even share, so that no worker idles at the end, but no less than is
     worth a hand-out."""
     least = 1 if mean_seconds is None else max(1, int(WORTH_HANDING / time_of(mean_seconds)))
     return max(least, -(-ready // (2 * max(1, workers))))

@@ -24,7 +24,7 @@ class Drain:
     """Whether a run is being drained, why, and until when.
 
     signal: the one that began it, None if none did. reason: why, in words; "" before.
-    detail: the same as it is recorded. asked: whether somebody wanted it (a signal, `longhaul ctl`, a
+    detail: the reason as it is recorded. asked: whether a user asked for it (a signal, `longhaul ctl`, a
     deadline), and not the run itself.
     grace_ends: when what still runs is stopped, on the run's clock.
     """
@@ -59,7 +59,7 @@ class Drain:
         self._tell_workers(turn, event.signum)
 
     def begin(self, turn: Turn, reason: str, detail: dict[str, Any], *, tell: bool = True) -> None:
-        """Nothing new from here on; `detail` is for the record. Without `tell` somebody else tells it."""
+        """Begin the drain. `detail`: for the record. Without `tell` the caller tells the user."""
         if self.begun:
             return
         dispatcher = self._dispatcher
@@ -83,8 +83,8 @@ class Drain:
     def begin_without_signal(
         self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool, tell: bool = True
     ) -> None:
-        """A drain for another reason than a signal: the workers are told as if one had come. `asked`:
-        somebody wants it; that counts too where the run had begun to drain by itself."""
+        """Begin a drain for another reason than a signal; the workers get a SIGTERM all the same. `asked`: a
+        user asked for it, which counts also if the drain had begun before."""
         self.asked |= asked
         if not self.begun:
             self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now

@@ -130,7 +130,7 @@ class Orders:
         )
 
     def _begin_drain(self, event: ControlAsked, turn: Turn) -> None:
-        """The reply is told in the place of what a drain itself would say; after `stop` there is no grace."""
+        """Begin a drain without its own message: the reply replaces it. After `stop` there is no grace time."""
         reason = f"longhaul ctl {event.order}"
         detail = {"control": event.order, "uid": event.uid}
         self.drain.begin_without_signal(turn, reason, detail, asked=True, tell=False)

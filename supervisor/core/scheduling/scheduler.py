@@ -162,7 +162,7 @@ class Scheduler:
             if not self.pauses.since:
                 dispatcher.hand_out(turn)
         if dispatcher.pace is not None and (self.stopped or self.pauses.since):
-            dispatcher.pace.due = None  # nobody waits for it now
+            dispatcher.pace.due = None  # no job waits for the rate now
         if self.stopped or dispatcher.nothing_left():
             dispatcher.dismiss_idle(turn)
         return turn.effects
@@ -264,7 +264,7 @@ class Scheduler:
         for outcome in outcomes:
             job = worker.settle(outcome.lease)
             if job is None:
-                continue  # not under any lease of this worker: nobody asked for it
+                continue  # not under a lease of this worker
             jobs.append(job)
             if isinstance(outcome, Failed):
                 ledger.failed(turn, worker.slot, job, outcome)

@@ -1,7 +1,7 @@
-"""Which text of the user's modules each worker process has imported. Pure.
+"""What workers report about the script: which text of its modules they imported, which files they share. Pure.
 
-Workers that are forked share one import. Where one imports by itself, at its start or in a job, it
-finds what the file holds by then.
+Forked workers share the imports of the zygote. A worker that imports by itself, at its start or in a job,
+imports what the file contains at that moment.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from workers.transport.messages import ModuleText
 
 
 class CodeSeen:
-    """The text of each file that the run began with, or of its first import if it was not known then; what
-    differs from it later is told and recorded. So is, once in an experiment, what only workers import: a
-    later run looks at its files, too."""
+    """Compares the text of each imported file with that at the beginning of the run, or of its first import.
+
+    A file that differs is recorded, and the user is warned. Modules that only workers import are recorded once
+    in an experiment, so that a later run checks their files too.
+    """
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}  # file -> sha256, or how it begins

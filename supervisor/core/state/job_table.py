@@ -174,7 +174,7 @@ class JobTable:
         expected = range(first, first + len(ids))
         if list(map(numbers.setdefault, ids, expected)) == list(expected):
             return True
-        for job_id in ids:  # one was there, or stands there twice
+        for job_id in ids:  # one was known, or occurs twice
             if numbers.get(job_id, -1) >= first:
                 del numbers[job_id]
         return False

@@ -31,7 +31,7 @@ class Stretch(msgspec.Struct):
 
     times: int = 0
     seconds: float = 0.0
-    since: str = ""  # when the one that goes on has begun, ISO 8601
+    since: str = ""  # when the present pause began, ISO 8601; "" if there is none
 
 
 class Counted(msgspec.Struct):

@@ -57,7 +57,7 @@ class Statistics(msgspec.Struct):
         if handler is None or handler(self, record):
             self.last_at = getattr(record, "at", self.last_at)
 
-    # Each handler returns whether the run that goes on lasts at least until the record's time.
+    # A handler returns whether `last_at` becomes the time of the record.
 
     def _apply_ended(self, record: Ended) -> bool:
         self.attempts += 1

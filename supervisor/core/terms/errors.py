@@ -12,11 +12,11 @@ OK = 0  # all jobs completed
 
 SOME_FAILED = 1  # the run is over, some jobs failed
 
-USAGE = 2  # wrong options, a plan that cannot be run; it stays so until somebody changes the command
+USAGE = 2  # wrong options, a plan that cannot be run; retrying without a change is useless
 
 UNUSABLE_CHECKPOINT = 65  # neither checkpoint nor journal can be used
 
-BEING_RUN = 69  # somebody else runs the experiment: nothing is wrong, nothing was changed
+BEING_RUN = 69  # another process runs the experiment; nothing was changed
 
 SCRIPT_ERROR = 70  # jobs() or finish() of the script raised, or a fault of longhaul
 
@@ -93,7 +93,7 @@ class UnguardedMain(LonghaulError, RuntimeError):
     exit_code = USAGE
 
 
-class RaisedByScript(Exception):  # no LonghaulError: nobody sees it but `main` and `run`
+class RaisedByScript(Exception):  # no LonghaulError: only `main` and `run` see it
     """An error of the user's own code in the supervisor's process, on its way to the user.
 
     error: what was raised. where: `jobs()` or `finish()`. known: what is safe, and the next step.

@@ -91,7 +91,7 @@ class WorkerDied(msgspec.Struct, frozen=True):
     log: str = ""  # the file with its output, if that is no job's
     where: str = ""  # "script.py:12", the place in the user's code that it was at
     function: str = ""  # that this place is in
-    traceback: str = ""  # its stack; "" if that stands in the output
+    traceback: str = ""  # its stack; "" if the output has it
     peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
     earlier_peak_rss: int = 0  # bytes, before that job
     earlier_peak_lease: int | None = None  # of the job that had so much
@@ -275,7 +275,7 @@ Command = (
 class Effects(msgspec.Struct):
     """What follows from a batch of events: write `records`, then perform `commands`.
 
-    `urgent` asks for a sync at once: somebody waits for it (a charge that must be durable
+    `urgent` asks for a sync at once, because something waits for it (a charge that must be durable
     before its job is handed out again).
     """
 

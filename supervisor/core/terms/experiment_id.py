@@ -34,5 +34,5 @@ def check_id(text: str) -> str:
 
 
 def is_backup(stem: str) -> bool:
-    """Whether the part of a file name where the id stands marks a backup."""
+    """Whether the id part of a file name is that of a backup."""
     return _BACKUP.fullmatch(stem) is not None

@@ -15,7 +15,7 @@ class InProgress(msgspec.Struct):
 
 
 class Position(msgspec.Struct):
-    """Where the core stands. `open_leases` are (incarnation, lease, job number)."""
+    """The position of the core: the numbers to go on with. `open_leases` are (incarnation, lease, job number)."""
 
     run: int = 0
     next_lease: int = 1

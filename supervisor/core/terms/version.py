@@ -1,4 +1,4 @@
-"""Which longhaul this is; the only place where it stands."""
+"""The version of longhaul; defined only here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Durations, clock times, sizes and counts as people read them. Pure.
 
-Nothing here looks at a clock: whoever needs the time of day passes it in.
+No clock is read here: the time of day is a parameter.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def clock(now: datetime, seconds: float) -> str:
 
 
 def ends_about(now: datetime, seconds: float | None) -> str:
-    """`ends about 06:40`, or "" when nobody can know yet."""
+    """`ends about 06:40`, or "" while it is unknown."""
     return "" if seconds is None else f"ends about {clock(now, seconds)}"
 
 

@@ -117,7 +117,7 @@ class NewFile:
         self.path = resolved(path)
         self.size = 0
         self.write_behind = False
-        self._begun = 0  # bytes that the disk was told to begin with
+        self._begun = 0  # bytes that the disk was told to write
         self._disk = disk
         self._temporary = temporary_name(self.path)
         with contextlib.suppress(FileNotFoundError):

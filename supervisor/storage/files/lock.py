@@ -68,7 +68,9 @@ class Lock:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             if self.notice is None:
-                with contextlib.suppress(OSError):  # closing it does the same, unless somebody has forked
+                with contextlib.suppress(
+                    OSError
+                ):  # closing does the same, unless a forked child shares the descriptor
                     fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 

@@ -38,7 +38,7 @@ _HEAD = re.compile(rb'\{"n":\d+,"type":"')
 _SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _PART = b',"attempt":'  # the first field of an Ended record after its job's id
 _ENDED_JOB = re.compile(rb'"type":"ended","job":("(?:[^"\\]|\\.)*")')
-_BEGINNING = 40  # bytes of a line in which its type stands
+_BEGINNING = 40  # first bytes of a line, which contain its type
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
@@ -246,7 +246,7 @@ def is_ended(line: bytes) -> bool:
 
 def is_unsuccessful_end(line: bytes) -> bool:
     """Whether a line is an Ended record of an attempt without a result."""
-    # A result may hold any text, an error never stands beside this one.
+    # A result may contain any text, but no line has both an error and this outcome.
     return is_ended(line) and b',"outcome":"completed","state":"completed",' not in line
 
 

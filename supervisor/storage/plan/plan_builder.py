@@ -124,7 +124,7 @@ class PlanBuilder:
             return True
         known, before = self.domains, len(self.domains)
         known.update(zip(ids, domains, strict=True))
-        if len(known) < before + len(ids):  # some id was there, or stands there twice
+        if len(known) < before + len(ids):  # an id was known, or occurs twice
             self._domains = dict(islice(known.items(), before))
             return False
         self._write(text)

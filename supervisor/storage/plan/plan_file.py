@@ -212,7 +212,7 @@ class PlanFile:
                 return self._pread(offsets[jobs[-1]] + lengths[jobs[-1]] - 1 - start, start)
             these = slice(jobs[0], jobs[-1] + 1)
             *places, end = accumulate(lengths[these], initial=offsets[jobs[0]])
-            if places == offsets[these].tolist():  # a line that was written again stands elsewhere
+            if places == offsets[these].tolist():  # a line that was written again is elsewhere
                 return self._pread(end - places[0] - 1, places[0])
         return b"\n".join([self.line(job) for job in jobs])
 

@@ -1,3 +1,3 @@
 """Reads and repairs the files of an earlier run. `survey` reads and judges, only `repair` writes. Nothing here
-belongs to a run that goes on.
+belongs to a running experiment.
 """
