@@ -29,14 +29,14 @@ _PATIENCE = 30.0  # seconds for the answer
 _PIECE = 64 << 10
 
 _ORDERS = {
-    "pause": "hand nothing new out; what runs goes on",
-    "resume": "after a pause: go on",
+    "pause": "start no new jobs; running ones continue",
+    "resume": "continue after a pause",
     "drain": "end the run as the first Ctrl+C does, exit code 76",
     "stop": "end it now, as the second Ctrl+C does",
     "workers N": "have so many workers, in this run",
     "retry JOB ...": "give failed jobs one more attempt, now",
     "cancel JOB ...": "end jobs, or do not start them: failed, `cancelled`",
-    "stacks": "show what each worker is at",
+    "stacks": "show the Python stack of each worker",
 }
 
 
@@ -166,7 +166,7 @@ def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
         except OSError as error:
             raise UsageError(f"{name} cannot be asked at {path}: {error.strerror or error}") from None
     if not line.endswith(b"\n"):
-        raise UsageError(f"{name} has ended meanwhile; `longhaul status {name}` tells how")
+        raise UsageError(f"{name} has ended meanwhile; see `longhaul status {name}`")
     try:
         return msgspec.json.decode(line, type=Answered)
     except msgspec.DecodeError as error:

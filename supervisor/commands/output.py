@@ -30,7 +30,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     add_experiment(parser)
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on until the job is completed or failed"
+        "-f", "--follow", action="store_true", help="continue until the job is completed or failed"
     )
 
 

@@ -127,7 +127,7 @@ def _announce(replayed: _Replayed) -> None:
     what = f"{error.get('type') or ''} {error.get('message') or ''}".strip()
     _say(f"in the record it {record.outcome}{': ' if what else ''}{cut(one_line(what), 300)}".rstrip())
     if record.outcome == "crashed":
-        _say("it took its worker with it; it may do the same to this process")
+        _say("it crashed its worker; it may crash this process as well")
 
 
 # -------------------------------------------------------------------------- its functions

@@ -117,7 +117,7 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: 
     if gone and not over:
         where = f"pid {progress.supervisor.pid} on {progress.supervisor.host}"
         resume = f"--resume {progress.experiment_id}"
-        lines.append(f"  its supervisor ({where}) is gone; a resume goes on where it was: {resume}")
+        lines.append(f"  its supervisor ({where}) is gone; resume with: {resume}")
         lines.append("  more may be recorded than is counted here: longhaul verify looks into the journal")
     lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)
     lines.extend(f"  {failure_line(failure)}" for failure in progress.recent_failures[-_MOST_FAILURES:])

@@ -125,7 +125,7 @@ class DiskHealth:
         if journal.full is not None:
             reasons["no_space"] = (
                 f"{journal.full.strerror} ({journal.path}); results wait in memory, "
-                f"the run goes on by itself when there is room"
+                f"the run continues by itself when there is space"
             )
         elif self._lack is not None:
             reasons["no_space"] = self._lack

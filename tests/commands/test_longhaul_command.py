@@ -74,7 +74,7 @@ def test_a_supervisor_that_is_gone_is_noticed(outputs: Path, capsys: pytest.Capt
     path.write_bytes(msgspec.json.encode(document))
     try:
         assert main(["status", "one", str(outputs)]) == 0
-        assert "is gone; a resume goes on where it was" in capsys.readouterr().out
+        assert "is gone; resume with" in capsys.readouterr().out
         assert main(["list", str(outputs)]) == 0
         assert "running" not in capsys.readouterr().out
     finally:

@@ -59,7 +59,7 @@ def test_what_a_job_has_reported_stands_in_its_line() -> None:
 
 
 def test_nothing_waits_any_more_when_the_supervisor_is_gone() -> None:
-    waiting = "paused by hand, `longhaul ctl resume` lets it go on"
+    waiting = "paused by hand, `longhaul ctl resume` continues it"
     assert waiting in told(state="paused", waiting_for=waiting)[1]
     assert waiting not in "".join(told(state="paused", waiting_for=waiting, gone=True))
     assert waiting not in "".join(told(state="interrupted", waiting_for=waiting))
@@ -67,10 +67,7 @@ def test_nothing_waits_any_more_when_the_supervisor_is_gone() -> None:
 
 def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
-    assert (
-        lines[2]
-        == "  its supervisor (pid 77 on box) is gone; a resume goes on where it was: --resume experiment_1"
-    )
+    assert lines[2] == "  its supervisor (pid 77 on box) is gone; resume with: --resume experiment_1"
     assert "longhaul verify" in lines[3]
     assert "0 running" in lines[1]
     assert not any("a/1" in line for line in lines)

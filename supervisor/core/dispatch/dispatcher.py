@@ -128,7 +128,7 @@ class Dispatcher:
             return
         last_error = error.strip() or "the workers died before they were ready"
         if self._anybody(READY, STOPPING):
-            text = f"a worker could not be started, the others go on: {last_error.splitlines()[-1]}"
+            text = f"a worker could not be started, the others continue: {last_error.splitlines()[-1]}"
             turn.effects.commands.append(Tell("warning", text))
         elif self._start_failures >= retry_policy.START_FAILURES and not self._anybody(STARTING):
             self.failure = last_error

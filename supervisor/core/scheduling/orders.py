@@ -84,7 +84,7 @@ class Orders:
         if self.drain.begun:
             return _refused(f"the run is being stopped ({self.drain.reason}): nothing new is started anyway")
         if BY_HAND in self.blocked:
-            return _Reply("the run is paused already; `resume` lets it go on", changed=False)
+            return _Reply("the run is paused already; `resume` continues it", changed=False)
         self.blocked[BY_HAND] = turn.now
         turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, uid {event.uid}"))
         for worker in self.dispatcher.workers.values():

@@ -16,7 +16,7 @@ from supervisor.core.state.worker_state import STARTING, WorkerState
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.records import BY_HAND
 
-_PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` lets it go on"}
+_PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` continues it"}
 
 WINDOW = 600.0  # seconds that the rate looks back
 
