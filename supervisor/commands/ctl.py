@@ -14,7 +14,7 @@ import msgspec
 
 from supervisor.commands.lookup import add_directory, all_of, find, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.control.control_protocol import MOST_ANSWERED, Answered, Asked
+from supervisor.control.control_protocol import MAX_ANSWER, ControlAnswer, ControlRequest
 from supervisor.control.control_socket import peer_uid
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import one_line
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 # -------------------------------------------------------------------------- what is meant
 
 
-def _understand(words: Sequence[str]) -> tuple[str | None, Asked]:
+def _understand(words: Sequence[str]) -> tuple[str | None, ControlRequest]:
     """The experiment, if one is named, and the order. Raises UsageError."""
     asked = _order(words)
     if asked is not None:
@@ -91,15 +91,17 @@ def _understand(words: Sequence[str]) -> tuple[str | None, Asked]:
     raise UsageError(f"{' '.join(words[at:])!r}: expected `{wanted}`")
 
 
-def _order(words: Sequence[str]) -> Asked | None:
+def _order(words: Sequence[str]) -> ControlRequest | None:
     """None if these words are no whole order."""
     match list(words):
         case ["workers", number] if number.isdecimal() and len(number) < 10:
-            return Asked("workers", number=int(number))
+            return ControlRequest("workers", number=int(number))
         case ["retry" | "cancel" as order, _, *_]:
-            return msgspec.convert({"order": order, "jobs": [as_typed(word) for word in words[1:]]}, Asked)
+            return msgspec.convert(
+                {"order": order, "jobs": [as_typed(word) for word in words[1:]]}, ControlRequest
+            )
         case ["pause" | "resume" | "drain" | "stop" | "stacks" as order]:
-            return msgspec.convert({"order": order}, Asked)
+            return msgspec.convert({"order": order}, ControlRequest)
     return None
 
 
@@ -138,7 +140,7 @@ def _socket_of(layout: Layout) -> str:
 # ----------------------------------------------------------------------- over the socket
 
 
-def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
+def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
     """Raises UsageError if nobody answers."""
     name = layout.experiment_id
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -168,7 +170,7 @@ def _ask(layout: Layout, path: str, asked: Asked) -> Answered:
     if not line.endswith(b"\n"):
         raise UsageError(f"{name} has ended meanwhile; see `longhaul status {name}`")
     try:
-        return msgspec.json.decode(line, type=Answered)
+        return msgspec.json.decode(line, type=ControlAnswer)
     except msgspec.DecodeError as error:
         raise UsageError(f"{name} answered what this version does not understand: {error}") from None
 
@@ -195,7 +197,7 @@ def _check_peer(connection: socket.socket, name: str) -> None:
 
 def _receive(connection: socket.socket) -> bytes:
     line = b""
-    while not line.endswith(b"\n") and len(line) <= MOST_ANSWERED:
+    while not line.endswith(b"\n") and len(line) <= MAX_ANSWER:
         piece = connection.recv(_PIECE)
         if not piece:
             break

@@ -1,9 +1,9 @@
-"""Where control sockets are: in a directory that nobody else can enter.
+"""Names and directory of control sockets: a directory that other users cannot enter.
 
 `$XDG_RUNTIME_DIR/longhaul`, else `longhaul-<uid>` in the temporary directory, else in /tmp.
-The directory must be a real one (no link), ours, and closed to everybody else; one that is
-not is not used. A socket's name is short, since all of its path has to fit into 107 bytes
-(103 on macOS): the hash of the lock file whose holder it leads to.
+The directory must be no link, must belong to this user, and must be closed to all others; another one is not
+used. A socket's whole path has to fit into 107 bytes (103 on macOS). So its name is short: a hash of the path of
+the experiment's lock file.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from collections.abc import Iterator
 
 from workers.process.surrogates import has_surrogates
 
-MOST_BYTES = 103
+MAX_PATH = 103
 _NAME = re.compile(r"[0-9a-f]{16}(?:\.(\d+))?")
 _LONGEST_NAME = 28  # with a pid behind it
-_MOST_SWEPT = 1000  # names that are looked at
+_MAX_CHECKED = 1000  # names in the directory
 
 
-class NoPlace(Exception):
-    """There can be no control socket; says why."""
+class NoControlSocket(Exception):
+    """No control socket can be created; the message says why."""
 
 
 def find_directory() -> str:
-    """The first directory that will do, made if need be. Raises NoPlace."""
+    """The first usable directory, created if necessary. Raises NoPlace."""
     reasons = []
     for path in _candidates():
-        # The path stands in files of JSON.
+        # The path is written to JSON files.
         problem = "has a name that is not UTF-8" if has_surrogates(path) else _problem(path)
         if problem is None:
             return path
         reasons.append(f"{path} {problem}")
-    raise NoPlace("; ".join(reasons))
+    raise NoControlSocket("; ".join(reasons))
 
 
 def socket_name(lock: str | os.PathLike[str]) -> str:
-    """The name of the socket of whoever holds this lock file."""
+    """The name of the socket of the supervisor that holds this lock file."""
     return hashlib.blake2b(os.fsencode(os.path.realpath(lock)), digest_size=8).hexdigest()
 
 
-def sweep(directory: str) -> None:
-    """Remove the sockets of supervisors that are no more."""
+def remove_stale_sockets(directory: str) -> None:
+    """Remove the sockets of dead supervisors."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(directory)[:_MOST_SWEPT]:
+        for name in os.listdir(directory)[:_MAX_CHECKED]:
             match = _NAME.fullmatch(name)
             if match and _is_stale(os.path.join(directory, name), match.group(1)):
                 with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def sweep(directory: str) -> None:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Whose process is at the other end, as the kernel knows it. Raises OSError."""
+    """The user id of the process at the other end, from the kernel. Raises OSError."""
     if hasattr(socket, "SO_PEERCRED"):
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int.from_bytes(credentials[4:8], sys.byteorder)
@@ -78,7 +78,7 @@ def _candidates() -> Iterator[str]:
 
 def _problem(path: str) -> str | None:
     """Why a directory cannot be used; None if it can."""
-    if len(os.fsencode(path)) + 1 + _LONGEST_NAME > MOST_BYTES:
+    if len(os.fsencode(path)) + 1 + _LONGEST_NAME > MAX_PATH:
         return "is too long for a socket's path"
     try:
         with contextlib.suppress(FileExistsError):
@@ -98,8 +98,8 @@ def _problem(path: str) -> str | None:
 
 
 def _is_stale(path: str, pid: str | None) -> bool:
-    """Nobody listens there. A socket that has not got its last name yet (see `control_server`) is
-    stale when its maker is dead."""
+    """Whether nobody listens there. A socket with a pid in its name is not renamed yet (`control_server`): it is
+    stale if that process is dead."""
     if pid is not None:
         try:
             os.kill(int(pid), 0)

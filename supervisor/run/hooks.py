@@ -28,7 +28,7 @@ from supervisor.run import user_messages
 from supervisor.run.outcome import Outcome
 from supervisor.system.signals import DRAIN_SIGNALS, Signals
 from supervisor.views.console import say
-from supervisor.views.supervisor_log import Log
+from supervisor.views.supervisor_log import SupervisorLog
 
 Notify = Callable[[str, str], None]  # level, text
 MOST_OUTPUT = 64 << 10  # bytes of a hook's output that are kept
@@ -53,7 +53,7 @@ class FinishedRun(NamedTuple):
 
 def run_hooks(request: Request, opened: OpenedExperiment, ended: FinishedRun, signals: Signals) -> None:
     """Run the hooks of this end, one after the other; an error of a hook is reported, not raised."""
-    log = Log(opened.layout.supervisor_log) if request.recording else None
+    log = SupervisorLog(opened.layout.supervisor_log) if request.recording else None
 
     def notify(level: str, text: str) -> None:
         if log is not None:

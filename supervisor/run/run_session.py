@@ -38,7 +38,7 @@ from supervisor.system.cpu_limits import shared_cores, usable_cores
 from supervisor.system.script_start import hash_order_is_random
 from supervisor.system.signals import Signals
 from supervisor.views.guarded_view import inside_notebook, open_view
-from supervisor.views.supervisor_log import Log
+from supervisor.views.supervisor_log import SupervisorLog
 from supervisor.views.view import View
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class RunSession:
             now=self.clock.now(),
             unselected=opened.unselected,
         )
-        self.log = Log(opened.layout.supervisor_log) if request.recording else None
+        self.log = SupervisorLog(opened.layout.supervisor_log) if request.recording else None
         self.view: View = open_view(
             sys.stderr if request.progress else None,
             show_output=request.show_output,
@@ -225,13 +225,13 @@ class RunSession:
     def _listen(self) -> ControlServer | None:
         """The server of `longhaul ctl`; None if it cannot be reached: the run continues without it."""
         from supervisor.control.control_server import ControlServer
-        from supervisor.control.control_socket import NoPlace
+        from supervisor.control.control_socket import NoControlSocket
 
         if self.progress is None:  # the progress file says where the socket is
             return None
         try:
             server = ControlServer.open(self.opened.layout.lock)
-        except NoPlace as problem:
+        except NoControlSocket as problem:
             self.view.tell("warning", f"`longhaul ctl` cannot steer this run: {problem}")
             return None
         self.progress.control = server.path

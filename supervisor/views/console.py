@@ -1,9 +1,8 @@
-"""The way out to a terminal, pipe or log file that may block, break or vanish.
+"""Writes to a terminal, pipe or log file that may block or break.
 
-A terminal stopped with Ctrl+S, a pager that does not read on and a dead ssh connection all
-block a write for as long as they like, and the flags that would prevent it belong to
-everybody who shares the descriptor. So a thread of its own writes, from a bounded buffer;
-what does not fit is dropped and counted. A broken descriptor silences the outlet for good.
+A terminal stopped with Ctrl+S, a pager that does not read and a dead ssh connection block a write without limit.
+O_NONBLOCK would affect all processes that share the descriptor. So a thread writes, from a bounded buffer; text
+that does not fit is dropped and counted. After an error nothing more is written.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LIMIT = 1 << 20  # characters that wait for a stalled reader
 _PIECE = 4096  # bytes per write: what a pipe takes at once
 
 
-class Outlet(io.TextIOBase):
+class ConsoleWriter(io.TextIOBase):
     """A text file (as far as rich and print care) in front of `stream` that never blocks.
 
     Streams without a descriptor of their own (StringIO, notebooks) cannot block and are
@@ -122,7 +121,7 @@ class Outlet(io.TextIOBase):
         while view:
             try:
                 view = view[os.write(self._fd, view[:_PIECE]) :]
-            except BlockingIOError:  # somebody who shares the descriptor made it so
+            except BlockingIOError:  # another process that shares the descriptor has set O_NONBLOCK
                 select.select([], [self._fd], [], 1.0)
 
     def _write_directly(self, text: str) -> None:
@@ -141,7 +140,7 @@ class Outlet(io.TextIOBase):
 
 
 def _descriptor(stream: TextIO) -> int | None:
-    """The descriptor behind a stream, with what the stream still holds written first."""
+    """The descriptor of a stream, after flushing the stream; None if it has none."""
     try:
         fd = stream.fileno()
         stream.flush()
@@ -151,10 +150,10 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) -> None:
-    """`say`, however long the reader takes, until nobody waits for it any more."""
+    """`say` that waits for a slow reader, until `given_up` returns true."""
     if stream is None:
         return
-    outlet = Outlet(stream)
+    outlet = ConsoleWriter(stream)
     outlet.write(f"{harmless(text)}\n")
     while not outlet.drain(0.1) and not given_up():
         pass
@@ -162,7 +161,7 @@ def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) ->
 
 
 def say(stream: TextIO | None, text: str) -> None:
-    """Print lines to a stream that may be closed, broken or missing; that is no error."""
+    """Print lines to a stream; a closed, broken or missing one is no error."""
     if stream is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""How one failure is told while the run goes on. Pure."""
+"""Failures as text: one line each, groups of alike ones, all attempts alike. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.core.terms.wording import cut, duration, one_line, printed_lines
 ENOUGH = 20
 
 
-class FirstAttempts:
+class FirstFailures:
     """Watches the first attempts of a run until one succeeds or fails differently."""
 
     def __init__(self) -> None:
@@ -21,11 +21,11 @@ class FirstAttempts:
         self.undecided = True
 
     def completed(self) -> None:
-        """One attempt ended well: they do not all fail."""
+        """An attempt has succeeded: not all fail."""
         self.undecided = False
 
     def failed(self, failure: FailureSnapshot) -> str | None:
-        """What to say, once, when the first 20 attempts all failed alike."""
+        """A warning, once, if the first 20 attempts have all failed alike; else None."""
         if not self.undecided:
             return None
         name = kind(failure)
@@ -63,7 +63,7 @@ def failure_line(failure: FailureSnapshot) -> str:
     elif failure.worker_peak_rss is not None:
         about.append(worker_peak(failure.worker_peak_rss))
     message = cut(one_line(failure.message), _WIDTH)
-    # The message of a crash names the signal or the exit code already, and the place.
+    # The message of a crash contains the signal or exit code, and the place.
     words = [one_line(failure.job), kind(failure), message]
     if failure.outcome == "crashed" and message:
         del words[1]
@@ -71,12 +71,12 @@ def failure_line(failure: FailureSnapshot) -> str:
 
 
 def worker_peak(peak_rss: int) -> str:
-    """Where it is not known which of a worker's jobs has taken so much."""
+    """For a peak that may be of an earlier job in the same worker."""
     return f"its worker's peak {size(peak_rss)}, perhaps by an earlier job"
 
 
 def tail_lines(failure: FailureSnapshot) -> list[str]:
-    """The last lines that the job had printed; of the stack of a crash, where it happened."""
+    """The last lines that the job has printed; of a crash's stack, only the innermost frame."""
     lines = [line for line in printed_lines(failure.output_tail) if line.strip()]
     threads = [at for at, line in enumerate(lines) if line.endswith(_CRASH_STACK)]
     if threads:
@@ -85,26 +85,26 @@ def tail_lines(failure: FailureSnapshot) -> list[str]:
     return [cut(line, _WIDTH) for line in lines[-_TAIL:]]
 
 
-class Flood:
-    """Lets so many failures through between two updates and counts the others: a million
-    lines tell nobody anything, and the journal has them all."""
+class FailureLimit:
+    """Limits the failures that are shown between two updates, and counts the others: the journal has them
+    all."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._passed = 0
-        self._held = 0
+        self._allowed = 0
+        self._suppressed = 0
 
-    def passes(self) -> bool:
-        if self._passed < self._most:
-            self._passed += 1
+    def allows(self) -> bool:
+        if self._allowed < self._most:
+            self._allowed += 1
             return True
-        self._held += 1
+        self._suppressed += 1
         return False
 
     def release(self) -> int:
-        """How many were held back since the last call; all may pass again."""
-        held, self._held, self._passed = self._held, 0, 0
-        return held
+        """How many were not shown since the last call; starts a new period."""
+        suppressed, self._suppressed, self._allowed = self._suppressed, 0, 0
+        return suppressed
 
 
 _WORDS = {
@@ -126,14 +126,14 @@ class Group(msgspec.Struct):
 
 
 def kind(failure: FailureSnapshot) -> str:
-    """What makes failures alike: `ValueError model.py:88`, `SIGSEGV fast.py:9`, `exit code 3`,
-    `timed out model.py:90`."""
+    """The kind of a failure, by which failures are grouped: `ValueError model.py:88`, `SIGSEGV fast.py:9`,
+    `exit code 3`, `timed out model.py:90`."""
     if failure.outcome == "crashed":
         words = ["crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
         if failure.signal is not None:
             words = [signal_name(failure.signal)]
         return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])
-    own_type = "" if failure.type == "Unencodable" else failure.type  # our word for it stands before
+    own_type = "" if failure.type == "Unencodable" else failure.type  # its words are added below
     words = [one_line(own_type), one_line(failure.where)]
     if failure.outcome != "raised" or not failure.type:
         words.insert(0, _WORDS.get(failure.outcome, failure.outcome.replace("_", " ")))
@@ -141,7 +141,7 @@ def kind(failure: FailureSnapshot) -> str:
 
 
 def group(failures: Iterable[FailureSnapshot]) -> list[Group]:
-    """Groups of failures that are alike, the largest first; equals stay in order."""
+    """Groups of failures of one kind, the largest first; equal ones in order of appearance."""
     groups: dict[str, Group] = {}
     for failure in failures:
         name = kind(failure)

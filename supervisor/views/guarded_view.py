@@ -1,7 +1,7 @@
-"""Which view there is, and the shell around it that no broken terminal gets through.
+"""Chooses the view, and wraps it so that its errors do not reach the run.
 
-The shell also does what every view needs: the log file, `--show-output`, the last lines
-that a failed job printed, and the word of warning when everything fails alike.
+The wrapper also does what every view needs: the log file, `--show-output`, the last lines that a failed job
+printed, and the warning when all jobs fail alike.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgspec
 
 from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.terms.wording import count
-from supervisor.views.console import Outlet
-from supervisor.views.failure_lines import FirstAttempts, Flood, failure_line
+from supervisor.views.console import ConsoleWriter
+from supervisor.views.failure_lines import FailureLimit, FirstFailures, failure_line
 from supervisor.views.output_follower import OutputFollower
 from supervisor.views.plain_view import PlainView
-from supervisor.views.supervisor_log import Log
-from supervisor.views.view import Silent, View
+from supervisor.views.supervisor_log import SupervisorLog
+from supervisor.views.view import SilentView, View
 from workers.isolation.faulthandler_dumps import printed_tail
 from workers.isolation.output_files import log_path
 
-_FOLLOW_EVERY = 1.0  # seconds between looks at what running jobs print
+_FOLLOW_EVERY = 1.0  # seconds between checks of what running jobs print
 _MOST_LOGGED, _LOGGED_PER = 1000, 10.0  # failures per seconds that are written to the log
 
 
@@ -34,7 +34,7 @@ def open_view(
     *,
     show_output: bool = False,
     output_directory: str | None = None,
-    log: Log | None = None,
+    log: SupervisorLog | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> View:
     """A view on `stream` (usually `sys.stderr`): a frame in a terminal, else plain lines.
@@ -42,7 +42,7 @@ def open_view(
     `output_directory` is `<id>/output`, None when nothing is recorded. With no stream
     there is only the log.
     """
-    outlet = None if stream is None else Outlet(stream)
+    outlet = None if stream is None else ConsoleWriter(stream)
     return GuardedView(
         _choose(outlet),
         outlet,
@@ -53,9 +53,9 @@ def open_view(
     )
 
 
-def _choose(outlet: Outlet | None) -> View:
+def _choose(outlet: ConsoleWriter | None) -> View:
     if outlet is None:
-        return Silent()
+        return SilentView()
     if inside_notebook():
         from supervisor.views.notebook_view import NotebookView
 
@@ -80,9 +80,9 @@ class GuardedView:
     def __init__(
         self,
         inner: View,
-        outlet: Outlet | None,
+        outlet: ConsoleWriter | None,
         *,
-        log: Log | None,
+        log: SupervisorLog | None,
         output_directory: str | None,
         show_output: bool,
         clock: Callable[[], float],
@@ -95,11 +95,11 @@ class GuardedView:
         self._follower: OutputFollower | None = None
         if show_output and output_directory is not None:
             self._follower = OutputFollower(output_directory, self.output)
-        self._first = FirstAttempts()
-        self._printed = ""  # the job that ended last of those that had printed something
+        self._first = FirstFailures()
+        self._printed = ""  # the last job that ended and had printed something
         self._next_update = clock()
-        self._flood = Flood(_MOST_LOGGED)
-        self._flood_ends = clock() + _LOGGED_PER
+        self._limit = FailureLimit(_MOST_LOGGED)
+        self._limit_until = clock() + _LOGGED_PER
 
     @property
     def interval(self) -> float:
@@ -109,23 +109,23 @@ class GuardedView:
 
     def update(self, snapshot: RunSnapshot) -> None:
         if self._follower is not None:
-            self._safely(self._follower.poll, snapshot.workers)
+            self._guarded(self._follower.poll, snapshot.workers)
         now = self._clock()
-        # A little early is on time: the caller's clock and ours need not agree.
+        # 0.2 s early is accepted: the caller has another clock.
         if self._follower is None or now >= self._next_update - 0.2:
-            self._safely(self._inner.update, snapshot)
+            self._guarded(self._inner.update, snapshot)
             self._next_update = now + self._inner.interval
 
     def tell(self, level: str, text: str) -> None:
         self._write(level, text)
-        self._safely(self._inner.tell, level, text)
+        self._guarded(self._inner.tell, level, text)
 
     def failed(self, failure: FailureSnapshot) -> None:
         if not failure.output_tail and failure.job == self._printed and self._directory is not None:
             last_lines = printed_tail(log_path(self._directory, failure.job))
             failure = msgspec.structs.replace(failure, output_tail=last_lines)
         self._log_failure(failure)
-        self._safely(self._inner.failed, failure)
+        self._guarded(self._inner.failed, failure)
         if warning := self._first.failed(failure):
             self.tell("warning", warning)
 
@@ -135,33 +135,33 @@ class GuardedView:
     def printed(self, job_id: str) -> None:
         self._printed = job_id
         if self._follower is not None:
-            self._safely(self._follower.ended, job_id)
+            self._guarded(self._follower.ended, job_id)
 
     def output(self, job_id: str, text: str) -> None:
-        self._safely(self._inner.output, job_id, text)
+        self._guarded(self._inner.output, job_id, text)
 
     def suspend(self) -> None:
-        self._safely(self._inner.suspend)
+        self._guarded(self._inner.suspend)
 
     def resume(self) -> None:
-        self._safely(self._inner.resume)
+        self._guarded(self._inner.resume)
 
     def close(self, snapshot: RunSnapshot | None = None) -> None:
         if self._follower is not None and snapshot is not None:
-            self._safely(self._follower.poll, snapshot.workers)
-        self._safely(self._inner.close, snapshot)
-        self._release_flood()
+            self._guarded(self._follower.poll, snapshot.workers)
+        self._guarded(self._inner.close, snapshot)
+        self._report_suppressed()
         if self._outlet is not None:
             self._outlet.end(2.0)
-        self._inner = Silent()
+        self._inner = SilentView()
 
     # --------------------------------------------------------------------- the guard
 
-    def _safely(self, method: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(self, method: Callable[..., None], *arguments: Any) -> None:
         try:
             method(*arguments)
-        except Exception as error:  # whatever a terminal library may raise
-            self._inner = Silent()
+        except Exception as error:  # any error of a terminal library
+            self._inner = SilentView()
             self._follower = None
             self._write("warning", f"the view broke and is silent now: {type(error).__name__}: {error}")
 
@@ -172,12 +172,12 @@ class GuardedView:
     def _log_failure(self, failure: FailureSnapshot) -> None:
         if self._log is None:
             return
-        if self._clock() >= self._flood_ends:
-            self._release_flood()
-        if self._flood.passes():
+        if self._clock() >= self._limit_until:
+            self._report_suppressed()
+        if self._limit.allows():
             self._log.write("warning", failure_line(failure))
 
-    def _release_flood(self) -> None:
-        self._flood_ends = self._clock() + _LOGGED_PER
-        if held := self._flood.release():
-            self._write("warning", f"... and {count(held, 'more failure')}; the journal has them all")
+    def _report_suppressed(self) -> None:
+        self._limit_until = self._clock() + _LOGGED_PER
+        if suppressed := self._limit.release():
+            self._write("warning", f"... and {count(suppressed, 'more failure')}; the journal has them all")

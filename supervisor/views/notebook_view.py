@@ -14,9 +14,9 @@ from typing import Any
 
 from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.wording import count, duration, harmless, one_line, printed_lines, shorten, size
-from supervisor.views.failure_lines import Flood, failure_line, tail_lines
+from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
 from supervisor.views.plain_view import progress, situation_of
-from supervisor.views.view import Silent
+from supervisor.views.view import SilentView
 
 _MOST_LINES = 15  # of what was said, under the bar
 _MOST_WORKERS = 8
@@ -24,7 +24,7 @@ _MOST_FAILURES = 5  # shown between two updates
 _STYLES = {"warning": "color: #b58900", "error": "color: #dc322f", "info": "color: gray"}
 
 
-class NotebookView(Silent):
+class NotebookView(SilentView):
     """Draws by way of IPython's display; `show` makes or replaces what is displayed."""
 
     interval = 1.0
@@ -36,7 +36,7 @@ class NotebookView(Silent):
     ) -> None:
         self._show = show or _Display()
         self._now = now
-        self._flood = Flood(_MOST_FAILURES)
+        self._limit = FailureLimit(_MOST_FAILURES)
         self._lines: deque[tuple[str, str]] = deque(maxlen=_MOST_LINES)  # style, text
 
     def update(self, snapshot: RunSnapshot) -> None:
@@ -48,7 +48,7 @@ class NotebookView(Silent):
         self._say(_STYLES.get(level, ""), f"{self._now():%H:%M:%S}  {prefix}{text}")
 
     def failed(self, failure: FailureSnapshot) -> None:
-        if self._flood.passes():
+        if self._limit.allows():
             self._say(_STYLES["error"], f"{self._now():%H:%M:%S}  {failure_line(failure)}")
             for line in tail_lines(failure):
                 self._say(_STYLES["info"], f"    | {line}")
@@ -67,8 +67,8 @@ class NotebookView(Silent):
         self._lines.append((style, harmless(text)))
 
     def _release(self) -> None:
-        if held := self._flood.release():
-            self._say(_STYLES["error"], f"... and {count(held, 'more failure')}")
+        if suppressed := self._limit.release():
+            self._say(_STYLES["error"], f"... and {count(suppressed, 'more failure')}")
 
     def _draw(self, snapshot: RunSnapshot) -> None:
         now = self._now()

@@ -1,7 +1,7 @@
 """`--show-output`: what the jobs print, line by line, while they run and when they end.
 
-A job that has been running for a second is followed in its worker's scratch file; the rest,
-and all that short jobs print, comes from its log when it has ended. Nothing here writes.
+The output of a job that has run for a second is read from its worker's scratch file. The rest, and all output of
+short jobs, is read from the log at the job's end. No file is written here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from supervisor.core.state.snapshot import WorkerSnapshot
 from workers.isolation.output_files import log_path, scratch_path
 
 _SETTLED = 1.0  # seconds; before that the scratch file may still be the previous job's
-_MOST = 64 * 1024  # bytes shown at a time; who prints more is read in the log
+_MOST = 64 * 1024  # bytes shown at a time; more is only in the log
 _HEADING = b"\n--- attempt "
 
 
@@ -36,7 +36,7 @@ class OutputFollower:
         self._followed: dict[int, _Followed] = {}  # by incarnation
 
     def poll(self, workers: Sequence[WorkerSnapshot]) -> None:
-        """Look at the jobs that run now."""
+        """Show new output of the jobs that run now."""
         for worker in workers:
             if worker.job is None or worker.seconds < _SETTLED:
                 continue
@@ -68,7 +68,7 @@ class OutputFollower:
             with open(path, "rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
                 if followed.inode not in (0, inode):
-                    return  # the job has ended already; its log tells the rest
+                    return  # the job has ended; the rest is in its log
                 followed.inode = inode
                 data, skipped = _read(file.fileno(), followed.offset)
         except OSError:
@@ -90,7 +90,7 @@ class OutputFollower:
 
 
 def _read(descriptor: int, begin: int) -> tuple[bytes, int]:
-    """What lies beyond `begin`, the last 64 KB of it; and how many bytes that leaves out."""
+    """The data from `begin` on, at most its last 64 KB; and how many bytes are left out."""
     size = os.fstat(descriptor).st_size
     start = max(begin, size - _MOST)
     if start >= size:

@@ -1,6 +1,6 @@
-"""Plain lines, fit for a log file: progress now and then, and one line per failure.
+"""Plain lines, for pipes and log files: progress at intervals, and one line per failure.
 
-No colours, no cursor: nothing here may assume a terminal.
+No colours and no cursor control.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from supervisor.core.terms.wording import (
     printed_lines,
     rate,
 )
-from supervisor.views.console import Outlet
-from supervisor.views.failure_lines import Flood, failure_line, tail_lines
-from supervisor.views.view import Silent
+from supervisor.views.console import ConsoleWriter
+from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
+from supervisor.views.view import SilentView
 
 OFTEN, SELDOM = 10.0, 300.0  # seconds between lines
 OFTEN_FOR = 600.0  # the first so many seconds of a run
@@ -33,14 +33,14 @@ def interval(elapsed: float) -> float:
     return OFTEN if elapsed < OFTEN_FOR else SELDOM
 
 
-class PlainView(Silent):
+class PlainView(SilentView):
     """Writes lines, each with the time of day."""
 
-    def __init__(self, outlet: Outlet, now: Callable[[], datetime] = datetime.now) -> None:
+    def __init__(self, outlet: ConsoleWriter, now: Callable[[], datetime] = datetime.now) -> None:
         self._outlet = outlet
         self._now = now
         self._elapsed = 0.0
-        self._flood = Flood(_MOST_FAILURES)
+        self._limit = FailureLimit(_MOST_FAILURES)
 
     @property
     def interval(self) -> float:  # type: ignore[override]
@@ -56,7 +56,7 @@ class PlainView(Silent):
         self._line(prefix + harmless(text))
 
     def failed(self, failure: FailureSnapshot) -> None:
-        if self._flood.passes():
+        if self._limit.allows():
             self._line(failure_line(failure))
             for line in tail_lines(failure):
                 self._outlet.write(f"    | {line}\n")
@@ -69,8 +69,8 @@ class PlainView(Silent):
         self._release()
 
     def _release(self) -> None:
-        if held := self._flood.release():
-            self._line(f"... and {count(held, 'more failure')}")
+        if suppressed := self._limit.release():
+            self._line(f"... and {count(suppressed, 'more failure')}")
 
     def _line(self, text: str) -> None:
         self._outlet.write(f"{self._now():%H:%M:%S}  {text}\n")
@@ -96,7 +96,7 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
 
 
 def situation_of(snapshot: RunSnapshot, *, again: str = "Ctrl+C again") -> str:
-    """Why the run does not simply run, in words; "" if it does. `again` is what stops it now."""
+    """Why the run is draining, paused or waiting, in words; "" if it is not. `again`: how to stop it now."""
     if snapshot.state == "draining":
         running = sum(worker.job is not None for worker in snapshot.workers)
         if not running or snapshot.grace_left is None:

@@ -1,5 +1,5 @@
-"""The commands that the user may want next, as they can be pasted into a shell. Pure but for
-the look-up of programs on PATH."""
+"""Commands that are suggested to the user, ready to be pasted into a shell. Pure, except that programs are
+searched on PATH."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from workers.process.surrogates import has_surrogates
 
 # Interpreter options that take their value as a word of its own.
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
-# What a resume cannot know by itself: where the experiment lies, and how a changed plan is
-# taken. Everything else is remembered with the experiment.
+# Options that a resume needs again: where the experiment is, and what to do about a changed plan. The others are
+# stored with the experiment.
 _KEPT = ("--output", "--changed")
 
 Which = Callable[[str], str | None]
-_LONGER = "--longhaul-"  # how our options begin where the script uses their short names itself
+_LONGER = "--longhaul-"  # prefix of our options where the script has an option of the same name
 
 
 def resume_command(
@@ -32,7 +32,7 @@ def resume_command(
     taken: Container[str] = (),
     which: Which = shutil.which,
 ) -> str:
-    """The command that goes on with an experiment.
+    """The command that resumes an experiment.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is said when a run is over: everything that matters in the morning, on 24 lines. Pure."""
+"""The summary at the end of a run, in at most 24 lines. Pure."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def summary(
 
 
 def _event(event: str, width: int) -> str:
-    """An option in it is there to be copied, to its end."""
+    """An event as a line; one with an option is not cut, so that it can be copied."""
     return f"  {event}" if " --" in event else cut(f"  {event}", width)
 
 
@@ -108,7 +108,7 @@ def _failures(groups: list[Group], room: int, width: int) -> list[str]:
         return []
     if len(groups) <= room:
         return [_group(entry, width) for entry in groups]
-    # Crashes are few and tell much; they are not crowded out by a thousand kinds of errors.
+    # Crashes are rare and important: up to half of the lines are reserved for them.
     kept = sorted(groups, key=lambda entry: not entry.crash)[: max(0, (room - 1) // 2)]
     kept = [entry for entry in kept if entry.crash]
     others = [entry for entry in groups if entry not in kept]

@@ -38,7 +38,7 @@ def _logger_of_our_own() -> Logger:
     return own
 
 
-class Log:
+class SupervisorLog:
     """Lines with the time in UTC, appended to one file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -32,28 +32,28 @@ from supervisor.core.terms.wording import (
     shorten,
     size,
 )
-from supervisor.views.console import Outlet
-from supervisor.views.failure_lines import Flood, failure_line, tail_lines
+from supervisor.views.console import ConsoleWriter
+from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
 from supervisor.views.plain_view import situation_of
-from supervisor.views.view import Silent
+from supervisor.views.view import SilentView
 
 OFTEN, SELDOM = 0.5, 1.0  # seconds between two drawings
 OFTEN_FOR = 10.0  # the first so many seconds of a run
 _MOST_WORKERS = 8  # lines of workers; the others are counted
-_MOST_TOLD = 60  # characters of a job's own words
+_MOST_TOLD = 60  # characters of a job's report
 _MOST_DOMAIN_LINES = 4
 _MOST_FAILURES = 20  # shown between two updates
 _STYLES = {"warning": "yellow", "error": "bold red"}
 
 
-class TerminalView(Silent):
-    """Draws on a terminal by way of an `Outlet`."""
+class TerminalView(SilentView):
+    """Draws on a terminal by way of an `ConsoleWriter`."""
 
-    def __init__(self, outlet: Outlet, now: Callable[[], datetime] = datetime.now) -> None:
+    def __init__(self, outlet: ConsoleWriter, now: Callable[[], datetime] = datetime.now) -> None:
         self._outlet = outlet
         self._now = now
-        self._flood = Flood(_MOST_FAILURES)
-        # The outlet is a text file in all that rich needs, and a terminal, or we were not here.
+        self._limit = FailureLimit(_MOST_FAILURES)
+        # ConsoleWriter has the methods of a text file that rich uses.
         file = cast(IO[str], outlet)
         self._console = Console(file=file, force_terminal=True, highlight=False, soft_wrap=False)
         self._live: Live | None = None
@@ -65,8 +65,8 @@ class TerminalView(Silent):
 
     def update(self, snapshot: RunSnapshot) -> None:
         self._elapsed = snapshot.elapsed
-        if held := self._flood.release():
-            self._print(Text(f"... and {count(held, 'more failure')}", style="red"))
+        if suppressed := self._limit.release():
+            self._print(Text(f"... and {count(suppressed, 'more failure')}", style="red"))
         self._fit()
         self._draw(frame(snapshot, self._now(), self._console.width, self._console.height))
 
@@ -75,7 +75,7 @@ class TerminalView(Silent):
         self._print(Text(f"{self._now():%H:%M:%S}  {prefix}{harmless(text)}", style=_STYLES.get(level, "")))
 
     def failed(self, failure: FailureSnapshot) -> None:
-        if not self._flood.passes():
+        if not self._limit.allows():
             return
         text = f"{self._now():%H:%M:%S}  {failure_line(failure)}"
         lines = [Text(text, style="red" if failure.final else "yellow")]
@@ -92,14 +92,14 @@ class TerminalView(Silent):
         self._outlet.drain(0.5)
 
     def close(self, snapshot: RunSnapshot | None = None) -> None:
-        if held := self._flood.release():
-            self._print(Text(f"... and {count(held, 'more failure')}", style="red"))
+        if suppressed := self._limit.release():
+            self._print(Text(f"... and {count(suppressed, 'more failure')}", style="red"))
         self._erase()
 
     # --------------------------------------------------------------------- drawing
 
     def _fit(self) -> None:
-        """Ask for the size each time: a resize needs no signal handler that way."""
+        """Read the terminal's size at each update, so no handler for a resize is needed."""
         try:
             columns, lines = os.get_terminal_size(self._outlet.fileno())
         except OSError:
@@ -199,8 +199,8 @@ def _room(snapshot: RunSnapshot) -> str:
 
 
 def _domains(domains: dict[str, Counts], room: int, width: int) -> list[RenderableType]:
-    """Domains in columns, as many as there is room for: those that are worked on come first,
-    then those that have failures, those that wait, those that are done."""
+    """Domains in columns, as many as fit: first those with running jobs, then those with failures, pending and
+    finished ones."""
     if room < 1 or len(domains) < 2 or max(counts.total for counts in domains.values()) < 2:
         return []
     ranked = sorted(domains.items(), key=_urgency)
@@ -261,7 +261,7 @@ def _told(worker: WorkerSnapshot) -> str:
 
 
 def _worker(worker: WorkerSnapshot, width: int, told: int) -> Text:
-    """`told`: the room that the longest of the jobs' own words want."""
+    """`told`: the width of the longest report of a job."""
     usage = f"{size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%" if worker.rss_bytes else " " * 12
     if worker.job is None:
         what = "waiting for a job" if worker.status == "ready" else worker.status

@@ -1,7 +1,7 @@
-"""What the loop may say to whoever watches a run. Views only read; they decide nothing.
+"""`View`: the interface through which the loop shows a run. Views only read; they decide nothing.
 
-The run's own lines go to stderr, so that a script's stdout stays the user's. No method
-raises and none waits for a terminal or a pipe: a view that breaks goes silent.
+Lines of the run go to stderr; stdout belongs to the script. No method raises, and none waits for a terminal or a
+pipe.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class View(Protocol):
         """Seconds until the next `update`; asked after each one."""
 
     def update(self, snapshot: RunSnapshot) -> None:
-        """How the run goes right now."""
+        """Show the present state of the run."""
 
     def tell(self, level: str, text: str) -> None:
         """A line for the user. `level`: info, warning, error."""
 
     def failed(self, failure: FailureSnapshot) -> None:
-        """An attempt ended badly."""
+        """An attempt has failed."""
 
     def completed(self) -> None:
-        """An attempt ended well, or many together did."""
+        """One or more attempts have succeeded."""
 
     def printed(self, job_id: str) -> None:
         """An attempt that had printed something has ended; its log is complete."""
@@ -37,17 +37,17 @@ class View(Protocol):
         """Lines that a job printed, if the user wants to see them (`--show-output`)."""
 
     def suspend(self) -> None:
-        """Ctrl+Z: the terminal is about to be the shell's; leave it clean."""
+        """Ctrl+Z: clear the display before the shell takes over the terminal."""
 
     def resume(self) -> None:
-        """The terminal is ours again; the next `update` draws anew."""
+        """After Ctrl+Z: the next `update` draws again."""
 
     def close(self, snapshot: RunSnapshot | None = None) -> None:
         """The run is over; nothing more is shown. Waits at most 2 s for the terminal."""
 
 
-class Silent:
-    """A view for a run that nobody watches: no stderr, or `progress=False`."""
+class SilentView:
+    """A view that shows nothing: without stderr, or with `progress=False`."""
 
     interval = 300.0
 

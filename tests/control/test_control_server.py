@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.control import control_server as module
-from supervisor.control.control_protocol import MOST_ASKED, Answered, encode_answer
-from supervisor.control.control_server import MOST_CLIENTS, MOST_PER_SECOND, PATIENCE, ControlServer
+from supervisor.control.control_protocol import MAX_REQUEST, ControlAnswer, encode_answer
+from supervisor.control.control_server import CLIENT_TIMEOUT, MAX_CLIENTS, MAX_PER_SECOND, ControlServer
 from supervisor.core.terms.events import ControlAsked
 
 
@@ -86,15 +86,15 @@ def test_who_sends_too_much_is_told_and_dropped(server: ControlServer) -> None:
         except (BrokenPipeError, ConnectionResetError):
             break
         assert server.poll(0.0) == []
-    assert sent > MOST_ASKED
+    assert sent > MAX_REQUEST
     assert not server._clients
     connection.close()
 
 
 def test_silent_ones_are_dropped_after_a_while(server: ControlServer) -> None:
     connection, _ = asked(server, b"")
-    assert server.next_deadline() == PATIENCE
-    server.poll(PATIENCE)
+    assert server.next_deadline() == CLIENT_TIMEOUT
+    server.poll(CLIENT_TIMEOUT)
     assert connection.recv(99) == b""
     assert server.next_deadline() is None
     connection.close()
@@ -110,7 +110,7 @@ def test_one_that_dies_before_its_answer_harms_nobody(server: ControlServer) -> 
 def test_an_answer_that_nobody_takes_waits_without_holding_anybody_up(server: ControlServer) -> None:
     connection, (event,) = asked(server, b'{"order":"stacks"}\n')
     server.answer(event.ticket, True, "here", ["x" * 1_000_000])  # type: ignore[attr-defined]
-    assert server.next_deadline() == PATIENCE
+    assert server.next_deadline() == CLIENT_TIMEOUT
     received = b""
     while not received.endswith(b"\n"):
         server.poll(1.0)
@@ -121,24 +121,24 @@ def test_an_answer_that_nobody_takes_waits_without_holding_anybody_up(server: Co
 
 def test_a_few_at_a_time_and_a_few_per_second(server: ControlServer) -> None:
     connections = []
-    for _ in range(MOST_CLIENTS + 1):
+    for _ in range(MAX_CLIENTS + 1):
         connections.append(client(server))
         server.poll(0.0)
     assert b"too many at once" in connections[-1].recv(999)
     for connection in connections:
         connection.close()
     server.poll(0.0)
-    for _ in range(MOST_PER_SECOND):
+    for _ in range(MAX_PER_SECOND):
         with socket.socket(socket.AF_UNIX) as hasty:
             hasty.setblocking(False)
             hasty.connect_ex(server.path)
         server.poll(0.5)
     assert server.next_deadline() == 1.5
     assert server.poll(0.6) == []
-    for _ in range(MOST_PER_SECOND):
+    for _ in range(MAX_PER_SECOND):
         server.poll(1.6)
     connection, events = asked(server, b'{"order":"pause"}\n', now=3.0)
-    events += [event for _ in range(MOST_PER_SECOND) for event in server.poll(3.0)]
+    events += [event for _ in range(MAX_PER_SECOND) for event in server.poll(3.0)]
     assert len(events) == 1
     connection.close()
 
@@ -153,5 +153,5 @@ def test_somebody_else_is_turned_away(server: ControlServer, monkeypatch: pytest
 
 
 def test_stacks_beyond_all_bounds_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = encode_answer(Answered(True, "here", ["x" * 1_000_000] * 6))
+    line = encode_answer(ControlAnswer(True, "here", ["x" * 1_000_000] * 6))
     assert 3_000_000 < len(line) < 4_200_000

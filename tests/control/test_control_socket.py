@@ -11,7 +11,12 @@ import pytest
 
 from supervisor.control import control_socket
 from supervisor.control.control_server import ControlServer
-from supervisor.control.control_socket import NoPlace, find_directory, socket_name, sweep
+from supervisor.control.control_socket import (
+    NoControlSocket,
+    find_directory,
+    remove_stale_sockets,
+    socket_name,
+)
 
 OWN = f"longhaul-{os.geteuid()}"
 
@@ -73,7 +78,7 @@ def test_a_long_path_falls_back_and_where_nothing_is_left_the_reasons_are_told(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     assert find_directory() == str(short / "tmp" / OWN)
     monkeypatch.setattr(control_socket, "_candidates", lambda: iter([str(long), "/proc/longhaul"]))
-    with pytest.raises(NoPlace) as caught:
+    with pytest.raises(NoControlSocket) as caught:
         find_directory()
     assert "is too long for a socket's path; /proc/longhaul cannot be used: " in str(caught.value)
 
@@ -88,7 +93,7 @@ def test_a_sweep_removes_what_nobody_listens_at_and_nothing_else(short: Path) ->
     in_the_making = [directory / f"{'a' * 16}.{os.getpid()}", directory / f"{'b' * 16}.999999999"]
     for path in in_the_making:
         path.touch()
-    sweep(str(directory))
+    remove_stale_sockets(str(directory))
     assert sorted(path.name for path in directory.iterdir()) == sorted(
         [Path(live.path).name, "notes.txt", in_the_making[0].name]
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from supervisor.views.failure_lines import FirstAttempts
+from supervisor.views.failure_lines import FirstFailures
 from tests.views.made import crash, failure
 
 
 def test_the_twentieth_failure_of_one_kind_is_told_once() -> None:
-    first = FirstAttempts()
+    first = FirstFailures()
     said = [first.failed(failure(str(n))) for n in range(40)]
     assert said[:19] == [None] * 19
     assert said[19] == (
@@ -17,16 +17,16 @@ def test_the_twentieth_failure_of_one_kind_is_told_once() -> None:
 
 
 def test_one_success_or_another_kind_of_failure_ends_the_watch() -> None:
-    first = FirstAttempts()
+    first = FirstFailures()
     first.failed(failure())
     first.completed()
     assert [first.failed(failure()) for _ in range(30)] == [None] * 30
 
-    first = FirstAttempts()
+    first = FirstFailures()
     first.failed(crash())
     assert [first.failed(failure()) for _ in range(30)] == [None] * 30
 
 
 def test_crashes_by_the_same_signal_are_alike() -> None:
-    first = FirstAttempts()
+    first = FirstFailures()
     assert "SIGSEGV" in [first.failed(crash(str(n), peak_rss=n)) or "" for n in range(20)][-1]

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import pytest
 
-from supervisor.views.console import LIMIT, Outlet, say
+from supervisor.views.console import LIMIT, ConsoleWriter, say
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def read_until(reader: int, end: bytes) -> bytes:
 def test_what_is_written_arrives_in_order(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     stream.write("before ")
-    outlet = Outlet(stream)
+    outlet = ConsoleWriter(stream)
     for number in range(100):
         outlet.write(f"{number} ")
     outlet.end(10.0)
@@ -49,7 +49,7 @@ def test_a_reader_that_does_not_read_blocks_nobody_and_is_told_what_it_missed(
     pipe: tuple[int, TextIO],
 ) -> None:
     reader, stream = pipe
-    outlet = Outlet(stream)
+    outlet = ConsoleWriter(stream)
     line = "x" * 999 + "\n"
     began = time.monotonic()
     for _ in range(3 * LIMIT // 1000):
@@ -72,7 +72,7 @@ def test_a_reader_that_does_not_read_blocks_nobody_and_is_told_what_it_missed(
 def test_a_reader_that_is_gone_silences_the_outlet(pipe: tuple[int, TextIO]) -> None:
     reader, stream = pipe
     os.close(reader)
-    outlet = Outlet(stream)
+    outlet = ConsoleWriter(stream)
     outlet.write("nobody")
     assert outlet.drain(10.0)
     assert outlet.broken
@@ -82,7 +82,7 @@ def test_a_reader_that_is_gone_silences_the_outlet(pipe: tuple[int, TextIO]) -> 
 
 def test_streams_without_a_descriptor_are_written_to_directly() -> None:
     stream = io.StringIO()
-    outlet = Outlet(stream)
+    outlet = ConsoleWriter(stream)
     outlet.write("hello")
     assert stream.getvalue() == "hello"
     assert not outlet.isatty()
@@ -96,7 +96,7 @@ def test_streams_without_a_descriptor_are_written_to_directly() -> None:
 def test_characters_that_the_stream_does_not_know_are_replaced() -> None:
     reader, writer = os.pipe()
     with open(writer, "w", encoding="ascii") as stream:
-        outlet = Outlet(stream)
+        outlet = ConsoleWriter(stream)
         outlet.write("7 × …\n")
         outlet.end(10.0)
     assert os.read(reader, 100) == b"7 ? ?\n"

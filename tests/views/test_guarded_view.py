@@ -7,13 +7,13 @@ from pathlib import Path
 
 from supervisor.core.state.snapshot import RunSnapshot
 from supervisor.views.guarded_view import GuardedView, open_view
-from supervisor.views.supervisor_log import Log
-from supervisor.views.view import Silent
+from supervisor.views.supervisor_log import SupervisorLog
+from supervisor.views.view import SilentView
 from tests.views.made import failure, snapshot, worker
 from workers.isolation.output_files import log_path, scratch_path
 
 
-class Broken(Silent):
+class Broken(SilentView):
     """A view whose terminal library raises."""
 
     interval = 10.0
@@ -28,7 +28,7 @@ class Broken(Silent):
 
 def test_a_broken_view_is_silent_from_then_on_and_the_log_says_so(tmp_path: Path) -> None:
     broken = Broken()
-    log = Log(tmp_path / "log")
+    log = SupervisorLog(tmp_path / "log")
     view = GuardedView(broken, None, log=log, output_directory=None, show_output=False, clock=lambda: 0.0)
     for _ in range(3):
         view.update(snapshot())
@@ -44,7 +44,7 @@ def test_a_broken_view_is_silent_from_then_on_and_the_log_says_so(tmp_path: Path
 
 
 def test_without_a_stream_there_is_only_the_log(tmp_path: Path) -> None:
-    log = Log(tmp_path / "log")
+    log = SupervisorLog(tmp_path / "log")
     view = open_view(None, log=log)
     view.update(snapshot())
     view.tell("warning", "no room")
@@ -116,7 +116,7 @@ def _running(now: float) -> RunSnapshot:
 
 
 def test_a_flood_of_failures_does_not_fill_the_log(tmp_path: Path) -> None:
-    log = Log(tmp_path / "log")
+    log = SupervisorLog(tmp_path / "log")
     view = open_view(None, log=log, clock=lambda: 0.0)
     view.completed()
     for number in range(1200):

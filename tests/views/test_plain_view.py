@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from supervisor.views.console import Outlet
+from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import tail_lines
 from supervisor.views.plain_view import PlainView, interval, progress
 from tests.views.made import counts, crash, failure, snapshot
@@ -17,7 +17,7 @@ EVENING = datetime(2025, 10, 14, 22, 30)
 
 def plain() -> tuple[PlainView, io.StringIO]:
     stream = io.StringIO()
-    return PlainView(Outlet(stream), now=lambda: EVENING), stream
+    return PlainView(ConsoleWriter(stream), now=lambda: EVENING), stream
 
 
 @pytest.mark.parametrize(("elapsed", "seconds"), [(0, 10), (599, 10), (600, 300), (40_000, 300)])

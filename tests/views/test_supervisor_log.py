@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.views.supervisor_log import Log
+from supervisor.views.supervisor_log import SupervisorLog
 
 PROGRAM = """
 import sys
@@ -50,7 +50,7 @@ def test_the_users_loguru_stays_as_it_is_and_sees_none_of_ours(tmp_path: Path) -
 def test_lines_carry_the_time_in_utc_and_a_second_run_appends(tmp_path: Path) -> None:
     path = tmp_path / "supervisor.log"
     for number in (1, 2):
-        log = Log(path)
+        log = SupervisorLog(path)
         log.write("info", f"run {number}\nsecond line")
         log.close()
     lines = path.read_text().splitlines()
@@ -62,7 +62,7 @@ def test_lines_carry_the_time_in_utc_and_a_second_run_appends(tmp_path: Path) ->
 def test_a_log_that_cannot_be_written_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "supervisor.log", Path("/dev/full")):
-        log = Log(path)
+        log = SupervisorLog(path)
         log.write("info", "lost")
         log.close()
         log.write("info", "after the end")
