@@ -1,5 +1,4 @@
-"""Every attempt of every job, with its worker, its times and its peak memory: a fold over the
-records of a journal. Pure."""
+"""All attempts of all jobs, with worker, times and peak memory, from the records of a journal. Pure."""
 
 from __future__ import annotations
 
@@ -77,7 +76,7 @@ class Attempts:
         self._ended = ended
         self._run = 0
         self._open: dict[int, dict[int, _AttemptLease]] = {}  # by incarnation and lease, in hand-out order
-        self._stale: dict[int, _AttemptLease] = {}  # of runs that were killed; their ends may come yet
+        self._stale: dict[int, _AttemptLease] = {}  # of killed runs; their ends may still be in the journal
         self._pids: dict[int, int] = {}
         self._slots: dict[int, int] = {}  # the incarnation that a slot has now
         self._codes = CodeSpans()
@@ -146,7 +145,7 @@ class Attempts:
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
             _sampled(attempt, lease)
-        if record.outcome == "lost":  # nobody saw how long it ran, nor when it ended
+        if record.outcome == "lost":  # its duration and end are unknown
             attempt.started, attempt.ended, attempt.seconds = attempt.handed_out, "", None
         at_death = (error or {}).get("peak_rss")
         if isinstance(at_death, int) and at_death > (attempt.peak_rss or 0):

@@ -1,4 +1,4 @@
-"""`longhaul ctl`: asks something of a run that is going on, and prints what it answers."""
+"""`longhaul ctl`: sends an order to a run, and prints its answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.system.text_encoding import as_typed
 from supervisor.views.console import say
 
-REFUSED = 1  # exit code: the run has answered, and has not done it
+REFUSED = 1  # exit code: the run has refused the order
 _PATIENCE = 30.0  # seconds for the answer
 _PIECE = 64 << 10
 
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if answer.done else REFUSED
 
 
-# -------------------------------------------------------------------------- what is meant
+# -------------------------------------------------------------------------- the order
 
 
 def _understand(words: Sequence[str]) -> tuple[str | None, ControlRequest]:
@@ -86,13 +86,13 @@ def _understand(words: Sequence[str]) -> tuple[str | None, ControlRequest]:
     at = next((at for at, word in enumerate(words[:2]) if word in verbs), None)
     if at is None:
         unknown = words[min(1, len(words) - 1)]
-        raise UsageError(f"{unknown!r} is no order; there are {', '.join(_ORDERS)}")
+        raise UsageError(f"unknown order {unknown!r}; expected one of: {', '.join(_ORDERS)}")
     wanted = next(order for order in _ORDERS if order.split()[0] == words[at])
     raise UsageError(f"{' '.join(words[at:])!r}: expected `{wanted}`")
 
 
 def _order(words: Sequence[str]) -> ControlRequest | None:
-    """None if these words are no whole order."""
+    """The order that these words are; None if they are none."""
     match list(words):
         case ["workers", number] if number.isdecimal() and len(number) < 10:
             return ControlRequest("workers", number=int(number))
@@ -112,13 +112,13 @@ def _the_running_one(root: Path) -> Layout:
     if len(running) > 1:
         ids = ", ".join(layout.experiment_id for layout in running)
         raise UsageError(
-            f"several are running: {ids}; say which: longhaul ctl {running[0].experiment_id} ..."
+            f"several experiments are running: {ids}; name one: longhaul ctl {running[0].experiment_id} ..."
         )
     return running[0]
 
 
 def _socket_of(layout: Layout) -> str:
-    """Where the run listens. Raises UsageError that says why it cannot be asked."""
+    """The path of the run's control socket. Raises UsageError that says why there is none."""
     name = layout.experiment_id
     progress = read_progress(layout)
     if progress is not None and progress.state not in OVER:
@@ -131,8 +131,8 @@ def _socket_of(layout: Layout) -> str:
     if progress is None or progress.control is None:
         log = layout.supervisor_log
         raise UsageError(
-            f"{name} runs but does not listen: it is just starting or ending (try again in a moment), or it "
-            f"could make no socket ({log} says why); `kill -INT` drains it as well"
+            f"{name} is running but has no control socket: it is starting or ending (try again in a moment), "
+            f"or the socket could not be created (see {log}); `kill -INT` drains it as well"
         )
     return progress.control
 
@@ -156,8 +156,8 @@ def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
             ) from None
         except FileNotFoundError:
             raise UsageError(
-                f"{name} listens at {path}, which is not there: it has just ended, or runs in a container or "
-                f"with a temporary directory of its own"
+                f"the control socket of {name}, {path}, does not exist: the run has just ended, or it is in a "
+                f"container or has another temporary directory"
             ) from None
         except ConnectionRefusedError:
             raise UsageError(f"{name} is not running any more; resume it with its script") from None
@@ -172,11 +172,11 @@ def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
     try:
         return msgspec.json.decode(line, type=ControlAnswer)
     except msgspec.DecodeError as error:
-        raise UsageError(f"{name} answered what this version does not understand: {error}") from None
+        raise UsageError(f"{name} sent an answer that this version does not understand: {error}") from None
 
 
 def _connect(connection: socket.socket, path: str) -> None:
-    """A run that many ask at once has them wait; raises TimeoutError if it takes too long."""
+    """Connect; waits while too many other clients do. Raises TimeoutError."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -189,10 +189,10 @@ def _connect(connection: socket.socket, path: str) -> None:
 
 
 def _check_peer(connection: socket.socket, name: str) -> None:
-    """Nobody else may sit at the other end and listen."""
+    """Raise UsageError if another user has opened the socket."""
     uid = peer_uid(connection)
     if uid != os.geteuid() and os.geteuid() != 0:
-        raise UsageError(f"{name}: uid {uid} listens at its socket, which is not you; nothing was asked")
+        raise UsageError(f"{name}: its control socket belongs to another user (uid {uid}); no order was sent")
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -1,4 +1,4 @@
-"""`longhaul failures`: what went wrong, alike failures told as one."""
+"""`longhaul failures`: failed attempts, grouped by error and place."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from workers.isolation.output_files import log_path
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300
 _NOBODYS_FAULT = ("interrupted", "lost")
-_CANCELLED = "cancelled"  # what `kind` calls attempts that were called off
+_CANCELLED = "cancelled"  # the kind of cancelled attempts
 
 
 class FailureGroup(msgspec.Struct):
-    """Attempts that ended alike. `jobs` failed by it for good; `again` ran again after it."""
+    """Attempts that failed alike. jobs: have failed for good. again: ran again."""
 
     kind: str
     message: str
@@ -39,8 +39,8 @@ class FailureGroup(msgspec.Struct):
     first_at: str = ""
     last_at: str = ""
     peak_rss: int | None = None
-    worker_peak_rss: int | None = None  # where it is not known which of a worker's jobs took so much
-    example: str = ""  # the job whose traceback and output stand here
+    worker_peak_rss: int | None = None  # where the peak may be of an earlier job
+    example: str = ""  # the job that traceback and output are from
     traceback: str = ""
     output_tail: list[str] = []
 
@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _suggest(groups: list[FailureGroup], arguments: argparse.Namespace, layout: Layout) -> None:
-    """How to look at the first of them, and at the first that can be played again: one that was cancelled
-    has not failed by itself, and a function of a notebook or a prompt is not to be found here."""
+    """Suggest `show` for the first job, and `replay` for the first that can be replayed: not a cancelled one, and
+    not one whose function is defined in a notebook or a prompt."""
 
     def words(job: str) -> list[str]:
         return [*(["--"] if job.startswith("-") else []), job, *experiment_words(arguments, layout)]
@@ -92,7 +92,7 @@ def _suggest(groups: list[FailureGroup], arguments: argparse.Namespace, layout: 
 
 
 def _failed_attempts(layout: Layout, report: Report) -> Iterable[FailureSnapshot]:
-    """What failed for good, and before it in the journal what ran again."""
+    """Attempts that failed for good, then those in the journal that ran again."""
     domains = report.domains()
     failures = report.failures()
     final = {(one.job, one.attempt) for one in failures}
@@ -105,7 +105,7 @@ def _failed_attempts(layout: Layout, report: Report) -> Iterable[FailureSnapshot
 
 
 def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:
-    """By error and place; first the group with the most failed jobs."""
+    """Group by error and place, the group with the most failed jobs first."""
     groups: dict[str, FailureGroup] = {}
     for failure in failures:
         name = kind(failure)

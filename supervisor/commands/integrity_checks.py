@@ -37,13 +37,13 @@ from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opene
 from supervisor.storage.plan.plan_file import PlanFile, decode_line
 
 _PIECE = 1 << 20
-_MOST = 1000  # problems of a kind that are told
+_MOST = 1000  # problems of a kind that are listed
 _FINISHED = (COMPLETED, FAILED)
 
 
 class Check(msgspec.Struct):
-    """One file. `problems`: what is damaged or disagrees, and where; empty if it is good.
-    `notes`: what is odd, but normal after a kill or while a run goes on."""
+    """The result for one file. problems: damage and disagreements, with places; empty if it is good. notes:
+    oddities that are normal after a kill or during a run."""
 
     file: str
     told: str = ""
@@ -130,7 +130,7 @@ class _Checks:
         try:
             reader = CheckpointReader(self.disk, self.layout.checkpoint)
         except FileNotFoundError:
-            return  # whether there should be one, the journal tells
+            return  # the journal tells whether there should be one
         except (DamagedCheckpoint, UnusableCheckpoint, OSError) as error:
             check.problem(f"{self.layout.checkpoint}: {error}")
             return
@@ -210,7 +210,7 @@ class _Checks:
                 continue
             try:
                 self.table.apply(record)
-            except Exception as error:  # a history that cannot have been
+            except Exception as error:  # an impossible sequence of records
                 self.journal.problem(f"record {n} at byte {offset} contradicts those before it: {error}")
                 continue
             if isinstance(record, Ended) and n <= floor and record.job in self.entries and record.state:
@@ -253,7 +253,7 @@ class _Checks:
     # ---------------------------------------------------------------------- comparison
 
     def _compare_checkpoint(self) -> None:
-        """Each result of the checkpoint is the very one of the journal, and none is missing."""
+        """Whether the checkpoint has exactly the results of the journal."""
         check = self.checkpoint
         if self.header is None and not check.problems:
             if self.a_run_has_ended or not self.journal.told:

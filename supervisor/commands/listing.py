@@ -1,4 +1,4 @@
-"""`longhaul list`: which experiments there are, and how each one stands."""
+"""`longhaul list`: the experiments of a directory, with their states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which experiment and which job a command means. Reads directories, changes nothing."""
+"""Finds the experiment and the job that a command names. Changes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_COMPARED = 20_000  # ids among which the nearest is looked for
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
-    """`-d DIR`: where to look."""
+    """Add `-d DIR`, the directory to search."""
     parser.add_argument(
         "-d",
         "--directory",
@@ -39,7 +39,7 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """`[ID] [DIR]` and `-d DIR`, for commands about one experiment."""
+    """Add `[ID] [DIR]` and `-d DIR`, for commands about one experiment."""
     parser.add_argument(
         "experiment",
         nargs="?",
@@ -56,19 +56,19 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 
 def root_of(arguments: argparse.Namespace) -> Path:
-    """The directory that was given, or the usual one."""
+    """The directory that was given, or the default one."""
     given: Path | None = arguments.directory or getattr(arguments, "place", None)
     return given or Path(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
 
 
 def the_experiment(arguments: argparse.Namespace) -> Layout:
-    """The one that `add_experiment` has read. Raises UsageError."""
+    """The experiment of the options of `add_experiment`. Raises UsageError."""
     return find_and_tell(arguments.experiment, root_of(arguments))
 
 
 def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
-    """`find`; where it took the latest one, and that is a small trial, it is said on stderr which other
-    one may have been meant."""
+    """`find`. If it takes the latest experiment, and that is a small trial, stderr names the other one that may
+    have been meant."""
     layout = find(word, root, names=names)
     by_name = layout.experiment_id == Path(word).name or _of_file(Path(word)) is not None
     if not by_name and (found := larger_beside(layout)):
@@ -79,7 +79,7 @@ def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
 
 
 def experiment_words(arguments: argparse.Namespace, layout: Layout) -> list[str]:
-    """How the same experiment is named in the next command."""
+    """The arguments that name this experiment in a suggested command."""
     if os.sep in arguments.experiment:
         return [str(layout.results_directory)]
     place = arguments.directory or arguments.place
@@ -87,21 +87,19 @@ def experiment_words(arguments: argparse.Namespace, layout: Layout) -> list[str]
 
 
 def search(root: Path) -> list[Path]:
-    """`root` if it has logs, and what has logs one level below. Raises UsageError."""
+    """`root`, and directories one level below, as far as they contain experiments. Raises UsageError."""
     try:
         below = sorted(path for path in root.iterdir() if os.path.isdir(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{root.absolute()} is not a directory; name the one that holds the outputs"
-        ) from None
+        raise UsageError(f"{root.absolute()} is not a directory; give the output directory") from None
     except OSError as error:
         raise UsageError(f"{root.absolute()} cannot be read: {error.strerror}") from None
     return [path for path in (root, *below) if os.path.isdir(path / "logs")]
 
 
 def all_of(root: Path) -> list[Layout]:
-    """Every experiment in `root` and one level below. One directory that cannot be read
-    hides no other; alone, it raises StorageError."""
+    """Every experiment in `root` and one level below. A directory that cannot be read is skipped; if there is
+    no other one, StorageError is raised."""
     directories = search(root)
     return [
         Layout(path, one)
@@ -145,7 +143,7 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
 
 
 def _is_rather_a_word(word: str, root: Path, names: bool) -> bool:
-    """Though there is a directory of that name here."""
+    """Whether the word is an id rather than a directory of that name."""
     return bool(_called(word, root) or (names and not search(Path(word)) and _named(word, root)))
 
 
@@ -154,7 +152,7 @@ def _called(word: str, root: Path) -> list[Layout]:
 
 
 def _named(name: str, root: Path) -> list[Layout]:
-    """The experiments of that name: their directory is called so, or their checkpoint says so."""
+    """The experiments of that name, by their directory or their checkpoint."""
     return [
         layout
         for layout in all_of(root)
@@ -171,14 +169,12 @@ def _latest(root: Path) -> Layout:
         for one in experiments_of(path, lenient=len(directories) > 1)[:1]
     ]
     if not newest:
-        raise UsageError(
-            f"no experiments in {root.absolute()}; name the directory of the outputs with -d DIR"
-        )
+        raise UsageError(f"no experiments in {root.absolute()}; give the output directory with -d DIR")
     return max(newest, key=last_saved)
 
 
 def _by_path(path: Path) -> Layout:
-    """The experiment whose directory or file this is, or the latest one in it."""
+    """The experiment with this directory or file, or the latest one in it."""
     path = Path(os.path.abspath(path))
     if (own := _of_file(path)) is not None:
         return own
@@ -202,7 +198,7 @@ def _what_there_is(word: str, root: Path) -> str:
     known = list(dict.fromkeys(layout.experiment_id for layout in layouts))
     names = list(dict.fromkeys(layout.directory.name for layout in layouts))
     if not known:
-        return "there are none; name the directory of the outputs with -d DIR"
+        return "there are none; give the output directory with -d DIR"
     near = difflib.get_close_matches(word, [*known, *names], 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known[:_SHOWN])}"
 

@@ -1,4 +1,4 @@
-"""`longhaul memory`: which jobs took most memory, and when.
+"""`longhaul memory`: the jobs with the highest peak memory, and when they had it.
 
 Known are the samples in the journal (every five minutes, and whenever a worker has grown
 much), the peak of a job that its worker died with, and the peak of each worker's whole life: where it is

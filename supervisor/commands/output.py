@@ -1,4 +1,4 @@
-"""`longhaul output JOB`: what a job printed; with --follow, what it prints."""
+"""`longhaul output JOB`: the output of a job; with --follow, until it ends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     layout = the_experiment(arguments)
-    ends = _Ends(layout)  # before the survey: what ends after it must not be missed
+    ends = _Ends(layout)  # before the survey, so that no end after it is missed
     found = survey(layout)
     try:
         job = ends.job = find_job(arguments.job, found.table.ids)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     reader.show_new()
     while arguments.follow and not over:
         over = ends.job_is_over() or not is_running(layout)
-        reader.show_new()  # after the question: by then the last words are in the log
+        reader.show_new()  # after the check: then the log is complete
         sys.stdout.flush()
         if not over:
             time.sleep(_EVERY)
@@ -87,7 +87,7 @@ class _Ends:
     def _new_lines(self) -> list[bytes]:
         try:
             with open(self._path, "rb") as file:
-                if os.fstat(file.fileno()).st_ino != self._inode:  # written anew
+                if os.fstat(file.fileno()).st_ino != self._inode:  # rewritten
                     self._inode, self._offset, self._rest = os.fstat(file.fileno()).st_ino, 0, b""
                 file.seek(self._offset)
                 text = file.read(_MOST)
@@ -158,7 +158,7 @@ class _Reader:
     def _show_log(self) -> None:
         while data := _read(self._log, self._log_shown):
             self._log_shown += len(data)
-            # What has been seen of it already, in the scratch file, is not shown again.
+            # What was shown from the scratch file already is skipped.
             seen = min(len(data), self._live_shown)
             self._live_shown, self._scratch, self._inode = 0, "", 0
             self._print(data[seen:])
@@ -193,7 +193,7 @@ class _Reader:
         return "", 0
 
     def _print(self, data: bytes) -> None:
-        """Bytes as they are; on a terminal whole lines, without what would steer it."""
+        """Print bytes unchanged; on a terminal whole lines, without control characters."""
         if not data or sys.stdout is None:
             return
         self.shown = True

@@ -1,4 +1,4 @@
-"""`longhaul rm`: all files of an experiment, and of no other, are removed.
+"""`longhaul rm`: removes all files of an experiment, and no others.
 
 Under the experiment's lock, so that nobody can be running it. Journal and checkpoint go last:
 until then a removal that was cut short can be seen in the list, and done again.
@@ -72,7 +72,7 @@ def _agreed(layout: Layout) -> bool:
     emit(f"  {size(_bytes(files))} in {', '.join(path.name for path in files)}")
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
-            f"nobody can be asked here: say --yes to remove {results.name}. Nothing was removed."
+            f"no terminal to ask for confirmation: use --yes to remove {results.name}. Nothing was removed."
         )
     sys.stdout.write("Remove it? [y/N] ")
     sys.stdout.flush()
@@ -80,7 +80,7 @@ def _agreed(layout: Layout) -> bool:
 
 
 def files_of(layout: Layout) -> list[Path]:
-    """What belongs to the experiment, in the order in which it is removed."""
+    """The files of the experiment, in the order in which they are removed."""
     name = re.escape(layout.experiment_id)
     files = r"(?:journal|plan|checkpoint|index|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
     files = rf"(?:{files}|console_{name}\.log)"

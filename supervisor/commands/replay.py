@@ -48,7 +48,7 @@ _SHOWN = 2000  # characters of a result
 
 
 class _Replayed(msgspec.Struct):
-    """What is known of the job and of the run that it belongs to."""
+    """The job, its record, and the settings of its run."""
 
     job: str
     domain: str | None
@@ -148,7 +148,7 @@ def _functions(
     if script is not None:
         name, path = None, str(script)
     if MAIN in (function.module, *(setup or ())[:1]) and path is not None and not os.path.isfile(path):
-        raise UsageError(f"the script {path} is not there; say where it is with --script FILE")
+        raise UsageError(f"the script {path} is not there; give its path with --script FILE")
     _look_like_the_run(replayed, entry, path)
     try:
         needed = MAIN in (function.module, *(setup or ())[:1])
@@ -245,8 +245,8 @@ def _show_error(error: BaseException, *, debug: bool) -> None:
 
 
 def _debug(trace: TracebackType) -> None:
-    """The debugger where `failures` says it happened: in the user's code, not in what that has called,
-    which `down` shows."""
+    """Start the debugger at the place that `failures` names: in the user's code. `down` goes to the functions
+    that it called."""
     import pdb
 
     class Debugger(pdb.Pdb):
@@ -267,7 +267,7 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
-    """Say what came of it, and whether the record says the same."""
+    """Print the outcome, and whether the record has the same."""
     try:
         encoded = encode_result(value)
     except Unencodable as error:

@@ -1,4 +1,4 @@
-"""Which columns of the results are shown, and in which order the rows stand."""
+"""Selection of columns, and order of rows, for `longhaul results`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 from supervisor.core.terms.errors import UsageError
 from supervisor.reports.report import Report
 
-# What every job has; of the rest each job brings what it has.
+# Columns that every job has; others appear as jobs have them.
 _FIRST = ("experiment", "job", "domain", "state", "seconds", "outcome")
 _LAST = ("error.type", "error.message", "code")
 _SHOWN = 12
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """The rows of some experiments, as somebody wants to see them.
+    """The selected and ordered rows of some experiments.
 
     columns: names, patterns, or the last part of a name that only one column has; empty for all.
     sort: columns by which to sort, the first one before the others; then all rows are held in memory.
@@ -110,7 +110,7 @@ class Rows:
 
 
 def _is_missing(value: Any) -> bool:
-    """What has no place in an order stands last, whichever way it goes."""
+    """Whether a value is missing: such rows are last in any order."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(text: str, form: str) -> None:
-    """For programs as it is; a terminal gets nothing that would steer it."""
+    """Print for programs; a terminal gets no control characters."""
     if sys.stdout is None:
         return
     if sys.stdout.isatty():
@@ -95,7 +95,7 @@ def _save(path: Path, found: Rows, form: str) -> None:
     parts = (text.encode() for text in written(found, form))
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as device:  # or a pipe: a file in its place would destroy it
+            with path.open("wb") as device:  # or a pipe: replacing it by a file would destroy it
                 device.writelines(parts)
             return
         write_atomically(Disk(), path, parts)
@@ -150,7 +150,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def table_of(found: Rows) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells for people: numbers rounded, long texts cut; the code only if there are several."""
+    """Heads and cells for people: numbers rounded, long texts cut; the code version only if there are several."""
     heads = found.names()
     if not found.chosen and "code" in heads and len(_codes(found)) < 2:
         heads = [name for name in heads if name != "code"]

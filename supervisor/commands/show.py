@@ -1,4 +1,4 @@
-"""`longhaul show JOB`: every attempt of one job, as the journal tells it."""
+"""`longhaul show JOB`: every attempt of one job, from the journal."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def attempts_of(layout: Layout, job_id: str, *, live: bool) -> list[Attempt]:
-    """In the order in which they ended; what runs now comes last."""
+    """In the order of their ends; a running attempt is last."""
     tries: list[Attempt] = []
     fold = Attempts(lambda attempt: tries.append(attempt) if attempt.job == job_id else None)
     marks: dict[int, int] = {}
@@ -110,7 +110,7 @@ def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | N
 
 
 def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans, newest: dict[str, Any]) -> None:
-    """What made its result, and what other results it has had: of these the journal alone knows."""
+    """The code version of its result, and earlier results, which only the journal has."""
     lease = 0 if record is None else record.lease
     if lease:
         emit(f"code     {_version(codes.version(lease), codes, newest)}")
@@ -123,7 +123,7 @@ def _tell_code(record: Ended | None, tries: list[Attempt], codes: CodeSpans, new
 
 
 def _version(version: str | None, codes: CodeSpans, newest: dict[str, Any]) -> str:
-    """With all that was changed after it, if it is an earlier one than that of the last run."""
+    """The version, with all later changes if it is not that of the last run."""
     if version is None:
         return f"{UNKNOWN}: an older longhaul has recorded it"
     last = version == codes.spans[-1].version and len(codes.spans) > 1
@@ -138,7 +138,7 @@ def _shown(text: str) -> str:
 def _tell_attempts(tries: list[Attempt], counted: int) -> None:
     known = sum(one.attempt > 0 for one in tries)
     if known < counted:
-        emit(f"{counted - known} of {counted} attempts are not in the journal any more (it was written anew)")
+        emit(f"{counted - known} of {counted} attempts are no longer in the journal (it was rewritten)")
     if not tries:
         emit("it has not been started" if not counted else "")
         return
@@ -179,7 +179,7 @@ def peak(attempt: Attempt) -> str:
 
 
 def clock(at: str) -> str:
-    """A record's time on the clock of this place; `-` if unknown."""
+    """A record's time in the local time zone; `-` if unknown."""
     try:
         return datetime.fromisoformat(at).astimezone().strftime("%m-%d %H:%M:%S")
     except ValueError:

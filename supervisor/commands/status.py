@@ -1,4 +1,4 @@
-"""`longhaul status`: how an experiment goes right now."""
+"""`longhaul status`: the present state of an experiment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from supervisor.views.experiment_table import checkpoint_table
 from supervisor.views.failure_lines import failure_line
 from supervisor.views.plain_view import progress as progress_line
 
-_EVERY = 1.0  # seconds between two looks; the progress file changes no faster
+_EVERY = 1.0  # seconds between two reads; the progress file changes no faster
 
 _HOME, _CLEAR_BELOW, _CLEAR_LINE = "\x1b[H", "\x1b[J", "\x1b[K"
 

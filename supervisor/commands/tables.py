@@ -1,4 +1,4 @@
-"""How a command prints: tables, plain or for a terminal, and JSON.
+"""Output of commands: tables, plain or for a terminal, and JSON.
 
 rich is imported only where there is a terminal to draw on. A closed pipe raises
 BrokenPipeError, which `longhaul` takes for the end.
@@ -25,8 +25,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def emit(text: str) -> None:
-    """Print text; what would steer the terminal goes, characters that its encoding lacks become question
-    marks."""
+    """Print text without control characters; those that the encoding lacks become question marks."""
     if sys.stdout is None:
         return
     sys.stdout.write(for_people(harmless(text), sys.stdout) + "\n")
@@ -43,7 +42,7 @@ def emit_json(document: Any) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether there is a terminal that can do more than lines."""
+    """Whether stdout is a terminal with cursor control."""
     stream = sys.stdout
     return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
@@ -60,7 +59,7 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: It
 
 
 def plain_table(lines: Sequence[Sequence[str]], numbers: set[int]) -> str:
-    """Columns that stand under each other, two blanks apart."""
+    """Aligned columns, two blanks apart."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

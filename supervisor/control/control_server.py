@@ -153,7 +153,7 @@ class ControlServer:
         if uid not in (os.geteuid(), 0):
             self._reject(client, f"this run belongs to uid {os.geteuid()}")
         elif len(self._clients) >= MAX_CLIENTS:
-            self._reject(client, "too many at once are asking something of this run; try again")
+            self._reject(client, "too many clients at once; try again")
         else:
             self._clients[connection.fileno()] = client
             self._selector.register(connection, selectors.EVENT_READ)

@@ -30,7 +30,7 @@ class NoControlSocket(Exception):
 
 
 def find_directory() -> str:
-    """The first usable directory, created if necessary. Raises NoPlace."""
+    """The first usable directory, created if necessary. Raises NoControlSocket."""
     reasons = []
     for path in _candidates():
         # The path is written to JSON files.

@@ -163,7 +163,9 @@ class GuardedView:
         except Exception as error:  # any error of a terminal library
             self._inner = SilentView()
             self._follower = None
-            self._write("warning", f"the view broke and is silent now: {type(error).__name__}: {error}")
+            self._write(
+                "warning", f"the progress view failed and is switched off: {type(error).__name__}: {error}"
+            )
 
     def _write(self, level: str, text: str) -> None:
         if self._log is not None:

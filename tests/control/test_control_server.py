@@ -124,7 +124,7 @@ def test_a_few_at_a_time_and_a_few_per_second(server: ControlServer) -> None:
     for _ in range(MAX_CLIENTS + 1):
         connections.append(client(server))
         server.poll(0.0)
-    assert b"too many at once" in connections[-1].recv(999)
+    assert b"too many clients at once" in connections[-1].recv(999)
     for connection in connections:
         connection.close()
     server.poll(0.0)

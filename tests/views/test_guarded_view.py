@@ -38,7 +38,7 @@ def test_a_broken_view_is_silent_from_then_on_and_the_log_says_so(tmp_path: Path
     log.close()
     assert broken.calls == 1
     text = (tmp_path / "log").read_text()
-    assert "the view broke and is silent now: RuntimeError: no such terminal capability" in text
+    assert "the progress view failed and is switched off: RuntimeError: no such terminal capability" in text
     assert text.count("still logged") == 3
     assert text.count("FAILED iris/forest/200") == 3
 
