@@ -1,4 +1,4 @@
-"""Describe this process, for a worker that is to look like it."""
+"""Describes this process, for fresh interpreters that are to look like it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.script.preparation import Preparation, ProgramContext
 
 
 def prepare(modules: list[str], environment: dict[str, str], files: dict[str, str]) -> Preparation:
-    """What a new interpreter needs to import `modules` as this one has, with `environment` set.
-    `files` are those of modules that no import finds."""
+    """What a fresh interpreter needs to import `modules` as this one has, with `environment` set. `files`: paths
+    of modules that no import finds."""
     main_name, main_path = main_source()
     now = ProgramContext.of_this_process()
     return Preparation(
@@ -30,7 +30,7 @@ def prepare(modules: list[str], environment: dict[str, str], files: dict[str, st
 
 
 def _main_text() -> bytes | None:
-    """Of the script's file; None if it is in an archive, compiled, or cannot be read."""
+    """The source of the script's file; None if it is in an archive, compiled, or cannot be read."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if not isinstance(file, str) or not file.endswith(".py"):
         return None
@@ -42,10 +42,10 @@ def _main_text() -> bytes | None:
 
 
 def _at_start(now: ProgramContext, main_name: str | None, main_path: str | None) -> ProgramContext | None:
-    """What surrounded the script before its first line; None if another program runs it
-    (a debugger, a notebook), which may have arranged things as it likes.
+    """The context of the script before its first line; None if another program runs it (a debugger, a notebook),
+    which may have changed the context.
 
-    The path lacks what the interpreter makes by itself; a child has made the same.
+    The path lacks the entries that each interpreter adds by itself.
     """
     line = command_line(sys.orig_argv)
     if line is None:

@@ -1,7 +1,7 @@
 """Workers as fresh interpreters: macOS, and `--start-method spawn`.
 
-What the zygote does on Linux is done from here: a worker's descendants are looked up before
-it is killed, its group is killed with it, and what is left is found by its tag.
+This launcher does what the zygote does on Linux: it lists a worker's descendants before the kill, kills its group,
+and finds the rest by the tag in the environment.
 
 `subprocess` is used rather than multiprocessing's spawn: it gives the child its own process
 group before it runs anything (so Ctrl+C cannot hit it), needs no resource tracker, and
@@ -46,7 +46,7 @@ class _Child:
     def __init__(self, process: subprocess.Popen[bytes], *, watched: bool) -> None:
         self.process = process
         self.watched = watched  # by a pidfd
-        self.descendants: list[Any] = []  # psutil processes, as of just before the kill
+        self.descendants: list[Any] = []  # psutil processes, listed just before the kill
 
 
 class SpawnLauncher:
@@ -107,7 +107,7 @@ class SpawnLauncher:
                 os.close(output)
 
     def cancel(self, incarnation: int) -> None:
-        """Nothing waits here: it is made, or refused, at once."""
+        """Nothing to cancel: `launch` succeeds or fails at once."""
 
     def before_kill(self, incarnation: int) -> None:
         import psutil
@@ -162,8 +162,7 @@ class SpawnLauncher:
 
 
 def _opened(scratch: str) -> int:
-    """Where a worker prints to from its first line on; it opens the same file again. What is wrong with
-    the disk it says itself."""
+    """The scratch file for a worker's output, which it opens again. If the disk fails, the worker reports it."""
     try:
         return os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError:
@@ -174,7 +173,7 @@ def _reap(incarnation: int, process: subprocess.Popen[bytes]) -> Reaped:
     """wait4, for the peak RSS; the process is dead, so this does not block."""
     try:
         pid, status, usage = wait4(process.pid, os.WNOHANG)
-    except ChildProcessError:  # somebody else in this process has waited for it
+    except ChildProcessError:  # other code in this process has waited for it
         process.returncode = 0
         return Reaped(incarnation)
     if pid == 0:
@@ -190,5 +189,5 @@ def _is_dead(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-    except (psutil.Error, OSError):  # it could not be looked at this time
+    except (psutil.Error, OSError):  # not readable this time
         return False

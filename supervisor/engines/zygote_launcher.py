@@ -1,9 +1,8 @@
 """Workers forked by the zygote (`workers.zygote`). Linux only.
 
-The zygote is trusted as little as anything else: one that does not answer is killed and
-replaced, while the workers that it made go on. How such a worker ends can then be seen by
-its pidfd, but its exit status and peak memory stay unknown, and what it leaves behind is
-found by its tag in the environment.
+A zygote that does not answer is killed and replaced, while the workers that it has forked go on. The end of such
+a worker is seen by its pidfd; its exit status and peak memory stay unknown, and its orphans are found by the tag
+in their environment.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ _decode = msgspec.msgpack.Decoder(FromZygote).decode
 
 
 class _ZygoteHandle:
-    """One zygote process and what is open between it and us."""
+    """One zygote process, with its channel and its open requests."""
 
     def __init__(
         self,
@@ -78,13 +77,13 @@ class _ZygoteHandle:
         self.second_lifeline = second_lifeline
         self.prestarted = prestarted
         self.prepared = False
-        self.asked: dict[int, float] = {}  # incarnation -> when (0.0: not looked at yet)
-        self.members: dict[int, float | None] = {}  # incarnation -> when it died
+        self.asked: dict[int, float] = {}  # incarnation -> time of the request (0.0: set by the next poll)
+        self.members: dict[int, float | None] = {}  # incarnation -> time of death
         self.checked_at = 0.0
 
 
 class ZygoteLauncher:
-    """Keeps a zygote and passes requests on to it."""
+    """Keeps a zygote running and sends requests to it."""
 
     greeting: Preparation | None = None
 
@@ -95,8 +94,8 @@ class ZygoteLauncher:
         self._preparation = preparation_for(context.spec)
         self._preload = True
         self._zygote: _ZygoteHandle | None = None
-        self._ending: list[_ZygoteHandle] = []  # told to go, not reaped yet
-        self._replaced: list[_ZygoteHandle] = []  # no more asked, but there are workers of theirs
+        self._ending: list[_ZygoteHandle] = []  # asked to exit, not reaped yet
+        self._replaced: list[_ZygoteHandle] = []  # replaced, with workers that still run
         self._waiting: deque[tuple[int, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)
@@ -122,7 +121,7 @@ class ZygoteLauncher:
         self._context.selector.register(zygote.channel, selectors.EVENT_READ, self._receive)
 
     def _take_prestarted(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle | None:
-        """The one that was started ahead, if it is there and as good as a new one."""
+        """The prestarted zygote, if there is one and it can be used."""
         prestarted, self._prestarted = self._prestarted, None
         tag = self._spec.tag
         taken = None
@@ -133,7 +132,7 @@ class ZygoteLauncher:
         zygote = _ZygoteHandle(*taken, scratch, second, prestarted=True)
         try:
             self._send_orders(zygote, tag, output)
-        except OSError:  # it has just died
+        except OSError:  # it has died
             zygote.channel.close()
             zygote.process.kill()
             zygote.process.wait()
@@ -149,12 +148,12 @@ class ZygoteLauncher:
                 ours.close()
                 raise
         zygote = _ZygoteHandle(process, ours, scratch, second)
-        with contextlib.suppress(OSError):  # dead already: the end of the channel tells
+        with contextlib.suppress(OSError):  # dead already: the channel's end is noticed later
             self._send_orders(zygote, "")
         return zygote
 
     def _send_orders(self, zygote: _ZygoteHandle, tag: str, *output: int) -> None:
-        """Its first order. Raises OSError if it is dead."""
+        """Send the first message. Raises OSError if the zygote is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
             with open(prepared, "wb", closefd=False) as file:
@@ -169,7 +168,7 @@ class ZygoteLauncher:
             os.close(prepared)
 
     def _replace(self, why: str, *, failed: bool) -> None:
-        """Let go of the zygote; another is started when it is needed."""
+        """Stop using the zygote; another one is started when it is needed."""
         zygote = self._zygote
         if zygote is None:
             return
@@ -179,8 +178,8 @@ class ZygoteLauncher:
         if failed:
             zygote.process.kill()
             self._losses += 1
-            # Perhaps the user's code did it: let the workers show it. One that was started
-            # ahead may have had reasons of its own.
+            # Perhaps the user's code has killed it: let the workers import it and report the error. A
+            # prestarted zygote may have died for another reason.
             if not (zygote.prepared or zygote.prestarted):
                 self._preload = False
         self._ending.append(zygote)
@@ -197,7 +196,7 @@ class ZygoteLauncher:
             self._fail_waiting(lost + _log_hint(zygote))
 
     def _close_unused_lifelines(self) -> None:
-        """Of second lifelines that hold nobody any more."""
+        """Close second lifelines that no worker needs any more."""
         for zygote in [zygote for zygote in self._replaced if not zygote.members]:
             zygote.second_lifeline.close()
             self._replaced.remove(zygote)
@@ -215,7 +214,7 @@ class ZygoteLauncher:
         self._send_requests()
 
     def _send_requests(self) -> None:
-        """Send what can be sent; the few that are unanswered never fill the channel."""
+        """Send requests, at most _ASKED_AT_ONCE unanswered ones: so the channel never fills up."""
         if not self._waiting:
             return
         if self._zygote is None:
@@ -278,7 +277,7 @@ class ZygoteLauncher:
             self._events.append(Reaped(message.incarnation, message.status, message.peak_rss))
         elif isinstance(message, Prepared):
             if message.obstacle and self._preload:
-                # It cannot fork usable workers: each of them has to import the user's code.
+                # It cannot fork workers with the user's code: each one has to import it.
                 self._preload = False
                 self._replace(message.obstacle, failed=False)
             else:
@@ -287,7 +286,7 @@ class ZygoteLauncher:
                     self._events.append(facts.FilesShared([received(name) for name in message.shared]))
 
     def cancel(self, incarnation: int) -> None:
-        """A zygote that still imports the user's code is not waited for."""
+        """Drop a waiting request; the zygote may still be importing the user's code."""
         for entry in self._waiting:
             if entry[0] == incarnation:
                 self._waiting.remove(entry)
@@ -316,7 +315,7 @@ class ZygoteLauncher:
         self._send_requests()
         self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
         events, self._events = self._events, []
-        # Workers that the engine is only now told of count as well.
+        # Workers that the engine learns of only now count as well.
         own = {event.pid for event in events if isinstance(event, Launched)}
         if self._zygote is not None:
             own.add(self._zygote.process.pid)
@@ -328,7 +327,7 @@ class ZygoteLauncher:
         overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
         overdue |= any(died is not None and now - died > REAP_WITHIN for died in zygote.members.values())
         if not zygote.prepared and self._waiting:
-            # An import may take its time, unless somebody has stopped the process.
+            # An import may take long; only a stopped process is overdue.
             zygote.checked_at = zygote.checked_at or now
             if now - zygote.checked_at > ANSWER_WITHIN:
                 zygote.checked_at = now
@@ -352,12 +351,12 @@ class ZygoteLauncher:
         return min((time for time in times if time is not None), default=None)
 
     def close(self, deadline: float) -> None:
-        """The end of the channel tells the zygote to end everything, itself last."""
+        """Close the channel: then the zygote kills everything, and exits."""
         self._replace("", failed=False)
         while self._waiting:
             self._waiting.popleft()[1].close()
         for zygote in self._ending:
-            if not zygote.prepared:  # it has no workers, and does not listen yet
+            if not zygote.prepared:  # it has no workers, and does not read its channel yet
                 zygote.process.kill()
             if not has_ended(zygote.process, deadline - time.monotonic()):
                 zygote.process.kill()
@@ -382,7 +381,7 @@ def _log_of(zygote: _ZygoteHandle) -> str:
 
 
 def _ended(zygote: _ZygoteHandle) -> bool:
-    """Whether it is reaped; then its output is put away."""
+    """Whether it has ended; then it is reaped and its output stored."""
     if zygote.process.poll() is None:
         return False
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""`current_job()`: what a job may know about itself.
+"""`current_job()`: the running job, as the user's code sees it.
 
 Process-global, so that threads of a job see it. The runner sets the fields before each job;
 user code only reads them. Nothing heavy may be imported here: every experiment imports it.
@@ -26,7 +26,7 @@ REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
 
 FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
 
-# Of each worker and of what it starts, beside what the script has.
+# Set in each worker, and in the programs that it starts.
 WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, EXPERIMENT_TAG)
 
 
@@ -168,8 +168,8 @@ class CurrentJob:
     def configure(
         self, worker: int, experiment_seed: int, jobs_directory: str, states_directory: str = ""
     ) -> None:
-        """What is the same for all jobs of this process; without a directory for states they
-        are kept in memory."""
+        """Set what is the same for all jobs of this process. Without `states_directory`, states are kept in
+        memory."""
         self.worker = worker
         self._experiment_seed = experiment_seed
         self._jobs_directory = jobs_directory
@@ -177,7 +177,7 @@ class CurrentJob:
         self._states = None
 
     def start_job(self, job_id: str, domain: str | None, attempt: int) -> None:
-        """A job is about to start."""
+        """Set the fields for a job that is about to start."""
         self.id = job_id
         self.domain = domain
         self.attempt = attempt
@@ -186,7 +186,7 @@ class CurrentJob:
 
 
 class _Process:
-    """What kind of process this is."""
+    """Facts about this process."""
 
     inside_worker = False
     worker = 0  # pid of the worker that this process is, or that has forked it; 0: neither
@@ -226,5 +226,5 @@ def job_seed(experiment_seed: int, job_id: str) -> int:
 
 
 def tag_environment(worker: int, tag: str, incarnation: int) -> None:
-    """What the programs that a job starts can see of where they belong."""
+    """Set the variables that tell programs started by a job where they belong."""
     os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), tag), strict=True))

@@ -1,8 +1,4 @@
-"""`current_job()`: what a job may know about itself.
-
-Process-global, so that threads of a job see it. The runner sets the fields before each job;
-user code only reads them. Nothing heavy may be imported here: every experiment imports it.
-"""
+"""File names made from job ids. Light: every experiment imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job may raise to say what is to become of it. Light: every experiment imports it."""
+"""Exceptions by which a job ends, retries or gives up. Light: every experiment imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long job keeps of itself: `current_job().save(state)` and `.load()`, on the disk.
+"""Saved states of long jobs on disk: `current_job().save(state)` and `.load()`.
 
 Two files for each job, `<job>.json` and `<job>~.json`, take turns: a save writes a new file,
 syncs it, renames it over the *older* of the two and syncs the directory. So the newest state
@@ -79,7 +79,7 @@ class StateFiles:
             self._put(first if numbers[0] <= numbers[1] else second, text)
 
     def load(self, job_id: str) -> tuple[Any, str]:
-        """(newest state that is whole or None, what is to be told or ""). Raises OSError.
+        """(newest undamaged state or None, notice for the user or ""). Raises OSError.
 
         A damaged file is set aside as `<job>~damaged.json`.
         """
@@ -111,7 +111,7 @@ class StateFiles:
         return f"{name}.json", f"{name}~.json"  # no id gives a name that ends in ~
 
     def _number(self, path: str) -> int:
-        """Which save of its job a file says it is; 0 for one that is missing or no state."""
+        """The number of the save in a file; 0 if the file is missing or no state."""
         try:
             match = _NUMBER.match(self._disk.read(path, 64))
         except OSError:
@@ -122,7 +122,7 @@ class StateFiles:
         disk = self._disk
         folder, name = os.path.split(path)
         temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-        with contextlib.suppress(FileNotFoundError):  # of a process that had our number
+        with contextlib.suppress(FileNotFoundError):  # of an earlier process with our pid
             disk.remove(temporary)
         fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -142,13 +142,13 @@ class StateFiles:
 
 
 class StatesInMemory:
-    """Outside a worker: nothing is recorded, but a job finds what it has saved."""
+    """Outside a worker: states are kept in memory, and a job can load what it has saved."""
 
     def __init__(self) -> None:
         self._saved: dict[str, tuple[bytes, list[tuple[str, str]]]] = {}
 
     def save(self, job_id: str, attempt: int, state: Any) -> None:
-        """Refuses what a worker would refuse."""
+        """Raises what it would raise in a worker."""
         encoded = _encoded(job_id, state)
         self._saved[job_id] = encoded.json, encoded.nonfinite
 
@@ -201,7 +201,7 @@ def _notice(job_id: str, damaged: list[str], newest: _State | None) -> str:
 
 
 class StateDisk:
-    """The file operations that durability rests on. Every method raises OSError."""
+    """The file operations that durability depends on. Every method raises OSError."""
 
     def open(self, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, 0o666)

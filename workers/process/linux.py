@@ -1,4 +1,4 @@
-"""What Linux offers for keeping processes together, and what stands in for it elsewhere.
+"""System calls of Linux for groups of processes, with substitutes for other systems.
 
 Only thin wrappers around system calls; no policy. Every function says what it does where
 the call does not exist.
@@ -17,7 +17,7 @@ import threading
 
 IS_LINUX = sys.platform.startswith("linux")
 
-HIGH = 300  # the number of a descriptor that is let go of before others
+HIGH = 300  # the kernel closes high descriptors first when a process dies
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
@@ -32,7 +32,7 @@ def become_subreaper() -> bool:
 
 
 def prefer_as_oom_victim(score: int = 500) -> None:
-    """Let the kernel's OOM killer take this process before the supervisor."""
+    """Make the kernel's OOM killer prefer this process to the supervisor."""
     try:
         with open("/proc/self/oom_score_adj", "r+") as file:
             if int(file.read()) < score:
@@ -72,7 +72,7 @@ def opened_anew(descriptor: int) -> int:
 
 
 def copied(descriptor: int, at_least: int) -> int:
-    """A copy with such a number, or with another one if the limit of open files is lower."""
+    """A copy with at least this number, or any other if the limit of open files is lower."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, at_least)
     except OSError:
@@ -80,8 +80,8 @@ def copied(descriptor: int, at_least: int) -> int:
 
 
 def kill_group_at_end(fresh: int) -> None:
-    """The kernel kills the process group of this process when the other end is closed, for as long
-    as anybody has this description open, be it after the death of this process."""
+    """Let the kernel kill the group of this process when the other end is closed, as long as any process has this
+    description open, even after the death of this one."""
     _kill_on_input(fresh, -os.getpgid(0))
     if _is_closed(fresh):
         os.killpg(0, signal.SIGKILL)
@@ -120,7 +120,7 @@ def punch_hole(descriptor: int, start: int, length: int) -> bool:
 
 
 class CStandardOutput:
-    """The buffer that C code (and what it links) has in front of descriptor 1."""
+    """The stdout buffer of the C library, in front of descriptor 1."""
 
     def __init__(self) -> None:
         self._stream: ctypes.c_void_p | None
@@ -134,12 +134,12 @@ class CStandardOutput:
                 self._pointers = _write_pointers(self._stream.value)
 
     def buffer_by_line(self) -> None:
-        """So that a crash loses at most the line that was being written."""
+        """Flush after each line: a crash then loses at most one line."""
         if self._stream is not None:
             _libc.setvbuf(self._stream, None, _IO_LINE_BUFFERED, ctypes.c_size_t(0))
 
     def pending(self) -> bool:
-        """Whether `flush` may have something to do; a tenth of what asking C would cost."""
+        """Whether the buffer may not be empty; ten times faster than calling `flush`."""
         pointers = self._pointers
         return pointers is None or pointers[0] != pointers[1]
 
@@ -153,14 +153,14 @@ _WRITE_BASE = 4 * ctypes.sizeof(ctypes.c_void_p)  # in struct _IO_FILE; the writ
 
 
 def _write_pointers(stream: int) -> memoryview:
-    """Of a stream of C: where its buffer for output begins, and where it is full up to."""
+    """Start and fill pointer of the output buffer of a C stream."""
     pointers = (ctypes.c_size_t * 2).from_address(stream + _WRITE_BASE)
     return memoryview(pointers).cast("B").cast("L")  # as wide as a pointer on every Linux
 
 
 @functools.cache
 def _pointers_are_where_glibc_has_them() -> bool:
-    """Tried on a stream of our own: other C libraries have other structures, though none is smaller."""
+    """Tested on a stream of our own: other C libraries have other structures, but no smaller ones."""
     if not IS_LINUX:
         return False
     _libc.fopen.restype = ctypes.c_void_p

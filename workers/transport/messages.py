@@ -1,12 +1,10 @@
-"""The protocol: what the supervisor and a worker may say to each other.
+"""The messages between the supervisor and its workers.
 
-One message is one msgpack-encoded tagged struct in one frame (`workers.transport.frames`).
-Nothing here is ever unpickled. A lease is one hand-out of a job to a worker; lease
-numbers rise over the whole experiment and every message about a job names its lease,
-so that an answer which comes too late is recognised as such.
+Each is a msgpack-encoded tagged struct in one frame (`workers.transport.frames`). None is unpickled. A lease is
+one hand-out of a job to a worker. Lease numbers rise over the whole experiment. Every message about a job names
+its lease, so an answer that comes too late is recognised.
 
-Bytes fields named `line`, `lines` and `result` hold JSON exactly as it stands (or will
-stand) on disk; the supervisor passes them through without parsing them.
+Bytes fields named `lines` and `result` hold JSON exactly as it is on disk; the supervisor does not parse them.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ from workers.process.surrogates import received, sendable
 
 
 class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
-    """Where a worker finds a callable: by module and qualified name, or by value.
+    """How a worker finds a callable: by module and qualified name, or by value.
 
-    `module` is "__mp_main__" for the user's script. `pickled` (cloudpickle) is set only
-    for callables that cannot be imported: notebooks, `python -c`, closures. `referring` is the
-    same for a worker that has imported the script: it refers to the script's classes. `files`
-    are modules that an import by name does not find, and where they are (sendable).
+    module: "__mp_main__" for the user's script.
+    pickled: by cloudpickle, for callables that cannot be imported (notebooks, `python -c`, closures).
+    referring: the same with references to the script's classes, for a worker that has imported the script.
+    files: modules that an import by name does not find, with their paths (`sendable`).
     """
 
     module: str
@@ -36,7 +34,7 @@ class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a worker has to know that is the same for its whole life."""
+    """What a worker has to know, unchanged for its whole life."""
 
     experiment_id: str
     tag: str  # value of LONGHAUL_EXPERIMENT: "<experiment id>:<uuid>"
@@ -55,11 +53,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     ends: tuple[int, int, int] | None = None
 
     def packed(self) -> WorkerSpec:
-        """The same with directories that have a form in a message, whatever bytes they hold."""
+        """A copy whose directories are `sendable`."""
         return self._with_directories(sendable)
 
     def unpacked(self) -> WorkerSpec:
-        """What was `packed`."""
+        """Undo `packed`."""
         return self._with_directories(received)
 
     def _with_directories(self, form: Callable[[str], str]) -> WorkerSpec:
@@ -87,7 +85,7 @@ class Run(msgspec.Struct, tag=1, array_like=True):
 
 
 class Revoke(msgspec.Struct, tag=2, array_like=True):
-    """Forget these leases unless they have started. Answered by `Dropped`."""
+    """Drop these leases unless they have started. Answered by `Dropped`."""
 
     leases: list[int]
 
@@ -127,8 +125,7 @@ class NeverReady(msgspec.Struct, tag=11, array_like=True):
 
 
 class Completed(msgspec.Struct, tag=12, array_like=True, gc=False):
-    """The job returned, and there is nothing else to say of it: so it is with nearly all.
-    `result` is JSON."""
+    """The job has returned, and only its result is to be reported, as for nearly all jobs. `result` is JSON."""
 
     lease: int
     seconds: float
@@ -136,7 +133,7 @@ class Completed(msgspec.Struct, tag=12, array_like=True, gc=False):
 
 
 class CompletedWith(msgspec.Struct, tag=16, array_like=True):
-    """The job returned, with something to say beside the result.
+    """The job has returned, with further facts beside the result.
 
     `nonfinite` are JSON pointers to values that were NaN or infinite and were written
     as null: [["/loss", "nan"], ["/bounds/1", "-inf"]]. `converted` names what kinds of
@@ -153,7 +150,7 @@ class CompletedWith(msgspec.Struct, tag=16, array_like=True):
 
 
 class Failed(msgspec.Struct, tag=13, array_like=True):
-    """The job ended without a result that can be recorded."""
+    """The job has ended without a result that can be recorded."""
 
     lease: int
     seconds: float
@@ -161,22 +158,22 @@ class Failed(msgspec.Struct, tag=13, array_like=True):
     failure: Failure
     output: int = 0
     wish: Literal["", "retry", "give_up"] = ""
-    after: float | None = None  # seconds to wait before the attempt that it wishes for
-    most: int = 0  # wishes of this job that are granted
+    after: float | None = None  # seconds to wait before that attempt
+    most: int = 0  # limit of retries that this job may ask for
 
 
 class Dropped(msgspec.Struct, tag=14, array_like=True):
-    """These leases were queued here and will not be run: revoked, or draining."""
+    """These leases were waiting in the worker and will not be run: revoked, or draining."""
 
     leases: list[int]
 
 
 class Reported(msgspec.Struct, tag=15, array_like=True):
-    """How far the job is that this worker is at; sent aside by any thread or child of it.
+    """Progress of the running job, sent by any thread or forked child of it.
 
-    It names the job and no lease: the sender may have outlived it, and which lease the worker
-    is at, the supervisor knows. `metrics` are numbers, short texts, booleans, None. `notice`
-    is something to tell the user. A frame of it is never larger than PIPE_BUF.
+    It names the job and no lease: the sender may outlive the job, and the supervisor knows the worker's current
+    lease. metrics: numbers, short texts, booleans, None. notice: a text for the user. A frame of it is never
+    larger than PIPE_BUF.
     """
 
     job: str
@@ -194,7 +191,7 @@ class ModuleText(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Imported(msgspec.Struct, tag=17, array_like=True):
-    """Modules of the user's that this process has imported since it last said so."""
+    """The user's modules that this process has imported since the last such message."""
 
     modules: list[ModuleText]
 

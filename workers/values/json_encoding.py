@@ -67,7 +67,7 @@ class Unencodable(ValueError):
 
 
 class Encoded(msgspec.Struct):
-    """A result as it will stand on disk.
+    """A result in the form that is written to disk.
 
     `nonfinite` are (JSON pointer, "nan" | "inf" | "-inf") of values written as null;
     `converted` names the kinds of values that were given a JSON form, each one once.
@@ -105,7 +105,7 @@ def encode_plain(value: Any) -> bytes | None:
 
 
 def encode_result(value: Any) -> Encoded:
-    """What a job returned, as JSON. Raises Unencodable for what has no JSON form."""
+    """A job's return value as JSON. Raises Unencodable if it has no JSON form."""
     json = encode_plain(value)
     if json is not None:
         return Encoded(json)
@@ -131,7 +131,7 @@ def encode_params(params: Mapping[str, Any]) -> bytes:
 
 
 def encode_state(value: Any) -> Encoded:
-    """What a job saves of itself, as JSON that comes back as it was.
+    """The saved state of a job, as JSON that decodes to an equal value.
 
     Like parameters (only tuples and NumPy scalars are converted), but NaN and infinities are
     allowed: they are restored. Raises Unencodable for anything else.
@@ -219,7 +219,7 @@ class _Converter:
         self.nonfinite: list[tuple[str, str]] = []
         self.converted: dict[str, None] = {}  # a set that keeps its order
         self._path: list[str | int] = []
-        self._open: set[int] = set()  # containers that we are inside of
+        self._open: set[int] = set()  # containers that are being walked
 
     def run(self, value: Any) -> Any:
         """The value in JSON's own types. Whatever the user's objects raise is Unencodable."""
@@ -250,7 +250,7 @@ class _Converter:
         return self._convert_other(value)
 
     def _convert_other(self, value: Any) -> Any:
-        """Whatever is not exactly one of JSON's own types."""
+        """A value that is not exactly of one of JSON's own types."""
         if (form := scalar_form(value)) is not None:
             plain = self._inside(value, self._convert, form)
         elif is_numpy_array(value):
@@ -293,7 +293,7 @@ class _Converter:
     # ------------------------------------------------------------------ containers
 
     def _inside(self, value: Any, walk: Callable[[Any], Any], content: Any) -> Any:
-        """Walk a container, unless we are inside of it already or too deep."""
+        """Walk a container, unless it contains itself or is too deep."""
         if id(value) in self._open:
             raise self._refusal("the value contains itself")
         if len(self._open) >= MAX_DEPTH:

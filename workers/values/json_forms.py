@@ -1,4 +1,4 @@
-"""Which Python values have an obvious JSON form, and what to say of those that have none.
+"""Which Python values have an obvious JSON form, and the messages about those that have none.
 
 NumPy and pandas are recognised but never imported: a worker whose job does not use them
 starts without them. Walking values and writing JSON is the business of `workers.values.json_encoding`.
@@ -39,7 +39,7 @@ def is_instance_of(value: Any, module: str, name: str) -> bool:
 
 
 def scalar_form(value: Any) -> Any:
-    """What says the same in a simpler type, nearer to JSON's; None if there is no such."""
+    """An equal value of a simpler type, nearer to JSON's; None if there is none."""
     if isinstance(value, Enum):
         return value.name if value.value is None else value.value
     if isinstance(value, str):
@@ -124,7 +124,7 @@ def is_set(value: Any) -> bool:
 
 
 def is_numpy_array(value: Any) -> bool:
-    """Is this an array of which the elements say everything?
+    """Is this an array that its elements describe completely?
 
     Not the structured ones: their lists lose the names of the fields. Nor durations in
     months and years, which are no number of seconds.

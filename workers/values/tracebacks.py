@@ -43,7 +43,7 @@ def describe(error: BaseException) -> Failure:
             where=encodable(_where(frames)),
             errno=error.errno if isinstance(error, OSError) and isinstance(error.errno, int) else None,
         )
-    except Exception as trouble:  # no memory, or an exception that fights being looked at
+    except Exception as trouble:  # no memory, or an exception whose attributes raise
         name = type(error).__name__
         return Failure(type=encodable(name), message=f"(cannot be described: {type(trouble).__name__})")
 
@@ -73,7 +73,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def encodable(text: str) -> str:
-    """Lone surrogates as escapes: UTF-8 has no form for them."""
+    """Lone surrogates as escapes: UTF-8 cannot encode them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -99,7 +99,7 @@ def _user_frames(trace: TracebackType | None) -> list[tuple[FrameType, int]]:
 
 
 def _where(frames: list[tuple[FrameType, int]]) -> str:
-    """The innermost place in the user's own code, else the innermost one at all."""
+    """The innermost place in the user's own code, else the innermost of all."""
     if not frames:
         return ""
     files = [frame.f_code.co_filename for frame, _ in frames]
