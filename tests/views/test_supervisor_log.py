@@ -15,8 +15,8 @@ PROGRAM = """
 import sys
 from loguru import logger
 logger.info("theirs before")
-from supervisor.views.supervisor_log import Log
-log = Log(sys.argv[1])
+from supervisor.views.supervisor_log import SupervisorLog
+log = SupervisorLog(sys.argv[1])
 log.begin()
 log.write("warning", "ours {braces} <red>tags</red>")
 logger.info("theirs during")
@@ -72,8 +72,8 @@ def test_a_log_that_cannot_be_written_is_silent(tmp_path: Path, capfd: pytest.Ca
 BEGUN = """
 import sys
 from pathlib import Path
-from supervisor.views.supervisor_log import Log
-log = Log(sys.argv[1])
+from supervisor.views.supervisor_log import SupervisorLog
+log = SupervisorLog(sys.argv[1])
 log.write("info", "before {braces}\\nsecond line")
 assert "loguru" not in sys.modules
 assert "before" in Path(sys.argv[1]).read_text()
