@@ -63,7 +63,7 @@ def test_the_attempt_is_the_one_of_the_record(outputs: Path, tmp_path: Path) -> 
 def test_a_job_that_kills_its_process_is_announced(outputs: Path, tmp_path: Path) -> None:
     done = replay("crash/1", outputs, cwd=tmp_path)
     assert done.returncode == 3
-    assert "may do the same to this process" in done.stderr
+    assert "may crash this process as well" in done.stderr
 
 
 def test_a_job_without_a_record_yet_can_be_replayed_and_artifacts_are_not_kept(tmp_path: Path) -> None:
