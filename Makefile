@@ -29,7 +29,8 @@ COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage rep
 # What may differ between Pythons, in about two minutes on two idle cores: how interpreters start, import, fork,
 # pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
 # the same in every Python: histories, bytes on a disk, many kills.
-PART := tests/workers tests/engines tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
+PART := tests/workers tests/engines/test_local_engine.py tests/engines/test_zygote_process.py \
+  tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
   tests/real_scripts/test_between_jobs.py tests/real_scripts/test_exit_functions.py \
   tests/real_scripts/test_main_module.py tests/real_scripts/test_sent_by_value.py \
   tests/real_scripts/test_shared_memory.py tests/real_scripts/test_stacks.py \
