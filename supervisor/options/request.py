@@ -120,35 +120,34 @@ _FILES = (
 )
 
 
-def _refuse_file(output: str | None, arguments: Sequence[str], taken: Container[str]) -> None:
-    """A script that reads `--output` itself, and does not give us its parser, means a file by it."""
+def _refuse_file(
+    output: str | None, arguments: Sequence[str], taken: Container[str], shared: Container[str]
+) -> None:
+    """Raise CannotCreate for an output that is a file, and UsageError for one that is called like a file where
+    the script has read the option as well (`shared`): it means a file by it."""
     place = output or os.environ.get("LONGHAUL_OUTPUT")
     if not place:
         return
     path = os.path.expanduser(place)
-    names = (spelled("--output", taken), "--longhaul-output")
     given = (word.partition("=")[0] for word in reversed(arguments))
+    names = (spelled("--output", taken), "--longhaul-output")
     option = next((word for word in given if word in names), "") if output is not None else ""
-    is_file = os.path.exists(path) and not os.path.isdir(path)
-    ending = os.path.splitext(path)[1].lower()
-    # Who writes --longhaul-output, or a slash, means a directory, whatever it is called.
-    looks_like_file = option == "--output" and ending and f"{ending} " in _FILES and not os.path.isdir(path)
-    if not is_file and not looks_like_file:
-        return
-    if option != "--output":
+    own = (
+        "If the script has an --output of its own, give main() its parser (parser=..., made with add_help=False): "
+        "then --output is the script's alone, and longhaul's is --longhaul-output"
+    )
+    if os.path.exists(path) and not os.path.isdir(path):
         named = (
             f"{option} {place}" if option else f"output={output!r}" if output else f"LONGHAUL_OUTPUT={place}"
         )
+        text = f"{named} is a file; longhaul needs a directory there, for all files of an experiment"
+        raise CannotCreate(f"{text}. {own}" if option == "--output" else text)
+    ending = os.path.splitext(path)[1].lower()
+    if option in shared and ending and f"{ending} " in _FILES and not os.path.isdir(path):
         raise UsageError(
-            f"{named} is a file; longhaul needs a directory there, for all files of an experiment"
+            f"--output {place} is called like a file; longhaul takes this option for the directory of all its "
+            f"files. {own}. Else --longhaul-output {place} makes a directory of that name"
         )
-    more = "" if is_file else f"; --longhaul-output {place} makes a directory of that name"
-    raise UsageError(
-        f"--output {place} is {'a' if is_file else 'called like a'} file; longhaul takes this option for the "
-        f"directory of all its files. If the script has an --output of its own, give main() its parser "
-        f"(parser=..., made with add_help=False): then --output is the script's alone, and longhaul's is "
-        f"--longhaul-output. Else name a directory{more}"
-    )
 
 
 # -------------------------------------------------------------------------- the requests
@@ -182,7 +181,7 @@ def request_of_main(
     settings_now = parse_keywords(settings, Settings.__struct_fields__, taken)
     actions = _actions(given, output, _Names("--", taken))
     options_default, options_now = _own_options(parser, combined, namespace, actions)
-    _refuse_file(actions["output"], arguments, taken)
+    _refuse_file(actions["output"], arguments, taken, shared)
     return Request(
         function=function,
         jobs=jobs,
@@ -288,7 +287,7 @@ def request_of_run(
         if key in given:
             given[key] = _globs(key, given[key])
     actions = _actions(given, output, _Names(""))
-    _refuse_file(actions["output"], (), ())
+    _refuse_file(actions["output"], (), (), ())
     return Request(
         function=function,
         jobs=jobs,

@@ -176,19 +176,44 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
 
 
 @pytest.mark.parametrize("words", [(), ("--no-resume",), ("--list-checkpoints",), ("--detach",)])
-def test_an_output_that_is_a_file_is_a_wrong_option(experiment: Experiment, words: tuple[str, ...]) -> None:
+def test_an_output_that_is_a_file_is_73_before_anything_happens(
+    experiment: Experiment, words: tuple[str, ...]
+) -> None:
     write(experiment, GOOD_JOBS)
     file = experiment.folder / "file"
     file.write_text("in the way")
     before = sorted(experiment.folder.rglob("*"))
     done = experiment.run("--output", str(file), *words)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 73, done.stderr
     assert f"--output {file} is a file" in done.stderr
     assert "parser=" in done.stderr and "--longhaul-output" in done.stderr
     done = experiment.run("--longhaul-output", str(file), *words)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 73, done.stderr
     assert f"--longhaul-output {file} is a file" in done.stderr
-    done = experiment.run("--output", "summary.json", *words)
+    assert sorted(experiment.folder.rglob("*")) == before
+
+
+PARSES_ITSELF = """
+    import argparse
+
+    def jobs():
+        return [Job(id="a"), Job(id="b")]
+
+    def evaluate():
+        return 1
+
+    if __name__ == "__main__":
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--output", default="summary.json")
+        options, _ = parser.parse_known_args()
+        main(evaluate, jobs, name="trial")
+"""
+
+
+def test_an_output_that_the_script_takes_for_a_file_is_a_wrong_option(experiment: Experiment) -> None:
+    experiment.write(PARSES_ITSELF)
+    before = sorted(experiment.folder.rglob("*"))
+    done = experiment.run("--output", "summary.json")
     assert done.returncode == 2, done.stderr
     assert "--output summary.json is called like a file" in done.stderr
     assert sorted(experiment.folder.rglob("*")) == before
@@ -196,10 +221,8 @@ def test_an_output_that_is_a_file_is_a_wrong_option(experiment: Experiment, word
 
 def test_a_directory_may_be_called_like_a_file(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS)
-    assert experiment.run("--longhaul-output", "runs.json").returncode == 0
-    assert experiment.run("--output", "runs.json").returncode == 0  # it is one by now
-    assert experiment.run("--output", "runs.txt/").returncode == 0
-    assert experiment.run("--output", "runs.v1").returncode == 0
+    for name in ("runs.json", "runs.txt/", "runs.v1"):
+        assert experiment.run("--output", name).returncode == 0
 
 
 def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
