@@ -1,8 +1,7 @@
-"""Run one job and turn whatever happens into an outcome.
+"""Runs one job and makes an outcome of its result or exception.
 
-Whatever the user's function raises, SystemExit and KeyboardInterrupt included, is an
-outcome of the job, not an end of the worker. The path of a job that simply returns is kept
-short: it runs some hundred thousand times a second.
+Whatever the user's function raises, SystemExit and KeyboardInterrupt included, is an outcome of the job and does
+not end the worker. The code for a job that returns normally runs some hundred thousand times a second.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class PlanLine(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(PlanLine)
-_TOGETHER = 8 << 10  # bytes of lines, about: what is made of them fits into the processor's cache
-_LARGE = 64 << 10  # bytes of lines that are decoded when their turn has come, not at the cost of a job
+_TOGETHER = 8 << 10  # bytes of lines, about: the objects decoded from them fit into the CPU cache
+_LARGE = 64 << 10  # bytes: larger lines are decoded by their own job
 
 
 def planned(lines: bytes) -> Iterator[PlanLine | bytes]:
-    """The lines of a message, decoded by the group; as they are if they are large, or one is bad."""
+    """The lines of a message, decoded in groups; undecoded if a group is large or has a bad line."""
     return chain.from_iterable(map(_decoded, _pieces(lines)))
 
 
@@ -57,9 +56,9 @@ def _decoded(lines: bytes) -> Sequence[PlanLine | bytes]:
         try:
             found = _decoder.decode_lines(lines)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # it is the job that says so
+            pass  # reported later, by the job with that line
         else:
-            if len(found) == lines.count(b"\n") + 1:  # an empty line is passed over, and each has its lease
+            if len(found) == lines.count(b"\n") + 1:  # msgspec skips empty lines, but each line has its lease
                 return found
     return lines.split(b"\n")
 
@@ -71,8 +70,8 @@ class Runner:
         self._function = function
 
     def run(self, lease: int, attempt: int, line: PlanLine | bytes, start: float) -> Outcome:
-        """One attempt, which begins now: at `start` (perf_counter; the caller has just asked the
-        clock). Never raises because of the user's code."""
+        """Run one attempt, which begins at `start` (perf_counter, just read by the caller). Never raises
+        because of the user's code."""
         try:
             if type(line) is bytes:
                 line = _decoder.decode(line)
@@ -96,7 +95,7 @@ class Runner:
 
 
 def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
-    """The same, of a job that has printed so many bytes."""
+    """The outcome of a job that has printed `size` bytes."""
     if isinstance(outcome, Completed):
         return CompletedWith(outcome.lease, outcome.seconds, outcome.result, size)
     outcome.output = size
@@ -104,10 +103,10 @@ def with_output(outcome: Outcome, size: int) -> CompletedWith | Failed:
 
 
 def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
-    if PROCESS.worker and os.getpid() != PROCESS.worker:  # a child that the job has forked, at its end
+    if PROCESS.worker and os.getpid() != PROCESS.worker:  # the end of a child that the job has forked
         exit_fork(error)
-    # What stops a whole allocation signals each of its processes: the program that a job waits for dies of
-    # it, and the job raises, perhaps before the supervisor has heard of its own signal.
+    # A scheduler that stops an allocation signals all its processes: a program that the job waits for dies,
+    # and the job raises, perhaps before the supervisor has read its own signal.
     interrupted = CURRENT.stopping or isinstance(error, JobInterrupted)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
     if isinstance(error, Retry):

@@ -279,7 +279,7 @@ def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoRetur
             served = True
     except QueueClosed:
         pass  # the supervisor has gone, or has closed this worker
-    except (KeyboardInterrupt, SystemExit):  # somebody's signal, between two jobs
+    except (KeyboardInterrupt, SystemExit):  # a signal between two jobs
         served = stopped = True
     # Objects that the script made belong to the process that imported it.
     modules = [] if preparation is None else [*preparation.modules, "__main__"]

@@ -176,7 +176,7 @@ class Zygote:
             answer, passed = ForkFailed(request.incarnation, f"cannot fork: {error}"), []
         else:
             answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
-        for descriptor in received:  # before the answer: whoever gets it may count our open files
+        for descriptor in received:  # before the answer: its receiver may count our open files
             os.close(descriptor)
         self._send(answer, passed)
 

@@ -182,9 +182,8 @@ class ControlServer:
         return None
 
     def _parse_request(self, client: _Client, line: bytes) -> Event | None:
-        if _is_closed(
-            client.connection
-        ):  # it was told that nobody answers: the order must not be carried out
+        # Its client has given up: the order must not be carried out.
+        if _is_closed(client.connection):
             self._disconnect(client)
             return None
         client.ticket = self._next_ticket

@@ -321,7 +321,7 @@ class LocalEngine:
         if worker.outbox.ended:
             worker.outbox.ended = False
             self._on_outbox(worker, 0)
-            if not worker.outbox.ended:  # somebody has it open
+            if not worker.outbox.ended:  # a process has opened it again
                 self._watch_outbox(worker)
         return worker.may_reconnect(now)
 

@@ -23,7 +23,7 @@ _INHERITED = (b"Umask:", b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNew", b"Secco
 
 
 class PrestartedZygote:
-    """A zygote that has no orders yet; whoever takes it ends it."""
+    """A zygote that has no orders yet. The caller of `take` has to end it."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: int, inherited: list[object]) -> None:
         self._process: subprocess.Popen[bytes] | None = process
@@ -67,7 +67,7 @@ class PrestartedZygote:
             return False
 
     def discard(self) -> None:
-        """End it, if nobody has taken it."""
+        """End it, unless it was taken."""
         process, self._process = self._process, None
         if process is None:
             return

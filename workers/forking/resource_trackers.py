@@ -23,7 +23,7 @@ def descriptor_of_tracker() -> int | None:
         if descriptor is not None and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return int(descriptor)
     except OSError:
-        pass  # somebody has closed it
+        pass  # it was closed
     return None
 
 

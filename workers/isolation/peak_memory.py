@@ -20,7 +20,7 @@ from workers.transport.messages import Peak
 
 LOOK_EVERY = 0.005  # seconds, at least
 _CLEARLY = 8 << 20  # bytes above what is held, or was held at first
-_TOLD = 1.07  # times what was told last: more than this is told again
+_TOLD = 1.07  # growth since the last report that causes another one
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

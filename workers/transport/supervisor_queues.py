@@ -172,8 +172,8 @@ class InboxWriter:
         enlarge(descriptor, room)  # or a batch of leases would arrive in pieces, one a turn of the loop
         self._descriptor = descriptor
         self._pieces: deque[memoryview] = deque()
-        self._reader = -1  # a reading end of our own; nobody reads from it
-        self.broken = False  # nobody reads any more
+        self._reader = -1  # our own reading end, never read from
+        self.broken = False  # the pipe has no reader any more
 
     def send(self, message: msgspec.Struct) -> bool:
         """Write a message as far as it fits; true if something is left for `flush`."""

@@ -142,7 +142,7 @@ class WorkerQueues:
         else:
             LENGTH.pack_into(buffer, 0, UINT32_TYPE, size - HEAD)
         try:
-            if size <= PIPE_BUF:  # the system writes it in one piece, whoever else writes
+            if size <= PIPE_BUF:  # the system writes it in one piece
                 os.write(self._outbox, buffer)
             else:
                 self._reopen_outbox_if_lost()
@@ -182,7 +182,7 @@ class WorkerQueues:
             if [event for _, event in poll.poll(0)] != [select.POLLOUT]:
                 return False
             os.write(self._outbox, framed)
-        except OSError:  # the supervisor has gone; the next `send` says so
+        except OSError:  # the supervisor has died; the next `send` raises
             return False
         finally:
             self._write_lock.leave()
