@@ -76,8 +76,8 @@ class Fork:
                 if order == b"w":
                     for page in range(0, len(area), mmap.PAGESIZE):
                         area[page] = 2
-                elif order == b"n":
-                    kept.append(bytearray(len(area)))
+                elif order == b"n":  # not from a heap: what the parent has freed there is mapped already
+                    kept.append(written(len(area)))
                 elif order == b"":
                     os._exit(0)
                 sum(area[page] for page in range(0, len(area), mmap.PAGESIZE))
@@ -101,10 +101,14 @@ class Fork:
 @pytest.fixture
 def area() -> mmap.mmap:
     """50 MB that are written to."""
-    shared = mmap.mmap(-1, 50 * M, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for page in range(0, len(shared), mmap.PAGESIZE):
-        shared[page] = 1
-    return shared
+    return written(50 * M)
+
+
+def written(size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for page in range(0, size, mmap.PAGESIZE):
+        memory[page] = 1
+    return memory
 
 
 class Clock:
