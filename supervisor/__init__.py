@@ -14,7 +14,6 @@ The names are imported when they are used: a worker imports the script as well, 
 from __future__ import annotations
 
 import os
-import sys
 
 from supervisor.system.unshadowed_imports import import_own_modules
 
@@ -22,8 +21,6 @@ import_own_modules()  # before anything that a file beside the script might hide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from supervisor.api import main as main
     from supervisor.api import run as run
     from supervisor.core.terms.errors import BeingRun as BeingRun
@@ -43,8 +40,6 @@ if TYPE_CHECKING:
     from supervisor.reports.report import load as load
 
     __version__: str
-else:
-    ModuleType = type(sys)
 
 _HOMES = {
     "Job": "supervisor.core.terms.jobs",
@@ -94,18 +89,6 @@ def _refuse_hidden_workers() -> None:
 
 
 _refuse_hidden_workers()
-
-
-class _Package(ModuleType):
-    """This package, which keeps its public names: the import of `supervisor.run.loop` would bind the
-    name of the function `run` to the package `supervisor.run`."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from supervisor.options.keywords import MainSettings, RunSettings
     from supervisor.options.request import Request
     from supervisor.reports.report import Report
-    from supervisor.run.outcome import Outcome
+    from supervisor.session.outcome import Outcome
 
     Jobs: TypeAlias = Iterable[Job | dict[str, Any]]
     JobSource: TypeAlias = Jobs | Callable[[], Jobs] | Callable[[Any], Jobs]  # Any: the script's own options
@@ -146,7 +146,7 @@ def main(
         except KeyboardInterrupt:  # one more, before the handler was gone: the end, not a traceback
             _die_of_interrupt()
     except Exception as error:
-        from supervisor.run.uncaught_errors import show
+        from supervisor.session.uncaught_errors import show
 
         raise SystemExit(show(error)) from None
     raise SystemExit(outcome.exit_code)
@@ -248,7 +248,7 @@ def run(
         except RaisedByScript as caught:
             raised = caught.error
     if raised is not None:
-        from supervisor.run.uncaught_errors import from_user
+        from supervisor.session.uncaught_errors import from_user
 
         raise from_user(raised)
     if outcome.signal is not None:
@@ -262,14 +262,14 @@ def run(
 def _start_detached_if_asked(request: Request) -> None:
     """With `--detach`, the script is started once more in the background, and this process exits."""
     if request.detach and request.started_by is None:
-        from supervisor.run.detach import start_detached
+        from supervisor.session.detach import start_detached
 
         raise SystemExit(start_detached())
 
 
 def _execute(request: Request, zygote: PrestartedZygote | None) -> Outcome:
     with _sigint_blocked():
-        from supervisor.run.execution import execute
+        from supervisor.session.execution import execute
     try:
         return execute(request, zygote)
     except LonghaulError as error:

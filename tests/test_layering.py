@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "supervisor",
     "supervisor.commands",
-    "supervisor.run",
+    "supervisor.session",
     "supervisor.experiment",
     "supervisor.options",
     "supervisor.reports",
@@ -58,13 +58,13 @@ LOOSE = (
 )
 # Neighbours that know nothing of each other, whatever their order.
 APART = (
-    {"supervisor.commands", "supervisor.run"},
+    {"supervisor.commands", "supervisor.session"},
     {"supervisor.views", "supervisor.control", "supervisor.engines", "supervisor.storage"},
 )
 # Who may enter these rooms.
 ENTERED_BY = {
-    "supervisor.engines": ("supervisor.run", "supervisor"),
-    "supervisor.core.scheduling": ("supervisor.run", "supervisor.core.scheduling"),
+    "supervisor.engines": ("supervisor.session", "supervisor"),
+    "supervisor.core.scheduling": ("supervisor.session", "supervisor.core.scheduling"),
 }
 # What a worker and the core share.
 SHARED_WITH_CORE = "workers.transport.messages"
@@ -239,18 +239,18 @@ def test_no_name_of_a_module_or_class_stands_twice() -> None:
         ("supervisor.storage.store", "from supervisor.engines.local_engine import LocalEngine"),
         ("supervisor.storage.store", "from ..engines.local_engine import LocalEngine"),
         ("supervisor.engines.local_engine", "from supervisor.views import terminal_view as terminal"),
-        ("supervisor.views.terminal_view", "import supervisor.run.loop"),
+        ("supervisor.views.terminal_view", "import supervisor.session.loop"),
         ("supervisor.views.terminal_view", "from supervisor import Report"),
         ("supervisor.views.terminal_view", "from supervisor.storage.store import Store"),
         ("supervisor.experiment.opening", "from supervisor.engines.local_engine import LocalEngine"),
         ("supervisor.experiment.opening", "from supervisor.core.scheduling.scheduler import Scheduler"),
-        ("supervisor.system.clock", "NAMES = ['supervisor.run.loop']"),
-        ("supervisor.commands.show", "from supervisor.run.outcome import Outcome"),
+        ("supervisor.system.clock", "NAMES = ['supervisor.session.loop']"),
+        ("supervisor.commands.show", "from supervisor.session.outcome import Outcome"),
         ("workers.process.linux", "from workers.transport import frames"),
         ("supervisor.attic.stove", "from supervisor.core.terms.jobs import Job"),
-        ("supervisor.experiment.opening", "from supervisor.run.loop import Loop"),
+        ("supervisor.experiment.opening", "from supervisor.session.loop import Loop"),
         ("supervisor.storage.files.disk", "from supervisor.storage.journal import journal_file"),
-        ("supervisor.run.execution", "from supervisor.api import main"),
+        ("supervisor.session.execution", "from supervisor.api import main"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:
@@ -273,8 +273,8 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
             "from supervisor.core.terms import events as facts\nfrom .jobs import Job",
         ),
         ("supervisor.core.dispatch.retry_policy", "from workers.transport.messages import Failed"),
-        ("supervisor.run.loop", "import os\nfrom supervisor.storage.store import Store"),
-        ("supervisor.run.loop", "from supervisor.core.terms import events"),
+        ("supervisor.session.loop", "import os\nfrom supervisor.storage.store import Store"),
+        ("supervisor.session.loop", "from supervisor.core.terms import events"),
         ("supervisor.api", "from supervisor.experiment import run"),
     ],
 )

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from supervisor.api import run
 from supervisor.core.terms.jobs import Job
-from supervisor.run.loop import Loop
+from supervisor.session.loop import Loop
 
 _WAITING = ("<built-in method time.sleep>", "<method 'poll' of 'select.epoll' objects>")
 

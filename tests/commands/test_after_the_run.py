@@ -285,7 +285,7 @@ def test_a_closed_pipe_ends_it_quietly(outputs: Path) -> None:
 def test_looking_starts_light() -> None:
     program = (
         "import sys; from supervisor.__main__ import main; main(['list', '.']);"
-        "print([name for name in ('rich', 'loguru', 'numpy', 'supervisor.run.execution') if name in sys.modules])"
+        "print([name for name in ('rich', 'loguru', 'numpy', 'supervisor.session.execution') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

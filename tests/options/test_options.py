@@ -23,7 +23,7 @@ from supervisor.core.terms.settings import Settings
 from supervisor.options.option_parser import build_parser, names_taken, our_options
 from supervisor.options.request import Request, request_of_main, request_of_run
 from supervisor.options.script_options import default_forms, namespace, restore_options
-from supervisor.run.outcome import Outcome
+from supervisor.session.outcome import Outcome
 from workers.job.current_job import PROCESS
 
 
@@ -509,7 +509,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         outcome: Outcome = stand_in.act()
         return outcome
 
-    monkeypatch.setitem(sys.modules, "supervisor.run.execution", types.SimpleNamespace(execute=execute))
+    monkeypatch.setitem(sys.modules, "supervisor.session.execution", types.SimpleNamespace(execute=execute))
     return stand_in
 
 
@@ -579,12 +579,12 @@ def test_another_platform_is_one_clear_error(
 DYING = """
 import sys, types
 from supervisor import api as cli
-from supervisor.run.outcome import Outcome
+from supervisor.session.outcome import Outcome
 def execute(request, prestarted):
     if sys.argv[1] == "interrupt":
         raise KeyboardInterrupt
     return Outcome(exit_code=75, signal=int(sys.argv[1]))
-sys.modules["supervisor.run.execution"] = types.SimpleNamespace(execute=execute)
+sys.modules["supervisor.session.execution"] = types.SimpleNamespace(execute=execute)
 print("flushed", end="")
 cli.main(print, [], name="pilot", argv=[])
 """

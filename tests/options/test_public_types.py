@@ -173,8 +173,8 @@ def test_the_types_are_not_imported_before_somebody_asks_for_them() -> None:
 
 def test_a_room_does_not_take_the_name_of_a_function() -> None:
     program = (
-        "import supervisor.run.outcome\nfrom supervisor import run\nfirst = run\n"
-        "import supervisor.run.hooks\nfrom supervisor import run\n"
+        "import supervisor.session.outcome\nfrom supervisor import run\nfirst = run\n"
+        "import supervisor.session.hooks\nfrom supervisor import run\n"
         "from supervisor.api import run as known\nprint(first is run is supervisor.run is known)"
     )
     done = subprocess.run(

@@ -257,7 +257,7 @@ def test_any_mixture_of_kills_and_resumes_completes_every_job_once_recorded(expe
 def test_a_ctrl_c_that_a_wrapper_doubles_drains_and_does_not_stop(experiment: Experiment) -> None:
     squares(experiment, 6, 0.0, hold=0)
     # On a busy machine there may be more than some milliseconds between the two.
-    patience = "from supervisor.run import loop\nloop.SAME_KEYSTROKE = 2.0\n\nif __name__"
+    patience = "from supervisor.session import loop\nloop.SAME_KEYSTROKE = 2.0\n\nif __name__"
     experiment.script.write_text(experiment.script.read_text().replace("if __name__", patience, 1))
     process = experiment.start()
     wait_for(lambda: len(experiment.executions()) == 3)

@@ -21,9 +21,9 @@ from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.experiment.opening import OpenedExperiment, open_experiment, start_run
 from supervisor.options.request import Request, output_directory
 from supervisor.options.script_options import namespace, takes
-from supervisor.run import user_messages
-from supervisor.run.engine_lifecycle import EngineLifecycle
-from supervisor.run.outcome import Outcome
+from supervisor.session import user_messages
+from supervisor.session.engine_lifecycle import EngineLifecycle
+from supervisor.session.outcome import Outcome
 from supervisor.system.signals import Signals, Stopped
 
 
@@ -33,7 +33,7 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> Outcome
     if request.list_checkpoints:
         return _list_checkpoints(request, directory)
     if request.debug is not None:
-        from supervisor.run.debug_run import debug
+        from supervisor.session.debug_run import debug
 
         return debug(request)
     engines = EngineLifecycle(request, zygote)
@@ -96,10 +96,10 @@ def _run_opened(
         raise
     try:
         if request.started_by is not None:
-            from supervisor.run.detach import leave_terminal
+            from supervisor.session.detach import leave_terminal
 
             leave_terminal(request.started_by, opened.layout)
-        from supervisor.run.run_session import RunSession  # while the zygote imports the user's code
+        from supervisor.session.run_session import RunSession  # while the zygote imports the user's code
 
         return RunSession(request, opened, engines, signals).play()
     except OSError as problem:  # on the way out: while the final files are made

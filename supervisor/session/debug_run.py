@@ -28,7 +28,7 @@ from supervisor.experiment.provenance import code_of
 from supervisor.experiment.resume_target import earlier, mention_larger
 from supervisor.options.request import Request, merge_options, merge_settings, output_directory
 from supervisor.options.script_options import namespace
-from supervisor.run.outcome import Outcome
+from supervisor.session.outcome import Outcome
 from supervisor.storage.plan.plan_file import decode_line
 from supervisor.storage.recovery.survey import survey
 from workers.job.current_job import current_job

@@ -24,8 +24,8 @@ from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.settings import Settings
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
-from supervisor.run import user_messages
-from supervisor.run.outcome import Outcome
+from supervisor.session import user_messages
+from supervisor.session.outcome import Outcome
 from supervisor.system.signals import DRAIN_SIGNALS, Signals
 from supervisor.views.console import say
 from supervisor.views.supervisor_log import SupervisorLog

@@ -30,9 +30,9 @@ from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.option_parser import names_taken, taken_by_both
 from supervisor.options.request import Request
 from supervisor.reports.progress_file import ProgressFile
-from supervisor.run import user_messages
-from supervisor.run.engine_lifecycle import EngineLifecycle, end_survivors
-from supervisor.run.outcome import Outcome, exit_of, state_word
+from supervisor.session import user_messages
+from supervisor.session.engine_lifecycle import EngineLifecycle, end_survivors
+from supervisor.session.outcome import Outcome, exit_of, state_word
 from supervisor.system.clock import RunClock, utc_now
 from supervisor.system.cpu_limits import shared_cores, usable_cores
 from supervisor.system.script_start import hash_order_is_random
@@ -137,7 +137,7 @@ class RunSession:
             self._tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and request.interactive and request.progress:
-            from supervisor.run.detach import ssh_warning
+            from supervisor.session.detach import ssh_warning
 
             if notice := ssh_warning(os.environ):
                 self._tell("warning", notice)
@@ -191,7 +191,7 @@ class RunSession:
             opened.store.append(effects.records)
             return
         engine = self.engines.engine()
-        from supervisor.run.loop import Loop
+        from supervisor.session.loop import Loop
 
         self.control = self._listen()
         loop = Loop(
@@ -320,7 +320,7 @@ class RunSession:
     def _run_hooks(self, outcome: Outcome, error: LonghaulError | None) -> None:
         settings = self.opened.settings
         if settings.on_finish is not None or settings.on_failure is not None:
-            from supervisor.run.hooks import FinishedRun, run_hooks
+            from supervisor.session.hooks import FinishedRun, run_hooks
 
             ended = FinishedRun(self.observer.state, outcome, error, self.scheduler.drain)
             run_hooks(self.request, self.opened, ended, self.signals)

@@ -16,7 +16,7 @@ from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.terms.wording import count
 from supervisor.options.request import Request
-from supervisor.run.outcome import Outcome, cancelled, state_word
+from supervisor.session.outcome import Outcome, cancelled, state_word
 from supervisor.storage.files.layout import Layout
 from supervisor.system.clock import utc_now
 from supervisor.views.console import say_until
