@@ -83,7 +83,7 @@ def open_experiment(request: Request, directory: Path, signals: Signals) -> Open
     """Find the experiment that is requested, or make it. Raises LonghaulError; Stopped if a signal
     comes while the script generates its jobs. `start_run` has to follow."""
     with _disk_errors_in_words(directory):
-        layout, notices = _experiment_to_resume(request, directory)
+        layout, notices = resume_target.experiment_to_resume(request, directory)
         if layout is not None:
             return _open_earlier(request, layout, signals, notices)
         return _open_new_or_just_made(request, directory, signals, notices)
@@ -134,20 +134,6 @@ def _disk_errors_in_words(directory: Path) -> Iterator[None]:
             f"the disk failed under {directory}: {error}. What was recorded is safe; fix the disk, "
             f"then start again or resume."
         ) from error
-
-
-def _experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
-    """The experiment to resume, None for a new one; and notices for the user."""
-    if request.resume is None:
-        return None, []
-    if request.resume != "auto":
-        layout = resume_target.earlier(request.resume, directory, request.name)
-        return layout, resume_target.mention_larger(request, layout)
-    if request.experiment_id is None:
-        unfinished, notices = resume_target.latest_unfinished(request, directory)
-        return unfinished, notices + resume_target.mention_larger(request, unfinished)
-    named = Layout(directory, check_id(request.experiment_id))
-    return named if named.exists() else None, []
 
 
 class _Terms(NamedTuple):
@@ -243,7 +229,7 @@ def _create_store(
             ephemeral=not request.recording,
         )
         if request.recording:
-            _clear_temporaries(layout)  # of a start that was killed before there was a journal
+            clear_temporaries(layout.replaced)  # of a start that was killed before there was a journal
     except BaseException:
         lock.release()
         if not request.recording:
@@ -255,21 +241,6 @@ def _create_store(
 
 def _warnings_of(lock: Lock) -> list[Notice]:
     return [("warning", lock.notice)] if lock.notice else []
-
-
-def _clear_temporaries(layout: Layout) -> None:
-    """Remove half-written files of a killed run. The lock must be ours."""
-    clear_temporaries(
-        (
-            layout.checkpoint,
-            layout.index,
-            layout.journal,
-            layout.plan,
-            layout.progress,
-            layout.final,
-            layout.statistics,
-        )
-    )
 
 
 # ---------------------------------------------------------------------------- earlier
@@ -354,7 +325,7 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
         comparison=earlier.comparison,
         keep_params=request.changed != "rerun",
     )
-    _clear_temporaries(layout)
+    clear_temporaries(layout.replaced)
     return store
 
 

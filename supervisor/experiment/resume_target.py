@@ -38,6 +38,20 @@ class FilesState(msgspec.Struct):
         return self.counts.pending + self.counts.in_progress
 
 
+def experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
+    """The experiment to resume, None for a new one; and notices for the user."""
+    if request.resume is None:
+        return None, []
+    if request.resume != "auto":
+        layout = earlier(request.resume, directory, request.name)
+        return layout, mention_larger(request, layout)
+    if request.experiment_id is None:
+        unfinished, notices = latest_unfinished(request, directory)
+        return unfinished, notices + mention_larger(request, unfinished)
+    named = Layout(directory, check_id(request.experiment_id))
+    return named if named.exists() else None, []
+
+
 def earlier(resume: str, directory: Path, name: str) -> Layout:
     """The experiment that `--resume ID` or `--resume latest` means: the latest of this
     `name`, where several scripts share a directory. Raises UsageError."""

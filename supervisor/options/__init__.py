@@ -1,3 +1,3 @@
 """What the user asks for: options of a command line and keywords of a call, made into one `Request`.
-No disk and no process. Below it are core/terms and system alone.
+Nothing is written and nothing is started here. Below it are core/terms and system alone.
 """

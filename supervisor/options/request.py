@@ -15,10 +15,11 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.terms.errors import CannotCreate, UsageError
+from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.settings import Settings, parse_value
 from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, our_options, shortened
+from supervisor.options.output_directory import refuse_file
 from supervisor.options.script_options import (
     Parser,
     check_required,
@@ -100,56 +101,6 @@ def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[s
     return {**known, **kept, **request.options_now}
 
 
-def output_directory(request: Request) -> Path:
-    """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute."""
-    given = request.output or os.environ.get("LONGHAUL_OUTPUT")
-    place = os.path.expanduser(given) if given else os.path.join("data", "outputs", request.name)
-    try:
-        return Path(os.path.abspath(place))
-    except FileNotFoundError:
-        raise CannotCreate(
-            f"the directory that this was started in is deleted, so there is no place for {place}; "
-            f"start it in another one, or give --output a path from the root."
-        ) from None
-
-
-# Endings of files that scripts write, which no directory of outputs is likely to have.
-_FILES = (
-    ".arrow .avro .csv .db .feather .gz .h5 .hdf5 .html .jpg .json .jsonl .log .md .ndjson .npy .npz .parquet .pdf "
-    ".pickle .pkl .png .pt .pth .sqlite .svg .tar .tex .toml .tsv .txt .xlsx .xml .yaml .yml .zip "
-)
-
-
-def _refuse_file(
-    output: str | None, arguments: Sequence[str], taken: Container[str], shared: Container[str]
-) -> None:
-    """Raise CannotCreate for an output that is a file, and UsageError for one that is called like a file where
-    the script has read the option as well (`shared`): it means a file by it."""
-    place = output or os.environ.get("LONGHAUL_OUTPUT")
-    if not place:
-        return
-    path = os.path.expanduser(place)
-    given = (word.partition("=")[0] for word in reversed(arguments))
-    names = (spelled("--output", taken), "--longhaul-output")
-    option = next((word for word in given if word in names), "") if output is not None else ""
-    own = (
-        "If the script has an --output of its own, give main() its parser (parser=..., made with add_help=False): "
-        "then --output is the script's alone, and longhaul's is --longhaul-output"
-    )
-    if os.path.exists(path) and not os.path.isdir(path):
-        named = (
-            f"{option} {place}" if option else f"output={output!r}" if output else f"LONGHAUL_OUTPUT={place}"
-        )
-        text = f"{named} is a file; longhaul needs a directory there, for all files of an experiment"
-        raise CannotCreate(f"{text}. {own}" if option == "--output" else text)
-    ending = os.path.splitext(path)[1].lower()
-    if option in shared and ending and f"{ending} " in _FILES and not os.path.isdir(path):
-        raise UsageError(
-            f"--output {place} is called like a file; longhaul takes this option for the directory of all its "
-            f"files. {own}. Else --longhaul-output {place} makes a directory of that name"
-        )
-
-
 # -------------------------------------------------------------------------- the requests
 
 
@@ -181,7 +132,7 @@ def request_of_main(
     settings_now = parse_keywords(settings, Settings.__struct_fields__, taken)
     actions = _actions(given, output, _Names("--", taken))
     options_default, options_now = _own_options(parser, combined, namespace, actions)
-    _refuse_file(actions["output"], arguments, taken, shared)
+    refuse_file(actions["output"], arguments, taken, shared)
     return Request(
         function=function,
         jobs=jobs,
@@ -287,7 +238,7 @@ def request_of_run(
         if key in given:
             given[key] = _globs(key, given[key])
     actions = _actions(given, output, _Names(""))
-    _refuse_file(actions["output"], (), (), ())
+    refuse_file(actions["output"], (), (), ())
     return Request(
         function=function,
         jobs=jobs,

@@ -26,7 +26,8 @@ from supervisor.experiment.code_files import listed
 from supervisor.experiment.planning import build_plan
 from supervisor.experiment.provenance import code_of
 from supervisor.experiment.resume_target import earlier, mention_larger
-from supervisor.options.request import Request, merge_options, merge_settings, output_directory
+from supervisor.options.output_directory import output_directory
+from supervisor.options.request import Request, merge_options, merge_settings
 from supervisor.options.script_options import namespace
 from supervisor.session.outcome import Outcome
 from supervisor.storage.plan.plan_file import decode_line
@@ -60,7 +61,7 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
     """Settings and the script's options: those of an earlier experiment with --resume."""
     if request.resume is None:
         return merge_settings(request, None), merge_options(request, None)
-    layout = earlier(request.resume, output_directory(request), request.name)
+    layout = earlier(request.resume, output_directory(request.output, request.name), request.name)
     for _, text in mention_larger(request, layout):
         _say(text)
     found = survey(layout)

@@ -19,7 +19,8 @@ from pathlib import Path
 from supervisor.core.terms.errors import LonghaulError, RaisedByScript, StorageError
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.experiment.opening import OpenedExperiment, open_experiment, start_run
-from supervisor.options.request import Request, output_directory
+from supervisor.options.output_directory import output_directory
+from supervisor.options.request import Request
 from supervisor.options.script_options import namespace, takes
 from supervisor.session import user_messages
 from supervisor.session.engine_lifecycle import EngineLifecycle
@@ -29,7 +30,7 @@ from supervisor.system.signals import Signals, Stopped
 
 def execute(request: Request, zygote: PrestartedZygote | None = None) -> Outcome:
     """Do what the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
-    directory = output_directory(request)
+    directory = output_directory(request.output, request.name)
     if request.list_checkpoints:
         return _list_checkpoints(request, directory)
     if request.debug is not None:

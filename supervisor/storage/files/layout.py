@@ -74,6 +74,19 @@ class Layout:
     def states_directory(self) -> Path:
         return self.results_directory / "states"
 
+    @property
+    def replaced(self) -> tuple[Path, ...]:
+        """The files that are written beside their old version, which they then replace."""
+        return (
+            self.checkpoint,
+            self.index,
+            self.journal,
+            self.plan,
+            self.progress,
+            self.final,
+            self.statistics,
+        )
+
     def exists(self) -> bool:
         """Whether there is an experiment with this id, usable or not."""
         return os.path.lexists(self.journal) or os.path.lexists(self.checkpoint)
