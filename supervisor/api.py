@@ -1,6 +1,6 @@
 """`main` and `run`: how a script and a program start an experiment, and how they end.
 
-The request is made in `options` and executed in `run`. Here is only what lies around that: errors
+The request is made in `options` and executed in `session`. Here is only what lies around that: errors
 in one line, exit codes, dying of the right signal.
 
 Whatever is needed is imported when one of the two is called: a worker imports the script as
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from supervisor.options.keywords import MainSettings, RunSettings
     from supervisor.options.request import Request
     from supervisor.reports.report import Report
-    from supervisor.session.outcome import Outcome
+    from supervisor.session.outcome import RunOutcome
 
     Jobs: TypeAlias = Iterable[Job | dict[str, Any]]
     JobSource: TypeAlias = Jobs | Callable[[], Jobs] | Callable[[Any], Jobs]  # Any: the script's own options
@@ -267,7 +267,7 @@ def _start_detached_if_asked(request: Request) -> None:
         raise SystemExit(start_detached())
 
 
-def _execute(request: Request, zygote: PrestartedZygote | None) -> Outcome:
+def _execute(request: Request, zygote: PrestartedZygote | None) -> RunOutcome:
     with _sigint_blocked():
         from supervisor.session.execution import execute
     try:
@@ -360,7 +360,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _end_as(outcome: Outcome) -> None:
+def _end_as(outcome: RunOutcome) -> None:
     """Die of the signal that stopped the run; else make ready to exit."""
     if outcome.signal is not None:
         _die_of(outcome.signal)

@@ -275,7 +275,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
         ("supervisor.core.dispatch.retry_policy", "from workers.transport.messages import Failed"),
         ("supervisor.session.loop", "import os\nfrom supervisor.storage.store import Store"),
         ("supervisor.session.loop", "from supervisor.core.terms import events"),
-        ("supervisor.api", "from supervisor.experiment import run"),
+        ("supervisor.api", "from supervisor.session.execution import execute"),
     ],
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:

@@ -116,7 +116,7 @@ class Worker:
                 continue
             if CURRENT.stopping or self._tainted:
                 if self._give_back():
-                    if gave_back:
+                    if gave_back:  # new leases came all the same: the supervisor knows of no drain
                         return True
                     gave_back = True
                 continue
@@ -138,7 +138,7 @@ class Worker:
                     exit_fork(None)  # a child that a job has forked; it has returned as well
                 if seconds >= INBOX_CHECK_AFTER or self._check_budget >= 1 or type(outcome) is Failed:
                     looked_around = True
-                    printed = 0 if self._is_clean(seconds) else size(seconds)
+                    printed = 0 if self._check_after_job(seconds) else size(seconds)
                 else:
                     self._queues_checked = False
                     if seconds > MIN_CLOSE_SECONDS:
@@ -152,7 +152,7 @@ class Worker:
                 return
         self._batches.popleft()
 
-    def _is_clean(self, seconds: float) -> bool:
+    def _check_after_job(self, seconds: float) -> bool:
         """Whether the last job, of `seconds`, has printed nothing and left the common state unchanged. To be
         called before its outcome is sent: if not, its timers are stopped and the queues are checked."""
         now = perf_counter()

@@ -60,7 +60,7 @@ class ControlServer:
 
     @classmethod
     def open(cls, lock: str | os.PathLike[str]) -> ControlServer:
-        """Listen for orders to the holder of this lock file. Raises NoPlace."""
+        """Listen for orders to the holder of this lock file. Raises NoControlSocket."""
         directory = find_directory()
         remove_stale_sockets(directory)
         path = os.path.join(directory, socket_name(lock))

@@ -34,7 +34,7 @@ class RequestedStack:
     """A stack that a worker is about to be asked for, in its file of stacks."""
 
     def __init__(self, path: str, pid: int) -> None:
-        self._before = self._size = _size(path)
+        self._before = self._size = size_of(path)
         self._path = path
         self._pid = pid
         self._until: float | None = None
@@ -48,7 +48,7 @@ class RequestedStack:
         """Whether the stack is written, or will not be written any more."""
         if self._until is not None and now >= self._until:
             return True
-        size, self._size = self._size, _size(self._path)
+        size, self._size = self._size, size_of(self._path)
         return self._before < size == self._size and not has_pending(self._pid, STACKS)
 
     def read(self) -> Stack | None:
@@ -85,7 +85,7 @@ def _ends_a_line(path: str) -> bool:
 
 
 def _of_crash(path: str) -> ExitSummary:
-    size = _size(path)
+    size = size_of(path)
     if not size:
         return ExitSummary("", _NOWHERE)
     with open(path, "rb") as file:
@@ -105,7 +105,8 @@ def _of_crash(path: str) -> ExitSummary:
     return ExitSummary(tail(path), stack._replace(text=""))  # it stands in the output
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+    """Bytes in a file; 0 if there is none."""
     try:
         return os.path.getsize(path)
     except OSError:

@@ -6,10 +6,10 @@ noted before; what is added within WAIT is read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from supervisor.core.state.worker_state import WorkerState
+from supervisor.engines.last_stack import size_of
 from workers.isolation.faulthandler_dumps import cleaned
 from workers.isolation.output_files import stacks_path
 
@@ -30,7 +30,7 @@ class StackDump:
         for worker in workers:
             path = stacks_path(self._output_directory, worker.slot, worker.incarnation)
             heading = f"worker {worker.slot} (pid {worker.pid})"
-            self._expected.append((heading, path, _size(path)))
+            self._expected.append((heading, path, size_of(path)))
 
     def read(self) -> list[str]:
         """One text for each worker that has written stacks."""
@@ -45,10 +45,3 @@ class StackDump:
             if text:
                 texts.append(f"stacks of {heading}:\n{text}")
         return texts
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

@@ -136,7 +136,7 @@ def _disk_errors_in_words(directory: Path) -> Iterator[None]:
         ) from error
 
 
-class _Terms(NamedTuple):
+class _EffectiveSettings(NamedTuple):
     """Settings and options of this run: those of the request, over the remembered ones."""
 
     settings: Settings
@@ -144,24 +144,24 @@ class _Terms(NamedTuple):
     deadline: Deadline | None
 
 
-def _terms(request: Request, remembered: RunHistory | None = None) -> _Terms:
+def _effective_settings(request: Request, remembered: RunHistory | None = None) -> _EffectiveSettings:
     settings = merge_settings(request, remembered.settings if remembered is not None else None)
     deadline = deadline_of(settings)
-    return _Terms(
+    return _EffectiveSettings(
         settings, merge_options(request, remembered.options if remembered is not None else None), deadline
     )
 
 
 def _plan(
     request: Request,
-    terms: _Terms,
+    effective: _EffectiveSettings,
     signals: Signals,
     earlier: EarlierPlan | None = None,
     known: JobTable | None = None,
 ) -> Plan:
     """`known`: jobs that stay in a plan that has not all of the script's."""
-    all_tasks = terms.settings.all_tasks
-    arguments = namespace(request.parser, terms.options)
+    all_tasks = effective.settings.all_tasks
+    arguments = namespace(request.parser, effective.options)
     pick = PilotSelection(all_tasks=all_tasks, only=request.only, earlier=known)
     with signals.raising():
         return build_plan(
@@ -186,32 +186,32 @@ def _open_new_or_just_made(
 
 
 def _open_new(request: Request, directory: Path, signals: Signals, notices: list[Notice]) -> OpenedExperiment:
-    terms = _terms(request)
+    effective = _effective_settings(request)
     if request.experiment_id is not None:
         refuse_existing(Layout(directory, check_id(request.experiment_id)))
-    plan = _plan(request, terms, signals)
+    plan = _plan(request, effective, signals)
     table = JobTable()
     plan.builder.fill(table)
     selected = job_selection.select(table, request.only)
     unfinished = resume_target.mention_unfinished(directory, request.name) if request.recording else []
     layout, lock = claim(directory, request.experiment_id, recording=request.recording)
-    store = _create_store(request, terms, layout, lock, plan, table)
+    store = _create_store(request, effective, layout, lock, plan, table)
     return OpenedExperiment(
         layout=layout,
-        settings=terms.settings,
-        options=terms.options,
+        settings=effective.settings,
+        options=effective.options,
         store=store,
         position=Position(run=1),
         offered=plan.offered,
         selected=selected,
         unselected=job_selection.left_out(table, selected),
         notices=[*notices, *unfinished, *_warnings_of(lock)],
-        deadline=terms.deadline,
+        deadline=effective.deadline,
     )
 
 
 def _create_store(
-    request: Request, terms: _Terms, layout: Layout, lock: Lock, plan: Plan, table: JobTable
+    request: Request, effective: _EffectiveSettings, layout: Layout, lock: Lock, plan: Plan, table: JobTable
 ) -> Store:
     """The files of a new experiment; if they cannot be made, the claim to its id is given up."""
     disk = Disk()
@@ -224,8 +224,8 @@ def _create_store(
             plan=plan.builder,
             table=table,
             lock=lock,
-            settings=msgspec.to_builtins(terms.settings),
-            options=terms.options,
+            settings=msgspec.to_builtins(effective.settings),
+            options=effective.options,
             ephemeral=not request.recording,
         )
         if request.recording:
@@ -250,7 +250,7 @@ class _Earlier(NamedTuple):
     """An earlier experiment, and what the script makes of it now. Nothing on disk is changed yet."""
 
     recovered: Recovered
-    terms: _Terms
+    effective: _EffectiveSettings
     plan: Plan
     comparison: Comparison
     last_run: RunStarted
@@ -267,7 +267,7 @@ def _open_earlier(
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
         probe_directory(disk, layout.logs, layout.experiment_id)
-        earlier = _look_at(request, layout, disk, signals)
+        earlier = _survey_and_compare(request, layout, disk, signals)
         notices = [*notices, *_findings(earlier, lock)]
         store = _open_store(request, earlier, lock)
         return _resumed(request, earlier, store, notices)
@@ -276,23 +276,23 @@ def _open_earlier(
         raise
 
 
-def _look_at(request: Request, layout: Layout, disk: Disk, signals: Signals) -> _Earlier:
+def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: Signals) -> _Earlier:
     """Raises UsageError if the script's jobs do not go with those of the experiment."""
     from supervisor.experiment.results_by_code import MadeBy
     from supervisor.storage.recovery.survey import survey
 
     recovered = survey(layout, disk)
-    terms = _terms(request, recovered.history)
+    effective = _effective_settings(request, recovered.history)
     repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
-    plan = _plan(request, terms, signals, repeatable, known)
+    plan = _plan(request, effective, signals, repeatable, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
     last_run = recovered.history.run_started or RunStarted(0, "")
     return _Earlier(
         recovered=recovered,
-        terms=terms,
+        effective=effective,
         plan=plan,
         comparison=comparison,
         last_run=last_run,
@@ -320,8 +320,8 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
         earlier.plan.builder,
         lock=lock,
         name=request.name,
-        settings=msgspec.to_builtins(earlier.terms.settings),
-        options=earlier.terms.options,
+        settings=msgspec.to_builtins(earlier.effective.settings),
+        options=earlier.effective.options,
         comparison=earlier.comparison,
         keep_params=request.changed != "rerun",
     )
@@ -331,7 +331,7 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
 
 def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[Notice]) -> OpenedExperiment:
     """Which jobs this run hands out, and what has changed since the last one."""
-    table, terms = store.table, earlier.terms
+    table, effective = store.table, earlier.effective
     selected = job_selection.select(table, request.only)
     again = _jobs_again(request, earlier, table, selected)
     position = store.history.position()
@@ -347,21 +347,21 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
         counts=counts,
         accept=request.accept_code,
     )
-    seeds = provenance.seed_changed(earlier.seed, terms.settings, sum(counts.values()))
+    seeds = provenance.seed_changed(earlier.seed, effective.settings, sum(counts.values()))
     if anew:
         store.states.drop(table.ids[job] for job in anew)
     resets = job_selection.reset_jobs(table, again)
     return OpenedExperiment(
         layout=store.layout,
-        settings=terms.settings,
-        options=terms.options,
+        settings=effective.settings,
+        options=effective.options,
         store=store,
         position=position,
         offered=earlier.plan.offered,
         selected=selected,
         unselected=job_selection.left_out(table, selected),
         notices=[*notices, *code.notices, *(("warning", text) for text in seeds), *_params_changed(again)],
-        deadline=terms.deadline,
+        deadline=effective.deadline,
         resumed=True,
         retry=again.retry,
         resets=resets,
@@ -378,7 +378,7 @@ def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: 
         request,
         selected,
         changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
-        retry_failed=earlier.terms.settings.retry_failed and request.resume != "auto",
+        retry_failed=earlier.effective.settings.retry_failed and request.resume != "auto",
         more=earlier.plan.offered > earlier.plan.selected,
         made=earlier.made_by,
         version=earlier.code["version"],

@@ -29,14 +29,14 @@ from supervisor.experiment.resume_target import earlier, mention_larger
 from supervisor.options.output_directory import output_directory
 from supervisor.options.request import Request, merge_options, merge_settings
 from supervisor.options.script_options import namespace
-from supervisor.session.outcome import Outcome
+from supervisor.session.outcome import RunOutcome
 from supervisor.storage.plan.plan_file import decode_line
 from supervisor.storage.recovery.survey import survey
 from workers.job.current_job import current_job
 from workers.values.json_encoding import Unencodable, encode_result
 
 
-def debug(request: Request) -> Outcome:
+def debug(request: Request) -> RunOutcome:
     """Run the matching jobs here. Exit code 1 if one of them raised."""
     glob = request.debug or "*"
     settings, options = _remembered(request)
@@ -54,7 +54,7 @@ def debug(request: Request) -> Outcome:
         for job in chosen:
             failed += not _run_here(request, job)
     _say(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
-    return Outcome(exit_code=SOME_FAILED if failed else OK)
+    return RunOutcome(exit_code=SOME_FAILED if failed else OK)
 
 
 def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:

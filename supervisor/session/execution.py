@@ -3,9 +3,8 @@
 `execute` opens the experiment, starts the engine, plays one run and closes the experiment, whatever
 happens in between.
 
-The order at the beginning is one of time: as soon as it is certain that there is something
-to run, the zygote is made to import the user's code, and this process imports its other modules
-meanwhile.
+The steps at the beginning stand in the order that saves time: as soon as it is certain that there is
+something to run, the zygote imports the user's code, and this process imports its other modules meanwhile.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from supervisor.options.request import Request
 from supervisor.options.script_options import namespace, takes
 from supervisor.session import user_messages
 from supervisor.session.engine_lifecycle import EngineLifecycle
-from supervisor.session.outcome import Outcome
+from supervisor.session.outcome import RunOutcome
 from supervisor.system.signals import Signals, Stopped
 
 
-def execute(request: Request, zygote: PrestartedZygote | None = None) -> Outcome:
+def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutcome:
     """Do what the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
     directory = output_directory(request.output, request.name)
     if request.list_checkpoints:
@@ -47,11 +46,11 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> Outcome
     return outcome
 
 
-def _list_checkpoints(request: Request, directory: Path) -> Outcome:
+def _list_checkpoints(request: Request, directory: Path) -> RunOutcome:
     from supervisor.experiment.experiment_status import list_checkpoints
 
     list_checkpoints(directory, user_messages.resume_with(request, "ID"))
-    return Outcome()
+    return RunOutcome()
 
 
 @contextlib.contextmanager
@@ -67,7 +66,9 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _open_and_run(request: Request, directory: Path, engines: EngineLifecycle, signals: Signals) -> Outcome:
+def _open_and_run(
+    request: Request, directory: Path, engines: EngineLifecycle, signals: Signals
+) -> RunOutcome:
     try:
         opened = open_experiment(request, directory, signals)
     except Stopped as stop:
@@ -75,23 +76,25 @@ def _open_and_run(request: Request, directory: Path, engines: EngineLifecycle, s
     return _run_opened(request, opened, engines, signals)
 
 
-def _stopped_before_start(request: Request, signum: int) -> Outcome:
+def _stopped_before_start(request: Request, signum: int) -> RunOutcome:
     if request.progress:
         from supervisor.core.terms.wording import signal_name
         from supervisor.views.console import say
 
         say(sys.stderr, f"{signal_name(signum)}: stopped before anything was started")
-    return Outcome(exit_code=128 + signum, signal=signum)
+    return RunOutcome(exit_code=128 + signum, signal=signum)
 
 
 def _run_opened(
     request: Request, opened: OpenedExperiment, engines: EngineLifecycle, signals: Signals
-) -> Outcome:
+) -> RunOutcome:
     """One run of the opened experiment; at its end no process is left and the lock is free."""
     try:
         engines.begin(opened)
         start_run(request, opened)
-    except BaseException:  # no thread for the syncs: the caller may try again in this process
+    except (
+        BaseException
+    ):  # release the lock and the sync thread, or a second run() in this process would fail
         engines.close()
         opened.store.release()
         raise
@@ -109,7 +112,7 @@ def _run_opened(
         engines.close()
 
 
-def _call_finish(request: Request, outcome: Outcome) -> None:
+def _call_finish(request: Request, outcome: RunOutcome) -> None:
     """The script's `finish`, unless a signal has stopped the run."""
     if request.finish is None or outcome.signal is not None:
         return

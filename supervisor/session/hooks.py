@@ -25,7 +25,7 @@ from supervisor.core.terms.settings import Settings
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
 from supervisor.session import user_messages
-from supervisor.session.outcome import Outcome
+from supervisor.session.outcome import RunOutcome
 from supervisor.system.signals import DRAIN_SIGNALS, Signals
 from supervisor.views.console import say
 from supervisor.views.supervisor_log import SupervisorLog
@@ -46,7 +46,7 @@ class FinishedRun(NamedTuple):
     """How a run has ended: its state, outcome, error, and the drain that ended it early."""
 
     state: str
-    outcome: Outcome
+    outcome: RunOutcome
     error: LonghaulError | None
     drain: Drain
 

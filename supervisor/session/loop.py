@@ -1,4 +1,4 @@
-"""The only `while`: wait, decide, record, perform.
+"""The event loop of a run, the only place where it waits: wait, decide, record, perform.
 
 A turn: wait for whatever comes first (a worker's word, a death, a signal, a finished sync,
 a deadline); hand what happened to the core; write the records that it answers with; then
@@ -56,8 +56,8 @@ MAX_EMPTY_POLLS = 3  # that find nothing, before the loop waits to be woken by a
 SLICE = 0.004
 PROGRESS_EVERY = 1.0
 RECENT_FAILURES = 20
-# What can wait waits for so long: it takes a thirtieth of a second from the workers, which by then is
-# a thousandth of what they had. A shorter run never needs it.
+# Seconds until modules are imported that only the end of a run needs: a thirtieth of a second of work, by
+# then a thousandth of what the workers had. A shorter run imports them at its end.
 DEFERRED_IMPORTS_AFTER = 20.0
 RETRIED_CRASHES = 1000  # that are kept for the summary
 # Attempts that end for no fault of the job are not shown as failures.
@@ -113,7 +113,7 @@ class Loop:
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
         self._deferred = deque(deferred)  # to be done once the workers are at work
-        self._stacks: StackDump | None = None  # that are awaited
+        self._stacks: StackDump | None = None  # being collected
         self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from supervisor.experiment.opening import OpenedExperiment
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class RunOutcome(msgspec.Struct, frozen=True):
     """The end of one run.
 
     exit_code: 0 to 76, see `core.terms.errors`. signal: the one that stopped the run, of which

@@ -32,7 +32,7 @@ from supervisor.options.request import Request
 from supervisor.reports.progress_file import ProgressFile
 from supervisor.session import user_messages
 from supervisor.session.engine_lifecycle import EngineLifecycle, end_survivors
-from supervisor.session.outcome import Outcome, exit_of, state_word
+from supervisor.session.outcome import RunOutcome, exit_of, state_word
 from supervisor.system.clock import RunClock, utc_now
 from supervisor.system.cpu_limits import shared_cores, usable_cores
 from supervisor.system.script_start import hash_order_is_random
@@ -91,17 +91,17 @@ class RunSession:
         self.retried: list[FailureSnapshot] = []
         self.recent: list[FailureSnapshot] = []
 
-    def play(self) -> Outcome:
+    def play(self) -> RunOutcome:
         """The run, and after it the commands of --on-finish and --on-failure."""
         try:
             outcome = self._play()
         except LonghaulError as error:
-            self._run_hooks(Outcome(exit_code=error.exit_code), error)
+            self._run_hooks(RunOutcome(exit_code=error.exit_code), error)
             raise
         self._run_hooks(outcome, None)
         return outcome
 
-    def _play(self) -> Outcome:
+    def _play(self) -> RunOutcome:
         error: LonghaulError | None = None
         try:
             self._begin_and_work()
@@ -181,7 +181,7 @@ class RunSession:
     def _end_survivors(self) -> None:
         for warning in end_survivors(self.opened, self.engines.tag):
             self.view.tell("warning", warning)
-        self.clock.tick(math.inf)  # that took its time, but nothing stood still
+        self.clock.tick(math.inf)  # the seconds spent here must not count as a suspension of the machine
 
     # -------------------------------------------------------------------- the work
 
@@ -245,7 +245,7 @@ class RunSession:
 
     # ----------------------------------------------------------------------- after
 
-    def _finish(self, error: LonghaulError | None, *, crashed: bool) -> Outcome:
+    def _finish(self, error: LonghaulError | None, *, crashed: bool) -> RunOutcome:
         """Checkpoint, final files, lock, summary, in this order."""
         from supervisor.storage.journal.foreign_writes import RecordsLost
 
@@ -265,7 +265,7 @@ class RunSession:
                 report = self._write_final_files()
             if not self.request.recording:
                 self._remove_unrecorded()
-        return Outcome(exit_code, signum, report, opened.options if report is not None else {})
+        return RunOutcome(exit_code, signum, report, opened.options if report is not None else {})
 
     def _record_end(self, exit_code: int, signum: int | None, snapshot: RunSnapshot) -> None:
         """The last record and the last checkpoint."""
@@ -317,7 +317,7 @@ class RunSession:
         if self.log is not None:
             self.log.close()
 
-    def _run_hooks(self, outcome: Outcome, error: LonghaulError | None) -> None:
+    def _run_hooks(self, outcome: RunOutcome, error: LonghaulError | None) -> None:
         settings = self.opened.settings
         if settings.on_finish is not None or settings.on_failure is not None:
             from supervisor.session.hooks import FinishedRun, run_hooks

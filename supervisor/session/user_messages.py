@@ -16,7 +16,7 @@ from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.jobs import FAILED, INTERRUPTED, PENDING
 from supervisor.core.terms.wording import count
 from supervisor.options.request import Request
-from supervisor.session.outcome import Outcome, cancelled, state_word
+from supervisor.session.outcome import RunOutcome, cancelled, state_word
 from supervisor.storage.files.layout import Layout
 from supervisor.system.clock import utc_now
 from supervisor.views.console import say_until
@@ -101,7 +101,7 @@ def resume_hint(request: Request, opened: OpenedExperiment) -> str:
     return f"resume later with: {resume_with(request, opened.layout.experiment_id)}"
 
 
-def after_finish(request: Request, outcome: Outcome, error: Exception) -> str:
+def after_finish(request: Request, outcome: RunOutcome, error: Exception) -> str:
     """What to say when the script's `finish` has raised: the run itself was over by then."""
     report = outcome.report
     where = os.path.abspath(os.fsdecode(getattr(error, "filename", None) or ""))

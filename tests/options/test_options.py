@@ -23,7 +23,7 @@ from supervisor.core.terms.settings import Settings
 from supervisor.options.option_parser import build_parser, names_taken, our_options
 from supervisor.options.request import Request, request_of_main, request_of_run
 from supervisor.options.script_options import default_forms, namespace, restore_options
-from supervisor.session.outcome import Outcome
+from supervisor.session.outcome import RunOutcome
 from workers.job.current_job import PROCESS
 
 
@@ -502,11 +502,11 @@ def test_contradictions_of_run_are_told_in_its_own_words() -> None:
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """In the place of the experiment: does what `act` says, remembers the request."""
-    stand_in = types.SimpleNamespace(act=Outcome, request=None)
+    stand_in = types.SimpleNamespace(act=RunOutcome, request=None)
 
-    def execute(request: Request, prestarted: object) -> Outcome:
+    def execute(request: Request, prestarted: object) -> RunOutcome:
         stand_in.request = request
-        outcome: Outcome = stand_in.act()
+        outcome: RunOutcome = stand_in.act()
         return outcome
 
     monkeypatch.setitem(sys.modules, "supervisor.session.execution", types.SimpleNamespace(execute=execute))
@@ -520,7 +520,7 @@ def exit_of(*line: str) -> int | str | None:
 
 
 def test_main_ends_in_the_exit_code_of_the_run(experiment: types.SimpleNamespace) -> None:
-    experiment.act = lambda: Outcome(exit_code=1)
+    experiment.act = lambda: RunOutcome(exit_code=1)
     assert exit_of("--workers", "2") == 1
     assert experiment.request.settings_now == {"workers": 2}
     assert experiment.request.command_line == sys.orig_argv
@@ -530,7 +530,7 @@ def test_main_ends_in_the_exit_code_of_the_run(experiment: types.SimpleNamespace
 def test_errors_are_one_line_and_an_exit_code(
     experiment: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse() -> Outcome:
+    def refuse() -> RunOutcome:
         raise CannotCreate("/data: read-only file system; give --output another directory")
 
     experiment.act = refuse
@@ -550,9 +550,9 @@ def test_help_and_version_exit_with_0(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_run_returns_the_report_or_raises_interrupted_with_it(experiment: types.SimpleNamespace) -> None:
-    experiment.act = lambda: Outcome(exit_code=1, report="report")
+    experiment.act = lambda: RunOutcome(exit_code=1, report="report")
     assert api.run(job, [], name="pilot") == "report"
-    experiment.act = lambda: Outcome(signal=int(signal.SIGTERM), report="report")
+    experiment.act = lambda: RunOutcome(signal=int(signal.SIGTERM), report="report")
     with pytest.raises(RunInterrupted) as caught:
         api.run(job, [], name="pilot")
     assert caught.value.report == "report"

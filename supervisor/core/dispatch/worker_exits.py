@@ -84,7 +84,7 @@ def with_log_path(message: str, event: WorkerDied) -> str:
     return f"{message.rstrip()}; all that it has printed is in {event.log}" if event.log else message
 
 
-def exit_summary(event: WorkerDied) -> str:
+def exit_phrase(event: WorkerDied) -> str:
     if event.output:
         return event.output
     if event.signal is not None:

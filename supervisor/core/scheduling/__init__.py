@@ -1,3 +1,3 @@
-"""The run as a whole: events in, records and commands out; drain, limits, orders, progress. Only `run` and the
-simulation may import it.
+"""The run as a whole: events in, records and commands out; drain, limits, orders, progress. Only `session` and
+the simulation may import it.
 """

@@ -28,7 +28,7 @@ _WORTH_A_WORKER = 0.05  # of the limit, left by earlier jobs: less than this dec
 
 _HARMLESS = 0.25  # of the limit, that a worker holds itself or that was left in it
 
-_SPARED_AT_MOST = 10  # times a job
+_SPARED_AT_MOST = 10  # times for each job
 
 _IDLE = 1.0  # percent of a core: what less than this uses is standing still
 
@@ -136,8 +136,8 @@ class Limits:
         lease, spared = worker.leases[0][0], self._spared.get(job, 0)
         if left is not None and left[0] == lease:
             return left[1] > _WORTH_A_WORKER * limit and used - left[1] <= limit and spared < _SPARED_AT_MOST
-        # It follows others without a pause: what was there before it is not known. Less than was seen
-        # at the first look at it; next time it has a lease of its own.
+        # It followed other jobs without a pause, so what they left is unknown, but it is at most what the
+        # first measurement during this job showed. Next time it has a lease of its own, and it is known.
         if worker.seen is not None and worker.seen[0] == lease and worker.seen[1] < _HARMLESS * limit:
             return False
         return spared < 1

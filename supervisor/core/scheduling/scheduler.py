@@ -30,7 +30,7 @@ from supervisor.core.dispatch.pacing import most_ahead
 from supervisor.core.dispatch.retry_policy import is_no_space
 from supervisor.core.dispatch.worker_exits import (
     classify_exit,
-    exit_summary,
+    exit_phrase,
     with_log_path,
     with_measured_peak,
     worker_ended_record,
@@ -361,9 +361,9 @@ class Scheduler:
             self.dispatcher.wait_for_space(turn, worker.error)
             return
         if worker.status == STARTING:
-            message = worker.error or f"a worker died before it was ready: {exit_summary(event)}"
+            message = worker.error or f"a worker died before it was ready: {exit_phrase(event)}"
         elif worker.status == READY and not worker.finished and not worker.leases:
-            message = f"a worker died before it had a job: {exit_summary(event)}"
+            message = f"a worker died before it had a job: {exit_phrase(event)}"
         else:
             return
         self.dispatcher.count_start_failure(turn, with_log_path(message, event), stopped=self.stopped)

@@ -79,8 +79,10 @@ class WorkerState:
         self.leases = Leases()
         self.revoked: set[int] = set()  # leases whose revocation is not acknowledged yet
         self.leaving = False  # it returns its leases without having been asked to
-        self.since = 0.0  # when the first of the leases started, as far as is known (run clock)
-        self.begun = 0.0  # the same, computed from the durations of the jobs before it
+        self.since = (
+            0.0  # when the outcome before its first lease was read: the job began then or earlier (run clock)
+        )
+        self.begun = 0.0  # when it probably began, by the durations of the jobs before it
         self.since_at = ""
         self.handed = 0  # leases ever handed to it, minus revoked ones
         self.first_lease = 0  # that was handed to it

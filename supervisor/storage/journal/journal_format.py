@@ -112,7 +112,7 @@ def _bodies_batch(n: int, batch: Completions) -> list[bytes]:
     return list(map((template % (batch.worker, _encoder.encode(batch.at))).__mod__, rows))
 
 
-def ended_line(n: int, job: bytes, part: bytes) -> bytes:
+def ended_body(n: int, job: bytes, part: bytes) -> bytes:
     """The body of an Ended line from its job's id (JSON) and its part."""
     return b'{"n":%d,"type":"ended","job":%b,%b' % (n, job, part)
 

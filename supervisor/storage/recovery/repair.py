@@ -17,7 +17,7 @@ from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.terms.records import AnyRecord, Carried, CarriedRun, Leased, Reset
 from supervisor.storage.files.atomic_files import NewFile, backup_name, resolved, write_all, write_atomically
 from supervisor.storage.journal.journal_file import Identity, JournalFile, open_for_append
-from supervisor.storage.journal.journal_format import encode_batch, ended_line, seal
+from supervisor.storage.journal.journal_format import encode_batch, ended_body, seal
 from supervisor.storage.journal.record_locations import GROUP, IN_JOURNAL, grouped
 from supervisor.storage.recovery import damage_messages
 from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -169,7 +169,7 @@ class _Generation:
         for jobs in grouped(finished, found.locations.length):
             names = [msgspec.json.encode(found.table.ids[job]) for job in jobs]
             rows = zip(names, found.parts(jobs), strict=True)
-            bodies = [ended_line(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)]
+            bodies = [ended_body(n, name, part) for n, (name, part) in enumerate(rows, self.next_n)]
             data, lengths = seal(bodies, self.seed)
             offset = self.file.size
             locations = found.locations
