@@ -17,7 +17,7 @@ from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_m
 from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
-from supervisor.core.terms.records import Leased, WorkerEnded
+from supervisor.core.terms.records import Ended, WorkerEnded, WorkerStarted
 from supervisor.core.terms.wording import duration, shorten, size
 from supervisor.experiment.experiment_status import is_running
 from supervisor.storage.files.layout import Layout
@@ -127,14 +127,16 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
             heapq.heappop(top)
 
     fold = Attempts(note)
-    jobs: dict[int, deque[str]] = {}  # by incarnation
+    jobs: dict[int, deque[str]] = {}  # the last that a worker ran, by its slot
     ended: list[WorkerPeak] = []
     for record in history(layout):
         fold.apply(record)
-        if isinstance(record, Leased):
-            jobs.setdefault(record.incarnation, deque(maxlen=_LAST_JOBS)).extend(record.jobs)
+        if isinstance(record, WorkerStarted):
+            jobs[record.worker] = deque(maxlen=_LAST_JOBS)
+        elif isinstance(record, Ended) and record.worker in jobs:
+            jobs[record.worker].append(record.job)
         elif isinstance(record, WorkerEnded):
-            last = list(jobs.pop(record.incarnation, ()))
+            last = list(jobs.pop(record.worker, ()))
             if record.peak_rss and last:
                 ended.append(
                     WorkerPeak(

@@ -70,7 +70,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     replayed = _read(arguments)
-    _announce(replayed)
+    _announce(replayed, debug=arguments.pdb)
     script = arguments.script.absolute() if arguments.script is not None else None
     function, setup = _functions(replayed, script)
     _tell_changes(replayed, function)
@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
         except (Exception, SystemExit) as error:
             _show_error(error, debug=arguments.pdb)
             return 1
+        except KeyboardInterrupt as error:
+            _show_error(error, debug=arguments.pdb)
+            return 130
         return _judge(replayed, value, time.perf_counter() - began)
 
 
@@ -117,7 +120,7 @@ def _read(arguments: argparse.Namespace) -> _Replayed:
         found.close()
 
 
-def _announce(replayed: _Replayed) -> None:
+def _announce(replayed: _Replayed, *, debug: bool) -> None:
     params = cut(one_line(msgspec.json.encode(replayed.params).decode()), _SHOWN)
     _say(f"replaying {one_line(replayed.job)} {params}, attempt {replayed.attempt}; nothing is recorded")
     record = replayed.record
@@ -128,6 +131,10 @@ def _announce(replayed: _Replayed) -> None:
     _say(f"in the record it {record.outcome}{': ' if what else ''}{cut(one_line(what), 300)}".rstrip())
     if record.outcome == "crashed":
         _say("it crashed its worker; it may crash this process as well")
+    if record.outcome == "timed_out":
+        _say(
+            f"its timeout does not apply here; Ctrl+C {'opens the debugger' if debug else 'shows where it is'}"
+        )
 
 
 # -------------------------------------------------------------------------- its functions

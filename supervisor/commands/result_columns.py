@@ -86,7 +86,7 @@ class Rows:
             near = difflib.get_close_matches(word.casefold(), folded, 1)
             more = ", ..." if len(known) > _SHOWN else ""
             hint = f"did you mean {folded[near[0]]!r}? " if near else ""
-            raise UsageError(f"no column {word!r}; {hint}There are: {', '.join(known[:_SHOWN])}{more}")
+            raise UsageError(f"no column {word!r}; {hint}there are: {', '.join(known[:_SHOWN])}{more}")
         return found
 
     def _one(self, word: str) -> str:

@@ -43,7 +43,9 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
         called_off = cancelled(table)
         if kept := counts.failed - called_off:
             stays = "stays as it is" if kept == 1 else "stay as they are"
-            line += f"; {kept:,} failed {stays} ({_retry_failed(request, opened)} tries again)"
+            again = _retry_failed(request, opened)
+            why = f" ({again} tries again)" if again else " (left out by --only)" if request.only else ""
+            line += f"; {kept:,} failed {stays}{why}"
         if called_off:
             line += f"; {called_off:,} cancelled (--rerun JOB tries again)"
     return line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import ROOT, snapshot
+from tests.experiment_fixture import wait_for
 
 
 def replay(*words: str | Path, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -138,3 +140,44 @@ def test_a_function_that_nobody_can_import_is_told(tmp_path: Path) -> None:
     done = replay("x", cwd=tmp_path)
     assert done.returncode == 2
     assert "a notebook" in done.stderr and "Traceback" not in done.stderr
+
+
+ENDLESS = """
+from supervisor import Job, main
+
+def evaluate():
+    open("began", "w").close()
+    while True:
+        pass
+
+if __name__ == "__main__":
+    main(evaluate, [Job(id="endless")], name="night", timeout=0.5, retries=0, output="out")
+"""
+
+
+@pytest.mark.parametrize(("word", "end"), [("", "shows where it is"), ("--pdb", "opens the debugger")])
+def test_a_job_that_ran_into_its_timeout_is_replayed_without_one(tmp_path: Path, word: str, end: str) -> None:
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert run.returncode == 1, run.stderr
+    (tmp_path / "began").unlink()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", "replay", "endless", "out", *filter(None, [word])],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((tmp_path / "began").exists)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"its timeout does not apply here; Ctrl+C {end}" in err
+    assert "endless.py" in err and "KeyboardInterrupt" in err
+    assert ("(Pdb)" in out) == bool(word)

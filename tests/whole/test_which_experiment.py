@@ -91,6 +91,14 @@ def test_failures_that_auto_leaves_are_tried_again_as_its_first_line_says(experi
     assert experiment.executions().count("mine/2") == 2
 
 
+def test_a_failure_that_only_leaves_out_is_said_to_be(experiment: Experiment) -> None:
+    write(experiment, "mine")
+    environment = {**experiment.environment(), "FAIL": "1"}
+    assert experiment.run("--experiment-id", "a", "--only", "*/[012]", env=environment).returncode == 1
+    done = experiment.run("--resume", "a", "--only", "*/3")
+    assert "1 failed stays as it is (left out by --only)" in done.stderr
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_auto_with_an_id_makes_that_experiment_or_goes_on_with_it(
     experiment: Experiment, first: bool
