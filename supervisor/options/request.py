@@ -170,20 +170,37 @@ def _parse(
 
 def _shared_with_script(arguments: Sequence[str]) -> list[str]:
     """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
-    argparse keeps no list of its parsers, but the namespace that it returned is probably still there."""
-    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
-    if not given or not (ours := given.intersection(our_options())):
+    argparse keeps no list of its parsers, but the namespace that it returned, with the same values, is
+    probably still there."""
+    ours = our_options()
+    given: dict[str, str] = {}
+    for position, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option in ours and option not in ("-h", "--help"):
+            given[option] = value if has_value else "".join(arguments[position + 1 : position + 2])
+    if not given:
         return []
     import gc
 
-    known: set[str] = set()
-    for thing in gc.get_objects():
-        kind = type(thing)  # not isinstance, which asks lazy objects what they are
-        if issubclass(kind, argparse.Namespace):
-            known.update(f"--{name.replace('_', '-')}" for name in vars(thing))
-        elif issubclass(kind, argparse.ArgumentParser) and kind is not Parser:
-            known |= option_strings(thing)
-    return sorted(option for option in ours & known if option not in ("-h", "--help"))
+    # type() instead of isinstance, which asks lazy objects what they are.
+    parsed = [vars(thing) for thing in gc.get_objects() if issubclass(type(thing), argparse.Namespace)]
+    return sorted(
+        option
+        for option, value in given.items()
+        if any(_was_read(space.get(option[2:].replace("-", "_")), value) for space in parsed)
+    )
+
+
+def _was_read(found: Any, given: str) -> bool:
+    """Whether a parsed value is probably that of an option to which this was given."""
+    if found is True:  # a flag
+        return True
+    if isinstance(found, (int, float)) and not isinstance(found, bool):
+        try:
+            return float(given) == found
+        except ValueError:
+            return False
+    return found is not None and str(found) == given
 
 
 def _ours(namespace: argparse.Namespace) -> dict[str, Any]:

@@ -579,11 +579,11 @@ def test_another_platform_is_one_clear_error(
 DYING = """
 import sys, types
 from supervisor import api as cli
-from supervisor.session.outcome import Outcome
+from supervisor.session.outcome import RunOutcome
 def execute(request, prestarted):
     if sys.argv[1] == "interrupt":
         raise KeyboardInterrupt
-    return Outcome(exit_code=75, signal=int(sys.argv[1]))
+    return RunOutcome(exit_code=75, signal=int(sys.argv[1]))
 sys.modules["supervisor.session.execution"] = types.SimpleNamespace(execute=execute)
 print("flushed", end="")
 cli.main(print, [], name="pilot", argv=[])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from supervisor.core.terms.records import Ended, Noted, RunStarted
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.sync import Syncer, Task
-from supervisor.storage.journal.journal_format import decode_record, encode_batch, seed_of, verify
+from supervisor.storage.journal.journal_format import decode_record, encode_batch, ended_at, seed_of, verify
 from supervisor.storage.journal.journal_scan import guess_seed
 from tests.storage.fake_disk import FakeDisk
 
@@ -153,3 +153,8 @@ def test_a_sync_that_hangs_does_not_hang_the_end() -> None:
     assert syncer.close(0.05) is False
     disk.go.release()
     assert syncer.close(20.0)
+
+
+def test_when_an_attempt_ended_is_read_whatever_another_version_writes_beside_it() -> None:
+    line = lines_of(encode_batch(1, [Ended("a", 1, 1, "completed", "completed", 1.0, 0, AT)], SEED)[0])[0]
+    assert ended_at(line.replace(b'"worker":0', b'"worker":"zero"')) == AT

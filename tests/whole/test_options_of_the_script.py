@@ -151,3 +151,26 @@ def test_options_that_the_script_has_parsed_itself_are_told(script: Script) -> N
     assert "read by" not in script.run()
     assert "--output results.csv is called like a file" in script.run("--output", "results.csv", code=2)
     assert not (script.folder / "results.csv").exists()
+
+
+NEVER_PARSED = """
+    import argparse
+    from supervisor import main
+
+    PARSER = argparse.ArgumentParser()
+    PARSER.add_argument("--output")
+    PARSER.add_argument("--workers")
+    CONFIG = argparse.Namespace(seed=3, workers=4, nice=True)
+
+    def evaluate(number):
+        return number
+
+    if __name__ == "__main__":
+        main(evaluate, [{"number": 1}], name="trial", all_tasks=True)
+"""
+
+
+def test_a_parser_that_has_parsed_nothing_is_no_reason_to_warn_or_refuse(script: Script) -> None:
+    (script.folder / "exp.py").write_text(textwrap.dedent(NEVER_PARSED))
+    assert "read by" not in script.run("--workers", "2", "--seed", "4", "--output", "results.zip")
+    assert (script.folder / "results.zip" / "logs").is_dir()

@@ -105,3 +105,9 @@ def test_without_cloudpickle_the_way_out_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_function_that_is_missing_in_the_worker_is_named() -> None:
     with pytest.raises(CannotLoad, match=r"json.* has no 'absent' when it is imported in a worker"):
         load(FunctionSpec("json", "absent"))
+
+
+def test_a_function_of_ours_may_be_a_job() -> None:
+    from workers.values.tracebacks import safe_repr
+
+    assert load(describe(safe_repr)) is safe_repr

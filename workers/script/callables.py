@@ -22,7 +22,7 @@ from workers.transport.messages import FunctionSpec
 _MAIN_NAMES = ("__main__", MAIN)
 _SENT_TWICE = 4 << 20  # bytes; a larger pickle is sent once, without references to `__main__`
 _OUR_PACKAGES = ("supervisor", "workers")
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class CannotSend(ValueError):

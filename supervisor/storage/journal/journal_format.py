@@ -288,7 +288,12 @@ class Content(msgspec.Struct, gc=False):
     lease: int = 0
 
 
+class _At(msgspec.Struct):
+    at: str
+
+
 _row_decoder = msgspec.json.Decoder(Row)
+_at_decoder = msgspec.json.Decoder(_At)
 _content_decoder = msgspec.json.Decoder(Content)
 
 
@@ -301,8 +306,8 @@ def decode_rows(lines: Sequence[bytes]) -> list[Row] | None:
 
 
 def ended_at(line: bytes) -> str:
-    """When the attempt of an Ended line ended, ISO 8601."""
-    return _ended_decoder.decode(line).at
+    """When the attempt of an Ended line ended, ISO 8601; whatever else another version has in it."""
+    return _at_decoder.decode(line).at
 
 
 def contents(lines: Sequence[bytes]) -> list[Content]:
