@@ -44,7 +44,7 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _FILE = re.compile(r"(?:supervisor|workers|tools|examples|tests)/[\w./-]+")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
 _MODULE = re.compile(r"[a-z_]+(?:/[a-z_]+)+/?")  # a room and a module or room in it: recovery/repair
-MOST_BYTES = 12 * 1024  # of the architecture: one page
+MOST_BYTES = 12_000  # of the architecture: one page
 
 
 def anchors(document: Path) -> set[str]:
