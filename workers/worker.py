@@ -203,7 +203,7 @@ class Worker:
             self._output.restore(thorough=thorough)
             self._tainted |= not self._process_state.restore()
             if thorough:
-                self._restore_rare(now)
+                self._restore_thoroughly(now)
             self._restore_due = self._after_long_job = self._verified_clean = self._job_ran = False
             regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
             self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
@@ -215,10 +215,10 @@ class Worker:
         self._tainted |= self._queues.crowded  # so many files left open that few can be opened
         return perf_counter()
 
-    def _restore_rare(self, now: float) -> None:
+    def _restore_thoroughly(self, now: float) -> None:
         """Restore what costs too much to be checked after each job of a millisecond."""
         self._queues.reopen_if_lost()
-        self._tainted |= not self._process_state.restore_rare()
+        self._tainted |= not self._process_state.restore_thoroughly()
         self._all_restored_at = now
         if (peak := self._peaks.look(now)) is not None:
             self._queues.send(peak)

@@ -140,7 +140,7 @@ class Looks:
         self.fully_at.append(self._clock.now)
         return True
 
-    def restore_rare(self) -> bool:
+    def restore_thoroughly(self) -> bool:
         self.rest_at.append(self._clock.now)
         return True
 

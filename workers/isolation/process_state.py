@@ -37,7 +37,7 @@ _OTHER_LIMITS = sorted(
 # Real-time signals begin here. They are half of all signals, and reading their handlers costs as much as the
 # rest of a check. They are restored less often.
 _REAL_TIME = 34
-_RAREST_EVERY = 20  # calls of `restore_rare`
+_RAREST_EVERY = 20  # calls of `restore_thoroughly`
 _UNTOUCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 # Computed once: enums are slow, and a replacement worker should start fast.
 _NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not in _UNTOUCHABLE)
@@ -58,10 +58,10 @@ class ProcessState:
         self._wakeup = _signal.set_wakeup_fd(-1)
         if self._wakeup >= 0:
             signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
-        self._signals, self._rare_signals = _SIGNALS, _REAL_TIME_SIGNALS
+        self._signals, self._real_time_signals = _SIGNALS, _REAL_TIME_SIGNALS
         self._handlers = list(map(_signal.getsignal, self._signals))
-        self._rare_handlers = list(map(_signal.getsignal, self._rare_signals))
-        self._rare_restores = 0
+        self._real_time_handlers = list(map(_signal.getsignal, self._real_time_signals))
+        self._thorough_restores = 0
         # A timer that runs already was started by `setup()`, and stays.
         self._timers = [timer for timer in _TIMERS if signal.getitimer(timer) == (0.0, 0.0)]
         self._limits = list(map(resource.getrlimit, _LIMITS))
@@ -74,7 +74,7 @@ class ProcessState:
         ]
         if self._wakeup < 0:  # else a byte would be written to whatever file has that number
             self._probes.append(partial(_signal.set_wakeup_fd, -1))
-        self._first_common = len(self._probes)
+        self._quick_from = len(self._probes)
         if self._directory is not None:
             self._probes.append(os.getcwd)
         self._expected = [read() for read in self._probes]
@@ -92,23 +92,23 @@ class ProcessState:
         """A copy of the initial context variables (`contextvars.Context`), to run jobs in."""
         return self._python.fresh_context()
 
-    def set_probes(self, others: Iterable[Probe] = (), rare: Probe | None = None) -> None:
-        """Add probes to `unchanged`; `rare` is only called if it checks fully."""
-        often: list[Probe] = [(faulthandler.cancel_dump_traceback_later, None)]
+    def set_probes(self, others: Iterable[Probe] = (), only_fully: Probe | None = None) -> None:
+        """Add probes to `unchanged`; `only_fully` is called when it checks fully."""
+        quick: list[Probe] = [(faulthandler.cancel_dump_traceback_later, None)]
         if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `stop_timers` stops them
-            often.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
+            quick.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
         own = list(zip(self._probes, self._expected, strict=True))
-        self._common_probes = _split([*others, *often, *own[self._first_common :]])
-        self._rare_probes = _split([*own[: self._first_common], *([] if rare is None else [rare])])
+        self._quick_probes = _split([*others, *quick, *own[self._quick_from :]])
+        self._full_probes = _split([*own[: self._quick_from], *([] if only_fully is None else [only_fully])])
 
     def unchanged(self, *, fully: bool) -> bool:
-        """Whether a job has left the state that jobs often change as it was; with `fully` also what they rarely
-        change (signal mask, limits, umask, descriptor 0). Some probes restore their value as well."""
+        """Whether a job has left the state that jobs change most as it was: the quick probes; with `fully` also
+        signal mask, limits, umask and descriptor 0. Some probes restore their value as well."""
         try:
             return (
-                list(map(call, self._common_probes[0])) == self._common_probes[1]
+                list(map(call, self._quick_probes[0])) == self._quick_probes[1]
                 and list(map(_signal.getsignal, self._signals)) == self._handlers
-                and not (fully and list(map(call, self._rare_probes[0])) != self._rare_probes[1])
+                and not (fully and list(map(call, self._full_probes[0])) != self._full_probes[1])
             )
         except Exception:  # a deleted directory, a closed descriptor or stream
             return False
@@ -120,8 +120,8 @@ class ProcessState:
             _signal.setitimer(timer, 0)
 
     def restore(self) -> bool:
-        """Restore what jobs often change, except timers (`stop_timers`). Takes some microseconds if nothing
-        has changed. False if a limit cannot be restored."""
+        """Restore what the quick and the full probes check, except timers (`stop_timers`). Takes some
+        microseconds if nothing has changed. False if a limit cannot be restored."""
         try:
             if (
                 list(map(call, self._probes)) == self._expected
@@ -137,14 +137,14 @@ class ProcessState:
                 os.chdir(self._directory)
         return _restore_limits(_LIMITS, self._limits)
 
-    def restore_rare(self) -> bool:
+    def restore_thoroughly(self) -> bool:
         """Restore everything else; costs twice as much as `restore`. False if limit, user or niceness cannot
         be restored."""
         self._python.restore()
         enable_crash_dumps()
         reopen_stack_file()
-        self._rare_restores += 1
-        if self._rare_restores % _RAREST_EVERY == 0:
+        self._thorough_restores += 1
+        if self._thorough_restores % _RAREST_EVERY == 0:
             self._restore_rarest()
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
             with contextlib.suppress(OSError):  # taken away from the whole cgroup
@@ -160,7 +160,7 @@ class ProcessState:
 
     def _restore_rarest(self) -> None:
         """Restore what is hardly ever changed and expensive to read."""
-        _restore_handlers(self._rare_signals, self._rare_handlers)
+        _restore_handlers(self._real_time_signals, self._real_time_handlers)
         if list(map(resource.getrlimit, _OTHER_LIMITS)) != self._other_limits:
             _restore_limits(_OTHER_LIMITS, self._other_limits)
         self._python.restore_rarest()
