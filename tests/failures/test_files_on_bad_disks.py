@@ -108,13 +108,19 @@ def test_a_disk_that_takes_no_more_files_costs_checkpoints_and_nothing_else(expe
     with mounted(experiment, "-t", "tmpfs", "-o", "size=20m,nr_inodes=60", "tmpfs") as disk:
         supervisor = experiment.start("--checkpoint-every", "1")
         wait_until_said(experiment, "ran", "job/3")
-        taken = []
-        with contextlib.suppress(OSError):
-            for number in range(60):
-                taken.append(disk / f"taken{number}")
-                taken[-1].touch()
+        taken: list[Path] = []
+
+        def told() -> bool:
+            """Takes what has become free: a checkpoint that was being written replaces the one before it."""
+            with contextlib.suppress(OSError):
+                while True:
+                    (disk / f"taken{len(taken)}").touch()
+                    taken.append(disk / f"taken{len(taken)}")
+            return "No space left on device); it is tried again" in log_of(experiment)
+
+        told()
         open_gate(experiment, "on3")
-        wait_for(lambda: "No space left on device); it is tried again" in log_of(experiment))
+        wait_for(told)
         assert supervisor.poll() is None
         for path in taken:
             path.unlink(missing_ok=True)
