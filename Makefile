@@ -24,7 +24,7 @@ endif
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-HALF := tests/failures tests/core tests/real_scripts tests/engines tests/workers tests/system
+HALF := tests/failures tests/core tests/engines tests/workers tests/system
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
 # What may differ between Pythons, in about two minutes on two idle cores: how interpreters start, import, fork,
 # pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
