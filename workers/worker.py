@@ -168,7 +168,6 @@ class Worker:
         self._restore_due = True
         self._process_state.stop_timers()
         self._reopen_queues(seconds)
-        self._set_probes()
         return False
 
     def _set_probes(self) -> None:
@@ -204,6 +203,8 @@ class Worker:
             self._tainted |= not self._process_state.restore()
             if thorough:
                 self._restore_thoroughly(now)
+            if self._restore_due:  # descriptors and streams may be others by now
+                self._set_probes()
             self._restore_due = self._after_long_job = self._verified_clean = self._job_ran = False
             regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
             self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
