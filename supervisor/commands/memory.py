@@ -138,17 +138,9 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
         elif isinstance(record, WorkerEnded):
             last = list(jobs.pop(record.worker, ()))
             if record.peak_rss and last:
-                ended.append(
-                    WorkerPeak(
-                        record.worker,
-                        record.pid,
-                        record.peak_rss,
-                        record.at,
-                        last,
-                        job=named.get(record.peak_lease or 0, ""),
-                        lease=record.peak_lease,
-                    )
-                )
+                job = named.get(record.peak_lease or 0, "")
+                peak = record.worker, record.pid, record.peak_rss, record.at, last
+                ended.append(WorkerPeak(*peak, job=job, lease=record.peak_lease))
     if live:
         for attempt in fold.running():
             note(attempt)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -23,6 +22,7 @@ from supervisor.core.terms.settings import parse_own
 from supervisor.experiment.job_selection import PilotSelection
 from supervisor.options.script_options import takes
 from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
+from supervisor.system.garbage_collection import rarer_collections
 from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain
 
 _GROUP = 512  # jobs that are looked at together
@@ -65,7 +65,9 @@ def build_plan(
     made = isinstance(source, (list, tuple))
     with _script_errors():
         one_by_one = iter(source)
-    with _rare_collections():
+    # Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for cycles every
+    # few hundred would cost a fifth of the time. The script's own cycles are found, though later.
+    with rarer_collections(_LOOK_FOR_CYCLES):
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
         while group := _next_group(take, one_by_one, size):
             before = collected.builder.size
@@ -78,19 +80,6 @@ def build_plan(
     if not len(collected.builder):
         raise UsageError("the experiment has no jobs: `jobs` returned none. Check what it reads or filters.")
     return Plan(collected.builder, len(collected.builder), collected.offered)
-
-
-@contextlib.contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for
-    cycles every few hundred would cost a fifth of the time. The script's own cycles are found,
-    though later."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(max(thresholds[0], _LOOK_FOR_CYCLES) if thresholds[0] else 0, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 class _Collected:

@@ -122,6 +122,41 @@ def names_taken(taken: Container[str]) -> str:
     return f"{own}: the script's own here; longhaul's {'are' if len(ours) > 1 else 'is'} {longer}"
 
 
+def shared_with_script(arguments: Sequence[str]) -> list[str]:
+    """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
+    argparse keeps no list of its parsers, but the namespace that it returned, with the same values, is
+    probably still there."""
+    ours = our_options()
+    given: dict[str, str] = {}
+    for position, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option in ours and option not in ("-h", "--help"):
+            given[option] = value if has_value else "".join(arguments[position + 1 : position + 2])
+    if not given:
+        return []
+    import gc
+
+    # type() instead of isinstance, which asks lazy objects what they are.
+    parsed = [vars(thing) for thing in gc.get_objects() if issubclass(type(thing), argparse.Namespace)]
+    return sorted(
+        option
+        for option, value in given.items()
+        if any(_was_read(space.get(option[2:].replace("-", "_")), value) for space in parsed)
+    )
+
+
+def _was_read(found: Any, given: str) -> bool:
+    """Whether a parsed value is probably that of an option to which this was given."""
+    if found is True:  # a flag
+        return True
+    if isinstance(found, (int, float)) and not isinstance(found, bool):
+        try:
+            return float(given) == found
+        except ValueError:
+            return False
+    return found is not None and str(found) == given
+
+
 def taken_by_both(shared: Sequence[str]) -> str:
     """What to say of options that the script has parsed itself and that are ours, too; "" if there are none."""
     if not shared:

@@ -18,7 +18,7 @@ import msgspec
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.settings import Settings, parse_value
-from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, our_options, shortened
+from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, shared_with_script, shortened
 from supervisor.options.output_directory import refuse_file
 from supervisor.options.script_options import (
     Parser,
@@ -122,7 +122,7 @@ def request_of_main(
     Raises UsageError; argparse itself exits for `--help` and `--version`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    shared = _shared_with_script(arguments) if has_argparse and parser is None and argv is None else []
+    shared = shared_with_script(arguments) if has_argparse and parser is None and argv is None else []
     taken = option_strings(parser)
     script = parse_keywords(keywords, Settings.__struct_fields__)
     _check_calls(function, name, setup=setup, finish=finish)
@@ -166,41 +166,6 @@ def _parse(
     if unknown:
         raise UsageError(_unknown_arguments(unknown, combined))
     return combined, namespace
-
-
-def _shared_with_script(arguments: Sequence[str]) -> list[str]:
-    """Options given now that are ours, and that the script has parsed itself, as far as that can be seen:
-    argparse keeps no list of its parsers, but the namespace that it returned, with the same values, is
-    probably still there."""
-    ours = our_options()
-    given: dict[str, str] = {}
-    for position, argument in enumerate(arguments):
-        option, has_value, value = argument.partition("=")
-        if option in ours and option not in ("-h", "--help"):
-            given[option] = value if has_value else "".join(arguments[position + 1 : position + 2])
-    if not given:
-        return []
-    import gc
-
-    # type() instead of isinstance, which asks lazy objects what they are.
-    parsed = [vars(thing) for thing in gc.get_objects() if issubclass(type(thing), argparse.Namespace)]
-    return sorted(
-        option
-        for option, value in given.items()
-        if any(_was_read(space.get(option[2:].replace("-", "_")), value) for space in parsed)
-    )
-
-
-def _was_read(found: Any, given: str) -> bool:
-    """Whether a parsed value is probably that of an option to which this was given."""
-    if found is True:  # a flag
-        return True
-    if isinstance(found, (int, float)) and not isinstance(found, bool):
-        try:
-            return float(given) == found
-        except ValueError:
-            return False
-    return found is not None and str(found) == given
 
 
 def _ours(namespace: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,20 @@
+"""How often Python looks for cycles of objects in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def rarer_collections(allocations: int, generations: int = 0) -> Iterator[None]:
+    """Look for cycles only after so many `allocations`, and in older objects after so many of these looks
+    (`generations`), unless the script looks less often or not at all."""
+    before = gc.get_threshold()
+    if before[0]:  # else the user has switched it off
+        gc.set_threshold(max(before[0], allocations), max(before[1], generations), before[2])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
