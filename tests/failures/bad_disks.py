@@ -222,7 +222,8 @@ class Machine:
             file.truncate((320 if kind == "xfs" else 16) << 20)
         quiet = ("-q", "-F") if kind == "ext4" else ("-q", "-f")
         do(f"mkfs.{kind}", *quiet, str(self._image))
-        _mount_or_skip("-o", "loop", str(self._image), str(self.point))
+        self._options = "loop" if kind == "ext4" else "loop,nouuid"
+        _mount_or_skip("-o", self._options, str(self._image), str(self.point))
         self._on = True
 
     def cut(self) -> None:
@@ -234,8 +235,14 @@ class Machine:
             os.close(fd)
 
     def boot(self) -> None:
+        """Mounts a copy of the medium. A mount namespace that somebody else made meanwhile (`unshare`)
+        keeps the old file system alive, and mounting the same image would bring that one back, dead.
+        """
         self.shut_down()
-        do("mount", "-o", "loop", str(self._image), str(self.point))
+        copy = self._image.with_suffix(".booted.img")
+        do("cp", "--sparse=always", str(self._image), str(copy))
+        copy.rename(self._image)
+        do("mount", "-o", self._options, str(self._image), str(self.point))
         self._on = True
 
     def shut_down(self) -> None:
