@@ -21,7 +21,7 @@ class Engine(Protocol):
     def start(self) -> None:
         """Prepare to start workers (launch the zygote). Raises LonghaulError."""
 
-    def start_worker(self, worker: int, incarnation: int) -> None:
+    def start_worker(self, slot: int, incarnation: int) -> None:
         """Answered by WorkerStarted or WorkerStartFailed, then WorkerReady or WorkerDied."""
 
     def lease_jobs(self, incarnation: int, message: Run) -> None: ...

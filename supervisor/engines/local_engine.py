@@ -106,10 +106,10 @@ class LocalEngine:
 
     # ----------------------------------------------------------------------- orders
 
-    def start_worker(self, worker: int, incarnation: int) -> None:
+    def start_worker(self, slot: int, incarnation: int) -> None:
         assert self._launcher is not None, "start() comes first"
         try:
-            member = Incarnation(self._spec_for(worker, incarnation))
+            member = Incarnation(self._spec_for(slot, incarnation))
         except OSError as error:
             self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
             return

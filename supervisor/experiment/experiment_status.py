@@ -83,7 +83,7 @@ def _state(layout: Layout, found: Recovered) -> str:
     if is_running(layout):
         return _state_of_a_live_one(layout)
     counts = found.table.counts()
-    if counts.pending + counts.in_progress:
+    if counts.left:
         return "unfinished"
     started = found.history.run_started
     if started is not None and started.offered > counts.total and not found.settings.get("all_tasks", True):

@@ -35,7 +35,7 @@ class FilesState(msgspec.Struct):
 
     @property
     def left(self) -> int:
-        return self.counts.pending + self.counts.in_progress
+        return self.counts.left
 
 
 def experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:

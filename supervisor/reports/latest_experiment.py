@@ -37,7 +37,7 @@ class ExperimentSize(msgspec.Struct):
 
     @property
     def left(self) -> int:
-        return self.counts.pending + self.counts.in_progress
+        return self.counts.left
 
     @property
     def size(self) -> int:

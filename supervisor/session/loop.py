@@ -306,8 +306,8 @@ class Loop:
                 engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs)))
             case RevokeJobs(incarnation, leases):
                 engine.revoke(incarnation, leases)
-            case StartWorker(worker, incarnation):
-                engine.start_worker(worker, incarnation)
+            case StartWorker(slot, incarnation):
+                engine.start_worker(slot, incarnation)
             case StopWorker(incarnation):
                 engine.stop_worker(incarnation)
             case KillWorker(incarnation, stack):

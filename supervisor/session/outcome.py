@@ -41,7 +41,7 @@ def state_word(scheduler: Scheduler, opened: OpenedExperiment, error: LonghaulEr
     if scheduler.drain.signal is not None:
         return "interrupted"
     counts = opened.table.counts()
-    left = counts.pending + counts.in_progress
+    left = counts.left
     if error is not None or left > opened.unselected:
         return "stopped"
     return "unfinished" if left else "finished"

@@ -11,7 +11,6 @@ imports the user's code.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -181,7 +180,7 @@ class RunSession:
     def _end_survivors(self) -> None:
         for warning in end_survivors(self.opened, self.engines.tag):
             self.view.tell("warning", warning)
-        self.clock.tick(math.inf)  # the seconds spent here must not count as a suspension of the machine
+        self.clock.resync()
 
     # -------------------------------------------------------------------- the work
 

@@ -36,7 +36,7 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
     workers = count(min(slots, max(1, opened.selected.count(1))), "worker")
     line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
     if opened.resumed:
-        left = counts.pending + counts.in_progress - len(opened.retry) - opened.unselected
+        left = counts.left - len(opened.retry) - opened.unselected
         line += f"; resuming: {counts.completed:,} completed, "
         line += f"{len(opened.retry):,} failed to try again, " if opened.retry else ""
         line += f"{left:,} to run" if left or opened.retry else "nothing left to run"
@@ -214,7 +214,7 @@ def _commands(request: Request, opened: OpenedExperiment, snapshot: RunSnapshot)
     experiment_id, counts, table = opened.layout.experiment_id, snapshot.counts, opened.table
     by_themselves = counts.failed > cancelled(table)
     commands = []
-    if counts.pending + counts.in_progress:
+    if counts.left:
         commands.append(("resume", resume_with(request, experiment_id)))
     elif by_themselves:
         again = [] if opened.settings.retry_failed else ["--retry-failed"]

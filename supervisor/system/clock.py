@@ -9,6 +9,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 
@@ -39,6 +40,10 @@ class RunClock:
         offset = _sleep_offset()
         slept, self._slept = offset - self._slept, offset
         return still + (slept if slept > STOPPED_AFTER else 0.0)
+
+    def resync(self) -> None:
+        """Read the time after other work: however long it took, the run did not stand still."""
+        self.tick(math.inf)
 
 
 def _sleep_offset() -> float:

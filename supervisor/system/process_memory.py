@@ -15,7 +15,7 @@ from typing import NamedTuple
 HAS_PROC = sys.platform.startswith("linux")
 HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
-_HELD = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
+_COUNTED = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
 _FIRST, _LAST = b"VmPeak:", b"VmSwap:"
 
 
@@ -58,7 +58,7 @@ def family(roots: Sequence[int]) -> ProcessFamily:
         told[pid] = memory = status[start : status.find(b"\n", end) + 1]
         if memory != told.get(parent):
             pids.append(pid)
-            most += _held(memory)
+            most += _full(memory)
     return ProcessFamily(pids, most)
 
 
@@ -79,15 +79,15 @@ def _with_parents(roots: Sequence[int]) -> dict[int, int]:
     return parents
 
 
-def held(pid: int) -> int:
-    """Bytes that a process maps, including shared ones."""
-    return _held(read(f"/proc/{pid}/status"))
+def full_memory(pid: int) -> int:
+    """Bytes of a process, with all of what it shares."""
+    return _full(read(f"/proc/{pid}/status"))
 
 
-def _held(status: bytes) -> int:
+def _full(status: bytes) -> int:
     total = 0
     for line in status.splitlines():
-        if line.startswith(_HELD):
+        if line.startswith(_COUNTED):
             total += int(line.split()[1]) * 1024
     return total
 
@@ -100,7 +100,7 @@ def read_shared(pid: int) -> SharedMemory:
         if amount.endswith(b"kB"):
             found[name] = int(amount.split()[0]) * 1024
     if b"Pss" not in found:  # it has ended, or belongs to another user, or the kernel is too old
-        most = held(pid)
+        most = full_memory(pid)
         return SharedMemory(most, most)
     mapped = found[b"Pss"]
     if b"Pss_Anon" in found:  # from Linux 5.4 on

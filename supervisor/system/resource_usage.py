@@ -25,7 +25,7 @@ from supervisor.system.process_memory import (
     SharedMemory,
     family,
     family_of,
-    held,
+    full_memory,
     read_shared,
 )
 from supervisor.system.processes import ProcessFacts, descendants_by_root, facts_of, process_table
@@ -152,7 +152,7 @@ def _own_bytes(members: ProcessFamily, limit: int, origins: Sequence[int], proce
         total += read_shared(pid)
     if total.fair <= limit:
         return total.fair
-    lent = sum(max(0, held(pid) - read_shared(pid).fair) for pid in origins)
+    lent = sum(max(0, full_memory(pid) - read_shared(pid).fair) for pid in origins)
     if len(members.pids) > 1:
         lent = lent * len(members.pids) // processes
     return max(total.private, total.fair - lent)

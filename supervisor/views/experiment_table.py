@@ -33,7 +33,7 @@ def checkpoint_table(rows: Sequence[CheckpointRow], command: str = "") -> str:
     for row in sorted(rows, key=lambda row: (row.saved_at, row.experiment_id)):
         counts = row.counts
         cells = [row.experiment_id, row.state, f"{counts.completed:,} of {counts.total:,}"]
-        cells += [f"{counts.failed:,}", f"{counts.pending + counts.in_progress:,}", _local(row.saved_at)]
+        cells += [f"{counts.failed:,}", f"{counts.left:,}", _local(row.saved_at)]
         table.append([*([one_line(row.name)] if named else []), *cells])
     widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
     numbers = {len(heads) - 4, len(heads) - 3, len(heads) - 2}

@@ -88,9 +88,7 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     parts.append(f"{duration(snapshot.elapsed)} so far")
     if situation := situation_of(snapshot):
         parts.append(situation)
-    elif counts.pending + counts.in_progress > snapshot.unselected and (
-        end := ends_about(now, snapshot.eta_seconds)
-    ):
+    elif counts.left > snapshot.unselected and (end := ends_about(now, snapshot.eta_seconds)):
         parts.append(end)
     return ", ".join(parts)
 

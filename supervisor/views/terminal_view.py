@@ -160,7 +160,7 @@ def _bar(snapshot: RunSnapshot, now: datetime, width: int) -> RenderableType:
     counts = snapshot.counts
     done = counts.completed + counts.failed
     words = f" {percent(done, snapshot.asked)}  {done:,} of {snapshot.asked:,}"
-    left = counts.pending + counts.in_progress - snapshot.unselected
+    left = counts.left - snapshot.unselected
     if left and (end := ends_about(now, snapshot.eta_seconds)):
         words += f"  {end}"
     grid = Table.grid(padding=0)

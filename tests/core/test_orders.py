@@ -68,7 +68,7 @@ def test_a_pause_takes_back_what_waits_behind_running_jobs() -> None:
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0001)]))
-    held = core.scheduler.workers[1].held()
+    held = core.scheduler.workers[1].lease_count()
     assert held > 2
     effects = ask(core, "pause")
     (revoked,) = [c for c in effects.commands if isinstance(c, RevokeJobs)]
@@ -130,7 +130,7 @@ def test_more_workers_are_started_at_once() -> None:
     core = Core(40, workers=1)
     core.start()
     effects = ask(core, "workers", number=3)
-    assert [c.worker for c in effects.commands if isinstance(c, StartWorker)] == [1, 2]
+    assert [c.slot for c in effects.commands if isinstance(c, StartWorker)] == [1, 2]
     assert not answer(ask(core, "workers", number=0)).done
 
 
@@ -152,7 +152,7 @@ def test_a_quarantined_job_that_is_retried_waits_for_the_disk_and_runs_alone() -
     core.tell(facts.WorkerDied(1, signal=SIGSEGV))
     assert core.table.state[0] == FAILED
     assert ask(core, "retry", "job/*").urgent
-    assert core.scheduler.ledger.held
+    assert core.scheduler.ledger.awaiting_sync
     core.tell(facts.Synced(len(core.records)))
     assert core.scheduler.queue.has_alone()
 

@@ -387,7 +387,7 @@ def test_leases_are_not_taken_back_when_nobody_gets_on_better() -> None:
     core = Core(2_000, workers=1)
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
-    assert core.scheduler.workers[1].held() > 1
+    assert core.scheduler.workers[1].lease_count() > 1
     assert core.scheduler.next_deadline() is None
     assert not core.tell(after=1.0).commands
 

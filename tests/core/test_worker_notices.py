@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.worker_notices import CodeSeen
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.worker_state import WorkerState

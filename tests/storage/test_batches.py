@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.core.dispatch.job_queue import JobQueue
-from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.columns import compact, get, put
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.statistics import Statistics
@@ -306,12 +307,12 @@ def test_locations_are_noted_together_as_alone(rows: list[tuple[int, int, int]])
         [9 * size for _, _, size in rows],
         [size for *_, size in rows],
     )
-    together.note_batch(compact(jobs), 1, bytes([held for _, held, _ in rows]), offsets, lengths, leases)
-    for (job, held, lease), offset, length in zip(rows, offsets, lengths, strict=True):
-        alone.note(job, 1, held, offset, length, lease)
+    together.note_batch(compact(jobs), 1, bytes([state for _, state, _ in rows]), offsets, lengths, leases)
+    for (job, state, lease), offset, length in zip(rows, offsets, lengths, strict=True):
+        alone.note(job, 1, state, offset, length, lease)
     together.grow(40)
     alone.grow(40)
-    for column in ("origin", "held", "offset", "length", "lease"):
+    for column in ("origin", "recorded_state", "offset", "length", "lease"):
         assert getattr(together, column)[:40] == getattr(alone, column)[:40]
     together.move_batch(compact(jobs), 2, lengths, offsets)
     assert [together.offset[job] for job in jobs] == lengths

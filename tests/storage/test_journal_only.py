@@ -36,7 +36,7 @@ def state_of(found: Recovered) -> dict[str, Any]:
             [column[job] for job in finished]
             for column in (
                 locations.origin,
-                locations.held,
+                locations.recorded_state,
                 locations.offset,
                 locations.length,
                 locations.lease,

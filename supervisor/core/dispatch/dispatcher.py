@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from supervisor.core.dispatch import pacing, retry_policy
 from supervisor.core.dispatch.alone_job import AloneJob
-from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.columns import get
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import (
@@ -31,10 +32,17 @@ from supervisor.core.terms.settings import Settings, starts_per_second
 
 
 class Dispatcher:
-    """`slots`: how many workers there may be. `failure`: why none can be started."""
+    """`slots`: how many workers there may be. `failure`: why none can be started. `job_bytes`: average size of a
+    job's line in the plan."""
 
     def __init__(
-        self, table: JobTable, ledger: Ledger, settings: Settings, slots: int, position: Position
+        self,
+        table: JobTable,
+        ledger: Ledger,
+        settings: Settings,
+        slots: int,
+        position: Position,
+        job_bytes: float,
     ) -> None:
         self.table = table
         self.ledger = ledger
@@ -45,7 +53,7 @@ class Dispatcher:
         self.next_incarnation = position.next_incarnation
         self.workers: dict[int, WorkerState] = {}
         self.failure = ""
-        self.most_ahead = pacing.MOST_AHEAD  # leases that one worker may hold
+        self._most_ahead = pacing.most_ahead(job_bytes)  # leases that one worker may hold
         self._start_failures = 0
         self._refused_before = 0  # starts up to this incarnation were refused together
         self._start_not_before: float | None = None
@@ -67,7 +75,7 @@ class Dispatcher:
 
     def nothing_left(self) -> bool:
         """Every job that this run may run has ended (superseded leases do not count)."""
-        if self.queue.has_any() or self.ledger.held:
+        if self.queue.has_any() or self.ledger.awaiting_sync:
             return False
         is_current = self.ledger.is_current
         return not any(
@@ -77,7 +85,7 @@ class Dispatcher:
     def only_waiting(self) -> bool:
         """Whether nothing runs and nothing can be handed out until some job's time has come."""
         queue = self.queue
-        if not queue.waiting() or queue.has_ready() or queue.has_alone() or self.ledger.held:
+        if not queue.waiting() or queue.has_ready() or queue.has_alone() or self.ledger.awaiting_sync:
             return False
         return not any(worker.leases for worker in self.workers.values())
 
@@ -89,7 +97,7 @@ class Dispatcher:
                 timeout = self.timeout(worker)
                 if timeout is not None:
                     times.append(worker.since + timeout)
-                if worker.held() > 1 and pacing.is_behind(worker, self.workers.values()):
+                if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values()):
                     times.append(worker.begun + pacing.REVOKE_AFTER)
         if self._start_not_before is not None:
             times.append(self._start_not_before)
@@ -99,10 +107,10 @@ class Dispatcher:
 
     def coalescing_delay(self) -> float:
         """Seconds for which outcomes may gather before the loop looks at them."""
-        held = [worker.held() for worker in self.workers.values() if worker.status == READY]
-        if not held or len(held) < len(self.workers):
+        counts = [worker.lease_count() for worker in self.workers.values() if worker.status == READY]
+        if len(counts) < len(self.workers) or not counts:
             return 0.0  # a worker starts or ends
-        return pacing.coalescing_delay(self.durations.quick, min(held))
+        return pacing.coalescing_delay(self.durations.quick, min(counts))
 
     # ----------------------------------------------------------------- what it learns
 
@@ -179,7 +187,7 @@ class Dispatcher:
             if timeout is not None and turn.now >= worker.since + timeout:
                 self.kill(turn, worker, "timed_out", stack=True)
             elif (
-                worker.held() > 1
+                worker.lease_count() > 1
                 and turn.now >= worker.begun + pacing.REVOKE_AFTER
                 and pacing.is_behind(worker, self.workers.values())
             ):
@@ -233,13 +241,15 @@ class Dispatcher:
             return
         # Leases that wait behind another one are jobs for a free slot as well: once its worker
         # is there, they are taken back.
-        behind = sum(max(0, worker.held() - 1) for worker in self.workers.values() if worker.status == READY)
-        if not (self.queue.has_any() or self.ledger.held or behind):
+        behind = sum(
+            max(0, worker.lease_count() - 1) for worker in self.workers.values() if worker.status == READY
+        )
+        if not (self.queue.has_any() or self.ledger.awaiting_sync or behind):
             return
         idle = sum(
             1 for worker in self.workers.values() if worker.status in (STARTING, READY) and not worker.leases
         )
-        jobs = self.queue.size() + len(self.ledger.held) + self.queue.has_alone() + behind
+        jobs = self.queue.size() + len(self.ledger.awaiting_sync) + self.queue.has_alone() + behind
         wanted = min(self.slots, len(taken) - idle + jobs)
         if self._start_failures:
             wanted = min(wanted, len(taken) + 1)  # one try at a time
@@ -309,14 +319,14 @@ class Dispatcher:
             self._hand_out_paced(turn, ready, self.pace)
             return
         mean = self.durations.mean
-        ahead = pacing.leases_ahead(mean, self.most_ahead)
-        for worker in sorted(ready, key=WorkerState.held):
-            held = worker.held()
-            if held > ahead // 2:
+        ahead = pacing.leases_ahead(mean, self._most_ahead)
+        for worker in sorted(ready, key=WorkerState.lease_count):
+            count = worker.lease_count()
+            if count > ahead // 2:
                 continue
             if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it runs a long job: new leases would be revoked
-            self._lease(turn, worker, min(ahead - held, pacing.share(self.queue.size(), len(ready), mean)))
+            self._lease(turn, worker, min(ahead - count, pacing.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:
         """With `--rate` each lease starts at once: one job for each idle worker, as the rate allows."""
@@ -334,7 +344,7 @@ class Dispatcher:
 
     def _hand_out_alone(self, turn: Turn, ready: list[WorkerState]) -> None:
         """Lease a job that must run alone, if no other job is leased."""
-        if self.ledger.held or not ready or not self.queue.has_alone():
+        if self.ledger.awaiting_sync or not ready or not self.queue.has_alone():
             return
         if not any(worker.leases for worker in self.workers.values()):
             self.alone.begin(ready[0].incarnation, self.next_lease, self.slots)

@@ -26,7 +26,7 @@ def line_up(ledger: Ledger, mask: bytes, retry: Sequence[int]) -> None:
     attempt; they go last. Jobs that may take down more than their worker run alone.
     """
     table, queue = ledger.table, ledger.queue
-    elsewhere = set(retry) | {job for _, job in ledger.held}
+    elsewhere = set(retry) | {job for _, job in ledger.awaiting_sync}
     for job, charges in table.charges.items():
         if charges.crashes or charges.losses:
             queue.mark_single(job)

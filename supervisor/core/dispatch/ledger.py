@@ -23,34 +23,18 @@ from supervisor.core.dispatch.retry_policy import (
     NO_SPACE_WAIT,
     is_no_space,
 )
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.dispatch.worker_exits import CANCELLED, describe_exit
 from supervisor.core.state.columns import get, put
 from supervisor.core.state.job_table import Charges, JobTable
-from supervisor.core.terms.events import Effects, Tell, WorkerDied
+from supervisor.core.terms.events import Tell, WorkerDied
 from supervisor.core.terms.jobs import COMPLETED, INTERRUPTED, LEASED, NOTHING_OWN, PENDING
-from supervisor.core.terms.records import NOTHING_MORE, Completions, Ended, Noted, lines_in
+from supervisor.core.terms.records import NOTHING_MORE, Completions, Ended, Noted
 from supervisor.core.terms.settings import Settings
 from workers.transport.messages import Completed, CompletedWith, Failed
 
 _NUMPY_NUMBER = re.compile(r"numpy\.(bool_?|u?int(\d+|c|p)?|u?longlong|float\d+|longdouble|str_)( as key)?")
 _MOVE_FOR = {"failed": "failed", "pending": "retried", "in_progress": "interrupted"}
-
-
-class Turn:
-    """One call of the core: its time, the number its next record gets, its effects."""
-
-    __slots__ = ("now", "at", "first_n", "effects", "draining")
-
-    def __init__(self, now: float, at: str, first_n: int) -> None:
-        self.now = now
-        self.at = at
-        self.first_n = first_n
-        self.effects = Effects([], [])
-        self.draining = False
-
-    def last_n(self) -> int:
-        """The number of the record that was added last."""
-        return self.first_n + lines_in(self.effects.records) - 1
 
 
 class Ledger:
@@ -61,9 +45,9 @@ class Ledger:
         self.queue = queue
         self.settings = settings
         self.newest_lease = array("Q", bytes(8 * len(table)))
-        # Jobs with a charge that must be on the disk before they are handed out again:
-        # (record number, job), in record order.
-        self.held: list[tuple[int, int]] = []
+        # Jobs that may be queued when a record is on the disk, mostly that of a charge: (record number, job),
+        # in record order.
+        self.awaiting_sync: list[tuple[int, int]] = []
         self.failures = 0  # jobs that failed for good in this run
         self._no_space: dict[int, int] = {}
         self._interrupted: dict[int, int] = {}
@@ -257,9 +241,9 @@ class Ledger:
             )
         )
 
-    def forget(self, jobs: set[int]) -> None:
-        """Remove these jobs from the queue and from the jobs held back."""
-        self.held = [entry for entry in self.held if entry[1] not in jobs]
+    def remove_from_queue(self, jobs: set[int]) -> None:
+        """Do not hand these jobs out, nor those of them that wait for a sync."""
+        self.awaiting_sync = [entry for entry in self.awaiting_sync if entry[1] not in jobs]
         self.queue.remove(jobs)
 
     def line_up_again(self, turn: Turn, jobs: list[int]) -> None:
@@ -269,7 +253,7 @@ class Ledger:
             charges = self.table.charges.get(job)
             if charges is not None and (charges.crashes or charges.losses or charges.over_memory):
                 self.queue.mark_single(job)
-                self.held.append((turn.last_n(), job))
+                self.awaiting_sync.append((turn.last_n(), job))
                 turn.effects.urgent = True
             else:
                 self.queue.put_first(job)
@@ -289,7 +273,7 @@ class Ledger:
         not_before: float | None = None,
         wish: Failed | None = None,
     ) -> None:
-        """An attempt ended without a result: charge it, change the job's state, record it."""
+        """An attempt ended without a result: charge it, change the job's state, record it, queue the job again."""
         table = self.table
         if not self.is_current(lease, job):
             self._note_superseded(turn, slot, job, lease, kind, error)
@@ -297,13 +281,9 @@ class Ledger:
         if turn.draining and kind != "cancelled":
             kind = "interrupted"  # during a drain no failure is charged
         error["outcome"] = kind
-        state, charged = "in_progress", ""
-        if kind != "interrupted":
-            charged = "asked" if kind == "raised" and wish is not None and wish.wish == "retry" else ""
-            charges = table.charge(job, charged or kind)
-            state = self._verdict(job, kind, charges, wish, error)
-            if state == "pending" and kind in ("raised", "timed_out"):
-                not_before = turn.now + self._wait(job, kind, charges, wish)
+        state, charged, wait = self._charge(job, kind, wish, error)
+        if wait is not None:
+            not_before = turn.now + wait
         attempt = table.attempts[job] = table.attempts[job] + 1
         table.seconds[job] = seconds
         table.outcome[job] = kind
@@ -328,6 +308,19 @@ class Ledger:
             self.failures += kind != "cancelled"
         else:
             self._queue_again(turn, job, kind, not_before, soon=charged == "asked")
+
+    def _charge(
+        self, job: int, kind: str, wish: Failed | None, error: dict[str, Any]
+    ) -> tuple[str, str, float | None]:
+        """Charge the attempt: (the job's new state; what was charged, if it is not `kind`; seconds until the next
+        attempt, None if it need not wait). An interruption is not charged."""
+        if kind == "interrupted":
+            return "in_progress", "", None
+        charged = "asked" if kind == "raised" and wish is not None and wish.wish == "retry" else ""
+        charges = self.table.charge(job, charged or kind)
+        state = self._verdict(job, kind, charges, wish, error)
+        waits = state == "pending" and kind in ("raised", "timed_out")
+        return state, charged, self._wait(job, kind, charges, wish) if waits else None
 
     def _verdict(
         self, job: int, kind: str, charges: Charges, wish: Failed | None, error: dict[str, Any]
@@ -357,7 +350,7 @@ class Ledger:
             # The next attempt gets a lease of its own, and starts only when the charge is synced: if it takes
             # the machine down, the charge must survive.
             self.queue.mark_single(job)
-            self.held.append((turn.last_n(), job))
+            self.awaiting_sync.append((turn.last_n(), job))
             turn.effects.urgent = True
         elif not_before is not None and not_before > turn.now:
             self.queue.put_later(job, not_before, first=soon or kind == "interrupted")
@@ -368,8 +361,8 @@ class Ledger:
 
     def synced(self, n: int) -> None:
         """Records up to `n` are on the disk: queue the jobs that waited for that."""
-        while self.held and self.held[0][0] <= n:
-            job = self.held.pop(0)[1]
+        while self.awaiting_sync and self.awaiting_sync[0][0] <= n:
+            job = self.awaiting_sync.pop(0)[1]
             charges = self.table.charges.get(job)
             if retry_policy.needs_to_be_alone(charges, crash_limit=self.settings.crash_limit):
                 self.queue.put_alone(job)

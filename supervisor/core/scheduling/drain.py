@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
-from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import READY, STARTING, STOPPING
 from supervisor.core.terms.events import SignalReceived, SignalWorker, Tell
 from supervisor.core.terms.records import Noted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.terms.events import ClockJumped, HandOutBlocked, HandOutUnblocked, Tell
 from supervisor.core.terms.records import Paused, Unpaused
 

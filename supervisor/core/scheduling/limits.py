@@ -9,7 +9,7 @@ Stalled (`--stall`) and slow jobs are only reported.
 from __future__ import annotations
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
-from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import DOOMED, READY, STOPPING, WorkerState

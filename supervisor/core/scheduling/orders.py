@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
-from supervisor.core.dispatch.ledger import Ledger, Turn
+from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState
@@ -222,7 +223,7 @@ class Orders:
     def _cancel_waiting(self, turn: Turn, jobs: Sequence[int]) -> None:
         for job in jobs:
             self.ledger.cancelled(turn, job)
-        self.ledger.forget(set(jobs))
+        self.ledger.remove_from_queue(set(jobs))
 
     def follow_up(self, turn: Turn) -> None:
         """Cancel jobs again where a worker was faster than the order: an attempt that ended by itself and would

@@ -105,7 +105,7 @@ class ProgressObserver:
         return f"{text}, {max(0.0, due - now):.0f} s left"
 
     def _eta(self, counts: Counts, rate: float) -> float | None:
-        left = counts.pending + counts.in_progress - self.unselected
+        left = counts.left - self.unselected
         if left <= 0:
             return 0.0
         return left / rate if rate > 0 else None

@@ -25,9 +25,9 @@ from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.job_order import line_up
 from supervisor.core.dispatch.job_queue import JobQueue
-from supervisor.core.dispatch.ledger import Ledger, Turn
-from supervisor.core.dispatch.pacing import most_ahead
+from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.retry_policy import is_no_space
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.dispatch.worker_exits import (
     classify_exit,
     exit_phrase,
@@ -80,8 +80,7 @@ class Scheduler:
         self.run = position.run
         self.queue = JobQueue(table.state)
         self.ledger = Ledger(table, self.queue, settings)
-        self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position)
-        self.dispatcher.most_ahead = most_ahead(job_bytes)
+        self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position, job_bytes)
         self.workers = self.dispatcher.workers
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
@@ -231,7 +230,7 @@ class Scheduler:
             if index == 0 and self.table.state[job] not in (COMPLETED, FAILED):
                 self.ledger.lost(turn, job, lease)
                 if not mask[job]:
-                    self.ledger.held.pop()
+                    self.ledger.remove_from_queue({job})  # this run does not run it
         if len(leases) > 1:
             turn.effects.records.append(Returned(incarnation, [lease for lease, _ in leases[1:]], turn.at))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from supervisor.core.dispatch.ledger import Turn
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms.code_spans import DIGITS
 from supervisor.core.terms.events import FilesShared, Tell

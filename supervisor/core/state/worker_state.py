@@ -101,7 +101,7 @@ class WorkerState:
         """Its first lease starts now."""
         self.since, self.since_at, self.begun = now, at, now
 
-    def held(self) -> int:
+    def lease_count(self) -> int:
         """Leases that it is still expected to run."""
         return len(self.leases) - len(self.revoked)
 

@@ -191,7 +191,7 @@ Event = (
 
 
 class StartWorker(msgspec.Struct, frozen=True):
-    worker: int  # slot
+    slot: int
     incarnation: int
 
 

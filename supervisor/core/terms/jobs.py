@@ -69,6 +69,11 @@ class Counts(msgspec.Struct):
     in_progress: int = 0
     pending: int = 0
 
+    @property
+    def left(self) -> int:
+        """Jobs that have not ended."""
+        return self.pending + self.in_progress
+
     def add(self, state: int, number: int) -> None:
         """Count `number` more jobs in a state. A leased job that waits in a worker is pending."""
         self.total += number

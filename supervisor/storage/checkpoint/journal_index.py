@@ -185,7 +185,7 @@ class Index:
         while start < self._header.jobs:
             block = msgspec.json.decode(self._blocks.readline().rstrip(b",\n"), type=_Block)
             these = slice(start, start + len(block.states))
-            table.state[these] = locations.held[these] = block.states
+            table.state[these] = locations.recorded_state[these] = block.states
             locations.origin[these] = block.states.translate(_ORIGIN)
             table.attempts[these] = array("I", block.attempts)
             table.seconds[these] = array("d", block.seconds)

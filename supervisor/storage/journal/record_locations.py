@@ -112,7 +112,7 @@ class RecordLocations:
 
     def __init__(self) -> None:
         self.origin = bytearray()
-        self.held = bytearray()  # the job's state according to the record there
+        self.recorded_state = bytearray()  # the job's state according to the record there
         self.offset = array("Q")
         self.length = array("I")
         self.lease = array("Q")
@@ -122,25 +122,25 @@ class RecordLocations:
         if missing > 0:
             missing += 1024
             self.origin.extend(bytes(missing))
-            self.held.extend(bytes(missing))
+            self.recorded_state.extend(bytes(missing))
             for column in (self.offset, self.length, self.lease):
                 column.frombytes(bytes(missing * column.itemsize))
 
-    def note(self, job: int, origin: int, held: int, offset: int, length: int, lease: int) -> None:
+    def note(self, job: int, origin: int, state: int, offset: int, length: int, lease: int) -> None:
         if job >= len(self.origin):
             self.grow(job + 1)
         self.origin[job] = origin
-        self.held[job] = held
+        self.recorded_state[job] = state
         self.offset[job] = offset
         self.length[job] = length
         self.lease[job] = lease
 
     def note_batch(
-        self, jobs: Sequence[int], origin: int, held: bytes, offsets: Any, lengths: Any, leases: Any
+        self, jobs: Sequence[int], origin: int, states: bytes, offsets: Any, lengths: Any, leases: Any
     ) -> None:
         """`note` for many jobs."""
         self.grow(max(jobs, default=-1) + 1)
-        put(self.held, jobs, held)
+        put(self.recorded_state, jobs, states)
         put(self.lease, jobs, array("Q", leases))
         self.move_batch(jobs, origin, offsets, lengths)
 

@@ -100,6 +100,6 @@ class JournalOnlyRecovery:
             if state not in (COMPLETED, FAILED):
                 table.state[job], table.attempts[job], table.seconds[job] = PENDING, 0, 0.0
                 table.outcome.pop(job, None)
-            elif locations.held[job] != state or locations.origin[job] != IN_JOURNAL:
+            elif locations.recorded_state[job] != state or locations.origin[job] != IN_JOURNAL:
                 return False
         return True

@@ -248,7 +248,7 @@ class _Survey:
         states = [FINISHED.get(row.state) for row in rows]
         leases = [row.lease for row in rows]
         same = [
-            job >= 0 and lease == locations.lease[job] and state == locations.held[job]
+            job >= 0 and lease == locations.lease[job] and state == locations.recorded_state[job]
             for job, lease, state in zip(jobs, leases, states, strict=True)
         ]
         if not all(same):
@@ -290,7 +290,7 @@ class _Survey:
             state = table.state[job]
             if state not in (COMPLETED, FAILED):
                 locations.origin[job] = NOWHERE
-            elif locations.origin[job] == NOWHERE or locations.held[job] != state:
+            elif locations.origin[job] == NOWHERE or locations.recorded_state[job] != state:
                 found.gaps.append(job)
                 table.state[job] = PENDING
                 table.outcome.pop(job, None)
@@ -314,7 +314,7 @@ class _Survey:
             stop = start + len(block)
             completed = block.count(COMPLETED)
             if completed == len(block):
-                settled = locations.held[start:stop] == block
+                settled = locations.recorded_state[start:stop] == block
                 settled = settled and locations.origin.count(IN_JOURNAL, start, stop) == len(block)
             else:
                 settled = not completed + block.count(FAILED) + any(locations.origin[start:stop])
