@@ -18,19 +18,11 @@ from workers.isolation.exit_functions import exit_fork
 from workers.job.current_job import CURRENT, PROCESS
 from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
 from workers.transport.frames import MAX_FRAME
-from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome
+from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome, PlanLine
 from workers.values.json_encoding import Unencodable, encode_plain, encode_result
 from workers.values.tracebacks import describe, safe_repr
 
 _MAX_RESULT = MAX_FRAME // 2  # bytes
-
-
-class PlanLine(msgspec.Struct, gc=False):
-    """A line of the plan, as a worker needs it."""
-
-    id: str
-    domain: str | None = None
-    params: dict[str, Any] = {}
 
 
 _decoder = msgspec.json.Decoder(PlanLine)

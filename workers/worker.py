@@ -36,7 +36,7 @@ from workers.job.current_job import CURRENT, PROCESS, tag_environment
 from workers.job.job_reports import Reporter
 from workers.process import descriptors
 from workers.process.linux import hold_lifeline, kill_group_at_end, prefer_as_oom_victim
-from workers.runner import PlanLine, Runner, planned, with_output
+from workers.runner import Runner, planned, with_output
 from workers.script.callables import load
 from workers.script.preparation import Preparation
 from workers.script.user_modules import USER_CODE, watch_imports
@@ -47,6 +47,7 @@ from workers.transport.messages import (
     Finish,
     Imported,
     NeverReady,
+    PlanLine,
     Ready,
     Revoke,
     Run,

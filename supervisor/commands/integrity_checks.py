@@ -34,7 +34,8 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import decode_record, ended_part, seed_of
 from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
-from supervisor.storage.plan.plan_file import PlanFile, decode_line
+from supervisor.storage.plan.plan_file import PlanFile
+from supervisor.storage.plan.plan_line import decode_line
 
 _PIECE = 1 << 20
 _MOST = 1000  # problems of a kind that are listed

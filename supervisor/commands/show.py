@@ -10,7 +10,7 @@ from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_m
 from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
 from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
-from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES, PlannedJob
+from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES
 from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
@@ -19,6 +19,7 @@ from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_reader import history
+from supervisor.storage.plan.plan_line import PlannedJob
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
 from workers.isolation.faulthandler_dumps import printed_tail

@@ -31,7 +31,10 @@ _HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
 _LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
 _id, _domain = attrgetter("id"), attrgetter("domain")
-_timeout, _retries, _priority = attrgetter("timeout"), attrgetter("retries"), attrgetter("priority")
+_priority = attrgetter("priority")
+_OWN_DEFAULTS = {
+    name: (attrgetter(name), value) for name, value in msgspec.structs.asdict(NOTHING_OWN).items()
+}
 _Group = tuple[list[Any], list[Any]]  # jobs, and the params of each
 
 
@@ -139,13 +142,10 @@ class _Collected:
 
 def _nothing_own(jobs: list[Job]) -> bool:
     """Whether none of them has settings of its own."""
-    priorities = list(map(_priority, jobs))
-    return (
-        list(map(_timeout, jobs)).count(None) == len(jobs)
-        and list(map(_retries, jobs)).count(None) == len(jobs)
-        and priorities.count(0) == len(jobs)
-        and set(map(type, priorities)) == {int}  # False is equal to 0, and refused
-    )
+    # The types of priorities as well: False is equal to 0, and refused.
+    return all(
+        list(map(value_of, jobs)).count(default) == len(jobs) for value_of, default in _OWN_DEFAULTS.values()
+    ) and set(map(type, map(_priority, jobs))) == {int}
 
 
 @contextlib.contextmanager
@@ -235,21 +235,17 @@ def _check_job(job: Any, position: int) -> None:
 
 def own_settings(job: Job, position: int) -> OwnSettings:
     """What the job has of its own. Raises UsageError that names the job and the setting."""
-    if job.timeout is None and job.retries is None and job.priority == 0 and job.priority is not False:
-        return NOTHING_OWN
-    if isinstance(job.priority, bool) or not isinstance(job.priority, int) or abs(job.priority) >= 2**31:
-        expected = "expected a whole number (higher ones start first)"
-        raise UsageError(f"job {_name(job, position)}: priority={job.priority!r}: {expected}")
     own: dict[str, Any] = {}
-    for key, value in (("timeout", job.timeout), ("retries", job.retries)):
-        if value is None:
+    for key, (value_of, default) in _OWN_DEFAULTS.items():
+        value = value_of(job)
+        if value is default or (default is not None and value == default and value is not False):
             continue
         try:
             parsed = parse_own(key, value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"job {_name(job, position)}: {key}={value!r}: {error}") from None
         own[key] = 0.0 if parsed is None else parsed
-    return OwnSettings(priority=job.priority, **own)
+    return OwnSettings(**own) if own else NOTHING_OWN
 
 
 def _is_text(text: str) -> bool:

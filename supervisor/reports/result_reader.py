@@ -16,14 +16,15 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.jobs import COMPLETED, FAILED, PlannedJob
+from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.records import Ended
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import Content, contents, ended_records
 from supervisor.storage.journal.journal_reader import JournalReader, ReadParts
 from supervisor.storage.journal.record_locations import grouped
-from supervisor.storage.plan.plan_file import PlanFile, decode_line, decode_lines
+from supervisor.storage.plan.plan_file import PlanFile
+from supervisor.storage.plan.plan_line import PlannedJob, decode_line, decode_lines
 from supervisor.storage.store_builder import StoreParts
 
 if TYPE_CHECKING:

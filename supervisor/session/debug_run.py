@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 
 from supervisor.core.terms.errors import OK, SOME_FAILED, UsageError
-from supervisor.core.terms.jobs import PlannedJob
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import harmless
 from supervisor.experiment.code_changes import changed_names
@@ -30,7 +29,7 @@ from supervisor.options.output_directory import output_directory
 from supervisor.options.request import Request, merge_options, merge_settings
 from supervisor.options.script_options import namespace
 from supervisor.session.outcome import RunOutcome
-from supervisor.storage.plan.plan_file import decode_line
+from supervisor.storage.plan.plan_line import PlannedJob, decode_line
 from supervisor.storage.recovery.survey import survey
 from workers.job.current_job import current_job
 from workers.values.json_encoding import Unencodable, encode_result

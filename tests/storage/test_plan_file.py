@@ -6,19 +6,22 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
+from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.plan.plan_diff import compare
-from supervisor.storage.plan.plan_file import PlanFile, decode_line
+from supervisor.storage.plan.plan_file import PlanFile
+from supervisor.storage.plan.plan_line import PlannedJob, decode_line
 from tests.storage.fake_disk import FakeDisk
 from tests.storage.made import Made, plan_of
+from workers.transport.messages import PlanLine
 
 IDS = [f"iris/{number}" for number in range(6)]
 HERE = Path("/fake")
@@ -104,6 +107,16 @@ def test_comparison_names_new_gone_changed_and_returned(tmp_path: Path) -> None:
         ("iris/1", {"name": "iris/1"}, {"name": 1.0})
     ]
     plan.close()
+
+
+def test_each_setting_of_a_plan_line_is_a_field_of_job_with_the_same_default() -> None:
+    own = msgspec.structs.asdict(NOTHING_OWN)
+    assert {name: getattr(Job(), name) for name in own} == own
+    assert (
+        {*Job.__struct_fields__}
+        == {*own, *PlannedJob.__struct_fields__}
+        == {*own, *PlanLine.__struct_fields__}
+    )
 
 
 def test_a_jobs_own_settings_stand_in_its_line_only_if_it_has_any(tmp_path: Path) -> None:

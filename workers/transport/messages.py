@@ -10,7 +10,7 @@ Bytes fields named `lines` and `result` hold JSON exactly as it is on disk; the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -75,13 +75,20 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, tag=1, array_like=True):
     """Run these jobs, in order. Lease i has the number `first_lease + i`.
 
-    `lines` is a run of lines of the plan file, one per job, joined by newlines:
-    {"id": ..., "domain": ..., "params": {...}}.
+    `lines` is a run of lines of the plan file, one `PlanLine` per job, joined by newlines.
     """
 
     first_lease: int
     attempts: list[int]
     lines: bytes
+
+
+class PlanLine(msgspec.Struct, gc=False):
+    """A job's line of the plan, as far as a worker needs it: JSON, other fields are skipped."""
+
+    id: str
+    domain: str | None = None
+    params: dict[str, Any] = {}
 
 
 class Revoke(msgspec.Struct, tag=2, array_like=True):

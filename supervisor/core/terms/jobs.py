@@ -42,7 +42,11 @@ STATE_NAMES = ("pending", "in_progress", "in_progress", "completed", "failed")
 
 
 class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A job's own settings, which replace the experiment's. A timeout of 0 means no timeout."""
+    """A job's own settings, which replace the experiment's. A timeout of 0 means no timeout.
+
+    Each field is a field of `Job` too, with the same default, and stands in the job's line of the plan if it
+    has another value. What may be written in a script: `settings.parse_own`.
+    """
 
     timeout: float | None = None  # seconds
     retries: int | None = None
@@ -50,14 +54,6 @@ class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 NOTHING_OWN = OwnSettings()
-
-
-class PlannedJob(msgspec.Struct, frozen=True):
-    """One line of the plan file."""
-
-    id: str
-    domain: str | None = None
-    params: msgspec.Raw = msgspec.Raw(b"{}")  # JSON
 
 
 class Counts(msgspec.Struct):

@@ -122,17 +122,21 @@ def parse_value(key: str, value: Any, *, option: str = "") -> Any:
     Raises UsageError that names the option, the value and what is expected.
     """
     try:
-        return parse_own(key, value)
+        return _parsed(_PARSERS[key], value)
     except (TypeError, ValueError) as error:
         option = option or "--" + key.replace("_", "-")
         raise UsageError(f"{option} {value}: {error}") from None
 
 
 def parse_own(key: str, value: Any) -> Any:
-    """A setting that a job has of its own; the same values as for the experiment. Raises
-    TypeError or ValueError that says what is expected."""
+    """A setting that a job has of its own (a field of `OwnSettings`); what the experiment has too takes the same
+    values. Raises TypeError or ValueError that says what is expected."""
+    return _parsed(_OWN_PARSERS.get(key) or _PARSERS[key], value)
+
+
+def _parsed(parse: Any, value: Any) -> Any:
     try:
-        return _PARSERS[key](value)
+        return parse(value)
     except OverflowError:
         raise ValueError("too large a number") from None
 
@@ -231,6 +235,12 @@ def _deadline(value: Any) -> str:
     return text
 
 
+def _priority(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+        raise ValueError("expected a whole number (higher ones start first)")
+    return value
+
+
 def _start_method(value: Any) -> str:
     if value not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
@@ -263,3 +273,5 @@ _PARSERS: dict[str, Any] = {
     "on_failure": _optional(_command),
     "hook_timeout": _duration(0.0, open_end=True),
 }
+
+_OWN_PARSERS: dict[str, Any] = {"priority": _priority}  # of settings that only a job has

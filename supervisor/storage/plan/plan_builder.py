@@ -10,37 +10,16 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-import msgspec
-
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import CannotCreate, UsageError
-from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings, PlannedJob
+from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
 from supervisor.storage.files.atomic_files import unnamed_file, write_all
 from supervisor.storage.files.disk import Disk
+from supervisor.storage.plan.plan_line import plan_line, plan_lines
 
 _CHUNK = 4 << 20
 
 _WINDOW = 256 << 10  # bytes of an earlier plan that are read at once
-
-_encoder = msgspec.json.Encoder()
-
-
-class _Draft(msgspec.Struct):
-    """A line whose params are not encoded yet."""
-
-    id: str
-    domain: str | None
-    params: dict[str, Any]
-
-
-def plan_line(job_id: str, domain: str | None, params_json: bytes, own: OwnSettings = NOTHING_OWN) -> bytes:
-    """One line with its newline. The job's own settings are left out if it has none."""
-    if b"\n" in params_json:
-        params_json = msgspec.json.format(params_json, indent=-1)
-    line = PlannedJob(job_id, domain, msgspec.Raw(params_json))
-    if own == NOTHING_OWN:
-        return _encoder.encode(line) + b"\n"
-    return _encoder.encode({**msgspec.structs.asdict(line), **msgspec.to_builtins(own)}) + b"\n"
 
 
 class EarlierPlan(Protocol):
@@ -119,7 +98,7 @@ class PlanBuilder:
         False if an id is there already: the plan is to be refused, and `add` names the id. Raises
         UnicodeEncodeError for a lone surrogate.
         """
-        text = _encoder.encode_lines([*map(_Draft, ids, domains, params)])
+        text = plan_lines(ids, domains, params)
         if self._follow(text, len(ids)):
             return True
         known, before = self.domains, len(self.domains)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from supervisor.core.state.job_table import JobTable
-from supervisor.core.terms.jobs import OwnSettings
 from supervisor.storage.plan.plan_builder import PlanBuilder
-from supervisor.storage.plan.plan_file import PlanFile, decode_line
+from supervisor.storage.plan.plan_file import PlanFile
+from supervisor.storage.plan.plan_line import decode_line, own_settings_in
 
 
 class Changed(NamedTuple):
@@ -69,12 +69,8 @@ def _compare_lines(result: Comparison, job_id: str, domain: str | None, old: byt
     # Sorted text, not ==: 1, 1.0 and True are equal in Python, but not to the function.
     if _sorted_json(was) != _sorted_json(now):
         result.changed.append(Changed(job_id, was, now))
-    elif before.domain != domain or _own_settings(old) != _own_settings(new):
+    elif before.domain != domain or own_settings_in(old) != own_settings_in(new):
         result.relabelled.append(job_id)
-
-
-def _own_settings(line: bytes) -> OwnSettings:
-    return msgspec.json.decode(line, type=OwnSettings)
 
 
 def _sorted_json(value: Any) -> bytes:

@@ -18,7 +18,6 @@ import msgspec
 from supervisor.core.state.columns import get, is_contiguous
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import StorageError
-from supervisor.core.terms.jobs import PlannedJob
 from supervisor.storage.files.atomic_files import (
     NewFile,
     groups_of,
@@ -30,34 +29,13 @@ from supervisor.storage.files.atomic_files import (
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.plan.plan_builder import EarlierPlan
 from supervisor.storage.plan.plan_builder import PlanBuilder as PlanBuilder
+from supervisor.storage.plan.plan_line import decode_entries, decode_entry, gone_line
 
 _CHUNK = 4 << 20
 _WINDOW = 64 << 10  # bytes that are read ahead
 _NEAR = 4096  # bytes from the end of one read to the next, if they go on
 
-_encoder = msgspec.json.Encoder()
-
-
-class _Line(msgspec.Struct, gc=False):
-    """The fields that are read when the file is opened; `params` are not decoded."""
-
-    id: str
-    domain: str | None = None
-    gone: bool = False
-
-
 _id, _domain, _gone = attrgetter("id"), attrgetter("domain"), attrgetter("gone")
-_line_decoder = msgspec.json.Decoder(_Line)
-_full_decoder = msgspec.json.Decoder(PlannedJob)
-
-
-def decode_line(line: bytes) -> PlannedJob:
-    return _full_decoder.decode(line)
-
-
-def decode_lines(lines: bytes) -> list[PlannedJob]:
-    """Lines joined by newlines."""
-    return _full_decoder.decode_lines(lines)
 
 
 class PlanFile:
@@ -148,7 +126,7 @@ class PlanFile:
     def _take_group(self, table: JobTable, offset: int, lines: list[bytes], *, unique: bool = False) -> bool:
         """Take lines of new jobs at once, as nearly all are. False: nothing taken, decode each line."""
         try:
-            found = _line_decoder.decode_lines(b"\n".join(lines))
+            found = decode_entries(b"\n".join(lines))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         if len(found) != len(lines) or len(self.offsets) != len(table) or any(map(_gone, found)):
@@ -165,7 +143,7 @@ class PlanFile:
     def _take_lines(self, table: JobTable, offset: int, lines: list[bytes], *, whole: bool) -> None:
         for place, line in zip(offsets_of(offset, lines), lines, strict=False):
             try:
-                found = _line_decoder.decode(line)
+                found = decode_entry(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self._bad += 1
                 continue
@@ -299,7 +277,7 @@ class PlanFile:
                 self._write(text)
                 text = bytearray()
         for job_id in gone:
-            text += _gone_line(job_id)
+            text += gone_line(job_id)
         self._write(text)
         self._disk.sync(fd)
 
@@ -328,7 +306,7 @@ class PlanFile:
                 file.write(line)
             for job, line in others:
                 self._note(job, file.size, len(line) + 1)
-                file.write(line + b"\n" + _gone_line(table.ids[job]))
+                file.write(line + b"\n" + gone_line(table.ids[job]))
             file.publish(keep_open=True)
             if self._fd >= 0:
                 self._disk.close(self._fd)
@@ -357,7 +335,3 @@ class _Repeatable:
         return dict(
             zip(self._table.ids[:jobs], map(names.__getitem__, self._table.domain_of[:jobs]), strict=True)
         )
-
-
-def _gone_line(job_id: str) -> bytes:
-    return _encoder.encode({"id": job_id, "gone": True}) + b"\n"
