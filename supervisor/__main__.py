@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 from supervisor.core.terms.errors import LonghaulError, StorageError
 from supervisor.core.terms.version import VERSION
 from supervisor.system.text_encoding import replace_unencodable
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 
 _INTERRUPTED = 130  # the exit code of a shell after Ctrl+C
 _NOBODY_READS = 141  # and after a closed pipe
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except LonghaulError as error:
-        say(sys.stderr, f"error: {error}")
+        print_lines(sys.stderr, f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is not None or error.errno not in _FULL:
             raise
         _forget_output()
-        say(sys.stderr, f"error: the output cannot be written: {error.strerror}")
+        print_lines(sys.stderr, f"error: the output cannot be written: {error.strerror}")
         return StorageError.exit_code
     return code
 

@@ -137,7 +137,7 @@ def main(
             outcome = _execute(request, zygote)
         _end_as(outcome)
     except LonghaulError as error:
-        _say(f"error: {error}")
+        _print_to_stderr(f"error: {error}")
         _flush()
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before the run had its own handlers, or after
@@ -348,10 +348,10 @@ def _check_platform() -> None:
         raise UsageError("/proc is not mounted here; processes cannot be looked after without it")
 
 
-def _say(text: str) -> None:
-    from supervisor.views.console import say
+def _print_to_stderr(text: str) -> None:
+    from supervisor.views.console import print_lines
 
-    say(sys.stderr, text)
+    print_lines(sys.stderr, text)
 
 
 def _flush() -> None:
@@ -379,7 +379,7 @@ def _stop_timers() -> None:
 def _die_of_interrupt() -> NoReturn:
     with contextlib.suppress(ValueError):  # off the main thread
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _say("interrupted")
+    _print_to_stderr("interrupted")
     _die_of(signal.SIGINT)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import coverage
 
 PATIENCE = 2.0  # seconds for a file that somebody may still be writing
-_LOOK_EVERY = 0.1
+_POLL_EVERY = 0.1
 
 
 def main(words: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def sort_out(paths: Sequence[Path], patience: float) -> tuple[list[Path], list[P
         torn = [path for path, found in tables.items() if not found or found != all_tables]
         if not torn or time.monotonic() >= until:
             return [path for path in paths if path not in torn], torn
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_EVERY)
         tables |= {path: tables_of(path) for path in torn}
 
 

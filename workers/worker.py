@@ -222,7 +222,7 @@ class Worker:
         self._queues.reopen_if_lost()
         self._tainted |= not self._process_state.restore_thoroughly()
         self._all_restored_at = now
-        if (peak := self._peaks.look(now)) is not None:
+        if (peak := self._peaks.check(now)) is not None:
             self._queues.send(peak)
 
     def _handle(self, message: ToWorker) -> None:

@@ -22,7 +22,7 @@ from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.progress_file import OVER, read_progress
 from supervisor.storage.files.layout import Layout
 from supervisor.system.text_encoding import as_typed
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 
 REFUSED = 1  # exit code: the run has refused the order
 _PATIENCE = 30.0  # seconds for the answer
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif answer.done:
         emit("\n".join([one_line(answer.text), *answer.stacks]))
     else:
-        say(sys.stderr, f"error: {one_line(answer.text)}")
+        print_lines(sys.stderr, f"error: {one_line(answer.text)}")
     return 0 if answer.done else REFUSED
 
 

@@ -19,7 +19,7 @@ from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.system.text_encoding import as_typed
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 
 _FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
 _GLOB = frozenset("*?[")
@@ -74,7 +74,7 @@ def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
     if not by_name and (found := larger_beside(layout)):
         taken, other = found
         text = f"latest is {taken.summary()}; there is also {other.summary()}: name it to look at that one"
-        say(sys.stderr, text)
+        print_lines(sys.stderr, text)
     return layout
 
 

@@ -18,7 +18,7 @@ from supervisor.reports.progress_file import read_progress, seconds_since
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import is_ended
 from supervisor.storage.recovery.survey import survey
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 from workers.isolation.output_files import log_path, scratch_path
 
 _EVERY = 0.3  # seconds between two looks
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             time.sleep(_EVERY)
     reader.end()
     if not reader.shown:
-        say(sys.stderr, f"{one_line(job)} has printed nothing{'' if over else ' so far'}")
+        print_lines(sys.stderr, f"{one_line(job)} has printed nothing{'' if over else ' so far'}")
     return 0
 
 

@@ -35,7 +35,7 @@ from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.recovery.survey import survey
 from supervisor.system.cpu_limits import thread_caps, usable_cores
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 from workers.job.current_job import current_job
 from workers.script.callables import CannotLoad, load
 from workers.script.main_module import MAIN, import_main, import_main_if_guarded
@@ -122,17 +122,17 @@ def _read(arguments: argparse.Namespace) -> _Replayed:
 
 def _announce(replayed: _Replayed, *, debug: bool) -> None:
     params = cut(one_line(msgspec.json.encode(replayed.params).decode()), _SHOWN)
-    _say(f"replaying {one_line(replayed.job)} {params}, attempt {replayed.attempt}; nothing is recorded")
+    _print(f"replaying {one_line(replayed.job)} {params}, attempt {replayed.attempt}; nothing is recorded")
     record = replayed.record
     if record is None:
         return
     error = record.error or {}
     what = f"{error.get('type') or ''} {error.get('message') or ''}".strip()
-    _say(f"in the record it {record.outcome}{': ' if what else ''}{cut(one_line(what), 300)}".rstrip())
+    _print(f"in the record it {record.outcome}{': ' if what else ''}{cut(one_line(what), 300)}".rstrip())
     if record.outcome == "crashed":
-        _say("it crashed its worker; it may crash this process as well")
+        _print("it crashed its worker; it may crash this process as well")
     if record.outcome == "timed_out":
-        _say(
+        _print(
             f"its timeout does not apply here; Ctrl+C {'opens the debugger' if debug else 'shows where it is'}"
         )
 
@@ -156,7 +156,7 @@ def _functions(
         name, path = None, str(script)
     if MAIN in (function.module, *(setup or ())[:1]) and path is not None and not os.path.isfile(path):
         raise UsageError(f"the script {path} is not there; give its path with --script FILE")
-    _look_like_the_run(replayed, entry, path)
+    _imitate_the_run(replayed, entry, path)
     try:
         needed = MAIN in (function.module, *(setup or ())[:1])
         _import_script(import_main if needed else import_main_if_guarded, name, path, entry)
@@ -202,7 +202,7 @@ def _guessed_entry(started: RunStarted) -> dict[str, Any]:
     return {"function": [MAIN, name], "main_path": file} if file and name else {}
 
 
-def _look_like_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | None) -> None:
+def _imitate_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | None) -> None:
     """Directory, arguments and path of the run, as far as they are still there."""
     wanted = replayed.settings.get("workers", Settings().workers)
     slots = usable_cores() if wanted == "auto" else int(wanted)
@@ -219,7 +219,7 @@ def _look_like_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | N
     if directory and os.path.isdir(directory):
         os.chdir(directory)
     elif directory:
-        _say(f"the directory of the run, {directory}, is not there; this one is used")
+        _print(f"the directory of the run, {directory}, is not there; this one is used")
     importlib.invalidate_caches()
 
 
@@ -227,18 +227,18 @@ def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
     started, record = replayed.started, replayed.record
     before, now = started.code, code_of(function)
     if before and before.get("sha256") != now.get("sha256"):
-        _say(f"{now.get('file', 'the code')} has changed since the last run")
+        _print(f"{now.get('file', 'the code')} has changed since the last run")
     if others := changed_since(before):
-        _say(f"{listed(others)} {'has' if len(others) == 1 else 'have'} changed since the last run")
+        _print(f"{listed(others)} {'has' if len(others) == 1 else 'have'} changed since the last run")
     codes = CodeSpans(started.codes)
     made_by = codes.version(record.lease) if record is not None else None
     earlier = made_by is not None and made_by != codes.spans[-1].version
     if earlier and (since := since_then(str(made_by), codes, before, most=1000)):
-        _say(f"the record is of code {made_by}, {since}")
+        _print(f"the record is of code {made_by}, {since}")
     python = replayed.started.versions.get("python", "")
     here = ".".join(map(str, sys.version_info[:3]))
     if python and python != here:
-        _say(f"the run was made with Python {python}, this is {here}")
+        _print(f"the run was made with Python {python}, this is {here}")
 
 
 # ------------------------------------------------------------------------------ its end
@@ -278,16 +278,18 @@ def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
     try:
         encoded = encode_result(value)
     except Unencodable as error:
-        _say(f"its result cannot be written as JSON: {error}")
+        _print(f"its result cannot be written as JSON: {error}")
         return 1
-    _say(
+    _print(
         f"completed in {duration(seconds)}: {cut(one_line(result_text(encoded.json, encoded.nonfinite)), _SHOWN)}"
     )
     record = replayed.record
     if record is not None and record.outcome == "completed":
-        _say("the same result as in the record" if _same(encoded, record) else "NOT the result of the record")
+        _print(
+            "the same result as in the record" if _same(encoded, record) else "NOT the result of the record"
+        )
     elif record is not None:
-        _say("this time it did not fail")
+        _print("this time it did not fail")
     return 0
 
 
@@ -297,6 +299,6 @@ def _same(encoded: Encoded, record: Ended) -> bool:
     return bool(recorded == now) and list(map(tuple, encoded.nonfinite)) == list(map(tuple, record.nonfinite))
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.flush()
-    say(sys.stderr, text)
+    print_lines(sys.stderr, text)

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.watch:
             _print(layout, as_json=arguments.json)
             return 0
-        text, over = _look(layout)
+        text, over = _state_in_words(layout)
         if on_terminal():
             lines = "".join(f"{line}{_CLEAR_LINE}\n" for line in text.splitlines())
             start = _HOME + _CLEAR_BELOW if not shown else _HOME
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         time.sleep(_EVERY)
 
 
-def _look(layout: Layout) -> tuple[str, bool]:
+def _state_in_words(layout: Layout) -> tuple[str, bool]:
     """What there is to say, and whether nothing more will come."""
     progress = read_progress(layout)
     if progress is None:
@@ -75,7 +75,7 @@ def _look(layout: Layout) -> tuple[str, bool]:
 
 def _print(layout: Layout, *, as_json: bool) -> None:
     if not as_json:
-        emit(_look(layout)[0])
+        emit(_state_in_words(layout)[0])
         return
     progress = read_progress(layout)
     if progress is None:

@@ -19,7 +19,7 @@ from workers.values.tracebacks import MAX_TEXT, clip
 
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 WAIT = 0.3  # seconds at most that a kill is delayed for it
-LOOK_EVERY = 0.004
+CHECK_EVERY = 0.004
 _MOST = 1 << 20  # bytes of stacks that are read
 _MOST_OF_CRASH = 256 << 10  # bytes at the end of the output, in which a crash is looked for
 _NOWHERE = Stack("", "", "")
@@ -42,7 +42,7 @@ class RequestedStack:
     def next_look(self, now: float) -> float:
         if self._until is None:
             self._until = now + WAIT
-        return now + LOOK_EVERY
+        return now + CHECK_EVERY
 
     def is_over(self, now: float) -> bool:
         """Whether the stack is written, or will not be written any more."""

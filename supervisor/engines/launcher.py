@@ -165,17 +165,17 @@ class PendingReaps:
     def __init__(self, context: LauncherContext) -> None:
         self._context = context
         self._reaped: list[tuple[Reaped, float]] = []
-        self._look_at = 0.0
+        self._next_sweep = 0.0
 
     def add(self, reaped: Reaped, now: float) -> None:
         self._reaped.append((reaped, now + SWEEP_FOR))
-        self._look_at = now
+        self._next_sweep = now
 
     def poll(self, now: float, keep: set[int]) -> list[Reaped]:
         """The deaths that can be reported now; `keep`: pids of the launcher's own processes."""
-        if not self._reaped or now < self._look_at:
+        if not self._reaped or now < self._next_sweep:
             return []
-        self._look_at = now + SWEEP_EVERY
+        self._next_sweep = now + SWEEP_EVERY
         context = self._context
         left = end_orphans(context.spec.tag, context.living() | keep, context.incarnations())
         told = [reaped for reaped, until in self._reaped if not left or now >= until]
@@ -183,7 +183,7 @@ class PendingReaps:
         return told
 
     def next_deadline(self) -> float | None:
-        return self._look_at if self._reaped else None
+        return self._next_sweep if self._reaped else None
 
 
 def preparation_for(spec: WorkerSpec) -> Preparation:

@@ -146,7 +146,7 @@ class LocalEngine:
             self._launcher.cancel(incarnation)
         elif not (stack and worker.ask_for_stack(self._now)):
             worker.stack_due = None
-            worker.peaks.look(worker.pid)
+            worker.peaks.read_peak(worker.pid)
             self._launcher.before_kill(incarnation)
             worker.send_signal(signal.SIGKILL)
 
@@ -362,7 +362,7 @@ class LocalEngine:
 
     def usage(self) -> dict[int, Usage]:
         for worker in self._workers.values():
-            worker.peaks.look(worker.pid)
+            worker.peaks.read_peak(worker.pid)
         return self._meter.usage(self._pids(), self._origin())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:

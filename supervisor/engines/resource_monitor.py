@@ -94,7 +94,7 @@ class ResourceMonitor:
     def due(self) -> float:
         return min(self._next_usage, self._next_memory) if self._measures_memory else self._next_usage
 
-    def look(self, now: float) -> list[Event]:
+    def measure(self, now: float) -> list[Event]:
         """Measure what is due; the readings as events."""
         events: list[Event] = []
         if self._measures_memory and now >= self._next_memory:
@@ -141,7 +141,7 @@ class OrphanOwners:
             return found
         groups = {pid: number for number, pid in workers.items()}
         try:
-            self._look(groups, origin, tag)
+            self._find_orphans(groups, origin, tag)
             for pid, owner in self._owners.items():
                 if owner in found and (origin is not None or self._has_no_parent(pid, groups)):
                     found[owner].append(pid)
@@ -149,7 +149,7 @@ class OrphanOwners:
             pass
         return found
 
-    def _look(self, groups: Mapping[int, int], origin: int | None, tag: str) -> None:
+    def _find_orphans(self, groups: Mapping[int, int], origin: int | None, tag: str) -> None:
         present: Iterable[int]
         if origin is None:
             present = [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -38,7 +38,7 @@ from workers.process.experiment_tag import INCARNATION, incarnation_text
 from workers.process.shadowed_modules import wait4
 from workers.script.preparation import Preparation
 
-LOOK_EVERY = 0.1  # seconds, where there is no pidfd
+CHECK_EVERY = 0.1  # seconds, where there is no pidfd
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -59,7 +59,7 @@ class SpawnLauncher:
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)
-        self._look_at = 0.0
+        self._next_check = 0.0
 
     def start(self) -> None:
         os.makedirs(self._spec.output_directory, exist_ok=True)
@@ -127,8 +127,8 @@ class SpawnLauncher:
         self._pending_reaps.add(_reap(incarnation, child.process), now)
 
     def poll(self, now: float) -> list[LaunchEvent]:
-        if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
+        if now >= self._next_check:
+            self._next_check = now + CHECK_EVERY
             for incarnation, child in self._children.items():
                 if not child.watched and _is_dead(child.process.pid):
                     self._events.append(Exited(incarnation))
@@ -144,7 +144,7 @@ class SpawnLauncher:
             return 0.0
         times = [self._pending_reaps.next_deadline()]
         if any(not child.watched for child in self._children.values()):
-            times.append(self._look_at)
+            times.append(self._next_check)
         return min((time for time in times if time is not None), default=None)
 
     def close(self, deadline: float) -> None:

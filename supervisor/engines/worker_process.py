@@ -116,7 +116,7 @@ class EarlierPeaks:
         self._lasting = peak.lasting
         self._inherited, self._held = peak.inherited, peak.held
 
-    def look(self, pid: int) -> None:
+    def read_peak(self, pid: int) -> None:
         """While it lives: read its peak, where the kernel does not report it at its death."""
         if self._inherited:
             self._held = max(self._held, own_mark(read(f"/proc/{pid}/status")))

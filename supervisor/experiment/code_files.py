@@ -52,10 +52,10 @@ def known_now(
         return here, {}
     first: dict[str, list[str]] = before["modules"]
     later: dict[str, list[str]] = before.get("late", {})
-    known = {name: here.get(name) or _looked_at(name, *entry) for name, entry in first.items()}
+    known = {name: here.get(name) or _from_file(name, *entry) for name, entry in first.items()}
     late = {}
     for name, (file, text, last) in later.items():
-        place, now = here.get(name) or _looked_at(name, file, last)
+        place, now = here.get(name) or _from_file(name, file, last)
         late[name] = [place, text, now]
     for name, (file, digest) in here.items():
         if name not in known and name not in late:
@@ -63,7 +63,7 @@ def known_now(
     return known, late
 
 
-def _looked_at(name: str, file: str, digest: str) -> list[str]:
+def _from_file(name: str, file: str, digest: str) -> list[str]:
     path = _place_of(received(name), received(file))
     return [sendable(path), _digest(path, None) or digest]
 

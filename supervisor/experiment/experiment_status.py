@@ -21,7 +21,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import is_held
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 from supervisor.views.experiment_table import CheckpointRow, checkpoint_table, no_checkpoints
 
 
@@ -29,9 +29,9 @@ def list_checkpoints(directory: Path, resume_command: str) -> None:
     """The experiments that can be resumed, as a table on stdout."""
     rows = [shown_row(Layout(directory, experiment_id)) for experiment_id in experiments(directory)]
     if not rows:
-        say(sys.stdout, no_checkpoints(str(directory / "logs")))
+        print_lines(sys.stdout, no_checkpoints(str(directory / "logs")))
         return
-    say(sys.stdout, checkpoint_table(rows, resume_command))
+    print_lines(sys.stdout, checkpoint_table(rows, resume_command))
 
 
 def shown_row(layout: Layout) -> CheckpointRow:

@@ -31,12 +31,12 @@ class JobsToRerun(msgspec.Struct):
     retry: list[int] = []
     changed: list[int] = []
 
-    def keep_selected(self, selected: bytes) -> None:
+    def keep_selected(self, mask: bytes) -> None:
         """Each job under one reason only, and only if this run may run it: with --only, no
         result is given up for a job that will not be run."""
         changed, rerun = set(self.changed), set(self.rerun)
-        self.rerun = [job for job in self.rerun if selected[job] and job not in changed]
-        self.retry = [job for job in self.retry if selected[job] and job not in changed | rerun]
+        self.rerun = [job for job in self.rerun if mask[job] and job not in changed]
+        self.retry = [job for job in self.retry if mask[job] and job not in changed | rerun]
 
 
 def select(table: JobTable, only: list[str]) -> bytes:
@@ -66,7 +66,7 @@ def left_out(table: JobTable, mask: bytes) -> int:
 def jobs_again(
     table: JobTable,
     request: Request,
-    selected: bytes,
+    mask: bytes,
     *,
     changed: list[int],
     retry_failed: bool,
@@ -74,7 +74,7 @@ def jobs_again(
     made: MadeBy | None = None,
     version: str = "",
 ) -> JobsToRerun:
-    """Which completed or failed jobs, of those that are `selected`, run again: the changed ones, by
+    """Which completed or failed jobs, of those that `mask` selects, run again: the changed ones, by
     name or by the code that `made` them, and failed ones once more. `more`: the script has jobs that
     the experiment has not. `version`: that of the code of now."""
     again = JobsToRerun(changed=changed)
@@ -90,7 +90,7 @@ def jobs_again(
             and job not in named
             and table.outcome.get(job) != "cancelled"
         ]
-    again.keep_selected(selected)
+    again.keep_selected(mask)
     return again
 
 

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment that is ours (locked), with everything that a run needs. Nothing is added later.
 
-    offered: jobs that the script has; more than the plan has with one per domain. selected: a mask of
-    the jobs that this run may hand out; unselected: how many unfinished ones it leaves.
+    offered: jobs that the script has; more than the plan has with one per domain. mask: 1 for each job
+    of the plan that this run may hand out. unselected: how many unfinished jobs it leaves out.
     """
 
     layout: Layout
@@ -63,7 +63,7 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     position: Position
     offered: int
-    selected: bytes
+    mask: bytes
     unselected: int
     notices: list[Notice]
     deadline: Deadline | None = None
@@ -117,7 +117,7 @@ def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
         jobs=sum(opened.table.wanted),
         offered=opened.offered,
         told=list(opened.store.history.reported_conversions),
-        chosen=opened.selected.count(1),
+        chosen=opened.mask.count(1),
         cores=usable_cores(),
     )
 
@@ -130,10 +130,8 @@ def _disk_errors_in_words(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the disk
             raise
-        raise StorageError(
-            f"the disk failed under {directory}: {error}. What was recorded is safe; fix the disk, "
-            f"then start again or resume."
-        ) from error
+        failure = f"the disk failed under {directory}: {error}"
+        raise StorageError.with_advice(failure, "start again or resume") from error
 
 
 class _EffectiveSettings(NamedTuple):
@@ -192,7 +190,7 @@ def _open_new(request: Request, directory: Path, signals: Signals, notices: list
     plan = _plan(request, effective, signals)
     table = JobTable()
     plan.builder.fill(table)
-    selected = job_selection.select(table, request.only)
+    mask = job_selection.select(table, request.only)
     unfinished = resume_target.mention_unfinished(directory, request.name) if request.recording else []
     layout, lock = claim(directory, request.experiment_id, recording=request.recording)
     store = _create_store(request, effective, layout, lock, plan, table)
@@ -203,8 +201,8 @@ def _open_new(request: Request, directory: Path, signals: Signals, notices: list
         store=store,
         position=Position(run=1),
         offered=plan.offered,
-        selected=selected,
-        unselected=job_selection.left_out(table, selected),
+        mask=mask,
+        unselected=job_selection.left_out(table, mask),
         notices=[*notices, *unfinished, *_warnings_of(lock)],
         deadline=effective.deadline,
     )
@@ -332,8 +330,8 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
 def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[Notice]) -> OpenedExperiment:
     """Which jobs this run hands out, and what has changed since the last one."""
     table, effective = store.table, earlier.effective
-    selected = job_selection.select(table, request.only)
-    again = _jobs_again(request, earlier, table, selected)
+    mask = job_selection.select(table, request.only)
+    again = _jobs_again(request, earlier, table, mask)
     position = store.history.position()
     position.run += 1
     anew = again.changed + again.rerun
@@ -358,8 +356,8 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
         store=store,
         position=position,
         offered=earlier.plan.offered,
-        selected=selected,
-        unselected=job_selection.left_out(table, selected),
+        mask=mask,
+        unselected=job_selection.left_out(table, mask),
         notices=[*notices, *code.notices, *(("warning", text) for text in seeds), *_params_changed(again)],
         deadline=effective.deadline,
         resumed=True,
@@ -371,12 +369,12 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
     )
 
 
-def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, selected: bytes) -> JobsToRerun:
+def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, mask: bytes) -> JobsToRerun:
     rerun_changed = request.changed == "rerun"
     return job_selection.jobs_again(
         table,
         request,
-        selected,
+        mask,
         changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
         retry_failed=earlier.effective.settings.retry_failed and request.resume != "auto",
         more=earlier.plan.offered > earlier.plan.selected,

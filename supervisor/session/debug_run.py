@@ -52,7 +52,7 @@ def debug(request: Request) -> RunOutcome:
         current_job().context = request.setup() if request.setup is not None else None
         for job in chosen:
             failed += not _run_here(request, job)
-    _say(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
+    _print(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
     return RunOutcome(exit_code=SOME_FAILED if failed else OK)
 
 
@@ -62,14 +62,14 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
         return merge_settings(request, None), merge_options(request, None)
     layout = earlier(request.resume, output_directory(request.output, request.name), request.name)
     for _, text in mention_larger(request, layout):
-        _say(text)
+        _print(text)
     found = survey(layout)
     try:
         facts = found.history
         if facts.run_started is not None:
             before = facts.run_started.code
             if names := changed_names(before, code_of(request.function, before, request.setup)):
-                _say(f"{listed(names)} changed after the last run of {layout.experiment_id}")
+                _print(f"{listed(names)} changed after the last run of {layout.experiment_id}")
         settings = merge_settings(request, facts.settings)
         return settings, merge_options(request, facts.options)
     finally:
@@ -78,23 +78,23 @@ def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
 
 def _run_here(request: Request, job: PlannedJob) -> bool:
     """One job; False if it raised or its result cannot be encoded."""
-    _say(f"running {job.id} {msgspec.json.decode(job.params)}")
+    _print(f"running {job.id} {msgspec.json.decode(job.params)}")
     current_job().start_job(job.id, job.domain, 1)
     began = time.perf_counter()
     try:
         result: Any = request.function(**msgspec.json.decode(job.params))
         encoded = encode_result(result)
     except Unencodable as error:
-        _say(f"{job.id}: its result cannot be encoded: {error}")
+        _print(f"{job.id}: its result cannot be encoded: {error}")
         return False
     except Exception:
         traceback.print_exc()
         if sys.stdin is not None and sys.stdin.isatty():
             pdb.post_mortem()
         return False
-    _say(f"{job.id}: {encoded.json.decode()[:2000]} in {time.perf_counter() - began:.2f} s")
+    _print(f"{job.id}: {encoded.json.decode()[:2000]} in {time.perf_counter() - began:.2f} s")
     return True
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(harmless(text), file=sys.stderr, flush=True)

@@ -25,11 +25,11 @@ import msgspec
 from supervisor.core.terms.errors import UsageError
 from supervisor.storage.files.layout import Layout
 from supervisor.system.script_start import DETACHED, environment_at_start, start_directory
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 from supervisor.views.suggested_commands import longhaul_command, shown
 from workers.process.surrogates import received, sendable
 
-_LOOK_EVERY = 0.2  # seconds; only while the parent waits
+_POLL_EVERY = 0.2  # seconds; only while the parent waits
 
 
 class _Started(msgspec.Struct):
@@ -76,7 +76,7 @@ def start_detached() -> int:
         code = process.wait()
         return code if code >= 0 else 128 - code
     started = msgspec.json.decode(line, type=_Started).with_texts(received)
-    say(sys.stderr, _started_message(started, process.pid))
+    print_lines(sys.stderr, _started_message(started, process.pid))
     process.returncode = 0  # it continues; Popen must not warn that it was not waited for
     return 0
 
@@ -92,7 +92,7 @@ def _wait(process: subprocess.Popen[bytes], reader: int) -> bytes:
     """The child's message; b"" if it ended without one."""
     line = b""
     while not line.endswith(b"\n"):
-        if select.select([reader], [], [], _LOOK_EVERY)[0]:
+        if select.select([reader], [], [], _POLL_EVERY)[0]:
             piece = os.read(reader, 65536)
             if not piece:
                 return b""

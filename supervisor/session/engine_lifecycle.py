@@ -71,10 +71,10 @@ class EngineLifecycle:
             self._start()
 
     def anything_to_do(self) -> bool:
-        table, selected = self._opened.table, self._opened.selected
+        table, mask = self._opened.table, self._opened.mask
         return bool(self._opened.retry) or any(
             state in (PENDING, INTERRUPTED) and chosen
-            for state, chosen in zip(table.state, selected, strict=True)
+            for state, chosen in zip(table.state, mask, strict=True)
         )
 
     def engine(self) -> LocalEngine:

@@ -66,9 +66,9 @@ def _open_and_run(
 def _stopped_before_start(request: Request, signum: int) -> RunOutcome:
     if request.progress:
         from supervisor.core.terms.wording import signal_name
-        from supervisor.views.console import say
+        from supervisor.views.console import print_lines
 
-        say(sys.stderr, f"{signal_name(signum)}: stopped before anything was started")
+        print_lines(sys.stderr, f"{signal_name(signum)}: stopped before anything was started")
     return RunOutcome(exit_code=128 + signum, signal=signum)
 
 
@@ -94,7 +94,7 @@ def _run_opened(
 
         return RunSession(request, opened, engines, signals).play()
     except OSError as problem:  # on the way out: while the final files are made
-        raise StorageError(f"{problem}. What was recorded is safe; fix the disk, then resume.") from problem
+        raise StorageError.with_advice(problem) from problem
     finally:
         engines.close()
 

@@ -27,12 +27,12 @@ from supervisor.options.request import Request
 from supervisor.session import user_messages
 from supervisor.session.outcome import RunOutcome
 from supervisor.system.signals import DRAIN_SIGNALS, Signals
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 from supervisor.views.supervisor_log import SupervisorLog
 
 Notify = Callable[[str, str], None]  # level, text
 MOST_OUTPUT = 64 << 10  # bytes of a hook's output that are kept
-_LOOK_EVERY = 0.1  # seconds; only while a hook runs
+_POLL_EVERY = 0.1  # seconds; only while a hook runs
 _SHOWN_FAILURES = 5
 _MOST_MESSAGE = 200
 
@@ -59,7 +59,7 @@ def run_hooks(request: Request, opened: OpenedExperiment, ended: FinishedRun, si
         if log is not None:
             log.write(level, text)
         if request.progress and (log is None or level != "info"):
-            say(sys.stderr, text)
+            print_lines(sys.stderr, text)
 
     run_data = run_document(request, opened, ended)
     for hook in hooks_of(opened.settings, ended):
@@ -180,7 +180,7 @@ def _follow(
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 break
-            selector.select(max(0.0, min(_LOOK_EVERY, deadline - time.monotonic())))
+            selector.select(max(0.0, min(_POLL_EVERY, deadline - time.monotonic())))
             piece = _read(pipe)
             if piece == b"" and pipe in [key.fileobj for key in selector.get_map().values()]:
                 selector.unregister(pipe)  # closed; the process may continue without output

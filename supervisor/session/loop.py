@@ -22,13 +22,13 @@ from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import (
     AnswerControl,
+    AnswerWithStacks,
     Command,
     Effects,
     Event,
     KillWorker,
+    LogStack,
     RevokeJobs,
-    ShowStack,
-    ShowStacks,
     SignalWorker,
     StartJobs,
     StartWorker,
@@ -114,7 +114,7 @@ class Loop:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
         self._deferred = deque(deferred)  # to be done once the workers are at work
         self._stacks: StackDump | None = None  # being collected
-        self._stacks_for: list[ShowStacks] = []  # who at other terminals waits for them
+        self._stacks_for: list[AnswerWithStacks] = []  # who at other terminals waits for them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
@@ -151,16 +151,16 @@ class Loop:
         if self.signals.fileno() in woken:
             events.extend(self._signal_events())
         if now >= self._monitor.due:
-            events.extend(self._look_at_workers(now))
+            events.extend(self._measure_workers(now))
         if self.control is not None:
             due = self.control.next_deadline()
             if self.control.fileno() in woken or (due is not None and now >= due):
                 events.extend(self.control.poll(now))
         return events
 
-    def _look_at_workers(self, now: float) -> list[Event]:
+    def _measure_workers(self, now: float) -> list[Event]:
         before = self._monitor.usage
-        events = self._monitor.look(now)
+        events = self._monitor.measure(now)
         if self._monitor.usage is not before:
             self._free = self.store.free_space(), *machine_memory()
         return events
@@ -216,7 +216,7 @@ class Loop:
             if signum == signal.SIGTSTP:
                 self._suspend()
             elif signum == signal.SIGQUIT:
-                self.view.tell("info", "SIGQUIT: the stacks of all workers follow")
+                self.view.message("info", "SIGQUIT: the stacks of all workers follow")
                 self._dump_stacks()
             else:
                 events.append(facts.SignalReceived(signum))
@@ -244,7 +244,7 @@ class Loop:
         self._stacks = None
         self._ask_for_stacks(list(self.scheduler.workers.values()))
 
-    def _show_stack(self, incarnation: int) -> None:
+    def _log_stack(self, incarnation: int) -> None:
         worker = self.scheduler.workers.get(incarnation)
         if worker is not None:
             self._ask_for_stacks([worker])
@@ -262,7 +262,7 @@ class Loop:
         texts = self._stacks.read()
         self._stacks = None
         for text in texts:
-            self.view.tell("info", text)
+            self.view.message("info", text)
         for asked in self._stacks_for:
             self._answer(asked.ticket, True, asked.text, texts)
         self._stacks_for.clear()
@@ -280,9 +280,9 @@ class Loop:
         if self.scheduler.draining and (
             not was_draining or any(isinstance(event, facts.SignalReceived) for event in events)
         ):
-            self.view.tell("info", self.resume_hint)
+            self.view.message("info", self.resume_hint)
         while self.store.notices:
-            self.view.tell("warning", self.store.notices.pop(0))
+            self.view.message("warning", self.store.notices.pop(0))
         self._tell_stacks()
         self._checkpoint()
         self._show()
@@ -315,15 +315,15 @@ class Loop:
             case SignalWorker(incarnation, signum):
                 engine.signal_worker(incarnation, signum)
             case Tell(level, text):
-                self.view.tell(level, self._with_option_names(text))
+                self.view.message(level, self._with_option_names(text))
             case AnswerControl(ticket, done, text):
                 self._answer(ticket, done, self._with_option_names(text))
-            case ShowStacks():
+            case AnswerWithStacks():
                 self._stacks_for.append(command)
                 if self._stacks is None:
                     self._dump_stacks()
-            case ShowStack(incarnation):
-                self._show_stack(incarnation)
+            case LogStack(incarnation):
+                self._log_stack(incarnation)
 
     def _completed(self, batch: Completions) -> None:
         self._completions += len(batch)

@@ -58,8 +58,8 @@ def exit_of(
         return 128 + signum, signum
     if state_word(scheduler, opened, error) == "stopped":
         return (STOPPED_AS_ASKED if scheduler.drain.asked else BROKE_OFF), None
-    table, selected = opened.table, opened.selected
+    table, mask = opened.table, opened.mask
     failed = FAILED in table.state and any(
-        state == FAILED and chosen for state, chosen in zip(table.state, selected, strict=True)
+        state == FAILED and chosen for state, chosen in zip(table.state, mask, strict=True)
     )
     return (SOME_FAILED if failed else OK), None

@@ -107,9 +107,9 @@ class RunSession:
         except LonghaulError as problem:
             error = problem
         except OSError as problem:  # a read that failed: writes have errors of their own
-            error = StorageError(f"{problem}. What was recorded is safe; fix the disk, then resume.")
+            error = StorageError.with_advice(problem)
         finally:
-            outcome = self._finish(error, crashed=error is None and sys.exc_info()[0] is not None)
+            outcome = self._end_run(error, crashed=error is None and sys.exc_info()[0] is not None)
         if error is not None:
             raise error
         return outcome
@@ -143,11 +143,11 @@ class RunSession:
         for level, text in opened.notices:
             self._tell(level, text)
         if not opened.resumed and (yielded := names_taken(request.taken)):
-            self.view.tell("info", yielded)
+            self.view.message("info", yielded)
         if both := taken_by_both(request.shared):
-            self.view.tell("warning", both)
+            self.view.message("warning", both)
         if hash_order_is_random():
-            self.view.tell(
+            self.view.message(
                 "warning",
                 "this Python was started with -E or -I and ignores PYTHONHASHSEED: the order of a set of "
                 "strings may differ between workers and runs; sort it, or start Python without the option",
@@ -155,13 +155,13 @@ class RunSession:
         self._tell_store_notices()
 
     def _tell(self, level: str, text: str) -> None:
-        self.view.tell(level, self.request.with_option_names(text))
+        self.view.message(level, self.request.with_option_names(text))
 
     def _tell_store_notices(self) -> None:
         """What the store has done about damaged files."""
         notices = self.opened.store.notices
         while notices:
-            self.view.tell("warning", notices.pop(0))
+            self.view.message("warning", notices.pop(0))
 
     def _begin(self) -> Effects:
         """The jobs are lined up; the deadline is put on the clock of the run."""
@@ -171,7 +171,7 @@ class RunSession:
             now,
             utc_now(),
             opened.store.next_n,
-            selected=opened.selected,
+            mask=opened.mask,
             retry=opened.retry,
             drain_at=None if deadline is None else now + deadline.drain_at - time.time(),
             drain_reason="" if deadline is None else deadline.reason,
@@ -179,7 +179,7 @@ class RunSession:
 
     def _end_survivors(self) -> None:
         for warning in end_survivors(self.opened, self.engines.tag):
-            self.view.tell("warning", warning)
+            self.view.message("warning", warning)
         self.clock.resync()
 
     # -------------------------------------------------------------------- the work
@@ -231,7 +231,7 @@ class RunSession:
         try:
             server = ControlServer.open(self.opened.layout.lock)
         except NoControlSocket as problem:
-            self.view.tell("warning", f"`longhaul ctl` cannot steer this run: {problem}")
+            self.view.message("warning", f"`longhaul ctl` cannot steer this run: {problem}")
             return None
         self.progress.control = server.path
         return server
@@ -244,7 +244,7 @@ class RunSession:
 
     # ----------------------------------------------------------------------- after
 
-    def _finish(self, error: LonghaulError | None, *, crashed: bool) -> RunOutcome:
+    def _end_run(self, error: LonghaulError | None, *, crashed: bool) -> RunOutcome:
         """Checkpoint, final files, lock, summary, in this order."""
         from supervisor.storage.journal.foreign_writes import RecordsLost
 

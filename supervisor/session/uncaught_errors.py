@@ -11,7 +11,7 @@ import sys
 from types import TracebackType
 
 from supervisor.core.terms.errors import SCRIPT_ERROR, RaisedByScript
-from supervisor.views.console import say
+from supervisor.views.console import print_lines
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _OURS = tuple(os.path.join(_ROOT, package, "") for package in ("supervisor", "workers"))
@@ -33,7 +33,7 @@ def show(error: Exception) -> int:
         where, known = f"{raised.where} of the script raised {type(shown).__name__}", raised.known
     else:
         where, known = "this error is not from a job", "What was recorded is safe; continue with --resume."
-    say(sys.stderr, f"error: {where}, see above. {known}")
+    print_lines(sys.stderr, f"error: {where}, see above. {known}")
     return SCRIPT_ERROR
 
 

@@ -19,7 +19,7 @@ from supervisor.options.request import Request
 from supervisor.session.outcome import RunOutcome, cancelled, state_word
 from supervisor.storage.files.layout import Layout
 from supervisor.system.clock import utc_now
-from supervisor.views.console import say_until
+from supervisor.views.console import print_lines_until
 
 if TYPE_CHECKING:
     from supervisor.core.scheduling.scheduler import Scheduler
@@ -33,7 +33,7 @@ _IS_UNFINISHED = bytes(state in (PENDING, INTERRUPTED) for state in range(256))
 def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
     """How many jobs and workers, and what a resume keeps, in one line."""
     table, counts = opened.table, opened.table.counts()
-    workers = count(min(slots, max(1, opened.selected.count(1))), "worker")
+    workers = count(min(slots, max(1, opened.mask.count(1))), "worker")
     line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
     if opened.resumed:
         left = counts.left - len(opened.retry) - opened.unselected
@@ -65,16 +65,16 @@ def _retry_failed(request: Request, opened: OpenedExperiment) -> str:
 def workers_at_work(opened: OpenedExperiment, slots: int) -> int:
     """No more than there are jobs to run."""
     unfinished: bytearray = opened.table.state.translate(_IS_UNFINISHED)
-    if opened.selected.count(1) == len(unfinished):  # of a million jobs: 1 ms instead of 20
+    if opened.mask.count(1) == len(unfinished):  # of a million jobs: 1 ms instead of 20
         return min(slots, unfinished.count(1))
-    return min(slots, sum(compress(unfinished, opened.selected)))
+    return min(slots, sum(compress(unfinished, opened.mask)))
 
 
 def _tasks(request: Request, opened: OpenedExperiment) -> str:
     """How many of the script's jobs these are, and who has chosen them."""
     table, total = opened.table, opened.table.wanted.count(1)
     if request.only:
-        return f"{opened.selected.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
+        return f"{opened.mask.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
     if not _is_pilot(opened):
         return count(total, "task")
     domains = [
@@ -155,7 +155,7 @@ def print_summary(
         events=events,
         width=_width(),
     )
-    say_until(sys.stderr, request.with_option_names(text), given_up)
+    print_lines_until(sys.stderr, request.with_option_names(text), given_up)
 
 
 def _width() -> int:

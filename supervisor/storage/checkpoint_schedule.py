@@ -167,17 +167,17 @@ class CheckpointSchedule:
         finally:
             writer.discard()
 
-    def write_or_say(self, position: Position) -> None:
+    def write_or_warn(self, position: Position) -> None:
         """`write`; a failure becomes a notice."""
         try:
             self.write(position)
         except OSError as error:
-            self._say(error)
+            self._warn(error)
 
     def at_end(self, position: Position) -> None:
         """Write the last checkpoint of the run, and note how long that took."""
         started = time.perf_counter()
-        self.write_or_say(position)
+        self.write_or_warn(position)
         self._seconds_at_end = time.perf_counter() - started
 
     def give_up(self, now: float) -> None:
@@ -188,14 +188,14 @@ class CheckpointSchedule:
             self._writer = self._task = None
 
     def _fail(self, error: OSError, now: float) -> None:
-        self._say(error)
+        self._warn(error)
         if self._writer is not None:
             self._writer.discard()
         self._writer = self._task = None
         self._ended = now
         self._cost = max(self._cost, COST_OF_FAILURE)
 
-    def _say(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         notice = (
             f"The checkpoint {self._parts.layout.checkpoint} could not be written ({error.strerror or error}); "
             f"it is tried again. The journal holds everything."

@@ -49,7 +49,7 @@ class DiskFailures:
         )
 
 
-LOOK_EVERY = 1.0
+CHECK_EVERY = 1.0
 
 
 class DiskHealth:
@@ -58,23 +58,23 @@ class DiskHealth:
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
         self._directory = directory
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._lack: str | None = None
         self._was_named = False  # on some file systems no open file has a name that can be checked
         self._blocked: dict[str, str] = {}
         self._unsynced_since: float | None = None
 
-    def look_due(self, now: float) -> bool:
+    def check_due(self, now: float) -> bool:
         """Whether it is time to check the free space and to retry, which is so once a second."""
-        if now < self._next_look:
+        if now < self._next_check:
             return False
-        self._next_look = now + LOOK_EVERY
+        self._next_check = now + CHECK_EVERY
         return True
 
-    def look_soon(self) -> None:
-        self._next_look = 0.0
+    def check_soon(self) -> None:
+        self._next_check = 0.0
 
-    def look_at_space(self) -> None:
+    def check_space(self) -> None:
         try:
             self._lack = lack_of_space(self._disk, self._directory)
         except OSError:
@@ -140,7 +140,7 @@ class DiskHealth:
         """When the conditions must be checked again even if nothing happens; None if never."""
         times = []
         if full or self._blocked:
-            times.append(self._next_look)
+            times.append(self._next_check)
         if waiting and "disk_stalled" not in self._blocked:
             times.append((now if self._unsynced_since is None else self._unsynced_since) + STALLED_AFTER)
         return min(times, default=None)

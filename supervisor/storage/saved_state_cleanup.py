@@ -22,7 +22,7 @@ from supervisor.core.terms.jobs import COMPLETED
 from supervisor.storage.files.disk import Disk
 from workers.job.file_names import file_name
 
-LOOK_EVERY = 5.0  # seconds
+CLEAN_EVERY = 5.0  # seconds
 _BUDGET = 0.005  # seconds in which a look begins to remove files
 _NAME = re.compile(r"\.?(.+?)(?:~|~damaged)?\.json(\.\d+\.tmp)?")
 _HEAD = re.compile(rb'\{"save":\d+,"job":("(?:[^"\\]|\\.)*")')
@@ -36,16 +36,16 @@ class SavedStateCleanup:
         self._directory = os.fspath(directory)
         self._table = table
         self._disk = disk or Disk()
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._obsolete: list[str] = []
         self._after = 0  # the record that must be synced before `_obsolete` is removed
 
-    def look(self, now: float, last_n: int, synced: int) -> None:
+    def clean_up(self, now: float, last_n: int, synced: int) -> None:
         """Remove the states of jobs that were completed at the previous look, if all records written until
         then are synced. `last_n`, `synced`: numbers of the last record written and synced."""
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        self._next_look = now + LOOK_EVERY
+        self._next_check = now + CLEAN_EVERY
         if self._obsolete and synced < self._after:
             return
         self._remove(self._obsolete, time.monotonic() + _BUDGET)

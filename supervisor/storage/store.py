@@ -141,7 +141,7 @@ class Store:
         store.notices += notices
         if recovered.checkpoint_state != "good" or recovered.needs_generation:
             # From here on either of the two files may be lost again.
-            store._checkpoints.write_or_say(store_builder.position_of(recovered))
+            store._checkpoints.write_or_warn(store_builder.position_of(recovered))
         recovered.close()
         return store
 
@@ -187,7 +187,7 @@ class Store:
         if journal.failed is not None:
             self._regenerate(journal.failed)
         elif journal.full is not None:
-            self._health.look_soon()
+            self._health.check_soon()
         elif not self.ephemeral:
             self._syncer.written(journal.next_n - 1, urgent=urgent)
         elif urgent:
@@ -230,11 +230,11 @@ class Store:
                     pass
         events = self._collect_synced(now)
         self._checkpoints.collect(now)
-        if self._health.look_due(now):
+        if self._health.check_due(now):
             self._retry()
-            self._look_for_the_journal()
-            self._health.look_at_space()
-            self.states.look(now, self._journal.next_n - 1, self._reported)
+            self._rewrite_if_altered()
+            self._health.check_space()
+            self.states.clean_up(now, self._journal.next_n - 1, self._reported)
         return events + self._health.changes(self._journal, now)
 
     def _waiting(self) -> bool:
@@ -266,7 +266,7 @@ class Store:
         elif there_is_room and not self.ephemeral:
             self._syncer.written(journal.next_n - 1)
 
-    def _look_for_the_journal(self) -> None:
+    def _rewrite_if_altered(self) -> None:
         """Write the journal again if another process has removed or changed it: a file without a name is lost
         when this process ends."""
         if not self.ephemeral and (trouble := self._health.trouble(self._journal)) is not None:
@@ -347,7 +347,7 @@ class Store:
             )
         self._checkpoints.give_up(self._now)
         self._retry()
-        self._look_for_the_journal()
+        self._rewrite_if_altered()
         if journal.full is not None:
             raise StorageError(
                 f"{journal.full.strerror}: {journal.path}. The last records could not be written; "

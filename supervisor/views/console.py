@@ -149,8 +149,8 @@ def _descriptor(stream: TextIO) -> int | None:
     return fd
 
 
-def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) -> None:
-    """`say` that waits for a slow reader, until `given_up` returns true."""
+def print_lines_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) -> None:
+    """`print_lines` that waits for a slow reader, until `given_up` returns true."""
     if stream is None:
         return
     outlet = ConsoleWriter(stream)
@@ -160,7 +160,7 @@ def say_until(stream: TextIO | None, text: str, given_up: Callable[[], bool]) ->
     outlet.end(0.0)
 
 
-def say(stream: TextIO | None, text: str) -> None:
+def print_lines(stream: TextIO | None, text: str) -> None:
     """Print lines to a stream; a closed, broken or missing one is no error."""
     if stream is None:
         return

@@ -116,9 +116,9 @@ class GuardedView:
             self._guarded(self._inner.update, snapshot)
             self._next_update = now + self._inner.interval
 
-    def tell(self, level: str, text: str) -> None:
+    def message(self, level: str, text: str) -> None:
         self._write(level, text)
-        self._guarded(self._inner.tell, level, text)
+        self._guarded(self._inner.message, level, text)
 
     def failed(self, failure: FailureSnapshot) -> None:
         if not failure.output_tail and failure.job == self._printed and self._directory is not None:
@@ -127,7 +127,7 @@ class GuardedView:
         self._log_failure(failure)
         self._guarded(self._inner.failed, failure)
         if warning := self._first.failed(failure):
-            self.tell("warning", warning)
+            self.message("warning", warning)
 
     def completed(self) -> None:
         self._first.completed()

@@ -43,19 +43,19 @@ class NotebookView(SilentView):
         self._release()
         self._draw(snapshot)
 
-    def tell(self, level: str, text: str) -> None:
+    def message(self, level: str, text: str) -> None:
         prefix = "" if level == "info" else f"{level}: "
-        self._say(_STYLES.get(level, ""), f"{self._now():%H:%M:%S}  {prefix}{text}")
+        self._show_line(_STYLES.get(level, ""), f"{self._now():%H:%M:%S}  {prefix}{text}")
 
     def failed(self, failure: FailureSnapshot) -> None:
         if self._limit.allows():
-            self._say(_STYLES["error"], f"{self._now():%H:%M:%S}  {failure_line(failure)}")
+            self._show_line(_STYLES["error"], f"{self._now():%H:%M:%S}  {failure_line(failure)}")
             for line in tail_lines(failure):
-                self._say(_STYLES["info"], f"    | {line}")
+                self._show_line(_STYLES["info"], f"    | {line}")
 
     def output(self, job_id: str, text: str) -> None:
         for line in printed_lines(text):
-            self._say("", f"[{one_line(job_id)}] {line}")
+            self._show_line("", f"[{one_line(job_id)}] {line}")
 
     def close(self, snapshot: RunSnapshot | None = None) -> None:
         self._release()
@@ -63,12 +63,12 @@ class NotebookView(SilentView):
             snapshot.workers = []  # they are gone
             self._draw(snapshot)
 
-    def _say(self, style: str, text: str) -> None:
+    def _show_line(self, style: str, text: str) -> None:
         self._lines.append((style, harmless(text)))
 
     def _release(self) -> None:
         if suppressed := self._limit.release():
-            self._say(_STYLES["error"], f"... and {count(suppressed, 'more failure')}")
+            self._show_line(_STYLES["error"], f"... and {count(suppressed, 'more failure')}")
 
     def _draw(self, snapshot: RunSnapshot) -> None:
         now = self._now()

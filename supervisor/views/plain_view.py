@@ -51,7 +51,7 @@ class PlainView(SilentView):
         self._release()
         self._line(progress(snapshot, self._now()))
 
-    def tell(self, level: str, text: str) -> None:
+    def message(self, level: str, text: str) -> None:
         prefix = "" if level == "info" else f"{level}: "
         self._line(prefix + harmless(text))
 

@@ -70,7 +70,7 @@ class TerminalView(SilentView):
         self._fit()
         self._draw(frame(snapshot, self._now(), self._console.width, self._console.height))
 
-    def tell(self, level: str, text: str) -> None:
+    def message(self, level: str, text: str) -> None:
         prefix = "" if level == "info" else f"{level}: "
         self._print(Text(f"{self._now():%H:%M:%S}  {prefix}{harmless(text)}", style=_STYLES.get(level, "")))
 

@@ -21,7 +21,7 @@ class View(Protocol):
     def update(self, snapshot: RunSnapshot) -> None:
         """Show the present state of the run."""
 
-    def tell(self, level: str, text: str) -> None:
+    def message(self, level: str, text: str) -> None:
         """A line for the user. `level`: info, warning, error."""
 
     def failed(self, failure: FailureSnapshot) -> None:
@@ -53,7 +53,7 @@ class SilentView:
 
     def update(self, snapshot: RunSnapshot) -> None: ...
 
-    def tell(self, level: str, text: str) -> None: ...
+    def message(self, level: str, text: str) -> None: ...
 
     def failed(self, failure: FailureSnapshot) -> None: ...
 

@@ -14,7 +14,7 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import (
     Effects,
     KillWorker,
-    ShowStack,
+    LogStack,
     SignalWorker,
     StartJobs,
     StartWorker,
@@ -336,7 +336,7 @@ def test_a_job_without_cpu_is_told_once_and_shows_what_it_is_at() -> None:
     core.start()
     assert not core.tell(facts.UsageSampled({1: 0.0, 2: 99.0}), after=59.0).commands
     effects = core.tell(facts.UsageSampled({1: 0.2, 2: 99.0}), after=5.0)
-    assert ShowStack(1) in effects.commands
+    assert LogStack(1) in effects.commands
     assert "job/0 has used no CPU for 64 s" in told(effects)[0]
     assert isinstance(core.records[-1], Noted)
     assert core.records[-1].what == "stalled"
@@ -350,7 +350,7 @@ def test_what_uses_cpu_or_reports_now_and_then_does_not_stand_still() -> None:
         effects = core.tell(
             facts.JobReported(2, "job/1", 0.5, {}), facts.UsageSampled({1: 50.0, 2: 0.0}), after=30.0
         )
-        assert ShowStack(2) not in effects.commands
+        assert LogStack(2) not in effects.commands
         assert not core.tell(facts.UsageSampled({1: 0.0, 2: 0.0}), after=30.0).commands
 
 

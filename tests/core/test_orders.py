@@ -8,10 +8,10 @@ from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import (
     AnswerControl,
+    AnswerWithStacks,
     Effects,
     KillWorker,
     RevokeJobs,
-    ShowStacks,
     SignalWorker,
     StartWorker,
     StopWorker,
@@ -178,7 +178,7 @@ def test_what_cannot_be_done_is_refused_with_the_reason(order: str, name: str, w
 
 def test_a_job_that_is_left_out_of_the_run_is_not_touched() -> None:
     core = Core(2)
-    core.scheduler.begin(core.now, "", 1, selected=b"\1\0")
+    core.scheduler.begin(core.now, "", 1, mask=b"\1\0")
     assert "left out of this run by --only" in answer(ask(core, "cancel", "job/1")).text
 
 
@@ -285,7 +285,7 @@ def test_stacks_are_a_command_for_the_loop() -> None:
     core = Core(6)
     core.start()
     effects = ask(core, "stacks")
-    assert ShowStacks(7, "the stacks of 2 workers follow") in effects.commands
+    assert AnswerWithStacks(7, "the stacks of 2 workers follow") in effects.commands
     assert noted(effects)
 
 

@@ -34,27 +34,27 @@ def watch(engine: Engine, **settings: object) -> ResourceMonitor:
 
 
 def test_without_bounds_memory_is_not_looked_at() -> None:
-    looks = watch(Engine())
-    assert looks.due == 1.0
-    assert looks.look(1.0) == [UsageSampled({1: 50.0})]
-    assert looks.due == 1.0 + USAGE_EVERY
-    assert looks.usage == {1: Usage(10, 50.0)}
+    monitor = watch(Engine())
+    assert monitor.due == 1.0
+    assert monitor.measure(1.0) == [UsageSampled({1: 50.0})]
+    assert monitor.due == 1.0 + USAGE_EVERY
+    assert monitor.usage == {1: Usage(10, 50.0)}
 
 
 def test_memory_is_looked_at_more_often_when_it_gets_close() -> None:
     engine = Engine()
-    looks = watch(engine, memory_limit=100, keep_free=100)
-    assert looks.look(0.0) == [MemoryMeasured({1: 10}, 1000)]
-    assert looks.due == MEMORY_EVERY
+    monitor = watch(engine, memory_limit=100, keep_free=100)
+    assert monitor.measure(0.0) == [MemoryMeasured({1: 10}, 1000)]
+    assert monitor.due == MEMORY_EVERY
     engine.used = {1: 51}
-    looks.look(0.5)
-    assert looks.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT
+    monitor.measure(0.5)
+    assert monitor.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT
     engine.used, engine.free = {1: 10}, 199
-    looks.look(0.7)
-    assert looks.due == 0.7 + MEMORY_EVERY_NEAR_LIMIT
+    monitor.measure(0.7)
+    assert monitor.due == 0.7 + MEMORY_EVERY_NEAR_LIMIT
 
 
 def test_a_short_stall_is_looked_for_as_often_as_it_takes() -> None:
-    looks = watch(Engine(), stall=2.0)
-    looks.look(1.0)
-    assert looks.due == 2.0
+    monitor = watch(Engine(), stall=2.0)
+    monitor.measure(1.0)
+    assert monitor.due == 2.0

@@ -9,7 +9,7 @@ import pytest
 
 from supervisor.core.state.job_table import JobTable
 from supervisor.storage import saved_state_cleanup as states_module
-from supervisor.storage.saved_state_cleanup import LOOK_EVERY, SavedStateCleanup
+from supervisor.storage.saved_state_cleanup import CLEAN_EVERY, SavedStateCleanup
 from workers.job.saved_state import StateFiles
 
 IDS = ["a/b", "%", "", "x" * 300, "long/" * 80]
@@ -46,16 +46,16 @@ def test_a_state_is_dropped_when_the_result_is_on_the_disk(
         complete(table, job_id)
     now = 0.0
     for synced in (0, 5, 9):
-        states.look(now, last_n=10, synced=synced)
-        now += LOOK_EVERY
+        states.clean_up(now, last_n=10, synced=synced)
+        now += CLEAN_EVERY
         assert len(os.listdir(tmp_path / "states")) == 10, "not durable yet"
-    states.look(now, last_n=10, synced=10)
+    states.clean_up(now, last_n=10, synced=10)
     assert [files.load(job_id)[0] for job_id in IDS] == [None] * 4 + [IDS[4]]
 
 
 def test_no_look_costs_anything_when_nobody_saves(tmp_path: Path) -> None:
     _, _, states = made(tmp_path)
-    states.look(0.0, 1, 1)
+    states.clean_up(0.0, 1, 1)
     states.end()
     states.drop(IDS)
     assert not (tmp_path / "states").exists()
@@ -101,6 +101,6 @@ def test_a_look_takes_its_time_in_slices(tmp_path: Path, monkeypatch: pytest.Mon
         complete(table, job_id)
     left = []
     for number in range(len(IDS) + 2):
-        states.look(number * LOOK_EVERY, last_n=1, synced=1)
+        states.clean_up(number * CLEAN_EVERY, last_n=1, synced=1)
         left.append(len(os.listdir(tmp_path / "states")))
     assert left == [5, 4, 3, 2, 1, 0, 0]

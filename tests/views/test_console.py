@@ -13,7 +13,7 @@ from typing import TextIO
 
 import pytest
 
-from supervisor.views.console import LIMIT, ConsoleWriter, say
+from supervisor.views.console import LIMIT, ConsoleWriter, print_lines
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_characters_that_the_stream_does_not_know_are_replaced() -> None:
 
 
 def test_saying_something_to_nobody_is_no_error() -> None:
-    say(None, "text")
+    print_lines(None, "text")
     closed = io.StringIO()
     closed.close()
-    say(closed, "text")
+    print_lines(closed, "text")
     said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say(said, "7 × \ud800")
+    print_lines(said, "7 × \ud800")
     assert said.buffer.getvalue() == b"7 ? ?\n"

@@ -33,7 +33,7 @@ def test_a_broken_view_is_silent_from_then_on_and_the_log_says_so(tmp_path: Path
     for _ in range(3):
         view.update(snapshot())
         view.failed(failure())
-        view.tell("info", "still logged")
+        view.message("info", "still logged")
     view.close(snapshot())
     log.close()
     assert broken.calls == 1
@@ -47,7 +47,7 @@ def test_without_a_stream_there_is_only_the_log(tmp_path: Path) -> None:
     log = SupervisorLog(tmp_path / "log")
     view = open_view(None, log=log)
     view.update(snapshot())
-    view.tell("warning", "no room")
+    view.message("warning", "no room")
     view.suspend()
     view.resume()
     view.close()

@@ -95,8 +95,8 @@ def test_output_of_a_job_names_the_job_on_each_line() -> None:
 
 def test_words_for_the_user_carry_their_level() -> None:
     view, stream = plain()
-    view.tell("info", "going on")
-    view.tell("warning", "no room")
+    view.message("info", "going on")
+    view.message("warning", "no room")
     assert stream.getvalue() == "22:30:00  going on\n22:30:00  warning: no room\n"
 
 

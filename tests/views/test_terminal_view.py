@@ -211,7 +211,7 @@ def test_failures_and_output_scroll_above_a_frame_that_is_erased_at_the_end(term
     terminal.wait_for("| last words")
     view.output("iris/1", "loss 0.3\n")
     terminal.wait_for("loss 0.3")
-    view.tell("warning", "no room")
+    view.message("warning", "no room")
     terminal.wait_for("warning: no room")
     terminal.wait_for("iris/forest/5")
     view.close(snapshot())
@@ -268,7 +268,7 @@ def test_a_terminal_that_hangs_up_silences_the_view_and_nothing_else(terminal: T
     for number in range(50):
         view.update(snapshot())
         view.failed(failure(str(number)))
-        view.tell("info", "hello")
+        view.message("info", "hello")
     view.close(snapshot())
     assert time.monotonic() < until + 20.0
 
@@ -278,7 +278,7 @@ def test_a_terminal_stopped_with_ctrl_s_does_not_hold_up_the_run(terminal: Termi
     view = open_view(terminal.stream)
     began = time.monotonic()
     for number in range(300):
-        view.tell("info", f"line {number} " + "x" * 1000)
+        view.message("info", f"line {number} " + "x" * 1000)
         view.update(snapshot())
     assert time.monotonic() - began < 20.0, "nothing waited for the terminal"
     termios.tcflow(terminal.slave, termios.TCOON)

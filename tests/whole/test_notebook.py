@@ -121,7 +121,7 @@ def test_outside_of_jupyter_nothing_of_it_is_imported() -> None:
 def test_the_display_has_bar_workers_and_what_was_said_and_escapes_it() -> None:
     shown: list[tuple[str, str]] = []
     view = NotebookView(lambda html, plain: shown.append((html, plain)))
-    view.tell("info", "beginning")
+    view.message("info", "beginning")
     view.failed(failure("<script>", output_tail="last words"))
     over = snapshot(workers=0)
     over.workers = [worker(slot, job="<b>", fraction=0.5) for slot in range(10)]

@@ -15,11 +15,11 @@ import msgspec
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import (
     AnswerControl,
+    AnswerWithStacks,
     Command,
     Event,
     KillWorker,
     RevokeJobs,
-    ShowStacks,
     SignalWorker,
     StartJobs,
     StartWorker,
@@ -105,7 +105,7 @@ class World:
         if isinstance(command, StartWorker):
             self.start_worker(command.incarnation)
             return
-        if isinstance(command, (Tell, AnswerControl, ShowStacks)):
+        if isinstance(command, (Tell, AnswerControl, AnswerWithStacks)):
             return
         worker = self.workers.get(command.incarnation)
         if worker is None or worker.dead:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from workers.forking.process_owner import TRACKER_GRACE, owner_of, trackers_among, with_descendants
 from workers.process.linux import children_of
 
-_LOOK_EVERY = 0.001  # seconds between looks at whether what was killed is dead
+_POLL_EVERY = 0.001  # seconds between looks at whether what was killed is dead
 _OF_IMPORT = 0
 
 
@@ -41,7 +41,7 @@ class Orphans:
         """
         while True:
             try:
-                self._look(workers, dead)
+                self._update(workers, dead)
                 killed, left = self._kill_orphans_of_dead(workers, dead)
             except OSError:  # too many open files, for now
                 return {workers[pid] for pid in dead}
@@ -49,7 +49,7 @@ class Orphans:
             if not killed or not all(map(_is_reaped, killed)):
                 return left
 
-    def _look(self, workers: Mapping[int, int], dead: Collection[int]) -> None:
+    def _update(self, workers: Mapping[int, int], dead: Collection[int]) -> None:
         """Update which orphans there are, and their owners."""
         present = set(children_of(os.getpid())).difference(workers)
         present -= {pid for pid in present - self._of_script if _is_reaped(pid)}
@@ -109,7 +109,7 @@ class Orphans:
                     _kill(with_descendants(children))
                 if time.monotonic() > deadline:
                     return
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_POLL_EVERY)
 
     def _end_children(self, spared: set[int], deadline: float) -> None:
         """All but the spared ones, and trackers."""
@@ -122,7 +122,7 @@ class Orphans:
                 if not victims:
                     return
                 _kill(victims)
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_EVERY)
 
 
 def _kill(pids: Iterable[int]) -> None:

@@ -18,7 +18,7 @@ import sys
 
 from workers.transport.messages import Peak
 
-LOOK_EVERY = 0.005  # seconds, at least
+CHECK_EVERY = 0.005  # seconds, at least
 _CLEARLY = 8 << 20  # bytes above what is held, or was held at first
 _TOLD = 1.07  # growth since the last report that causes another one
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
@@ -29,7 +29,7 @@ class Peaks:
     """Since when the kernel tells of the high-water mark, and how high earlier jobs had it."""
 
     def __init__(self) -> None:
-        self._looked = 0.0
+        self._checked_at = 0.0
         self._can_set_back = _set_back()
         self._first = _mark(resource.RUSAGE_SELF)
         own = _own_mark()
@@ -46,11 +46,11 @@ class Peaks:
         self._held = _own_mark()
         return Peak(0, self._told, self._inherited, self._held)
 
-    def look(self, now: float) -> Peak | None:
+    def check(self, now: float) -> Peak | None:
         """Between two jobs; what the supervisor has to know, if there is anything."""
-        if now - self._looked < LOOK_EVERY:
+        if now - self._checked_at < CHECK_EVERY:
             return None
-        self._looked = now
+        self._checked_at = now
         mark = _own_mark() if self._inherited else _mark(resource.RUSAGE_SELF)
         children = _mark(resource.RUSAGE_CHILDREN)
         seen = 0

@@ -56,7 +56,7 @@ class Drain:
                 self.signal = event.signum  # the drain that had begun by itself is now also asked for
             if self._stop_signals > 1:
                 self.stop_now(turn)
-        self._tell_workers(turn, event.signum)
+        self._forward(turn, event.signum)
 
     def begin(self, turn: Turn, reason: str, detail: dict[str, Any], *, tell: bool = True) -> None:
         """Begin the drain. `detail`: for the record. Without `tell` the caller tells the user."""
@@ -89,7 +89,7 @@ class Drain:
         if not self.begun:
             self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now
             self.begin(turn, reason, detail, tell=tell)
-            self._tell_workers(turn, SIGTERM)
+            self._forward(turn, SIGTERM)
 
     def stop_now(self, turn: Turn, *, tell: bool = True) -> None:
         """End the grace time at once."""
@@ -99,13 +99,13 @@ class Drain:
                 turn.effects.commands.append(Tell("warning", "stopping now"))
             self._dispatcher.kill_all(turn)
 
-    def look(self, turn: Turn) -> None:
+    def kill_if_due(self, turn: Turn) -> None:
         """Kill all workers when the grace time is over."""
         if self.grace_ends is not None and turn.now >= self.grace_ends:
             self.grace_ends = None
             self._dispatcher.kill_all(turn, stack=True)
 
-    def _tell_workers(self, turn: Turn, signum: int) -> None:
+    def _forward(self, turn: Turn, signum: int) -> None:
         """Forward a signal to busy workers: it makes `current_job().stopping` true."""
         for worker in self._dispatcher.workers.values():
             if worker.status in (READY, STOPPING) and worker.leases:

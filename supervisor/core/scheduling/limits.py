@@ -13,7 +13,7 @@ from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import DOOMED, READY, STOPPING, WorkerState
-from supervisor.core.terms.events import ClockJumped, MemoryMeasured, ShowStack, Tell, UsageSampled
+from supervisor.core.terms.events import ClockJumped, LogStack, MemoryMeasured, Tell, UsageSampled
 from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.records import LOW_MEMORY, Noted, Paused, Unpaused
 from supervisor.core.terms.settings import failures_allowed, sized
@@ -65,7 +65,7 @@ class Limits:
 
     # --------------------------------------------------------------- an early end
 
-    def look(self, turn: Turn) -> None:
+    def drain_if_due(self, turn: Turn) -> None:
         """Begin a drain at the deadline or after too many failures."""
         if self._drain.begun:
             return
@@ -217,7 +217,7 @@ class Limits:
         turn.effects.records.append(Noted("stalled", turn.at, detail))
         text = f"{job_id} has used no CPU for {seconds:.0f} s (--stall); its stack follows"
         turn.effects.commands.append(Tell("warning", text))
-        turn.effects.commands.append(ShowStack(worker.incarnation))
+        turn.effects.commands.append(LogStack(worker.incarnation))
 
     def _watch_slowness(self, turn: Turn, worker: WorkerState, job: int) -> None:
         seconds = turn.now - worker.since

@@ -18,7 +18,7 @@ from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState
-from supervisor.core.terms.events import AnswerControl, ControlAsked, ShowStacks, Tell
+from supervisor.core.terms.events import AnswerControl, AnswerWithStacks, ControlAsked, Tell
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.terms.records import BY_HAND, Noted, Paused, Reset, Unpaused
 
@@ -75,7 +75,7 @@ class Orders:
             turn.effects.records.append(Noted("control", turn.at, detail))
             commands.append(Tell("warning", f"longhaul ctl {event.order} (uid {event.uid}): {reply.text}"))
         if event.order == "stacks":
-            commands.append(ShowStacks(event.ticket, reply.text))
+            commands.append(AnswerWithStacks(event.ticket, reply.text))
         else:
             commands.append(AnswerControl(event.ticket, reply.done, reply.text))
 

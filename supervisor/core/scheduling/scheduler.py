@@ -119,20 +119,22 @@ class Scheduler:
         at: str,
         first_n: int,
         *,
-        selected: bytes | None = None,
+        mask: bytes | None = None,
         retry: Sequence[int] = (),
         drain_at: float | None = None,
         drain_reason: str = "",
     ) -> Effects:
         """Close the leases that earlier runs left open, then fill the queue.
 
-        `selected` masks the jobs that this run may hand out (default: all that are
+        `mask`: 1 for each job that this run may hand out (default: all that are
         wanted). `retry` are failed jobs that were just reset for one more attempt: they
         go after all others, and those that had been quarantined run alone. `drain_at`: when
         a drain begins by itself, on the run's clock, and why.
         """
         turn = Turn(now, at, first_n)
-        mask = self.orders.mask = bytes(self.table.wanted) if selected is None else selected
+        if mask is None:
+            mask = bytes(self.table.wanted)
+        self.orders.mask = mask
         for incarnation, leases in sorted(self.table.open_leases.items()):
             self._settle_lost(turn, incarnation, list(leases.items()), mask)
         self.table.open_leases.clear()
@@ -153,7 +155,7 @@ class Scheduler:
             self._handlers[type(event)](event, turn)
         if self.orders.ending:
             self.orders.follow_up(turn)
-        self._look_at_deadlines(turn)
+        self._check_deadlines(turn)
         dispatcher = self.dispatcher
         if not self.stopped:
             self.queue.wake(now)
@@ -379,9 +381,9 @@ class Scheduler:
 
     # ---------------------------------------------------- events: signals and time
 
-    def _look_at_deadlines(self, turn: Turn) -> None:
-        self.limits.look(turn)
-        self.drain.look(turn)
+    def _check_deadlines(self, turn: Turn) -> None:
+        self.limits.drain_if_due(turn)
+        self.drain.kill_if_due(turn)
         self.dispatcher.enforce_limits(turn)
 
     def _on_time_passed(self, event: facts.TimePassed, turn: Turn) -> None:

@@ -6,7 +6,7 @@ without a traceback and exits with the error's code.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 OK = 0  # all jobs completed
 
@@ -79,6 +79,11 @@ class StorageError(LonghaulError):
     """The disk failed in the middle of a run; what was synced before is safe. Exit code 74."""
 
     exit_code = IO_ERROR
+
+    @classmethod
+    def with_advice(cls, problem: object, next_step: str = "resume") -> Self:
+        """The problem, what it means for the records, and what to do."""
+        return cls(f"{problem}. What was recorded is safe; fix the disk, then {next_step}.")
 
 
 class WorkersError(LonghaulError):

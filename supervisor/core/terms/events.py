@@ -245,14 +245,14 @@ class AnswerControl(msgspec.Struct, frozen=True):
     text: str
 
 
-class ShowStacks(msgspec.Struct, frozen=True):
+class AnswerWithStacks(msgspec.Struct, frozen=True):
     """Let every worker write its Python stack, for the log and the answer to the order."""
 
     ticket: int
     text: str
 
 
-class ShowStack(msgspec.Struct, frozen=True):
+class LogStack(msgspec.Struct, frozen=True):
     """Let one worker write its Python stack to the log, without disturbing its job."""
 
     incarnation: int
@@ -267,8 +267,8 @@ Command = (
     | SignalWorker
     | Tell
     | AnswerControl
-    | ShowStacks
-    | ShowStack
+    | AnswerWithStacks
+    | LogStack
 )
 
 

@@ -193,7 +193,7 @@ def candidates(stretch: bytes) -> Iterator[tuple[int, bytes]]:
         yield head.start(), stretch[head.start() : end.end()]
 
 
-def seed_from(line: bytes) -> int | None:
+def recover_seed(line: bytes) -> int | None:
     """The seed under which a line (without its newline) verifies; None if it has no head or no seal.
 
     CRC-32 can be undone byte by byte: the line's CRC and its bytes give the value that it started from.

@@ -18,7 +18,7 @@ from supervisor.storage.journal.journal_format import (
     candidates,
     decode_record,
     numbered_from,
-    seed_from,
+    recover_seed,
     seed_of,
     verify,
     verify_batch,
@@ -113,7 +113,7 @@ class Scan:
         """(number of the first, offset of the first, lines): good lines that follow each other."""
         for offset, lines, whole in groups_of(self._disk, self._fd, self._begin, self.size):
             if not self.last_n and whole:  # the first line is verified alone, the others follow it
-                yield from self._look_at(offset, lines[0], whole)
+                yield from self._check_line(offset, lines[0], whole)
                 offset, lines = offset + len(lines[0]) + 1, lines[1:]
             if whole and self._follow(lines):
                 first, self.last_n = self.last_n + 1, self.last_n + len(lines)
@@ -121,7 +121,7 @@ class Scan:
                 yield first, offset, lines
             else:
                 for place, line in zip(offsets_of(offset, lines), lines, strict=False):
-                    yield from self._look_at(place, line, whole)
+                    yield from self._check_line(place, line, whole)
 
     def _follow(self, lines: list[bytes]) -> bool:
         """Whether all of these lines are good and continue the numbers, which is nearly always so."""
@@ -129,7 +129,7 @@ class Scan:
             return False
         return numbered_from(lines, self.last_n + 1) and verify_batch(lines, self._seed)
 
-    def _look_at(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
+    def _check_line(self, offset: int, line: bytes, whole: bool) -> Iterator[tuple[int, int, list[bytes]]]:
         n = verify(line, self._seed)
         if n and self._accept(n):
             self._good(offset + len(line), whole)
@@ -187,7 +187,7 @@ def guess_seed(disk: Disk, fd: int) -> int | None:
     """
     votes: Counter[int] = Counter()
     for line in disk.pread(fd, HEAD_BYTES, 0).split(b"\n"):
-        if len(line) <= _VOTING_LENGTH and (seed := seed_from(line)) is not None:
+        if len(line) <= _VOTING_LENGTH and (seed := recover_seed(line)) is not None:
             votes[seed] += 1
         if votes.total() >= _VOTES:
             break
