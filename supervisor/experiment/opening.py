@@ -9,29 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from supervisor.core.state.job_table import JobTable
-from supervisor.core.state.run_history import RunHistory
 from supervisor.core.terms.errors import StorageError
-from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import AnyRecord, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import count
-from supervisor.experiment import code_changes, job_selection, provenance, resume_target
+from supervisor.experiment import code_changes, job_selection, provenance
 from supervisor.experiment.claim import ExperimentExists, claim, refuse_existing
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
 from supervisor.experiment.job_selection import JobsToRerun, PilotSelection
 from supervisor.experiment.plan_changes import plan_change_notices, refuse_changes
 from supervisor.experiment.planning import Plan, build_plan
-from supervisor.experiment.resume_target import Notice
-from supervisor.options.request import Request, merge_options, merge_settings
+from supervisor.experiment.resume_target import Notice, resume_target
+from supervisor.options.request import Request
 from supervisor.options.script_options import namespace
 from supervisor.storage.files.atomic_files import clear_temporaries, probe_directory
 from supervisor.storage.files.disk import Disk
@@ -79,14 +77,23 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
         return self.store.table
 
 
-def open_experiment(request: Request, directory: Path, signals: Signals) -> OpenedExperiment:
+def open_experiment(request: Request, signals: Signals) -> OpenedExperiment:
     """Find the experiment that is requested, or make it. Raises LonghaulError; Stopped if a signal
     comes while the script generates its jobs. `start_run` has to follow."""
-    with _disk_errors_in_words(directory):
-        layout, notices = resume_target.experiment_to_resume(request, directory)
-        if layout is not None:
-            return _open_earlier(request, layout, signals, notices)
-        return _open_new_or_just_made(request, directory, signals, notices)
+    with _disk_errors_in_words(request.directory):
+        target = resume_target(request)
+        if target.layout is not None:
+            return _open_earlier(request, target.layout, target.notices, signals)
+        try:
+            return _open_new(request, target.notices, signals)
+        except ExperimentExists as taken:
+            # `--resume auto` with an id means that experiment, also if another process has made it since we
+            # looked, as when the same command is given twice at once. The lock decides between the two.
+            if request.resume != "auto" or isinstance(
+                request.jobs, Iterator
+            ):  # an iterator gives its jobs once
+                raise
+            return _open_earlier(request, taken.layout, [], signals)
 
 
 def start_run(request: Request, opened: OpenedExperiment) -> None:
@@ -134,32 +141,30 @@ def _disk_errors_in_words(directory: Path) -> Iterator[None]:
         raise StorageError.with_advice(failure, "start again or resume") from error
 
 
-class _EffectiveSettings(NamedTuple):
-    """Settings and options of this run: those of the request, over the remembered ones."""
+class _Terms(NamedTuple):
+    """What this run goes by: settings and options of the request, over the remembered ones."""
 
     settings: Settings
-    options: dict[str, Any]
+    options: dict[str, Any]  # the script's own
     deadline: Deadline | None
 
 
-def _effective_settings(request: Request, remembered: RunHistory | None = None) -> _EffectiveSettings:
-    settings = merge_settings(request, remembered.settings if remembered is not None else None)
-    deadline = deadline_of(settings)
-    return _EffectiveSettings(
-        settings, merge_options(request, remembered.options if remembered is not None else None), deadline
-    )
+def _terms(request: Request, settings: Mapping[str, Any], options: Mapping[str, Any]) -> _Terms:
+    """`settings`, `options`: as remembered. Raises UsageError or TooLate for a deadline that leaves no time."""
+    merged = request.settings(settings)
+    return _Terms(merged, request.options(options), deadline_of(merged))
 
 
 def _plan(
     request: Request,
-    effective: _EffectiveSettings,
+    terms: _Terms,
     signals: Signals,
     earlier: EarlierPlan | None = None,
     known: JobTable | None = None,
 ) -> Plan:
     """`known`: jobs that stay in a plan that has not all of the script's."""
-    all_tasks = effective.settings.all_tasks
-    arguments = namespace(request.parser, effective.options)
+    all_tasks = terms.settings.all_tasks
+    arguments = namespace(request.parser, terms.options)
     pick = PilotSelection(all_tasks=all_tasks, only=request.only, earlier=known)
     with signals.raising():
         return build_plan(
@@ -170,46 +175,33 @@ def _plan(
 # -------------------------------------------------------------------------------- new
 
 
-def _open_new_or_just_made(
-    request: Request, directory: Path, signals: Signals, notices: list[Notice]
-) -> OpenedExperiment:
-    """`--resume auto` with an id means that experiment, also if another process has made it since we
-    looked, as when the same command is given twice at once. The lock decides between the two."""
-    try:
-        return _open_new(request, directory, signals, notices)
-    except ExperimentExists as taken:
-        if request.resume != "auto" or isinstance(request.jobs, Iterator):  # an iterator gives its jobs once
-            raise
-        return _open_earlier(request, taken.layout, signals, notices)
-
-
-def _open_new(request: Request, directory: Path, signals: Signals, notices: list[Notice]) -> OpenedExperiment:
-    effective = _effective_settings(request)
+def _open_new(request: Request, notices: list[Notice], signals: Signals) -> OpenedExperiment:
+    """Raises ExperimentExists if there is one of the id that was asked for."""
+    terms = _terms(request, {}, {})
     if request.experiment_id is not None:
-        refuse_existing(Layout(directory, check_id(request.experiment_id)))
-    plan = _plan(request, effective, signals)
+        refuse_existing(Layout(request.directory, request.experiment_id))
+    plan = _plan(request, terms, signals)
     table = JobTable()
     plan.builder.fill(table)
     mask = job_selection.select(table, request.only)
-    unfinished = resume_target.mention_unfinished(directory, request.name) if request.recording else []
-    layout, lock = claim(directory, request.experiment_id, recording=request.recording)
-    store = _create_store(request, effective, layout, lock, plan, table)
+    layout, lock = claim(request.directory, request.experiment_id, recording=request.recording)
+    store = _create_store(request, terms, layout, lock, plan, table)
     return OpenedExperiment(
         layout=layout,
-        settings=effective.settings,
-        options=effective.options,
+        settings=terms.settings,
+        options=terms.options,
         store=store,
         position=Position(run=1),
         offered=plan.offered,
         mask=mask,
         unselected=job_selection.left_out(table, mask),
-        notices=[*notices, *unfinished, *_warnings_of(lock)],
-        deadline=effective.deadline,
+        notices=[*notices, *_warnings_of(lock)],
+        deadline=terms.deadline,
     )
 
 
 def _create_store(
-    request: Request, effective: _EffectiveSettings, layout: Layout, lock: Lock, plan: Plan, table: JobTable
+    request: Request, terms: _Terms, layout: Layout, lock: Lock, plan: Plan, table: JobTable
 ) -> Store:
     """The files of a new experiment; if they cannot be made, the claim to its id is given up."""
     disk = Disk()
@@ -222,8 +214,8 @@ def _create_store(
             plan=plan.builder,
             table=table,
             lock=lock,
-            settings=msgspec.to_builtins(effective.settings),
-            options=effective.options,
+            settings=msgspec.to_builtins(terms.settings),
+            options=terms.options,
             ephemeral=not request.recording,
         )
         if request.recording:
@@ -248,7 +240,7 @@ class _Earlier(NamedTuple):
     """An earlier experiment, and what the script makes of it now. Nothing on disk is changed yet."""
 
     recovered: Recovered
-    effective: _EffectiveSettings
+    terms: _Terms
     plan: Plan
     comparison: Comparison
     last_run: RunStarted
@@ -258,7 +250,7 @@ class _Earlier(NamedTuple):
 
 
 def _open_earlier(
-    request: Request, layout: Layout, signals: Signals, notices: list[Notice]
+    request: Request, layout: Layout, notices: list[Notice], signals: Signals
 ) -> OpenedExperiment:
     """First everything is looked at that may be refused, then the files are repaired and extended."""
     disk = Disk()
@@ -280,17 +272,17 @@ def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: S
     from supervisor.storage.recovery.survey import survey
 
     recovered = survey(layout, disk)
-    effective = _effective_settings(request, recovered.history)
+    terms = _terms(request, recovered.settings, recovered.options)
     repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
-    plan = _plan(request, effective, signals, repeatable, known)
+    plan = _plan(request, terms, signals, repeatable, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     refuse_changes(request, recovered, plan, comparison)
     last_run = recovered.history.run_started or RunStarted(0, "")
     return _Earlier(
         recovered=recovered,
-        effective=effective,
+        terms=terms,
         plan=plan,
         comparison=comparison,
         last_run=last_run,
@@ -318,8 +310,8 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
         earlier.plan.builder,
         lock=lock,
         name=request.name,
-        settings=msgspec.to_builtins(earlier.effective.settings),
-        options=earlier.effective.options,
+        settings=msgspec.to_builtins(earlier.terms.settings),
+        options=earlier.terms.options,
         comparison=earlier.comparison,
         keep_params=request.changed != "rerun",
     )
@@ -329,7 +321,7 @@ def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
 
 def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[Notice]) -> OpenedExperiment:
     """Which jobs this run hands out, and what has changed since the last one."""
-    table, effective = store.table, earlier.effective
+    table, terms = store.table, earlier.terms
     mask = job_selection.select(table, request.only)
     again = _jobs_again(request, earlier, table, mask)
     position = store.history.position()
@@ -345,21 +337,21 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
         counts=counts,
         accept=request.accept_code,
     )
-    seeds = provenance.seed_changed(earlier.seed, effective.settings, sum(counts.values()))
+    seeds = provenance.seed_changed(earlier.seed, terms.settings, sum(counts.values()))
     if anew:
         store.states.drop(table.ids[job] for job in anew)
     resets = job_selection.reset_jobs(table, again)
     return OpenedExperiment(
         layout=store.layout,
-        settings=effective.settings,
-        options=effective.options,
+        settings=terms.settings,
+        options=terms.options,
         store=store,
         position=position,
         offered=earlier.plan.offered,
         mask=mask,
         unselected=job_selection.left_out(table, mask),
         notices=[*notices, *code.notices, *(("warning", text) for text in seeds), *_params_changed(again)],
-        deadline=effective.deadline,
+        deadline=terms.deadline,
         resumed=True,
         retry=again.retry,
         resets=resets,
@@ -376,7 +368,7 @@ def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, mask: byte
         request,
         mask,
         changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
-        retry_failed=earlier.effective.settings.retry_failed and request.resume != "auto",
+        retry_failed=earlier.terms.settings.retry_failed and request.resume != "auto",
         more=earlier.plan.offered > earlier.plan.selected,
         made=earlier.made_by,
         version=earlier.code["version"],

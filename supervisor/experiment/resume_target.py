@@ -1,93 +1,84 @@
-"""Which of the experiments in a directory is meant: the latest one, the latest unfinished one.
+"""Which experiment a start goes on with: found once, before anything is changed or locked.
 
 Several scripts may share a directory (`--output`): each resumes experiments of its own
-name. Nothing is changed here, and nothing is locked.
+name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import msgspec
 
 from supervisor.core.terms.errors import LonghaulError, UnusableCheckpoint, UsageError
-from supervisor.core.terms.experiment_id import check_id
-from supervisor.core.terms.jobs import Counts
-from supervisor.options.request import Request, merge_settings
+from supervisor.options.request import Request
 from supervisor.reports.experiment_list import experiments
-from supervisor.reports.latest_experiment import larger_beside
-from supervisor.storage.checkpoint.checkpoint_format import peek
-from supervisor.storage.files.disk import Disk
+from supervisor.reports.latest_experiment import KnownExperiment, known_exactly, larger_beside, may_be_called
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import is_held
 
 Notice = tuple[str, str]  # level, text
 
 
-class FilesState(msgspec.Struct):
-    """The state of an experiment, as far as it decides whether to resume it."""
+class ResumeTarget(msgspec.Struct, frozen=True):
+    """layout: of the experiment to go on with; None: a new one is made. notices: what else may have been meant."""
 
-    name: str
-    counts: Counts
-    cancelled: int  # of the failed: a resume does not try these again
-    settings: dict[str, Any]  # as remembered
-
-    @property
-    def left(self) -> int:
-        return self.counts.left
+    layout: Layout | None
+    notices: list[Notice] = []
 
 
-def experiment_to_resume(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
-    """The experiment to resume, None for a new one; and notices for the user."""
-    if request.resume is None:
-        return None, []
-    if request.resume != "auto":
-        layout = earlier(request.resume, directory, request.name)
-        return layout, mention_larger(request, layout)
-    if request.experiment_id is None:
-        unfinished, notices = latest_unfinished(request, directory)
-        return unfinished, notices + mention_larger(request, unfinished)
-    named = Layout(directory, check_id(request.experiment_id))
-    return named if named.exists() else None, []
+def resume_target(request: Request) -> ResumeTarget:
+    """What `--resume` means, or its absence. Raises UsageError if there is no such experiment, StorageError if the
+    directory cannot be read."""
+    if request.resume == "auto":
+        return _auto(request)
+    if request.resume == "latest":
+        latest = _latest(request)
+        return ResumeTarget(latest, _larger(request, latest))
+    if request.resume is not None:
+        return ResumeTarget(_named(request, request.resume))
+    return ResumeTarget(None, _unfinished(request))
 
 
-def earlier(resume: str, directory: Path, name: str) -> Layout:
-    """The experiment that `--resume ID` or `--resume latest` means: the latest of this
-    `name`, where several scripts share a directory. Raises UsageError."""
-    found = experiments(directory)
-    if resume == "latest":
-        if not found:
-            raise UsageError(_nothing_to_resume(directory))
-        layouts = [Layout(directory, experiment_id) for experiment_id in found]
-        return next((layout for layout in layouts if _may_be_called(layout, name)), layouts[0])
-    layout = Layout(directory, check_id(resume))
+def _auto(request: Request) -> ResumeTarget:
+    """The experiment that was named, if it is there; else the latest unfinished one; else a new one."""
+    if request.experiment_id is not None:
+        named = Layout(request.directory, request.experiment_id)
+        return ResumeTarget(named) if named.exists() else ResumeTarget(None, _unfinished(request))
+    unfinished, notices = _latest_unfinished(request)
+    if unfinished is None:
+        return ResumeTarget(None, notices + _unfinished(request))
+    return ResumeTarget(unfinished, notices + _larger(request, unfinished))
+
+
+def _named(request: Request, experiment_id: str) -> Layout:
+    layout = Layout(request.directory, experiment_id)
     if not layout.exists():
-        hint = f"there are: {', '.join(found[:5])}" if found else _nothing_to_resume(directory)
-        raise UsageError(f"no experiment {resume!r} in {layout.logs}; {hint}")
+        known = experiments(request.directory)
+        hint = f"there are: {', '.join(known[:5])}" if known else _nothing_to_resume(layout)
+        raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {hint}")
     return layout
 
 
-def _may_be_called(layout: Layout, name: str) -> bool:
-    """By its checkpoint, quickly; where that cannot be read, it is checked on opening."""
-    header = peek(Disk(), layout.checkpoint)
-    return header is None or header.name in ("", name)
+def _latest(request: Request) -> Layout:
+    """The one of this name, where several scripts share a directory."""
+    layouts = [Layout(request.directory, one) for one in experiments(request.directory)]
+    if not layouts:
+        raise UsageError(_nothing_to_resume(Layout(request.directory, "")))
+    return next((layout for layout in layouts if may_be_called(layout, request.name)), layouts[0])
 
 
-def _nothing_to_resume(directory: Path) -> str:
-    return f"No checkpoints found to resume from in {directory / 'logs'}"
+def _nothing_to_resume(layout: Layout) -> str:
+    return f"No checkpoints found to resume from in {layout.logs}"
 
 
-def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None, list[Notice]]:
-    """The experiment that `--resume auto` resumes. One of which it is not known whether it is finished
-    is skipped with a warning: it must not block a command that nobody watches. Where there is none,
-    a notice names the finished one, since all of its jobs are about to run again."""
+def _latest_unfinished(request: Request) -> tuple[Layout | None, list[Notice]]:
+    """One of which it is not known whether it is finished is skipped with a warning: it must not block a
+    command that nobody watches. Where there is none, a notice names the finished one, since all of its jobs are
+    about to run again."""
     notices: list[Notice] = []
     finished: list[Notice] = []
-    for experiment_id in experiments(directory):
-        layout = Layout(directory, experiment_id)
+    for experiment_id in experiments(request.directory):
         try:
-            found = _state_of(layout)
+            found = known_exactly(Layout(request.directory, experiment_id))
         except UnusableCheckpoint as error:
             text = f"--resume auto skips {experiment_id}, which cannot be used: {error}"
             notices.append(("warning", text))
@@ -95,16 +86,17 @@ def latest_unfinished(request: Request, directory: Path) -> tuple[Layout | None,
         if found.name not in ("", request.name):
             continue
         if found.left:
-            return layout, notices
+            return found.layout, notices
         if found.name and not finished:
-            finished = [("info", _finished(request, experiment_id, found))]
+            finished = [("info", _finished(request, found))]
     return None, notices + finished
 
 
-def _finished(request: Request, experiment_id: str, found: FilesState) -> str:
+def _finished(request: Request, found: KnownExperiment) -> str:
     """`experiment_1 is finished (3 completed, 1 failed): ...`, and how to resume that one."""
-    counts, tries_again = found.counts, found.counts.failed > found.cancelled
-    more = tries_again and not merge_settings(request, found.settings).retry_failed
+    experiment_id, counts = found.experiment_id, found.counts
+    tries_again = counts.failed > found.cancelled
+    more = tries_again and not request.settings(found.settings).retry_failed
     if request.interactive:
         auto, named = "--resume auto", f"--resume {experiment_id}{' --retry-failed' if more else ''}"
     else:
@@ -117,36 +109,36 @@ def _finished(request: Request, experiment_id: str, found: FilesState) -> str:
     )
 
 
-def mention_unfinished(directory: Path, name: str) -> list[Notice]:
-    """A plain start beside an unfinished experiment says so: perhaps a resume was meant."""
-    for experiment_id in experiments(directory):
+def _unfinished(request: Request) -> list[Notice]:
+    """A new start beside an unfinished experiment says so: perhaps a resume was meant."""
+    for experiment_id in experiments(request.directory) if request.recording else []:
         try:
-            found = _state_of(Layout(directory, experiment_id))
+            found = known_exactly(Layout(request.directory, experiment_id))
         except LonghaulError:
             continue  # a damaged experiment must not stop a new start
-        if found.name not in ("", name):
+        if found.name not in ("", request.name):
             continue
-        left, total = found.left, found.counts.total
-        if left:
-            if is_held(Layout(directory, experiment_id).lock):
-                return [("info", f"{experiment_id} is also being run, {left:,} of {total:,} jobs are left")]
-            return [_unfinished(experiment_id, left, total)]
-        # It may be a small trial after which the unfinished one is not the latest any more.
-        larger = larger_beside(Layout(directory, experiment_id))
-        if larger is not None and (left := larger[1].left):
-            return [_unfinished(larger[1].experiment_id, left, larger[1].counts.total)]
-        break
+        if not found.left:
+            # It may be a small trial after which the unfinished one is not the latest any more.
+            larger = larger_beside(found.layout)
+            return [_continue_it(larger[1])] if larger is not None and larger[1].left else []
+        if is_held(found.layout.lock):
+            text = (
+                f"{experiment_id} is also being run, {found.left:,} of {found.counts.total:,} jobs are left"
+            )
+            return [("info", text)]
+        return [_continue_it(found)]
     return []
 
 
-def _unfinished(experiment_id: str, left: int, total: int) -> Notice:
-    text = f"{experiment_id} is unfinished, {left:,} of {total:,} jobs are left"
-    return "info", f"{text}; continue it with --resume {experiment_id}"
+def _continue_it(found: KnownExperiment) -> Notice:
+    text = f"{found.experiment_id} is unfinished, {found.left:,} of {found.counts.total:,} jobs are left"
+    return "info", f"{text}; continue it with --resume {found.experiment_id}"
 
 
-def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
+def _larger(request: Request, layout: Layout) -> list[Notice]:
     """`latest` and `auto` may have met a small trial: what else may have been meant."""
-    found = larger_beside(layout) if layout is not None and request.resume in ("latest", "auto") else None
+    found = larger_beside(layout)
     if found is None:
         return []
     taken, other = found
@@ -155,15 +147,3 @@ def mention_larger(request: Request, layout: Layout | None) -> list[Notice]:
         f"{request.resume} is {taken.summary()}; there is also {other.summary()}: {named} continues that one"
     )
     return [("warning", text)]
-
-
-def _state_of(layout: Layout) -> FilesState:
-    """How an experiment stands, by all of its files. Raises LonghaulError if they cannot be used."""
-    from supervisor.storage.recovery.survey import survey
-
-    found = survey(layout)
-    try:
-        cancelled = sum(how == "cancelled" for how in found.table.outcome.values())
-        return FilesState(found.name, found.table.counts(), cancelled, found.settings)
-    finally:
-        found.close()

@@ -10,16 +10,28 @@ from supervisor.core.terms.errors import CannotCreate, UsageError
 from supervisor.options.script_options import spelled
 
 
-def output_directory(output: str | None, name: str) -> Path:
-    """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute. Raises CannotCreate."""
+def output_directory(
+    output: str | None,
+    name: str,
+    arguments: Sequence[str] = (),
+    taken: Container[str] = (),
+    shared: Container[str] = (),
+) -> Path:
+    """`--output`, else LONGHAUL_OUTPUT, else data/outputs/<name>; absolute.
+
+    Raises CannotCreate for a place where no directory can be, and UsageError for one that is called like a file
+    where the script has read the option as well (`shared`): it means a file by it.
+    """
     given = output or os.environ.get("LONGHAUL_OUTPUT")
+    if given:
+        _refuse_file(output, given, arguments, taken, shared)
     place = os.path.expanduser(given) if given else os.path.join("data", "outputs", name)
     try:
         return Path(os.path.abspath(place))
     except FileNotFoundError:
         raise CannotCreate(
             f"the directory that this was started in is deleted, so there is no place for {place}; "
-            f"start it in another one, or give --output a path from the root."
+            f"start it in another one, or give {spelled('--output', taken)} a path from the root."
         ) from None
 
 
@@ -30,14 +42,9 @@ _FILES = (
 )
 
 
-def refuse_file(
-    output: str | None, arguments: Sequence[str], taken: Container[str], shared: Container[str]
+def _refuse_file(
+    output: str | None, place: str, arguments: Sequence[str], taken: Container[str], shared: Container[str]
 ) -> None:
-    """Raise CannotCreate for an output that is a file, and UsageError for one that is called like a file where
-    the script has read the option as well (`shared`): it means a file by it."""
-    place = output or os.environ.get("LONGHAUL_OUTPUT")
-    if not place:
-        return
     path = os.path.expanduser(place)
     given = (word.partition("=")[0] for word in reversed(arguments))
     names = (spelled("--output", taken), "--longhaul-output")

@@ -1,6 +1,6 @@
 """The options of a script and the keywords of `run()`: read, checked, made into a Request.
 
-Nothing here looks at the disk; what is contradictory is refused before anything happens.
+Nothing here reads an experiment; what is contradictory is refused before anything happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.settings import Settings, parse_value
 from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, shared_with_script, shortened
-from supervisor.options.output_directory import refuse_file
+from supervisor.options.output_directory import output_directory
 from supervisor.options.script_options import (
     Parser,
     check_required,
@@ -32,6 +32,7 @@ from supervisor.options.script_options import (
 from supervisor.system.script_start import status_pipe
 
 CHANGED = ("refuse", "keep", "rerun")
+_NOTHING: Mapping[str, Any] = {}  # nothing is remembered: a new experiment
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
@@ -48,7 +49,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     function: Callable[..., Any]
     jobs: Any
     name: str
-    output: str | None = None  # --output, as given
+    directory: Path  # of all files of the experiment; absolute
     setup: Callable[[], Any] | None = None
     finish: Callable[..., Any] | None = None
     settings_now: dict[str, Any] = {}
@@ -83,22 +84,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             return text
         return _OPTION.sub(lambda found: spelled(found.group(), self.taken), text)
 
+    def settings(self, remembered: Mapping[str, Any] = _NOTHING) -> Settings:
+        """Flag now > remembered in the experiment > keyword in the script > default."""
+        kept = {key: value for key, value in remembered.items() if key in Settings.__struct_fields__}
+        return msgspec.convert({**self.settings_script, **kept, **self.settings_now}, Settings)
 
-# ------------------------------------------------------------- the request and what is remembered
-
-
-def merge_settings(request: Request, remembered: dict[str, Any] | None) -> Settings:
-    """Flag now > remembered in the checkpoint > keyword in the script > default."""
-    known = Settings.__struct_fields__
-    kept = {key: value for key, value in (remembered or {}).items() if key in known}
-    return msgspec.convert({**request.settings_script, **kept, **request.settings_now}, Settings)
-
-
-def merge_options(request: Request, remembered: dict[str, Any] | None) -> dict[str, Any]:
-    """The script's own options, by the same precedence; values as argparse gives them."""
-    known = request.options_default
-    kept = {key: value for key, value in (remembered or {}).items() if key in known}
-    return {**known, **kept, **request.options_now}
+    def options(self, remembered: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+        """The script's own options, by the same precedence, in their JSON form."""
+        kept = {key: value for key, value in remembered.items() if key in self.options_default}
+        return {**self.options_default, **kept, **self.options_now}
 
 
 # -------------------------------------------------------------------------- the requests
@@ -132,11 +126,11 @@ def request_of_main(
     settings_now = parse_keywords(settings, Settings.__struct_fields__, taken)
     actions = _actions(given, output, _Names("--", taken))
     options_default, options_now = _own_options(parser, combined, namespace, actions)
-    refuse_file(actions["output"], arguments, taken, shared)
     return Request(
         function=function,
         jobs=jobs,
         name=name,
+        directory=output_directory(actions.pop("output"), name, arguments, taken, shared),
         setup=setup,
         finish=finish,
         settings_now=settings_now,
@@ -220,11 +214,11 @@ def request_of_run(
         if key in given:
             given[key] = _globs(key, given[key])
     actions = _actions(given, output, _Names(""))
-    refuse_file(actions["output"], (), (), ())
     return Request(
         function=function,
         jobs=jobs,
         name=name,
+        directory=output_directory(actions.pop("output"), name),
         setup=setup,
         finish=finish,
         settings_now=parse_keywords(settings, known),
@@ -266,7 +260,7 @@ def _check_calls(function: Any, name: Any, **calls: Any) -> None:
 
 
 def _actions(given: Mapping[str, Any], output: str | os.PathLike[str] | None, name: _Names) -> dict[str, Any]:
-    """The fields of a Request that are no settings; contradictions are refused."""
+    """The fields of a Request that are no settings, and `output`; contradictions are refused."""
     asked = {"output": output, **given}
     recording = not asked.pop("no_resume", False)
     _refuse_contradictions({key for key in given if given[key]}, asked, name)

@@ -1,10 +1,13 @@
-"""Whether the latest experiment is a stray trial: a small part of a larger one beside it.
+"""What is known of an experiment beside others, and whether the latest one is a stray trial: a small part of a
+larger one.
 
 After a trial of a few jobs, `latest` is the trial, though the user probably means the night's run.
 The latest one is what `latest` means all the same; here is found out what else may have been meant.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -22,14 +25,24 @@ _MOST = 100  # experiments that are looked at
 _SMALL = 2  # so many times larger another one has to be
 
 
-class ExperimentSize(msgspec.Struct):
-    """How large an experiment is and how much of it is done."""
+class KnownExperiment(msgspec.Struct, frozen=True):
+    """What is known of an experiment that is not opened: how large it is, and how much of it is done.
 
-    experiment_id: str
+    asked: jobs that its last run was asked for. settings: as remembered. cancelled: of the failed, those that a
+    resume does not try again; 0 if only the checkpoint was read.
+    """
+
+    layout: Layout
     name: str
     counts: Counts
     saved_at: str
-    asked: int  # jobs that its last run was asked for
+    asked: int
+    settings: dict[str, Any]
+    cancelled: int = 0
+
+    @property
+    def experiment_id(self) -> str:
+        return self.layout.experiment_id
 
     @property
     def done(self) -> int:
@@ -50,14 +63,14 @@ class ExperimentSize(msgspec.Struct):
         return f"{self.experiment_id}, {self.done:,} of {self.counts.total:,} {jobs} done"
 
 
-def larger_beside(taken: Layout) -> tuple[ExperimentSize, ExperimentSize] | None:
+def larger_beside(taken: Layout) -> tuple[KnownExperiment, KnownExperiment] | None:
     """The one that was taken, and the larger one of the same name beside it that may have been
     meant: unfinished, or saved in the week before. None if there is none."""
     known = [one for one in experiments(taken.directory)[:_MOST] if one != taken.experiment_id]
-    latest = _standing(taken) if known else None
+    latest = _known(taken) if known else None
     if latest is None:
         return None
-    others = (_standing(Layout(taken.directory, one)) for one in known)
+    others = (_known(Layout(taken.directory, one)) for one in known)
     larger = [
         other
         for other in others
@@ -69,29 +82,44 @@ def larger_beside(taken: Layout) -> tuple[ExperimentSize, ExperimentSize] | None
     return (latest, max(larger, key=lambda one: (one.size, one.saved_at))) if larger else None
 
 
-def _is_recent(other: ExperimentSize, latest: ExperimentSize) -> bool:
+def _is_recent(other: KnownExperiment, latest: KnownExperiment) -> bool:
     try:
         return seconds_between(other.saved_at, latest.saved_at) < _RECENT
     except (ValueError, TypeError):  # no time, or one without a zone
         return False
 
 
-def _standing(layout: Layout) -> ExperimentSize | None:
+def _known(layout: Layout) -> KnownExperiment | None:
     """By the checkpoint, quickly; None for an experiment that cannot be read."""
     header = peek(Disk(), layout.checkpoint)
     if header is not None:
         asked = _asked(header.run_started, header.counts)
-        return ExperimentSize(layout.experiment_id, header.name, header.counts, header.saved_at, asked)
-    from supervisor.storage.recovery.survey import survey
-
+        return KnownExperiment(layout, header.name, header.counts, header.saved_at, asked, header.settings)
     try:
-        found = survey(layout)
+        return known_exactly(layout)
     except LonghaulError:
         return None
-    counts = found.counts()
-    asked = _asked(found.history.run_started, counts)
-    found.close()
-    return ExperimentSize(layout.experiment_id, found.name, counts, found.statistics.last_at, asked)
+
+
+def known_exactly(layout: Layout) -> KnownExperiment:
+    """By all of its files. Raises LonghaulError if they cannot be used."""
+    from supervisor.storage.recovery.survey import survey
+
+    found = survey(layout)
+    try:
+        counts, history = found.counts(), found.history
+        asked = _asked(history.run_started, counts)
+        cancelled = sum(how == "cancelled" for how in found.table.outcome.values())
+        saved_at = found.statistics.last_at
+        return KnownExperiment(layout, found.name, counts, saved_at, asked, history.settings, cancelled)
+    finally:
+        found.close()
+
+
+def may_be_called(layout: Layout, name: str) -> bool:
+    """By the checkpoint, quickly; where that cannot be read, the name is checked on opening."""
+    header = peek(Disk(), layout.checkpoint)
+    return header is None or header.name in ("", name)
 
 
 def _asked(started: RunStarted | None, counts: Counts) -> int:

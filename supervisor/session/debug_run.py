@@ -24,9 +24,8 @@ from supervisor.experiment.code_changes import changed_names
 from supervisor.experiment.code_files import listed
 from supervisor.experiment.planning import build_plan
 from supervisor.experiment.provenance import code_of
-from supervisor.experiment.resume_target import earlier, mention_larger
-from supervisor.options.output_directory import output_directory
-from supervisor.options.request import Request, merge_options, merge_settings
+from supervisor.experiment.resume_target import resume_target
+from supervisor.options.request import Request
 from supervisor.options.script_options import namespace
 from supervisor.session.outcome import RunOutcome
 from supervisor.storage.plan.plan_line import PlannedJob, decode_line
@@ -59,19 +58,20 @@ def debug(request: Request) -> RunOutcome:
 def _remembered(request: Request) -> tuple[Settings, dict[str, Any]]:
     """Settings and the script's options: those of an earlier experiment with --resume."""
     if request.resume is None:
-        return merge_settings(request, None), merge_options(request, None)
-    layout = earlier(request.resume, output_directory(request.output, request.name), request.name)
-    for _, text in mention_larger(request, layout):
+        return request.settings(), request.options()
+    target = resume_target(request)
+    for _, text in target.notices:
         _print(text)
-    found = survey(layout)
+    if target.layout is None:
+        return request.settings(), request.options()
+    found = survey(target.layout)
     try:
         facts = found.history
         if facts.run_started is not None:
             before = facts.run_started.code
             if names := changed_names(before, code_of(request.function, before, request.setup)):
-                _print(f"{listed(names)} changed after the last run of {layout.experiment_id}")
-        settings = merge_settings(request, facts.settings)
-        return settings, merge_options(request, facts.options)
+                _print(f"{listed(names)} changed after the last run of {found.experiment_id}")
+        return request.settings(facts.settings), request.options(facts.options)
     finally:
         found.close()
 

@@ -10,12 +10,10 @@ something to run, the zygote imports the user's code, and this process imports i
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from supervisor.core.terms.errors import LonghaulError, RaisedByScript, StorageError
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.experiment.opening import OpenedExperiment, open_experiment, start_run
-from supervisor.options.output_directory import output_directory
 from supervisor.options.request import Request
 from supervisor.options.script_options import namespace, takes
 from supervisor.session import user_messages
@@ -27,9 +25,8 @@ from supervisor.system.signals import Signals, Stopped
 
 def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutcome:
     """Do what the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
-    directory = output_directory(request.output, request.name)
     if request.list_checkpoints:
-        return _list_checkpoints(request, directory)
+        return _list_checkpoints(request)
     if request.debug is not None:
         from supervisor.session.debug_run import debug
 
@@ -38,7 +35,7 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutc
     # Our objects hold no cycles worth looking for every 700 allocations, and there may be a
     # million of them: at full speed the search took a tenth of the time.
     with Signals() as signals, rarer_collections(50_000, 20):
-        outcome = _open_and_run(request, directory, engines, signals)
+        outcome = _open_and_run(request, engines, signals)
         if outcome.signal is not None and request.interactive:
             signals.keep()
     # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
@@ -46,18 +43,17 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutc
     return outcome
 
 
-def _list_checkpoints(request: Request, directory: Path) -> RunOutcome:
+def _list_checkpoints(request: Request) -> RunOutcome:
     from supervisor.experiment.experiment_status import list_checkpoints
 
-    list_checkpoints(directory, user_messages.resume_with(request, "ID"))
+    resume = user_messages.resume_with(request, "ID")
+    list_checkpoints(request.directory, resume)
     return RunOutcome()
 
 
-def _open_and_run(
-    request: Request, directory: Path, engines: EngineLifecycle, signals: Signals
-) -> RunOutcome:
+def _open_and_run(request: Request, engines: EngineLifecycle, signals: Signals) -> RunOutcome:
     try:
-        opened = open_experiment(request, directory, signals)
+        opened = open_experiment(request, signals)
     except Stopped as stop:
         return _stopped_before_start(request, stop.signum)
     return _run_opened(request, opened, engines, signals)

@@ -194,8 +194,8 @@ def test_auto_goes_with_an_experiment_id_and_so_does_the_same_id_twice() -> None
 
 
 def test_the_directory_given_now_beats_the_scripts() -> None:
-    assert main_request("--output now", output="script").output == "now"
-    assert main_request("", output="script").output == "script"
+    assert main_request("--output now", output="script").directory == Path.cwd() / "now"
+    assert main_request("", output="script").directory == Path.cwd() / "script"
 
 
 def test_a_wrong_keyword_of_main_is_named_with_the_nearest() -> None:
@@ -360,7 +360,7 @@ def script_with(*options: str, **more: Any) -> argparse.ArgumentParser:
 def test_a_name_that_the_script_uses_is_the_scripts(option: str) -> None:
     request = main_request(f"{option} mine", parser=script_with(option))
     assert request.options_now == {option.lstrip("-").replace("-", "_"): "mine"}
-    assert request.settings_now == {} and request.recording and request.output is None
+    assert request.settings_now == {} and request.recording and request.directory.name == "pilot"
 
 
 def test_ours_yield_by_their_longer_names() -> None:
@@ -368,7 +368,7 @@ def test_ours_yield_by_their_longer_names() -> None:
     line = "--output plots --seed x --longhaul-output out --longhaul-seed 7 --longhaul-timeout 2h -s y"
     request = main_request(f"{line} --all-tasks --longhaul-no-all-tasks --show-output", parser=parser)
     assert request.options_now == {"output": "plots", "seed": "x", "s": "y"}
-    assert request.output == "out"
+    assert request.directory == Path.cwd() / "out"
     assert request.settings_now == {"seed": 7, "timeout": 7200.0, "all_tasks": False}
     assert request.show_output
     text = build_parser(parser, {}, "exp.py").format_help()
@@ -406,7 +406,7 @@ def test_a_script_with_names_like_our_longer_ones_keeps_them() -> None:
         "--output a --longhaul-output b", parser=script_with("--output", "--longhaul-output")
     )
     assert request.options_now == {"output": "a", "longhaul_output": "b"}
-    assert request.output is None
+    assert request.directory.name == "pilot"
 
 
 def test_refusals_name_our_options_as_they_are_called_here() -> None:
