@@ -40,11 +40,7 @@ def shown_row(layout: Layout) -> CheckpointRow:
     row = experiment_row(layout)
     if row.state != "unfinished":
         return row
-    try:
-        progress = read_progress(layout)
-    except LonghaulError:
-        return row
-    return msgspec.structs.replace(row, state=how_it_ended(layout, progress) or row.state)
+    return msgspec.structs.replace(row, state=how_it_ended(layout, _progress(layout)) or row.state)
 
 
 def how_it_ended(layout: Layout, progress: Progress | None) -> str:
@@ -101,10 +97,7 @@ def is_finished_pilot(layout: Layout) -> bool:
 
 
 def _state_of_a_live_one(layout: Layout) -> str:
-    try:
-        progress = read_progress(layout)
-    except LonghaulError:
-        return "running"
+    progress = _progress(layout)
     if progress is None or progress.state in OVER:
         return "running"
     return progress.state.replace("_", " ")
@@ -116,11 +109,16 @@ def is_running(layout: Layout) -> bool:
     held = is_held(layout.lock)
     if held is not None:
         return held
-    try:
-        progress = read_progress(layout)
-    except LonghaulError:
-        return False
+    progress = _progress(layout)
     return progress is not None and progress.state not in OVER and is_gone(layout, progress) is False
+
+
+def _progress(layout: Layout) -> Progress | None:
+    """None also if it cannot be read."""
+    try:
+        return read_progress(layout)
+    except LonghaulError:
+        return None
 
 
 def is_gone(layout: Layout, progress: Progress) -> bool | None:

@@ -17,7 +17,6 @@ from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
 from supervisor.core.terms.records import AnyRecord, Reset
 from supervisor.experiment.code_changes import CODE, named_versions
-from supervisor.options.request import Request
 from supervisor.system.clock import utc_now
 
 if TYPE_CHECKING:
@@ -65,21 +64,21 @@ def left_out(table: JobTable, mask: bytes) -> int:
 
 def jobs_again(
     table: JobTable,
-    request: Request,
     mask: bytes,
     *,
+    rerun: list[str],
     changed: list[int],
     retry_failed: bool,
     more: bool = False,
     made: MadeBy | None = None,
     version: str = "",
 ) -> JobsToRerun:
-    """Which completed or failed jobs, of those that `mask` selects, run again: the changed ones, by
-    name or by the code that `made` them, and failed ones once more. `more`: the script has jobs that
-    the experiment has not. `version`: that of the code of now."""
+    """Which completed or failed jobs, of those that `mask` selects, run again: the changed ones, those that a pattern
+    of `rerun` names by id or by the code that `made` them, and failed ones once more. `more`: the script has jobs
+    that the experiment has not. `version`: that of the code of now."""
     again = JobsToRerun(changed=changed)
-    if request.rerun:
-        again.rerun = _rerun(table, request.rerun, more=more, made=made, version=version)
+    if rerun:
+        again.rerun = _rerun(table, rerun, more=more, made=made, version=version)
     if retry_failed:
         named = set(again.rerun)
         again.retry = [

@@ -26,7 +26,7 @@ from supervisor.experiment.claim import ExperimentExists, claim, refuse_existing
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
 from supervisor.experiment.job_selection import JobsToRerun, PilotSelection
-from supervisor.experiment.plan_changes import plan_change_notices, refuse_changes
+from supervisor.experiment.plan_changes import judge_changes
 from supervisor.experiment.planning import Plan, build_plan
 from supervisor.experiment.resume_target import Notice, resume_target
 from supervisor.options.request import Request
@@ -247,6 +247,8 @@ class _Earlier(NamedTuple):
     seed: Any  # of that run; None if it is not known
     code: dict[str, Any]  # of now
     made_by: MadeBy
+    damage: list[Notice]  # of its files
+    changes: list[Notice]  # of the plan
 
 
 def _open_earlier(
@@ -258,9 +260,10 @@ def _open_earlier(
     try:
         probe_directory(disk, layout.logs, layout.experiment_id)
         earlier = _survey_and_compare(request, layout, disk, signals)
-        notices = [*notices, *_findings(earlier, lock)]
         store = _open_store(request, earlier, lock)
-        return _resumed(request, earlier, store, notices)
+        return _resumed(
+            request, earlier, store, [*notices, *earlier.damage, *_warnings_of(lock), *earlier.changes]
+        )
     except BaseException:
         lock.release()
         raise
@@ -278,7 +281,7 @@ def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: S
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
     plan = _plan(request, terms, signals, repeatable, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
-    refuse_changes(request, recovered, plan, comparison)
+    changes = judge_changes(request, recovered, plan, comparison)
     last_run = recovered.history.run_started or RunStarted(0, "")
     return _Earlier(
         recovered=recovered,
@@ -289,17 +292,9 @@ def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: S
         seed=recovered.history.settings.get("seed"),
         code=provenance.code_of(request.function, last_run.code, request.setup),
         made_by=MadeBy(recovered),
+        damage=[("warning", finding) for finding in recovered.findings],
+        changes=changes,
     )
-
-
-def _findings(earlier: _Earlier, lock: Lock) -> list[Notice]:
-    """Notices about damaged files and the changed plan; to be made before a store takes them over."""
-    damage: list[Notice] = [("warning", finding) for finding in earlier.recovered.findings]
-    return [
-        *damage,
-        *_warnings_of(lock),
-        *plan_change_notices(earlier.comparison, earlier.plan, earlier.recovered),
-    ]
 
 
 def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
@@ -365,8 +360,8 @@ def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, mask: byte
     rerun_changed = request.changed == "rerun"
     return job_selection.jobs_again(
         table,
-        request,
         mask,
+        rerun=request.rerun,
         changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
         retry_failed=earlier.terms.settings.retry_failed and request.resume != "auto",
         more=earlier.plan.offered > earlier.plan.selected,

@@ -11,8 +11,14 @@ from supervisor.storage.plan.plan_diff import Changed, Comparison
 from supervisor.storage.recovery.recovered_experiment import Recovered
 
 
-def refuse_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> None:
-    """Raises UsageError for jobs of another experiment, and for params that changed under an id."""
+def judge_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> list[Notice]:
+    """Notices about new and missing jobs; UsageError for jobs of another experiment, and for params that changed
+    under an id. To be asked before `recovered` takes the plan over."""
+    _refuse(request, recovered, plan, comparison)
+    return _notices(comparison, plan, recovered)
+
+
+def _refuse(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> None:
     if recovered.name and recovered.name != request.name:
         raise UsageError(
             f"experiment {recovered.layout.experiment_id} is called {recovered.name!r}, this script's is "
@@ -41,11 +47,8 @@ def _difference(changed: Changed) -> str:
     return "; ".join(parts)[:300]
 
 
-def plan_change_notices(comparison: Comparison, plan: Plan, recovered: Recovered) -> list[Notice]:
-    """Notices about new and missing jobs. Jobs that the script had before, and a pilot left out, are not new.
-
-    To be asked before `recovered` takes the plan over.
-    """
+def _notices(comparison: Comparison, plan: Plan, recovered: Recovered) -> list[Notice]:
+    """Jobs that the script had before, and a pilot left out, are not new."""
     notices: list[Notice] = []
     new = len(comparison.new) + len(comparison.returned)
     left_out = min(new, _left_out(comparison, plan, recovered))

@@ -57,6 +57,18 @@ def test_scripts_that_share_a_directory_go_on_with_their_own(experiment: Experim
     assert "looks like another experiment" in refused.stderr
 
 
+def test_debugging_takes_the_experiment_that_auto_would_go_on_with(experiment: Experiment) -> None:
+    """Its options, its code; where there is none, those of the command line."""
+    write(experiment, "mine")
+    asked = experiment.run("--resume", "auto", "--debug", "*/1")
+    assert asked.returncode == 0, asked.stderr
+    assert experiment.run("--experiment-id", "a", "--only", "*/0").returncode == 0
+    experiment.script.write_text(experiment.script.read_text().replace('note("ran")', 'note("again")'))
+    asked = experiment.run("--resume", "auto", "--debug", "*/1")
+    assert asked.returncode == 0, asked.stderr
+    assert "changed after the last run of a" in asked.stderr
+
+
 def test_auto_starts_goes_on_and_says_when_it_is_finished(experiment: Experiment) -> None:
     write(experiment, "mine")
     environment = {**experiment.environment(), "FAIL": "1"}
