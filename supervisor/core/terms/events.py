@@ -191,17 +191,25 @@ Event = (
 
 
 class StartWorker(msgspec.Struct, frozen=True):
+    """`devices`: the GPUs that its code may see, as CUDA_VISIBLE_DEVICES names them; () none, None: as the
+    environment of the script says."""
+
     slot: int
     incarnation: int
+    devices: tuple[str, ...] | None = None
 
 
 class StartJobs(msgspec.Struct, frozen=True):
-    """Hand these jobs (numbers in the plan) to a worker; lease i is `first_lease + i`."""
+    """Hand these jobs (numbers in the plan) to a worker; lease i is `first_lease + i`.
+
+    cpus: thousandths of a core that each of them was given; 0 if they did not say what they need.
+    """
 
     incarnation: int
     first_lease: int
     jobs: Sequence[int]
     attempts: list[int]
+    cpus: int = 0
 
 
 class RevokeJobs(msgspec.Struct, frozen=True):

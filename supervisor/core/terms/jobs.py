@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.terms.needs import Needs
+
 
 class Job(msgspec.Struct, kw_only=True, frozen=True):
     """One call of the user's function: `function(**params)`.
@@ -19,6 +21,10 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     timeout: seconds or text ("2h"), instead of the experiment's `--timeout`; "none" for no timeout.
     retries: a whole number, instead of the experiment's `--retries`.
     priority: a whole number; jobs with a higher one are started first. 0 if left out.
+    cpus: cores that it uses (4, 0.5), instead of the experiment's `--job-cpus`. 1 if neither is given.
+    memory: bytes or text ("8G") that it takes at most, instead of `--job-memory`.
+    gpus: devices that it uses, a whole number or a share of one (0.5), instead of `--job-gpus`.
+    resources: amounts of what `--resource NAME=N` offers: {"license": 1}.
 
     Values are checked when the experiment is started: UsageError names the job and its position.
     """
@@ -29,6 +35,10 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     timeout: float | str | None = None
     retries: int | None = None
     priority: int = 0
+    cpus: float | None = None
+    memory: int | str | None = None
+    gpus: float | None = None
+    resources: dict[str, float] = {}
 
 
 # States of a job, as small integers because they live in one byte per job.
@@ -51,6 +61,7 @@ class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout: float | None = None  # seconds
     retries: int | None = None
     priority: int = 0
+    needs: Needs | None = None
 
 
 NOTHING_OWN = OwnSettings()

@@ -86,13 +86,17 @@ class WorkerEnded(Record, tag="worker_ended"):
 
 
 class Leased(Record, tag="leased"):
-    """Jobs handed to a worker; lease i has number `lease + i`. Written before it is sent."""
+    """Jobs handed to a worker; lease i has number `lease + i`. Written before it is sent.
+
+    given: what each of them may use (`terms.needs.given`); absent for jobs that said nothing.
+    """
 
     worker: int
     incarnation: int
     lease: int
     jobs: list[str]
     at: str
+    given: dict[str, Any] = {}
 
 
 class Returned(Record, tag="returned"):

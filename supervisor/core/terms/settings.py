@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.needs import parse_amount, parse_gpus, parse_resources
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
@@ -42,6 +43,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     on_finish: str | None = None  # a command of the shell
     on_failure: str | None = None
     hook_timeout: float = 60.0
+    job_cpus: float | None = None  # of a job that does not say; see `terms.needs`
+    job_memory: int | None = None  # bytes
+    job_gpus: float | None = None
+    memory: int | None = None  # bytes that jobs may ask for together; None: what the machine has
+    gpus: str = "auto"  # devices that jobs may use: auto, none, a number, or names ("0,2,3")
+    resources: dict[str, float] = {}  # anything else that jobs may ask for, by name
 
 
 START_METHODS = ("auto", "zygote", "spawn")
@@ -241,6 +248,20 @@ def _priority(value: Any) -> int:
     return value
 
 
+def _gpus(value: Any) -> str:
+    text = str(value).strip()
+    names = text.split(",")
+    if isinstance(value, (bool, float)) or not all(
+        re.fullmatch(r"[A-Za-z0-9_./:-]+", name) for name in names
+    ):
+        raise ValueError("expected auto, none, a number of devices or their names: 2 or 0,2,3")
+    if len(set(names)) < len(names):
+        raise ValueError("names a device twice")
+    if text.isdecimal() and int(text) > 1024:
+        raise ValueError("expected at most 1024 devices")
+    return text
+
+
 def _start_method(value: Any) -> str:
     if value not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
@@ -272,6 +293,12 @@ _PARSERS: dict[str, Any] = {
     "on_finish": _optional(_command),
     "on_failure": _optional(_command),
     "hook_timeout": _duration(0.0, open_end=True),
+    "job_cpus": _optional(parse_amount),
+    "job_memory": _optional(_size(1 << 20)),
+    "job_gpus": _optional(parse_gpus),
+    "memory": _optional(_size(1 << 20)),
+    "gpus": _gpus,
+    "resources": parse_resources,
 }
 
 _OWN_PARSERS: dict[str, Any] = {"priority": _priority}  # of settings that only a job has

@@ -1,0 +1,130 @@
+"""What a job needs while it runs, and what there is to give. Pure.
+
+Users write cores and devices as numbers, with up to three decimals, and memory in bytes. So do the plan, the
+settings and the records. The core computes with whole numbers: `Amounts` and `Totals` hold thousandths of cores,
+devices and other resources, and bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+THOUSAND = 1000  # parts of a core, a device or a unit of another resource
+MOST = 1_000_000  # of anything but memory
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*$")
+_RESERVED = {"cpus", "cpu", "memory", "gpus", "gpu"}
+
+
+class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a job asks for. None: the experiment's `--job-cpus`, `--job-memory`, `--job-gpus` apply.
+
+    cpus: cores. memory: bytes. gpus: devices; less than 1 shares one with other jobs. resources: anything
+    else, by name.
+    """
+
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: float | None = None
+    resources: dict[str, float] = {}
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """What a job takes from the totals while it runs, with the defaults of the experiment filled in.
+
+    cpus, gpus: thousandths. memory: bytes. resources: (name, thousandths), by name.
+    """
+
+    cpus: int = THOUSAND
+    memory: int = 0
+    gpus: int = 0
+    resources: tuple[tuple[str, int], ...] = ()
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """What the jobs of one place may take together.
+
+    cpus: thousandths of the slots of `--workers`. memory: bytes, None if unknown. gpus: the devices, as
+    CUDA_VISIBLE_DEVICES names them. resources: thousandths by name. by_driver: the devices are indices in the
+    order of the driver (that of the PCI bus).
+    """
+
+    cpus: int
+    memory: int | None = None
+    gpus: tuple[str, ...] = ()
+    resources: dict[str, int] = {}
+    by_driver: bool = False
+
+
+def thousandths(number: float) -> int:
+    return round(number * THOUSAND)
+
+
+def units(amount: int) -> float:
+    """Thousandths as the number that a user would write: 4, 0.5."""
+    return amount // THOUSAND if amount % THOUSAND == 0 else amount / THOUSAND
+
+
+def parse_amount(value: Any) -> float:
+    """A number of cores or of units: more than 0, at most three decimals kept. ValueError else."""
+    number = _number(value)
+    if not 0 < number <= MOST or not thousandths(number):
+        raise ValueError("expected a number of 0.001 or more" if number < 1 else f"expected at most {MOST:,}")
+    return units(thousandths(number))
+
+
+def parse_gpus(value: Any) -> float:
+    """A number of devices: 0, a share of one (0.5), or a whole number. ValueError else."""
+    number = _number(value)
+    if number == 0:
+        return 0
+    if number > 1 and number != int(number):
+        raise ValueError("expected a whole number of GPUs, or less than 1 for a share of one")
+    return parse_amount(number)
+
+
+def parse_resources(value: Any) -> dict[str, float]:
+    """Amounts by name: {"license": 1}. TypeError or ValueError else."""
+    if not isinstance(value, dict):
+        raise ValueError('expected names and amounts, such as {"license": 1}')
+    found: dict[str, float] = {}
+    for name, amount in value.items():
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise ValueError(f"{name!r} is not a name: letters, digits, _, - and ., a letter first")
+        if name.lower() in _RESERVED:
+            raise ValueError(f"{name!r} is not a name for a resource of your own: it has an option by itself")
+        try:
+            found[name] = parse_amount(amount)
+        except ValueError as error:
+            raise ValueError(f"{name}={amount}: {error}") from None
+    return dict(sorted(found.items()))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or (not hasattr(value, "__float__") and not isinstance(value, str)):
+        raise ValueError("expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(number):
+        raise ValueError("expected a number")
+    return number
+
+
+def given(amounts: Amounts, devices: tuple[str, ...] = ()) -> dict[str, Any]:
+    """For the record of a lease and for people: what a job was given, in the units that users write."""
+    found: dict[str, Any] = {"cpus": units(amounts.cpus)}
+    if amounts.memory:
+        found["memory"] = amounts.memory
+    if amounts.gpus:
+        found["gpus"] = list(devices)
+    if 0 < amounts.gpus < THOUSAND:
+        found["gpu_share"] = units(amounts.gpus)
+    if amounts.resources:
+        found["resources"] = {name: units(amount) for name, amount in amounts.resources}
+    return found
