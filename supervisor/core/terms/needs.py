@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from supervisor.core.terms.settings import Settings
 
 THOUSAND = 1000  # parts of a core, a device or a unit of another resource
 MOST = 1_000_000  # of anything but memory
@@ -31,6 +34,9 @@ class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: int | None = None
     gpus: float | None = None
     resources: dict[str, float] = {}
+
+
+_SAYS_NOTHING = Needs()
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -58,6 +64,23 @@ class Totals(msgspec.Struct, frozen=True):
     gpus: tuple[str, ...] = ()
     resources: dict[str, int] = {}
     by_driver: bool = False
+
+
+def amounts_of(needs: Needs | None, settings: Settings) -> Amounts:
+    """What a job takes: its own needs; where it does not say, those that `settings` give to every job.
+
+    One core if neither says; no memory, no device, nothing else. A need of 0 is said.
+    """
+    own = needs or _SAYS_NOTHING
+    cpus = own.cpus if own.cpus is not None else settings.job_cpus
+    memory = own.memory if own.memory is not None else settings.job_memory
+    gpus = own.gpus if own.gpus is not None else settings.job_gpus
+    return Amounts(
+        cpus=THOUSAND if cpus is None else thousandths(cpus),
+        memory=memory or 0,
+        gpus=thousandths(gpus or 0),
+        resources=tuple((name, thousandths(amount)) for name, amount in sorted(own.resources.items())),
+    )
 
 
 def thousandths(number: float) -> int:

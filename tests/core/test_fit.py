@@ -1,0 +1,85 @@
+"""What a job takes, and whether it can ever run with what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.core.dispatch.fit import why_unfit
+from supervisor.core.terms.needs import Amounts, Needs, Totals, amounts_of
+from supervisor.core.terms.settings import Settings
+
+G = 1 << 30
+THERE = Totals(cpus=4000, memory=15 * G, gpus=("0", "1"), resources={"license": 2000})
+
+
+@pytest.mark.parametrize(
+    ("needs", "settings", "amounts"),
+    [
+        (None, Settings(), Amounts()),
+        (None, Settings(job_cpus=2, job_memory=G, job_gpus=0.5), Amounts(2000, G, 500)),
+        (Needs(cpus=0.25), Settings(job_cpus=2, job_memory=G), Amounts(250, G, 0)),
+        (Needs(memory=0, gpus=0), Settings(job_memory=G, job_gpus=1), Amounts(1000, 0, 0)),
+        (
+            Needs(resources={"b": 0.001, "a": 2}),
+            Settings(resources={"a": 3, "b": 4}),
+            Amounts(resources=(("a", 2000), ("b", 1))),
+        ),
+    ],
+)
+def test_a_job_takes_what_it_says_and_else_what_every_job_takes(
+    needs: Needs | None, settings: Settings, amounts: Amounts
+) -> None:
+    assert amounts_of(needs, settings) == amounts
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        Amounts(),
+        Amounts(4000, 15 * G, 2000, (("license", 2000),)),
+        Amounts(gpus=500),
+        Amounts(cpus=1),
+    ],
+)
+def test_what_there_is_fits(amounts: Amounts) -> None:
+    assert why_unfit(amounts, THERE) == ""
+
+
+@pytest.mark.parametrize(
+    ("amounts", "why"),
+    [
+        (Amounts(8000), "asks for 8 cores, but there are 4 (--workers)"),
+        (Amounts(4001), "asks for 4.001 cores, but there are 4 (--workers)"),
+        (Amounts(memory=16 * G), "asks for 16G of memory, but there are 15G (--memory)"),
+        (
+            Amounts(memory=15 * G + 1),
+            "asks for 16,106,127,361 bytes of memory, but there are 16,106,127,360 bytes (--memory)",
+        ),
+        (Amounts(gpus=3000), "asks for 3 GPUs, but there are 2 (--gpus)"),
+        (
+            Amounts(resources=(("license", 2500),)),
+            "asks for license=2.5, but there are 2 (--resource)",
+        ),
+        (
+            Amounts(resources=(("api", 1000), ("license", 1000))),
+            "asks for api=1, but there is none (--resource api=N)",
+        ),
+        (
+            Amounts(8000, 16 * G),
+            "asks for 8 cores, but there are 4 (--workers), and for 16G of memory, but there are 15G (--memory)",
+        ),
+    ],
+)
+def test_what_is_too_much_is_named_with_what_there_is(amounts: Amounts, why: str) -> None:
+    assert why_unfit(amounts, THERE) == why
+
+
+def test_a_share_of_a_device_needs_a_device() -> None:
+    bare = Totals(cpus=1000)
+    assert why_unfit(Amounts(gpus=500), bare) == "asks for 0.5 of a GPU, but there is none (--gpus)"
+    assert why_unfit(Amounts(gpus=1000), bare) == "asks for 1 GPU, but there is none (--gpus)"
+    assert why_unfit(Amounts(cpus=2000), bare) == "asks for 2 cores, but there is 1 (--workers)"
+
+
+def test_memory_that_is_unknown_is_enough_for_everything() -> None:
+    assert why_unfit(Amounts(memory=1 << 60), Totals(cpus=1000)) == ""
