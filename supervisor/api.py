@@ -103,6 +103,12 @@ def main(
     on_finish=None: a shell command that is run when nothing is left to do.
     on_failure=None: a shell command that is run when jobs have failed or the run broke off.
     hook_timeout=60.0: seconds that each of the two commands may take.
+    job_cpus=None: cores that each job uses, unless it says otherwise (`Job.cpus`); None: 1.
+    job_memory=None: bytes that each job takes at most, unless it says otherwise, or text such as "2G".
+    job_gpus=None: devices that each job uses, unless it says otherwise; 0.5: half of one.
+    memory="auto": bytes that jobs may ask for together, or text; "auto": what the machine has.
+    gpus="auto": the devices that jobs may use: "auto", "none", a number, or names such as "0,2,3".
+    resources={}: anything else that jobs may ask for, and how much there is: {"license": 2}.
 
     Raises
     ------
@@ -223,6 +229,12 @@ def run(
     on_finish=None: a shell command that is run when nothing is left to do.
     on_failure=None: a shell command that is run when jobs have failed or the run broke off.
     hook_timeout=60.0: seconds that each of the two commands may take.
+    job_cpus=None: cores that each job uses, unless it says otherwise (`Job.cpus`); None: 1.
+    job_memory=None: bytes that each job takes at most, unless it says otherwise, or text such as "2G".
+    job_gpus=None: devices that each job uses, unless it says otherwise; 0.5: half of one.
+    memory="auto": bytes that jobs may ask for together, or text; "auto": what the machine has.
+    gpus="auto": the devices that jobs may use: "auto", "none", a number, or names such as "0,2,3".
+    resources={}: anything else that jobs may ask for, and how much there is: {"license": 2}.
 
     Raises
     ------

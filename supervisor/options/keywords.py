@@ -6,7 +6,7 @@ the values. tests/options/test_public_types.py compares the names here with thos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypedDict
 
 
@@ -41,6 +41,12 @@ class MainSettings(TypedDict, total=False):
     on_finish: str | None
     on_failure: str | None
     hook_timeout: float | str
+    job_cpus: float | None
+    job_memory: int | str | None
+    job_gpus: float | None
+    memory: int | str
+    gpus: int | str
+    resources: Mapping[str, float]
 
 
 class RunSettings(MainSettings, total=False):

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.terms.settings import START_METHODS, Settings, sized
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.needs import parse_resource
+from supervisor.core.terms.settings import START_METHODS, Settings, option_of, sized
 from supervisor.core.terms.version import VERSION
 from supervisor.options.script_options import (
     Parser,
@@ -42,6 +44,7 @@ PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the 
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
 _BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
+_NEEDS = ("job_cpus", "job_memory", "job_gpus", "memory", "gpus", "resources")
 _SETTING_HELP = {
     "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
     "all_tasks": (None, "all tasks instead of 1 per domain"),
@@ -70,6 +73,15 @@ _SETTING_HELP = {
     "on_finish": ("COMMAND", "shell command to run when nothing is left to do"),
     "on_failure": ("COMMAND", "shell command to run when jobs have failed or the run broke off by itself"),
     "hook_timeout": ("TIME", "how long each of the two commands may take"),
+    "job_cpus": ("N", "cores that each job uses, unless it says otherwise; none: 1"),
+    "job_memory": ("SIZE", "memory that each job takes at most, unless it says otherwise: 400M, 2G"),
+    "job_gpus": ("N", "GPUs that each job uses, unless it says otherwise; 0.5: half of one"),
+    "memory": ("SIZE", "memory that jobs may ask for together, or auto: what the machine has"),
+    "gpus": ("LIST", "the GPUs that jobs may use: auto, none, a number of them, or their names: 0,2,3"),
+    "resources": (
+        "NAME=N",
+        "anything else that jobs may ask for, and how much there is; may be repeated: all of it; or none",
+    ),
 }
 
 
@@ -223,16 +235,21 @@ def _add_which_jobs(add: Callable[..., None]) -> None:
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any], taken: Container[str]) -> None:
     # In the order in which they are shown.
-    how_it_is_run, retries, bounds = (
+    how_it_is_run, retries, bounds, needs = (
         _adder(parser.add_argument_group(f"{title} (remembered by a resume)"), taken)
-        for title in ("how it is run", "another attempt", "bounds")
+        for title in ("how it is run", "another attempt", "bounds", "what jobs need")
     )
-    groups = {**dict.fromkeys(_RETRIES, retries), **dict.fromkeys(_BOUNDS, bounds)}
+    groups = {
+        **dict.fromkeys(_RETRIES, retries),
+        **dict.fromkeys(_BOUNDS, bounds),
+        **dict.fromkeys(_NEEDS, needs),
+    }
+    defaults = Settings()
     for field in msgspec.structs.fields(Settings):
         add = groups.get(field.name, how_it_is_run)
         metavar, text = _SETTING_HELP[field.name]
-        default = _shown(field.name, keywords.get(field.name, field.default))
-        more = {"action": _YesNo} if metavar is None else {}
+        default = _shown(field.name, keywords.get(field.name, getattr(defaults, field.name)))
+        more = {"action": _YesNo if metavar is None else _Resource if field.name == "resources" else "store"}
         add(field.name, metavar, f"{text} (default: {default})", **more)
 
 
@@ -243,7 +260,7 @@ def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
         if metavar is not None:
             more["metavar"] = metavar
         more |= {"dest": PREFIX + name, "default": argparse.SUPPRESS}
-        names = [*short, option := "--" + name.replace("_", "-")]
+        names = [*short, option := option_of(name)]
         if more.get("action") is _YesNo:
             names.append("--no-" + option.removeprefix("--"))
         shown = [word for given in names if (word := spelled(given, taken)) and word not in taken]
@@ -268,12 +285,32 @@ class _YesNo(argparse.Action):
         return " | ".join(self.option_strings)
 
 
+class _Resource(argparse.Action):
+    """`--resource NAME=N`, once for each name, or `--resource none`: together one setting."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        known: dict[str, float] | None = getattr(namespace, self.dest, None)
+        if values == "none" and not known:
+            found = {}
+        else:
+            try:
+                name, amount = parse_resource(values)
+            except ValueError as error:
+                raise UsageError(f"{option_string} {values}: {error}") from None
+            if name in (known or {}):
+                raise UsageError(f"{option_string} {values}: {name} is given twice")
+            found = {**(known or {}), name: amount}
+        setattr(namespace, self.dest, found)
+
+
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
         return "none"
-    if name in ("memory_limit", "keep_free"):
+    if name in ("memory_limit", "keep_free", "job_memory") or (name == "memory" and value != "auto"):
         return sized(value)
+    if name == "resources":
+        return ", ".join(f"{each}={amount:g}" for each, amount in value.items()) or "none"
     seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
     return f"{value:g}s" if name in seconds else str(value)

@@ -17,7 +17,7 @@ import msgspec
 
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.experiment_id import check_id
-from supervisor.core.terms.settings import Settings, parse_value
+from supervisor.core.terms.settings import Settings, option_of, parse_value
 from supervisor.options.option_parser import ACTIONS, PREFIX, build_parser, shared_with_script, shortened
 from supervisor.options.output_directory import output_directory
 from supervisor.options.script_options import (
@@ -287,7 +287,7 @@ class _Names:
 
     def __call__(self, key: str) -> str:
         if self._dashes:
-            return spelled(self._dashes + key.replace("_", "-"), self._taken)
+            return spelled(option_of(key), self._taken)
         return "resume=False" if key == "no_resume" else f"{key}="
 
 

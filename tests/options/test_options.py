@@ -19,9 +19,9 @@ import pytest
 
 from supervisor import api
 from supervisor.core.terms.errors import CannotCreate, RunInterrupted, UnguardedMain, UsageError
-from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.settings import Settings, option_of
 from supervisor.options.option_parser import build_parser, names_taken, our_options
-from supervisor.options.request import Request, request_of_main, request_of_run
+from supervisor.options.request import Request, merge_settings, request_of_main, request_of_run
 from supervisor.options.script_options import default_forms, namespace, restore_options
 from supervisor.session.outcome import RunOutcome
 from workers.job.current_job import PROCESS
@@ -104,7 +104,9 @@ def test_patterns_may_be_repeated() -> None:
 
 def test_every_setting_has_an_option() -> None:
     options = set(our_options())
-    assert {"--" + name.replace("_", "-") for name in Settings.__struct_fields__} <= options
+    assert {option_of(name) for name in Settings.__struct_fields__} <= options
+    assert option_of("job_cpus") == "--job-cpus"
+    assert "--resources" not in options
 
 
 def test_retries_and_bounds_have_groups_of_their_own_in_the_help() -> None:
@@ -214,6 +216,129 @@ def test_what_must_be_callable_is_refused_otherwise() -> None:
         request_of_run("job", [], name="n", output=None, setup=None, finish=None, keywords={})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="finish= must be callable"):
         request_of_run(job, [], name="n", output=None, setup=None, finish=1, keywords={})  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------ what jobs need
+
+
+def test_what_jobs_need_and_what_there_is() -> None:
+    line = "--job-cpus 2 --job-memory 2G --job-gpus 0.5 --memory 8G --gpus 0,2,3"
+    request = main_request(f"{line} --resource license=2 --resource api=0.5")
+    assert request.settings_now == {
+        "job_cpus": 2,
+        "job_memory": 2 << 30,
+        "job_gpus": 0.5,
+        "memory": 8 << 30,
+        "gpus": "0,2,3",
+        "resources": {"license": 2, "api": 0.5},
+    }
+    keywords = dict(request.settings_now)
+    assert run_request(**keywords).settings_now == keywords
+    assert main_request(**keywords).settings_script == keywords
+    again = "--job-cpus none --job-memory none --job-gpus none --memory auto --gpus auto --resource none"
+    assert merge_settings(main_request(again), keywords) == Settings()
+
+
+def test_resources_given_now_replace_those_that_are_remembered() -> None:
+    remembered = {"resources": {"license": 2, "api": 4}}
+    request = main_request("--resource license=3", resources={"disk": 1})
+    assert merge_settings(request, remembered).resources == {"license": 3}
+    assert (
+        merge_settings(main_request(resources={"disk": 1}), remembered).resources == remembered["resources"]
+    )
+    assert merge_settings(main_request(resources={"disk": 1}), None).resources == {"disk": 1}
+
+
+@pytest.mark.parametrize("gpus", [2, "2", "0", "none", "auto", "0,2,3", "3,", "GPU-8932f937,MIG-GPU-1/0/0"])
+def test_devices_are_a_number_or_names(gpus: int | str) -> None:
+    assert run_request(gpus=gpus).settings_now == {"gpus": str(gpus)}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--job-cpus -1", "--job-cpus -1: expected a number of 0.001 or more"),
+        ("--job-cpus 0", "--job-cpus 0: expected a number of 0.001 or more"),
+        ("--job-cpus many", "--job-cpus many: expected a number"),
+        ("--job-cpus nan", "--job-cpus nan: expected a number"),
+        ("--job-cpus 1e9", "--job-cpus 1e9: expected at most 1,000,000"),
+        ("--job-memory 5", "--job-memory 5: expected a size of at least 1M"),
+        ("--job-memory big", "--job-memory big: 'big' is not a size: write 1000000, 400M or 2G"),
+        (
+            "--job-gpus 1.5",
+            "--job-gpus 1.5: expected a whole number of GPUs, or less than 1 for a share of one",
+        ),
+        (
+            "--job-gpus -1",
+            "--job-gpus -1: expected a whole number of GPUs, or less than 1 for a share of one",
+        ),
+        ("--memory none", "--memory none: 'none' is not a size: write 1000000, 400M or 2G, or auto"),
+        ("--gpus -1", "--gpus -1: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus 0,,1", "--gpus 0,,1: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus none,1", "--gpus none,1: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus 1,1", "--gpus 1,1: expected each device once"),
+        ("--gpus 2000", "--gpus 2000: expected at most 1024 devices"),
+        ("--resource license", "--resource license: expected NAME=N, such as license=2"),
+        ("--resource license=0", "--resource license=0: expected a number of 0.001 or more"),
+        ("--resource =2", "--resource =2: '' is not a name: letters, digits, _, - and ., a letter first"),
+        (
+            "--resource memory=2",
+            "--resource memory=2: 'memory' is not a name for a resource of your own: it has an option by itself",
+        ),
+        ("--resource a=1 --resource a=2", "--resource a=2: a is given twice"),
+        ("--resources a=1", "unknown option --resources; did you mean --resource?; --help lists all options"),
+    ],
+)
+def test_a_wrong_need_is_named_with_what_is_right(line: str, message: str) -> None:
+    assert refusal(line) == message
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"job_cpus": True}, "--job-cpus True: expected a number"),
+        ({"job_cpus": [2]}, "--job-cpus [2]: expected a number"),
+        ({"job_cpus": 10**400}, "expected at most 1,000,000"),
+        ({"job_memory": 2.5}, "--job-memory 2.5: expected a size: 1000000, 400M or 2G"),
+        ({"memory": [2]}, "--memory [2]: expected a size: 1000000, 400M or 2G"),
+        ({"memory": None}, "--memory None: expected a size: 1000000, 400M or 2G"),
+        ({"gpus": None}, "--gpus None: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ({"gpus": [0, 1]}, "--gpus [0, 1]: expected auto, none"),
+        ({"gpus": 1.0}, "--gpus 1.0: expected auto, none"),
+        ({"resources": None}, '--resource None: expected names and amounts, such as {"license": 1}'),
+        ({"resources": {3: 1}}, "3 is not a name: letters, digits, _, - and ., a letter first"),
+        ({"resources": {"a": "many"}}, "a=many: expected a number"),
+    ],
+)
+def test_a_keyword_for_needs_of_another_kind_is_told_in_words(keywords: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        run_request(**keywords)
+
+
+@pytest.mark.parametrize("option", ["--memory", "--gpus", "--resource", "--job-cpus"])
+def test_a_script_keeps_its_own_option_of_that_name(option: str) -> None:
+    given = {"--memory": "2G", "--gpus": "2", "--resource": "a=1", "--job-cpus": "3"}[option]
+    request = main_request(f"{option} mine --longhaul{option[1:]} {given}", parser=script_with(option))
+    assert request.options_now == {option[2:].replace("-", "_"): "mine"}
+    assert request.settings_now == main_request(f"{option} {given}").settings_now != {}
+    assert main_request(f"{option} mine", parser=script_with(option)).settings_now == {}
+
+
+def test_shorter_options_of_the_script_are_not_taken_for_ours() -> None:
+    parser = script_with("--mem", "--gpu", "--res", "--resources", "--job", "-m", "-g")
+    words = "--mem 1 --gpu 2 --res 3 --resources 4 --job 5 -m6 -gpus"
+    request = main_request(words, parser=parser)
+    assert request.settings_now == {}
+    assert request.options_now == {
+        "mem": "1",
+        "gpu": "2",
+        "res": "3",
+        "resources": "4",
+        "job": "5",
+        "m": "6",
+        "g": "pus",
+    }
+    assert refusal("--memo 1", parser=parser).startswith("unknown option --memo; ")
 
 
 # ---------------------------------------------------------------- the script's own options

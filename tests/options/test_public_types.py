@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,15 @@ def takes(key: str, value: object) -> bool:
 @pytest.mark.parametrize("key", Settings.__struct_fields__)
 def test_the_type_of_a_setting_is_what_it_takes(key: str) -> None:
     kind = typing.get_type_hints(MainSettings)[key]
-    kinds = set(typing.get_args(kind)) or {kind}
+    is_mapping = typing.get_origin(kind) is Mapping
+    kinds = {kind} if is_mapping else set(typing.get_args(kind)) or {kind}
     assert takes(key, None) == (type(None) in kinds)
     assert takes(key, True) == (kind is bool)
     assert (takes(key, 3) or takes(key, 1 << 20)) == bool(kinds & {int, float})
     if typing.get_origin(kind) is typing.Literal:
         assert all(takes(key, value) for value in kinds) and not takes(key, "another")
+    if is_mapping:
+        assert takes(key, {"name": 1.5}) and not takes(key, {"name": "much"})
 
 
 # ------------------------------------------------------------------------------ docstrings
@@ -208,6 +211,8 @@ def evaluate(number: int) -> dict[str, int]:
 
 def jobs() -> Iterator[Job]:
     yield Job(id="a", params={"number": 1}, timeout="2h", retries=1, priority=-1)
+    licences = {"license": 1}
+    yield Job(id="b", cpus=4, memory="8G", gpus=0.5, resources=licences)
 
 def chosen(own: Own) -> list[Job]:
     return [Job(params={"number": number}) for number in range(own.count)]
@@ -235,7 +240,7 @@ run(evaluate, list(jobs()), name="a", resume=False, only=["a", "b"], setup=lambd
 run(evaluate, ({"number": n} for n in range(3)), name="a", resume="latest", rerun="a", changed="keep")
 run(evaluate, lambda: [Job(id="a")], name="a", timeout=None, finish=lambda found: print(found.counts))
 
-settings: RunSettings = {"workers": 2, "grace": 5}
+settings: RunSettings = {"workers": 2, "grace": 5, "job_cpus": 0.5, "gpus": 2, "resources": {"license": 2}}
 try:
     run(evaluate, chosen, name="a", **settings)
 except Interrupted as stopped:

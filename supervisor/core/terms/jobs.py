@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,8 +23,8 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     retries: a whole number, instead of the experiment's `--retries`.
     priority: a whole number; jobs with a higher one are started first. 0 if left out.
     cpus: cores that it uses (4, 0.5), instead of the experiment's `--job-cpus`. 1 if neither is given.
-    memory: bytes or text ("8G") that it takes at most, instead of `--job-memory`.
-    gpus: devices that it uses, a whole number or a share of one (0.5), instead of `--job-gpus`.
+    memory: bytes or text ("8G") that it takes at most, instead of `--job-memory`; 0 or "none": not said.
+    gpus: devices that it uses, a whole number or a share of one (0.5), instead of `--job-gpus`; 0: none.
     resources: amounts of what `--resource NAME=N` offers: {"license": 1}.
 
     Values are checked when the experiment is started: UsageError names the job and its position.
@@ -38,7 +39,7 @@ class Job(msgspec.Struct, kw_only=True, frozen=True):
     cpus: float | None = None
     memory: int | str | None = None
     gpus: float | None = None
-    resources: dict[str, float] = {}
+    resources: Mapping[str, float] | None = None
 
 
 # States of a job, as small integers because they live in one byte per job.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 THOUSAND = 1000  # parts of a core, a device or a unit of another resource
 MOST = 1_000_000  # of anything but memory
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _RESERVED = {"cpus", "cpu", "memory", "gpus", "gpu"}
 
 
@@ -105,26 +106,40 @@ def parse_gpus(value: Any) -> float:
     number = _number(value)
     if number == 0:
         return 0
-    if number > 1 and number != int(number):
+    is_share = 0 < number < 1 and thousandths(number)
+    if not is_share and (number < 0 or number != int(number)):
         raise ValueError("expected a whole number of GPUs, or less than 1 for a share of one")
     return parse_amount(number)
 
 
+def parse_resource(text: str) -> tuple[str, float]:
+    """Name and amount of `license=2`. ValueError else."""
+    name, equals, amount = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ValueError("expected NAME=N, such as license=2")
+    return _resource_name(name), parse_amount(amount)
+
+
 def parse_resources(value: Any) -> dict[str, float]:
-    """Amounts by name: {"license": 1}. TypeError or ValueError else."""
-    if not isinstance(value, dict):
+    """Amounts by name: {"license": 1}. ValueError else."""
+    if not isinstance(value, Mapping):
         raise ValueError('expected names and amounts, such as {"license": 1}')
     found: dict[str, float] = {}
     for name, amount in value.items():
-        if not isinstance(name, str) or not _NAME.match(name):
-            raise ValueError(f"{name!r} is not a name: letters, digits, _, - and ., a letter first")
-        if name.lower() in _RESERVED:
-            raise ValueError(f"{name!r} is not a name for a resource of your own: it has an option by itself")
+        known = _resource_name(name)
         try:
-            found[name] = parse_amount(amount)
+            found[known] = parse_amount(amount)
         except ValueError as error:
             raise ValueError(f"{name}={amount}: {error}") from None
     return dict(sorted(found.items()))
+
+
+def _resource_name(name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ValueError(f"{name!r} is not a name: letters, digits, _, - and ., a letter first")
+    if name.lower() in _RESERVED:
+        raise ValueError(f"{name!r} is not a name for a resource of your own: it has an option by itself")
+    return str.__str__(name)
 
 
 def _number(value: Any) -> float:
@@ -132,7 +147,9 @@ def _number(value: Any) -> float:
         raise ValueError("expected a number")
     try:
         number = float(value)
-    except ValueError:
+    except OverflowError:
+        raise ValueError(f"expected at most {MOST:,}") from None
+    except (TypeError, ValueError):  # an array has __float__, too
         raise ValueError("expected a number") from None
     if not math.isfinite(number):
         raise ValueError("expected a number")

@@ -46,11 +46,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     job_cpus: float | None = None  # of a job that does not say; see `terms.needs`
     job_memory: int | None = None  # bytes
     job_gpus: float | None = None
-    memory: int | None = None  # bytes that jobs may ask for together; None: what the machine has
+    memory: int | str = "auto"  # bytes that jobs may ask for together, or "auto": what the machine has
     gpus: str = "auto"  # devices that jobs may use: auto, none, a number, or names ("0,2,3")
     resources: dict[str, float] = {}  # anything else that jobs may ask for, by name
 
 
+# The option of a setting, if its name is another one: it is given once for each resource.
+_OPTIONS = {"resources": "--resource"}
+MOST_DEVICES = 1024
 START_METHODS = ("auto", "zygote", "spawn")
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
@@ -60,6 +63,7 @@ _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
 _PARTS = re.compile(
     r"(?:(\d+)\s*d\s*)?(?:(\d+)\s*h\s*)?(?:(\d+)\s*m(?:in)?\s*)?(?:(\d+(?:\.\d+)?)\s*s)?$", re.IGNORECASE
 )
+_DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]*")
 _NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -122,6 +126,11 @@ def is_clock(text: str) -> bool:
     return _CLOCK.match(text) is not None
 
 
+def option_of(key: str) -> str:
+    """`--job-cpus` of "job_cpus"."""
+    return _OPTIONS.get(key) or "--" + key.replace("_", "-")
+
+
 def parse_value(key: str, value: Any, *, option: str = "") -> Any:
     """One setting from what a user wrote, as text or as a Python value. `option`: what it is called,
     if not by its name.
@@ -131,8 +140,7 @@ def parse_value(key: str, value: Any, *, option: str = "") -> Any:
     try:
         return _parsed(_PARSERS[key], value)
     except (TypeError, ValueError) as error:
-        option = option or "--" + key.replace("_", "-")
-        raise UsageError(f"{option} {value}: {error}") from None
+        raise UsageError(f"{option or option_of(key)} {value}: {error}") from None
 
 
 def parse_own(key: str, value: Any) -> Any:
@@ -207,7 +215,7 @@ def _command(value: Any) -> str:
 
 def _size(least: int) -> Any:
     def parse(value: Any) -> int:
-        if isinstance(value, (bool, float)):
+        if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__index__")):
             raise ValueError("expected a size: 1000000, 400M or 2G")
         size = parse_size(value) if isinstance(value, str) else int(value)
         if size < least:
@@ -248,17 +256,28 @@ def _priority(value: Any) -> int:
     return value
 
 
+def _memory(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    try:
+        size: int = _size(1 << 20)(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+    return size
+
+
 def _gpus(value: Any) -> str:
-    text = str(value).strip()
-    names = text.split(",")
-    if isinstance(value, (bool, float)) or not all(
-        re.fullmatch(r"[A-Za-z0-9_./:-]+", name) for name in names
-    ):
-        raise ValueError("expected auto, none, a number of devices or their names: 2 or 0,2,3")
+    is_number = hasattr(value, "__index__") and not isinstance(value, bool)
+    text = str(value).strip() if is_number or isinstance(value, str) else ""
+    if text in ("auto", "none"):
+        return text
+    names = text.removesuffix(",").split(",")
+    if not all(_DEVICE.fullmatch(name) for name in names) or not {"auto", "none"}.isdisjoint(names):
+        raise ValueError("expected auto, none, a number of devices, or their names: 0,2,3")
     if len(set(names)) < len(names):
-        raise ValueError("names a device twice")
-    if text.isdecimal() and int(text) > 1024:
-        raise ValueError("expected at most 1024 devices")
+        raise ValueError("expected each device once")
+    if text.isdecimal() and int(text) > MOST_DEVICES:
+        raise ValueError(f"expected at most {MOST_DEVICES} devices")
     return text
 
 
@@ -296,7 +315,7 @@ _PARSERS: dict[str, Any] = {
     "job_cpus": _optional(parse_amount),
     "job_memory": _optional(_size(1 << 20)),
     "job_gpus": _optional(parse_gpus),
-    "memory": _optional(_size(1 << 20)),
+    "memory": _memory,
     "gpus": _gpus,
     "resources": parse_resources,
 }
