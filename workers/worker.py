@@ -70,6 +70,7 @@ MIN_CLOSE_SECONDS = 100e-6  # a shorter job has not replaced our descriptors by 
 MAX_CHECKS_AFTER_SHORT = 100.0
 CHECK_REFILL_SECONDS = 0.05  # that refill the budget by one check
 MODULES_PER_MESSAGE = 100
+NONE = -1  # the number of a descriptor that a fresh interpreter is not given
 _RESTORE_DUE_AFTER = RESTORE_AFTER - INBOX_CHECK_AFTER  # the next check may be INBOX_CHECK_AFTER later
 
 
@@ -295,10 +296,13 @@ def send_new_imports(queues: WorkerQueues) -> None:
         queues.send(Imported(take_unreported[first : first + MODULES_PER_MESSAGE]))
 
 
-def run_spawned_worker(inbox: int, outbox: int, lifeline: int, tracker: int | None = None) -> NoReturn:
-    """Entry point of a fresh interpreter. The first frame is the `Preparation`."""
-    setup_process(lifeline)
-    if tracker is not None:
+def run_spawned_worker(
+    inbox: int, outbox: int, lifeline: int, second_lifeline: int = NONE, tracker: int = NONE
+) -> NoReturn:
+    """Entry point of a fresh interpreter, with the numbers of its descriptors. The first frame is the
+    `Preparation`."""
+    setup_process(lifeline, second_lifeline if second_lifeline != NONE else None)
+    if tracker != NONE:
         share_tracker(tracker)
     install_hooks()
     queues = WorkerQueues(descriptors.claim(inbox), descriptors.claim(outbox))
@@ -357,7 +361,7 @@ def _load_functions(spec: WorkerSpec, preparation: Preparation | None) -> Runner
             os.nice(spec.nice)
     os.environ.update(spec.environment)
     tag_environment(spec.worker, spec.tag, spec.incarnation)
-    CURRENT.configure(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory)
+    CURRENT.configure(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory, gpus=spec.devices)
     if preparation is not None:
         preparation.import_modules()
     function = load(spec.function)

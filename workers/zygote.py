@@ -4,6 +4,9 @@ There is one per run. It has one thread, a session of its own, which Ctrl+C does
 subreaper. It imports the user's code once, so a new worker starts in a few milliseconds. It never runs a job,
 and waits for nothing but its socket and the ends of its children.
 
+An experiment with GPUs has a second one. It imports nothing of the user's, and starts each worker as a fresh
+interpreter that is told its GPUs by the environment (`workers.forking.fresh_interpreters`).
+
 Orphans of jobs become children of the zygote, not of the worker: a job that waits for children gets only its
 own. The zygote reaps them, finds their worker (`workers.forking.process_owner`) and kills them when that worker
 has died (`workers.forking.orphans`).
@@ -25,6 +28,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from workers.forking.fresh_interpreters import FreshInterpreters
 from workers.forking.inherited_resources import descriptors_now, fork_obstacle
 from workers.forking.orphans import Orphans
 from workers.forking.reopened_files import SharedFile, open_anew, opened_for_reading
@@ -75,6 +79,7 @@ REPORT_AFTER = 1.5  # a dead worker is reported then, although orphans are left
 FINAL_SWEEP_SECONDS = 5.0  # when the supervisor has died
 EXIT_FUNCTION_SECONDS = 1.0  # for the exit functions of the script
 MAX_NAMED_SHARED_FILES = 5
+_ENTRY_OF_FRESH = "workers.worker:run_spawned_worker"
 
 _IGNORED = (
     signal.SIGINT,
@@ -117,6 +122,7 @@ class Zygote:
         shown: ShownVariable,
         tag: str,
         second_lifeline: int,
+        fresh: FreshInterpreters | None = None,
     ) -> None:
         self._channel = channel
         # When this process is killed, the kernel closes the highest descriptor first. So the lifeline's end
@@ -126,6 +132,7 @@ class Zygote:
         self._preparation = preparation
         self._imported = imported
         self._shown = shown
+        self._fresh = fresh
         self._workers: dict[int, _ForkedWorker] = {}  # by pidfd
         self._orphans = Orphans(tag)
         self._checked_at = self._next_check = time.monotonic()
@@ -161,7 +168,7 @@ class Zygote:
 
     def _handle_request(self) -> None:
         try:
-            data, received, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 4)
+            data, received, _, _ = socket.recv_fds(self._channel, MAX_PACKET, 5)
         except OSError:
             data, received = b"", []
         if not data:
@@ -171,9 +178,10 @@ class Zygote:
         try:
             if len(received) < 4:  # the kernel drops those that do not fit
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            member = self._fork(request.incarnation, *received)
+            member = self._make_worker(request, received)
         except OSError as error:
-            answer, passed = ForkFailed(request.incarnation, f"cannot fork: {error}"), []
+            how = "fork" if self._fresh is None else "start a process"
+            answer, passed = ForkFailed(request.incarnation, f"cannot {how}: {error}"), []
         else:
             answer, passed = Forked(member.incarnation, member.pid), [member.pidfd]
         for descriptor in received:  # before the answer: its receiver may count our open files
@@ -186,21 +194,20 @@ class Zygote:
         except OSError:
             self._kill_all_and_exit()
 
-    def _fork(self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int) -> _ForkedWorker:
+    def _make_worker(self, request: Fork, received: list[int]) -> _ForkedWorker:
+        inbox, outbox, lifeline, second, *output = received
         listening = opened_anew(second)
-        # Blocked until the child has its own handlers: ours are not for it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._shown.show(incarnation_text(incarnation))
-                os.close(second)
-                self._become_worker(inbox, outbox, lifeline, listening)
+            if self._fresh is None:
+                pid = self._fork(request.incarnation, inbox, outbox, lifeline, second, listening)
+            else:
+                for descriptor in received:
+                    os.set_inheritable(descriptor, False)
+                ends = [inbox, outbox, lifeline, listening]
+                pid = self._fresh.start(request.incarnation, request.environment, ends, *output)
         except OSError:
             os.close(listening)
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
         with contextlib.suppress(OSError):  # the child does the same; either may be first
             os.setpgid(pid, pid)
         try:
@@ -210,9 +217,24 @@ class Zygote:
             os.waitpid(pid, 0)
             os.close(listening)
             raise
-        member = self._workers[pidfd] = _ForkedWorker(incarnation, pid, pidfd, listening)
+        member = self._workers[pidfd] = _ForkedWorker(request.incarnation, pid, pidfd, listening)
         self._poll.register(pidfd, select.POLLIN)
         return member
+
+    def _fork(
+        self, incarnation: int, inbox: int, outbox: int, lifeline: int, second: int, listening: int
+    ) -> int:
+        # Blocked until the child has its own handlers: ours are not for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._shown.show(incarnation_text(incarnation))
+                os.close(second)
+                self._become_worker(inbox, outbox, lifeline, listening)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+        return pid
 
     def _become_worker(self, inbox: int, outbox: int, lifeline: int, listening: int) -> NoReturn:
         try:
@@ -304,6 +326,11 @@ def run(channel_descriptor: int) -> NoReturn:
     channel = socket.socket(fileno=descriptors.claim(channel_descriptor))
     orders, preparation, lifeline, second_lifeline = _receive_orders(channel)
     tag = os.environ.get(EXPERIMENT_TAG, "")
+    if orders.fresh:
+        os.close(lifeline)
+        fresh = FreshInterpreters(_ENTRY_OF_FRESH, preparation.environment, handlers_at_start)
+        nothing = ImportedModules("", signal_handlers.ScriptHandlers({}, set(), -1), [])
+        Zygote(channel, preparation, nothing, shown, tag, second_lifeline, fresh).serve(Prepared(""))
     install_hooks()
     preparation.apply()
     signal_handlers.restore_handlers(signal_handlers.ScriptHandlers(handlers_at_start, set(), -1))

@@ -21,8 +21,9 @@ class Engine(Protocol):
     def start(self) -> None:
         """Prepare to start workers (launch the zygote). Raises LonghaulError."""
 
-    def start_worker(self, slot: int, incarnation: int) -> None:
-        """Answered by WorkerStarted or WorkerStartFailed, then WorkerReady or WorkerDied."""
+    def start_worker(self, slot: int, incarnation: int, devices: tuple[str, ...] | None = None) -> None:
+        """Answered by WorkerLaunched or WorkerStartFailed, then WorkerReady or WorkerDied. `devices`: of
+        `StartWorker`."""
 
     def lease_jobs(self, incarnation: int, message: Run) -> None: ...
 

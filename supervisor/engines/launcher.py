@@ -109,6 +109,14 @@ class WorkerEnds:
         self.outbox = outbox
         self.scratch = scratch
 
+    def output(self) -> int | None:
+        """A descriptor of the file that a fresh interpreter prints to from its start on. The worker opens it again,
+        and reports it if the disk fails: then this is None."""
+        try:
+            return os.open(self.scratch, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return None
+
     def close(self) -> None:
         self.inbox.close()
         self.outbox.close()
@@ -117,12 +125,13 @@ class WorkerEnds:
 class Launcher(Protocol):
     """No method blocks, but for `close`."""
 
-    greeting: Preparation | None  # to be sent to a worker before its spec
+    def greeting(self, spec: WorkerSpec) -> Preparation | None:
+        """To be sent to this worker before its spec."""
 
     def start(self) -> None:
         """Raises OSError if it cannot even begin."""
 
-    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+    def launch(self, spec: WorkerSpec, ends: WorkerEnds) -> None:
         """Answered by Launched, LaunchFailed or LaunchLost."""
 
     def cancel(self, incarnation: int) -> None:
@@ -141,6 +150,9 @@ class Launcher(Protocol):
     def origin(self) -> int | None:
         """Pid of the process that workers are forked from, with which they share memory; None if there is none."""
 
+    def adopters(self) -> list[int]:
+        """Pids of the processes that adopt orphans of workers; none if these go to the system's init."""
+
     def close(self, deadline: float) -> None:
         """End all that it started; `deadline` on the monotonic clock."""
 
@@ -153,6 +165,7 @@ class LauncherContext(msgspec.Struct):
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
     incarnations: Callable[[], set[int]]  # of workers that live, or are being made
+    zygotes: set[int] = msgspec.field(default_factory=set)  # pids of those that are in use
 
 
 class PendingReaps:
@@ -172,12 +185,13 @@ class PendingReaps:
         self._next_sweep = now
 
     def poll(self, now: float, keep: set[int]) -> list[Reaped]:
-        """The deaths that can be reported now; `keep`: pids of the launcher's own processes."""
+        """The deaths that can be reported now; `keep`: pids of workers that the engine does not know yet."""
         if not self._reaped or now < self._next_sweep:
             return []
         self._next_sweep = now + SWEEP_EVERY
         context = self._context
-        left = end_orphans(context.spec.tag, context.living() | keep, context.incarnations())
+        needed = context.living() | context.zygotes | keep
+        left = end_orphans(context.spec.tag, needed, context.incarnations())
         told = [reaped for reaped, until in self._reaped if not left or now >= until]
         self._reaped = [entry for entry in self._reaped if left and now < entry[1]]
         return told
@@ -193,6 +207,20 @@ def preparation_for(spec: WorkerSpec) -> Preparation:
     modules.sort(key=lambda module: module != MAIN)  # the script sets up what others rely on
     files = {name: file for f in functions for name, file in f.files.items()}
     return prepare(modules, tagged_environment(spec), files)
+
+
+def preparation_of_worker(common: Preparation, spec: WorkerSpec) -> Preparation:
+    """The common preparation with the environment of one worker."""
+    return msgspec.structs.replace(common, environment=tagged_environment(spec))
+
+
+def with_devices(spec: WorkerSpec, devices: tuple[str, ...], *, by_driver: bool) -> WorkerSpec:
+    """The spec of a worker that sees these GPUs and no others. `by_driver`: their names are indices in the order of
+    the driver; CUDA has an order of its own unless it is told."""
+    environment = {**spec.environment, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    if devices and by_driver:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    return msgspec.structs.replace(spec, environment=environment, devices=devices)
 
 
 def tagged_environment(spec: WorkerSpec) -> dict[str, str]:

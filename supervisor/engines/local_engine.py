@@ -28,8 +28,9 @@ from supervisor.engines.launcher import (
     LaunchLost,
     Lifeline,
     Reaped,
+    with_devices,
 )
-from supervisor.engines.resource_monitor import ResourceMeter
+from supervisor.engines.resource_monitor import ResourceMeter, WorkerProcesses
 from supervisor.engines.start_methods import launcher_for, resolve
 from supervisor.engines.worker_process import Incarnation, events_from
 from supervisor.engines.zygote_process import PrestartedZygote
@@ -59,12 +60,21 @@ class LocalEngine:
         same for all of them.
     start_method: "auto", "zygote" or "spawn".
     prestarted: a zygote that was started ahead; whoever has started it ends it if it is not taken.
+    gpus: some workers are given GPUs; the others see none. gpus_by_driver: the names of GPUs are indices in the
+        order of the driver.
     """
 
     def __init__(
-        self, spec_for: SpecFor, *, start_method: str = "auto", prestarted: PrestartedZygote | None = None
+        self,
+        spec_for: SpecFor,
+        *,
+        start_method: str = "auto",
+        prestarted: PrestartedZygote | None = None,
+        gpus: bool = False,
+        gpus_by_driver: bool = False,
     ) -> None:
         self._spec_for = spec_for
+        self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._prestarted = prestarted
         self._start_method = start_method
         self._selector = selectors.DefaultSelector()
@@ -85,7 +95,7 @@ class LocalEngine:
         method = resolve(self._start_method)
         if method != "zygote" and self._prestarted is not None:
             self._prestarted.discard()
-        spec = self._spec_for(0, 0)
+        spec = self._spec(0, 0, ())
         self._tag = spec.tag
         self._meter = ResourceMeter(spec.tag)
         try:
@@ -93,7 +103,7 @@ class LocalEngine:
             context = LauncherContext(
                 spec, self._lifeline.read, self._selector, self._living, self._incarnations
             )
-            self._launcher = launcher_for(method, context, self._prestarted)
+            self._launcher = launcher_for(method, context, self._prestarted, gpus=self._gpus)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
@@ -106,22 +116,27 @@ class LocalEngine:
 
     # ----------------------------------------------------------------------- orders
 
-    def start_worker(self, slot: int, incarnation: int) -> None:
+    def start_worker(self, slot: int, incarnation: int, devices: tuple[str, ...] | None = None) -> None:
         assert self._launcher is not None, "start() comes first"
+        assert self._gpus or not devices, "the engine was not told of GPUs"
         try:
-            member = Incarnation(self._spec_for(slot, incarnation))
+            member = Incarnation(self._spec(slot, incarnation, devices or ()))
         except OSError as error:
             self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
             return
         self._workers[incarnation] = member
         self._launch(member)
 
+    def _spec(self, slot: int, incarnation: int, devices: tuple[str, ...]) -> WorkerSpec:
+        spec = self._spec_for(slot, incarnation)
+        return with_devices(spec, devices, by_driver=self._gpus_by_driver) if self._gpus else spec
+
     def lease_jobs(self, incarnation: int, message: Run) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and worker.dead_at is None:
             if self._meter.limited and worker.leases.idle():
                 first = message.first_lease
-                self._meter.note_before_job(incarnation, first, self._pids(), self._origin())
+                self._meter.note_before_job(incarnation, first, self._processes())
             worker.leases.sent(message)
             worker.idle_since = None
             self._send(worker, message)
@@ -252,14 +267,14 @@ class LocalEngine:
         assert self._launcher is not None
         self._private.numbers.add(worker.inbox_end.fileno())
         left = False
-        if self._launcher.greeting is not None:
-            left = worker.inbox.send(self._launcher.greeting)
+        if (greeting := self._launcher.greeting(worker.spec)) is not None:
+            left = worker.inbox.send(greeting)
         left = worker.inbox.send(worker.spec.packed()) or left
         if worker.finish_asked:
             left = worker.inbox.send(Finish()) or left
         if left:
             self._watch_inbox(worker)
-        self._launcher.launch(worker.number, worker.ends)
+        self._launcher.launch(worker.spec, worker.ends)
 
     def _launch_again(self, worker: Incarnation) -> None:
         """Launch with new queues: an unknown process may hold the old ones."""
@@ -363,19 +378,21 @@ class LocalEngine:
     def usage(self) -> dict[int, Usage]:
         for worker in self._workers.values():
             worker.peaks.read_peak(worker.pid)
-        return self._meter.usage(self._pids(), self._origin())
+        return self._meter.usage(self._processes())
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        return self._meter.memory(self._pids(), self._origin(), limit, available=available)
+        return self._meter.memory(self._processes(), limit, available=available)
 
     def left_behind(self) -> dict[int, tuple[int, int]]:
         return self._meter.left_behind()
 
-    def _pids(self) -> dict[int, int]:
-        return {w.number: w.pid for w in self._workers.values() if w.pid and w.dead_at is None}
-
-    def _origin(self) -> int | None:
-        return None if self._launcher is None else self._launcher.origin()
+    def _processes(self) -> WorkerProcesses:
+        living = [worker for worker in self._workers.values() if worker.pid and worker.dead_at is None]
+        pids = {worker.number: worker.pid for worker in living}
+        if self._launcher is None:
+            return WorkerProcesses(pids)
+        fresh = [worker.number for worker in living if worker.spec.devices]
+        return WorkerProcesses(pids, self._launcher.adopters(), self._launcher.origin(), fresh)
 
     # -------------------------------------------------------------------------- end
 

@@ -6,7 +6,8 @@ Decisions on the readings are made in the core.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms.events import Event, MemoryMeasured, UsageSampled
@@ -118,6 +119,19 @@ class ResourceMonitor:
         return self._keep_free is not None and available is not None and available < 2 * self._keep_free
 
 
+class WorkerProcesses(NamedTuple):
+    """pids: of the worker processes, by incarnation.
+    adopters: pids of the processes that adopt orphans of workers; none if these go to the system's init.
+    origin: pid of the process that workers are forked from, if there is one.
+    fresh: incarnations of those that are not forked from it.
+    """
+
+    pids: Mapping[int, int]
+    adopters: Sequence[int] = ()
+    origin: int | None = None
+    fresh: Collection[int] = ()
+
+
 _FOREIGN = -1  # the owner of a process that no worker has started
 
 
@@ -131,30 +145,27 @@ class OrphanOwners:
     def __init__(self) -> None:
         self._owners: dict[int, int] = {}
 
-    def roots(self, workers: Mapping[int, int], origin: int | None, tag: str) -> dict[int, list[int]]:
-        """By incarnation: pids of its worker process and of the orphans that come from it.
-
-        workers: pids by incarnation. origin: pid of the zygote, if there is one. tag: of the experiment.
-        """
-        found = {number: [pid] for number, pid in workers.items()}
-        if not HAS_PROC or not workers:
+    def roots(self, workers: WorkerProcesses, tag: str) -> dict[int, list[int]]:
+        """By incarnation: pids of its worker process and of the orphans that come from it. `tag`: of the
+        experiment."""
+        found = {number: [pid] for number, pid in workers.pids.items()}
+        if not HAS_PROC or not workers.pids:
             return found
-        groups = {pid: number for number, pid in workers.items()}
+        groups = {pid: number for number, pid in workers.pids.items()}
         try:
-            self._find_orphans(groups, origin, tag)
+            self._find_orphans(groups, workers.adopters, tag)
             for pid, owner in self._owners.items():
-                if owner in found and (origin is not None or self._has_no_parent(pid, groups)):
+                if owner in found and (workers.adopters or self._has_no_parent(pid, groups)):
                     found[owner].append(pid)
         except OSError:  # too many open files: orphans are not counted this time
             pass
         return found
 
-    def _find_orphans(self, groups: Mapping[int, int], origin: int | None, tag: str) -> None:
-        present: Iterable[int]
-        if origin is None:
-            present = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    def _find_orphans(self, groups: Mapping[int, int], adopters: Sequence[int], tag: str) -> None:
+        if adopters:
+            present = [child for adopter in adopters for child in children_of(adopter)]
         else:
-            present = children_of(origin)
+            present = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         owners: dict[int, int] = {}
         for pid in sorted(set(present) - groups.keys()):
             owner = self._owners.get(pid)
@@ -171,9 +182,6 @@ class OrphanOwners:
         return self._owners.get(ids.parent, _FOREIGN) == _FOREIGN
 
 
-Pids = Mapping[int, int]  # of worker processes, by incarnation
-
-
 class ResourceMeter:
     """Reads memory and CPU of workers and of their orphans. `limited`: `memory` was called with a limit."""
 
@@ -182,31 +190,37 @@ class ResourceMeter:
         self._orphan_owners = OrphanOwners()
         self._usage = UsageMeter()
         self._memory = MemoryMeter()
+        self._memory_of_fresh = MemoryMeter()
         self._free = FreeMemory()
         self._first: dict[int, int] = {}  # bytes that a worker mapped before its first job
         self._before: dict[int, tuple[int, int]] = {}  # lease, and the bytes mapped before it
         self.limited = False
 
-    def usage(self, workers: Pids, origin: int | None) -> dict[int, Usage]:
-        return self._usage.read(self._orphan_owners.roots(workers, origin, self._tag))
+    def usage(self, workers: WorkerProcesses) -> dict[int, Usage]:
+        return self._usage.read(self._orphan_owners.roots(workers, self._tag))
 
     def memory(
-        self, workers: Pids, origin: int | None, limit: int | None, *, available: bool
+        self, workers: WorkerProcesses, limit: int | None, *, available: bool
     ) -> tuple[dict[int, int], int | None]:
         used = {}
         if limit is not None:
             self.limited = HAS_CHILDREN
-            self._first = {number: most for number, most in self._first.items() if number in workers}
-            self._before = {number: before for number, before in self._before.items() if number in workers}
-            origins = [os.getpid()] if origin is None else [origin, os.getpid()]
-            used = self._memory.used(
-                self._orphan_owners.roots(workers, origin, self._tag), limit, origins=origins
-            )
+            self._first = {number: most for number, most in self._first.items() if number in workers.pids}
+            self._before = {
+                number: before for number, before in self._before.items() if number in workers.pids
+            }
+            roots = self._orphan_owners.roots(workers, self._tag)
+            fresh = {number: roots.pop(number) for number in workers.fresh if number in roots}
+            script = os.getpid()
+            origins = [script] if workers.origin is None else [workers.origin, script]
+            used = self._memory.used(roots, limit, origins=origins)
+            if fresh:
+                used.update(self._memory_of_fresh.used(fresh, limit, origins=[script]))
         return used, self._free.available() if available else None
 
-    def note_before_job(self, number: int, lease: int, workers: Pids, origin: int | None) -> None:
+    def note_before_job(self, number: int, lease: int, workers: WorkerProcesses) -> None:
         """Note the memory of an idle worker that is about to get this lease."""
-        roots = self._orphan_owners.roots(workers, origin, self._tag).get(number)
+        roots = self._orphan_owners.roots(workers, self._tag).get(number)
         if roots is not None:
             most = family(roots).most
             self._first.setdefault(number, most)

@@ -28,6 +28,7 @@ from supervisor.engines.launcher import (
     Reaped,
     WorkerEnds,
     preparation_for,
+    preparation_of_worker,
     tagged_environment,
 )
 from supervisor.system.interpreter import interpreter
@@ -37,6 +38,8 @@ from workers.forking.resource_trackers import descriptor_of_tracker
 from workers.process.experiment_tag import INCARNATION, incarnation_text
 from workers.process.shadowed_modules import wait4
 from workers.script.preparation import Preparation
+from workers.transport.messages import WorkerSpec
+from workers.worker import NONE
 
 CHECK_EVERY = 0.1  # seconds, where there is no pidfd
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -54,19 +57,22 @@ class SpawnLauncher:
 
     def __init__(self, context: LauncherContext) -> None:
         self._context = context
-        self._spec = context.spec
-        self.greeting: Preparation | None = preparation_for(context.spec)
+        self._preparation = preparation_for(context.spec)
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)
         self._next_check = 0.0
 
     def start(self) -> None:
-        os.makedirs(self._spec.output_directory, exist_ok=True)
+        os.makedirs(self._context.spec.output_directory, exist_ok=True)
 
-    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
+    def greeting(self, spec: WorkerSpec) -> Preparation | None:
+        return preparation_of_worker(self._preparation, spec)
+
+    def launch(self, spec: WorkerSpec, ends: WorkerEnds) -> None:
+        incarnation = spec.incarnation
         try:
-            process = self._popen(incarnation, ends)
+            process = self._popen(spec, ends)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(ends.scratch)
@@ -81,29 +87,29 @@ class SpawnLauncher:
         self._children[incarnation] = _Child(process, watched=pidfd is not None)
         self._events.append(Launched(incarnation, process.pid, pidfd))
 
-    def _popen(self, incarnation: int, ends: WorkerEnds) -> subprocess.Popen[bytes]:
-        tags = {**tagged_environment(self._spec), INCARNATION: incarnation_text(incarnation)}
+    def _popen(self, spec: WorkerSpec, ends: WorkerEnds) -> subprocess.Popen[bytes]:
+        tags = {**tagged_environment(spec), INCARNATION: incarnation_text(spec.incarnation)}
         descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), self._context.lifeline]
-        if (tracker := descriptor_of_tracker()) is not None:
-            descriptors.append(tracker)
-        output = _opened(ends.scratch)
+        tracker = descriptor_of_tracker()
+        numbers = descriptors if tracker is None else [*descriptors, NONE, tracker]
+        output = ends.output()
         # Blocked until the worker has its handlers: Ctrl+C goes to the whole foreground
         # group, which the child leaves only after it was made.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             return subprocess.Popen(
-                interpreter("workers.worker:run_spawned_worker", *descriptors),
+                interpreter("workers.worker:run_spawned_worker", *numbers),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=subprocess.DEVNULL if output is None else output,
+                stderr=subprocess.DEVNULL if output is None else output,
                 env=child_environment(tags),
                 cwd=start_directory(),
-                pass_fds=descriptors,
+                pass_fds=[number for number in numbers if number != NONE],
                 process_group=0,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            if output != subprocess.DEVNULL:
+            if output is not None:
                 os.close(output)
 
     def cancel(self, incarnation: int) -> None:
@@ -139,6 +145,9 @@ class SpawnLauncher:
     def origin(self) -> int | None:
         return None
 
+    def adopters(self) -> list[int]:
+        return []
+
     def next_deadline(self) -> float | None:
         if self._events:
             return 0.0
@@ -159,14 +168,6 @@ class SpawnLauncher:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
         self._children.clear()
         self._events.clear()
-
-
-def _opened(scratch: str) -> int:
-    """The scratch file for a worker's output, which it opens again. If the disk fails, the worker reports it."""
-    try:
-        return os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    except OSError:
-        return subprocess.DEVNULL
 
 
 def _reap(incarnation: int, process: subprocess.Popen[bytes]) -> Reaped:

@@ -1,4 +1,4 @@
-"""Workers forked by the zygote (`workers.zygote`). Linux only.
+"""Workers made by a zygote (`workers.zygote`): forked, or started as fresh interpreters. Linux only.
 
 A zygote that does not answer is killed and replaced, while the workers that it has forked go on. The end of such
 a worker is seen by its pidfd; its exit status and peak memory stay unknown, and its orphans are found by the tag
@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import time
 from collections import deque
 
@@ -31,15 +30,16 @@ from supervisor.engines.launcher import (
     Reaped,
     WorkerEnds,
     preparation_for,
+    preparation_of_worker,
     tagged_environment,
 )
-from supervisor.engines.zygote_process import PrestartedZygote, zygote_process
+from supervisor.engines.zygote_process import PrestartedZygote, ZygoteHandle, zygote_process
 from supervisor.system.interpreter import ROOM_FOR_TAG, has_ended
 from supervisor.system.processes import is_stopped
 from workers.forking.resource_trackers import descriptor_of_tracker
-from workers.isolation.output_files import move
 from workers.process.surrogates import received
 from workers.script.preparation import Preparation
+from workers.transport.messages import WorkerSpec
 from workers.transport.zygote_protocol import (
     MAX_PACKET,
     Fork,
@@ -59,44 +59,25 @@ _ASKED_AT_ONCE = 8
 _decode = msgspec.msgpack.Decoder(FromZygote).decode
 
 
-class _ZygoteHandle:
-    """One zygote process, with its channel and its open requests."""
+class ZygoteLauncher:
+    """Keeps a zygote running and sends requests to it.
+
+    fresh: its workers are fresh interpreters, and it imports nothing of the user's.
+    """
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        channel: socket.socket,
-        scratch: str,
-        second_lifeline: Lifeline,
-        *,
-        prestarted: bool = False,
+        self, context: LauncherContext, prestarted: PrestartedZygote | None = None, *, fresh: bool = False
     ) -> None:
-        self.process = process
-        self.channel = channel
-        self.scratch = scratch
-        self.second_lifeline = second_lifeline
-        self.prestarted = prestarted
-        self.prepared = False
-        self.asked: dict[int, float] = {}  # incarnation -> time of the request (0.0: set by the next poll)
-        self.members: dict[int, float | None] = {}  # incarnation -> time of death
-        self.checked_at = 0.0
-
-
-class ZygoteLauncher:
-    """Keeps a zygote running and sends requests to it."""
-
-    greeting: Preparation | None = None
-
-    def __init__(self, context: LauncherContext, prestarted: PrestartedZygote | None = None) -> None:
         self._context = context
         self._prestarted = prestarted
         self._spec = context.spec
         self._preparation = preparation_for(context.spec)
-        self._preload = True
-        self._zygote: _ZygoteHandle | None = None
-        self._ending: list[_ZygoteHandle] = []  # asked to exit, not reaped yet
-        self._replaced: list[_ZygoteHandle] = []  # replaced, with workers that still run
-        self._waiting: deque[tuple[int, WorkerEnds]] = deque()
+        self._fresh = fresh
+        self._preload = not fresh
+        self._zygote: ZygoteHandle | None = None
+        self._ending: list[ZygoteHandle] = []  # asked to exit, not reaped yet
+        self._replaced: list[ZygoteHandle] = []  # replaced, with workers that still run
+        self._waiting: deque[tuple[WorkerSpec, WorkerEnds]] = deque()
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)
         self._losses = 0
@@ -107,7 +88,8 @@ class ZygoteLauncher:
     def start(self) -> None:
         os.makedirs(self._spec.output_directory, exist_ok=True)
         self._serial += 1
-        scratch = os.path.join(self._spec.output_directory, f".worker-zygote-{self._serial}.part")
+        name = f"zygote-of-fresh-{self._serial}" if self._fresh else f"zygote-{self._serial}"
+        scratch = os.path.join(self._spec.output_directory, f".worker-{name}.part")
         second = Lifeline(second=True)
         try:
             with open(scratch, "ab") as output:
@@ -118,9 +100,10 @@ class ZygoteLauncher:
             raise
         zygote.channel.setblocking(False)
         self._zygote = zygote
+        self._context.zygotes.add(zygote.pid)
         self._context.selector.register(zygote.channel, selectors.EVENT_READ, self._receive)
 
-    def _take_prestarted(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle | None:
+    def _take_prestarted(self, scratch: str, output: int, second: Lifeline) -> ZygoteHandle | None:
         """The prestarted zygote, if there is one and it can be used."""
         prestarted, self._prestarted = self._prestarted, None
         tag = self._spec.tag
@@ -129,7 +112,7 @@ class ZygoteLauncher:
             taken = prestarted.take()
         if taken is None:
             return None
-        zygote = _ZygoteHandle(*taken, scratch, second, prestarted=True)
+        zygote = ZygoteHandle(*taken, scratch, second, prestarted=True)
         try:
             self._send_orders(zygote, tag, output)
         except OSError:  # it has died
@@ -139,7 +122,7 @@ class ZygoteLauncher:
             return None
         return zygote
 
-    def _start_new(self, scratch: str, output: int, second: Lifeline) -> _ZygoteHandle:
+    def _start_new(self, scratch: str, output: int, second: Lifeline) -> ZygoteHandle:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -147,12 +130,12 @@ class ZygoteLauncher:
             except BaseException:
                 ours.close()
                 raise
-        zygote = _ZygoteHandle(process, ours, scratch, second)
+        zygote = ZygoteHandle(process, ours, scratch, second)
         with contextlib.suppress(OSError):  # dead already: the channel's end is noticed later
             self._send_orders(zygote, "")
         return zygote
 
-    def _send_orders(self, zygote: _ZygoteHandle, tag: str, *output: int) -> None:
+    def _send_orders(self, zygote: ZygoteHandle, tag: str, *output: int) -> None:
         """Send the first message. Raises OSError if the zygote is dead."""
         prepared = os.memfd_create("longhaul-preparation")
         try:
@@ -160,7 +143,7 @@ class ZygoteLauncher:
                 file.write(msgspec.msgpack.encode(self._preparation))
             os.lseek(prepared, 0, os.SEEK_SET)
             tracker = [] if (number := descriptor_of_tracker()) is None else [number]
-            order = msgspec.msgpack.encode(ZygoteOrders(tag, self._preload, bool(tracker)))
+            order = msgspec.msgpack.encode(ZygoteOrders(tag, self._preload, bool(tracker), self._fresh))
             lifelines = [self._context.lifeline, zygote.second_lifeline.write]
             descriptors = [prepared, *lifelines, *tracker, *output]
             socket.send_fds(zygote.channel, [order], descriptors)
@@ -173,6 +156,7 @@ class ZygoteLauncher:
         if zygote is None:
             return
         self._zygote = None
+        self._context.zygotes.discard(zygote.pid)
         self._context.selector.unregister(zygote.channel)
         zygote.channel.close()
         if failed:
@@ -193,7 +177,7 @@ class ZygoteLauncher:
         if self._losses >= LOSSES_IN_A_ROW:
             self._losses = 0
             lost = f"the process that forks the workers was lost {LOSSES_IN_A_ROW} times: {why}"
-            self._fail_waiting(lost + _log_hint(zygote))
+            self._fail_waiting(lost + zygote.log_hint())
 
     def _close_unused_lifelines(self) -> None:
         """Close second lifelines that no worker needs any more."""
@@ -203,14 +187,17 @@ class ZygoteLauncher:
 
     def _fail_waiting(self, error: str) -> None:
         while self._waiting:
-            incarnation, ends = self._waiting.popleft()
+            spec, ends = self._waiting.popleft()
             ends.close()
-            self._events.append(LaunchFailed(incarnation, error))
+            self._events.append(LaunchFailed(spec.incarnation, error))
 
     # --------------------------------------------------------------------- requests
 
-    def launch(self, incarnation: int, ends: WorkerEnds) -> None:
-        self._waiting.append((incarnation, ends))
+    def greeting(self, spec: WorkerSpec) -> Preparation | None:
+        return preparation_of_worker(self._preparation, spec) if self._fresh else None
+
+    def launch(self, spec: WorkerSpec, ends: WorkerEnds) -> None:
+        self._waiting.append((spec, ends))
         self._send_requests()
 
     def _send_requests(self) -> None:
@@ -225,11 +212,9 @@ class ZygoteLauncher:
             return
         zygote = self._zygote
         while zygote.prepared and self._waiting and len(zygote.asked) < _ASKED_AT_ONCE:
-            incarnation, ends = self._waiting[0]
-            lifelines = [self._context.lifeline, zygote.second_lifeline.read]
-            descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), *lifelines]
+            spec, ends = self._waiting[0]
             try:
-                socket.send_fds(zygote.channel, [msgspec.msgpack.encode(Fork(incarnation))], descriptors)
+                self._request(zygote, spec, ends)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -237,7 +222,21 @@ class ZygoteLauncher:
                 return
             self._waiting.popleft()
             ends.close()
-            zygote.asked[incarnation] = 0.0
+            zygote.asked[spec.incarnation] = 0.0
+
+    def _request(self, zygote: ZygoteHandle, spec: WorkerSpec, ends: WorkerEnds) -> None:
+        """Raises OSError if the zygote is dead, BlockingIOError if its channel is full."""
+        lifelines = [self._context.lifeline, zygote.second_lifeline.read]
+        request = Fork(spec.incarnation, spec.environment if self._fresh else {})
+        descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), *lifelines]
+        output = ends.output() if self._fresh else None
+        if output is not None:
+            descriptors.append(output)
+        try:
+            socket.send_fds(zygote.channel, [msgspec.msgpack.encode(request)], descriptors)
+        finally:
+            if output is not None:
+                os.close(output)
 
     # ---------------------------------------------------------------------- answers
 
@@ -259,7 +258,7 @@ class ZygoteLauncher:
             except msgspec.MsgspecError as error:
                 self._replace(f"it said what cannot be understood: {error}", failed=True)
 
-    def _on_message(self, zygote: _ZygoteHandle, message: FromZygote, descriptors: list[int]) -> None:
+    def _on_message(self, zygote: ZygoteHandle, message: FromZygote, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
             zygote.asked.pop(message.incarnation, None)
             self._losses = 0
@@ -288,7 +287,7 @@ class ZygoteLauncher:
     def cancel(self, incarnation: int) -> None:
         """Drop a waiting request; the zygote may still be importing the user's code."""
         for entry in self._waiting:
-            if entry[0] == incarnation:
+            if entry[0].incarnation == incarnation:
                 self._waiting.remove(entry)
                 entry[1].close()
                 self._events.append(LaunchFailed(incarnation, "it is not needed any more"))
@@ -313,15 +312,13 @@ class ZygoteLauncher:
         if self._zygote is not None:
             self._check_answers(self._zygote, now)
         self._send_requests()
-        self._ending = [zygote for zygote in self._ending if not _ended(zygote)]
+        self._ending = [zygote for zygote in self._ending if not zygote.ended()]
         events, self._events = self._events, []
         # Workers that the engine learns of only now count as well.
         own = {event.pid for event in events if isinstance(event, Launched)}
-        if self._zygote is not None:
-            own.add(self._zygote.process.pid)
         return [*events, *self._pending_reaps.poll(now, own)]
 
-    def _check_answers(self, zygote: _ZygoteHandle, now: float) -> None:
+    def _check_answers(self, zygote: ZygoteHandle, now: float) -> None:
         for incarnation, at in zygote.asked.items():
             zygote.asked[incarnation] = at or now
         overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
@@ -331,12 +328,15 @@ class ZygoteLauncher:
             zygote.checked_at = zygote.checked_at or now
             if now - zygote.checked_at > ANSWER_WITHIN:
                 zygote.checked_at = now
-                overdue |= is_stopped(zygote.process.pid)
+                overdue |= is_stopped(zygote.pid)
         if overdue:
             self._replace("it did not answer", failed=True)
 
     def origin(self) -> int | None:
-        return None if self._zygote is None else self._zygote.process.pid
+        return None if self._zygote is None or self._fresh else self._zygote.pid
+
+    def adopters(self) -> list[int]:
+        return [] if self._zygote is None else [self._zygote.pid]
 
     def next_deadline(self) -> float | None:
         zygote = self._zygote
@@ -361,29 +361,9 @@ class ZygoteLauncher:
             if not has_ended(zygote.process, deadline - time.monotonic()):
                 zygote.process.kill()
                 has_ended(zygote.process, 0.5)
-            _ended(zygote)
+            zygote.ended()
         self._ending.clear()
         for zygote in self._replaced:
             zygote.members.clear()
         self._close_unused_lifelines()
         self._events.clear()
-
-
-def _log_hint(zygote: _ZygoteHandle) -> str:
-    with contextlib.suppress(OSError):
-        if os.path.getsize(zygote.scratch):
-            return f"; what it has printed is in {_log_of(zygote)}"
-    return ""
-
-
-def _log_of(zygote: _ZygoteHandle) -> str:
-    return os.path.join(os.path.dirname(zygote.scratch), "%zygote.log")
-
-
-def _ended(zygote: _ZygoteHandle) -> bool:
-    """Whether it has ended; then it is reaped and its output stored."""
-    if zygote.process.poll() is None:
-        return False
-    with contextlib.suppress(OSError):
-        move(zygote.scratch, _log_of(zygote), "--- another start ---", 10_000_000)
-    return True

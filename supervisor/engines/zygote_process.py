@@ -1,4 +1,4 @@
-"""The zygote's interpreter, started before it is known what it will be needed for.
+"""The zygote's process, and its interpreter, started before it is known what it will be needed for.
 
 An interpreter with our own modules takes as long to start as the supervisor takes to open an
 experiment; on two cores both happen at once. Until the supervisor has decided to start, the
@@ -8,15 +8,20 @@ If none comes, because the run was refused or the supervisor died, it exits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from supervisor.system.interpreter import ROOM_FOR_TAG, PrivateDescriptors, has_ended, interpreter
 from supervisor.system.script_start import child_environment, start_directory
 from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
+
+if TYPE_CHECKING:  # this module is needed before most of the program is imported
+    from supervisor.engines.launcher import Lifeline
 
 # Lines of /proc/self/status that say what a child inherits.
 _INHERITED = (b"Umask:", b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNew", b"Seccomp:", b"Cpus_", b"Mems_")
@@ -75,6 +80,57 @@ class PrestartedZygote:
         os.close(self._channel)
         process.kill()
         has_ended(process, 1.0)
+
+
+class ZygoteHandle:
+    """One zygote process as its launcher sees it: its channel, the open requests to it, its workers, its output.
+
+    scratch: the file that it prints to. prestarted: it was started ahead of its orders.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        scratch: str,
+        second_lifeline: Lifeline,
+        *,
+        prestarted: bool = False,
+    ) -> None:
+        self.process = process
+        self.channel = channel
+        self.second_lifeline = second_lifeline
+        self.prestarted = prestarted
+        self.prepared = False
+        self.asked: dict[int, float] = {}  # incarnation -> time of the request (0.0: set by the next poll)
+        self.members: dict[int, float | None] = {}  # incarnation -> time of death
+        self.checked_at = 0.0
+        self._scratch = scratch
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ended(self) -> bool:
+        """Whether it has ended; then it is reaped and its output stored."""
+        if self.process.poll() is None:
+            return False
+        from workers.isolation.output_files import move
+
+        with contextlib.suppress(OSError):
+            move(self._scratch, self._log, "--- another start ---", 10_000_000)
+        return True
+
+    def log_hint(self) -> str:
+        """Where its output is, as the end of a sentence; "" if it has printed nothing."""
+        with contextlib.suppress(OSError):
+            if os.path.getsize(self._scratch):
+                return f"; what it has printed is in {self._log}"
+        return ""
+
+    @property
+    def _log(self) -> str:
+        return os.path.join(os.path.dirname(self._scratch), "%zygote.log")
 
 
 def zygote_process(

@@ -306,8 +306,8 @@ class Loop:
                 engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs)))
             case RevokeJobs(incarnation, leases):
                 engine.revoke(incarnation, leases)
-            case StartWorker(slot, incarnation):
-                engine.start_worker(slot, incarnation)
+            case StartWorker(slot, incarnation, devices):
+                engine.start_worker(slot, incarnation, devices)
             case StopWorker(incarnation):
                 engine.stop_worker(incarnation)
             case KillWorker(incarnation, stack):

@@ -34,6 +34,7 @@ class Driver:
         method: str,
         limit: int,
         prestarted: PrestartedZygote | None = None,
+        **gpus: bool,
     ) -> None:
         self.root = root
         self.output = root / "output"
@@ -41,7 +42,7 @@ class Driver:
         self.function = FunctionSpec("engine_jobs", function)
         self.setup = FunctionSpec("engine_jobs", setup) if setup else None
         self.limit = limit
-        self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted)
+        self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted, **gpus)
         self.events: list[Event] = []
         self.next_lease = 1
         self.engine.start()
@@ -81,10 +82,10 @@ class Driver:
                 return event
         return None
 
-    def start(self, *incarnations: int) -> None:
+    def start(self, *incarnations: int, devices: tuple[str, ...] | None = None) -> None:
         """Workers that are ready; worker slots are the incarnations less one."""
         for incarnation in incarnations:
-            self.engine.start_worker(incarnation - 1, incarnation)
+            self.engine.start_worker(incarnation - 1, incarnation, devices)
         for incarnation in incarnations:
             self.until(lambda n=incarnation: self.first(facts.WorkerReady, n))
 
@@ -158,10 +159,11 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         method: str = "auto",
         limit: int = 10_000_000,
         prestarted: PrestartedZygote | None = None,
+        **gpus: bool,
     ) -> Driver:
         root = tmp_path / f"run{len(drivers)}"
         root.mkdir()
-        drivers.append(Driver(root, function, setup, method, limit, prestarted))
+        drivers.append(Driver(root, function, setup, method, limit, prestarted, **gpus))
         return drivers[-1]
 
     yield make

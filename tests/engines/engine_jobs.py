@@ -15,6 +15,10 @@ from pathlib import Path
 
 from workers.job.current_job import current_job
 
+# What the script's own code finds when it is imported, and in which process.
+IMPORTED_IN = os.getpid()
+VISIBLE_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
+
 
 def add(x: int, y: int = 1) -> int:
     return x + y
@@ -164,6 +168,60 @@ def do_nonsense() -> None:
 
 def do_close_everything() -> None:
     os.closerange(3, 5000)
+
+
+def do_see_gpus(spoil: bool = False) -> dict[str, object]:
+    """What tells a job of its GPUs. `spoil`: and change it."""
+    started_with = Path("/proc/self/environ").read_text().split("\0") if sys.platform == "linux" else []
+    program = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    seen: dict[str, object] = {
+        "now": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "order": os.environ.get("CUDA_DEVICE_ORDER"),
+        "at import": VISIBLE_AT_IMPORT,
+        "at start": [entry.partition("=")[2] for entry in started_with if entry.startswith("CUDA_VISIBLE_")],
+        "job": current_job().gpus,
+        "program": subprocess.check_output([sys.executable, "-c", program], text=True).strip(),
+        "imported here": os.getpid() == IMPORTED_IN,
+    }
+    if spoil:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "9"
+        del os.environ["CUDA_DEVICE_ORDER"]
+    return seen
+
+
+def do_describe_process() -> dict[str, object]:
+    """What a process inherits from the one that has started it."""
+    with open("/proc/self/status") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+    open_ones = [int(name) for name in os.listdir("/proc/self/fd")]
+    inherited = [number for number in open_ones if _is_inheritable(number)]
+    own = ~(3 << 31)  # 32 and 33 belong to the C library, which ignores them in what posix_spawn starts
+    return {
+        "signals": [int(status[name], 16) & own for name in ("SigBlk", "SigIgn", "SigCgt")],
+        "for programs": sorted(inherited),
+        "leads its group": os.getpgid(0) == os.getpid(),
+        "stdin": os.readlink("/proc/self/fd/0"),
+        "directory": os.getcwd(),
+        "path": sys.path,
+        "arguments": [sys.argv, sys.orig_argv],
+        "environment": {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "LONGHAUL_"))},
+        "name": sys.modules["__main__"].__name__,
+    }
+
+
+def _is_inheritable(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):  # that of the listing
+        return os.get_inheritable(descriptor)
+    return False
+
+
+def do_orphan(note: str, bare: bool = False) -> None:
+    """A daemon: started by a process that ends, in a session of its own. `bare`: with no environment."""
+    script = f"sleep 1000 & echo $! > {note}.new; mv {note}.new {note}"
+    subprocess.run(
+        ["setsid", "sh", "-c", script], check=True, env={"PATH": os.environ["PATH"]} if bare else None
+    )
+    time.sleep(1000)
 
 
 def do_pid() -> int:

@@ -23,16 +23,16 @@ from supervisor.engines.local_engine import LocalEngine
 from workers.script.callables import describe
 from workers.transport.messages import Run, WorkerSpec
 
-def drive(function, params, method, workers=1, out=None):
-    """Run each of `params` once on each worker; print what the engine says."""
+def drive(function, params, method, workers=1, devices=None, out=None):
+    """Run each of `params` once on each worker; print what the engine says. `devices`: of each worker."""
     spec = lambda worker, incarnation: WorkerSpec(
         experiment_id="script", tag="script:" + out, worker=worker, incarnation=incarnation,
         function=described, setup=None, seed=1, output_directory=out + "/output", jobs_directory=out + "/jobs")
     described = describe(function)
-    engine = LocalEngine(spec, start_method=method)
+    engine = LocalEngine(spec, start_method=method, gpus=devices is not None)
     engine.start()
     for incarnation in range(1, workers + 1):
-        engine.start_worker(incarnation - 1, incarnation)
+        engine.start_worker(incarnation - 1, incarnation, devices and devices[incarnation - 1])
     left = workers
     while left:
         due = engine.next_deadline()
@@ -106,8 +106,17 @@ def guarded(body: str, call: str) -> str:
     return f"from driving import drive\n{body}\nif __name__ == '__main__':\n    {call}\n"
 
 
-def call(name: str, params: dict[str, object], method: str, workers: int = 1) -> str:
-    return f"drive({name}, {params!r}, {method!r}, {workers}, out=__import__('os').getcwd() + '/out')"
+def call(
+    name: str,
+    params: dict[str, object],
+    method: str,
+    workers: int = 1,
+    devices: list[tuple[str, ...]] | None = None,
+) -> str:
+    return (
+        f"drive({name}, {params!r}, {method!r}, {workers}, {devices!r}, "
+        f"out=__import__('os').getcwd() + '/out')"
+    )
 
 
 def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -191,7 +200,10 @@ def test_a_module_named_like_ours_is_named_as_the_obstacle(script: Script) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(script: Script, method: str) -> None:
+@pytest.mark.parametrize("devices", [None, [("0",), ()]])
+def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(
+    script: Script, method: str, devices: list[tuple[str, ...]] | None
+) -> None:
     """P6: kill -9 of the supervisor; a second at most."""
     # One that has left the group is found by the zygote; without it, by the next resume.
     session = method == "zygote"
@@ -204,7 +216,7 @@ def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(script: Script, m
         "    ctypes.PyDLL(None).sleep(1000)"
     )
     note = str(script.directory / "note")
-    process = script.start(guarded(body, call("hang", {"note": note}, method, 2)))
+    process = script.start(guarded(body, call("hang", {"note": note}, method, 2, devices)))
     until(lambda: len(list(script.directory.glob("note*"))) == 2)
     assert len(script.survivors()) >= 4
     process.send_signal(signal.SIGKILL)
@@ -213,12 +225,49 @@ def test_all_die_with_their_supervisor_while_jobs_hold_the_gil(script: Script, m
     assert time.monotonic() - killed < 10.0  # a second, with room for a busy machine
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
+def test_those_with_devices_die_with_supervisor_and_zygotes(script: Script) -> None:
+    """SIGKILL of all three at once: the kernel kills the groups."""
+    body = (
+        "import os, subprocess, time\n"
+        "def hang(note):\n"
+        "    subprocess.Popen(['sleep', '1000'])\n"
+        "    open(f'{note}{os.getpid()}', 'w').close()\n"
+        "    time.sleep(1000)"
+    )
+    note = str(script.directory / "note")
+    devices: list[tuple[str, ...]] = [("0",), ()]
+    process = script.start(guarded(body, call("hang", {"note": note}, "auto", 2, devices)))
+    until(lambda: len(list(script.directory.glob("note*"))) == 2)
+    zygotes = psutil.Process(process.pid).children()
+    assert len(zygotes) == 2
+    for doomed in (process, *zygotes):
+        doomed.send_signal(signal.SIGSTOP)
+    for doomed in (*zygotes, process):
+        doomed.kill()
+    until(lambda: not script.survivors())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_script_that_sets_the_variable_itself_does_not_move_its_jobs(script: Script, method: str) -> None:
+    """The first lines of many scripts: one GPU for all."""
+    body = (
+        "import os\n"
+        "os.environ['CUDA_VISIBLE_DEVICES'] = '0'\n"
+        "def f(): return os.environ['CUDA_VISIBLE_DEVICES']"
+    )
+    devices: list[tuple[str, ...]] = [("2",), ("3",), ()]
+    output = script.run(guarded(body, call("f", {}, method, 3, devices)))
+    found = re.findall(r"JobsFinished\(incarnation=(\d).*?result=b'\"(.*?)\"'", output)
+    assert sorted(found) == [("1", "2"), ("2", "3"), ("3", "")], output
+
+
 def test_an_interrupt_during_the_start_harms_no_worker(script: Script) -> None:
     """P17: Ctrl+C goes to the whole foreground group, at any moment of the start."""
     body = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\ndef f(): return 1"
-    for method in METHODS:
+    for method, devices in [*((method, None) for method in METHODS), (METHODS[0], [("0",), ("1",)])]:
         for delay in (0.0, 0.02, 0.05, 0.09):
-            source = guarded("print('up', flush=True)\n" + body, call("f", {}, method, 2))
+            source = guarded("print('up', flush=True)\n" + body, call("f", {}, method, 2, devices))
             process = script.start(source)
             assert process.stdout is not None and process.stdout.readline() == "up\n"
             time.sleep(0.01 + delay)  # not to wait for anything: to hit different moments

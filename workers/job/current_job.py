@@ -38,6 +38,10 @@ class CurrentJob:
     id, domain: as in the list of jobs; `id` is "" when no job runs, `domain` None if it has none.
     attempt: 1 for the first start of the job, one more for each further start.
     worker: the slot of the worker, 0 to N-1; a replacement takes over the slot.
+    cpus: the cores that the job was given, as it has asked for them (`Job(cpus=4)`, `--job-cpus`): 4, 0.5.
+        1 if it has asked for none.
+    gpus: the names of the GPUs that the job was given, as they stand in CUDA_VISIBLE_DEVICES: ("0",). () if it
+        was given none. A library counts them from 0 on, whatever their names: `cuda:0` is the first of them.
     context: what `setup()` returned in this worker; None without a `setup`.
     stopping: true once a stop has been asked for. A long job may look at it, `save` its state and
         raise `workers.JobInterrupted`.
@@ -55,7 +59,9 @@ class CurrentJob:
         "_states_directory",
         "attempt",
         "context",
+        "cpus",
         "domain",
+        "gpus",
         "id",
         "stopping",
         "worker",
@@ -66,6 +72,8 @@ class CurrentJob:
         self.domain: str | None = None
         self.attempt = 1
         self.worker = 0
+        self.cpus: float = 1
+        self.gpus: tuple[str, ...] = ()
         self.context: Any = None
         self.stopping = False
         self._experiment_seed = 0
@@ -166,11 +174,17 @@ class CurrentJob:
         self._reporter = reporter
 
     def configure(
-        self, worker: int, experiment_seed: int, jobs_directory: str, states_directory: str = ""
+        self,
+        worker: int,
+        experiment_seed: int,
+        jobs_directory: str,
+        states_directory: str = "",
+        gpus: tuple[str, ...] = (),
     ) -> None:
         """Set what is the same for all jobs of this process. Without `states_directory`, states are kept in
         memory."""
         self.worker = worker
+        self.gpus = gpus
         self._experiment_seed = experiment_seed
         self._jobs_directory = jobs_directory
         self._states_directory = states_directory

@@ -31,6 +31,14 @@ def record_initial_state(path: list[str], loaded: frozenset[str]) -> None:
     _INITIAL.path, _INITIAL.loaded, _INITIAL.own_order = path, loaded, list(sys.path)
 
 
+def interpreter_command(entry: str) -> list[str]:
+    """A command line that calls `entry` in another interpreter like this one; the numbers of its descriptors have
+    to follow. To be called while this process has the arguments that `bootstrap` was started with."""
+    options = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv)]
+    bootstrap, _, root, *_ = sys.argv
+    return [*options, bootstrap, entry, root]
+
+
 def initial_path() -> list[str] | None:
     """`sys.path` as this interpreter has made it, without the script's folder; None if it was
     not started by us."""

@@ -17,17 +17,24 @@ class ZygoteOrders(msgspec.Struct, tag=2, array_like=True):
     tag: of the experiment, to be written into the environment; "" if it is there.
     preload: import the user's code.
     tracker: whether the descriptor of a resource tracker is sent.
+    fresh: start each worker as a fresh interpreter, instead of forking it.
     """
 
     tag: str
     preload: bool
     tracker: bool = False
+    fresh: bool = False
 
 
 class Fork(msgspec.Struct, tag=1, array_like=True):
-    """Fork a worker. Descriptors: inbox (read), outbox (write), both lifelines (read)."""
+    """Make a worker. Descriptors: inbox (read), outbox (write), both lifelines (read), and for a fresh interpreter
+    the file that it prints to, if that could be opened.
+
+    environment: variables that a fresh interpreter is started with, beside those of the zygote.
+    """
 
     incarnation: int
+    environment: dict[str, str] = {}
 
 
 class Prepared(msgspec.Struct, tag=10, array_like=True):
