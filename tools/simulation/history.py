@@ -16,6 +16,7 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.events import Effects, Event, StartJobs, StartWorker
 from supervisor.core.terms.jobs import FAILED
+from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted, singly
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.layout import Layout
@@ -24,6 +25,7 @@ from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tools.simulation.disk import SimulatedDisk, SimulatedSyncer
+from tools.simulation.needs_book import NeedsBook
 from tools.simulation.promises import Promises, Violation, check_counts, check_crew, last_written
 from tools.simulation.simulated_time import simulated_time
 from tools.simulation.world import World, make_jobs
@@ -130,7 +132,11 @@ class History:
         position.run += 1
         self.store.append([RunStarted(position.run, EPOCH)])
         retry = self.retry_some(table)
-        core = self.core = Scheduler(table, self.settings, rng.choice([1, 2, 6]), position)
+        # In the end there is enough for every job.
+        slots = rng.choice([1, 2, 6]) if self.runs < MOST_KILLS else 6
+        self.totals = make_totals(rng, slots, plenty=self.runs >= MOST_KILLS)
+        core = self.core = Scheduler(table, self.settings, slots, position, totals=self.totals)
+        self.needs = NeedsBook(self.jobs, self.totals, core, retry)
         late = self.runs < MOST_KILLS and rng.random() < 0.1
         drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
         self.promises.run_begins(world.now)
@@ -165,7 +171,7 @@ class History:
         self.disk.room = None
         self.store.append([RunEnded(position.run, "interrupted" if core.draining else "finished", EPOCH)])
         self.store.save(core.position())
-        return not core.draining and not core.dispatcher.failure
+        return not core.draining and not core.dispatcher.failure and not core.unfit_jobs()
 
     def retry_some(self, table: JobTable) -> list[int]:
         """Somebody wants failed jobs to be tried again; which ones."""
@@ -246,6 +252,7 @@ class History:
             if isinstance(command, StartJobs):
                 self.promises.check_hand_out(core, command, self.world.now)
             self.world.perform(command)
+        self.needs.check_turn(core, self.world, effects.commands)
         if self.verbose:
             for thing in (*singly(effects.records), *effects.commands):
                 print(f"{self.world.now:10.4f}  {thing}")
@@ -269,13 +276,14 @@ class History:
         paused = BY_HAND in core.blocked_by()
         orders = ["pause", "resume", "workers", "cancel", *["retry"] * (self.runs < MOST_RETRIED_RUNS)]
         order = "resume" if paused else rng.choice(orders)
+        sizes = [1, 2, 6] if self.runs < MOST_KILLS else [6]
         ids = [rng.choice(self.jobs).id for _ in range(rng.choice([1, 3]))]
         running = [core.table.ids[job] for _, job in core.dispatcher.running()]
         if order == "cancel" and running and rng.random() < 0.5:
             ids.append(rng.choice(running))
         if order == "retry" and rng.random() < 0.5:
             ids = ["*"]
-        return facts.ControlAsked(0, 0, order, rng.choice([1, 2, 6]), ids)
+        return facts.ControlAsked(0, 0, order, rng.choice(sizes), ids)
 
     def murder(self) -> None:
         """Somebody kills a worker from outside."""
@@ -318,6 +326,18 @@ class History:
         """Ids that the checkpoint on disk holds as completed."""
         text = self.disk.contents(str(self.layout.checkpoint))
         return None if text is None else set(msgspec.json.decode(text)["completed"])
+
+
+def make_totals(rng: random.Random, slots: int, *, plenty: bool) -> Totals:
+    """What there is in one run, in the units of `world.NEEDS`."""
+    if plenty:
+        return Totals(slots * THOUSAND, 2000, ("0", "1"), {"license": 2 * THOUSAND})
+    return Totals(
+        slots * THOUSAND,
+        rng.choice([None, 600, 2000]),
+        rng.choice([(), ("0",), ("0", "1"), ("a", "b", "c")]),
+        {"license": rng.choice([400, 1000, 2000])},
+    )
 
 
 def play(seed: int, *, verbose: bool = False) -> History:

@@ -16,9 +16,10 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core.dispatch import retry_policy
+from supervisor.core.dispatch import placement, retry_policy
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.dispatch.place import Place
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, JobTable
@@ -33,6 +34,7 @@ from supervisor.storage.recovery import journal_only, repair, survey
 from supervisor.storage.store import Store
 from tools.simulation.disk import SimulatedDisk
 from tools.simulation.history import play
+from tools.simulation.needs_book import Overdrawn
 from tools.simulation.promises import Violation
 
 Patch = tuple[Any, str, Any]
@@ -209,6 +211,27 @@ def _grace_without_end(self: Drain, turn: Any, reason: str, detail: Any, **more:
 _BEGIN_DRAIN = Drain.begin
 
 
+def _takes_all_but(*left_out: str) -> Callable[..., None]:
+    """What a running job takes is summed without these."""
+
+    def take(self: Place, amounts: Any, devices: Any, **more: bool) -> None:
+        nothing = {"resources": ()} if "resources" in left_out else {name: 0 for name in left_out}
+        _TAKE(self, msgspec.structs.replace(amounts, **nothing), devices, **more)
+
+    return take
+
+
+_TAKE = Place.take
+
+
+def _in_line(self: Any, kind: int, waiting: list[int]) -> bool | None:
+    """A job that does not fit lets no other go ahead."""
+    return _HAND_OUT(self, kind, waiting) or None
+
+
+_HAND_OUT = placement._Pass._hand_out
+
+
 MUTANTS: dict[str, list[Patch]] = {
     "the journal is never synced": [(Syncer, "_sync", _no_journal_sync)],
     "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
@@ -248,6 +271,14 @@ MUTANTS: dict[str, list[Patch]] = {
     ],
     "nobody looks at timeouts": [(Dispatcher, "enforce_limits", _timeouts_are_ignored)],
     "the grace time never ends": [(Drain, "begin", _grace_without_end)],
+    "the cores of running jobs are not summed": [(Place, "take", _takes_all_but("cpus"))],
+    "the memory of running jobs is not summed": [(Place, "take", _takes_all_but("memory"))],
+    "the devices of running jobs are not summed": [(Place, "take", _takes_all_but("gpus"))],
+    "other resources of running jobs are not summed": [(Place, "take", _takes_all_but("resources"))],
+    "nobody claims what it waits for": [(placement.Placement, "went_ahead", lambda *_: None)],
+    "a claim binds nobody": [(placement.Placement, "claim_against", lambda *_: None)],
+    "a claim is never given up": [(placement.Placement, "provide", lambda *_: None)],
+    "a job that does not fit lets nobody go ahead": [(placement._Pass, "_hand_out", _in_line)],
     "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }
 
@@ -267,7 +298,7 @@ def caught(patches: list[Patch], seeds: int) -> str:
         for seed in range(seeds):
             try:
                 play(seed)
-            except Violation as violation:
+            except (Violation, Overdrawn) as violation:
                 return f"seed {seed}: {violation}"
             except TypeError:
                 raise  # the mutant's parameters are not those of the function that it replaces

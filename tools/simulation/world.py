@@ -27,10 +27,22 @@ from supervisor.core.terms.events import (
     Tell,
 )
 from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
+from supervisor.core.terms.needs import Needs
 from workers.transport.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
 HANGS_ONCE, ASKS, GIVES_UP, LEAKS = "hangs once", "asks", "gives up", "leaks"
+NEEDS = (
+    Needs(),
+    Needs(cpus=2),
+    Needs(cpus=4, memory=500),
+    Needs(cpus=0.5, resources={"license": 1}),
+    Needs(memory=1200),
+    Needs(gpus=1),
+    Needs(gpus=0.5, memory=300),
+    Needs(cpus=3, gpus=2, resources={"license": 2}),
+    Needs(resources={"license": 0.4}),
+)
 WISHES = 2  # of a job that asks, for other attempts
 
 
@@ -52,8 +64,11 @@ def make_jobs(rng: random.Random) -> list[FakeJob]:
         [
             [NOTHING_OWN],
             [NOTHING_OWN, OwnSettings(30.0), OwnSettings(None, 1, 3), OwnSettings(priority=-2)],
+            [NOTHING_OWN, *(OwnSettings(needs=rng.choice(NEEDS)) for _ in range(rng.choice([1, 3, 6])))],
         ]
     )
+    if rng.random() < 0.2:
+        owns = [msgspec.structs.replace(own, needs=rng.choice([None, *NEEDS])) for own in owns * 3]
     return [
         FakeJob(
             f"job/{number}",
@@ -69,8 +84,9 @@ def make_jobs(rng: random.Random) -> list[FakeJob]:
 class FakeWorker:
     """Runs leases in order on simulated time, as a worker process would."""
 
-    def __init__(self, incarnation: int) -> None:
+    def __init__(self, incarnation: int, devices: tuple[str, ...] | None) -> None:
         self.incarnation = incarnation
+        self.devices = devices
         self.queue: deque[tuple[int, int]] = deque()
         self.revoked: set[int] = set()
         self.busy_with: tuple[int, int] | None = None
@@ -103,7 +119,7 @@ class World:
 
     def perform(self, command: Command) -> None:
         if isinstance(command, StartWorker):
-            self.start_worker(command.incarnation)
+            self.start_worker(command.incarnation, command.devices)
             return
         if isinstance(command, (Tell, AnswerControl, AnswerWithStacks)):
             return
@@ -111,7 +127,7 @@ class World:
         if worker is None or worker.dead:
             return
         match command:
-            case StartJobs(_, first, jobs, _):
+            case StartJobs(_, first, jobs):
                 worker.queue.extend(enumerate(jobs, first))
                 self.next_job(worker)
             case RevokeJobs(_, leases):
@@ -124,8 +140,8 @@ class World:
             case SignalWorker():
                 worker.stopping = True
 
-    def start_worker(self, incarnation: int) -> None:
-        worker = self.workers[incarnation] = FakeWorker(incarnation)
+    def start_worker(self, incarnation: int, devices: tuple[str, ...] | None) -> None:
+        worker = self.workers[incarnation] = FakeWorker(incarnation, devices)
         self.inbox.append(facts.WorkerLaunched(incarnation, 1000 + incarnation, 0.0))
         fate = "never_ready" if self.rng.random() < 0.02 else "ready"
         self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)

@@ -32,6 +32,8 @@ class AloneJob:
     def memory_shares(self, worker: WorkerState) -> int:
         """How many times the memory limit of one worker this worker may use: for the job that runs alone
         the number of workers there could have been when it started, else 1."""
-        if self._incarnation is None or not worker.leases or worker.leases[0][0] != self._lease:
-            return 1
-        return self._slots
+        return self._slots if self.is_of(worker) else 1
+
+    def is_of(self, worker: WorkerState) -> bool:
+        """Whether it is the job that this worker runs."""
+        return self._incarnation is not None and bool(worker.leases) and worker.leases[0][0] == self._lease

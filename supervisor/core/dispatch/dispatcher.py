@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from supervisor.core.dispatch import pacing, retry_policy
 from supervisor.core.dispatch.alone_job import AloneJob
+from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
+from supervisor.core.dispatch.placement import Placement
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.columns import get
 from supervisor.core.state.job_table import JobTable
@@ -22,10 +24,12 @@ from supervisor.core.state.worker_state import (
     READY,
     STARTING,
     STOPPING,
+    Holding,
     KillReason,
     WorkerState,
 )
 from supervisor.core.terms.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
+from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased, Returned
 from supervisor.core.terms.settings import Settings, starts_per_second
@@ -61,6 +65,11 @@ class Dispatcher:
         self._waiting_reported_until = 0.0  # the user knows that jobs wait until then
         self.alone = AloneJob()
         self.durations = Durations()
+        self.placement: Placement | None = None  # if jobs say what they need
+
+    def place_by_needs(self, kinds: JobKinds, totals: Totals) -> None:
+        """From now on hand jobs out by what they need."""
+        self.placement = Placement(self, kinds, totals)
 
     # --------------------------------------------------------------------- questions
 
@@ -107,12 +116,21 @@ class Dispatcher:
 
     def coalescing_delay(self) -> float:
         """Seconds for which outcomes may gather before the loop looks at them."""
-        counts = [worker.lease_count() for worker in self.workers.values() if worker.status == READY]
-        if len(counts) < len(self.workers) or not counts:
+        workers = list(self.workers.values())
+        if self.placement is not None:  # workers may have nothing to do for long
+            workers = [worker for worker in workers if worker.leases or worker.status != READY]
+        counts = [worker.lease_count() for worker in workers if worker.status == READY]
+        if len(counts) < len(workers) or not counts:
             return 0.0  # a worker starts or ends
         return pacing.coalescing_delay(self.durations.quick, min(counts))
 
     # ----------------------------------------------------------------- what it learns
+
+    def learn(self, worker: WorkerState, seconds: float, outcomes: int) -> None:
+        """Learn that `outcomes` jobs of this worker took `seconds` together."""
+        self.durations.learn(seconds, outcomes)
+        if self.placement is not None:
+            self.placement.learn(worker, seconds, outcomes)
 
     def worker_is_ready(self, worker: WorkerState, turn: Turn) -> None:
         worker.status = READY
@@ -229,15 +247,10 @@ class Dispatcher:
     # --------------------------------------------------------------------- staffing
 
     def start_workers(self, turn: Turn) -> None:
-        """Fill the free slots, as far as there are jobs for them."""
-        if self._start_not_before is not None and turn.now < self._start_not_before:
-            return
-        self._start_not_before = None
-        decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
-        if self._start_failures >= retry_policy.START_FAILURES and not decided:
-            return  # those that start will show whether it is of any use to try again
-        taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
-        if len(taken) >= self.slots:
+        """Fill the free slots, as far as there are jobs for them; `hand_out` does so for jobs that say what they
+        need."""
+        free = self.free_slots(turn)  # a delay that is over ends also while nothing is handed out
+        if self.placement is not None or not free:
             return
         # Leases that wait behind another one are jobs for a free slot as well: once its worker
         # is there, they are taken back.
@@ -250,21 +263,34 @@ class Dispatcher:
             1 for worker in self.workers.values() if worker.status in (STARTING, READY) and not worker.leases
         )
         jobs = self.queue.size() + len(self.ledger.awaiting_sync) + self.queue.has_alone() + behind
-        wanted = min(self.slots, len(taken) - idle + jobs)
-        if self._start_failures:
-            wanted = min(wanted, len(taken) + 1)  # one try at a time
-        for slot in range(self.slots):
-            if len(taken) >= wanted:
-                return
-            if slot not in taken:
-                taken.add(slot)
-                self._start_worker(turn, slot)
+        for slot in free[: max(0, jobs - idle)]:
+            self.start_one(turn, slot)
 
-    def _start_worker(self, turn: Turn, slot: int) -> None:
+    def free_slots(self, turn: Turn) -> list[int]:
+        """The slots in which a worker may be started now; fewer after starts that failed."""
+        if self._start_not_before is not None and turn.now < self._start_not_before:
+            return []
+        self._start_not_before = None
+        decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
+        if self._start_failures >= retry_policy.START_FAILURES and not decided:
+            return []  # those that start will show whether it is of any use to try again
+        taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
+        most = self.slots - len(taken)
+        if most <= 0:
+            return []
+        if self._start_failures:
+            most = 1  # one try at a time
+        return [slot for slot in range(self.slots) if slot not in taken][:most]
+
+    def start_one(self, turn: Turn, slot: int, holding: Holding | None = None) -> None:
+        """Start a worker. `holding`: for a job that gets these devices."""
         incarnation = self.next_incarnation
         self.next_incarnation += 1
-        self.workers[incarnation] = WorkerState(slot, incarnation)
-        turn.effects.commands.append(StartWorker(slot, incarnation))
+        worker = WorkerState(slot, incarnation, holding.devices if holding is not None else ())
+        worker.holding = holding
+        self.workers[incarnation] = worker
+        devices = self.placement.devices_of(holding) if self.placement is not None else None
+        turn.effects.commands.append(StartWorker(slot, incarnation, devices))
 
     def dismiss_idle(self, turn: Turn) -> None:
         """No job is left to hand out: stop idle workers, and kill those that only run superseded leases."""
@@ -279,6 +305,8 @@ class Dispatcher:
         """Change the number of workers; of those that are too many, (idle ones, which are stopped at once;
         busy ones, which finish their job first)."""
         self.slots = slots
+        if self.placement is not None:
+            self.placement.resize(slots)
         idle = busy = 0
         for worker in self.workers.values():
             if worker.slot < slots or worker.status not in (STARTING, READY):
@@ -308,6 +336,11 @@ class Dispatcher:
         """Lease jobs to the workers that are short of them, those with the fewest first."""
         if self.alone.runs(self.workers):
             return
+        if self.placement is not None:
+            self.placement.hand_out(turn)
+            if not self.queue.has_ready():
+                self._tell_waiting(turn)
+            return
         ready = [worker for worker in self.workers.values() if worker.status == READY]
         if not self.queue.has_ready():
             if self.pace is not None:
@@ -319,14 +352,14 @@ class Dispatcher:
             self._hand_out_paced(turn, ready, self.pace)
             return
         mean = self.durations.mean
-        ahead = pacing.leases_ahead(mean, self._most_ahead)
+        ahead = self.leases_ahead(mean)
         for worker in sorted(ready, key=WorkerState.lease_count):
             count = worker.lease_count()
             if count > ahead // 2:
                 continue
             if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it runs a long job: new leases would be revoked
-            self._lease(turn, worker, min(ahead - count, pacing.share(self.queue.size(), len(ready), mean)))
+            self.lease(turn, worker, min(ahead - count, pacing.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:
         """With `--rate` each lease starts at once: one job for each idle worker, as the rate allows."""
@@ -337,7 +370,7 @@ class Dispatcher:
             if not allowed:
                 pace.wait()
                 return
-            self._lease(turn, worker, 1)
+            self.lease(turn, worker, 1)
             if worker.leases:
                 allowed -= 1
                 pace.spend(1)
@@ -347,8 +380,12 @@ class Dispatcher:
         if self.ledger.awaiting_sync or not ready or not self.queue.has_alone():
             return
         if not any(worker.leases for worker in self.workers.values()):
-            self.alone.begin(ready[0].incarnation, self.next_lease, self.slots)
-            self._send(turn, ready[0], [self.queue.take_alone()])
+            self.send_alone(turn, ready[0])
+
+    def send_alone(self, turn: Turn, worker: WorkerState) -> None:
+        """Lease the next job that must run alone to this worker."""
+        self.alone.begin(worker.incarnation, self.next_lease, self.slots)
+        self._send(turn, worker, [self.queue.take_alone()])
 
     def _tell_waiting(self, turn: Turn) -> None:
         """Tell the user when nothing runs until a job may be tried again."""
@@ -365,17 +402,30 @@ class Dispatcher:
             text = f"nothing to run now: {number} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
             turn.effects.commands.append(Tell("info", f"{text}, the first for {due - turn.now:.0f} s"))
 
-    def _lease(self, turn: Turn, worker: WorkerState, count: int) -> None:
+    def leases_ahead(self, mean: float | None) -> int:
+        """How many leases a worker should hold of jobs that take `mean` seconds."""
+        return pacing.leases_ahead(mean, self._most_ahead)
+
+    def has_jobs_left(self, turn: Turn, worker: WorkerState) -> bool:
+        """Whether a worker may get more jobs (`--max-jobs-per-worker`). One without leases that may not is
+        stopped."""
         limit = self.settings.max_jobs_per_worker
-        if limit is not None:
+        if limit is None or worker.handed < limit:
+            return True
+        if not worker.leases:
+            self.dismiss(turn, worker)
+        return False
+
+    def lease(self, turn: Turn, worker: WorkerState, count: int, kind: int = 0) -> Sequence[int]:
+        """Lease up to `count` jobs of one kind of needs to a worker; those that it got."""
+        if not self.has_jobs_left(turn, worker):
+            return ()
+        if (limit := self.settings.max_jobs_per_worker) is not None:
             count = min(count, limit - worker.handed)
-            if count <= 0:
-                if not worker.leases:
-                    self.dismiss(turn, worker)
-                return
-        jobs = self.queue.take(count, empty_handed=not worker.leases)
+        jobs = self.queue.take(count, empty_handed=not worker.leases, kind=kind)
         if jobs:
             self._send(turn, worker, jobs)
+        return jobs
 
     def _send(self, turn: Turn, worker: WorkerState, jobs: Sequence[int]) -> None:
         first = self.next_lease
@@ -387,5 +437,6 @@ class Dispatcher:
         worker.leases.add(first, jobs)
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))
-        turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at))
-        turn.effects.commands.append(StartJobs(worker.incarnation, first, jobs, attempts))
+        got, cpus = self.placement.grant(worker.holding) if self.placement is not None else ({}, 0)
+        turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at, got))
+        turn.effects.commands.append(StartJobs(worker.incarnation, first, jobs, attempts, cpus))

@@ -1,14 +1,16 @@
 """The queues that jobs wait in. Pure.
 
-Four queues, served in this order:
+Served in this order:
 
 1. jobs that were returned unstarted or interrupted;
 2. jobs not tried yet, in the order of `job_order`;
 3. jobs that get another attempt after an error (before untried jobs of a lower priority);
 4. jobs that may take down more than their worker, one at a time with no other job beside them.
 
-A job that has to wait (for disk space, for its back-off) joins its queue when its time has come. A job may be
-completed while it is queued, under a lease that was revoked too late; such entries are skipped.
+The first three make a `Line`. Jobs of different needs have different lines, so that one that fits now is found
+behind one that does not; `Line.head` says which of two lines has the earlier job. A job that has to wait (for disk
+space, for its back-off) joins its line when its time has come. A job may be completed while it is queued, under a
+lease that was revoked too late; such entries are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 
 from supervisor.core.state.columns import compact, get
@@ -25,93 +27,72 @@ from supervisor.core.terms.jobs import INTERRUPTED, PENDING
 _READY = frozenset((PENDING, INTERRUPTED))
 
 
-class JobQueue:
-    """Job numbers waiting for a worker; `state` is the table's and is only read."""
+class Line:
+    """Ready jobs of equal needs. `state` is the table's and is only read; `single`: never in a batch with others.
 
-    def __init__(self, state: bytearray) -> None:
+    closed: its jobs can never run with what there is; they stay where they are.
+    """
+
+    def __init__(self, state: bytearray, single: set[int]) -> None:
+        self.closed = False
         self._state = state
+        self._single = single
         self._priorities: dict[int, int] = {}  # of the jobs that do not have 0
-        self._first: deque[int] = deque()
+        self._first: deque[tuple[int, int]] = deque()  # (ticket, job)
         self._untried = array("I")
+        self._positions: Sequence[int] = ()  # of the untried among those of all lines
         self._next = 0
         self._again: list[tuple[int, int, int]] = []  # heap of (-priority, ticket, job)
-        self._ticket = 0
-        self._alone: deque[int] = deque()
-        self._waiting: list[tuple[float, int, bool]] = []  # heap of (not before, job, first)
-        self._single: set[int] = set()  # never in a batch with others
 
-    def line_up(self, jobs: Iterable[int], priorities: dict[int, int] | None = None) -> None:
-        """Set the jobs of the run, in order of falling priority."""
-        self._untried = array("I", jobs)
-        self._priorities = priorities or {}
+    def line_up(self, jobs: array[int], positions: Sequence[int], priorities: dict[int, int]) -> None:
+        self._untried, self._positions, self._next = jobs, positions, 0
+        self._priorities = priorities
 
-    def put_back(self, jobs: Iterable[int]) -> None:
-        """Jobs that were handed out but did not start, in the order of their leases."""
-        self._first.extendleft(reversed(list(jobs)))
+    def put_before(self, ticket: int, job: int) -> None:
+        self._first.appendleft((ticket, job))
 
-    def put_first(self, job: int) -> None:
-        self._first.append(job)
+    def put_first(self, ticket: int, job: int) -> None:
+        self._first.append((ticket, job))
 
-    def put_again(self, job: int) -> None:
-        self._ticket += 1
-        heapq.heappush(self._again, (-self._priority(job), self._ticket, job))
-
-    def put_alone(self, job: int) -> None:
-        self._alone.append(job)
-
-    def put_later(self, job: int, not_before: float, *, first: bool = True) -> None:
-        """Queue a job that may not start before a time on the run's clock; `first`: then at the front."""
-        heapq.heappush(self._waiting, (not_before, job, first))
-
-    def mark_single(self, job: int) -> None:
-        """From now on hand this job out without others in the same lease message."""
-        self._single.add(job)
+    def put_again(self, ticket: int, job: int) -> None:
+        heapq.heappush(self._again, (-self._priority(job), ticket, job))
 
     def remove(self, jobs: set[int]) -> None:
-        """Remove these jobs from every queue."""
-        self._untried = array("I", (job for job in self._untried[self._next :] if job not in jobs))
+        left = [place for place in range(self._next, len(self._untried)) if self._untried[place] not in jobs]
+        self._positions = array("I", (self._positions[place] for place in left))
+        self._untried = array("I", (self._untried[place] for place in left))
         self._next = 0
-        self._first, self._alone = (
-            deque(job for job in line if job not in jobs) for line in (self._first, self._alone)
-        )
+        self._first = deque(entry for entry in self._first if entry[1] not in jobs)
         self._again = [entry for entry in self._again if entry[2] not in jobs]
         heapq.heapify(self._again)
-        self._waiting = [entry for entry in self._waiting if entry[1] not in jobs]
-        heapq.heapify(self._waiting)
-
-    def waiting(self) -> int:
-        """How many jobs wait for their time to come."""
-        return len(self._waiting)
-
-    def next_time(self) -> float | None:
-        """When the next waiting job may go."""
-        return self._waiting[0][0] if self._waiting else None
-
-    def wake(self, now: float) -> None:
-        """Queue the jobs whose time has come."""
-        while self._waiting and self._waiting[0][0] <= now:
-            _, job, first = heapq.heappop(self._waiting)
-            if first:
-                self.put_first(job)
-            else:
-                self.put_again(job)
 
     def has_ready(self) -> bool:
-        """Whether `take` would give something (jobs that must run alone not counted)."""
+        """Whether `take` would give something."""
+        if self.closed:
+            return False
         self._skip_stale()
         return bool(self._first or self._next < len(self._untried) or self._again)
 
-    def has_any(self) -> bool:
-        return self.has_ready() or self.has_alone() or bool(self._waiting)
-
-    def has_alone(self) -> bool:
-        while self._alone and self._state[self._alone[0]] not in _READY:
-            self._alone.popleft()
-        return bool(self._alone)
-
     def size(self) -> int:
         """How many are ready; entries that will be skipped are counted too."""
+        if self.closed:
+            return 0
         return len(self._first) + len(self._untried) - self._next + len(self._again)
+
+    def jobs(self) -> list[int]:
+        """All that wait here, also in a closed line."""
+        self._skip_stale()
+        waiting = [job for _, job in self._first] + list(self._untried[self._next :])
+        return [job for job in waiting + [entry[2] for entry in self._again] if self._state[job] in _READY]
+
+    def head(self) -> tuple[int, int, int, int]:
+        """Where its first job stands among those of all lines: the smallest goes first. Only if `has_ready`."""
+        if self._first:
+            return 0, self._first[0][0], 0, 0
+        if self._again_is_next():
+            priority, ticket, _ = self._again[0]
+            return 1, priority, 1, ticket
+        return 1, -self._priority(self._untried[self._next]), 0, self._positions[self._next]
 
     def take(self, count: int, *, empty_handed: bool) -> Sequence[int]:
         """Up to `count` jobs, fewer before a job that must be leased singly; a range if they are consecutive.
@@ -124,7 +105,7 @@ class JobQueue:
     def _take_singly(self, taken: list[int], count: int, empty_handed: bool) -> list[int]:
         """Take jobs one by one from the queue whose turn it is."""
         while len(taken) < count and self.has_ready():
-            job = self._peek()
+            job = self.peek()
             if job in self._single:
                 if not taken and empty_handed:
                     self._pop()
@@ -135,9 +116,6 @@ class JobQueue:
             if self._untried_are_next():
                 taken.extend(self._take_run(count - len(taken)))
         return taken
-
-    def take_alone(self) -> int:
-        return self._alone.popleft()
 
     def _untried_are_next(self) -> bool:
         """Whether no job of another queue goes before the untried ones, as nearly always."""
@@ -165,9 +143,10 @@ class JobQueue:
             return False
         return -self._again[0][0] > self._priority(self._untried[self._next])
 
-    def _peek(self) -> int:
+    def peek(self) -> int:
+        """Its first job. Only if `has_ready`."""
         if self._first:
-            return self._first[0]
+            return self._first[0][1]
         return self._again[0][2] if self._again_is_next() else self._untried[self._next]
 
     def _pop(self) -> None:
@@ -180,9 +159,136 @@ class JobQueue:
 
     def _skip_stale(self) -> None:
         state = self._state
-        while self._first and state[self._first[0]] not in _READY:
+        while self._first and state[self._first[0][1]] not in _READY:
             self._first.popleft()
         while self._next < len(self._untried) and state[self._untried[self._next]] not in _READY:
             self._next += 1
         while self._again and state[self._again[0][2]] not in _READY:
             heapq.heappop(self._again)
+
+
+class JobQueue:
+    """Job numbers waiting for a worker; `state` is the table's and is only read.
+
+    kind_of: the kind of needs of each job, if they differ; `lines` has a line for each of `kinds` kinds.
+    """
+
+    def __init__(self, state: bytearray, kind_of: Sequence[int] = (), kinds: int = 1) -> None:
+        self._state = state
+        self._kind_of = kind_of
+        self._single: set[int] = set()
+        self.lines = [Line(state, self._single) for _ in range(kinds)]
+        self._ticket = 0
+        self._front = 0  # the ticket of the last job that was put before all others
+        self._alone: deque[int] = deque()
+        self._aside: deque[int] = deque()  # jobs that must run alone, of closed lines
+        self._waiting: list[tuple[float, int, bool]] = []  # heap of (not before, job, first)
+
+    def _line(self, job: int) -> Line:
+        return self.lines[self._kind_of[job]] if self._kind_of else self.lines[0]
+
+    def line_up(self, jobs: Iterable[int], priorities: dict[int, int] | None = None) -> None:
+        """Set the jobs of the run, in order of falling priority."""
+        untried, priorities = array("I", jobs), priorities or {}
+        if not self._kind_of:
+            self.lines[0].line_up(untried, range(len(untried)), priorities)
+            return
+        parts = [(array("I"), array("I")) for _ in self.lines]
+        for position, job in enumerate(untried):
+            members, positions = parts[self._kind_of[job]]
+            members.append(job)
+            positions.append(position)
+        for line, (members, positions) in zip(self.lines, parts, strict=True):
+            line.line_up(members, positions, priorities)
+
+    def close(self, kinds: Collection[int]) -> None:
+        """Close the lines of these kinds, and open all others."""
+        for kind, line in enumerate(self.lines):
+            line.closed = kind in kinds
+        alone = [*self._aside, *self._alone]
+        self._aside = deque(job for job in alone if self._line(job).closed)
+        self._alone = deque(job for job in alone if not self._line(job).closed)
+
+    def in_closed_lines(self) -> list[int]:
+        """The jobs that cannot run with what there is."""
+        waiting = [job for line in self.lines if line.closed for job in line.jobs()]
+        return waiting + [job for job in self._aside if self._state[job] in _READY]
+
+    def put_back(self, jobs: Iterable[int]) -> None:
+        """Jobs that were handed out but did not start, in the order of their leases."""
+        for job in reversed(list(jobs)):
+            self._front -= 1
+            self._line(job).put_before(self._front, job)
+
+    def put_first(self, job: int) -> None:
+        self._ticket += 1
+        self._line(job).put_first(self._ticket, job)
+
+    def put_again(self, job: int) -> None:
+        self._ticket += 1
+        self._line(job).put_again(self._ticket, job)
+
+    def put_alone(self, job: int) -> None:
+        (self._aside if self._line(job).closed else self._alone).append(job)
+
+    def put_later(self, job: int, not_before: float, *, first: bool = True) -> None:
+        """Queue a job that may not start before a time on the run's clock; `first`: then at the front."""
+        heapq.heappush(self._waiting, (not_before, job, first))
+
+    def mark_single(self, job: int) -> None:
+        """From now on hand this job out without others in the same lease message."""
+        self._single.add(job)
+
+    def remove(self, jobs: set[int]) -> None:
+        """Remove these jobs from every queue."""
+        for line in self.lines:
+            line.remove(jobs)
+        self._alone, self._aside = (
+            deque(job for job in line if job not in jobs) for line in (self._alone, self._aside)
+        )
+        self._waiting = [entry for entry in self._waiting if entry[1] not in jobs]
+        heapq.heapify(self._waiting)
+
+    def waiting(self) -> int:
+        """How many jobs wait for their time to come."""
+        return len(self._waiting)
+
+    def next_time(self) -> float | None:
+        """When the next waiting job may go."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def wake(self, now: float) -> None:
+        """Queue the jobs whose time has come."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, job, first = heapq.heappop(self._waiting)
+            if first:
+                self.put_first(job)
+            else:
+                self.put_again(job)
+
+    def has_ready(self) -> bool:
+        """Whether `take` would give something (jobs that must run alone not counted)."""
+        return any(line.has_ready() for line in self.lines)
+
+    def has_any(self) -> bool:
+        return self.has_ready() or self.has_alone() or bool(self._waiting)
+
+    def has_alone(self) -> bool:
+        while self._alone and self._state[self._alone[0]] not in _READY:
+            self._alone.popleft()
+        return bool(self._alone)
+
+    def size(self) -> int:
+        """How many are ready; entries that will be skipped are counted too."""
+        return sum(line.size() for line in self.lines)
+
+    def take(self, count: int, *, empty_handed: bool, kind: int = 0) -> Sequence[int]:
+        """Jobs of one kind; see `Line.take`."""
+        return self.lines[kind].take(count, empty_handed=empty_handed)
+
+    def peek_alone(self) -> int:
+        """The next job that must run alone. Only if `has_alone`."""
+        return self._alone[0]
+
+    def take_alone(self) -> int:
+        return self._alone.popleft()

@@ -102,11 +102,12 @@ class Limits:
     # ------------------------------------------------------------------- memory
 
     def on_memory_measured(self, event: MemoryMeasured, turn: Turn) -> None:
-        limit = self._settings.memory_limit
         workers = self._dispatcher.workers
         for incarnation, used in event.used.items():
             worker = workers.get(incarnation)
-            if limit is not None and worker is not None and worker.status in (READY, STOPPING):
+            if worker is None or not worker.leases or worker.status not in (READY, STOPPING):
+                continue
+            if (limit := self._limit_of(worker)) is not None:
                 self._hold_to_limit(turn, worker, used, limit, event.left.get(incarnation))
         if event.available is not None and self._settings.keep_free is not None:
             self._keep_free(turn, event.available, self._settings.keep_free)
@@ -115,10 +116,7 @@ class Limits:
         self, turn: Turn, worker: WorkerState, used: int, limit: int, left: tuple[int, int] | None
     ) -> None:
         """`left`: (lease, bytes that earlier jobs had left in the worker before it)."""
-        if not worker.leases:
-            return
         lease, job = worker.leases[0]
-        limit *= self._shares_of(worker)
         if used <= limit:
             if worker.seen is None or worker.seen[0] != lease:
                 worker.seen = lease, used
@@ -154,13 +152,21 @@ class Limits:
         self._dispatcher.queue.mark_single(job)
         self._dispatcher.kill(turn, worker, "interrupted")
 
-    def _shares_of(self, worker: WorkerState) -> int:
-        """How many times the limit a worker's job may use. More than once only with `--retry-over-memory`: a
-        job that runs alone for another reason gets no more."""
+    def _limit_of(self, worker: WorkerState) -> int | None:
+        """Bytes that the job of a worker may use: the smaller of what it asked for and `--memory-limit`.
+
+        A retry over memory, with `--retry-over-memory`, may use what all workers may use together; but a job
+        that runs alone for another reason gets no more.
+        """
+        limit, placement = self._settings.memory_limit, self._dispatcher.placement
+        asked = placement.memory_of(worker) if placement is not None else 0
         charges = self._table.charges.get(worker.leases[0][1])
-        if not self._settings.retry_over_memory or charges is None or not charges.over_memory:
-            return 1
-        return self._dispatcher.alone.memory_shares(worker)
+        again = self._settings.retry_over_memory and charges is not None and charges.over_memory
+        shares = self._dispatcher.alone.memory_shares(worker) if again else 1
+        if asked and placement is not None and again and self._dispatcher.alone.is_of(worker):
+            return placement.place.totals.memory or shares * min(limit or asked, asked)
+        limits = [bound for bound in (limit, asked) if bound]
+        return shares * min(limits) if limits else None
 
     def _keep_free(self, turn: Turn, available: int, keep: int) -> None:
         since = self._blocked.get(LOW_MEMORY)

@@ -23,6 +23,7 @@ from typing import Any
 
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.job_kinds import job_kinds
 from supervisor.core.dispatch.job_order import line_up
 from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.dispatch.ledger import Ledger
@@ -46,6 +47,7 @@ from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, Worke
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Effects, Tell
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
+from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.position import InProgress, Position
 from supervisor.core.terms.records import Noted, Returned, WorkerStarted
 from supervisor.core.terms.settings import Settings
@@ -70,17 +72,27 @@ class Scheduler:
     slots: how many workers, at most.
     position: where earlier runs stopped (run, lease and incarnation numbers).
     job_bytes: what handing out a job takes, on average.
+    totals: what jobs may take together, if some say what they need; by default the slots' cores alone.
     """
 
     def __init__(
-        self, table: JobTable, settings: Settings, slots: int, position: Position, job_bytes: float = 0.0
+        self,
+        table: JobTable,
+        settings: Settings,
+        slots: int,
+        position: Position,
+        job_bytes: float = 0.0,
+        totals: Totals | None = None,
     ) -> None:
         self.table = table
         self.settings = settings
         self.run = position.run
-        self.queue = JobQueue(table.state)
+        kinds = job_kinds(table, settings)
+        self.queue = JobQueue(table.state) if kinds is None else kinds.queue(table.state)
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position, job_bytes)
+        if kinds is not None:
+            self.dispatcher.place_by_needs(kinds, totals or Totals(slots * THOUSAND))
         self.workers = self.dispatcher.workers
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
@@ -217,6 +229,10 @@ class Scheduler:
             self.run, dispatcher.next_lease, dispatcher.next_incarnation, at_work + cut, open_leases
         )
 
+    def unfit_jobs(self) -> list[int]:
+        """Jobs of this run that cannot run with what there is; they stay pending."""
+        return sorted(self.queue.in_closed_lines())
+
     def blocked_by(self) -> list[str]:
         return list(self.pauses.since)
 
@@ -254,7 +270,7 @@ class Scheduler:
         worker.finished += finished
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
-        self.dispatcher.durations.learn(seconds, len(event.outcomes))
+        self.dispatcher.learn(worker, seconds, len(event.outcomes))
         # Outcomes may have gathered for a while before we looked at them.
         worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at

@@ -17,6 +17,7 @@ from typing import Any, overload
 import msgspec
 
 from supervisor.core.state.columns import compact
+from supervisor.core.terms.needs import Amounts
 
 STARTING, READY, STOPPING, DOOMED, ABANDONED = "starting", "ready", "stopping", "doomed", "abandoned"
 
@@ -27,6 +28,14 @@ class KillReason(msgspec.Struct, frozen=True):
     outcome: str
     lease: int
     message: str = ""  # for the record, if the outcome alone does not say it
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What a worker's running job has been given: its kind, amounts, and the numbers of its devices."""
+
+    kind: int
+    amounts: Amounts
+    devices: tuple[int, ...] = ()
 
 
 class JobReport(msgspec.Struct):
@@ -68,10 +77,14 @@ class WorkerState:
         "seen",
         "slow",
         "stall_reported_lease",
+        "devices",
+        "holding",
     )
 
-    def __init__(self, slot: int, incarnation: int) -> None:
+    def __init__(self, slot: int, incarnation: int, devices: tuple[int, ...] = ()) -> None:
         self.slot = slot
+        self.devices = devices  # GPUs that its process sees, by number
+        self.holding: Holding | None = None  # what its jobs were given, or will be when it is ready
         self.incarnation = incarnation
         self.status = STARTING
         self.pid = 0

@@ -1,0 +1,201 @@
+"""What must hold for the needs of jobs in every simulated history.
+
+The book knows what each fake job asks for and which worker has leases, from the commands that were carried out.
+It sums by itself, in the units of users, and never asks the core what is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.worker_state import READY, STARTING, STOPPING
+from supervisor.core.terms.events import Command, StartJobs
+from supervisor.core.terms.jobs import PENDING
+from supervisor.core.terms.needs import Needs, Totals
+from tools.simulation.world import FakeJob, FakeWorker, World
+
+_TINY = 1e-9
+_Amounts = dict[str, float]
+
+
+class Overdrawn(AssertionError):
+    """A promise about needs did not hold."""
+
+
+def taken_by(job: FakeJob) -> _Amounts:
+    """What one job takes, by name of the resource."""
+    needs = job.own.needs or Needs()
+    amounts = {"cpus": 1 if needs.cpus is None else needs.cpus, **needs.resources}
+    if needs.memory:
+        amounts["memory"] = needs.memory
+    if needs.gpus:
+        amounts["gpus"] = needs.gpus
+    return amounts
+
+
+class NeedsBook:
+    """The book of one run. `passed`: for each kind of needs, how many later jobs went ahead of the first job that
+    waits, while it did not fit."""
+
+    def __init__(self, jobs: list[FakeJob], totals: Totals, core: Scheduler, retry: Sequence[int]) -> None:
+        self.jobs = jobs
+        self.totals = totals
+        self.in_use = any(job.own.needs is not None for job in jobs)
+        orderly = all(not job.own.priority for job in jobs) and len({job.domain for job in jobs}) == 1
+        # Jobs that are taken in the order of the plan, as far as this run has not touched them.
+        excluded = {*retry, *core.table.charges}
+        waiting = [
+            job for job in range(len(jobs)) if core.table.state[job] == PENDING and job not in excluded
+        ]
+        self.untouched = waiting if orderly else []
+        self._claimant: int | None = None
+        self.passed: dict[str, int] = defaultdict(int)
+        self.heads: dict[str, int] = {}
+
+    def limits(self, core: Scheduler) -> _Amounts:
+        totals = self.totals
+        found: _Amounts = {"cpus": core.dispatcher.slots, "gpus": len(totals.gpus)}
+        if totals.memory is not None:
+            found["memory"] = totals.memory
+        return found | {name: amount / 1000 for name, amount in totals.resources.items()}
+
+    def check_turn(self, core: Scheduler, world: World, commands: Iterable[Command]) -> None:
+        """After a turn, whose commands have been carried out."""
+        if not self.in_use:
+            return
+        started = [command for command in commands if isinstance(command, StartJobs)]
+        workers = [world.workers[command.incarnation] for command in started]
+        used = self._used(world)
+        self._check_sums(core, world, used, started)
+        for command, worker in zip(started, workers, strict=True):
+            self._check_devices(world, worker, command)
+        self._count_passed(core, started, used)
+        self._check_idle(core, world, used)
+
+    def _used(self, world: World) -> _Amounts:
+        """What the jobs of workers with leases take."""
+        used: _Amounts = defaultdict(float)
+        for worker in world.workers.values():
+            at = worker.busy_with or (worker.queue[0] if worker.queue else None)
+            if at is not None and not worker.dead:
+                for name, amount in taken_by(self.jobs[at[1]]).items():
+                    used[name] += amount
+        return used
+
+    def _check_sums(self, core: Scheduler, world: World, used: _Amounts, started: list[StartJobs]) -> None:
+        """Nothing that a new job takes is promised more than there is."""
+        limits = self.limits(core)
+        for command in started:
+            kinds = {str(taken_by(self.jobs[job])) for job in command.jobs}
+            if len(kinds) > 1:
+                raise Overdrawn(f"a hand-out has jobs of different needs: {kinds}")
+            for name in taken_by(self.jobs[command.jobs[0]]):
+                fresh = len(world.workers[command.incarnation].queue) + 1 == len(command.jobs)
+                if fresh and name in limits and used[name] > limits[name] + _TINY:
+                    raise Overdrawn(f"{used[name]:g} of {limits[name]:g} {name} are promised")
+
+    def _check_devices(self, world: World, worker: FakeWorker, command: StartJobs) -> None:
+        wanted = taken_by(self.jobs[command.jobs[0]]).get("gpus", 0)
+        number = int(wanted) if wanted >= 1 else 1 if wanted else 0
+        if len(worker.devices or ()) != number:
+            raise Overdrawn(f"{wanted} devices are wanted, and the worker has {worker.devices}")
+        shares: _Amounts = defaultdict(float)
+        for other in world.workers.values():
+            at = other.busy_with or (other.queue[0] if other.queue else None)
+            if at is not None and not other.dead:
+                for device in other.devices or ():
+                    shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
+        if any(share > 1 + _TINY for share in shares.values()):
+            raise Overdrawn(f"a device is promised more than once: {dict(shares)}")
+
+    # ------------------------------------------------------------------ who goes ahead
+
+    def _count_passed(self, core: Scheduler, started: list[StartJobs], used: _Amounts) -> None:
+        went = [job for command in started for job in command.jobs]
+        gone = set(went)
+        later = [job for job in self.untouched if job in gone]
+        self.untouched = [
+            job for job in self.untouched if job not in gone and core.table.state[job] == PENDING
+        ]
+        heads: dict[str, int] = {}
+        for job in self.untouched:
+            heads.setdefault(str(taken_by(self.jobs[job])), job)
+        limits = self.limits(core)
+        claimed = core.dispatcher.placement.claimed() if core.dispatcher.placement is not None else None
+        # A job of its kind that was tried before stands before it, and is the one that is passed over.
+        first = {line.peek() for line in core.queue.lines if line.has_ready()}
+        heads = {kind: head for kind, head in heads.items() if head in first}
+        for kind, head in heads.items():
+            fits = self._fits(head, used, limits)
+            if fits or self.heads.get(kind) != head or not self._fits(head, {}, limits):
+                self.passed[kind] = 0
+                continue
+            self.passed[kind] += sum(job > head for job in later)
+            if self.passed[kind] >= core.dispatcher.slots and claimed is None and later:
+                raise Overdrawn(
+                    f"{self.passed[kind]} jobs went ahead of {self.jobs[head].id}, and it claims nothing"
+                )
+        self._check_claim(core, claimed[0] if claimed is not None else None, started, used, limits)
+        self.heads = heads
+
+    def _check_claim(
+        self,
+        core: Scheduler,
+        claimant: int | None,
+        started: list[StartJobs],
+        used: _Amounts,
+        limits: _Amounts,
+    ) -> None:
+        """What was handed out in the turns since the claim leaves room for it."""
+        before, self._claimant = self._claimant, claimant
+        if claimant is None or before != claimant:
+            return
+        claim = taken_by(self.jobs[claimant])
+        for command in started:
+            amounts = taken_by(self.jobs[command.jobs[0]])
+            for name in amounts if amounts != claim else ():
+                if (
+                    name != "gpus"
+                    and name in limits
+                    and used[name] + claim.get(name, 0) > limits[name] + _TINY
+                ):
+                    job_id = self.jobs[command.jobs[0]].id
+                    raise Overdrawn(
+                        f"{job_id} went ahead of {self.jobs[claimant].id}, which had claimed {name}"
+                    )
+
+    def _fits(self, job: int, used: _Amounts, limits: _Amounts) -> bool:
+        return all(
+            used.get(name, 0) + amount <= limits.get(name, math.inf) + _TINY
+            for name, amount in taken_by(self.jobs[job]).items()
+        )
+
+    def _check_idle(self, core: Scheduler, world: World, used: _Amounts) -> None:
+        """No worker idles while a job fits and no claim forbids it."""
+        dispatcher = core.dispatcher
+        if (
+            core.stopped
+            or core.blocked_by()
+            or dispatcher.pace is not None
+            or dispatcher.alone.runs(core.workers)
+        ):
+            return
+        if any(worker.status in (STARTING, STOPPING) for worker in core.workers.values()):
+            return
+        if dispatcher.placement is None or dispatcher.placement.claimed() is not None:
+            return
+        idle = [
+            worker
+            for worker in core.workers.values()
+            if worker.status == READY and not worker.leases and not world.workers[worker.incarnation].devices
+        ]
+        limits = self.limits(core)
+        for line in core.queue.lines:
+            if not idle or not line.has_ready():
+                continue
+            job = line.peek()
+            if "gpus" not in taken_by(self.jobs[job]) and self._fits(job, used, limits):
+                raise Overdrawn(f"a worker idles, and {self.jobs[job].id} fits")
