@@ -215,7 +215,7 @@ def _takes_all_but(*left_out: str) -> Callable[..., None]:
     """What a running job takes is summed without these."""
 
     def take(self: Place, amounts: Any, devices: Any, **more: bool) -> None:
-        nothing = {"resources": ()} if "resources" in left_out else {name: 0 for name in left_out}
+        nothing = {"resources": ()} if "resources" in left_out else dict.fromkeys(left_out, 0)
         _TAKE(self, msgspec.structs.replace(amounts, **nothing), devices, **more)
 
     return take
