@@ -11,14 +11,16 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from supervisor.core.terms.errors import LonghaulError, RaisedByScript, UsageError
 from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
+from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.settings import parse_own
+from supervisor.core.terms.wording import one_line
 from supervisor.experiment.job_selection import PilotSelection
 from supervisor.options.script_options import takes
 from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
@@ -30,11 +32,8 @@ _FIRST_GROUP = 32  # before it is known how large they are
 _HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
 _LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
 _SCALARS = {str, int, float, bool, type(None)}
-_id, _domain = attrgetter("id"), attrgetter("domain")
-_priority = attrgetter("priority")
-_OWN_DEFAULTS = {
-    name: (attrgetter(name), value) for name, value in msgspec.structs.asdict(NOTHING_OWN).items()
-}
+_OWN_DEFAULTS = dict(zip(Job.__struct_fields__[3:], astuple(Job())[3:], strict=True))
+_PRIORITY = Job.__struct_fields__.index("priority")
 _Group = tuple[list[Any], list[Any]]  # jobs, and the params of each
 
 
@@ -92,6 +91,7 @@ class _Collected:
         self.builder = builder
         self.offered = 0
         self._pick = pick
+        self._own: dict[bytes, OwnSettings] = {}
         self._calls = _CallChecker(function)
 
     def add(self, job: Any, position: int) -> None:
@@ -115,7 +115,11 @@ class _Collected:
             if not picked and not self._pick.names(job_id):
                 return
         self._calls.check(job, position)
-        self.builder.add(job_id, domain, params, own_settings(job, position))
+        self.builder.add(job_id, domain, params, self._shared(own_settings(job, position)))
+
+    def _shared(self, own: OwnSettings) -> OwnSettings:
+        """One object for all jobs that have the same settings of their own: there may be a million."""
+        return own if own is NOTHING_OWN else self._own.setdefault(msgspec.msgpack.encode(own), own)
 
     def add_batch(self, jobs: list[Any], params: list[Any]) -> bool:
         """Many at once, if there is nothing special about any of them; else False, and nothing
@@ -123,7 +127,8 @@ class _Collected:
         jobs, as they were when the script gave them."""
         if set(map(type, jobs)) != {Job}:
             return False
-        ids, domains = list(map(_id, jobs)), list(map(_domain, jobs))
+        columns = list(zip(*map(astuple, jobs), strict=True))
+        ids, domains = columns[0], columns[1]
         plain = (
             set(map(type, ids)) == {str}
             and all(ids)
@@ -131,7 +136,7 @@ class _Collected:
             and "" not in domains
             and set(map(type, params)) == {dict}
             and all_plain(params)
-            and _nothing_own(jobs)
+            and _nothing_own(columns)
             and self._calls.know(params)
         )
         try:
@@ -140,12 +145,18 @@ class _Collected:
             return False
 
 
-def _nothing_own(jobs: list[Job]) -> bool:
-    """Whether none of them has settings of its own."""
-    # The types of priorities as well: False is equal to 0, and refused.
-    return all(
-        list(map(value_of, jobs)).count(default) == len(jobs) for value_of, default in _OWN_DEFAULTS.values()
-    ) and set(map(type, map(_priority, jobs))) == {int}
+def _nothing_own(columns: list[tuple[Any, ...]]) -> bool:
+    """Whether none of some jobs has settings of its own. `columns`: the values of each field of `Job`."""
+    priorities, jobs = columns[_PRIORITY], len(columns[_PRIORITY])
+    others = (column for field, column in enumerate(columns[3:], 3) if field != _PRIORITY)
+    try:
+        return (
+            all(column.count(None) == jobs for column in others)
+            and priorities.count(0) == jobs
+            and set(map(type, priorities)) == {int}  # False is equal to 0, and refused
+        )
+    except ValueError:  # an array is neither equal to None nor another value
+        return False
 
 
 @contextlib.contextmanager
@@ -236,16 +247,21 @@ def _check_job(job: Any, position: int) -> None:
 def own_settings(job: Job, position: int) -> OwnSettings:
     """What the job has of its own. Raises UsageError that names the job and the setting."""
     own: dict[str, Any] = {}
-    for key, (value_of, default) in _OWN_DEFAULTS.items():
-        value = value_of(job)
-        if value is default or (default is not None and value == default and value is not False):
+    for key, default in _OWN_DEFAULTS.items():
+        value = getattr(job, key)
+        if value is default:
             continue
         try:
             parsed = parse_own(key, value)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"job {_name(job, position)}: {key}={value!r}: {error}") from None
+            given = one_line(repr(value))[:80]
+            raise UsageError(f"job {_name(job, position)}: {key}={given}: {error}") from None
         own[key] = 0.0 if parsed is None else parsed
-    return OwnSettings(**own) if own else NOTHING_OWN
+    if not own:
+        return NOTHING_OWN
+    needs = Needs(**{key: own.pop(key) for key in Needs.__struct_fields__ if key in own})
+    settings = OwnSettings(**own, needs=None if needs == Needs() else needs)
+    return NOTHING_OWN if settings == NOTHING_OWN else settings
 
 
 def _is_text(text: str) -> bool:

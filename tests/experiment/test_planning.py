@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
+import msgspec
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.jobs import Job
+from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings
+from supervisor.core.terms.needs import Needs
 from supervisor.experiment import planning
 from supervisor.experiment.planning import build_plan
 
@@ -71,6 +76,10 @@ jobs_made = st.builds(
     params=st.dictionaries(st.text(min_size=1, max_size=3), values, max_size=3),
     priority=st.sampled_from([0, 0, 0, 0, 1, False, 0.0]),
     retries=st.sampled_from([None, None, None, 2]),
+    cpus=st.sampled_from([None, None, None, 2, 0]),
+    memory=st.sampled_from([None, None, None, "8G", 0, -1]),
+    gpus=st.sampled_from([None, None, None, 0, 0.5, 1.5]),
+    resources=st.sampled_from([None, None, None, {}, {"license": 1}, {"license": 0}, [1]]),
 )
 plain_jobs = st.builds(
     Job,
@@ -137,6 +146,93 @@ def test_an_id_and_a_domain_may_be_of_a_kind_of_text() -> None:
     made = outcome([Job(id=Text("a"), domain=Text("d")), Job(id=Dataset.IRIS, domain=Dataset.IRIS)])
     assert made[0] == '{"id":"a","domain":"d","params":{}}\n{"id":"iris","domain":"iris","params":{}}\n'
     assert made[1] == repr({"a": "d", "iris": "iris"})
+
+
+# ------------------------------------------------------------------------- what jobs need
+
+
+def own_of(**fields: Any) -> OwnSettings:
+    return planning.own_settings(Job(id="a", **fields), 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs"),
+    [
+        ({"cpus": 4}, Needs(cpus=4)),
+        ({"cpus": numpy.float32(0.1), "memory": "8G"}, Needs(cpus=0.1, memory=8 << 30)),
+        ({"memory": numpy.int64(3 << 20)}, Needs(memory=3 << 20)),
+        ({"memory": 0}, Needs(memory=0)),
+        ({"memory": "none"}, Needs(memory=0)),
+        ({"gpus": 0}, Needs(gpus=0)),
+        ({"gpus": 0.25, "resources": {"b": 1, "a": 2}}, Needs(gpus=0.25, resources={"a": 2, "b": 1})),
+        ({"resources": MappingProxyType({"license": numpy.int8(1)})}, Needs(resources={"license": 1})),
+    ],
+)
+def test_what_a_job_needs_is_kept_as_numbers(fields: dict[str, Any], needs: Needs) -> None:
+    own = own_of(**fields)
+    assert own == OwnSettings(needs=needs)
+    written = msgspec.to_builtins(own)["needs"]
+    assert msgspec.json.decode(msgspec.json.encode(written), type=Needs) == needs
+
+
+@pytest.mark.parametrize("fields", [{}, {"resources": {}}, {"cpus": None, "resources": None}])
+def test_a_job_that_says_nothing_has_nothing_of_its_own(fields: dict[str, Any]) -> None:
+    assert own_of(**fields) is NOTHING_OWN
+
+
+def test_needs_stand_in_the_plan_of_those_jobs_alone() -> None:
+    text = outcome([Job(id="a"), Job(id="b", cpus=2, memory="1G", timeout=3), Job(id="c", gpus=0)])[0]
+    needs = [json.loads(line).get("needs") for line in text.splitlines()]
+    assert needs == [None, {"cpus": 2, "memory": 1 << 30}, {"gpus": 0}]
+
+
+def test_equal_needs_are_one_object() -> None:
+    plan = build_plan(function, (Job(id=str(n), cpus=n % 2 + 1) for n in range(6)), None, all_tasks=True)
+    assert len(set(map(id, plan.builder.own.values()))) == 2
+
+
+SHARE = "expected a whole number of GPUs, or less than 1 for a share of one"
+SIZE = "expected a size: 1000000, 400M or 2G"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("cpus", -1, "cpus=-1: expected a number of 0.001 or more"),
+        ("cpus", 0, "cpus=0: expected a number of 0.001 or more"),
+        ("cpus", "many", "cpus='many': expected a number"),
+        ("cpus", float("nan"), "cpus=nan: expected a number"),
+        ("cpus", True, "cpus=True: expected a number"),
+        ("cpus", 10**7, "cpus=10000000: expected at most 1,000,000"),
+        ("cpus", numpy.array([[1], [2]]), "cpus=array([[1], [2]]): expected a number"),
+        ("memory", -1, "memory=-1: expected a size of at least 1M"),
+        ("memory", 5, "memory=5: expected a size of at least 1M"),
+        ("memory", 8e9, f"memory=8000000000.0: {SIZE}"),
+        ("memory", "8Q", "memory='8Q': '8Q' is not a size: write 1000000, 400M or 2G"),
+        ("memory", False, f"memory=False: {SIZE}"),
+        ("memory", [8], f"memory=[8]: {SIZE}"),
+        ("memory", numpy.array([1, 2]), f"memory=array([1, 2]): {SIZE}"),
+        ("gpus", 1.5, f"gpus=1.5: {SHARE}"),
+        ("gpus", -0.5, f"gpus=-0.5: {SHARE}"),
+        ("gpus", 0.0001, f"gpus=0.0001: {SHARE}"),
+        ("gpus", [1], "gpus=[1]: expected a number"),
+        ("resources", ["license"], "resources=['license']: expected names and amounts, such as "),
+        ("resources", {"a b": 1}, "resources={'a b': 1}: 'a b' is not a name: "),
+        (
+            "resources",
+            {"license": 0},
+            "resources={'license': 0}: license=0: expected a number of 0.001 or more",
+        ),
+        ("resources", {"gpus": 1}, "resources={'gpus': 1}: 'gpus' is not a name for a resource of your own"),
+        ("priority", 1.5, "priority=1.5: expected a whole number (higher ones start first)"),
+        ("priority", None, "priority=None: expected a whole number (higher ones start first)"),
+    ],
+)
+def test_a_need_that_makes_no_sense_is_refused_with_job_and_field(field: str, value: Any, why: str) -> None:
+    jobs = [Job(id="fine"), Job(id="a", **{field: value})]
+    kind, told = outcome(jobs)
+    assert (kind, told) == one_by_one(jobs)
+    assert told.startswith(f"job 'a': {why}") and "\n" not in told
 
 
 # --------------------------------------------------------------------------- plain dicts

@@ -21,7 +21,7 @@ from supervisor import api
 from supervisor.core.terms.errors import CannotCreate, RunInterrupted, UnguardedMain, UsageError
 from supervisor.core.terms.settings import Settings, option_of
 from supervisor.options.option_parser import build_parser, names_taken, our_options
-from supervisor.options.request import Request, merge_settings, request_of_main, request_of_run
+from supervisor.options.request import Request, request_of_main, request_of_run
 from supervisor.options.script_options import default_forms, namespace, restore_options
 from supervisor.session.outcome import RunOutcome
 from workers.job.current_job import PROCESS
@@ -236,17 +236,15 @@ def test_what_jobs_need_and_what_there_is() -> None:
     assert run_request(**keywords).settings_now == keywords
     assert main_request(**keywords).settings_script == keywords
     again = "--job-cpus none --job-memory none --job-gpus none --memory auto --gpus auto --resource none"
-    assert merge_settings(main_request(again), keywords) == Settings()
+    assert main_request(again).settings(keywords) == Settings()
 
 
 def test_resources_given_now_replace_those_that_are_remembered() -> None:
     remembered = {"resources": {"license": 2, "api": 4}}
     request = main_request("--resource license=3", resources={"disk": 1})
-    assert merge_settings(request, remembered).resources == {"license": 3}
-    assert (
-        merge_settings(main_request(resources={"disk": 1}), remembered).resources == remembered["resources"]
-    )
-    assert merge_settings(main_request(resources={"disk": 1}), None).resources == {"disk": 1}
+    assert request.settings(remembered).resources == {"license": 3}
+    assert main_request(resources={"disk": 1}).settings(remembered).resources == remembered["resources"]
+    assert main_request(resources={"disk": 1}).settings().resources == {"disk": 1}
 
 
 @pytest.mark.parametrize("gpus", [2, "2", "0", "none", "auto", "0,2,3", "3,", "GPU-8932f937,MIG-GPU-1/0/0"])

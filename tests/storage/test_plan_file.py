@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings
+from supervisor.core.terms.needs import Needs
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.plan.plan_diff import compare
@@ -111,7 +112,10 @@ def test_comparison_names_new_gone_changed_and_returned(tmp_path: Path) -> None:
 
 def test_each_setting_of_a_plan_line_is_a_field_of_job_with_the_same_default() -> None:
     own = msgspec.structs.asdict(NOTHING_OWN)
+    assert own.pop("needs") is None
     assert {name: getattr(Job(), name) for name in own} == own
+    assert {getattr(Job(), name) for name in Needs.__struct_fields__} == {None}
+    own |= dict.fromkeys(Needs.__struct_fields__)
     assert (
         {*Job.__struct_fields__}
         == {*own, *PlannedJob.__struct_fields__}
@@ -133,9 +137,19 @@ def test_a_jobs_own_settings_stand_in_its_line_only_if_it_has_any(tmp_path: Path
     plan.close()
 
 
-def test_other_settings_of_a_job_are_no_other_parameters(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (OwnSettings(timeout=5.0), OwnSettings(retries=2)),
+        (OwnSettings(needs=Needs(cpus=2)), OwnSettings(needs=Needs(cpus=2, gpus=0))),
+        (OwnSettings(needs=Needs(resources={"a": 1})), NOTHING_OWN),
+    ],
+)
+def test_other_settings_of_a_job_are_no_other_parameters(
+    tmp_path: Path, was: OwnSettings, now: OwnSettings
+) -> None:
     before, after = PlanBuilder(), PlanBuilder()
-    for builder, own in ((before, OwnSettings(timeout=5.0)), (after, OwnSettings(retries=2))):
+    for builder, own in ((before, was), (after, now)):
         builder.add("same", None, b"{}")
         builder.add("own", None, b"{}", own)
     plan = PlanFile.create(Disk(), tmp_path / "plan", before)
@@ -144,6 +158,7 @@ def test_other_settings_of_a_job_are_no_other_parameters(tmp_path: Path) -> None
     result = compare(plan, table, after)
     assert (result.changed, result.new, result.gone) == ([], [], [])
     assert result.relabelled == ["own"]  # its line is written anew
+    assert compare(plan, table, before).relabelled == []
     plan.close()
 
 

@@ -10,7 +10,8 @@ import msgspec
 from supervisor.core.terms.needs import Needs
 
 
-class Job(msgspec.Struct, kw_only=True, frozen=True):
+# gc=False: nothing in a job refers to the job, and a list of a million is otherwise walked through again and again.
+class Job(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """One call of the user's function: `function(**params)`.
 
     Parameters
@@ -55,8 +56,8 @@ STATE_NAMES = ("pending", "in_progress", "in_progress", "completed", "failed")
 class OwnSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job's own settings, which replace the experiment's. A timeout of 0 means no timeout.
 
-    Each field is a field of `Job` too, with the same default, and stands in the job's line of the plan if it
-    has another value. What may be written in a script: `settings.parse_own`.
+    Each field is a field of `Job` too, with the same default (the fields of `Needs` are), and stands in the job's
+    line of the plan if it has another value. What may be written in a script: `settings.parse_own`.
     """
 
     timeout: float | None = None  # seconds

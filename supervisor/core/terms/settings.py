@@ -8,6 +8,7 @@ script > default; this module only knows the defaults.
 from __future__ import annotations
 
 import re
+from operator import index
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 # The option of a setting, if its name is another one: it is given once for each resource.
 _OPTIONS = {"resources": "--resource"}
 MOST_DEVICES = 1024
+_LEAST_MEMORY = 1 << 20
 START_METHODS = ("auto", "zygote", "spawn")
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
@@ -144,7 +146,7 @@ def parse_value(key: str, value: Any, *, option: str = "") -> Any:
 
 
 def parse_own(key: str, value: Any) -> Any:
-    """A setting that a job has of its own (a field of `OwnSettings`); what the experiment has too takes the same
+    """A setting that a job has of its own (a field of `Job`); what the experiment has too takes the same
     values. Raises TypeError or ValueError that says what is expected."""
     return _parsed(_OWN_PARSERS.get(key) or _PARSERS[key], value)
 
@@ -174,7 +176,7 @@ def _whole(least: int, most: int = 2**53) -> Any:
 
 def _optional(parse: Any) -> Any:
     def parse_or_none(value: Any) -> Any:
-        return None if value is None or value == "none" else parse(value)
+        return None if value is None or (isinstance(value, str) and value == "none") else parse(value)
 
     return parse_or_none
 
@@ -215,9 +217,12 @@ def _command(value: Any) -> str:
 
 def _size(least: int) -> Any:
     def parse(value: Any) -> int:
-        if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__index__")):
+        if isinstance(value, bool):
             raise ValueError("expected a size: 1000000, 400M or 2G")
-        size = parse_size(value) if isinstance(value, str) else int(value)
+        try:
+            size = parse_size(value) if isinstance(value, str) else index(value)
+        except TypeError:
+            raise ValueError("expected a size: 1000000, 400M or 2G") from None
         if size < least:
             raise ValueError(f"expected a size of at least {least >> 20}M")
         return size
@@ -251,16 +256,25 @@ def _deadline(value: Any) -> str:
 
 
 def _priority(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value == 0)
+    if isinstance(value, bool) or not is_whole or abs(value) >= 2**31:
         raise ValueError("expected a whole number (higher ones start first)")
-    return value
+    return int(value)
+
+
+def _own_memory(value: Any) -> int:
+    """0 for "none" and 0: the job says that it asks for none, whatever the experiment says."""
+    if not isinstance(value, (bool, float)) and str(value).strip() in ("0", "none"):
+        return 0
+    size: int = _size(_LEAST_MEMORY)(value)
+    return size
 
 
 def _memory(value: Any) -> int | str:
     if value == "auto":
         return "auto"
     try:
-        size: int = _size(1 << 20)(value)
+        size: int = _size(_LEAST_MEMORY)(value)
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from None
     return size
@@ -295,8 +309,8 @@ _PARSERS: dict[str, Any] = {
     "retry_timeouts": _whole(0),
     "retry_over_memory": _boolean,
     "backoff": _duration(0.0),
-    "memory_limit": _optional(_size(1 << 20)),
-    "keep_free": _optional(_size(1 << 20)),
+    "memory_limit": _optional(_size(_LEAST_MEMORY)),
+    "keep_free": _optional(_size(_LEAST_MEMORY)),
     "nice": _whole(0, 19),
     "rate": _optional(_rate),
     "max_failures": _optional(_max_failures),
@@ -313,11 +327,17 @@ _PARSERS: dict[str, Any] = {
     "on_failure": _optional(_command),
     "hook_timeout": _duration(0.0, open_end=True),
     "job_cpus": _optional(parse_amount),
-    "job_memory": _optional(_size(1 << 20)),
+    "job_memory": _optional(_size(_LEAST_MEMORY)),
     "job_gpus": _optional(parse_gpus),
     "memory": _memory,
     "gpus": _gpus,
     "resources": parse_resources,
 }
 
-_OWN_PARSERS: dict[str, Any] = {"priority": _priority}  # of settings that only a job has
+# Of what only a job has, or what means something else there.
+_OWN_PARSERS: dict[str, Any] = {
+    "priority": _priority,
+    "cpus": parse_amount,
+    "memory": _own_memory,
+    "gpus": parse_gpus,
+}
