@@ -34,7 +34,7 @@ from supervisor.experiment.provenance import code_of, decoded_entry
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.recovery.survey import survey
-from supervisor.system.cpu_limits import thread_caps, usable_cores
+from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.views.console import print_lines
 from workers.job.current_job import current_job
 from workers.script.callables import CannotLoad, load

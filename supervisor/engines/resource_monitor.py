@@ -14,7 +14,7 @@ from supervisor.core.terms.events import Event, MemoryMeasured, UsageSampled
 from supervisor.core.terms.records import Sampled
 from supervisor.core.terms.settings import Settings
 from supervisor.engines.engine import Engine
-from supervisor.system.free_memory import FreeMemory
+from supervisor.system.capacity.free_memory import FreeMemory
 from supervisor.system.process_memory import HAS_CHILDREN, HAS_PROC, family
 from supervisor.system.resource_usage import MemoryMeter, Usage, UsageMeter
 from workers.forking.process_owner import owner_of, process_ids_of

@@ -38,8 +38,8 @@ from supervisor.storage.files.lock import Lock
 from supervisor.storage.plan.plan_builder import EarlierPlan
 from supervisor.storage.plan.plan_diff import Comparison, compare
 from supervisor.storage.store import Store
+from supervisor.system.capacity.cpu_limits import usable_cores
 from supervisor.system.clock import utc_now
-from supervisor.system.cpu_limits import usable_cores
 from supervisor.system.signals import Signals
 from workers.values.tracebacks import encodable
 

@@ -13,7 +13,7 @@ from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
-from supervisor.system.cpu_limits import thread_caps, usable_cores
+from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.system.process_cleanup import end_recorded, survivors, sweep
 from workers.isolation.output_files import leftovers
 from workers.script.callables import CannotSend, describe

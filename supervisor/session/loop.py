@@ -41,8 +41,8 @@ from supervisor.engines.resource_monitor import ResourceMonitor, Sampler
 from supervisor.engines.stack_dump import StackDump
 from supervisor.storage.plan.plan_file import PlanFile
 from supervisor.storage.store import Store
+from supervisor.system.capacity.free_memory import machine_memory
 from supervisor.system.clock import RunClock, utc_now
-from supervisor.system.free_memory import machine_memory
 from supervisor.system.signals import Signals
 from supervisor.views.view import View
 from workers.transport.messages import Run

@@ -32,8 +32,8 @@ from supervisor.reports.progress_file import ProgressFile
 from supervisor.session import user_messages
 from supervisor.session.engine_lifecycle import EngineLifecycle, end_survivors
 from supervisor.session.outcome import RunOutcome, exit_of, state_word
+from supervisor.system.capacity.cpu_limits import shared_cores, usable_cores
 from supervisor.system.clock import RunClock, utc_now
-from supervisor.system.cpu_limits import shared_cores, usable_cores
 from supervisor.system.script_start import hash_order_is_random
 from supervisor.system.signals import Signals
 from supervisor.views.guarded_view import inside_notebook, open_view

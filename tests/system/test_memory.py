@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.system import free_memory, process_memory, resource_usage
-from supervisor.system.free_memory import FreeMemory
+from supervisor.system import process_memory, resource_usage
+from supervisor.system.capacity import free_memory
+from supervisor.system.capacity.free_memory import FreeMemory, usable_memory
 from supervisor.system.process_memory import SharedMemory, family, family_of, read_shared
 from supervisor.system.resource_usage import SAVED, SHARE, MemoryMeter
 from tests.experiment_fixture import wait_for
@@ -275,8 +276,14 @@ def test_what_is_available_is_what_the_tightest_control_group_leaves(
     )
     free = FreeMemory(tmp_path)
     assert free.available() == 500_000
+    assert usable_memory(tmp_path) == 1_000_000
     (group / limit).write_text("max\n")
     assert wait_for(free.available) > 500_000
+    assert usable_memory(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (group / "inner").mkdir()
+    (group / "inner" / limit).write_text("800000\n")
+    (group / limit).write_text("900000\n")
+    assert usable_memory(tmp_path) == 800_000
 
 
 def test_a_look_at_six_workers_costs_little() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from supervisor.system.cpu_limits import shared_cores, usable_cores
+from supervisor.system.capacity.cpu_limits import shared_cores, usable_cores
 from tests.experiment_fixture import Experiment
 
 SCRIPT = """

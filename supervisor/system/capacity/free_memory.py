@@ -1,4 +1,4 @@
-"""How much memory is left: of the machine, and of the control groups that this process is in."""
+"""How much memory there is, and is left: of the machine, and of the control groups that this process is in."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ def machine_memory() -> tuple[int | None, int | None]:
         if name in (b"MemTotal", b"MemAvailable"):
             found[name] = int(amount.split()[0]) * 1024
     return found.get(b"MemAvailable"), found.get(b"MemTotal")
+
+
+def usable_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process and what it starts may take in all: what the machine has, or the least that our
+    control groups and those above them allow. None if nobody knows."""
+    groups = _groups(root) if HAS_PROC else []
+    limits = [_number(group / version.limit) for group, version in groups]
+    _, total = machine_memory()
+    return min((limit for limit in (*limits, total) if limit is not None), default=None)
 
 
 def _groups(root: Path) -> list[tuple[Path, _Version]]:

@@ -1,0 +1,97 @@
+"""What there is for the jobs of this machine: the settings, and where they say auto, what the machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.needs import THOUSAND, Totals, thousandths
+from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.wording import count
+from supervisor.system.capacity.cpu_limits import usable_cores
+from supervisor.system.capacity.free_memory import usable_memory
+from supervisor.system.capacity.gpu_devices import GpuDevices, listed_devices, usable_devices
+
+
+class Machine(NamedTuple):
+    """Where the facts come from; tests have others."""
+
+    cores: Callable[[], int] = usable_cores
+    memory: Callable[[], int | None] = usable_memory
+    devices: Callable[[], GpuDevices] = usable_devices
+    listed: Callable[[], int | None] = listed_devices
+
+
+THIS_MACHINE = Machine()
+
+
+def slots_of(settings: Settings, machine: Machine = THIS_MACHINE) -> int:
+    """How many workers there may be."""
+    return machine.cores() if settings.workers == "auto" else int(settings.workers)
+
+
+def totals_of(settings: Settings, machine: Machine = THIS_MACHINE) -> Totals:
+    """What the jobs may take together. GPUs that the settings count and that are not there are left out:
+    `missing_devices` says so."""
+    names, by_driver = _devices(settings.gpus, machine)
+    return Totals(
+        cpus=slots_of(settings, machine) * THOUSAND,
+        memory=_memory(settings, machine),
+        gpus=names,
+        resources={name: thousandths(amount) for name, amount in settings.resources.items()},
+        by_driver=by_driver,
+    )
+
+
+def missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> str:
+    """What to say if `--gpus` asks for devices that are certainly not there; "" if they are."""
+    text = settings.gpus
+    if (wanted := _number_in(text)) is not None:
+        found = machine.devices()
+        number = len(found.names)
+        if wanted <= number:
+            return ""
+        there = f"found {count(number, 'GPU')}" if number else "found no GPU"
+        return f"--gpus {text}: {there} ({found.found_in}). Ask for less, or name them: --gpus 0,1"
+    listed = machine.listed() if _names_in(text) else None
+    beyond = [name for name in _names_in(text) if name.isdecimal() and int(name) >= (listed or 0)]
+    if listed is None or not beyond:
+        return ""
+    return f"--gpus {text}: there is no device {beyond[0]}: the NVIDIA driver lists {count(listed, 'GPU')}"
+
+
+def refuse_missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> None:
+    """Raises UsageError if `--gpus` asks for devices that are certainly not there."""
+    if text := missing_devices(settings, machine):
+        raise UsageError(text)
+
+
+def _memory(settings: Settings, machine: Machine) -> int | None:
+    if settings.memory != "auto":
+        return int(settings.memory)
+    usable = machine.memory()
+    return None if usable is None else max(0, usable - (settings.keep_free or 0))
+
+
+def _devices(text: str, machine: Machine) -> tuple[tuple[str, ...], bool]:
+    """The names, and whether they are indices in the driver's order."""
+    if named := _names_in(text):
+        return named, False
+    wanted = _number_in(text)
+    if text == "none" or wanted == 0:
+        return (), False
+    found = machine.devices()
+    return found.names[:wanted], found.by_driver
+
+
+def _number_in(text: str) -> int | None:
+    """How many devices `--gpus` asks for; None if it is auto or none, or names them."""
+    return int(text) if text.isdecimal() else None
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    """`0,2`; `3,` names one. What is a number alone is no name."""
+    if text in ("auto", "none") or text.isdecimal():
+        return ()
+    return tuple(text.removesuffix(",").split(","))
