@@ -7,8 +7,9 @@ not end the worker. The code for a job that returns normally runs some hundred t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain, count
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from workers.isolation.exit_functions import exit_fork
 from workers.job.current_job import CURRENT, PROCESS
 from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
 from workers.transport.frames import MAX_FRAME
-from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome, PlanLine
+from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome, PlanLine, Run
 from workers.values.json_encoding import Unencodable, encode_plain, encode_result
 from workers.values.tracebacks import describe, safe_repr
 
@@ -53,6 +54,31 @@ def _decoded(lines: bytes) -> Sequence[PlanLine | bytes]:
             if len(found) == lines.count(b"\n") + 1:  # msgspec skips empty lines, but each line has its lease
                 return found
     return lines.split(b"\n")
+
+
+class WaitingJobs:
+    """The leases that a worker has not started.
+
+    batches: in the order in which they came. For each, the cores that its jobs were given (`Run.cpus`), and for each
+        of the jobs lease, attempt and line.
+    """
+
+    def __init__(self) -> None:
+        self.batches: deque[tuple[int, Iterator[tuple[int, int, PlanLine | bytes]]]] = deque()
+
+    def add(self, run: Run) -> None:
+        jobs = zip(count(run.first_lease), run.attempts, planned(run.lines), strict=False)
+        self.batches.append((run.cpus, jobs))
+
+    def drop(self, leases: Collection[int] | None = None) -> list[int]:
+        """Remove these leases, or all; those that were there."""
+        batches = [(cpus, list(jobs)) for cpus, jobs in self.batches]
+        waiting = [lease for _, jobs in batches for lease, _, _ in jobs]
+        wanted = set(waiting if leases is None else leases)
+        kept = [(cpus, [job for job in jobs if job[0] not in wanted]) for cpus, jobs in batches]
+        self.batches.clear()
+        self.batches.extend((cpus, iter(jobs)) for cpus, jobs in kept if jobs)
+        return [lease for lease in waiting if lease in wanted]
 
 
 class Runner:

@@ -10,9 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Collection, Iterator
-from itertools import chain, count
+from collections.abc import Collection, Mapping
 from time import perf_counter
 from typing import NoReturn
 
@@ -32,11 +30,12 @@ from workers.isolation.output_files import stacks_path
 from workers.isolation.peak_memory import Peaks
 from workers.isolation.process_state import ProcessState
 from workers.isolation.streams import remember_writing
+from workers.isolation.thread_caps import ThreadCaps
 from workers.job.current_job import CURRENT, PROCESS, tag_environment
 from workers.job.job_reports import Reporter
 from workers.process import descriptors
 from workers.process.linux import hold_lifeline, kill_group_at_end, prefer_as_oom_victim
-from workers.runner import Runner, planned, with_output
+from workers.runner import Runner, WaitingJobs, with_output
 from workers.script.callables import load
 from workers.script.preparation import Preparation
 from workers.script.user_modules import USER_CODE, watch_imports
@@ -47,7 +46,6 @@ from workers.transport.messages import (
     Finish,
     Imported,
     NeverReady,
-    PlanLine,
     Ready,
     Revoke,
     Run,
@@ -77,18 +75,28 @@ _RESTORE_DUE_AFTER = RESTORE_AFTER - INBOX_CHECK_AFTER  # the next check may be 
 class Worker:
     """Receives leases, runs them in order, sends each outcome the moment it exists."""
 
-    def __init__(self, queues: WorkerQueues, runner: Runner, output: CapturedOutput) -> None:
+    def __init__(
+        self,
+        queues: WorkerQueues,
+        runner: Runner,
+        output: CapturedOutput,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`variables`: that cap the threads of jobs."""
         self._queues = queues
         self._runner = runner
         self._output = output
         self._process_state = ProcessState()
+        self._thread_caps = ThreadCaps(variables or {}, self._process_state)
+        self._cpus = 0  # of the jobs that run
         self._peaks = Peaks()
         if (peak := self._peaks.begin()) is not None:
             queues.send(peak)
         if self._process_state.crowding_descriptor >= 0:
             queues.watch_descriptor(self._process_state.crowding_descriptor)
         self._set_probes()
-        self._batches: deque[Iterator[tuple[int, int, PlanLine | bytes]]] = deque()  # lease, attempt, job
+        self._waiting = WaitingJobs()
+        self._batches = self._waiting.batches
         self._finishing = False
         self._tainted = False  # a job has changed what cannot be restored
         self._restore_due = False  # the last job has changed something
@@ -130,7 +138,12 @@ class Worker:
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
         now, looked_around = looked, False
         self._job_ran = True
-        for lease, attempt, line in self._batches[0]:
+        cpus, jobs = self._batches[0]
+        if cpus != self._cpus:
+            self._cpus = cpus
+            self._thread_caps.change(cpus)
+            now = perf_counter()
+        for lease, attempt, line in jobs:
             outcome = run(lease, attempt, line, now)
             seconds = outcome.seconds
             if seconds <= MIN_CHANGE_SECONDS:
@@ -228,32 +241,19 @@ class Worker:
 
     def _handle(self, message: ToWorker) -> None:
         if isinstance(message, Run):
-            entries = zip(count(message.first_lease), message.attempts, planned(message.lines), strict=False)
-            self._batches.append(entries)
+            self._waiting.add(message)
         elif isinstance(message, Revoke):
-            wanted = set(message.leases)
-            waiting = self._take_waiting()
-            dropped = [lease for lease, _, _ in waiting if lease in wanted]
-            kept = [entry for entry in waiting if entry[0] not in wanted]
-            if kept:
-                self._batches.append(iter(kept))
-            if dropped:
+            if dropped := self._waiting.drop(message.leases):
                 self._queues.send(Dropped(dropped))
         elif isinstance(message, Finish):
             self._finishing = True
 
     def _give_back(self) -> bool:
         """Return the leases that have not started to the supervisor; false if there is none."""
-        dropped = [lease for lease, _, _ in self._take_waiting()]
+        dropped = self._waiting.drop()
         if dropped:
             self._queues.send(Dropped(dropped))
         return bool(dropped)
-
-    def _take_waiting(self) -> list[tuple[int, int, PlanLine | bytes]]:
-        """Remove and return the leases that have not started."""
-        waiting = list(chain.from_iterable(self._batches))
-        self._batches.clear()
-        return waiting
 
 
 def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoReturn:
@@ -271,7 +271,7 @@ def run_worker(queues: WorkerQueues, preparation: Preparation | None) -> NoRetur
             runner = _load_functions(spec, preparation)
             queues.reopen_if_lost()
             output.collect_setup()
-            worker = Worker(queues, runner, output)
+            worker = Worker(queues, runner, output, spec.environment)
         except BaseException as error:
             queues.send(NeverReady(describe(error)))
         else:

@@ -302,8 +302,8 @@ class Loop:
     def _perform(self, command: Command) -> None:
         engine = self.engine
         match command:
-            case StartJobs(incarnation, first_lease, jobs, attempts):
-                engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs)))
+            case StartJobs(incarnation, first_lease, jobs, attempts, cpus):
+                engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs), cpus))
             case RevokeJobs(incarnation, leases):
                 engine.revoke(incarnation, leases)
             case StartWorker(slot, incarnation, devices):

@@ -42,6 +42,7 @@ class Driver:
         self.function = FunctionSpec("engine_jobs", function)
         self.setup = FunctionSpec("engine_jobs", setup) if setup else None
         self.limit = limit
+        self.environment = {"OMP_NUM_THREADS": "3"}
         self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted, **gpus)
         self.events: list[Event] = []
         self.next_lease = 1
@@ -59,7 +60,7 @@ class Driver:
             output_directory=str(self.output),
             jobs_directory=str(self.root / "jobs"),
             output_limit=self.limit,
-            environment={"OMP_NUM_THREADS": "3"},
+            environment=self.environment,
         )
 
     def turn(self, timeout: float = 0.05) -> None:
@@ -89,8 +90,10 @@ class Driver:
         for incarnation in incarnations:
             self.until(lambda n=incarnation: self.first(facts.WorkerReady, n))
 
-    def lease(self, incarnation: int, *params: dict[str, Any], ids: list[str] | None = None) -> int:
-        """Hand out jobs; the number of the first lease."""
+    def lease(
+        self, incarnation: int, *params: dict[str, Any], ids: list[str] | None = None, cpus: int = 0
+    ) -> int:
+        """Hand out jobs; the number of the first lease. `cpus`: thousandths of a core."""
         first = self.next_lease
         self.next_lease += len(params)
         names = ids or [f"job/{first + i}" for i in range(len(params))]
@@ -98,7 +101,7 @@ class Driver:
             json.dumps({"id": name, "domain": "d", "params": p}).encode()
             for name, p in zip(names, params, strict=True)
         ]
-        self.engine.lease_jobs(incarnation, Run(first, [1] * len(params), b"\n".join(lines)))
+        self.engine.lease_jobs(incarnation, Run(first, [1] * len(params), b"\n".join(lines), cpus))
         return first
 
     def outcomes(self) -> dict[int, Outcome]:

@@ -56,6 +56,15 @@ def failing_setup() -> None:
     raise RuntimeError("no such device")
 
 
+def load_numpy() -> None:
+    import numpy  # noqa: F401
+
+
+def load_libraries() -> None:
+    import scipy.linalg  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
+
+
 def greedy_setup() -> None:
     """Leaves not one descriptor free."""
     with contextlib.suppress(OSError):
@@ -187,6 +196,35 @@ def do_see_gpus(spoil: bool = False) -> dict[str, object]:
         os.environ["CUDA_VISIBLE_DEVICES"] = "9"
         del os.environ["CUDA_DEVICE_ORDER"]
     return seen
+
+
+_CAPPED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def do_count_threads() -> dict[str, object]:
+    """How many threads libraries use, that were loaded before or are loaded now, and a program would."""
+    load_libraries()
+    import threadpoolctl
+    from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+    return {
+        "cpus": current_job().cpus,
+        "libraries": {
+            f"{library['internal_api']} {library['filepath']}": library["num_threads"]
+            for library in threadpoolctl.threadpool_info()
+        },
+        "environment": {name: os.environ.get(name) for name in _CAPPED},
+        "of a program": subprocess.check_output("echo $OPENBLAS_NUM_THREADS", shell=True, text=True).strip(),
+        "of scikit-learn": _openmp_effective_n_threads(),
+    }
+
+
+def do_cores() -> list[object]:
+    return [current_job().cpus, os.environ["OMP_NUM_THREADS"]]
+
+
+def do_has_module(name: str) -> bool:
+    return name in sys.modules
 
 
 def do_describe_process() -> dict[str, object]:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import warnings  # noqa: F401  (looked at like any module that is there)
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import call
 from typing import Any
@@ -67,6 +67,15 @@ class PythonState:
     def fresh_context(self) -> contextvars.Context:
         """A copy of the initial context variables; changes in it are lost with it."""
         return self._context.copy()
+
+    def environment_of_jobs(self) -> dict[str, str]:
+        """The variables that each job begins with."""
+        return {os.fsdecode(name): os.fsdecode(value) for name, value in self._environment.items()}
+
+    def change_environment(self, values: Mapping[str, str]) -> None:
+        """Let jobs begin with these variables from now on, beside the others."""
+        self._environment.update((os.fsencode(name), os.fsencode(value)) for name, value in values.items())
+        self._restore_environment()
 
     def restore(self) -> None:
         """Restore what has changed; takes a few microseconds if nothing has. Never raises."""

@@ -18,7 +18,7 @@ import faulthandler
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import call
 from typing import Any
@@ -91,6 +91,14 @@ class ProcessState:
     def fresh_context(self) -> Any:
         """A copy of the initial context variables (`contextvars.Context`), to run jobs in."""
         return self._python.fresh_context()
+
+    def environment_of_jobs(self) -> dict[str, str]:
+        """The variables that each job begins with."""
+        return self._python.environment_of_jobs()
+
+    def change_environment(self, values: Mapping[str, str]) -> None:
+        """Let jobs begin with these variables from now on, beside the others."""
+        self._python.change_environment(values)
 
     def set_probes(self, others: Iterable[Probe] = (), only_fully: Probe | None = None) -> None:
         """Add probes to `unchanged`; `only_fully` is called when it checks fully."""

@@ -76,12 +76,14 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, tag=1, array_like=True):
     """Run these jobs, in order. Lease i has the number `first_lease + i`.
 
-    `lines` is a run of lines of the plan file, one `PlanLine` per job, joined by newlines.
+    `lines` is a run of lines of the plan file, one `PlanLine` per job, joined by newlines. `cpus`: thousandths of a
+    core that each of them was given; 0 if they do not say what they need.
     """
 
     first_lease: int
     attempts: list[int]
     lines: bytes
+    cpus: int = 0
 
 
 class PlanLine(msgspec.Struct, gc=False):

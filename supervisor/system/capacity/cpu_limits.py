@@ -6,14 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+from workers.isolation.thread_caps import THREAD_VARIABLES
 
 
 def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
