@@ -100,11 +100,11 @@ class Worker:
         self._pid = os.getpid()
 
     def serve(self) -> bool:
-        """Until `Finish` has come and nothing is queued.
+        """Run jobs until `Finish` has come and nothing is queued.
 
-        True if it ends because a signal has asked this process to stop, while the
-        supervisor knows nothing of a drain, or because a job has changed this process for
-        good: the supervisor hands out again what was given back.
+        Returns True if it ends earlier: a signal has asked this process to stop although the supervisor has
+        begun no drain, or a job has made a change that cannot be undone. The supervisor hands out the
+        returned leases again.
         """
         batches = self._batches
         gave_back = False
@@ -385,8 +385,8 @@ def exit_process(
 ) -> NoReturn:
     """End this process: exit functions and buffers, but no waiting for threads or children.
 
-    A worker that somebody's signal has asked to stop dies of SIGTERM: so it is seen that
-    this was a wish, not a crash.
+    A worker that a signal from outside has asked to stop ends by SIGTERM, so that its end does not look like
+    a crash.
     """
     run_exit_functions(modules)
     flush_files(("__main__",))

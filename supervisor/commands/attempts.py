@@ -69,14 +69,14 @@ class _AttemptLease(msgspec.Struct):
 class Attempts:
     """Feed it all records with `apply`; it calls `ended(attempt)` for each attempt.
 
-    What is still open afterwards is in `running`.
+    Afterwards `running` has the attempts that have not ended.
     """
 
     def __init__(self, ended: Callable[[Attempt], None]) -> None:
         self._ended = ended
         self._run = 0
         self._open: dict[int, dict[int, _AttemptLease]] = {}  # by incarnation and lease, in hand-out order
-        self._stale: dict[int, _AttemptLease] = {}  # of killed runs; their ends may still be in the journal
+        self._stale: dict[int, _AttemptLease] = {}  # of killed runs; the journal may still have their ends
         self._pids: dict[int, int] = {}
         self._slots: dict[int, int] = {}  # the incarnation that a slot has now
         self._codes = CodeSpans()

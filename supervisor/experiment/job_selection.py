@@ -126,7 +126,7 @@ def _some_ids(table: JobTable) -> str:
 
 
 class PilotSelection:
-    """Asked for each job, in the order of the script.
+    """Decides which jobs a pilot runs; called for each job, in the order of the script.
 
     only: patterns of job ids. earlier: the jobs of the experiment so far, if it had one per domain
     as well.

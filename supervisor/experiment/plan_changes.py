@@ -1,4 +1,5 @@
-"""How the script's jobs differ from those of the experiment: which differences are refused, which are noticed."""
+"""How the script's jobs differ from those of the experiment: which differences are refused, which are
+reported."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _continue_it(found: KnownExperiment) -> Notice:
 
 
 def _larger(request: Request, layout: Layout) -> list[Notice]:
-    """`latest` and `auto` may have met a small trial: what else may have been meant."""
+    """A notice if `latest` or `auto` took a small trial: the larger experiment that may have been meant."""
     found = larger_beside(layout)
     if found is None:
         return []

@@ -1,8 +1,8 @@
 """Every option that longhaul adds to a script: its names, its help, and how it yields.
 
 A name that the script itself uses is the script's: `--output` goes to the script then, and ours is
-`--longhaul-output`. These longer names are there for all of our options, whether or not a script
-uses the short ones, so that a program that calls many scripts need not know.
+`--longhaul-output`. All of our options have these longer names, whether or not a script uses the short ones:
+a program that calls many scripts can always use them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which experiments a directory holds, the one that was saved last first.
 
-The content of the files is not known here, but for when they were last written.
+Of the content of the files only the times are read.
 """
 
 from __future__ import annotations

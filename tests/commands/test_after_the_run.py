@@ -252,7 +252,7 @@ def test_an_id_that_looks_like_an_option_is_explained(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main(["show", "last", "-unknown"])
     assert stopped.value.code == 2
-    assert "stands behind --" in capsys.readouterr().err
+    assert "put an id that begins with a dash after --" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full here")

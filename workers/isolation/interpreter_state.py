@@ -97,7 +97,7 @@ class PythonState:
                 setattr(builtins, name, value)
 
     def _notice_modules(self, *, late: bool) -> None:
-        """Watch those that have been imported since the last look, too."""
+        """Add the settings of modules that were imported since the last call."""
         self._modules = len(sys.modules)
         for name in [name for name in self._awaited if name in sys.modules]:
             known = self._awaited.pop(name)

@@ -238,7 +238,7 @@ def children_of(parent: int) -> list[int]:
         with open(f"/proc/{parent}/task/{parent}/children") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
-        pass  # this kernel keeps no such list: look at everybody's parent
+        pass  # this kernel keeps no such list: check the parent of every process
     children = []
     for name in os.listdir("/proc"):
         if name.isdigit() and parent_of(int(name)) == parent:

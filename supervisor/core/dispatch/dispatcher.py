@@ -90,7 +90,7 @@ class Dispatcher:
         return not any(worker.leases for worker in self.workers.values())
 
     def next_deadline(self) -> float | None:
-        """When a timeout, a take-back or another try to start a worker is due."""
+        """When a timeout, a revocation or another try to start a worker is due."""
         times = []
         for worker in self.workers.values():
             if worker.leases and worker.status in (READY, STOPPING):
@@ -235,12 +235,12 @@ class Dispatcher:
         self._start_not_before = None
         decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
         if self._start_failures >= retry_policy.START_FAILURES and not decided:
-            return  # those that start will show whether it is of any use to try again
+            return  # wait whether those that are starting get ready
         taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
         if len(taken) >= self.slots:
             return
-        # Leases that wait behind another one are jobs for a free slot as well: once its worker
-        # is there, they are taken back.
+        # Leases that wait behind another one are jobs for a free slot as well: they are revoked when its
+        # worker is ready.
         behind = sum(
             max(0, worker.lease_count() - 1) for worker in self.workers.values() if worker.status == READY
         )

@@ -69,7 +69,7 @@ class Scheduler:
     table: all jobs, as the records left them.
     slots: how many workers, at most.
     position: where earlier runs stopped (run, lease and incarnation numbers).
-    job_bytes: what handing out a job takes, on average.
+    job_bytes: average size of a job's line in the plan.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class Scheduler:
         if worker is None:
             return
         unasked = [lease for lease in event.leases if lease not in worker.revoked]
-        worker.leaving |= bool(unasked)  # it has heard of the drain before we have
+        worker.leaving |= bool(unasked)  # it knew of the drain before this process did
         dropped = {lease: worker.settle(lease) for lease in event.leases}
         returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
         self.dispatcher.returned(turn, worker, returned)
@@ -287,7 +287,7 @@ class Scheduler:
         worker = self.workers.get(event.incarnation)
         running = worker.running() if worker is not None else None
         if worker is None or running is None or self.table.ids[running[1]] != event.job:
-            return  # from a thread that has outlived its job
+            return  # from a thread that still runs after the end of its job
         if not self.ledger.is_current(*running):
             return
         if event.notice:
@@ -339,7 +339,7 @@ class Scheduler:
         if waiting and worker.status != STARTING:
             lease, job = waiting.pop(0)
             if worker.kill_reason is not None and worker.kill_reason.lease != lease:
-                kind = "interrupted"  # the job we killed it for had ended; this one is innocent
+                kind = "interrupted"  # the job that it was killed for had ended; this one is not to blame
             seconds = max(0.0, turn.now - worker.since)
             message = (
                 worker.kill_reason.message

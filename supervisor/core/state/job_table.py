@@ -10,7 +10,7 @@ A job's number is its position in the plan file and never changes. The states of
        └──reset── COMPLETED, FAILED, INTERRUPTED            (--rerun, retry on resume)
 
 `completed` is legal from every state but COMPLETED, because the first completed result
-of any lease wins, also that of a lease which had been taken back. Every other move that
+of any lease wins, also that of a lease which had been revoked. Every other move that
 is not in `MOVES` raises IllegalMove and changes nothing.
 
 Replaying a journal goes through the same methods (`apply`): the records say what
@@ -255,7 +255,7 @@ class JobTable:
         """Replay one record of the journal. Unknown job ids are registered as gone. Leases that a run
         left open are closed by the first records of the next run.
 
-        Lenient where a live run is strict: lines may have been lost before this one.
+        Accepts moves that a live run refuses: lines before this one may be lost.
         """
         handler = _HANDLERS.get(type(record))
         if handler is not None:

@@ -91,7 +91,7 @@ class WorkerState:
         self._report: JobReport | None = None
         self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
         self.memory = 0  # bytes, when it was over its limit
-        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
+        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first measurement during it
         self.slow = 0  # the lease that takes much longer than others
         self.stall_reported_lease = 0  # the lease that was reported as stalled
         self.error = ""  # why it never got ready
