@@ -1,4 +1,4 @@
-"""The command `longhaul`: looks at experiments from outside, running or not.
+"""The command `longhaul`: shows and controls experiments, running or not.
 
 One module per command, named in `COMMANDS` and imported when it is asked for. Such a module
 has `describe(parser)`, which adds its arguments, and `run(arguments)`, which returns the

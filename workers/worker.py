@@ -109,7 +109,7 @@ class Worker:
         batches = self._batches
         gave_back = False
         while True:
-            looked = self._between_jobs()
+            inbox_read = self._between_jobs()
             if not batches:
                 if self._finishing:
                     return False
@@ -117,17 +117,17 @@ class Worker:
                 continue
             if CURRENT.stopping or self._tainted:
                 if self._give_back():
-                    if gave_back:  # new leases came all the same: the supervisor knows of no drain
+                    if gave_back:  # new leases came nevertheless: the supervisor knows of no drain
                         return True
                     gave_back = True
                 continue
-            self._process_state.fresh_context().run(self._work, looked)
+            self._process_state.fresh_context().run(self._work, inbox_read)
 
-    def _work(self, looked: float) -> None:
-        """Run jobs of the first batch until the inbox or the process state has to be checked. `looked`: when
-        the inbox was last checked."""
+    def _work(self, inbox_read: float) -> None:
+        """Run jobs of the first batch until the inbox or the process state has to be checked. `inbox_read`:
+        when the inbox was last read."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
-        now, looked_around = looked, False
+        now, checked_all = inbox_read, False
         self._job_ran = True
         for lease, attempt, line in self._batches[0]:
             outcome = run(lease, attempt, line, now)
@@ -138,7 +138,7 @@ class Worker:
                 if seconds > MIN_FORK_SECONDS and getpid() != self._pid:
                     exit_fork(None)  # a child that a job has forked; it has returned as well
                 if seconds >= INBOX_CHECK_AFTER or self._check_budget >= 1 or type(outcome) is Failed:
-                    looked_around = True
+                    checked_all = True
                     printed = 0 if self._check_after_job(seconds) else size(seconds)
                 else:
                     self._queues_checked = False
@@ -149,7 +149,7 @@ class Worker:
                 outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
             send(outcome)
             now = perf_counter()
-            if looked_around or CURRENT.stopping or now - looked > INBOX_CHECK_AFTER:
+            if checked_all or CURRENT.stopping or now - inbox_read > INBOX_CHECK_AFTER:
                 return
         self._batches.popleft()
 

@@ -24,7 +24,7 @@ from supervisor.views.console import print_lines
 _FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
 _GLOB = frozenset("*?[")
 _SHOWN = 5
-_MOST_COMPARED = 20_000  # ids among which the nearest is looked for
+_MOST_COMPARED = 20_000  # ids that are searched for the nearest one
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:

@@ -191,7 +191,7 @@ def _import_script(
 
 
 def entry_of_run(started: RunStarted) -> dict[str, Any]:
-    """How the functions of a run are found; without `function` where nobody can import it."""
+    """How the functions of a run are found; without `function` if it cannot be imported."""
     return decoded_entry(started.entry) or _guessed_entry(started)
 
 

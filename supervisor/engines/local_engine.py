@@ -58,7 +58,7 @@ class LocalEngine:
     spec_for: returns the spec of a worker, by slot and incarnation. It is called once with (0, 0) for the
     fields that all specs share.
     start_method: "auto", "zygote" or "spawn".
-    prestarted: a zygote that was started ahead; whoever has started it ends it if it is not taken.
+    prestarted: a zygote that was started ahead; the caller ends it if it is not taken.
     """
 
     def __init__(

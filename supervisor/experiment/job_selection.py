@@ -168,7 +168,7 @@ def _with_several(table: JobTable) -> set[str]:
 
 
 def matches(job_id: str, globs: Sequence[str]) -> bool:
-    """As a shell matches file names, upper and lower case told apart; `*` matches `/` too."""
+    """As a shell matches file names, but `*` matches `/` too. Upper and lower case are different."""
     return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 

@@ -245,7 +245,7 @@ class _Earlier(NamedTuple):
     comparison: Comparison
     last_run: RunStarted
     seed: Any  # of that run; None if it is not known
-    code: dict[str, Any]  # of now
+    code: dict[str, Any]  # as it is now
     made_by: MadeBy
     damage: list[Notice]  # of its files
     changes: list[Notice]  # of the plan

@@ -28,7 +28,7 @@ from workers.values.json_encoding import Unencodable, all_plain, encode_params, 
 _GROUP = 512  # jobs that are checked together
 _FIRST_GROUP = 32  # before it is known how large they are
 _HEAVY = 4 << 20  # bytes of jobs, about, that are checked together
-_LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
+_LOOK_FOR_CYCLES = 20_000  # new objects after which garbage is collected
 _SCALARS = {str, int, float, bool, type(None)}
 _id, _domain = attrgetter("id"), attrgetter("domain")
 _priority = attrgetter("priority")
@@ -119,8 +119,8 @@ class _Collected:
         self.builder.add(job_id, domain, params, own_settings(job, position))
 
     def add_batch(self, jobs: list[Any], params: list[Any]) -> bool:
-        """Many at once, if there is nothing special about any of them; else False, and nothing
-        is changed: `add` converts, derives, or says what is wrong. `params` are those of the
+        """`add` for many jobs, if none of them is special. Else False, and nothing is changed: `add` converts
+        parameters, derives ids, or says what is wrong. `params` are those of the
         jobs, as they were when the script gave them."""
         if set(map(type, jobs)) != {Job}:
             return False

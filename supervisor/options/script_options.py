@@ -23,7 +23,7 @@ from workers.process.surrogates import has_surrogates, received, sendable
 _ABSENT = object()
 _MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
 _ODD = "text that is not UTF-8"  # the key of a form that holds bytes
-_NO_FORM = "not rememberable"  # the key of a form that only says what the value looked like
+_NO_FORM = "not rememberable"  # the key of a form that only has the repr of the value
 
 
 class OwnOptionError(UsageError):

@@ -18,7 +18,7 @@ _FILE = re.compile(r"(?:checkpoint_(.+)\.json|journal_(.+)\.jsonl)")
 
 _AT = re.compile(rb'"at":"([^"\\]+)"')
 
-_TAIL = 64 << 10  # bytes at the end of a journal in which a time is looked for
+_TAIL = 64 << 10  # bytes at the end of a journal that are searched for a time
 
 
 def experiments(directory: Path | str) -> list[str]:

@@ -37,7 +37,7 @@ _Found = TypeVar("_Found")
 class Results:
     """An experiment to be read: the states of its jobs, their plan, their records.
 
-    `close` lets go of the files; nothing can be read after it.
+    `close` closes the files; nothing can be read after it.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 `execute` opens the experiment, starts the engine, plays one run and closes the experiment, whatever
 happens in between.
 
-The steps at the beginning stand in the order that saves time: as soon as it is certain that there is
-something to run, the zygote imports the user's code, and this process imports its other modules meanwhile.
+The order of the first steps saves time: as soon as it is certain that there is something to run, the zygote
+imports the user's code, and meanwhile this process imports its other modules.
 """
 
 from __future__ import annotations

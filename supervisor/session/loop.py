@@ -114,7 +114,7 @@ class Loop:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
         self._deferred = deque(deferred)  # functions to call once the workers are busy
         self._stacks: StackDump | None = None  # being collected
-        self._stacks_for: list[AnswerWithStacks] = []  # who at other terminals waits for them
+        self._stacks_for: list[AnswerWithStacks] = []  # orders that are to be answered with them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()

@@ -190,7 +190,7 @@ def _families(
     roots: Mapping[int, Sequence[int]],
 ) -> tuple[dict[int, ProcessFacts], dict[int, Sequence[int]]]:
     """The facts of these processes and their descendants, and their pids by key."""
-    if not HAS_CHILDREN:  # every process of the machine has to be looked at
+    if not HAS_CHILDREN:  # every process of the machine has to be read
         table = process_table() if roots else {}
         below = descendants_by_root(table, [pid for pids in roots.values() for pid in pids])
         return table, {key: list({m for pid in pids for m in below[pid]}) for key, pids in roots.items()}

@@ -106,7 +106,7 @@ class Dispatcher:
         return min(times, default=None)
 
     def coalescing_delay(self) -> float:
-        """Seconds for which outcomes may gather before the loop looks at them."""
+        """Seconds for which outcomes may gather before the loop processes them."""
         counts = [worker.lease_count() for worker in self.workers.values() if worker.status == READY]
         if len(counts) < len(self.workers) or not counts:
             return 0.0  # a worker starts or ends

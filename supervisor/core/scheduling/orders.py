@@ -1,7 +1,7 @@
 """Carries out the orders of `longhaul ctl`. Pure.
 
-Each order is an event (`ControlAsked`). An order that changes something is recorded with the uid of the user
-who gave it, shown in the view, and answered. One that changes nothing is only answered.
+Each order is an event (`ControlAsked`), and each is answered. An order that changes something is also
+recorded, with the uid of its user, and shown in the view.
 """
 
 from __future__ import annotations

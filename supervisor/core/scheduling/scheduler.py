@@ -255,7 +255,7 @@ class Scheduler:
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
         self.dispatcher.durations.learn(seconds, len(event.outcomes))
-        # Outcomes may have gathered for a while before we looked at them.
+        # Outcomes may have gathered for a while before they were read.
         worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at
 
