@@ -75,7 +75,7 @@ def jobs_again(
 ) -> JobsToRerun:
     """Which completed or failed jobs, of those that `mask` selects, run again: the changed ones, those that a pattern
     of `rerun` names by id or by the code that `made` them, and failed ones once more. `more`: the script has jobs
-    that the experiment has not. `version`: that of the code of now."""
+    that the experiment has not. `version`: that of the present code."""
     again = JobsToRerun(changed=changed)
     if rerun:
         again.rerun = _rerun(table, rerun, more=more, made=made, version=version)

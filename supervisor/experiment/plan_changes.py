@@ -14,7 +14,7 @@ from supervisor.storage.recovery.recovered_experiment import Recovered
 
 def judge_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> list[Notice]:
     """Notices about new and missing jobs; UsageError for jobs of another experiment, and for params that changed
-    under an id. To be asked before `recovered` takes the plan over."""
+    under an id. To be called before `recovered` takes the plan over."""
     _refuse(request, recovered, plan, comparison)
     return _notices(comparison, plan, recovered)
 
