@@ -402,6 +402,7 @@ PAIRS = {
         "core/test_worker_state",
         "test_leases_are_settled_together_as_one_by_one_or_not_at_all",
     ),
+    "close_batch": ("core/test_open_leases", "test_leases_are_closed_together_as_one_by_one"),
     "add_batch": ("storage/test_batches", "test_jobs_are_added_together_as_one_by_one_or_refused"),
 }
 

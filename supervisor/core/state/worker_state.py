@@ -162,7 +162,11 @@ class _HandOut:
 
 
 class Leases(Sequence[tuple[int, int]]):
-    """(lease, job number) in the order in which they were handed out."""
+    """What one worker holds: (lease, job number) in the order in which they were handed out.
+
+    The core's own account in a live run: `Ledger.newest_lease` has the same by job, for one look per outcome. The
+    engine keeps `SentLeases`, because it must know what a worker runs before the core is told.
+    """
 
     __slots__ = ("_hand_outs",)
 

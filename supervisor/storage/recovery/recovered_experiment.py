@@ -84,9 +84,8 @@ class Recovered:
         return self.history.position()
 
     def running(self) -> list[int]:
-        """Jobs that were running when the last record was written: the first open lease of
-        each worker."""
-        return [next(iter(leases.values())) for leases in self.table.open_leases.values() if leases]
+        """Jobs that were running when the last record was written."""
+        return [job for _, job in self.table.open_leases.running()]
 
     def counts(self) -> Counts:
         """Jobs by state; those that were running are in progress."""
