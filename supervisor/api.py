@@ -161,11 +161,11 @@ def run(
     setup: Callable[[], object] | None = None,
     finish: FinishCall | None = None,
     **settings: Unpack[RunSettings],
-) -> Report:
+) -> Report | Any:  # Any: None with `debug`; if it said None, every other caller would have to check for it
     """Run an experiment from a notebook or another program, and return its `Report`.
 
     The same as `main` without a command line. The process is never ended. With `debug` nothing is
-    recorded, and None is returned.
+    recorded, so there is no report, and None is returned.
 
     Parameters
     ----------
@@ -255,8 +255,7 @@ def run(
         from supervisor.core.terms.errors import RunInterrupted
 
         raise RunInterrupted(outcome.report)
-    report: Report = outcome.report
-    return report
+    return outcome.report
 
 
 def _start_detached_if_asked(request: Request) -> None:
