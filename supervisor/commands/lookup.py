@@ -51,6 +51,13 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     add_directory(parser)
 
 
+def add_experiments(parser: argparse.ArgumentParser, words: str) -> None:
+    """Add `[ID ...]` and `-d DIR`, for commands about several. `words`: what may be given."""
+    text = f"{words} (default: latest)"
+    parser.add_argument("experiments", nargs="*", default=["latest"], metavar="ID", help=text)
+    add_directory(parser)
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, or a prefix or a pattern that only one id has")
 

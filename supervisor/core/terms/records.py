@@ -266,12 +266,3 @@ Records = Sequence[AnyRecord | Completions]
 def lines_in(records: Records) -> int:
     """How many lines of the journal these are."""
     return sum([len(record) if isinstance(record, Completions) else 1 for record in records])
-
-
-def singly(records: Records) -> Iterator[AnyRecord]:
-    """The same records, one for each line."""
-    for record in records:
-        if isinstance(record, Completions):
-            yield from record.each()
-        else:
-            yield record

@@ -9,7 +9,6 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.jobs import PENDING, Counts
-from supervisor.core.terms.position import Position
 from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader, Header, entry_part
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -77,11 +76,6 @@ class Recovered:
     @property
     def options(self) -> dict[str, Any]:
         return self.history.options
-
-    @property
-    def position(self) -> Position:
-        """Where the next run begins."""
-        return self.history.position()
 
     def running(self) -> list[int]:
         """Jobs that were running when the last record was written."""
