@@ -21,7 +21,7 @@ from time import perf_counter
 
 from workers.isolation.output_files import STRAY_HEADING, log_path, move, scratch_path, stray_path
 from workers.isolation.streams import AlwaysWrote, StandardStreams, buffer_of
-from workers.process.descriptors import Probe, claim, identity_of, is_ours, register
+from workers.process.descriptors import FileIdentity, Probe, claim, identity_of, is_ours, register
 from workers.process.linux import CStandardOutput
 
 _CLOSING_TAKES = 20e-6  # seconds; a shorter job has not closed our descriptor together with many others
@@ -95,9 +95,19 @@ class CapturedOutput:
         ours = [(partial(os.dup2, self._scratch, number), number) for number in (1, 2)]
         return [empty, *ours, self._streams.probe()]
 
-    def probe(self) -> Probe:
+    def full_probe(self) -> Probe:
         """A probe that descriptor 0 is unchanged."""
-        return partial(_flags, 0), self._input
+        if self._input < 0:
+            return partial(_flags, 0), self._input
+        return partial(fcntl.fcntl, 0, fcntl.F_GETFL), self._input
+
+    def thorough_probes(self) -> list[Probe]:
+        """Probes that no stream was reconfigured."""
+        return self._streams.thorough_probes()
+
+    def files(self) -> dict[int, FileIdentity]:
+        """The descriptor of the scratch file, and which file that is."""
+        return {self._scratch: self._file}
 
     def _restore_streams(self, *, thorough: bool = True) -> None:
         if self._streams.restore(thorough=thorough):

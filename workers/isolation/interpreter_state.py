@@ -51,7 +51,7 @@ class PythonState:
     """The state of this interpreter before any job ran."""
 
     def __init__(self) -> None:
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()  # the initial context variables
         self._builtins = _Builtins.noted or _builtins()
         self._environ = os.environ
         self._environment = dict(os.environ._data)  # type: ignore[attr-defined]
@@ -63,10 +63,6 @@ class PythonState:
         self._awaited = dict(WATCHED_MODULES)
         self._modules = 0
         self._notice_modules(late=False)
-
-    def fresh_context(self) -> contextvars.Context:
-        """A copy of the initial context variables; changes in it are lost with it."""
-        return self._context.copy()
 
     def restore(self) -> None:
         """Restore what has changed; takes a few microseconds if nothing has. Never raises."""
