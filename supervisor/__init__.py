@@ -8,7 +8,7 @@ the same for notebooks and other programs, and returns a `Report`. `load(directo
 All errors are `LonghaulError`, except for `RunInterrupted`, which is a KeyboardInterrupt;
 `Interrupted` is an earlier name of it.
 
-The names are imported when they are used: a worker imports the script as well, and starts light.
+The names are imported when they are first used: a worker imports the script as well, and must start fast.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ def _here() -> str:
         return ""
 
 
-imported_in = _here()  # mostly where the script was started; its next lines may leave it
+imported_in = _here()  # usually where the script was started; its next lines may change the directory
 
 
 def _refuse_hidden_workers() -> None:
-    """Both our import names are common: say which file stands in front of the other half."""
+    """Raise ImportError if the other package, `workers`, is not ours: both names are common, and another file
+    of that name may come first in `sys.path`."""
     ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "workers", "__init__.py")
     import importlib.util
 

@@ -1,4 +1,4 @@
-"""The command `longhaul`: looks at experiments from outside, running or not.
+"""The command `longhaul`: shows and controls experiments, running or not.
 
 One module per command, named in `COMMANDS` and imported when it is asked for. Such a module
 has `describe(parser)`, which adds its arguments, and `run(arguments)`, which returns the
@@ -23,7 +23,7 @@ from supervisor.views.console import print_lines
 
 _INTERRUPTED = 130  # the exit code of a shell after Ctrl+C
 _NOBODY_READS = 141  # and after a closed pipe
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what stdout into a file can meet
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a write if stdout is a file
 
 
 class Command(NamedTuple):
@@ -95,12 +95,12 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Options may stand between the other arguments; and it says how to name a job or an
-    experiment that looks like an option."""
+    """Accepts options between the other arguments. Its errors say how to name a job or an experiment that
+    looks like an option."""
 
     def __init__(self, **keywords: Any) -> None:
         self._by_option: dict[str, argparse.Action] = {}
-        self._strange = False  # there was a word with a dash that is no option
+        self._strange = False  # there was a word that begins with a dash and is no option
         super().__init__(**keywords)
 
     def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
@@ -109,8 +109,8 @@ class CommandParser(argparse.ArgumentParser):
         return action
 
     def options_first(self, words: Sequence[str]) -> list[str]:
-        """The same words in an order that argparse understands: it gives all optional
-        arguments up at the first option. (`parse_intermixed_args` forgets about `--`.)"""
+        """The same words, options first: after an option argparse accepts no more optional positionals.
+        (`parse_intermixed_args` ignores `--`.)"""
         options: list[str] = []
         others: list[str] = []
         rest = iter(words)
@@ -129,7 +129,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if self._strange:
-            message += " (an id that begins with a dash stands behind --)"
+            message += " (put an id that begins with a dash after --)"
         super().error(message)
 
 
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="longhaul",
-        description="Look at experiments. They are started and resumed by their own scripts.",
+        description="Show and control experiments. Their own scripts start and resume them.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
         + "\n\nlonghaul COMMAND --help shows its options.",

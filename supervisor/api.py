@@ -1,10 +1,10 @@
 """`main` and `run`: how a script and a program start an experiment, and how they end.
 
-The request is made in `options` and executed in `session`. Here is only what lies around that: errors
-in one line, exit codes, dying of the right signal.
+The request is made in `options` and executed in `session`. This module does what comes before and after:
+errors in one line, exit codes, and the end by the signal that stopped the run.
 
-Whatever is needed is imported when one of the two is called: a worker imports the script as
-well, and with it this module, and calls neither.
+Everything else is imported when one of the two is called: a worker imports the script, and with it this
+module, but calls neither.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main(
     except KeyboardInterrupt:  # before the run had its own handlers, or after
         try:
             _die_of_interrupt()
-        except KeyboardInterrupt:  # one more, before the handler was gone: the end, not a traceback
+        except KeyboardInterrupt:  # a second one, before the handler was removed: no traceback
             _die_of_interrupt()
     except Exception as error:
         from supervisor.session.uncaught_errors import show
@@ -167,11 +167,11 @@ def run(
     setup: Callable[[], object] | None = None,
     finish: FinishCall | None = None,
     **settings: Unpack[RunSettings],
-) -> Report:
+) -> Report | Any:  # Any: None with `debug`; if it said None, every other caller would have to check for it
     """Run an experiment from a notebook or another program, and return its `Report`.
 
     The same as `main` without a command line. The process is never ended. With `debug` nothing is
-    recorded, and None is returned.
+    recorded, so there is no report, and None is returned.
 
     Parameters
     ----------
@@ -267,8 +267,7 @@ def run(
         from supervisor.core.terms.errors import RunInterrupted
 
         raise RunInterrupted(outcome.report)
-    report: Report = outcome.report
-    return report
+    return outcome.report
 
 
 def _start_detached_if_asked(request: Request) -> None:
@@ -297,7 +296,7 @@ def _execute(request: Request, zygote: PrestartedZygote | None) -> RunOutcome:
 
 
 def _use_option_names(error: LonghaulError, request: Request) -> None:
-    """Options that an error names are called what they are called in this script."""
+    """Replace the names of options in an error by those that they have in this script."""
     from supervisor.options.script_options import OwnOptionError
 
     if request.taken and not isinstance(error, OwnOptionError):
@@ -308,8 +307,7 @@ def _use_option_names(error: LonghaulError, request: Request) -> None:
 def _prestarted_zygote(
     arguments: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[PrestartedZygote | None]:
-    """Started before anything else is imported, so that both take their time at once; None
-    where workers are probably not wanted."""
+    """A zygote that starts while this process imports the rest; None if workers are probably not needed."""
     zygote = None
     try:
         if not _needs_no_zygote(arguments, settings):
@@ -325,7 +323,7 @@ def _prestarted_zygote(
 
 
 def _needs_no_zygote(arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """A guess from arguments that are not parsed yet; a wrong one costs only time."""
+    """A guess from arguments that are not parsed yet; a wrong guess only costs time."""
     if settings.get("start_method") == "spawn" or "spawn" in arguments:
         return True
     short = [argument.replace("--longhaul-", "--") for argument in arguments]
@@ -357,7 +355,7 @@ def _check_platform() -> None:
     if os.name != "posix" or sys.platform in ("cygwin", "emscripten", "wasi"):
         raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
     if sys.platform.startswith("linux") and not os.path.exists("/proc/self/stat"):
-        raise UsageError("/proc is not mounted here; processes cannot be looked after without it")
+        raise UsageError("longhaul needs /proc, which is not mounted here")
 
 
 def _print_to_stderr(text: str) -> None:
@@ -396,7 +394,7 @@ def _die_of_interrupt() -> NoReturn:
 
 
 def _die_of(signum: int) -> NoReturn:
-    """End as the signal would have ended us, so that shells and schedulers see it."""
+    """End this process by the signal's default action, so that shells and schedulers see the signal."""
     _flush()
     with contextlib.suppress(OSError, ValueError):
         signal.signal(signum, signal.SIG_DFL)

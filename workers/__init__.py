@@ -1,4 +1,4 @@
-"""What runs in a worker process. Light: nothing of `supervisor` is ever imported here.
+"""What runs in a worker process. Nothing of `supervisor` is ever imported here.
 
     from workers import GiveUp, JobInterrupted, Retry, current_job
 
@@ -20,7 +20,8 @@ __all__ = ["GiveUp", "Interrupted", "JobInterrupted", "Retry", "current_job"]
 
 
 def _refuse_hidden_supervisor() -> None:
-    """Both our import names are common: say which file stands in front of the other half."""
+    """Raise ImportError if the other package, `supervisor`, is not ours: both names are common, and another
+    file of that name may come first in `sys.path`."""
     ours = os.path.join(
         os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "supervisor", "__init__.py"
     )

@@ -28,7 +28,7 @@ from workers.isolation.exit_functions import (
 from workers.isolation.interpreter_state import note_builtins
 from workers.isolation.output_files import stacks_path
 from workers.isolation.peak_memory import Peaks
-from workers.isolation.process_state import ProcessState
+from workers.isolation.process_state import FULL, QUICK, THOROUGH, ProcessState
 from workers.isolation.streams import remember_writing
 from workers.isolation.thread_caps import ThreadCaps
 from workers.job.current_job import CURRENT, PROCESS, tag_environment
@@ -101,7 +101,7 @@ class Worker:
         self._tainted = False  # a job has changed what cannot be restored
         self._restore_due = False  # the last job has changed something
         self._after_long_job = False  # what jobs rarely change is to be restored as well
-        self._verified_clean = False  # checked after the last job: nothing has changed
+        self._verified = 0  # the depth to which a check after the last job has found nothing changed
         self._check_budget = MAX_CHECKS_AFTER_SHORT
         self._restored_at = self._all_restored_at = perf_counter()
         self._job_ran = False  # since the last check
@@ -109,16 +109,16 @@ class Worker:
         self._pid = os.getpid()
 
     def serve(self) -> bool:
-        """Until `Finish` has come and nothing is queued.
+        """Run jobs until `Finish` has come and nothing is queued.
 
-        True if it ends because a signal has asked this process to stop, while the
-        supervisor knows nothing of a drain, or because a job has changed this process for
-        good: the supervisor hands out again what was given back.
+        Returns True if it ends earlier: a signal has asked this process to stop although the supervisor has
+        begun no drain, or a job has made a change that cannot be undone. The supervisor hands out the
+        returned leases again.
         """
-        batches = self._batches
+        batches, fresh_context = self._batches, self._process_state.fresh_context
         gave_back = False
         while True:
-            looked = self._between_jobs()
+            inbox_read = self._between_jobs()
             if not batches:
                 if self._finishing:
                     return False
@@ -126,17 +126,17 @@ class Worker:
                 continue
             if CURRENT.stopping or self._tainted:
                 if self._give_back():
-                    if gave_back:  # new leases came all the same: the supervisor knows of no drain
+                    if gave_back:  # new leases came nevertheless: the supervisor knows of no drain
                         return True
                     gave_back = True
                 continue
-            self._process_state.fresh_context().run(self._work, looked)
+            fresh_context().run(self._work, inbox_read)
 
-    def _work(self, looked: float) -> None:
-        """Run jobs of the first batch until the inbox or the process state has to be checked. `looked`: when
-        the inbox was last checked."""
+    def _work(self, inbox_read: float) -> None:
+        """Run jobs of the first batch until the inbox or the process state has to be checked. `inbox_read`:
+        when the inbox was last read."""
         run, send, size, getpid = self._runner.run, self._queues.send, self._output.size, os.getpid
-        now, looked_around = looked, False
+        now, checked_all = inbox_read, False
         self._job_ran = True
         cpus, jobs = self._batches[0]
         if cpus != self._cpus:
@@ -152,7 +152,7 @@ class Worker:
                 if seconds > MIN_FORK_SECONDS and getpid() != self._pid:
                     exit_fork(None)  # a child that a job has forked; it has returned as well
                 if seconds >= INBOX_CHECK_AFTER or self._check_budget >= 1 or type(outcome) is Failed:
-                    looked_around = True
+                    checked_all = True
                     printed = 0 if self._check_after_job(seconds) else size(seconds)
                 else:
                     self._queues_checked = False
@@ -163,7 +163,7 @@ class Worker:
                 outcome = with_output(outcome, self._output.collect(CURRENT.id, attempt))
             send(outcome)
             now = perf_counter()
-            if looked_around or CURRENT.stopping or now - looked > INBOX_CHECK_AFTER:
+            if checked_all or CURRENT.stopping or now - inbox_read > INBOX_CHECK_AFTER:
                 return
         self._batches.popleft()
 
@@ -173,11 +173,12 @@ class Worker:
         now = perf_counter()
         self._after_long_job = seconds >= RESTORE_ALL_AFTER
         fully = seconds >= RESTORE_AFTER or now - self._restored_at > _RESTORE_DUE_AFTER
-        if self._output.unused() and self._process_state.unchanged(fully=fully):
-            self._verified_clean = self._queues_checked = True
+        depth = THOROUGH if self._is_thorough_due(now) else FULL if fully else QUICK
+        if self._output.unused() and self._process_state.unchanged(depth):
+            self._verified, self._queues_checked = depth, True
             if fully:
                 self._restored_at = now
-                if seconds >= RESTORE_AFTER:
+                if seconds >= RESTORE_AFTER and depth != THOROUGH:
                     self._queues.reopen_if_lost()
             return True
         self._restore_due = True
@@ -185,9 +186,16 @@ class Worker:
         self._reopen_queues(seconds)
         return False
 
+    def _is_thorough_due(self, now: float) -> bool:
+        return (
+            self._check_budget >= 1 or self._after_long_job or now - self._all_restored_at > RESTORE_ALL_EVERY
+        )
+
     def _set_probes(self) -> None:
         """Let `ProcessState` check queues and output in the same pass."""
-        self._process_state.set_probes([self._queues.probe(), *self._output.probes()], self._output.probe())
+        queues, output = self._queues, self._output
+        quick, files = [queues.probe(), *output.probes()], {**queues.files(), **output.files()}
+        self._process_state.set_probes(quick, [output.full_probe()], output.thorough_probes(), files)
 
     def _reopen_queues(self, seconds: float) -> None:
         """Open the queues again if a job of `seconds` has closed or replaced them."""
@@ -199,31 +207,14 @@ class Worker:
 
     def _between_jobs(self) -> float:
         """Restore the process state if that is due, and read the inbox. Returns when it was read."""
-        now = perf_counter()
-        thorough = (
-            self._check_budget >= 1 or self._after_long_job or now - self._all_restored_at > RESTORE_ALL_EVERY
-        )
-        idle = self._job_ran and not self._batches
-        if self._verified_clean and not thorough:
-            self._verified_clean = self._job_ran = False
-        elif (
-            self._restore_due or self._verified_clean or idle or now - self._restored_at > _RESTORE_DUE_AFTER
-        ):
-            if not self._restore_due:
-                self._process_state.stop_timers()
-            if not self._queues_checked:
-                self._reopen_queues(0.0)
-            self._queues_checked = False
-            self._output.restore(thorough=thorough)
-            self._tainted |= not self._process_state.restore()
-            if thorough:
-                self._restore_thoroughly(now)
-            if self._restore_due:  # descriptors and streams may be others by now
-                self._set_probes()
-            self._restore_due = self._after_long_job = self._verified_clean = self._job_ran = False
-            regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
-            self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
-            self._restored_at = now
+        verified, self._verified = self._verified, 0
+        if 0 < verified < THOROUGH:
+            self._job_ran = False
+        else:
+            now = perf_counter()
+            idle = self._job_ran and not self._batches
+            if self._restore_due or verified or idle or now - self._restored_at > _RESTORE_DUE_AFTER:
+                self._restore(now, thorough=self._is_thorough_due(now), verified=bool(verified))
         if USER_CODE.may_have_grown():
             send_new_imports(self._queues)
         while self._queues.readable():
@@ -231,13 +222,30 @@ class Worker:
         self._tainted |= self._queues.crowded  # so many files left open that few can be opened
         return perf_counter()
 
-    def _restore_thoroughly(self, now: float) -> None:
-        """Restore what costs too much to be checked after each job of a millisecond."""
-        self._queues.reopen_if_lost()
-        self._tainted |= not self._process_state.restore_thoroughly()
-        self._all_restored_at = now
-        if (peak := self._peaks.check(now)) is not None:
-            self._queues.send(peak)
+    def _restore(self, now: float, *, thorough: bool, verified: bool) -> None:
+        """Restore the process state. `thorough`: also what costs too much to be checked after each job of a
+        millisecond. `verified`: a thorough check has just found all that the system keeps as it was."""
+        if not verified:
+            if not self._restore_due:
+                self._process_state.stop_timers()
+            if not self._queues_checked:
+                self._reopen_queues(0.0)
+            self._output.restore(thorough=thorough)
+            self._tainted |= not self._process_state.restore()
+        self._queues_checked = False
+        if thorough:
+            if not verified:
+                self._queues.reopen_if_lost()
+            self._tainted |= not self._process_state.restore_thoroughly(verified=verified)
+            self._all_restored_at = now
+            if (peak := self._peaks.check(now)) is not None:
+                self._queues.send(peak)
+        if self._restore_due:  # descriptors and streams may be others by now
+            self._set_probes()
+        self._restore_due = self._after_long_job = self._job_ran = False
+        regained = (now - self._restored_at) / CHECK_REFILL_SECONDS
+        self._check_budget = min(MAX_CHECKS_AFTER_SHORT, max(self._check_budget - 1, 0) + regained)
+        self._restored_at = now
 
     def _handle(self, message: ToWorker) -> None:
         if isinstance(message, Run):
@@ -389,8 +397,8 @@ def exit_process(
 ) -> NoReturn:
     """End this process: exit functions and buffers, but no waiting for threads or children.
 
-    A worker that somebody's signal has asked to stop dies of SIGTERM: so it is seen that
-    this was a wish, not a crash.
+    A worker that a signal from outside has asked to stop ends by SIGTERM, so that its end does not look like
+    a crash.
     """
     run_exit_functions(modules)
     flush_files(("__main__",))

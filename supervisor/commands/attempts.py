@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.state.open_leases import OpenLeases
 from supervisor.core.terms.code_spans import CodeSpans
 from supervisor.core.terms.records import (
     AnyRecord,
@@ -69,14 +70,14 @@ class _AttemptLease(msgspec.Struct):
 class Attempts:
     """Feed it all records with `apply`; it calls `ended(attempt)` for each attempt.
 
-    What is still open afterwards is in `running`.
+    Afterwards `running` has the attempts that have not ended.
     """
 
     def __init__(self, ended: Callable[[Attempt], None]) -> None:
         self._ended = ended
         self._run = 0
-        self._open: dict[int, dict[int, _AttemptLease]] = {}  # by incarnation and lease, in hand-out order
-        self._stale: dict[int, _AttemptLease] = {}  # of killed runs; their ends may still be in the journal
+        self._open: OpenLeases[_AttemptLease] = OpenLeases()
+        self._stale: dict[int, _AttemptLease] = {}  # of killed runs; the journal may still have their ends
         self._pids: dict[int, int] = {}
         self._slots: dict[int, int] = {}  # the incarnation that a slot has now
         self._codes = CodeSpans()
@@ -86,13 +87,11 @@ class Attempts:
         if kind is Ended:
             self._end(record)  # type: ignore[arg-type]
         elif isinstance(record, Leased):
-            leases = self._open.setdefault(record.incarnation, {})
             pid = self._pids.get(record.incarnation, 0)
-            for number, job in enumerate(record.jobs, record.lease):
-                leases[number] = _AttemptLease(job, record.worker, pid, record.at, self._run)
+            held = (_AttemptLease(job, record.worker, pid, record.at, self._run) for job in record.jobs)
+            self._open.hand_out(record, held)
         elif isinstance(record, Returned):
-            for number in record.leases:
-                self._open.get(record.incarnation, {}).pop(number, None)
+            self._open.give_back(record)
         elif isinstance(record, Sampled):
             self._measure(record)
         elif isinstance(record, WorkerStarted):
@@ -117,10 +116,7 @@ class Attempts:
                 lease.peak_rss, lease.peak_at = rss, record.at
 
     def _take(self, number: int) -> _AttemptLease | None:
-        for leases in self._open.values():
-            if number in leases:
-                return leases.pop(number)
-        return self._stale.pop(number, None)
+        return self._open.close(number) or self._stale.pop(number, None)
 
     def _end(self, record: Ended) -> None:
         lease = self._take(record.lease)
@@ -174,11 +170,8 @@ class Attempts:
 
     def running(self) -> list[Attempt]:
         """The first open lease of each worker of the last run: what ran when it was written."""
-        firsts = [
-            (number, lease) for leases in self._open.values() for number, lease in list(leases.items())[:1]
-        ]
         attempts = []
-        for number, lease in firsts:
+        for number, lease in self._open.running():
             attempt = Attempt(
                 job=lease.job,
                 attempt=0,

@@ -25,7 +25,7 @@ from supervisor.system.text_encoding import as_typed
 from supervisor.views.console import print_lines
 
 REFUSED = 1  # exit code: the run has refused the order
-_PATIENCE = 30.0  # seconds for the answer
+_ANSWER_WITHIN = 30.0  # seconds for the answer
 _PIECE = 64 << 10
 
 _ORDERS = {
@@ -33,9 +33,9 @@ _ORDERS = {
     "resume": "continue after a pause",
     "drain": "end the run as the first Ctrl+C does, exit code 76",
     "stop": "end it now, as the second Ctrl+C does",
-    "workers N": "have so many workers, in this run",
+    "workers N": "change the number of workers, for this run only",
     "retry JOB ...": "give failed jobs one more attempt, now",
-    "cancel JOB ...": "end jobs, or do not start them: failed, `cancelled`",
+    "cancel JOB ...": "end or skip jobs; they count as failed (`cancelled`)",
     "stacks": "show the Python stack of each worker",
 }
 
@@ -144,7 +144,7 @@ def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
     """Raises UsageError if nobody answers."""
     name = layout.experiment_id
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(_ANSWER_WITHIN)
         try:
             _connect(connection, path)
             _check_peer(connection, name)
@@ -177,7 +177,7 @@ def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
 
 def _connect(connection: socket.socket, path: str) -> None:
     """Connect; waits while too many other clients do. Raises TimeoutError."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
             connection.connect(path)

@@ -122,7 +122,7 @@ class _Checks:
             self.plan.problem(f"the line of {job_id!r} cannot be read: {error}")
             return
         if planned.id != job_id or not isinstance(params, dict):
-            self.plan.problem(f"the line of {job_id!r} is not its own, or its params are no object")
+            self.plan.problem(f"the line of {job_id!r} has another id, or its params are no JSON object")
 
     # --------------------------------------------------------------------- checkpoint
 
@@ -201,7 +201,7 @@ class _Checks:
         )
 
     def _replay(self, scan: Scan, *, same: bool) -> None:
-        """Every record happens once more; `same`: the checkpoint was made from this very file."""
+        """Replay every record. `same`: the checkpoint was made from this file."""
         floor = self.header.journal.n if self.header is not None else 0
         planned = len(self.table)
         for n, offset, line in scan:
@@ -356,9 +356,11 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _says_the_same(line: bytes | None, wanted: bytes | None) -> bool:
-    """Another version may have written more or fewer keys, in another order. How long the last
-    attempt of a job took that has to run again is in no checkpoint, and what a checkpoint covers
-    is not read in the journal again: the run knew it, and nobody after it."""
+    """Whether two lines agree in the keys that both have: another version may have written more or fewer
+    keys, in another order.
+
+    The seconds of a job that runs again are not compared. Only the run itself knew them: they are in no
+    checkpoint, and a resume does not read the journal before the checkpoint."""
     try:
         one, other = msgspec.json.decode(line or b""), msgspec.json.decode(wanted or b"")
     except msgspec.DecodeError:

@@ -24,7 +24,7 @@ from supervisor.views.console import print_lines
 _FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
 _GLOB = frozenset("*?[")
 _SHOWN = 5
-_MOST_COMPARED = 20_000  # ids among which the nearest is looked for
+_MOST_COMPARED = 20_000  # ids that are searched for the nearest one
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,13 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     add_directory(parser)
 
 
+def add_experiments(parser: argparse.ArgumentParser, words: str) -> None:
+    """Add `[ID ...]` and `-d DIR`, for commands about several. `words`: what may be given."""
+    text = f"{words} (default: latest)"
+    parser.add_argument("experiments", nargs="*", default=["latest"], metavar="ID", help=text)
+    add_directory(parser)
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, or a prefix or a pattern that only one id has")
 
@@ -67,8 +74,8 @@ def the_experiment(arguments: argparse.Namespace) -> Layout:
 
 
 def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
-    """`find`. If it takes the latest experiment, and that is a small trial, stderr names the other one that may
-    have been meant."""
+    """`find`. If that is the latest experiment, and a small trial, stderr names the larger one that may have
+    been meant."""
     layout = find(word, root, names=names)
     by_name = layout.experiment_id == Path(word).name or _of_file(Path(word)) is not None
     if not by_name and (found := larger_beside(layout)):
@@ -125,7 +132,7 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
     if word == "latest":
         return _latest(root)
     # A plain word is an id first; a directory of that name lies here only by chance. It may be that of the script.
-    if Path(word).is_dir() and not (root.is_dir() and _is_rather_a_word(word, root, names)):
+    if Path(word).is_dir() and not (root.is_dir() and _is_an_id(word, root, names)):
         return _by_path(Path(word))
     own = _of_file(Path(word)) if names else None
     if own is not None and not (root.is_dir() and _called(word, root)):
@@ -142,7 +149,7 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
     return found[0]
 
 
-def _is_rather_a_word(word: str, root: Path, names: bool) -> bool:
+def _is_an_id(word: str, root: Path, names: bool) -> bool:
     """Whether the word is an id rather than a directory of that name."""
     return bool(_called(word, root) or (names and not search(Path(word)) and _named(word, root)))
 

@@ -1,8 +1,9 @@
 """`longhaul memory`: the jobs with the highest peak memory, and when they had it.
 
-Known are the samples in the journal (every five minutes, and whenever a worker has grown
-much), the peak of a job that its worker died with, and the peak of each worker's whole life: where it is
-known by which job, that one has it; else it is told when it is more than was measured of any of its jobs.
+The journal has three sources. Samples are taken every five minutes, and when a worker has grown much. If a
+worker died during a job, the record of that attempt has the peak. The record of a worker's end has the peak
+of its whole life. If it names the job that caused the peak, that job gets it. Otherwise the worker is listed,
+if its peak is higher than all samples of its jobs.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from supervisor.experiment.experiment_status import is_running
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_reader import history
 
-_TOLERANCE = 1.1  # a worker's peak that much above all samples hides something
+_TOLERANCE = 1.1  # a worker is listed if its peak is so many times the highest sample of its jobs
 _LAST_JOBS = 3
 
 
 class WorkerPeak(msgspec.Struct):
-    """A worker that was larger once than any sample of it. `jobs`: the last ones it had. `job`: the one
-    by which it was so large, "" if that is not known."""
+    """A worker whose peak is higher than all samples of it. `jobs`: the last ones it ran. `job`: the one that
+    caused the peak, "" if unknown."""
 
     worker: int
     pid: int
@@ -68,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     unnamed = [worker for worker in use.workers if not worker.job]
     if not use.attempts:
         sampled = "samples are taken every 5 minutes, and when a worker has grown beyond 192M"
-        text = f"{layout.experiment_id}: of no single job is it known what memory it had ({sampled})"
-        emit(f"{text}; of whole workers:" if unnamed else text)
+        text = f"{layout.experiment_id}: no memory use of single jobs was recorded ({sampled})"
+        emit(f"{text}; peaks of whole workers:" if unnamed else text)
     else:
         rows = [
             [
@@ -86,11 +87,13 @@ def run(arguments: argparse.Namespace) -> int:
         heads = ["peak", "at", "job", "attempt", "worker", "outcome", "took"]
         show_table(heads, rows, right=("peak", "attempt", "worker", "took"))
         if any(one.peak_from == MARK for one in use.attempts):
-            emit("exact: the high-water mark of the job; one with a time was measured then")
+            emit("exact: the high-water mark of the job; a time: when the peak was measured")
         if any(one.peak_from == SAMPLE for one in use.attempts):
-            emit("between two samples a job may have held more than it has here")
+            emit("between two samples a job may have used more memory than is shown")
         if unnamed:
-            emit("\nworkers that were larger than was measured of any of their jobs; by which is not known:")
+            emit(
+                "\nworkers with a higher peak than all samples of their jobs (which job caused it is unknown):"
+            )
     for worker in unnamed:
         jobs = ", ".join(shorten(job, 60) for job in worker.jobs)
         emit(
@@ -108,7 +111,7 @@ def memory_use(layout: Layout, most: int, *, live: bool) -> MemoryUse:
         if isinstance(record, WorkerEnded) and record.peak_lease is not None
     }
     top: list[tuple[int, int, Attempt]] = []
-    seen: dict[int, int] = {}  # the highest that was measured of any attempt, by pid
+    seen: dict[int, int] = {}  # the highest sample of any attempt, by pid
     named: dict[int, str] = {}  # the jobs of `marks`
     count = 0
 

@@ -21,7 +21,7 @@ from supervisor.storage.recovery.survey import survey
 from supervisor.views.console import print_lines
 from workers.isolation.output_files import log_path, scratch_path
 
-_EVERY = 0.3  # seconds between two looks
+_EVERY = 0.3  # seconds between two reads
 _SETTLED = 1.0  # seconds; before that the scratch file may still be the previous job's
 _MOST = 64 << 20  # bytes read at once
 
@@ -164,7 +164,7 @@ class _Reader:
             self._print(data[seen:])
 
     def _read_scratch(self) -> bytes:
-        """What the running attempt has printed since the last look."""
+        """What the running attempt has printed since the last read."""
         if not self._scratch:
             self._scratch, attempt = self._find_scratch()
             if not self._scratch:
@@ -179,7 +179,7 @@ class _Reader:
         except OSError:
             inode = 0
         if inode == 0 or self._inode not in (0, inode):
-            return b""  # the attempt has ended; its log will tell
+            return b""  # the attempt has ended; its output is in the log
         self._inode = inode
         return _read(self._scratch, self._live_shown - self._heading)
 

@@ -1,7 +1,7 @@
 """`longhaul rm`: removes all files of an experiment, and no others.
 
-Under the experiment's lock, so that nobody can be running it. Journal and checkpoint go last:
-until then a removal that was cut short can be seen in the list, and done again.
+It holds the experiment's lock, so nobody can run the experiment meanwhile. Journal and checkpoint are removed
+last: an interrupted removal still appears in `longhaul list` and can be repeated.
 """
 
 from __future__ import annotations

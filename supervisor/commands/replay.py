@@ -1,8 +1,7 @@
-"""`longhaul replay JOB`: the job once more, in this process, nothing recorded.
+"""`longhaul replay JOB`: runs a job again in this process; nothing is recorded.
 
-With the parameters, the seed and the attempt number of the record, the directory and the
-arguments of the run; the function comes from the script as it is now. What the job puts into
-`current_job().directory` goes to a temporary folder.
+Parameters, seed and attempt number come from the record, directory and arguments from the run, and the
+function from the present script. `current_job().directory` is a temporary folder.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class _Replayed(msgspec.Struct):
 def describe(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     add_experiment(parser)
-    parser.add_argument("--pdb", action="store_true", help="when it raises, look at it with the debugger")
+    parser.add_argument("--pdb", action="store_true", help="start the debugger if the job raises")
     parser.add_argument(
         "--script", type=Path, metavar="FILE", help="the script, if it is not where it was any more"
     )
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             _show_error(error, debug=arguments.pdb)
             return 130
-        return _judge(replayed, value, time.perf_counter() - began)
+        return _compare_with_record(replayed, value, time.perf_counter() - began)
 
 
 def _read(arguments: argparse.Namespace) -> _Replayed:
@@ -192,7 +191,7 @@ def _import_script(
 
 
 def entry_of_run(started: RunStarted) -> dict[str, Any]:
-    """How the functions of a run are found; without `function` where nobody can import it."""
+    """How the functions of a run are found; without `function` if it cannot be imported."""
     return decoded_entry(started.entry) or _guessed_entry(started)
 
 
@@ -273,8 +272,8 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
-    """Print the outcome, and whether the record has the same."""
+def _compare_with_record(replayed: _Replayed, value: Any, seconds: float) -> int:
+    """Print the outcome, and whether the record has the same one; the exit code."""
     try:
         encoded = encode_result(value)
     except Unencodable as error:
@@ -286,7 +285,9 @@ def _judge(replayed: _Replayed, value: Any, seconds: float) -> int:
     record = replayed.record
     if record is not None and record.outcome == "completed":
         _print(
-            "the same result as in the record" if _same(encoded, record) else "NOT the result of the record"
+            "the same result as in the record"
+            if _same(encoded, record)
+            else "the result differs from the one in the record"
         )
     elif record is not None:
         _print("this time it did not fail")

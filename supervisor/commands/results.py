@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from supervisor.commands.lookup import add_directory, find_and_tell, root_of
+from supervisor.commands.lookup import add_experiments, find_and_tell, root_of
 from supervisor.commands.result_columns import Rows, finite
 from supervisor.commands.tables import emit, on_terminal, plain_table, show_table
 from supervisor.core.terms.errors import CannotCreate
@@ -28,14 +28,7 @@ _BUFFER = 1 << 16
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "experiments",
-        nargs="*",
-        default=["latest"],
-        metavar="ID",
-        help="experiments, the name of one (its latest), `latest`, or directories (default: latest)",
-    )
-    add_directory(parser)
+    add_experiments(parser, "experiments, the name of one (its latest), `latest`, or directories")
     parser.add_argument(
         "-f", "--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"
     )

@@ -26,7 +26,7 @@ from workers.isolation.faulthandler_dumps import printed_tail
 from workers.isolation.output_files import log_path
 
 _TAIL = 20  # lines of output
-_WIDTH = 2000  # characters of params and of a result
+_WIDTH = 2000  # characters shown of params and of a result
 
 
 def describe(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ _HOME, _CLEAR_BELOW, _CLEAR_LINE = "\x1b[H", "\x1b[J", "\x1b[K"
 def describe(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     parser.add_argument(
-        "-w", "--watch", action="store_true", help="look again every second, until it is over"
+        "-w", "--watch", action="store_true", help="refresh every second until the run is over"
     )
     add_json(parser)
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _state_in_words(layout: Layout) -> tuple[str, bool]:
-    """What there is to say, and whether nothing more will come."""
+    """The state as text, and whether it will not change any more."""
     progress = read_progress(layout)
     if progress is None:
         row = experiment_row(layout)
@@ -93,8 +93,8 @@ _MOST_FAILURES = 5
 
 
 def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: str = "") -> str:
-    """How an experiment goes. `now` has a time zone; `gone`: its supervisor is known dead; `word`: for
-    its state, if the progress file does not know a better one."""
+    """The state of an experiment as text. `now` has a time zone. `gone`: its supervisor is known to be dead.
+    `word`: replaces the state of the progress file, if not empty."""
     over = progress.state in OVER
     state = "died" if gone and not over else word or progress.state.replace("_", " ")
     age = seconds_since(progress.saved_at, now)
@@ -118,7 +118,7 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: 
         where = f"pid {progress.supervisor.pid} on {progress.supervisor.host}"
         resume = f"--resume {progress.experiment_id}"
         lines.append(f"  its supervisor ({where}) is gone; resume with: {resume}")
-        lines.append("  more may be recorded than is counted here: longhaul verify looks into the journal")
+        lines.append("  the journal may hold more results than are counted here; longhaul verify counts them")
     lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)
     lines.extend(f"  {failure_line(failure)}" for failure in progress.recent_failures[-_MOST_FAILURES:])
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Output of commands: tables, plain or for a terminal, and JSON.
 
-rich is imported only where there is a terminal to draw on. A closed pipe raises
-BrokenPipeError, which `longhaul` takes for the end.
+rich is imported only where there is a terminal to draw on. A closed pipe raises BrokenPipeError, on which
+`longhaul` exits.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import argparse
 import msgspec
 
 from supervisor.commands.integrity_checks import Check, check_experiment
-from supervisor.commands.lookup import add_directory, find, root_of
+from supervisor.commands.lookup import add_experiments, find, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
 from supervisor.core.terms.errors import OK, UNUSABLE_CHECKPOINT
 from supervisor.core.terms.wording import one_line
@@ -16,14 +16,7 @@ _MOST = 20  # lines about one file
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "experiments",
-        nargs="*",
-        default=["latest"],
-        metavar="ID",
-        help="experiments, `latest`, or directories (default: latest)",
-    )
-    add_directory(parser)
+    add_experiments(parser, "experiments, `latest`, or directories")
     add_json(parser)
     parser.epilog = "Exit code 0 if all is well, 65 if anything is damaged or disagrees."
 

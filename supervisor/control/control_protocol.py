@@ -1,4 +1,4 @@
-"""Messages over the control socket: one line of JSON each way, then it is closed."""
+"""Messages over the control socket: one line of JSON in each direction, then it is closed."""
 
 from __future__ import annotations
 

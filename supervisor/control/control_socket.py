@@ -98,7 +98,7 @@ def _problem(path: str) -> str | None:
 
 
 def _is_stale(path: str, pid: str | None) -> bool:
-    """Whether nobody listens there. A socket with a pid in its name is not renamed yet (`control_server`): it is
+    """Whether no process listens there. A socket with a pid in its name is not renamed yet (`control_server`): it is
     stale if that process is dead."""
     if pid is not None:
         try:

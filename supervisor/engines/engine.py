@@ -50,8 +50,8 @@ class Engine(Protocol):
         """RSS and CPU by incarnation, since the last call. Costs a few syscalls each."""
 
     def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        """Bytes that workers hold, descendants included, by incarnation, if there is a limit to
-        them; and what is available to anybody, if asked for. Called some times a second."""
+        """Bytes that workers hold, descendants included, by incarnation (empty without a `limit`), and bytes
+        available on this machine (None unless `available`). Called several times a second."""
 
     def left_behind(self) -> dict[int, tuple[int, int]]:
         """By incarnation: the lease before which it was last idle, and how many bytes earlier jobs had

@@ -21,7 +21,7 @@ CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.S
 WAIT = 0.3  # seconds at most that a kill is delayed for it
 CHECK_EVERY = 0.004
 _MOST = 1 << 20  # bytes of stacks that are read
-_MOST_OF_CRASH = 256 << 10  # bytes at the end of the output, in which a crash is looked for
+_MOST_OF_CRASH = 256 << 10  # bytes at the end of the output that are searched for a crash
 _NOWHERE = Stack("", "", "")
 
 
@@ -102,7 +102,7 @@ def _of_crash(path: str) -> ExitSummary:
         file.truncate(start + len(text[:at].encode(errors="surrogateescape")))
         file.seek(0, os.SEEK_END)
         file.write(cleaned(report).encode() + b"\n")
-    return ExitSummary(tail(path), stack._replace(text=""))  # it stands in the output
+    return ExitSummary(tail(path), stack._replace(text=""))  # the output has it already
 
 
 def size_of(path: str) -> int:

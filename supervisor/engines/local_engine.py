@@ -56,10 +56,10 @@ SpecFor = Callable[[int, int], WorkerSpec]
 class LocalEngine:
     """Worker processes on this machine (`supervisor.engines.engine.Engine`).
 
-    spec_for: gives the spec of a worker, by slot and incarnation; (0, 0) is asked for once, for what is the
-        same for all of them.
+    spec_for: returns the spec of a worker, by slot and incarnation. It is called once with (0, 0) for the
+    fields that all specs share.
     start_method: "auto", "zygote" or "spawn".
-    prestarted: a zygote that was started ahead; whoever has started it ends it if it is not taken.
+    prestarted: a zygote that was started ahead; the caller ends it if it is not taken.
     gpus: some workers are given GPUs; the others see none. gpus_by_driver: the names of GPUs are indices in the
         order of the driver.
     """
@@ -367,7 +367,7 @@ class LocalEngine:
         return min(times, default=None)
 
     def _trim(self) -> None:
-        """A runaway printer must not fill the disk while its job runs."""
+        """Limit the scratch files, so that a job that prints without end does not fill the disk."""
         for worker in self._workers.values():
             if worker.ready:
                 trim(worker.scratch, worker.spec.output_limit)

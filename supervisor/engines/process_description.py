@@ -1,4 +1,4 @@
-"""Describes this process, for fresh interpreters that are to look like it."""
+"""Describes this process, so that fresh interpreters can be set up in the same way."""
 
 from __future__ import annotations
 

@@ -22,8 +22,10 @@ _decode_id = msgspec.json.Decoder(_LineId).decode
 
 
 class SentLeases:
-    """The leases that a worker still holds.
+    """The leases that a worker still holds, as far as its messages have been read.
 
+    The engine's own account, for the job whose output and stack it collects when a worker dies, and for when a
+    worker may be asked to finish. `WorkerState.leases` of the core lags behind: events are not yet handled.
     Lease numbers rise with every hand-out, and a worker ends its leases in order, so one number tells
     which have ended.
     """

@@ -106,7 +106,7 @@ class EarlierPeaks:
         self.lease: int | None = None  # of the job that held so much
         self._lasting = 0
         self._inherited = 0  # the kernel never reports a peak below this
-        self._held = 0  # if so: a lower bound of its own peak
+        self._own = 0  # if so: a lower bound of its own peak
 
     def told(self, peak: Peak, lease: int) -> None:
         """Take a worker's report; `lease` is the last one that has ended."""
@@ -114,17 +114,17 @@ class EarlierPeaks:
         if highest > self.highest:
             self.highest, self.lease = highest, lease
         self._lasting = peak.lasting
-        self._inherited, self._held = peak.inherited, peak.held
+        self._inherited, self._own = peak.inherited, peak.own
 
     def read_peak(self, pid: int) -> None:
         """While it lives: read its peak, where the kernel does not report it at its death."""
         if self._inherited:
-            self._held = max(self._held, own_mark(read(f"/proc/{pid}/status")))
+            self._own = max(self._own, own_mark(read(f"/proc/{pid}/status")))
 
     def own(self, at_death: int) -> int:
         """The worker's own peak, from the one that the kernel reported: that may be of another program that
         ran in the same process before."""
-        return at_death if at_death > _CLEARLY_MORE * self._inherited else max(self._held, self._lasting)
+        return at_death if at_death > _CLEARLY_MORE * self._inherited else max(self._own, self._lasting)
 
     def may_be(self, at_death: int) -> bool:
         """Whether the peak that a dead worker had may come from one of these jobs."""
@@ -225,8 +225,8 @@ class Incarnation:
             if not self.pid or self.given_up:
                 return None
             return now if self.killed_at is None else self.killed_at + DIE_WITHIN
-        # It is about to end, or a job has called exec, or has closed all it had: then the worker, when it
-        # has returned to it, opens its ends again.
+        # It is about to end, or a job has called exec or closed all descriptors. In the last case the
+        # worker opens its ends again after the job.
         if self.cut_off:
             return (
                 now

@@ -256,7 +256,7 @@ class ZygoteLauncher:
             try:
                 self._on_message(zygote, _decode(data), descriptors)
             except msgspec.MsgspecError as error:
-                self._replace(f"it said what cannot be understood: {error}", failed=True)
+                self._replace(f"it sent a message that cannot be decoded: {error}", failed=True)
 
     def _on_message(self, zygote: ZygoteHandle, message: FromZygote, descriptors: list[int]) -> None:
         if isinstance(message, Forked):

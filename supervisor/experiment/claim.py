@@ -1,4 +1,4 @@
-"""An id for a new experiment that is ours alone. Nothing that exists is overwritten."""
+"""Reserves an id for a new experiment. Nothing that exists is overwritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.storage.files.lock import Lock, refuse_held
 
 
 class ExperimentExists(UsageError):
-    """There is an experiment of that id."""
+    """The id is in use."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -39,8 +39,8 @@ def _refuse_files_of(layout: Layout) -> None:
 
 
 def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
-    """A layout whose id is ours alone, with a suffix on collision: claimed by its lock, or
-    where nothing is recorded by making the directory of its results."""
+    """A layout with an id that no other process has, with a suffix if the wanted one is in use. It is
+    reserved by its lock or, without `recording`, by creating the directory of its results."""
     stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
     for number in range(1, 1000):
         layout = Layout(directory, stem if number == 1 else f"{stem}_{number}")
@@ -57,7 +57,7 @@ def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layo
 def _claim_recorded(layout: Layout) -> Lock:
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
-        _refuse_files_of(layout)  # another process may have made it since we looked
+        _refuse_files_of(layout)  # another process may have made it since the last check
     except BaseException:
         lock.release()
         raise

@@ -1,7 +1,7 @@
-"""What the code of now means for the results of earlier runs: which were made by another one, what
-is said of that, and which of them `--rerun code:...` names.
+"""Compares the present code with the code that made earlier results: which results are of other code, what
+the user is told, and which of them `--rerun code:...` selects.
 
-Nothing here writes to the disk, and nothing is repeated by itself.
+Nothing here writes to the disk. No job runs again unless the user asks for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from supervisor.core.terms.code_spans import DIGITS, UNKNOWN, CodeSpan, CodeSpan
 from supervisor.core.terms.errors import UsageError
 from supervisor.experiment.code_files import listed, module_texts, shown
 
-_MOST_TOLD = 3  # versions in a sentence
+_MOST_TOLD = 3  # versions that a sentence names
 
 # The parts of a code beside modules, which go by their names. No module is called like one of these.
 _FILE, _FUNCTION, _REST = ":file", ":function", ":rest"  # rest: of the file, without the function
@@ -23,7 +23,7 @@ _USED = "."  # begins the name of what is sent with a function that has no file
 
 
 class CodeHistory(msgspec.Struct):
-    """For the record of the run that begins, and for the user."""
+    """The code history as the new run records it, and what the user is told of it."""
 
     code: dict[str, Any]
     spans: list[CodeSpan]
@@ -49,13 +49,13 @@ def go_on(
     counts: dict[str, int],
     accept: bool = False,
 ) -> CodeHistory:
-    """What becomes of the history when an experiment goes on.
+    """The code history of a run that resumes an experiment.
 
     Parameters
     ----------
-    before, spans, accepted: as the last run recorded them; `before` is empty if there was none.
+    before, spans, accepted: as the last run recorded them. `before` is empty if it recorded none.
     counts: how many results are kept, by the version of the code that made them.
-    accept: all of them are as good as those of now (`--accept-code`).
+    accept: keep all of them without further warnings (`--accept-code`).
     """
     version = now["version"]
     digests = _changed_parts(before, now)
@@ -66,7 +66,7 @@ def go_on(
         known.append(CodeSpan(version, next_lease, changed, digests))
     good = list(accepted) if same else []
     if not spans and same:
-        good.append(UNKNOWN)  # the script is the same, and nobody can tell more
+        good.append(UNKNOWN)  # the script is unchanged; more is not known
     older = {made_by: count for made_by, count in counts.items() if made_by != version and count}
     history = CodeHistory(now, known, good)
     if accept:
@@ -80,14 +80,14 @@ def go_on(
 
 
 def changed_names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not the same in two records of `code_of`: see `names_since`."""
+    """What differs between two records of `code_of`, by name: see `names_since`."""
     return _names(_changed_parts(before, now), now)
 
 
 def names_since(version: str, spans: CodeSpans, now: dict[str, Any]) -> list[str]:
-    """Everything that differs between an earlier version of the code and `now`, a record of `code_of`: the
-    function by its name, its file if other parts of it differ, and other files. Of runs that an older
-    longhaul has recorded, everything that was changed since, even if it was changed back.
+    """Everything that differs between an earlier version of the code and `now` (a record of `code_of`): the
+    function by its name, its file if other parts of it differ, and other files. For runs that an older
+    longhaul recorded: everything that was changed since, even if it was changed back.
     """
     digests, words = spans.after(version)
     return list(dict.fromkeys([*_names(digests, now), *words]))
@@ -102,7 +102,8 @@ def parts_of(code: dict[str, Any]) -> dict[str, str]:
 
 
 def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """The digests in `before` of what is other now; "" for what was not there, or is not known."""
+    """The digests in `before` of the parts that differ in `now`; "" for a part that was missing or
+    unknown."""
     if not before:
         return {}
     old, new = parts_of(before), parts_of(now)
@@ -113,12 +114,12 @@ def _changed_parts(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str
 def _comparable(part: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
     if part.startswith(_USED):
         return "used" in before and "used" in now
-    # A module that was not there, or is not there any more, is no change.
+    # A module that was added or removed is no change.
     return part.startswith(":") or (part in module_texts(before) and part in module_texts(now))
 
 
 def _names(digests: dict[str, str], now: dict[str, Any]) -> list[str]:
-    """Of parts that had these digests, those that have others now, by name."""
+    """Names of the parts that do not have these digests any more."""
     parts, texts = parts_of(now), module_texts(now)
     changed = [name for name, digest in sorted(digests.items()) if digest != parts.get(name, "")]
     names: list[str] = []
@@ -171,7 +172,7 @@ def _told(history: CodeHistory, older: dict[str, int], counts: dict[str, int], c
 
 
 def _itself(code: dict[str, Any], changed: list[str]) -> str:
-    """For those who wonder whether a change of the script matters."""
+    """Says so if the script's file changed, but not the function itself."""
     if "file" not in code or shown(code["file"]) != changed[0]:
         return ""
     return f", {str(code['function']).rpartition('.')[2]} itself did not"
@@ -217,7 +218,7 @@ CODE = "code:"  # how a word begins that names jobs by the code of their results
 
 
 def named_versions(words: Sequence[str], current: str, counts: dict[str, int]) -> set[str]:
-    """The versions that `code:...` words name, of those that `counts` has results of. Raises
+    """The versions that these `code:...` words select, of those that `counts` has results of. Raises
     UsageError with all of them if there is none."""
     found: set[str] = set()
     for word in words:

@@ -1,8 +1,8 @@
-"""The code of an experiment: the files of the user's that this process has imported, and a version
-of them all.
+"""The code of an experiment: the user's files that this process has imported, and one version for all of
+them.
 
-It is found by hash alone: neither times nor places of files count, so that the same code again has
-the same version again. Data files are not code.
+The version depends on content alone, not on times or paths of files: the same code always has the same
+version. Data files are not code.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAINS = ("__main__", "__mp_main__")
 
 
 def modules_now(but: str) -> dict[str, list[str]]:
-    """Name, file and hash of each module of the user's here, but for the file `but` and what has
-    no file that can be read."""
+    """File and hash of each of the user's modules here, by name. The file `but` and modules without a
+    readable file are left out."""
     found: dict[str, list[str]] = {}
     digests: dict[str, str] = {}
     own = os.path.basename(but)
@@ -46,7 +46,7 @@ def known_now(
     with file and hash; and what came later, or is imported by workers alone, with file, hash at first
     and hash now. `here`: those of this process, `before`: what the last run recorded.
 
-    What is not imported here is looked at in its file; what has gone counts as unchanged.
+    A module that is not imported here is read from its file; if the file is gone, it counts as unchanged.
     """
     if "modules" not in before:
         return here, {}
@@ -69,7 +69,8 @@ def _from_file(name: str, file: str, digest: str) -> list[str]:
 
 
 def _place_of(name: str, file: str) -> str:
-    """Where the module would be imported from now, as far as nothing has to be imported to tell."""
+    """Where the module would be imported from now, if that can be found without importing anything; else
+    `file`."""
     if "." not in name:
         with contextlib.suppress(Exception):
             from importlib.util import find_spec
@@ -92,8 +93,8 @@ def version_of(own: str, modules: dict[str, list[str]], late: dict[str, list[str
 
 
 def changed_since(code: dict[str, Any]) -> list[str]:
-    """Of the modules that a run recorded, those whose files are others now: where this process has
-    imported them from, else where they were. What has gone is left out."""
+    """The modules in a run's record whose files have changed since. The file is the one that this process has
+    imported, else the recorded one. Files that are gone are left out."""
     found: list[str] = []
     for name, (file, digest) in module_texts(code).items():
         imported = getattr(sys.modules.get(received(name)), "__file__", None) if name not in MAINS else None

@@ -32,8 +32,8 @@ def deadline_of(
 ) -> Deadline | None:
     """The deadline of a run that starts now; None without one.
 
-    Raises UsageError if it cannot be found out, or if it never leaves time to start anything, and
-    TooLate if it does not now.
+    Raises UsageError if it cannot be determined, or if it can never leave time to start a job; TooLate if it
+    leaves none now.
     """
     text = settings.deadline
     if text is None:
@@ -67,7 +67,7 @@ def _later(text: str, now: datetime) -> datetime:
 
 
 def _next(text: str, now: datetime) -> datetime:
-    """A date and time, or the next time that a clock shows this."""
+    """The date and time, or the next occurrence of a time of day."""
     try:
         if "-" in text:
             return datetime.fromisoformat(text)

@@ -35,8 +35,8 @@ def list_checkpoints(directory: Path, resume_command: str) -> None:
 
 
 def shown_row(layout: Layout) -> CheckpointRow:
-    """`experiment_row` for people: of an unfinished one it says how its last run ended, in the words of its
-    summary."""
+    """`experiment_row` for people: for an unfinished experiment it says how the last run ended, in the words
+    of the summary."""
     row = experiment_row(layout)
     if row.state != "unfinished":
         return row
@@ -122,8 +122,8 @@ def _progress(layout: Layout) -> Progress | None:
 
 
 def is_gone(layout: Layout, progress: Progress) -> bool | None:
-    """Whether the supervisor is no more; None if it lives or lived on another machine."""
+    """Whether the supervisor has ended; None if it ran on another machine."""
     if progress.supervisor.host != socket.gethostname():
         return None
-    # A supervisor that was killed may be there still, for its parent to notice; its lock is not.
+    # A killed supervisor may still be a zombie, but its lock is released.
     return is_held(layout.lock) is False or not psutil.pid_exists(progress.supervisor.pid)

@@ -75,7 +75,7 @@ def jobs_again(
 ) -> JobsToRerun:
     """Which completed or failed jobs, of those that `mask` selects, run again: the changed ones, those that a pattern
     of `rerun` names by id or by the code that `made` them, and failed ones once more. `more`: the script has jobs
-    that the experiment has not. `version`: that of the code of now."""
+    that the experiment has not. `version`: that of the present code."""
     again = JobsToRerun(changed=changed)
     if rerun:
         again.rerun = _rerun(table, rerun, more=more, made=made, version=version)
@@ -126,7 +126,7 @@ def _some_ids(table: JobTable) -> str:
 
 
 class PilotSelection:
-    """Asked for each job, in the order of the script.
+    """Decides which jobs a pilot runs; called for each job, in the order of the script.
 
     only: patterns of job ids. earlier: the jobs of the experiment so far, if it had one per domain
     as well.
@@ -168,7 +168,7 @@ def _with_several(table: JobTable) -> set[str]:
 
 
 def matches(job_id: str, globs: Sequence[str]) -> bool:
-    """As a shell matches file names, upper and lower case told apart; `*` matches `/` too."""
+    """As a shell matches file names, but `*` matches `/` too. Upper and lower case are different."""
     return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 

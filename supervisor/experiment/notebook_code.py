@@ -73,7 +73,7 @@ class _Walk:
 
     def _refer(self, name: str, value: Any) -> None:
         self._items = 0
-        text = self._of(value, name)  # and lines it up to be followed
+        text = self._of(value, name)  # and queues what it refers to
         if not self._is_own(value):  # its own text follows
             self.found.setdefault(name, []).append(text)
 
@@ -81,7 +81,7 @@ class _Walk:
         return isinstance(value, (types.FunctionType, type)) and value.__module__ == self._module
 
     def _of_function(self, name: str, function: types.FunctionType) -> bytes:
-        """Its source and defaults; what it refers to is told apart."""
+        """Its source and defaults; what it refers to has digests of its own."""
         for cell_name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
@@ -98,7 +98,7 @@ class _Walk:
         return b"\0".join([*parts, self._of(wrapped, name)])
 
     def _of_class(self, one: type) -> bytes:
-        """Its methods and attributes in their order; classes that it is made from are told apart."""
+        """Its methods and attributes in their order; its base classes have digests of their own."""
         parts = [self._of(base) for base in one.__bases__]
         for name, value in vars(one).items():
             if name not in _OF_EVERY_CLASS:

@@ -1,7 +1,7 @@
 """Opening an experiment: a new one, or an earlier one where it stopped.
 
-Everything that may be refused is looked at before anything is changed on disk: options,
-plan, lock, what is left of earlier runs. Only then files are made or repaired.
+Everything that may be refused is checked before anything is changed on disk: options, plan, lock, files of
+earlier runs. Only then are files made or repaired.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def open_experiment(request: Request, signals: Signals) -> OpenedExperiment:
         try:
             return _open_new(request, target.notices, signals)
         except ExperimentExists as taken:
-            # `--resume auto` with an id means that experiment, also if another process has made it since we
-            # looked, as when the same command is given twice at once. The lock decides between the two.
+            # `--resume auto` with an id means that experiment, also if another process has made it since the
+            # last check: the same command may be started twice at once. The lock decides between the two.
             if request.resume != "auto" or isinstance(
                 request.jobs, Iterator
             ):  # an iterator gives its jobs once
@@ -237,7 +237,7 @@ def _warnings_of(lock: Lock) -> list[Notice]:
 
 
 class _Earlier(NamedTuple):
-    """An earlier experiment, and what the script makes of it now. Nothing on disk is changed yet."""
+    """An earlier experiment, and the script's present plan and code. Nothing on disk is changed yet."""
 
     recovered: Recovered
     terms: _Terms
@@ -245,7 +245,7 @@ class _Earlier(NamedTuple):
     comparison: Comparison
     last_run: RunStarted
     seed: Any  # of that run; None if it is not known
-    code: dict[str, Any]  # of now
+    code: dict[str, Any]  # as it is now
     made_by: MadeBy
     damage: list[Notice]  # of its files
     changes: list[Notice]  # of the plan
@@ -254,7 +254,7 @@ class _Earlier(NamedTuple):
 def _open_earlier(
     request: Request, layout: Layout, notices: list[Notice], signals: Signals
 ) -> OpenedExperiment:
-    """First everything is looked at that may be refused, then the files are repaired and extended."""
+    """Check everything that may be refused, then repair and extend the files."""
     disk = Disk()
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
@@ -270,7 +270,7 @@ def _open_earlier(
 
 
 def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: Signals) -> _Earlier:
-    """Raises UsageError if the script's jobs do not go with those of the experiment."""
+    """Raises UsageError if the script's jobs do not fit those of the experiment."""
     from supervisor.experiment.results_by_code import MadeBy
     from supervisor.storage.recovery.survey import survey
 

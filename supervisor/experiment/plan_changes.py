@@ -1,4 +1,5 @@
-"""How the script's jobs differ from those of the experiment: which differences are refused, which are noticed."""
+"""How the script's jobs differ from those of the experiment: which differences are refused, which are
+reported."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from supervisor.storage.recovery.recovered_experiment import Recovered
 
 def judge_changes(request: Request, recovered: Recovered, plan: Plan, comparison: Comparison) -> list[Notice]:
     """Notices about new and missing jobs; UsageError for jobs of another experiment, and for params that changed
-    under an id. To be asked before `recovered` takes the plan over."""
+    under an id. To be called before `recovered` takes the plan over."""
     _refuse(request, recovered, plan, comparison)
     return _notices(comparison, plan, recovered)
 

@@ -27,10 +27,10 @@ from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
 from supervisor.system.garbage_collection import rarer_collections
 from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain
 
-_GROUP = 512  # jobs that are looked at together
+_GROUP = 512  # jobs that are checked together
 _FIRST_GROUP = 32  # before it is known how large they are
-_HEAVY = 4 << 20  # bytes of jobs, about, that are looked at together
-_LOOK_FOR_CYCLES = 20_000  # objects made and not gone after which cycles are looked for
+_HEAVY = 4 << 20  # bytes of jobs, about, that are checked together
+_LOOK_FOR_CYCLES = 20_000  # new objects after which garbage is collected
 _SCALARS = {str, int, float, bool, type(None)}
 _OWN_DEFAULTS = dict(zip(Job.__struct_fields__[3:], astuple(Job())[3:], strict=True))
 _PRIORITY = Job.__struct_fields__.index("priority")
@@ -67,8 +67,9 @@ def build_plan(
     made = isinstance(source, (list, tuple))
     with _script_errors():
         one_by_one = iter(source)
-    # Jobs come by the hundred thousand and live shortly, none of them in a cycle: looking for cycles every
-    # few hundred would cost a fifth of the time. The script's own cycles are found, though later.
+    # There may be hundreds of thousands of short-lived jobs, none of them in a reference cycle. Garbage
+    # collection at its default rate would take a fifth of the time. The script's own cycles are collected,
+    # but later.
     with rarer_collections(_LOOK_FOR_CYCLES):
         take, size = _listed if made else _gathered, min(_FIRST_GROUP, _GROUP)
         while group := _next_group(take, one_by_one, size):
@@ -122,8 +123,8 @@ class _Collected:
         return own if own is NOTHING_OWN else self._own.setdefault(msgspec.msgpack.encode(own), own)
 
     def add_batch(self, jobs: list[Any], params: list[Any]) -> bool:
-        """Many at once, if there is nothing special about any of them; else False, and nothing
-        is changed: `add` converts, derives, or says what is wrong. `params` are those of the
+        """`add` for many jobs, if none of them is special. Else False, and nothing is changed: `add` converts
+        parameters, derives ids, or says what is wrong. `params` are those of the
         jobs, as they were when the script gave them."""
         if set(map(type, jobs)) != {Job}:
             return False
@@ -184,8 +185,8 @@ def _listed(source: Iterator[Any], size: int) -> _Group | None:
 
 def _gathered(source: Iterator[Any], size: int) -> _Group | None:
     """The next jobs of a script that makes them one by one, with params of their own: the script
-    may change the dict that it has given us. One that cannot be copied quickly is the
-    last: it is looked at before the next one is made. None at the end."""
+    may change the dict that it has given us. One that cannot be copied quickly is the last: it is checked
+    before the next one is made. None at the end."""
     jobs: list[Any] = []
     copies: list[Any] = []
     simple = _SCALARS.issuperset

@@ -74,8 +74,8 @@ def code_of(
 
 def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> dict[str, Any]:
     """What another process needs to call the same functions (`longhaul replay`): where they
-    are, by module and name, and what the interpreter was started with. Without `function`
-    they can only be had from the script itself (notebooks, closures)."""
+    are, by module and name, and what the interpreter was started with. Without `function` only the script
+    itself can make them (notebooks, closures)."""
     found: dict[str, Any] = {"executable": sys.executable}
     for role, target in (("function", function), ("setup", setup)):
         spec = by_name(target) if target is not None else None

@@ -1,4 +1,4 @@
-"""Which code the results of an earlier run were made by, job by job; and how many of each."""
+"""Which version of the code made each result of earlier runs, and how many results each version has."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from supervisor.storage.recovery.recovered_experiment import Recovered
 
 
 class MadeBy:
-    """Of all jobs that were finished when it was made. While there was one code only, no record
-    has to be looked at."""
+    """For all jobs that were finished when it was made. If only one version of the code ever ran, no record
+    is read."""
 
     def __init__(self, found: Recovered) -> None:
         self.spans: CodeSpans = found.history.codes
@@ -45,7 +45,7 @@ class MadeBy:
 
 
 def _leases(found: Recovered) -> list[int]:
-    """By job; an index does not tell them, so these are read from the records."""
+    """By job number. An index does not hold them, so they are read from the records."""
     table, locations = found.table, found.locations
     locations.grow(len(table))
     finished = [

@@ -1,4 +1,4 @@
-"""Which experiment a start goes on with: found once, before anything is changed or locked.
+"""Which experiment a start continues: found once, before anything is changed or locked.
 
 Several scripts may share a directory (`--output`): each resumes experiments of its own
 name.
@@ -71,8 +71,8 @@ def _nothing_to_resume(layout: Layout) -> str:
 
 
 def _latest_unfinished(request: Request) -> tuple[Layout | None, list[Notice]]:
-    """One of which it is not known whether it is finished is skipped with a warning: it must not block a
-    command that nobody watches. Where there is none, a notice names the finished one, since all of its jobs are
+    """An experiment whose files cannot be used is skipped with a warning, so that it does not block an
+    unattended command. If none is unfinished, a notice names the finished one, since all of its jobs are
     about to run again."""
     notices: list[Notice] = []
     finished: list[Notice] = []
@@ -110,7 +110,7 @@ def _finished(request: Request, found: KnownExperiment) -> str:
 
 
 def _unfinished(request: Request) -> list[Notice]:
-    """A new start beside an unfinished experiment says so: perhaps a resume was meant."""
+    """Notices of a start without --resume about unfinished experiments: perhaps a resume was meant."""
     for experiment_id in experiments(request.directory) if request.recording else []:
         try:
             found = known_exactly(Layout(request.directory, experiment_id))
@@ -137,7 +137,7 @@ def _continue_it(found: KnownExperiment) -> Notice:
 
 
 def _larger(request: Request, layout: Layout) -> list[Notice]:
-    """`latest` and `auto` may have met a small trial: what else may have been meant."""
+    """A notice if `latest` or `auto` took a small trial: the larger experiment that may have been meant."""
     found = larger_beside(layout)
     if found is None:
         return []

@@ -1,8 +1,8 @@
 """Every option that longhaul adds to a script: its names, its help, and how it yields.
 
 A name that the script itself uses is the script's: `--output` goes to the script then, and ours is
-`--longhaul-output`. These longer names are there for all of our options, whether or not a script
-uses the short ones, so that a program that calls many scripts need not know.
+`--longhaul-output`. All of our options have these longer names, whether or not a script uses the short ones:
+a program that calls many scripts can always use them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
 
 
 def names_taken(taken: Container[str]) -> str:
-    """A notice of our options whose names are the script's; "" if there are none."""
+    """A notice about our options whose names the script uses itself; "" if there are none."""
     ours = [option for option in our_options() if option in taken and longhauled(option)] if taken else []
     if not ours:
         return ""
@@ -170,7 +170,7 @@ def _was_read(found: Any, given: str) -> bool:
 
 
 def taken_by_both(shared: Sequence[str]) -> str:
-    """What to say of options that the script has parsed itself and that are ours, too; "" if there are none."""
+    """A warning about options that both the script and longhaul have parsed; "" if there are none."""
     if not shared:
         return ""
     names, longer = ", ".join(shared), ", ".join(filter(None, map(longhauled, shared)))

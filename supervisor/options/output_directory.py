@@ -1,4 +1,5 @@
-"""Where the files of an experiment go: `--output`, and what is refused there before anything happens."""
+"""Where the files of an experiment go: `--output`, and which values of it are refused before anything is
+started."""
 
 from __future__ import annotations
 

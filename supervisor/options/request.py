@@ -194,8 +194,8 @@ def request_of_run(
     finish: Callable[..., Any] | None,
     keywords: Mapping[str, Any],
 ) -> Request:
-    """The request of a call of `run()`: its keywords count as flags given now, since a call
-    has no other way to change its mind on a resume."""
+    """The request of a call of `run()`: its keywords count as flags given now, since a call has no other way
+    to override remembered settings."""
     given = dict(keywords)
     progress = given.pop("progress", True)
     known = [*Settings.__struct_fields__, *ACTIONS, "progress"]

@@ -1,12 +1,11 @@
 """The script's own options: which were given, which are defaults; remembered and restored.
 
-Values are carried in a JSON form, because they are remembered in the checkpoint. What JSON
-has as it is stays as it is; anything else (a Path, an Enum member, what a `type=` function
-makes) is kept as the text of which the option's `type` makes the same value again. The
-user's parser is never changed.
+Values are kept in a JSON form, because they are remembered in the checkpoint. JSON's own types stay
+unchanged. Anything else (a Path, an Enum member, the result of a `type=` function) is kept as a text from
+which the option's `type` makes the same value again. The user's parser is never changed.
 
-argparse has no public way to list a parser's options, to copy them, or to see which were given. What
-is private of it is used in `options_of`, `_exclusive_groups`, `_optional_copy` and `Parser` alone.
+argparse has no public way to list a parser's options, to copy them, or to see which were given. Only
+`options_of`, `_exclusive_groups`, `_optional_copy` and `Parser` use private parts of it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from workers.process.surrogates import has_surrogates, received, sendable
 _ABSENT = object()
 _MAY_BE_EMPTY = (argparse.ZERO_OR_MORE, argparse.OPTIONAL, argparse.REMAINDER)
 _ODD = "text that is not UTF-8"  # the key of a form that holds bytes
-_NO_FORM = "not rememberable"  # the key of a form that only says what the value looked like
+_NO_FORM = "not rememberable"  # the key of a form that only has the repr of the value
 
 
 class OwnOptionError(UsageError):

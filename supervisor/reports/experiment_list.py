@@ -1,6 +1,6 @@
 """Which experiments a directory holds, the one that was saved last first.
 
-The content of the files is not known here, but for when they were last written.
+Of the content of the files only the times are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FILE = re.compile(r"(?:checkpoint_(.+)\.json|journal_(.+)\.jsonl)")
 
 _AT = re.compile(rb'"at":"([^"\\]+)"')
 
-_TAIL = 64 << 10  # bytes at the end of a journal in which a time is looked for
+_TAIL = 64 << 10  # bytes at the end of a journal that are searched for a time
 
 
 def experiments(directory: Path | str) -> list[str]:

@@ -1,8 +1,8 @@
 """What is known of an experiment beside others, and whether the latest one is a stray trial: a small part of a
 larger one.
 
-After a trial of a few jobs, `latest` is the trial, though the user probably means the night's run.
-The latest one is what `latest` means all the same; here is found out what else may have been meant.
+After a trial of a few jobs, `latest` is the trial, though the user probably means the larger run before it.
+`latest` still means the trial; this module finds the experiment that may have been meant instead.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 
 _RECENT = 7 * 86_400.0  # seconds
-_MOST = 100  # experiments that are looked at
-_SMALL = 2  # so many times larger another one has to be
+_MOST = 100  # experiments that are compared
+_SMALL = 2  # times as large as the latest one
 
 
 class KnownExperiment(msgspec.Struct, frozen=True):
@@ -64,8 +64,8 @@ class KnownExperiment(msgspec.Struct, frozen=True):
 
 
 def larger_beside(taken: Layout) -> tuple[KnownExperiment, KnownExperiment] | None:
-    """The one that was taken, and the larger one of the same name beside it that may have been
-    meant: unfinished, or saved in the week before. None if there is none."""
+    """The latest experiment, and a larger one of the same name that may have been meant: unfinished, or saved
+    in the week before it. None if there is none."""
     known = [one for one in experiments(taken.directory)[:_MOST] if one != taken.experiment_id]
     latest = _known(taken) if known else None
     if latest is None:

@@ -1,7 +1,7 @@
 """The progress of a run, for other programs to look at: one small JSON document.
 
-Replaced whole (on a full disk written over), never synced: it is worth nothing after a power
-cut. A failure to write it is no reason to end a run.
+It is replaced as a whole (on a full disk overwritten) and never synced: after a power cut it may be wrong. A
+failure to write it does not end a run.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def seconds_since(at: str, now: datetime | str) -> float | None:
 
 
 def read_progress(layout: Layout) -> Progress | None:
-    """None if there is no progress file; it is worth nothing after a power cut."""
+    """None if there is no usable progress file: after a power cut its content may be wrong."""
     try:
         return msgspec.json.decode(layout.progress.read_bytes(), type=Progress)
     except FileNotFoundError:
@@ -135,9 +135,9 @@ class ProgressFile:
             self._write_over(text)
 
     def _write_over(self, text: bytes) -> None:
-        """A full disk has no room for a second file, and its state is what readers need: the
-        old one is written over, within the blocks that it has. One call, so that a reader sees
-        no half document; what is left of a longer one is blanked out."""
+        """Overwrite the file in place: a full disk has no room for a second file, and readers need to see
+        that state. One call, within the blocks that the file has, so that readers see no half document. What
+        is left of a longer document becomes blanks."""
         fd = self._disk.open(resolved(self._path), os.O_WRONLY)
         try:
             if len(text) > os.fstat(fd).st_blocks * 512:

@@ -174,7 +174,7 @@ class Report:
         )
 
     def close(self) -> None:
-        """Let go of the files; `counts` and `statistics` stay. May be called again."""
+        """Close the files; `counts` and `statistics` stay. May be called again."""
         self._results.close()
 
     def __enter__(self) -> Report:

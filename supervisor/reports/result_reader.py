@@ -37,7 +37,7 @@ _Found = TypeVar("_Found")
 class Results:
     """An experiment to be read: the states of its jobs, their plan, their records.
 
-    `close` lets go of the files; nothing can be read after it.
+    `close` closes the files; nothing can be read after it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Results:
         disk, plan = parts.disk, parts.plan.duplicate()
         fd = disk.duplicate(parts.journal.fd)
         place = (disk, fd, parts.journal.identity.seed, parts.offsets, parts.lengths)
-        reader = JournalReader(*place)  # of what may be asked for much later
+        reader = JournalReader(*place)  # kept for records that are read much later
 
         def close() -> None:
             plan.close()
@@ -148,7 +148,7 @@ class Results:
             yield from grouped(group, self._plan.lengths) if self._plan is not None else [group]
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
-        """What the jobs of a group came to; nothing, for those that are not finished."""
+        """Results or errors of the jobs of a group; empty for those that are not finished."""
         return self._of_finished(self._contents, jobs, Content())
 
     def _of_finished(

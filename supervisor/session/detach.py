@@ -1,13 +1,13 @@
 """`--detach`: the run continues in the background, in a session of its own.
 
 The script is started once more, by the command line that started this process, with a
-variable in its environment that says so. A fork would be quicker, but this process has imported the
-user's script by now: what that has started (threads of NumPy, a CUDA context, open files)
-does not survive a fork in good order. A new process is like any other start.
+variable in its environment that says so. A fork would be quicker, but this process has imported the user's
+script by now. What that has started (threads of NumPy, a CUDA context, open files) may not work after a fork.
+A new process is like any other start.
 
-Until the experiment is open, the child talks to the terminal as ever, so that everything
-that is refused is seen where it was asked for, with its exit code. Then it moves its lines
-to a file and says so; only then does the parent end.
+Until the experiment is open, the child prints to the terminal as usual. So everything that is refused is
+shown there, and the parent exits with its exit code. Then the child redirects its output to a file and tells
+the parent, which exits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The engine of one run: begun as soon as it is certain that there is something to run, ended
-whatever happens.
+"""The engine of one run: started as soon as it is certain that there is something to run, and always ended.
 
-It begins before the rest of the run is put together, so that the zygote imports the user's
-code meanwhile.
+It starts before the rest of the run is put together, so that the zygote imports the user's code meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ from workers.transport.messages import FunctionSpec, WorkerSpec
 
 
 def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
-    """End what the records name or what carries the experiment's `tag`; warnings for the
-    user about what was found."""
+    """Kill processes that an earlier run left: those in its records, and those with the experiment's `tag`.
+    Returns warnings for the user."""
     ended = end_recorded(opened.survivors)
     ended += sweep(tag, ended)
     opened.store.states.clear_temporaries()
@@ -57,10 +55,10 @@ class EngineLifecycle:
         self._failure: LonghaulError | OSError | None = None
 
     def begin(self, opened: OpenedExperiment) -> None:
-        """Nothing can be refused any more; the first record need not be written yet.
+        """Start the engine of a new experiment. To be called when nothing can be refused any more, before or
+        after the first record.
 
-        Where processes of an earlier run may be left, these have to be ended first, and
-        `engine` begins what is not begun here.
+        On a resume `engine` starts it: processes of earlier runs have to be ended first.
         """
         self._opened = opened
         wanted = opened.settings.workers
@@ -87,7 +85,8 @@ class EngineLifecycle:
         return self._engine
 
     def _start(self) -> None:
-        """A failure is kept and raised by `engine()`: the run is announced by then."""
+        """Start the engine. A failure is raised later, by `engine()`, when the run's first line has been
+        shown."""
         method = self._opened.settings.start_method
         try:
             self._engine = LocalEngine(self._spec, start_method=method, prestarted=self._prestarted)

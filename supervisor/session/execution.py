@@ -3,8 +3,8 @@
 `execute` opens the experiment, starts the engine, plays one run and closes the experiment, whatever
 happens in between.
 
-The steps at the beginning stand in the order that saves time: as soon as it is certain that there is
-something to run, the zygote imports the user's code, and this process imports its other modules meanwhile.
+The order of the first steps saves time: as soon as it is certain that there is something to run, the zygote
+imports the user's code, and meanwhile this process imports its other modules.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutc
 
         return debug(request)
     engines = EngineLifecycle(request, zygote)
-    # Our objects hold no cycles worth looking for every 700 allocations, and there may be a
-    # million of them: at full speed the search took a tenth of the time.
+    # There may be a million objects, and nearly none is in a reference cycle. At its default rate (every 700
+    # allocations) garbage collection took a tenth of the time.
     with Signals() as signals, rarer_collections(50_000, 20):
         outcome = _open_and_run(request, engines, signals)
         if outcome.signal is not None and request.interactive:
             signals.keep()
-    # Outside the run's own signal handling: Ctrl+C stops the user's code as ever.
+    # Outside the run's own signal handling: Ctrl+C stops the user's code as usual.
     _call_finish(request, outcome)
     return outcome
 

@@ -1,8 +1,8 @@
 """`--on-finish` and `--on-failure`: commands of the user's when a run is over.
 
-They run when the final files are written, the summary is printed and the lock is free, so
-that they may read, mail, or start the next thing. Whatever they do, the run is over and has
-has its result: a hook that fails or hangs is reported and changes nothing.
+They run when the final files are written, the summary is printed and the lock is released: they may read the
+files, send a mail, or start another run. They cannot change the result of the run: a hook that fails or hangs
+is only reported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The event loop of a run, the only place where it waits: wait, decide, record, perform.
 
-A turn: wait for whatever comes first (a worker's word, a death, a signal, a finished sync,
-a deadline); hand what happened to the core; write the records that it answers with; then
-carry out its commands. The loop decides nothing and never waits for a worker or a disk.
+A turn: wait for whatever comes first (a message of a worker, a death, a signal, a finished sync, a deadline);
+pass the events to the core; write the records that it returns; then carry out its commands. The loop decides
+nothing and never waits for a worker or a disk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from workers.transport.messages import Run
 
 # The longest wait: a suspension of the machine is noticed within this time.
 LONGEST_WAIT = 30.0
-# Within so many seconds two signals of a kind are one keystroke that was forwarded.
+# Seconds within which two signals of one kind are one keystroke that was forwarded as well.
 SAME_KEYSTROKE = 0.005
 MAX_EMPTY_POLLS = 3  # that find nothing, before the loop waits to be woken by an event
 # How long a checkpoint may hold up the loop at a time.
@@ -112,9 +112,9 @@ class Loop:
         self._free: tuple[int | None, int | None, int | None] = None, None, None
         if control is not None:
             self._selector.register(control.fileno(), selectors.EVENT_READ)
-        self._deferred = deque(deferred)  # to be done once the workers are at work
+        self._deferred = deque(deferred)  # functions to call once the workers are busy
         self._stacks: StackDump | None = None  # being collected
-        self._stacks_for: list[AnswerWithStacks] = []  # who at other terminals waits for them
+        self._stacks_for: list[AnswerWithStacks] = []  # orders that are to be answered with them
         self._checkpointing = False
         self._completions = 0  # since the last checkpoint was begun
         now = clock.now()
@@ -145,8 +145,8 @@ class Loop:
             events.append(facts.ClockJumped(stood_still))
         woken = {key.fd for key, _ in ready}
         events.extend(self.store.poll(now, woken=self.store.fileno() in woken))
-        # What the workers had written before anything else is looked at: a result that is
-        # in the pipe already beats a deadline and a signal.
+        # First what the workers have written: a result that is in the pipe already counts before a deadline
+        # or a signal.
         events.extend(self.engine.poll(now))
         if self.signals.fileno() in woken:
             events.extend(self._signal_events())
@@ -166,9 +166,9 @@ class Loop:
         return events
 
     def _select(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait until there is something to look at, and while the workers have enough to do, a
-        little longer: asleep, since a write to a process that waits in select costs the writer a
-        wake-up. Views and measurements wait for the end of the sleep."""
+        """Wait for events. While the workers have enough to do, then sleep a little longer, so that more
+        outcomes gather: a write to a process that waits in select costs the writer a wake-up, a write to one
+        that sleeps does not. Views and measurements wait for the end of the sleep."""
         delay = self.scheduler.dispatcher.coalescing_delay()
         if self._deferred and timeout > 0.0 and self._has_time(delay):
             self._deferred.popleft()()
@@ -183,7 +183,7 @@ class Loop:
         return self._selector.select(max(0.0, timeout))
 
     def _has_time(self, delay: float) -> bool:
-        """The workers have started by now, and have enough work or no results."""
+        """Whether the workers are busy, so that this process has time for other work."""
         return self.clock.now() >= self._deferred_until and (delay > 0.0 or not self._selector.select(0))
 
     def _timeout(self) -> float:

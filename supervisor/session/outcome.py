@@ -31,7 +31,7 @@ class RunOutcome(msgspec.Struct, frozen=True):
 
 
 def cancelled(table: JobTable) -> int:
-    """How many jobs of the plan have failed because they were called off by hand."""
+    """How many jobs of the plan have failed because they were cancelled with `longhaul ctl`."""
     return sum(1 for job, how in table.outcome.items() if how == "cancelled" and table.wanted[job])
 
 

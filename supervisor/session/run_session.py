@@ -158,13 +158,13 @@ class RunSession:
         self.view.message(level, self.request.with_option_names(text))
 
     def _tell_store_notices(self) -> None:
-        """What the store has done about damaged files."""
+        """Show the notices of the store, about damaged files for example."""
         notices = self.opened.store.notices
         while notices:
             self.view.message("warning", notices.pop(0))
 
     def _begin(self) -> Effects:
-        """The jobs are lined up; the deadline is put on the clock of the run."""
+        """Begin the run in the core: fill the queue, and convert the deadline to the run's clock."""
         opened, now = self.opened, self.clock.now()
         deadline = opened.deadline
         return self.scheduler.begin(
@@ -285,7 +285,8 @@ class RunSession:
             raise
 
     def _new_conversions(self) -> list[Noted]:
-        """The next run need not say again which kinds of values JSON does not have."""
+        """A record of the kinds of converted values that were reported in this run: the next run does not
+        report them again."""
         new = self.scheduler.ledger.converted.difference(self.opened.store.history.reported_conversions)
         return [Noted("converted", utc_now(), {"kinds": sorted(new)})] if new else []
 

@@ -38,7 +38,7 @@ def show(error: Exception) -> int:
 
 
 def from_user(error: Exception) -> Exception:
-    """The same error; its traceback begins where our code had called the user's."""
+    """The same error, with a traceback that begins in the user's code."""
     trace = error.__traceback__
     while trace is not None and _is_ours(trace):
         trace = trace.tb_next

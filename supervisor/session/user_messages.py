@@ -63,7 +63,7 @@ def _retry_failed(request: Request, opened: OpenedExperiment) -> str:
 
 
 def workers_at_work(opened: OpenedExperiment, slots: int) -> int:
-    """No more than there are jobs to run."""
+    """How many workers will be busy: not more than there are jobs to run."""
     unfinished: bytearray = opened.table.state.translate(_IS_UNFINISHED)
     if opened.mask.count(1) == len(unfinished):  # of a million jobs: 1 ms instead of 20
         return min(slots, unfinished.count(1))
@@ -71,7 +71,7 @@ def workers_at_work(opened: OpenedExperiment, slots: int) -> int:
 
 
 def _tasks(request: Request, opened: OpenedExperiment) -> str:
-    """How many of the script's jobs these are, and who has chosen them."""
+    """How many of the script's jobs this run has, and which option selected them."""
     table, total = opened.table, opened.table.wanted.count(1)
     if request.only:
         return f"{opened.mask.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
@@ -97,14 +97,14 @@ def resume_with(request: Request, experiment_id: str, *extra: str) -> str:
 
 
 def resume_hint(request: Request, opened: OpenedExperiment) -> str:
-    """How to resume what a run that is being stopped leaves undone."""
+    """How to resume a run that is being stopped."""
     if not request.recording:
         return "this run cannot be resumed (--no-resume): unfinished jobs have to be started again"
     return f"resume later with: {resume_with(request, opened.layout.experiment_id)}"
 
 
 def after_finish(request: Request, outcome: RunOutcome, error: Exception) -> str:
-    """What to say when the script's `finish` has raised: the run itself was over by then."""
+    """The message after an error in the script's `finish`: the run itself was over by then."""
     report = outcome.report
     where = os.path.abspath(os.fsdecode(getattr(error, "filename", None) or ""))
     if isinstance(error, IsADirectoryError) and where == str(report.directory) and request.interactive:
@@ -141,8 +141,8 @@ def print_summary(
     events: Sequence[str] = (),
 ) -> None:
     """At most 24 lines on stderr, where the run's own lines go. `retried`: crashes of this
-    run whose jobs ran again; what failed for good is in the report. `given_up`: whether nobody
-    waits for a terminal that does not take it. `events`: what happened to the run as a whole."""
+    run whose jobs ran again; what failed for good is in the report. `given_up`: whether to stop waiting for a
+    terminal that is blocked. `events`: what happened to the run as a whole."""
     from supervisor.views.summary import summary
 
     if snapshot.state == "finished" and _is_pilot(opened):
@@ -159,7 +159,7 @@ def print_summary(
 
 
 def _width() -> int:
-    """Of the terminal; a file has none."""
+    """Columns of the terminal; None if stderr is none."""
     try:
         has_width = sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed
@@ -178,7 +178,7 @@ def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:
-    """The failed jobs; none if the disk, as it may by now, does not give them back."""
+    """The failed jobs; none if they cannot be read because the disk has failed."""
     try:
         return report.failures() if report is not None else []
     except (OSError, LonghaulError):
@@ -195,9 +195,9 @@ def _paths(request: Request, opened: OpenedExperiment) -> list[tuple[str, str]]:
     return paths
 
 
-def _once_more(request: Request, opened: OpenedExperiment, job_id: str) -> tuple[str, str]:
-    """How to look at a failed job. `replay` imports the script as a worker does: with --debug, what
-    stands under the guard is there, and a job that fails for want of it succeeds."""
+def _command_for_failed(request: Request, opened: OpenedExperiment, job_id: str) -> tuple[str, str]:
+    """(label, command) that runs a failed job again: `longhaul replay`, which imports the script as a worker
+    does. With --debug the code under the guard has run, so a job that fails without it would succeed."""
     layout = opened.layout
     started = opened.store.history.run_started
     if started is None or "function" not in started.entry:  # a notebook, a prompt
@@ -225,7 +225,7 @@ def _commands(request: Request, opened: OpenedExperiment, snapshot: RunSnapshot)
             for job, state in enumerate(table.state)
             if state == FAILED and table.wanted[job] and table.outcome.get(job) != "cancelled"
         )
-        commands.append(_once_more(request, opened, first))
+        commands.append(_command_for_failed(request, opened, first))
     if _is_pilot(opened):
         commands.append(("all tasks, keeping these", resume_with(request, experiment_id, "--all-tasks")))
     elif counts.completed and not commands:

@@ -78,7 +78,7 @@ class DiskHealth:
         try:
             self._lack = lack_of_space(self._disk, self._directory)
         except OSError:
-            self._lack = None  # a file system that does not tell; ENOSPC will
+            self._lack = None  # unknown on this file system; a write to a full one fails with ENOSPC
 
     def trouble(self, journal: JournalFile) -> OSError | None:
         """What another process has done to the journal, if a new one can be put in its place; else None."""
@@ -99,7 +99,7 @@ class DiskHealth:
                 return False
             self._disk.make_directory(os.path.dirname(journal.path))
         except OSError:
-            return False  # the next look may find it possible
+            return False  # the next check may find it possible
         return True
 
     def unsynced(self, now: float, *, waiting: bool, progress: bool) -> None:

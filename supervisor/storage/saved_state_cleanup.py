@@ -1,4 +1,4 @@
-"""What jobs have saved of themselves (`workers.job.saved_state`): removed when it is not needed any more.
+"""Removes the saved states of jobs (`workers.job.saved_state`) that are not needed any more.
 
 Which jobs have saved something is not tracked, so jobs that save nothing cost nothing. Every few seconds
 the directory, if there is one, is listed, and the states of completed jobs are removed once their results are
@@ -23,7 +23,7 @@ from supervisor.storage.files.disk import Disk
 from workers.job.file_names import file_name
 
 CLEAN_EVERY = 5.0  # seconds
-_BUDGET = 0.005  # seconds in which a look begins to remove files
+_BUDGET = 0.005  # seconds that one call may spend on removing files
 _NAME = re.compile(r"\.?(.+?)(?:~|~damaged)?\.json(\.\d+\.tmp)?")
 _HEAD = re.compile(rb'\{"save":\d+,"job":("(?:[^"\\]|\\.)*")')
 _HEAD_SIZE = 1 << 16  # bytes in which an id ends
@@ -41,7 +41,7 @@ class SavedStateCleanup:
         self._after = 0  # the record that must be synced before `_obsolete` is removed
 
     def clean_up(self, now: float, last_n: int, synced: int) -> None:
-        """Remove the states of jobs that were completed at the previous look, if all records written until
+        """Remove the states of jobs that were completed at the previous cleanup, if all records written until
         then are synced. `last_n`, `synced`: numbers of the last record written and synced."""
         if now < self._next_check:
             return
@@ -103,7 +103,7 @@ class SavedStateCleanup:
             with contextlib.suppress(OSError):
                 self._disk.remove(path)
             if until is not None and time.monotonic() >= until:
-                return  # the next look finds the others
+                return  # the next cleanup removes the others
 
 
 def _job_of(base: str, paths: list[str]) -> str:

@@ -44,7 +44,7 @@ class Store:
     """Journal, plan and checkpoint of one experiment.
 
     table: changed by the core. statistics, history: updated by `append`. plan: the plan file, to read lines
-    from. notices: sentences for the user; whoever shows them removes them.
+    from. notices: sentences for the user; the caller removes those that it has shown.
     """
 
     def __init__(self, parts: StoreParts) -> None:
@@ -316,7 +316,7 @@ class Store:
         return self._checkpoints.age(now)
 
     def checkpoint_costs(self) -> dict[str, float]:
-        """Seconds that checkpoints took of this run so far; see Checkpointer."""
+        """Seconds that checkpoints took of this run so far; see `CheckpointSchedule`."""
         return self._checkpoints.costs()
 
     def begin_checkpoint(self, position: Position, now: float) -> None:

@@ -1,10 +1,9 @@
-"""The run's clock: monotonic time less all the time in which the run stood still.
+"""The run's clock: monotonic time without the time in which the supervisor was stopped.
 
-Deadlines (timeouts, grace) count on this clock. It does not run while the supervisor is
-stopped (SIGSTOP, Ctrl+Z, a debugger): the workers' jobs must not pay for a time in which
-nobody could have looked at them. While the machine sleeps CLOCK_MONOTONIC stands still by
-itself on Linux; that is only noticed, for the record. Steps of the wall clock change
-nothing.
+Timeouts and grace time are measured on this clock. It stands still while the supervisor is stopped (SIGSTOP,
+Ctrl+Z, a debugger), because a stopped supervisor cannot process results. On Linux CLOCK_MONOTONIC itself
+stands still while the machine is suspended; this is detected for the record only. Changes of the wall clock
+have no effect.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import math
 import time
 from datetime import UTC, datetime
 
-# A turn of the loop takes milliseconds. If the time between two looks at the clock exceeds
-# what the loop asked to wait by this much, the process was stopped, not busy.
+# Seconds. A turn of the loop takes milliseconds. If the time between two readings of the clock is so much
+# longer than the wait that the loop asked for, the process was stopped, not busy.
 STOPPED_AFTER = 1.0
 
 
@@ -29,9 +28,9 @@ class RunClock:
         return self._last - self._stood_still
 
     def tick(self, waited_for: float = 0.0) -> float:
-        """Read the time after a wait that should have lasted `waited_for` at the most.
+        """Read the time after a wait of at most `waited_for` seconds.
 
-        Returns how many seconds the run stood still meanwhile (0.0 nearly always).
+        Returns for how many seconds the supervisor was stopped or the machine suspended; nearly always 0.0.
         """
         before, self._last = self._last, time.monotonic()
         surplus = self._last - before - waited_for
@@ -42,12 +41,13 @@ class RunClock:
         return still + (slept if slept > STOPPED_AFTER else 0.0)
 
     def resync(self) -> None:
-        """Read the time after other work: however long it took, the run did not stand still."""
+        """Read the time after work outside of the loop: however long it took, none of it counts as
+        stopped."""
         self.tick(math.inf)
 
 
 def _sleep_offset() -> float:
-    """How far the clock that runs during a sleep of the machine is ahead of the other."""
+    """Seconds for which the machine has been suspended since boot; 0.0 if the system does not tell."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     return 0.0

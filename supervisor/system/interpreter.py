@@ -1,6 +1,6 @@
 """Command lines of fresh interpreters, private descriptors, and waiting for the end of a process.
 
-Light on purpose: it is needed before most of the program is imported (`zygote_process`).
+It imports little: it is needed before most of the program is imported (`zygote_process`).
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _is_tracker(process: Any) -> bool:
             return False
     try:
         return is_command_of_tracker("\0".join(process.cmdline()).encode(errors="replace"))
-    except Exception:  # it is gone, or cannot be looked at
+    except Exception:  # it has ended, or cannot be read
         return False
 
 
@@ -140,7 +140,7 @@ def _incarnation(process: Any) -> int:
     """The incarnation of its worker, by its environment; 0 if that does not tell."""
     try:
         return int(process.environ().get(INCARNATION, ""))
-    except Exception:  # it says nothing, is gone, or cannot be looked at
+    except Exception:  # it does not tell, has ended, or cannot be read
         return 0
 
 
@@ -178,7 +178,7 @@ def _find_process(pid: int, begun: float) -> Any:
 def _descendants(root: Any) -> list[Any]:
     try:
         return [process for process in root.children(recursive=True) if _is_alive(process)]
-    except Exception:  # it is gone, or cannot be looked at
+    except Exception:  # it has ended, or cannot be read
         return []
 
 

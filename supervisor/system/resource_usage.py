@@ -6,8 +6,8 @@ made) does not count: it was there before the job. A worker that writes to a pag
 
 One small file per process tells how much it maps. If the sum is within the limit, nothing else is read. Only the
 page tables tell what is shared, and reading them is expensive. They are read repeatedly, since a write to a
-shared page shows nowhere else, but for at most `SHARE` of a core. A worker is over its limit only by a reading
-of this very check.
+shared page shows nowhere else, but for at most `SHARE` of a core. A worker counts as over its limit only by
+page tables that were read in the same check.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _families(
     roots: Mapping[int, Sequence[int]],
 ) -> tuple[dict[int, ProcessFacts], dict[int, Sequence[int]]]:
     """The facts of these processes and their descendants, and their pids by key."""
-    if not HAS_CHILDREN:  # every process of the machine has to be looked at
+    if not HAS_CHILDREN:  # every process of the machine has to be read
         table = process_table() if roots else {}
         below = descendants_by_root(table, [pid for pids in roots.values() for pid in pids])
         return table, {key: list({m for pid in pids for m in below[pid]}) for key, pids in roots.items()}

@@ -4,7 +4,7 @@ Workers' interpreters are started in the same way, so that the script finds the 
 Otherwise changes of its top level (another directory, a longer path or variable, a removed argument) would be
 made twice.
 
-Light on purpose: it is needed before most of the program is imported (`zygote_process`).
+It imports little: it is needed before most of the program is imported (`zygote_process`).
 """
 
 from __future__ import annotations

@@ -21,10 +21,9 @@ _PIECE = 4096  # bytes per write: what a pipe takes at once
 
 
 class ConsoleWriter(io.TextIOBase):
-    """A text file (as far as rich and print care) in front of `stream` that never blocks.
+    """A text file in front of `stream` that never blocks, with the methods that rich and print use.
 
-    Streams without a descriptor of their own (StringIO, notebooks) cannot block and are
-    written to directly.
+    Streams without a descriptor (StringIO, notebooks) cannot block and are written to directly.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -56,7 +55,7 @@ class ConsoleWriter(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Take `text` over; returns at once and never raises for the stream's sake."""
+        """Buffer `text`. Returns at once; an error of the stream is not raised."""
         if self.broken or not text:
             return len(text)
         if self._fd is None:
@@ -67,7 +66,7 @@ class ConsoleWriter(io.TextIOBase):
                 self._dropped += text.count("\n")
                 return len(text)
             if self._dropped:
-                text = f"\n... {self._dropped:,} lines were not shown: nobody took them\n{text}"
+                text = f"\n... {self._dropped:,} lines were dropped: the terminal or pipe was blocked\n{text}"
                 self._dropped = 0
             self._waiting.append(text)
             self._size += len(text)
@@ -76,15 +75,15 @@ class ConsoleWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing to do: everything is on its way out already."""
+        """Nothing to do: the thread writes everything as soon as it can."""
 
     def drain(self, seconds: float) -> bool:
-        """Wait until all is written, at most so long; whether it is."""
+        """Wait until everything is written, for at most so many seconds; whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self.broken or not (self._waiting or self._busy), seconds)
 
     def end(self, seconds: float) -> None:
-        """The last word is spoken: drain and let the thread go. The stream stays open."""
+        """Drain, and let the thread end. The stream stays open."""
         self.drain(seconds)
         with self._changed:
             self._ending = True

@@ -1,4 +1,4 @@
-"""`--list-checkpoints` and `longhaul list`: which experiments there are. Pure."""
+"""The table of experiments, for `--list-checkpoints` and `longhaul list`. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from supervisor.core.terms.wording import one_line
 
 
 class CheckpointRow(msgspec.Struct):
-    """One experiment. `state`: running, interrupted, finished, damaged ...; `saved_at`: ISO
-    8601, "" if unknown; `name`: of the experiment, shown if the rows have several."""
+    """One experiment. `state`: running, interrupted, finished, damaged ... `saved_at`: ISO 8601, "" if
+    unknown. `name`: of the experiment; shown if the rows have different ones."""
 
     experiment_id: str
     state: str
@@ -23,9 +23,9 @@ class CheckpointRow(msgspec.Struct):
 
 
 def checkpoint_table(rows: Sequence[CheckpointRow], command: str = "") -> str:
-    """A table, newest last, and under it how to resume.
+    """The table, newest experiment last, and below it how to resume.
 
-    `command` is the resume command with `ID` in the place of the id; "" leaves it out.
+    command: the resume command, with `ID` in place of the id; "" leaves it out.
     """
     named = len({row.name for row in rows}) > 1
     heads = [*(["name"] if named else []), "experiment", "state", "completed", "failed", "left", "saved"]
@@ -50,7 +50,7 @@ def checkpoint_table(rows: Sequence[CheckpointRow], command: str = "") -> str:
 
 
 def no_checkpoints(directory: str) -> str:
-    """What is said when there is nothing to list or to resume."""
+    """The message if there is nothing to list or to resume."""
     return f"No checkpoints found to resume from in {directory}"
 
 

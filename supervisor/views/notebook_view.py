@@ -1,7 +1,7 @@
-"""One display in a Jupyter notebook, replaced as the run goes on: a bar, the counts, the workers,
-and under it the last lines that were said.
+"""The live view in a Jupyter notebook: one display that is updated in place, with a bar, the counts, the
+workers and the last messages.
 
-IPython is imported only by who runs inside of it already (`opening.inside_notebook`).
+It is used in a Jupyter kernel only (`guarded_view.inside_notebook`), where IPython is imported already.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from supervisor.views.failure_lines import FailureLimit, failure_line, tail_line
 from supervisor.views.plain_view import progress, situation_of
 from supervisor.views.view import SilentView
 
-_MOST_LINES = 15  # of what was said, under the bar
+_MOST_LINES = 15  # messages below the bar
 _MOST_WORKERS = 8
 _MOST_FAILURES = 5  # shown between two updates
 _STYLES = {"warning": "color: #b58900", "error": "color: #dc322f", "info": "color: gray"}
 
 
 class NotebookView(SilentView):
-    """Draws by way of IPython's display; `show` makes or replaces what is displayed."""
+    """Draws HTML. `show(html, plain)` displays it, or replaces what is displayed; by default with IPython."""
 
     interval = 1.0
 
@@ -60,7 +60,7 @@ class NotebookView(SilentView):
     def close(self, snapshot: RunSnapshot | None = None) -> None:
         self._release()
         if snapshot is not None:
-            snapshot.workers = []  # they are gone
+            snapshot.workers = []  # they have ended
             self._draw(snapshot)
 
     def _show_line(self, style: str, text: str) -> None:
@@ -77,7 +77,7 @@ class NotebookView(SilentView):
 
 
 class _Display:
-    """IPython's one display that is replaced in place."""
+    """One display of IPython: made by the first call, updated by further ones."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -94,7 +94,7 @@ class _Display:
 
 
 def _html(snapshot: RunSnapshot, now: datetime, lines: list[tuple[str, str]]) -> str:
-    """Everything that a stranger may have written is escaped."""
+    """The display as HTML. Text from outside (names, ids, messages) is escaped."""
     counts = snapshot.counts
     done = counts.completed + counts.failed
     title = f"<b>{escape(one_line(snapshot.name))}</b> {escape(snapshot.experiment_id)} {snapshot.state}"

@@ -28,7 +28,7 @@ class _Followed(msgspec.Struct):
 
 
 class OutputFollower:
-    """Prints new complete lines by way of `emit(job id, text)`."""
+    """Passes new complete lines to `emit(job id, text)`."""
 
     def __init__(self, directory: str, emit: Callable[[str, str], None]) -> None:
         self._directory = directory

@@ -55,7 +55,7 @@ def _spelled(word: str, taken: Container[str]) -> str:
 
 
 def _meant(word: str, taken: Container[str]) -> str:
-    """Which of our options this is, without its value, by its short name; "" if it is the script's."""
+    """The short name of our option that this word is, without its value; "" if it is the script's."""
     option = word.partition("=")[0]
     if option in taken:
         return ""
@@ -127,7 +127,7 @@ def _program(orig_argv: Sequence[str], argv: Sequence[str]) -> list[str] | None:
 
 
 def _script(orig_argv: Sequence[str]) -> int | None:
-    """Where the name of the script or module stands."""
+    """The index of the word that names the script or module; None if there is none."""
     at = 1
     while at < len(orig_argv):
         word = orig_argv[at]
@@ -144,7 +144,8 @@ def _script(orig_argv: Sequence[str]) -> int | None:
 
 
 def _is_switch(word: str, letter: str) -> bool:
-    """`-m`, also behind others as in `-um`, or with its value attached as in `-mpackage`."""
+    """Whether a word is the switch `-m` (or another letter), also after others (`-um`) or with its value
+    (`-mpackage`)."""
     if not word.startswith("-") or word.startswith("--"):
         return False
     before = word[1:].partition(letter)[0]

@@ -1,12 +1,12 @@
 """The supervisor's log, `<id>/supervisor.log`, written with loguru.
 
-The log has a loguru core of its own: the user's sinks (loguru's default one on stderr
-included) see none of our records, ours see none of theirs, and nobody's sinks are removed.
-A disk that refuses a line costs that line and nothing else.
+The log has a loguru core of its own. The user's sinks (loguru's default one on stderr included) get none of
+our records, our sink gets none of theirs, and no sink of the user is removed. A line that cannot be written
+is dropped.
 
-loguru is imported when there is time (`begin`): with asyncio it takes 50 ms, as long as all else that a
-start imports, and a short run never needs it. Lines before that are formatted here, in the same form, and
-are in the file at once, as a run that is killed early needs them
+loguru is imported once the workers are busy (`begin`): with asyncio it takes 50 ms, as long as all other
+imports of a start, and a short run never needs it. Lines before that are formatted here, in the same form,
+and written at once, so that a run that is killed early has them
 (test_lines_look_the_same_before_loguru_is_imported).
 """
 
@@ -39,10 +39,10 @@ def _logger_of_our_own() -> Logger:
 
 
 class SupervisorLog:
-    """Lines with the time in UTC, appended to one file."""
+    """Appends lines with the time in UTC to one file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open or create the file; a file that cannot be opened is a log that stays silent."""
+        """Open or create the file. If that fails, nothing is logged."""
         self._file: io.TextIOWrapper | None = None
         self._logger: Logger | None = None
         try:
@@ -74,7 +74,7 @@ class SupervisorLog:
             file, self._file = self._file, None
             try:
                 file.close()
-            except OSError:  # what is still buffered does not fit on the disk
+            except OSError:  # the rest of the buffer does not fit on the disk
                 return
 
     def _append(self, message: Message | str) -> None:

@@ -47,7 +47,7 @@ _STYLES = {"warning": "yellow", "error": "bold red"}
 
 
 class TerminalView(SilentView):
-    """Draws on a terminal by way of an `ConsoleWriter`."""
+    """Draws on a terminal, through a `ConsoleWriter`."""
 
     def __init__(self, outlet: ConsoleWriter, now: Callable[[], datetime] = datetime.now) -> None:
         self._outlet = outlet
@@ -187,7 +187,7 @@ def _counts(snapshot: RunSnapshot) -> Text:
 
 
 def _room(snapshot: RunSnapshot) -> str:
-    """How old the checkpoint is, and what is left of disk and memory."""
+    """The age of the checkpoint, and the free space on disk and in memory."""
     parts = []
     if snapshot.checkpoint_age is not None:
         parts.append(f"checkpoint {duration(snapshot.checkpoint_age)} ago")
@@ -247,7 +247,7 @@ def _workers(workers: list[WorkerSnapshot], room: int, width: int) -> list[Rende
 
 
 def _told(worker: WorkerSnapshot) -> str:
-    """What the job has reported, and whether it is slow."""
+    """The job's last report, and whether it is slow."""
     if worker.job is None:
         return ""
     parts = ["slow"] if worker.slow else []

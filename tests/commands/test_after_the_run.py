@@ -95,7 +95,7 @@ def test_the_largest_are_those_whose_memory_is_known(outputs: Path, longhaul: Lo
     assert code == 0
     assert text.splitlines()[0].split() == ["peak", "at", "job", "attempt", "worker", "outcome", "took"]
     assert text.count("crash/1") == 3
-    assert "workers that were larger" in text
+    assert "workers with a higher peak" in text
     use = json.loads(longhaul("memory", outputs, "-n", "1", "--json")[1])
     assert len(use["attempts"]) == 1 and use["attempts"][0]["job"] == "crash/1"
     for number in ("0", "-1"):
@@ -252,7 +252,7 @@ def test_an_id_that_looks_like_an_option_is_explained(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main(["show", "last", "-unknown"])
     assert stopped.value.code == 2
-    assert "stands behind --" in capsys.readouterr().err
+    assert "put an id that begins with a dash after --" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full here")

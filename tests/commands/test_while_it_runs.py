@@ -212,8 +212,8 @@ def test_a_job_that_is_larger_than_its_samples_has_the_mark_of_its_worker(
     done = experiment.run("--experiment-id", "night", "--only", "1*")
     assert done.returncode == 0, done.stderr
     _, nothing, _ = longhaul("memory", "-d", experiment.output)
-    assert "of no single job is it known what memory it had" in nothing
-    assert "of whole workers:" in nothing and "its last jobs were 1 MB" in nothing
+    assert "no memory use of single jobs was recorded" in nothing
+    assert "peaks of whole workers:" in nothing and "its last jobs were 1 MB" in nothing
     assert experiment.run("--resume", "night", "--only", "256*").returncode == 0
     code, text, _ = longhaul("memory", "-d", experiment.output)
     row = next(line for line in text.splitlines() if "256 MB" in line)

@@ -99,9 +99,10 @@ class Made:
     def resume(self, builder: PlanBuilder | None = None, **options: Any) -> Made:
         found = survey(self.layout, self.disk)
         self.findings = found.findings
-        self.run = found.position.run + 1
-        self.lease = found.position.next_lease
-        incarnation = found.position.next_incarnation
+        position = found.history.position()
+        self.run = position.run + 1
+        self.lease = position.next_lease
+        incarnation = position.next_incarnation
         self.store = Store.open(
             self.layout,
             found,

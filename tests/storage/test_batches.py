@@ -24,7 +24,7 @@ from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.events import Effects
 from supervisor.core.terms.jobs import COMPLETED
-from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in, singly
+from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.journal_format import (
@@ -41,6 +41,7 @@ from supervisor.storage.journal.journal_format import (
 )
 from supervisor.storage.journal.record_locations import RecordLocations, grouped, read_joined, read_records
 from supervisor.storage.plan.plan_builder import PlanBuilder
+from tools.simulation.promises import singly
 from workers.transport.messages import Completed, CompletedWith
 
 AT = "2025-10-14T21:00:00.000Z"
@@ -402,6 +403,7 @@ PAIRS = {
         "core/test_worker_state",
         "test_leases_are_settled_together_as_one_by_one_or_not_at_all",
     ),
+    "close_batch": ("core/test_open_leases", "test_leases_are_closed_together_as_one_by_one"),
     "add_batch": ("storage/test_batches", "test_jobs_are_added_together_as_one_by_one_or_refused"),
 }
 

@@ -74,8 +74,8 @@ def test_a_killed_run_is_found_as_it_was(disk: FakeDisk) -> None:
     assert table.open_leases == {1: {5: 4, 6: 5}}
     assert table.charges[2].errors == 1
     assert found.history.workers[1].pid == 4242
-    assert found.position.next_lease == 7
-    assert found.position.next_incarnation == 2
+    assert found.history.position().next_lease == 7
+    assert found.history.position().next_incarnation == 2
     assert (found.settings, found.options) == ({"workers": 2}, {"size": 3})
     assert found.findings == []
     counts = found.counts()

@@ -69,6 +69,15 @@ def test_debugging_takes_the_experiment_that_auto_would_go_on_with(experiment: E
     assert "changed after the last run of a" in asked.stderr
 
 
+def test_a_call_with_debug_returns_none_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [{"number": 1}, {"number": 2}]
+    assert run(lambda number: number, jobs, name="a", output=tmp_path / "out", debug="number=2") is None
+    assert "1 of 1 jobs completed; nothing was recorded" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_auto_starts_goes_on_and_says_when_it_is_finished(experiment: Experiment) -> None:
     write(experiment, "mine")
     environment = {**experiment.environment(), "FAIL": "1"}

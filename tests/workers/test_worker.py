@@ -10,8 +10,9 @@ import pytest
 
 import workers.runner
 import workers.worker
+from workers.isolation.process_state import FULL, THOROUGH
 from workers.job.current_job import CurrentJob
-from workers.process.descriptors import Probe
+from workers.process.descriptors import FileIdentity, Probe
 from workers.runner import Runner
 from workers.transport.messages import Completed, Dropped, Finish, FromWorker, Revoke, Run, ToWorker
 from workers.worker import (
@@ -54,6 +55,9 @@ class Queues:
     def probe(self) -> Probe:
         return (lambda: 0), 0
 
+    def files(self) -> dict[int, FileIdentity]:
+        return {}
+
     def watch_descriptor(self, number: int) -> None:
         pass
 
@@ -77,8 +81,14 @@ class NoOutput:
     def probes(self) -> list[Probe]:
         return []
 
-    def probe(self) -> Probe:
+    def full_probe(self) -> Probe:
         return (lambda: 0), 0
+
+    def thorough_probes(self) -> list[Probe]:
+        return []
+
+    def files(self) -> dict[int, FileIdentity]:
+        return {}
 
     def size(self, seconds: float) -> int:
         return 0
@@ -119,13 +129,15 @@ class Looks:
         self.at = [clock.now]  # as they are when the first job begins is how they are to be
         self.fully_at = [clock.now]
         self.rest_at = [clock.now]
+        self.verified = 0
 
-    def set_probes(self, often: list[Probe], seldom: Probe) -> None:
+    def set_probes(self, *probes: object) -> None:
         pass
 
-    def unchanged(self, *, fully: bool) -> bool:
+    def unchanged(self, depth: int) -> bool:
         self.at.append(self._clock.now)
-        if fully:
+        self.verified = depth
+        if depth >= FULL:
             self.fully_at.append(self._clock.now)
         return True
 
@@ -140,7 +152,8 @@ class Looks:
         self.fully_at.append(self._clock.now)
         return True
 
-    def restore_thoroughly(self) -> bool:
+    def restore_thoroughly(self, *, verified: bool) -> bool:
+        assert not verified or self.verified == THOROUGH
         self.rest_at.append(self._clock.now)
         return True
 

@@ -17,7 +17,7 @@ from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.events import Effects, Event, StartJobs, StartWorker
 from supervisor.core.terms.jobs import FAILED
 from supervisor.core.terms.needs import THOUSAND, Totals
-from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted, singly
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
@@ -26,7 +26,7 @@ from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
 from tools.simulation.disk import SimulatedDisk, SimulatedSyncer
 from tools.simulation.needs_book import NeedsBook
-from tools.simulation.promises import Promises, Violation, check_counts, check_crew, last_written
+from tools.simulation.promises import Promises, Violation, check_counts, check_crew, last_written, singly
 from tools.simulation.simulated_time import simulated_time
 from tools.simulation.world import World, make_jobs
 

@@ -8,7 +8,7 @@ happen; chance and time belong to `tools.simulation.history`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -17,7 +17,7 @@ from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.state.worker_state import ABANDONED
 from supervisor.core.terms.events import StartJobs
 from supervisor.core.terms.jobs import COMPLETED, FAILED
-from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, AnyRecord, Ended, Records, Reset, singly
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, AnyRecord, Completions, Ended, Records, Reset
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -37,6 +37,15 @@ from tools.simulation.world import (
     WISHES,
     FakeJob,
 )
+
+
+def singly(records: Records) -> Iterator[AnyRecord]:
+    """The same records, one for each line."""
+    for record in records:
+        if isinstance(record, Completions):
+            yield from record.each()
+        else:
+            yield record
 
 
 class Violation(AssertionError):

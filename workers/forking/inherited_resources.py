@@ -1,4 +1,5 @@
-"""Whether workers can be forked after the import of the script, or what they must not share stands against it.
+"""Whether workers can be forked after the import of the script: not if it has opened something that they must
+not share.
 
 Processes that share a pipe, connection, terminal or event loop read from one stream, so one job may get the
 answer that was meant for another one, or wait for ever. A lock of multiprocessing has one state, and a child

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from workers.forking.process_owner import TRACKER_GRACE, owner_of, trackers_among, with_descendants
 from workers.process.linux import children_of
 
-_POLL_EVERY = 0.001  # seconds between looks at whether what was killed is dead
+_POLL_EVERY = 0.001  # seconds between checks whether a killed process is dead
 _OF_IMPORT = 0
 
 

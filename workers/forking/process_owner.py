@@ -110,7 +110,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _read(path: str) -> bytes:
-    """Empty if the process is gone or not to be looked at. Raises OSError if there is no
+    """Empty if the process has ended or may not be read. Raises OSError if there is no
     room for another open file."""
     try:
         with open(path, "rb", buffering=0) as file:

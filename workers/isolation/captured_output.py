@@ -5,8 +5,8 @@ the scratch file becomes the job's log; when a worker dies, the supervisor does 
 it. So a log exists from the first byte on, and a silent job costs one system call.
 
 A log keeps head and tail of what is longer than the limit. While the job still runs, the
-supervisor frees the blocks in the middle of the scratch file (`trim`), so that a runaway
-printer does not fill the disk.
+supervisor frees the blocks in the middle of the scratch file (`trim`), so that a job that prints without end
+does not fill the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from time import perf_counter
 
 from workers.isolation.output_files import STRAY_HEADING, log_path, move, scratch_path, stray_path
 from workers.isolation.streams import AlwaysWrote, StandardStreams, buffer_of
-from workers.process.descriptors import Probe, claim, identity_of, is_ours, register
+from workers.process.descriptors import FileIdentity, Probe, claim, identity_of, is_ours, register
 from workers.process.linux import CStandardOutput
 
 _CLOSING_TAKES = 20e-6  # seconds; a shorter job has not closed our descriptor together with many others
@@ -86,18 +86,28 @@ class CapturedOutput:
         return not (self._out.wrote or self._err.wrote or self._c.pending())
 
     def probes(self) -> list[Probe]:
-        """The scratch file has nothing in it, 1 and 2 lead to it, and the streams are in their places: to
-        be asked together with questions of others, instead of `size` and `restore`, if it is `unused`.
+        """Probes that the scratch file is empty, that descriptors 1 and 2 lead to it, and that the streams
+        are unchanged. If the output is `unused`, they replace `size` and `restore`.
 
-        What a job has opened in the place of our file would have to be an empty file.
+        They would miss a file that a job has opened in place of ours only if it is empty.
         """
         empty = partial(os.lseek, self._scratch, 0, os.SEEK_END), 0
         ours = [(partial(os.dup2, self._scratch, number), number) for number in (1, 2)]
         return [empty, *ours, self._streams.probe()]
 
-    def probe(self) -> Probe:
+    def full_probe(self) -> Probe:
         """A probe that descriptor 0 is unchanged."""
-        return partial(_flags, 0), self._input
+        if self._input < 0:
+            return partial(_flags, 0), self._input
+        return partial(fcntl.fcntl, 0, fcntl.F_GETFL), self._input
+
+    def thorough_probes(self) -> list[Probe]:
+        """Probes that no stream was reconfigured."""
+        return self._streams.thorough_probes()
+
+    def files(self) -> dict[int, FileIdentity]:
+        """The descriptor of the scratch file, and which file that is."""
+        return {self._scratch: self._file}
 
     def _restore_streams(self, *, thorough: bool = True) -> None:
         if self._streams.restore(thorough=thorough):

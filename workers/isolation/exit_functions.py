@@ -125,7 +125,7 @@ def exit_fork(error: BaseException | None) -> NoReturn:
         else:
             sys.stderr.write(describe(error).traceback)
         _join_threads()
-        atexit._run_exitfuncs()  # private: see run_all
+        atexit._run_exitfuncs()  # private: see `run_exit_functions`
         flush_files(("__main__",))
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)

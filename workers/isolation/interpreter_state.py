@@ -51,7 +51,7 @@ class PythonState:
     """The state of this interpreter before any job ran."""
 
     def __init__(self) -> None:
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()  # the initial context variables
         self._builtins = _Builtins.noted or _builtins()
         self._environ = os.environ
         self._environment = dict(os.environ._data)  # type: ignore[attr-defined]
@@ -63,10 +63,6 @@ class PythonState:
         self._awaited = dict(WATCHED_MODULES)
         self._modules = 0
         self._notice_modules(late=False)
-
-    def fresh_context(self) -> contextvars.Context:
-        """A copy of the initial context variables; changes in it are lost with it."""
-        return self._context.copy()
 
     def environment_of_jobs(self) -> dict[str, str]:
         """The variables that each job begins with."""
@@ -106,7 +102,7 @@ class PythonState:
                 setattr(builtins, name, value)
 
     def _notice_modules(self, *, late: bool) -> None:
-        """Watch those that have been imported since the last look, too."""
+        """Add the settings of modules that were imported since the last call."""
         self._modules = len(sys.modules)
         for name in [name for name in self._awaited if name in sys.modules]:
             known = self._awaited.pop(name)

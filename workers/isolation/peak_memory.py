@@ -26,28 +26,28 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Peaks:
-    """Since when the kernel tells of the high-water mark, and how high earlier jobs had it."""
+    """The high-water mark that the kernel reports, and the part of it that earlier jobs may have caused."""
 
     def __init__(self) -> None:
         self._checked_at = 0.0
-        self._can_set_back = _set_back()
+        self._can_reset = _reset_mark()
         self._first = _mark(resource.RUSAGE_SELF)
         own = _own_mark()
         self._inherited = self._first if own and self._first > own + _CLEARLY else 0
         if self._inherited:
             self._first = own
-        self._held = 0
-        self._told = self._children = 0 if self._can_set_back else self._first
+        self._told_own = 0
+        self._told = 0 if self._can_reset else self._first
 
     def begin(self) -> Peak | None:
-        """Before the first job; what the supervisor has to know, if there is anything."""
+        """Before the first job: a report for the supervisor, if one is needed."""
         if not self._inherited:
             return None
-        self._held = _own_mark()
-        return Peak(0, self._told, self._inherited, self._held)
+        self._told_own = _own_mark()
+        return Peak(0, self._told, self._inherited, self._told_own)
 
     def check(self, now: float) -> Peak | None:
-        """Between two jobs; what the supervisor has to know, if there is anything."""
+        """Between two jobs: a report for the supervisor, if one is needed."""
         if now - self._checked_at < CHECK_EVERY:
             return None
         self._checked_at = now
@@ -55,15 +55,15 @@ class Peaks:
         children = _mark(resource.RUSAGE_CHILDREN)
         seen = 0
         if mark > self._first + _CLEARLY:
-            if not self._can_set_back:
+            if not self._can_reset:
                 children = max(children, mark)
-            elif mark > _held() + _CLEARLY and _set_back():
+            elif mark > _resident() + _CLEARLY and _reset_mark():
                 seen = mark
                 mark = _own_mark() if self._inherited else mark
-        held = mark if self._inherited else 0
-        if seen or children > self._told * _TOLD or held > self._held * _TOLD:
-            self._told, self._held = max(self._told, children), held
-            return Peak(seen, self._told, self._inherited, held)
+        own = mark if self._inherited else 0
+        if seen or children > self._told * _TOLD or own > self._told_own * _TOLD:
+            self._told, self._told_own = max(self._told, children), own
+            return Peak(seen, self._told, self._inherited, own)
         return None
 
 
@@ -72,7 +72,7 @@ def _mark(whose: int) -> int:
 
 
 def _own_mark() -> int:
-    """The most that this program has held, in bytes; 0 where the system does not tell."""
+    """The peak memory of this program, in bytes; 0 if the system does not tell."""
     try:
         with open("/proc/self/status", "rb", buffering=0) as file:
             status = file.read(1 << 14)
@@ -87,7 +87,7 @@ def own_mark(status: bytes) -> int:
     return int(rest.split(None, 1)[0]) * 1024 if found else 0
 
 
-def _held() -> int:
+def _resident() -> int:
     """Bytes in memory now."""
     try:
         descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -101,8 +101,8 @@ def _held() -> int:
         os.close(descriptor)
 
 
-def _set_back() -> bool:
-    """Let the mark be what is held now; whether the system does that."""
+def _reset_mark() -> bool:
+    """Reset the mark to the present memory; whether the system can do that."""
     try:
         descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:

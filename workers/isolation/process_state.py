@@ -14,18 +14,28 @@ from __future__ import annotations
 # The module beneath `signal`, which turns numbers into enums at ten times the cost.
 import _signal  # type: ignore[import-not-found, unused-ignore]
 import contextlib
+import contextvars
 import faulthandler
 import os
 import resource
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from operator import call
+from operator import call, itemgetter
 from typing import Any
 
 from workers.isolation.interpreter_state import PythonState
-from workers.isolation.signal_handlers import STACKS, enable_crash_dumps, reopen_stack_file
-from workers.process.descriptors import Probe
+from workers.isolation.signal_handlers import (
+    STACKS,
+    enable_crash_dumps,
+    faulthandler_probe,
+    reopen_stack_file,
+    stack_files,
+)
+from workers.process.descriptors import FileIdentity, Probe
+
+# Depths of `ProcessState.unchanged`; each one includes those before it.
+QUICK, FULL, THOROUGH = 1, 2, 3
 
 # Limits that programs change; the first two more often than the others.
 _NAMES = ("AS", "NOFILE", "CPU", "DATA", "FSIZE", "NPROC", "STACK")
@@ -44,6 +54,7 @@ _NUMBERS = sorted(int(number) for number in signal.valid_signals() if number not
 _SIGNALS = [number for number in _NUMBERS if number < _REAL_TIME]
 _REAL_TIME_SIGNALS = _NUMBERS[len(_SIGNALS) :]
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_identity = itemgetter(1, 2)  # of what `os.fstat` returns, as `identity_of`
 
 
 class ProcessState:
@@ -51,6 +62,8 @@ class ProcessState:
 
     def __init__(self) -> None:
         self._python = PythonState()
+        # Returns a copy of the initial context variables, to run jobs in.
+        self.fresh_context: Callable[[], contextvars.Context] = self._python.context.copy
         self._directory = _working_directory()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
@@ -78,19 +91,15 @@ class ProcessState:
         if self._directory is not None:
             self._probes.append(os.getcwd)
         self._expected = [read() for read in self._probes]
-        self.set_probes()
         self._user = os.geteuid(), os.getegid()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._processors = _processors()
+        self.set_probes()
         # A new descriptor has the lowest free number, which tells how many are open.
         os.close(lowest := os.dup(1))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # If this number is in use, half of the free descriptors are used up. -1: no limit.
         self.crowding_descriptor = limit if limit < 0 else lowest + (limit - lowest + 1) // 2
-
-    def fresh_context(self) -> Any:
-        """A copy of the initial context variables (`contextvars.Context`), to run jobs in."""
-        return self._python.fresh_context()
 
     def environment_of_jobs(self) -> dict[str, str]:
         """The variables that each job begins with."""
@@ -100,26 +109,57 @@ class ProcessState:
         """Let jobs begin with these variables from now on, beside the others."""
         self._python.change_environment(values)
 
-    def set_probes(self, others: Iterable[Probe] = (), only_fully: Probe | None = None) -> None:
-        """Add probes to `unchanged`; `only_fully` is called when it checks fully."""
-        quick: list[Probe] = [(faulthandler.cancel_dump_traceback_later, None)]
-        if signal.ITIMER_REAL in self._timers:  # the others are seldom used, and `stop_timers` stops them
-            quick.append((partial(_signal.setitimer, signal.ITIMER_REAL, 0), (0.0, 0.0)))
+    def set_probes(
+        self,
+        quick: Iterable[Probe] = (),
+        full: Iterable[Probe] = (),
+        thorough: Iterable[Probe] = (),
+        files: Mapping[int, FileIdentity] | None = None,
+    ) -> None:
+        """Add probes to `unchanged`, by its depth. `files`: descriptors whose files a thorough check compares."""
         own = list(zip(self._probes, self._expected, strict=True))
-        self._quick_probes = _split([*others, *quick, *own[self._quick_from :]])
-        self._full_probes = _split([*own[: self._quick_from], *([] if only_fully is None else [only_fully])])
+        quick = [*quick, (faulthandler.cancel_dump_traceback_later, None), *own[self._quick_from :]]
+        if signal.ITIMER_REAL in self._timers:
+            quick.append((partial(_signal.alarm, 0), 0))  # stops that timer; costs less than `setitimer`
+        self._quick, self._quick_values = _split(quick)
+        self._full_probes = _split([*full, *own[: self._quick_from]])
+        self._thorough_probes = _split([*thorough, *self._thorough()])
+        files = {**(files or {}), **stack_files()}
+        self._files, self._identities = list(files), list(files.values())
 
-    def unchanged(self, *, fully: bool) -> bool:
-        """Whether a job has left the state that jobs change most as it was: the quick probes; with `fully` also
-        signal mask, limits, umask and descriptor 0. Some probes restore their value as well."""
+    def _thorough(self) -> list[Probe]:
+        """What `restore_thoroughly` checks besides the state of Python, and `stop_timers` besides the alarm."""
+        probes: list[Probe] = [faulthandler_probe(), (os.geteuid, self._user[0]), (os.getegid, self._user[1])]
+        probes.append((partial(os.getpriority, os.PRIO_PROCESS, 0), self._niceness))
+        if self._processors is not None:
+            probes.append((partial(os.sched_getaffinity, 0), self._processors))
+        probes += [
+            (partial(_signal.setitimer, timer, 0), (0.0, 0.0))
+            for timer in self._timers
+            if timer != signal.ITIMER_REAL
+        ]
+        others = list(zip(_LIMITS, self._limits, strict=True))[len(_FIRST_LIMITS) :]
+        return probes + [(partial(resource.getrlimit, limit), values) for limit, values in others]
+
+    def unchanged(self, depth: int) -> bool:
+        """Whether a job has left the state that jobs change most as it was (QUICK), also signal mask, limits,
+        umask and descriptor 0 (FULL), also everything but the state of Python (THOROUGH). Some probes restore
+        their value as well."""
         try:
             return (
-                list(map(call, self._quick_probes[0])) == self._quick_probes[1]
+                list(map(call, self._quick)) == self._quick_values
                 and list(map(_signal.getsignal, self._signals)) == self._handlers
-                and not (fully and list(map(call, self._full_probes[0])) != self._full_probes[1])
+                and not (depth >= FULL and list(map(call, self._full_probes[0])) != self._full_probes[1])
+                and not (depth == THOROUGH and self._has_changed_thoroughly())
             )
         except Exception:  # a deleted directory, a closed descriptor or stream
             return False
+
+    def _has_changed_thoroughly(self) -> bool:
+        return (
+            list(map(call, self._thorough_probes[0])) != self._thorough_probes[1]
+            or list(map(_identity, map(os.fstat, self._files))) != self._identities
+        )
 
     def stop_timers(self) -> None:
         """Stop timers, faulthandler's included, before they fire in a later job. Takes a microsecond."""
@@ -145,15 +185,17 @@ class ProcessState:
                 os.chdir(self._directory)
         return _restore_limits(_LIMITS, self._limits)
 
-    def restore_thoroughly(self) -> bool:
+    def restore_thoroughly(self, *, verified: bool = False) -> bool:
         """Restore everything else; costs twice as much as `restore`. False if limit, user or niceness cannot
-        be restored."""
+        be restored. `verified`: `unchanged` has just found all that the system keeps as it was."""
         self._python.restore()
-        enable_crash_dumps()
-        reopen_stack_file()
         self._thorough_restores += 1
         if self._thorough_restores % _RAREST_EVERY == 0:
             self._restore_rarest()
+        if verified:
+            return True
+        enable_crash_dumps()
+        reopen_stack_file()
         if self._processors is not None and os.sched_getaffinity(0) != self._processors:
             with contextlib.suppress(OSError):  # taken away from the whole cgroup
                 os.sched_setaffinity(0, self._processors)

@@ -13,11 +13,13 @@ import gc
 import os
 import signal
 from collections.abc import Collection
+from functools import partial
 from types import CodeType, FrameType
 from typing import Any, ClassVar, NamedTuple
 
 from workers.job.current_job import CURRENT
 from workers.process import descriptors
+from workers.process.descriptors import Probe
 
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -148,6 +150,10 @@ class _StackFile(_ToStderr):
         """False if a job has closed it."""
         return descriptors.is_ours(self._descriptor, self._file)
 
+    def open_as(self) -> dict[int, descriptors.FileIdentity]:
+        """Its descriptor, and which file that is."""
+        return {self._descriptor: self._file}
+
 
 class _Installed:
     """The handlers that the worker has installed in this process."""
@@ -213,6 +219,17 @@ def enable_crash_dumps() -> None:
         faulthandler.enable(file=_FAULTS)
     for number, place in _Installed.dumps_stacks.items():
         faulthandler.register(number, file=place, all_threads=True, chain=False)
+
+
+def faulthandler_probe() -> Probe:
+    """A probe that `enable_crash_dumps` has nothing to restore."""
+    return partial(gc.get_referents, faulthandler), _Installed.files
+
+
+def stack_files() -> dict[int, descriptors.FileIdentity]:
+    """The descriptor of the file for the supervisor's stacks, and which file that is; empty without one."""
+    place = _Installed.dumps_stacks.get(STACKS)
+    return place.open_as() if isinstance(place, _StackFile) else {}
 
 
 def reopen_stack_file() -> None:

@@ -187,6 +187,14 @@ class StandardStreams:
         written (`Remembering`)."""
         return partial(_read, vars(sys)), self._kept
 
+    def thorough_probes(self) -> list[Probe]:
+        """Probes that a thorough `restore` has nothing to do, besides that of `probe`."""
+        reads = [partial(read, own) for own in self.own for read in (_settings, vars)]
+        probes: list[Probe] = list(zip(reads, self._states, strict=True))
+        if (stdin := self._kept[2]) is not None:
+            probes.append((partial(getattr, stdin, "closed", False), False))
+        return probes
+
     def flush_others(self) -> None:
         """Flush streams of the script that replace our own."""
         for stream in self.others:

@@ -1,3 +1,3 @@
 """What a job sees of itself: id, seed, directory, saved state, reports. Every script imports it, so it
-is light. Nothing that only the worker's loop needs.
+imports little. Nothing that only the worker's loop needs.
 """

@@ -143,7 +143,7 @@ class CurrentJob:
         return self._states
 
     def report(self, fraction: float | None = None, /, **metrics: Any) -> None:
-        """Say how far the job is: in the live view and in the progress file. Nothing is recorded.
+        """Report the progress of the job, for the live view and the progress file. Nothing is recorded.
 
         Call it as often as you like, from any thread: one report in a second is sent, the others cost
         a fraction of a microsecond and are dropped.
@@ -240,5 +240,5 @@ def job_seed(experiment_seed: int, job_id: str) -> int:
 
 
 def tag_environment(worker: int, tag: str, incarnation: int) -> None:
-    """Set the variables that tell programs started by a job where they belong."""
+    """Set the variables that name the experiment and the worker, for programs that a job starts."""
     os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), tag), strict=True))

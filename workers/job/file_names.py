@@ -1,4 +1,4 @@
-"""File names made from job ids. Light: every experiment imports it."""
+"""File names made from job ids. It imports little, since every script imports it."""
 
 from __future__ import annotations
 

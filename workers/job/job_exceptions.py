@@ -1,4 +1,4 @@
-"""Exceptions by which a job ends, retries or gives up. Light: every experiment imports it."""
+"""Exceptions by which a job ends, retries or gives up. It imports little, since every script imports it."""
 
 from __future__ import annotations
 

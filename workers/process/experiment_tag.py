@@ -1,6 +1,6 @@
 """Environment variables by which the processes of an experiment are found.
 
-Light on purpose: it is needed before most of the program is imported.
+It imports nothing: it is needed before most of the program is imported.
 """
 
 EXPERIMENT_TAG = "LONGHAUL_EXPERIMENT"  # "<experiment id>:<uuid>"

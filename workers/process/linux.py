@@ -47,10 +47,9 @@ def hold_lifeline(descriptor: int, *, alone: bool = False) -> int | None:
 
     On Linux the kernel sends SIGKILL, whatever the process is doing (a thread would not be
     scheduled while a job holds the GIL). The signal's owner belongs to the open file
-    description, hence a fresh one; it is the group, not the process, so that plain
-    children of a job go too, unless it is `alone` because somebody else ends those.
-    Elsewhere a thread waits. Returns the descriptor that, closed, lets go of the lifeline;
-    None if a thread waits.
+    description, hence a fresh one; it is the group, not the process, so that plain children of a job are
+    killed too, unless it is `alone`: then another process ends those. Elsewhere a thread waits. Returns a
+    descriptor; closing it switches the lifeline off. None if a thread waits.
     """
     try:
         if not IS_LINUX:
@@ -238,7 +237,7 @@ def children_of(parent: int) -> list[int]:
         with open(f"/proc/{parent}/task/{parent}/children") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
-        pass  # this kernel keeps no such list: look at everybody's parent
+        pass  # this kernel keeps no such list: check the parent of every process
     children = []
     for name in os.listdir("/proc"):
         if name.isdigit() and parent_of(int(name)) == parent:

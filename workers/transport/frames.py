@@ -1,4 +1,4 @@
-"""Frames: how messages stand in a stream of bytes.
+"""Frames: how messages are written into a stream of bytes.
 
 A frame is the length of its payload as a msgpack integer of five bytes, and a msgpack payload:
 so a run of frames is a msgpack sequence, and many messages are decoded in one call. What may be
@@ -87,9 +87,9 @@ class FrameReader:
 
     @staticmethod
     def guess(room: bytearray, start: int, end: int) -> tuple[int, int]:
-        """Where the last whole frame in `room[start:end]` ends, and how many there are, without
-        going from one to the next: right if all are small and none looks in its middle as if
-        another one began. Whoever decodes them sees whether they come to that length."""
+        """The end of the last whole frame in `room[start:end]`, and the number of frames, without a walk from
+        frame to frame. Right if all frames are small and none contains the bytes that a small frame begins
+        with. The caller checks that by decoding them."""
         last = room.rfind(_SMALL, start, end)
         if last < 0:
             return start, 0
@@ -99,7 +99,7 @@ class FrameReader:
 
     @staticmethod
     def walk(view: memoryview, start: int) -> tuple[int, int]:
-        """The same from one frame to the next."""
+        """The result of `guess`, by a walk from frame to frame."""
         stop, size, count = start, len(view), 0
         unpack = LENGTH.unpack_from
         while size - stop >= HEAD:
@@ -113,7 +113,7 @@ class FrameReader:
 
     @staticmethod
     def is_part(rest: memoryview) -> bool:
-        """Whether this is nothing, or may be a frame that is not complete."""
+        """Whether this is empty, or may be an incomplete frame."""
         if len(rest) < HEAD:
             return True
         type_byte, length = LENGTH.unpack_from(rest)

@@ -209,15 +209,15 @@ class Imported(msgspec.Struct, tag=17, array_like=True):
 class Peak(msgspec.Struct, tag=18, array_like=True):
     """The memory that jobs before the next one have taken, in bytes.
 
-    `before`: the highest mark of this process until now, when it was set back; 0 if it was not.
-    `lasting`: the highest mark that could not be set back, of children for one. `inherited`: the mark of
-    another program that `getrusage` tells of as ours, 0 if there is none; then `held` is our own mark now.
+    `before`: the high-water mark of this process before it was reset; 0 if it was not reset. `lasting`: the
+    highest mark that cannot be reset, such as that of children. `inherited`: the mark of another program that
+    `getrusage` reports as ours, 0 if there is none. `own`: if there is one, our own mark now.
     """
 
     before: int
     lasting: int
     inherited: int = 0
-    held: int = 0
+    own: int = 0
 
 
 Outcome = Completed | CompletedWith | Failed

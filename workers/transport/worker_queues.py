@@ -20,7 +20,7 @@ from functools import partial
 import msgspec
 
 from workers.process import descriptors
-from workers.process.descriptors import Probe
+from workers.process.descriptors import FileIdentity, Probe
 from workers.transport.frames import (
     HEAD,
     LENGTH,
@@ -97,6 +97,10 @@ class WorkerQueues:
             return partial(descriptors.is_ours, self._outbox, self._files[1]), True
         size = partial(fcntl.fcntl, self._outbox, _PIPE_SIZE)
         return size, size()
+
+    def files(self) -> dict[int, FileIdentity]:
+        """The descriptors of both ends, and which files those are."""
+        return dict(zip((self._inbox, self._outbox), self._files, strict=True))
 
     def _reopen_inbox_if_lost(self) -> None:
         """Raises QueueClosed."""

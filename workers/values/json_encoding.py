@@ -79,8 +79,8 @@ class Encoded(msgspec.Struct):
 
 
 def all_plain(params: Sequence[dict[str, Any]]) -> bool:
-    """Whether JSON surely gives back exactly these, but for lone surrogates in text: done with
-    as little as possible for each, since there may be a million. False: look at each."""
+    """Whether JSON certainly gives back exactly these values, except for lone surrogates in text. Cheap for
+    each value, since there may be a million. False: each value has to be checked."""
     values = list(chain.from_iterable(map(dict.values, params)))
     kinds = set(map(type, values))
     if not kinds <= _SCALARS or not set(map(type, chain.from_iterable(params))) <= {str}:

@@ -99,7 +99,7 @@ class Dispatcher:
         return not any(worker.leases for worker in self.workers.values())
 
     def next_deadline(self) -> float | None:
-        """When a timeout, a take-back or another try to start a worker is due."""
+        """When a timeout, a revocation or another try to start a worker is due."""
         times = []
         for worker in self.workers.values():
             if worker.leases and worker.status in (READY, STOPPING):
@@ -115,7 +115,7 @@ class Dispatcher:
         return min(times, default=None)
 
     def coalescing_delay(self) -> float:
-        """Seconds for which outcomes may gather before the loop looks at them."""
+        """Seconds for which outcomes may gather before the loop processes them."""
         workers = list(self.workers.values())
         if self.placement is not None:  # workers may have nothing to do for long
             workers = [worker for worker in workers if worker.leases or worker.status != READY]
@@ -252,8 +252,8 @@ class Dispatcher:
         free = self.free_slots(turn)  # a delay that is over ends also while nothing is handed out
         if self.placement is not None or not free:
             return
-        # Leases that wait behind another one are jobs for a free slot as well: once its worker
-        # is there, they are taken back.
+        # Leases that wait behind another one are jobs for a free slot as well: they are revoked when its
+        # worker is ready.
         behind = sum(
             max(0, worker.lease_count() - 1) for worker in self.workers.values() if worker.status == READY
         )

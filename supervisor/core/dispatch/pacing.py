@@ -52,7 +52,7 @@ class TokenBucket:
         if self._at is not None:
             self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        # A wait that was computed ends at its time, whatever floating point makes of it.
+        # At `due` one start is allowed, also if rounding left slightly less than one token.
         due = self.due is not None and now >= self.due
         self.due = None
         return max(int(self._tokens), 1 if due else 0)

@@ -1,4 +1,4 @@
-"""What one call of the core is told, and what it answers. Pure."""
+"""One call of the core: its time, and the effects that it collects. Pure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from supervisor.core.terms.records import Noted
 from supervisor.core.terms.wording import signal_name
 
 SIGTERM = 15
-_STOP_SIGNALS = (2, SIGTERM)  # of which the second one means: now
+_STOP_SIGNALS = (2, SIGTERM)  # the second one of these ends the grace time
 
 
 class Drain:
@@ -87,7 +87,7 @@ class Drain:
         user asked for it, which counts also if the drain had begun before."""
         self.asked |= asked
         if not self.begun:
-            self._stop_signals = 1  # as if it had been the first one: the next Ctrl+C means now
+            self._stop_signals = 1  # counts as the first one: the next Ctrl+C ends the grace time
             self.begin(turn, reason, detail, tell=tell)
             self._forward(turn, SIGTERM)
 

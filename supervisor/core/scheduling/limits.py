@@ -24,13 +24,13 @@ _RELAXED = 1.1  # of --keep-free: hand-out begins again
 
 _SETTLES_WITHIN = 2.0  # seconds until the memory of a stopped job is surely free
 
-_WORTH_A_WORKER = 0.05  # of the limit, left by earlier jobs: less than this decides nothing
+_WORTH_A_WORKER = 0.05  # of the limit: if earlier jobs left less than this, a fresh worker would not help
 
 _HARMLESS = 0.25  # of the limit, that a worker holds itself or that was left in it
 
 _SPARED_AT_MOST = 10  # times for each job
 
-_IDLE = 1.0  # percent of a core: what less than this uses is standing still
+_IDLE = 1.0  # percent of a core: a job that uses less counts as idle
 
 _SAMPLE = 20  # jobs that ended, before a share of failures means anything
 
@@ -53,7 +53,7 @@ class Limits:
         self._slowness = StragglerDetector(self._table)
         self._slow_told = False
         self._reason = ""
-        self.drain_at: float | None = None  # so that the grace fits before the deadline
+        self.drain_at: float | None = None  # early enough for the grace time before the deadline
 
     def begin(self, drain_at: float | None, reason: str) -> None:
         """The run begins. `drain_at`: when a drain begins, on the run's clock; `reason`: for the user."""
@@ -178,7 +178,9 @@ class Limits:
         elif since is not None and available >= keep * _RELAXED:
             del self._blocked[LOW_MEMORY]
             turn.effects.records.append(Unpaused(LOW_MEMORY, turn.at, round(turn.now - since, 3)))
-            turn.effects.commands.append(Tell("info", "enough memory again: going on"))
+            turn.effects.commands.append(
+                Tell("info", "enough memory is available again: jobs are started again")
+            )
         if available < keep * _CRITICAL and turn.now >= self._no_stop_before:
             self._stop_youngest(turn, available)
 
@@ -244,7 +246,7 @@ NOT_BEFORE = 10.0  # seconds; shorter jobs are never called slow
 
 _LEAST = 5  # completed jobs that make a median worth comparing with
 
-_NEAR = 10_000  # jobs on each side of the plan that are looked at
+_NEAR = 10_000  # jobs before and after it in the plan that are compared
 
 _KEPT = 30.0  # seconds that a median is good for
 

@@ -1,7 +1,7 @@
 """Carries out the orders of `longhaul ctl`. Pure.
 
-Each order is an event (`ControlAsked`). An order that changes something is recorded with the uid of the user
-who gave it, shown in the view, and answered. One that changes nothing is only answered.
+Each order is an event (`ControlAsked`), and each is answered. An order that changes something is also
+recorded, with the uid of its user, and shown in the view.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Orders:
         before, wanted = self.dispatcher.slots, event.number
         if not 1 <= wanted <= MOST_WORKERS:
             return _refused(
-                f"workers {wanted}: expected 1 to {MOST_WORKERS}; `pause` lets none start anything"
+                f"workers {wanted}: expected 1 to {MOST_WORKERS}; to start no more jobs, use `pause`"
             )
         if self.drain.begun:
             return _refused(f"the run is being stopped ({self.drain.reason})")
@@ -174,7 +174,7 @@ class Orders:
         ids = [self.table.ids[job] for job in failed]
         for job in failed:
             self.table.reset(job, forget_charges=False)
-            self.ending.pop(job, None)  # a cancellation of a moment ago is void
+            self.ending.pop(job, None)  # it ends a cancellation that is still being carried out
         turn.effects.records.append(Reset(ids, "retry", turn.at))
         self.ledger.line_up_again(turn, failed)
         return _Reply(

@@ -18,7 +18,7 @@ from supervisor.core.terms.records import BY_HAND
 
 _PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` continues it"}
 
-WINDOW = 600.0  # seconds that the rate looks back
+WINDOW = 600.0  # seconds over which the rate is averaged
 
 
 class ProgressObserver:

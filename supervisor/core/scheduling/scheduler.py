@@ -71,7 +71,7 @@ class Scheduler:
     table: all jobs, as the records left them.
     slots: how many workers, at most.
     position: where earlier runs stopped (run, lease and incarnation numbers).
-    job_bytes: what handing out a job takes, on average.
+    job_bytes: average size of a job's line in the plan.
     totals: what jobs may take together, if some say what they need; by default the slots' cores alone.
     """
 
@@ -271,7 +271,7 @@ class Scheduler:
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
         self.dispatcher.learn(worker, seconds, len(event.outcomes))
-        # Outcomes may have gathered for a while before we looked at them.
+        # Outcomes may have gathered for a while before they were read.
         worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at
 
@@ -294,7 +294,7 @@ class Scheduler:
         if worker is None:
             return
         unasked = [lease for lease in event.leases if lease not in worker.revoked]
-        worker.leaving |= bool(unasked)  # it has heard of the drain before we have
+        worker.leaving |= bool(unasked)  # it knew of the drain before this process did
         dropped = {lease: worker.settle(lease) for lease in event.leases}
         returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
         self.dispatcher.returned(turn, worker, returned)
@@ -303,7 +303,7 @@ class Scheduler:
         worker = self.workers.get(event.incarnation)
         running = worker.running() if worker is not None else None
         if worker is None or running is None or self.table.ids[running[1]] != event.job:
-            return  # from a thread that has outlived its job
+            return  # from a thread that still runs after the end of its job
         if not self.ledger.is_current(*running):
             return
         if event.notice:
@@ -355,7 +355,7 @@ class Scheduler:
         if waiting and worker.status != STARTING:
             lease, job = waiting.pop(0)
             if worker.kill_reason is not None and worker.kill_reason.lease != lease:
-                kind = "interrupted"  # the job we killed it for had ended; this one is innocent
+                kind = "interrupted"  # the job that it was killed for had ended; this one is not to blame
             seconds = max(0.0, turn.now - worker.since)
             message = (
                 worker.kill_reason.message

@@ -35,8 +35,8 @@ class CodeSeen:
         self._first.update(texts or {})
 
     def note(self, modules: list[ModuleText], worker: WorkerState, lease: int, turn: Turn) -> None:
-        """`worker` has imported these; its first lease was, or will not be before, `lease`. The user is
-        told once of each file."""
+        """`worker` has imported these. `lease`: its first one, or if it has none yet, a number that is not
+        above it. The user is told once of each file."""
         late = [module for module in modules if module.name not in self._known]
         if late:
             self.know(module.name for module in late)

@@ -10,7 +10,7 @@ A job's number is its position in the plan file and never changes. The states of
        └──reset── COMPLETED, FAILED, INTERRUPTED            (--rerun, retry on resume)
 
 `completed` is legal from every state but COMPLETED, because the first completed result
-of any lease wins, also that of a lease which had been taken back. Every other move that
+of any lease wins, also that of a lease which had been revoked. Every other move that
 is not in `MOVES` raises IllegalMove and changes nothing.
 
 Replaying a journal goes through the same methods (`apply`): the records say what
@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.state.columns import get, put
+from supervisor.core.state.open_leases import OpenLeases
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, Counts, OwnSettings
 from supervisor.core.terms.records import (
     AnyRecord,
@@ -113,9 +114,8 @@ class JobTable:
         self.charges: dict[int, Charges] = {}
         self.outcome: dict[int, str] = {}  # of failed jobs: how the last attempt ended
         self.own: dict[int, OwnSettings] = {}  # of the jobs that have settings of their own
-        # Leases without an end, by worker incarnation, in hand-out order. Kept here while
-        # a journal is replayed; a live run keeps them with its workers.
-        self.open_leases: dict[int, dict[int, int]] = {}
+        # Job numbers. Filled by a replay, emptied when the core settles what an earlier run left open.
+        self.open_leases: OpenLeases[int] = OpenLeases()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -255,24 +255,21 @@ class JobTable:
         """Replay one record of the journal. Unknown job ids are registered as gone. Leases that a run
         left open are closed by the first records of the next run.
 
-        Lenient where a live run is strict: lines may have been lost before this one.
+        Accepts moves that a live run refuses: lines before this one may be lost.
         """
         handler = _HANDLERS.get(type(record))
         if handler is not None:
             handler(self, record)
 
     def _apply_leased(self, record: Leased) -> None:
-        leases = self.open_leases.setdefault(record.incarnation, {})
-        leases.update(enumerate(self.numbers_of(record.jobs), record.lease))
+        self.open_leases.hand_out(record, self.numbers_of(record.jobs))
 
     def _apply_returned(self, record: Returned) -> None:
-        leases = self.open_leases.get(record.incarnation, {})
-        for lease in record.leases:
-            leases.pop(lease, None)
+        self.open_leases.give_back(record)
 
     def _apply_noted(self, record: Noted) -> None:
         if record.what == "superseded":
-            self._close_lease(record.detail.get("lease", 0))
+            self.open_leases.close(record.detail.get("lease", 0))
 
     def _apply_worker_ended(self, record: WorkerEnded) -> None:
         self.open_leases.pop(record.incarnation, None)
@@ -292,14 +289,9 @@ class JobTable:
         else:
             self.charges.pop(job, None)
 
-    def _close_lease(self, lease: int) -> None:
-        for leases in self.open_leases.values():
-            if leases.pop(lease, None) is not None:
-                break
-
     def _apply_ended(self, record: Ended) -> None:
         job = self.add(record.job, wanted=False)
-        self._close_lease(record.lease)
+        self.open_leases.close(record.lease)
         if not record.state:
             return
         self.attempts[job] = max(self.attempts[job], record.attempt)
@@ -313,22 +305,13 @@ class JobTable:
 
     def completed(self, jobs: Sequence[int], attempts: list[int], seconds: list[float]) -> None:
         """Replay many completions at once. `apply` of their records, one by one, is the reference, except for
-        leases: see `close_leases`."""
+        leases: see `OpenLeases.close_batch`."""
         before = get(self.attempts, jobs)
         after = list(map(max, before, attempts)) if any(before) else attempts
         self.restore(jobs, bytes([COMPLETED]) * len(jobs), after, seconds)
         if self.outcome:
             for job in jobs:
                 self.outcome.pop(job, None)
-
-    def close_leases(self, leases: Sequence[int]) -> None:
-        """Remove many leases from the open ones; nearly always all are of one worker."""
-        holders = [held for held in self.open_leases.values() if held]
-        holders.sort(key=lambda held: leases[0] not in held)
-        for held in holders:
-            leases = [lease for lease in leases if held.pop(lease, None) is None]
-            if not leases:
-                break
 
     # ----------------------------------------------------------------------- counts
 

@@ -159,7 +159,7 @@ class RunHistory:
     def _apply_noted(self, record: Noted) -> None:
         self.incidents.apply(record)
         if record.what == "converted" and self.run_started is not None:
-            # Kept with what every checkpoint and every new journal has.
+            # Stored in RunStarted, which every checkpoint and every new journal holds.
             known = self.run_started.told
             known += [kind for kind in record.detail["kinds"] if kind not in known]
         elif record.what == "code_imported":

@@ -104,7 +104,7 @@ class WorkerState:
         self._report: JobReport | None = None
         self.busy_at = 0.0  # when it was last seen to use the CPU (run clock)
         self.memory = 0  # bytes, when it was over its limit
-        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first look during it
+        self.seen: tuple[int, int] | None = None  # a lease, and bytes at the first measurement during it
         self.slow = 0  # the lease that takes much longer than others
         self.stall_reported_lease = 0  # the lease that was reported as stalled
         self.error = ""  # why it never got ready
@@ -175,7 +175,11 @@ class _HandOut:
 
 
 class Leases(Sequence[tuple[int, int]]):
-    """(lease, job number) in the order in which they were handed out."""
+    """What one worker holds: (lease, job number) in the order in which they were handed out.
+
+    The core's own account in a live run: `Ledger.newest_lease` has the same by job, for one look per outcome. The
+    engine keeps `SentLeases`, because it must know what a worker runs before the core is told.
+    """
 
     __slots__ = ("_hand_outs",)
 

@@ -1,7 +1,7 @@
 """Which code each result was made by. Pure.
 
-Nothing is written for a single job: the numbers of leases rise over an experiment, and stand in every
-record of an attempt. So it is enough to know from which lease on the code was another one.
+Lease numbers rise over an experiment, and every record of an attempt has one. So nothing is written for a
+single job: it is enough to know from which lease on the code was another one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ UNKNOWN = "unknown"  # the version of results that an older longhaul has recorde
 
 
 class CodeSpan(msgspec.Struct, omit_defaults=True):
-    """Leases from the number `since` on are of this version of the code, until the next span.
+    """Leases from the number `since` on ran this version of the code, until the next span.
 
     version: see `code_files.version_of`; with a plus sign, if workers may have imported files that
-    were changed while the run went on. changed: what was other than before it, in words: files,
-    or the name of the function. before: the digests that the parts which changed had in the span
+    were changed while the run went on. changed: what differs from the span before it: names of files, or of
+    the function. before: the digests that the parts which changed had in the span
     before (`code_changes.parts_of`); older versions have not recorded them.
     """
 
@@ -33,9 +33,9 @@ class CodeSpan(msgspec.Struct, omit_defaults=True):
 
 
 def unsure(spans: list[CodeSpan], lease: int, file: str) -> None:
-    """From this lease on a file may have been another one than it was when the run began.
+    """From this lease on a file may differ from what it was when the run began.
 
-    Workers do not report in the order of their leases: the earliest lease of all counts.
+    Workers do not report in the order of their leases, so the earliest lease counts.
     """
     if not spans:
         return
@@ -49,7 +49,7 @@ def unsure(spans: list[CodeSpan], lease: int, file: str) -> None:
 
 
 class CodeSpans:
-    """All of an experiment, the oldest first."""
+    """All spans of an experiment, the oldest first."""
 
     def __init__(self, spans: Iterable[CodeSpan] = ()) -> None:
         self.spans = list(spans)
@@ -57,16 +57,16 @@ class CodeSpans:
 
     @property
     def uniform(self) -> bool:
-        """Whether all that ever ran is of one code."""
+        """Whether only one version of the code ever ran."""
         return len(self.spans) == 1 and self.spans[0].since <= 1
 
     def version(self, lease: int) -> str | None:
-        """Of what was run under that lease; None if it is not known, or if nothing was run (lease 0)."""
+        """The version that ran under that lease; None if it is unknown, or if nothing ran (lease 0)."""
         place = bisect_right(self._begins, lease)
         return self.spans[place - 1].version if place and lease else None
 
     def versions(self, leases: Sequence[int]) -> list[str | None]:
-        """The same of many."""
+        """`version` of many leases."""
         if not self.spans:
             return [None] * len(leases)
         if self.uniform and 0 not in leases:
@@ -74,7 +74,7 @@ class CodeSpans:
         return list(map(self.version, leases))
 
     def tally(self, made_by: Sequence[str | None], chosen: bytes) -> dict[str | None, int]:
-        """How many of them there are of each, of those that are chosen (1)."""
+        """How many of these leases each version has, counting only those with a 1 in `chosen`."""
         if self.uniform:
             return {self.spans[0].version: chosen.count(1)}
         return Counter(compress(made_by, chosen))
@@ -84,16 +84,16 @@ class CodeSpans:
         return list(dict.fromkeys(span.version for span in self.spans))
 
     def after(self, version: str) -> tuple[dict[str, str], list[str]]:
-        """What was changed since the code was last of this version (`UNKNOWN`: before the first
-        version): the digests that the changed parts had in it; and, where a span has no digests,
-        what changed in words. A part may have been changed back."""
+        """What has changed since this version last ran (`UNKNOWN`: what ran before the first version).
+        Returns the digests that the changed parts had in it, and for spans without digests the names of what
+        changed. A part may have been changed back."""
         places = [place for place, span in enumerate(self.spans, 1) if span.version == version]
         digests: dict[str, str] = {}
         words: list[str] = []
         later = self.spans[places[-1] if places else 0 :]
         for span in reversed(later):
             digests.update(span.before)  # those of the earliest span count
-            # What was edited during a run is known from the digests of the next one.
+            # The digests of the next span tell what was edited during a run.
             if not span.before and (span is later[-1] or not span.version.endswith("+")):
                 words[:0] = span.changed
         return digests, list(dict.fromkeys(words))

@@ -73,7 +73,8 @@ class CodeImported(msgspec.Struct, frozen=True):
 
 
 class FilesShared(msgspec.Struct, frozen=True):
-    """Workers have these files of the script open together, with one position; why, behind each."""
+    """Workers share the position of these files, which the script has opened; each with the reason in
+    parentheses."""
 
     files: list[str]
 
@@ -85,12 +86,12 @@ class WorkerDied(msgspec.Struct, frozen=True):
     incarnation: int
     exit_code: int | None = None
     signal: int | None = None
-    peak_rss: int | None = None  # bytes, since the job that it was at began
+    peak_rss: int | None = None  # bytes, since its current job began
     output: str = ""  # the last lines that the running job had printed
     output_bytes: int = 0
     log: str = ""  # the file with its output, if that is no job's
-    where: str = ""  # "script.py:12", the place in the user's code that it was at
-    function: str = ""  # that this place is in
+    where: str = ""  # "script.py:12", its position in the user's code
+    function: str = ""  # the function of that position
     traceback: str = ""  # its stack; "" if the output has it
     peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
     earlier_peak_rss: int = 0  # bytes, before that job
@@ -133,8 +134,8 @@ class HandOutUnblocked(msgspec.Struct, frozen=True):
 class ControlAsked(msgspec.Struct, frozen=True):
     """An order of `longhaul ctl`; see `orders`.
 
-    ticket: names the one who waits for the answer. uid: whose process it is. number: of
-    workers. jobs: ids, or patterns of ids.
+    ticket: identifies the client that waits for the answer. uid: of the client's user. number: of workers.
+    jobs: ids, or patterns of ids.
     """
 
     ticket: int

@@ -57,7 +57,7 @@ class RunStarted(Record, tag="run_started"):
     entry: dict[str, Any] = {}  # where a replay finds function and setup: see provenance.entry_of
     jobs: int = 0
     offered: int = 0  # that the script has; more than `jobs` with one per domain
-    told: list[str] = []  # kinds of converted result values that were told so far in the experiment
+    told: list[str] = []  # kinds of converted result values that were reported so far in the experiment
     chosen: int = 0  # that this run may hand out (--only), finished ones included
     cores: int = 0  # usable ones; these two are 0 in the records of older versions
 
@@ -270,12 +270,3 @@ Records = Sequence[AnyRecord | Completions]
 def lines_in(records: Records) -> int:
     """How many lines of the journal these are."""
     return sum([len(record) if isinstance(record, Completions) else 1 for record in records])
-
-
-def singly(records: Records) -> Iterator[AnyRecord]:
-    """The same records, one for each line."""
-    for record in records:
-        if isinstance(record, Completions):
-            yield from record.each()
-        else:
-            yield record

@@ -89,16 +89,16 @@ def signal_name(number: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of a stranger, safe to print on one line: no line breaks, no control characters
-    (a job id or a message must not steer the terminal)."""
+    """Text from outside (a job id, a message), safe to print on one line: without line breaks and without
+    control characters, which could steer the terminal."""
     text = _ESCAPE.sub("", text)
     visible = (" " if is_control(c) else c for c in text)
     return " ".join("".join(visible).split())
 
 
 def harmless(text: str) -> str:
-    """Lines that may quote a stranger's text (a job id, a message, a path), safe to print: line breaks, tabs
-    and bytes of paths stay, escape sequences go, other control characters become blanks."""
+    """Lines with text from outside (a job id, a message, a path), safe to print. Line breaks, tabs and bytes
+    of paths stay, escape sequences are removed, other control characters become blanks."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     text = _ESCAPE.sub("", text)
@@ -128,8 +128,8 @@ def is_control(character: str) -> bool:
 
 
 def printed_lines(text: str) -> list[str]:
-    """What a job printed, as lines: of a progress bar its last state, no colours, no control
-    characters, tabs widened."""
+    """The lines that a job printed, without colours and control characters, with tabs as blanks. Of a
+    progress bar only its last state stays."""
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -142,7 +142,7 @@ def _printed_line(line: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """At most `width` characters; the middle goes, because ids differ at both ends."""
+    """At most `width` characters; the middle is left out, because ids differ at both ends."""
     if len(text) <= width:
         return text
     if width < 3:
@@ -152,5 +152,5 @@ def shorten(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters of a sentence; the end goes."""
+    """At most `width` characters of a sentence; the end is left out."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"

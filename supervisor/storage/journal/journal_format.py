@@ -267,7 +267,7 @@ def ended_jobs(fragment: bytes) -> list[str]:
 class Row(msgspec.Struct, gc=False):
     """The fields that a replay needs of an attempt that completed, and to see that it did.
 
-    Half the price of an `Ended`: `at` and `result` are passed over.
+    Decoding it takes half the time of an `Ended`: `at` and `result` are skipped.
     """
 
     type: str
@@ -322,7 +322,7 @@ def contents_batch(text: bytes) -> list[Content]:
 
 def ended_part(line: bytes) -> bytes:
     """The part of an Ended line. The reference for `ended_parts_batch`."""
-    # No id can fool the search: inside a JSON string every quote has a backslash before it.
+    # No id contains this text: inside a JSON string every quote has a backslash before it.
     return line[line.index(_PART) + 1 : -SEAL_LENGTH]
 
 

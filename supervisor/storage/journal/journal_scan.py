@@ -24,10 +24,10 @@ from supervisor.storage.journal.journal_format import (
     verify_batch,
 )
 
-HEAD_BYTES = 4 << 20  # in which the seed is looked for
-_VOTES, _VOTING_LENGTH = 50, 4096  # lines that are asked for their seed; a longer one costs too much
+HEAD_BYTES = 4 << 20  # that are searched for the seed
+_VOTES, _VOTING_LENGTH = 50, 4096  # lines whose seeds are compared; a longer line takes too much time
 
-FRAGMENT = 4096  # bytes of a damaged stretch that are kept to be looked at
+FRAGMENT = 4096  # bytes of a damaged stretch that are kept, to find the jobs in it
 
 
 class Damage(NamedTuple):

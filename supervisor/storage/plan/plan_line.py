@@ -18,7 +18,7 @@ from workers.transport.messages import PlanLine
 
 
 class PlanEntry(msgspec.Struct, gc=False):
-    """The fields that are read when the file is opened; `params` are not looked at."""
+    """The fields that are read when the file is opened; `params` are not decoded."""
 
     id: str
     domain: str | None = None

@@ -9,7 +9,6 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.jobs import PENDING, Counts
-from supervisor.core.terms.position import Position
 from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader, Header, entry_part
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -78,15 +77,9 @@ class Recovered:
     def options(self) -> dict[str, Any]:
         return self.history.options
 
-    @property
-    def position(self) -> Position:
-        """Where the next run begins."""
-        return self.history.position()
-
     def running(self) -> list[int]:
-        """Jobs that were running when the last record was written: the first open lease of
-        each worker."""
-        return [next(iter(leases.values())) for leases in self.table.open_leases.values() if leases]
+        """Jobs that were running when the last record was written."""
+        return [job for _, job in self.table.open_leases.running()]
 
     def counts(self) -> Counts:
         """Jobs by state; those that were running are in progress."""

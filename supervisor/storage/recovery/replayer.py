@@ -100,7 +100,7 @@ class Replayer:
         leases, seconds = list(map(_lease, rows)), list(map(_seconds, rows))
         attempts = list(map(_attempt, rows))
         if not self.early:
-            found.table.close_leases(leases)
+            found.table.open_leases.close_batch(leases)
             found.history.next_lease = max(found.history.next_lease, max(leases) + 1)
         found.table.completed(jobs, attempts, seconds)
         found.statistics.apply(

@@ -1,4 +1,4 @@
-"""How many cores this process may really use, and what that means for BLAS threads."""
+"""How many cores this process may use, and how many BLAS threads each worker gets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def shared_cores(workers: int, cores: int, auto: str = "--workers auto") -> str | None:
-    """What to say if so many workers at work are more than there are cores; they may be, for jobs
-    that wait rather than compute. `auto`: how to ask for as many as there are cores."""
+    """A notice if more workers run than there are cores; "" if not. That may be intended, for jobs that wait
+    rather than compute. `auto`: the option that starts as many as there are cores."""
     if workers <= cores:
         return None
     on = "1 core" if cores == 1 else f"{cores} cores"

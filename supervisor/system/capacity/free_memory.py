@@ -1,4 +1,4 @@
-"""How much memory there is, and is left: of the machine, and of the control groups that this process is in."""
+"""Memory: in all, and available; of the machine, and of the control groups that this process belongs to."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from supervisor.system.process_memory import HAS_PROC, read
 
 
 class _Version(NamedTuple):
-    """How a version of control groups names things."""
+    """File names of one version of control groups."""
 
     limit: str
     used: str
-    files: tuple[bytes, bytes]  # lines of memory.stat: pages that are given up for others
+    files: tuple[bytes, bytes]  # lines of memory.stat: file pages, which the kernel drops on demand
 
 
 _V1 = _Version(
@@ -23,14 +23,14 @@ _V2 = _Version("memory.max", "memory.current", (b"inactive_file ", b"active_file
 
 
 class FreeMemory:
-    """`root`: of the control groups."""
+    """`root`: where the control groups are mounted."""
 
     def __init__(self, root: Path = Path("/sys/fs/cgroup")) -> None:
         self._groups = _groups(root) if HAS_PROC else []
 
     def available(self) -> int | None:
-        """What can be had without swapping: of the machine, or of our control groups if they
-        allow less. None if nobody knows."""
+        """Bytes that can be allocated without swapping: the machine's, or what the control groups allow if
+        that is less. None if unknown."""
         known = [room for group in self._groups if (room := _room_in(*group)) is not None]
         free, _ = machine_memory()
         if free is not None:
@@ -39,7 +39,7 @@ class FreeMemory:
 
 
 def machine_memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that processes could still get, and bytes in all; None if unknown."""
+    """Available and total memory of the machine, in bytes; None if unknown."""
     if not HAS_PROC:
         import psutil
 
@@ -66,7 +66,7 @@ def usable_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _groups(root: Path) -> list[tuple[Path, _Version]]:
-    """Our control groups and those above them, as far as they limit memory."""
+    """The control groups of this process and their parents, if they limit memory."""
     found = []
     for line in read("/proc/self/cgroup").decode(errors="surrogateescape").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -80,7 +80,7 @@ def _groups(root: Path) -> list[tuple[Path, _Version]]:
 
 
 def _room_in(group: Path, version: _Version) -> int | None:
-    """The limit less what is used, file pages not counted: they are given up for others."""
+    """Bytes below the limit. File pages do not count as used: the kernel drops them when memory is needed."""
     limit, used = _number(group / version.limit), _number(group / version.used)
     if limit is None or used is None:
         return None
@@ -93,6 +93,6 @@ def _room_in(group: Path, version: _Version) -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    """What a file of a control group says; None for "max"."""
+    """The number in a file of a control group; None for "max"."""
     text = read(str(path)).strip()
     return int(text) if text.isdigit() else None
