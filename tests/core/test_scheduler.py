@@ -31,9 +31,9 @@ from supervisor.core.terms.records import (
     Returned,
     Unpaused,
     WorkerEnded,
-    singly,
 )
 from supervisor.core.terms.settings import Settings
+from tools.simulation.promises import singly
 from workers.transport.messages import Completed, Failed, Failure
 
 AT = "2025-10-14T21:00:00.000Z"
