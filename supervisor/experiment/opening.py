@@ -19,7 +19,7 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import AnyRecord, RunStarted
-from supervisor.core.terms.settings import Settings
+from supervisor.core.terms.settings import Settings, name_needs
 from supervisor.core.terms.wording import count
 from supervisor.experiment import code_changes, job_selection, provenance
 from supervisor.experiment.claim import ExperimentExists, claim, refuse_existing
@@ -44,6 +44,7 @@ from supervisor.system.signals import Signals
 from workers.values.tracebacks import encodable
 
 if TYPE_CHECKING:
+    from supervisor.experiment.fitting.unfit_jobs import Offer
     from supervisor.experiment.results_by_code import MadeBy
     from supervisor.storage.recovery.recovered_experiment import Recovered
 
@@ -53,6 +54,7 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
 
     offered: jobs that the script has; more than the plan has with one per domain. mask: 1 for each job
     of the plan that this run may hand out. unselected: how many unfinished jobs it leaves out.
+    offer: what there is for the jobs; None if none of them says what it needs.
     """
 
     layout: Layout
@@ -65,6 +67,7 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     unselected: int
     notices: list[Notice]
     deadline: Deadline | None = None
+    offer: Offer | None = None
     resumed: bool = False
     retry: list[int] = []  # failed jobs that get one more attempt
     resets: list[AnyRecord] = []  # the records of `retry` and other jobs that are to run again
@@ -184,6 +187,7 @@ def _open_new(request: Request, notices: list[Notice], signals: Signals) -> Open
     table = JobTable()
     plan.builder.fill(table)
     mask = job_selection.select(table, request.only)
+    offer = _offer(table, terms.settings, mask)
     layout, lock = claim(request.directory, request.experiment_id, recording=request.recording)
     store = _create_store(request, terms, layout, lock, plan, table)
     return OpenedExperiment(
@@ -197,7 +201,20 @@ def _open_new(request: Request, notices: list[Notice], signals: Signals) -> Open
         unselected=job_selection.left_out(table, mask),
         notices=[*notices, *_warnings_of(lock)],
         deadline=terms.deadline,
+        offer=offer,
     )
+
+
+def _offer(table: JobTable, settings: Settings, first: bytes | None = None) -> Offer | None:
+    """What there is for the jobs; None if none of them says what it needs. `first`: the mask of a first start,
+    where UsageError is raised for what can never be given."""
+    if not table.own and not name_needs(settings):
+        return None
+    from supervisor.experiment.fitting import unfit_jobs
+
+    if first is not None:
+        return unfit_jobs.first_offer(table, first, settings)
+    return unfit_jobs.later_offer(table, settings)
 
 
 def _create_store(
@@ -276,6 +293,10 @@ def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: S
 
     recovered = survey(layout, disk)
     terms = _terms(request, recovered.settings, recovered.options)
+    if "gpus" in request.settings_now:
+        from supervisor.experiment.fitting.unfit_jobs import refuse_missing_devices
+
+        refuse_missing_devices(terms.settings)
     repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
@@ -336,6 +357,7 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
     if anew:
         store.states.drop(table.ids[job] for job in anew)
     resets = job_selection.reset_jobs(table, again)
+    offer = _offer(table, terms.settings)
     return OpenedExperiment(
         layout=store.layout,
         settings=terms.settings,
@@ -345,8 +367,15 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
         offered=earlier.plan.offered,
         mask=mask,
         unselected=job_selection.left_out(table, mask),
-        notices=[*notices, *code.notices, *(("warning", text) for text in seeds), *_params_changed(again)],
+        notices=[
+            *notices,
+            *code.notices,
+            *(("warning", text) for text in seeds),
+            *_params_changed(again),
+            *([("warning", offer.missing)] if offer is not None and offer.missing else []),
+        ],
         deadline=terms.deadline,
+        offer=offer,
         resumed=True,
         retry=again.retry,
         resets=resets,

@@ -9,9 +9,10 @@ from supervisor.core.terms.errors import LonghaulError, UsageError
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.experiment.fitting.machine_totals import slots_of
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
-from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
+from supervisor.system.capacity.cpu_limits import thread_caps
 from supervisor.system.process_cleanup import end_recorded, survivors, sweep
 from workers.isolation.output_files import leftovers
 from workers.script.callables import CannotSend, describe
@@ -61,8 +62,7 @@ class EngineLifecycle:
         On a resume `engine` starts it: processes of earlier runs have to be ended first.
         """
         self._opened = opened
-        wanted = opened.settings.workers
-        self.slots = usable_cores() if wanted == "auto" else int(wanted)
+        self.slots = slots_of(opened.settings)
         self.tag = f"{opened.layout.experiment_id}:{opened.store.uuid}"
         self._caps = thread_caps(self.slots)
         if not opened.resumed and self.anything_to_do():
@@ -87,9 +87,15 @@ class EngineLifecycle:
     def _start(self) -> None:
         """Start the engine. A failure is raised later, by `engine()`, when the run's first line has been
         shown."""
-        method = self._opened.settings.start_method
+        offer = self._opened.offer
         try:
-            self._engine = LocalEngine(self._spec, start_method=method, prestarted=self._prestarted)
+            self._engine = LocalEngine(
+                self._spec,
+                start_method=self._opened.settings.start_method,
+                prestarted=self._prestarted,
+                gpus=offer is not None and offer.gpu_jobs,
+                gpus_by_driver=offer is not None and offer.totals.by_driver,
+            )
             self._engine.start()
         except (LonghaulError, OSError) as problem:
             self._failure = problem

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from supervisor.core.scheduling.drain import Drain
-from supervisor.core.terms.errors import LonghaulError
+from supervisor.core.terms.errors import BROKE_OFF, LonghaulError
 from supervisor.core.terms.settings import Settings
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
@@ -72,13 +72,16 @@ def hooks_of(settings: Settings, ended: FinishedRun) -> list[Hook]:
     """The hooks of a run that ended like this.
 
     None after a run that was stopped by a signal, `longhaul ctl` or a deadline: it is
-    going to be resumed. One that stopped itself for too many failures has failed.
+    going to be resumed. One that stopped itself for too many failures has failed, and so has one that
+    leaves jobs which ask for more than there is.
     """
     exit_code = ended.outcome.exit_code
     if ended.error is not None:
         names = ["on_failure"]
     elif ended.drain.begun and exit_code not in (0, 1):
         names = ["on_failure"] if "max_failures" in ended.drain.detail else []
+    elif exit_code == BROKE_OFF:
+        names = ["on_failure"]
     else:
         names = ["on_finish"] if exit_code == 0 else ["on_finish", "on_failure"]
     found = ((name, getattr(settings, name)) for name in names)

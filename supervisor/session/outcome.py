@@ -37,12 +37,12 @@ def cancelled(table: JobTable) -> int:
 
 def state_word(scheduler: Scheduler, opened: OpenedExperiment, error: LonghaulError | None) -> str:
     """finished, interrupted (by a signal), stopped (early, without one), or unfinished: all that
-    --only chose is done, other jobs are left."""
+    --only chose and that can run here is done, other jobs are left."""
     if scheduler.drain.signal is not None:
         return "interrupted"
     counts = opened.table.counts()
     left = counts.left
-    if error is not None or left > opened.unselected:
+    if error is not None or left > opened.unselected + len(scheduler.unfit_jobs()):
         return "stopped"
     return "unfinished" if left else "finished"
 
@@ -58,6 +58,8 @@ def exit_of(
         return 128 + signum, signum
     if state_word(scheduler, opened, error) == "stopped":
         return (STOPPED_AS_ASKED if scheduler.drain.asked else BROKE_OFF), None
+    if scheduler.unfit_jobs():
+        return BROKE_OFF, None
     table, mask = opened.table, opened.mask
     failed = FAILED in table.state and any(
         state == FAILED and chosen for state, chosen in zip(table.state, mask, strict=True)

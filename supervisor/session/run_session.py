@@ -64,7 +64,14 @@ class RunSession:
         self.engines = engines
         self.signals = signals
         job_bytes = opened.store.plan.size / max(1, len(opened.table))
-        self.scheduler = Scheduler(opened.table, opened.settings, engines.slots, opened.position, job_bytes)
+        self.scheduler = Scheduler(
+            opened.table,
+            opened.settings,
+            engines.slots,
+            opened.position,
+            job_bytes,
+            None if opened.offer is None else opened.offer.totals,
+        )
         history = opened.store.history
         self.scheduler.ledger.converted.update(history.reported_conversions)
         self.scheduler.code_seen.know(history.modules(), history.module_texts())
@@ -118,6 +125,8 @@ class RunSession:
         try:
             self._announce()
             effects = self._begin()
+            if unfit := user_messages.unfit(self.scheduler):
+                self._tell("warning", f"{unfit}: left pending")
             if self.opened.resumed:
                 self._end_survivors()
             self._work(effects)

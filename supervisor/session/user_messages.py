@@ -174,7 +174,18 @@ def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:
     drain = scheduler.drain
     stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
     early = [f"stopped early: {drain.reason}"] if stopped else []
-    return early + opened.changes + overnight_lines(opened.store.history.incidents, utc_now())
+    left = [f"left pending: {text}"] if (text := unfit(scheduler)) else []
+    return early + left + opened.changes + overnight_lines(opened.store.history.incidents, utc_now())
+
+
+def unfit(scheduler: Scheduler) -> str:
+    """Which jobs of this run cannot run with what there is, and why; "" if all can."""
+    placement, jobs = scheduler.dispatcher.placement, scheduler.unfit_jobs()
+    if placement is None or not jobs:
+        return ""
+    from supervisor.experiment.fitting.unfit_jobs import describe_unfit
+
+    return describe_unfit(scheduler.table, jobs, placement.kinds, placement.place.totals)
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:

@@ -13,11 +13,16 @@ from supervisor.core.terms.settings import Settings
 from supervisor.experiment.fitting.machine_totals import (
     Machine,
     missing_devices,
-    refuse_missing_devices,
     slots_of,
     totals_of,
 )
-from supervisor.experiment.fitting.unfit_jobs import describe_unfit, refuse_unfit
+from supervisor.experiment.fitting.unfit_jobs import (
+    describe_unfit,
+    first_offer,
+    later_offer,
+    refuse_missing_devices,
+    refuse_unfit,
+)
 from supervisor.system.capacity.gpu_devices import GpuDevices
 
 G = 1 << 30
@@ -78,7 +83,11 @@ def test_devices_are_counted_or_named(gpus: str, names: tuple[str, ...], by_driv
         ("4", 3, "--gpus 4: found 3 GPUs (somewhere). Ask for less, or name them: --gpus 0,1"),
         ("1", 0, "--gpus 1: found no GPU (somewhere). Ask for less, or name them: --gpus 0,1"),
         ("1", None, "--gpus 1: found no GPU (somewhere). Ask for less, or name them: --gpus 0,1"),
-        ("0,5", 2, "--gpus 0,5: there is no device 5: the NVIDIA driver lists 2 GPUs"),
+        (
+            "0,5",
+            2,
+            "--gpus 0,5: there is no device 5: the NVIDIA driver lists 2 GPUs. Ask for less, or name them: --gpus 0,1",
+        ),
     ],
 )
 def test_devices_that_are_certainly_not_there_are_refused(gpus: str, there: int | None, told: str) -> None:
@@ -145,3 +154,28 @@ def test_a_job_is_described_in_one_line() -> None:
     table.own[0] = OwnSettings(needs=Needs(resources={"license": 1}))
     text = describe_unfit(table, [0], JobKinds(table, Settings()), Totals(1000))
     assert text == "job 'a b': asks for license=1, but there is none (--resource license=N)"
+
+
+def test_an_offer_is_made_only_where_somebody_asks() -> None:
+    nobody, somebody = table_of(None, None), table_of(None, Needs(gpus=1))
+    assert first_offer(nobody, b"\1\1", Settings(gpus="2", memory=G), machine(2)) is None
+    assert later_offer(nobody, Settings(), machine(2)) is None
+    offer = first_offer(somebody, b"\1\1", Settings(), machine(2))
+    assert offer is not None and offer.gpu_jobs and offer.totals.gpus == ("0", "1")
+    offer = first_offer(nobody, b"\1\1", Settings(job_cpus=2), machine(2))
+    assert offer is not None and not offer.gpu_jobs
+
+
+def test_the_first_start_refuses_what_a_resume_only_tells() -> None:
+    table, settings = table_of(Needs(gpus=2)), Settings(gpus="2")
+    with pytest.raises(UsageError, match="--gpus 2: found 1 GPU"):
+        first_offer(table, b"\1", settings, machine(1))
+    with pytest.raises(UsageError, match="--gpus 2: found 1 GPU"):
+        first_offer(table_of(None), b"\1", settings, machine(1))
+    with pytest.raises(UsageError, match="asks for 2 GPUs, but there is 1"):
+        first_offer(table, b"\1", Settings(), machine(1))
+    offer = later_offer(table, settings, machine(1))
+    assert offer is not None and offer.totals.gpus == ("0",)
+    assert offer.missing == "--gpus 2: found 1 GPU (somewhere)"
+    offer = later_offer(table, Settings(), machine(1))
+    assert offer is not None and offer.missing == ""

@@ -235,7 +235,7 @@ class Noted(Record, tag="noted"):
 
 
 class RunEnded(Record, tag="run_ended"):
-    """`state`: finished, unfinished (what --only chose is done, other jobs are left), interrupted,
+    """`state`: finished, unfinished (what --only chose and can run is done, other jobs are left), interrupted,
     stopped."""
 
     run: int

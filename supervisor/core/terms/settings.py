@@ -52,6 +52,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     resources: dict[str, float] = {}  # anything else that jobs may ask for, by name
 
 
+def name_needs(settings: Settings) -> bool:
+    """Whether the settings say what each job needs, or which devices there are to be."""
+    each_job = (settings.job_cpus, settings.job_memory, settings.job_gpus)
+    return any(value is not None for value in each_job) or settings.gpus not in ("auto", "none")
+
+
 # The option of a setting, if its name is another one: it is given once for each resource.
 _OPTIONS = {"resources": "--resource"}
 MOST_DEVICES = 1024

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import THOUSAND, Totals, thousandths
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import count
@@ -53,18 +52,12 @@ def missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> str:
         if wanted <= number:
             return ""
         there = f"found {count(number, 'GPU')}" if number else "found no GPU"
-        return f"--gpus {text}: {there} ({found.found_in}). Ask for less, or name them: --gpus 0,1"
+        return f"--gpus {text}: {there} ({found.found_in})"
     listed = machine.listed() if _names_in(text) else None
     beyond = [name for name in _names_in(text) if name.isdecimal() and int(name) >= (listed or 0)]
     if listed is None or not beyond:
         return ""
     return f"--gpus {text}: there is no device {beyond[0]}: the NVIDIA driver lists {count(listed, 'GPU')}"
-
-
-def refuse_missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> None:
-    """Raises UsageError if `--gpus` asks for devices that are certainly not there."""
-    if text := missing_devices(settings, machine):
-        raise UsageError(text)
 
 
 def _memory(settings: Settings, machine: Machine) -> int | None:

@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from supervisor.core.dispatch.fit import why_unfit
-from supervisor.core.dispatch.job_kinds import JobKinds
+from supervisor.core.dispatch.job_kinds import JobKinds, job_kinds
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import count, one_line
+from supervisor.experiment.fitting.machine_totals import THIS_MACHINE, Machine, missing_devices, totals_of
+
+
+class Offer(NamedTuple):
+    """What there is for the jobs of an experiment in which some say what they need.
+
+    gpu_jobs: some of them ask for devices. missing: what to say of devices that are not there.
+    """
+
+    totals: Totals
+    gpu_jobs: bool
+    missing: str
+
+
+def first_offer(
+    table: JobTable, mask: bytes, settings: Settings, machine: Machine = THIS_MACHINE
+) -> Offer | None:
+    """What there is for a new experiment; None if no job says what it needs. `mask`: 1 for each job of this run.
+
+    Raises UsageError if devices are not there, or one of these jobs can never run.
+    """
+    refuse_missing_devices(settings, machine)
+    kinds = job_kinds(table, settings)
+    if kinds is None:
+        return None
+    totals = totals_of(settings, machine)
+    refuse_unfit(table, mask, kinds, totals)
+    return Offer(totals, kinds.use_gpus(), "")
+
+
+def later_offer(table: JobTable, settings: Settings, machine: Machine = THIS_MACHINE) -> Offer | None:
+    """What there is for an experiment that goes on, maybe on another machine: nothing is refused any more."""
+    kinds = job_kinds(table, settings)
+    if kinds is None:
+        return None
+    return Offer(totals_of(settings, machine), kinds.use_gpus(), missing_devices(settings, machine))
+
+
+def refuse_missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> None:
+    """Raises UsageError if `--gpus` asks for devices that are certainly not there."""
+    if text := missing_devices(settings, machine):
+        raise UsageError(f"{text}. Ask for less, or name them: --gpus 0,1")
 
 
 def refuse_unfit(table: JobTable, mask: bytes, kinds: JobKinds, totals: Totals) -> None:

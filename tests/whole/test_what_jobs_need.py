@@ -1,0 +1,131 @@
+"""Jobs that say what they need, in the whole program: refused if they can never run, or left pending and named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.experiment_fixture import Experiment
+
+SCRIPT = """
+    def jobs():
+        yield Job(id="small", params={"number": 0})
+        yield Job(id="big", params={"number": 1}, @BIG@)
+        yield Job(id="other", params={"number": 2}, @OTHER@)
+
+    def evaluate(number):
+        note("ran")
+        return {"number": number, "devices": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="needs", all_tasks=True, workers=4)
+"""
+
+
+def write(experiment: Experiment, big: str, other: str = "") -> None:
+    experiment.write(SCRIPT.replace("@BIG@", big).replace("@OTHER@", other))
+
+
+def without_devices(experiment: Experiment, devices: str = "") -> dict[str, str]:
+    return {**experiment.environment(), "CUDA_VISIBLE_DEVICES": devices}
+
+
+@pytest.mark.parametrize(
+    ("big", "arguments", "told"),
+    [
+        ("cpus=8", [], "job 'big': asks for 8 cores, but there are 4 (--workers)."),
+        ("cpus=8", ["--workers", "2"], "job 'big': asks for 8 cores, but there are 2 (--workers)."),
+        ("memory='3G'", ["--memory", "2G"], "job 'big': asks for 3G of memory, but there are 2G (--memory)."),
+        ("gpus=2", ["--gpus", "7,"], "job 'big': asks for 2 GPUs, but there is 1 (--gpus)."),
+        ("gpus=0.5", ["--gpus", "none"], "job 'big': asks for 0.5 of a GPU, but there is none (--gpus)."),
+        ("gpus=1", [], "job 'big': asks for 1 GPU, but there is none (--gpus)."),
+        ("gpus=0", ["--gpus", "1"], "--gpus 1: found no GPU (CUDA_VISIBLE_DEVICES=)."),
+        (
+            "resources={'license': 1}",
+            ["--resource", "disk=1"],
+            "job 'big': asks for license=1, but there is none (--resource license=N).",
+        ),
+        (
+            "cpus=1",
+            ["--job-cpus", "5"],
+            "job 'small': asks for 5 cores, but there are 4 (--workers); 1 more job ",
+        ),
+        ("cpus=-1", [], "job 'big': cpus=-1: expected a number of 0.001 or more"),
+        ("gpus=1.5", [], "job 'big': gpus=1.5: expected a whole number of GPUs, or less than 1 for a share"),
+    ],
+)
+def test_what_can_never_run_is_refused_and_nothing_is_made(
+    experiment: Experiment, big: str, arguments: list[str], told: str
+) -> None:
+    write(experiment, big)
+    done = experiment.run(*arguments, env=without_devices(experiment))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {told}") and done.stderr.count("\n") == 1
+    assert not experiment.output.exists()
+    assert not experiment.executions()
+
+
+def test_a_job_that_is_not_chosen_is_not_looked_at(experiment: Experiment) -> None:
+    write(experiment, "cpus=8", "cpus=4")
+    done = experiment.run("--only", "small", "--only", "other")
+    assert done.returncode == 0, done.stderr
+    assert sorted(experiment.executions()) == ["other", "small"]
+
+
+def test_on_a_resume_what_does_not_fit_any_more_stays_pending_and_is_named(experiment: Experiment) -> None:
+    write(experiment, "cpus=4", "cpus=3, memory='20M'")
+    done = experiment.run("--only", "small", "--on-finish", "echo finish >> hooks")
+    assert done.returncode == 0, done.stderr
+    again = experiment.run("--resume", "latest", "--workers", "2", "--on-failure", "echo failure >> hooks")
+    assert again.returncode == 75, again.stderr
+    why = "job 'big': asks for 4 cores, but there are 2 (--workers); 1 more job cannot run either"
+    assert f"warning: {why}: left pending\n" in again.stderr
+    assert f"\n  left pending: {why}\n" in again.stderr
+    assert ": unfinished after" in again.stderr
+    assert "1 completed, 0 failed, 0 in progress, 2 pending" in again.stderr
+    assert "\n  resume: " in again.stderr
+    ended = [record for record in experiment.journal() if record["type"] == "run_ended"]
+    assert (ended[-1]["state"], ended[-1]["exit_code"]) == ("unfinished", 75)
+    assert (experiment.folder / "hooks").read_text() == "finish\nfailure\n"
+    third = experiment.run("--resume", "latest", "--workers", "3")
+    assert third.returncode == 75, third.stderr
+    assert "job 'big': asks for 4 cores, but there are 3 (--workers): left pending" in third.stderr
+    assert experiment.final()["other"]["state"] == "completed"
+    last = experiment.run("--resume", "latest", "--workers", "4")
+    assert last.returncode == 0, last.stderr
+    assert sorted(experiment.executions()) == ["big", "other", "small"]
+
+
+def test_another_need_of_a_job_is_no_other_job(experiment: Experiment) -> None:
+    write(experiment, "cpus=4")
+    assert experiment.run("--only", "small", "--resource", "license=1").returncode == 0
+    write(experiment, "cpus=1, resources={'license': 1}", "memory=20 << 20")
+    again = experiment.run("--resume", "latest")
+    assert again.returncode == 0, again.stderr
+    assert sorted(experiment.executions()) == ["big", "other", "small"]
+    lines = {line["id"]: line for line in map(json.loads, experiment.path("plan").read_text().splitlines())}
+    assert lines["big"]["needs"] == {"cpus": 1, "resources": {"license": 1}}
+    assert lines["other"]["needs"] == {"memory": 20 << 20}
+    assert "needs" not in lines["small"]
+    assert experiment.checkpoint()["settings"]["resources"] == {"license": 1}
+
+
+def test_devices_are_those_of_this_run(experiment: Experiment) -> None:
+    """`auto` is worked out anew; what is counted and gone is said, and the jobs that need it wait."""
+    write(experiment, "gpus=2", "gpus=1")
+    env = without_devices(experiment, "GPU-a,GPU-b,GPU-c")
+    done = experiment.run("--only", "small", "--gpus", "2", env=env)
+    assert done.returncode == 0, done.stderr
+    env = without_devices(experiment, "GPU-d")
+    refused = experiment.run("--resume", "latest", "--gpus", "2", env=env)
+    assert refused.returncode == 2, refused.stderr
+    assert "error: --gpus 2: found 1 GPU (CUDA_VISIBLE_DEVICES=GPU-d). " in refused.stderr
+    again = experiment.run("--resume", "latest", env=env)
+    assert again.returncode == 75, again.stderr
+    assert "warning: --gpus 2: found 1 GPU (CUDA_VISIBLE_DEVICES=GPU-d)\n" in again.stderr
+    assert "job 'big': asks for 2 GPUs, but there is 1 (--gpus): left pending" in again.stderr
+    assert experiment.final()["other"]["result"]["devices"] == "GPU-d"
+    last = experiment.run("--resume", "latest", "--gpus", "auto", env=without_devices(experiment, "x,y,z"))
+    assert last.returncode == 0, last.stderr
+    assert experiment.final()["big"]["result"]["devices"] == "x,y"
