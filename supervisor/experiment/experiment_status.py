@@ -63,6 +63,7 @@ class _RunState(msgspec.Struct):
 
 def experiment_row(layout: Layout) -> CheckpointRow:
     """One experiment of the table; a damaged one is listed as such."""
+    live = _live_state(layout)
     try:
         found = survey(layout)
     except LonghaulError as error:
@@ -70,14 +71,13 @@ def experiment_row(layout: Layout) -> CheckpointRow:
     try:
         saved: Any = found.header.saved_at if found.header is not None else found.statistics.last_at
         counts = found.table.counts()
-        return CheckpointRow(layout.experiment_id, _state(layout, found), counts, saved, found.name)
+        return CheckpointRow(layout.experiment_id, live or _state(found), counts, saved, found.name)
     finally:
         found.close()
 
 
-def _state(layout: Layout, found: Recovered) -> str:
-    if is_running(layout):
-        return _state_of_a_live_one(layout)
+def _state(found: Recovered) -> str:
+    """Of one that nobody runs now."""
     counts = found.table.counts()
     if counts.left:
         return "unfinished"
@@ -96,21 +96,23 @@ def is_finished_pilot(layout: Layout) -> bool:
     return started.offered > header.counts.total
 
 
-def _state_of_a_live_one(layout: Layout) -> str:
-    progress = _progress(layout)
-    if progress is None or progress.state in OVER:
-        return "running"
-    return progress.state.replace("_", " ")
-
-
 def is_running(layout: Layout) -> bool:
-    """Whether a supervisor owns the experiment now: it holds the lock. Where the file
-    system has no locks, the progress file says it."""
-    held = is_held(layout.lock)
-    if held is not None:
-        return held
+    """Whether a supervisor owns the experiment now."""
+    return bool(_live_state(layout))
+
+
+def _live_state(layout: Layout) -> str:
+    """ "" if no supervisor owns the experiment now, else what that is doing. A supervisor holds the lock; where the
+    file system has no locks, the progress file says it."""
     progress = _progress(layout)
-    return progress is not None and progress.state not in OVER and is_gone(layout, progress) is False
+    at_work = progress is not None and progress.state not in OVER
+    held = is_held(layout.lock)
+    if held is None:
+        held = progress is not None and at_work and is_gone(layout, progress) is False
+    if not held:
+        return ""
+    doing = progress.state.replace("_", " ") if progress is not None and at_work else ""
+    return doing or "running"
 
 
 def _progress(layout: Layout) -> Progress | None:
