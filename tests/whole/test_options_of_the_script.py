@@ -174,3 +174,65 @@ def test_a_parser_that_has_parsed_nothing_is_no_reason_to_warn_or_refuse(script:
     (script.folder / "exp.py").write_text(textwrap.dedent(NEVER_PARSED))
     assert "read by" not in script.run("--workers", "2", "--seed", "4", "--output", "results.zip")
     assert (script.folder / "results.zip" / "logs").is_dir()
+
+
+# ------------------------------------------------------- scripts from before jobs had needs
+
+NAMED_AS_NEEDS = """
+    import argparse, json, sys
+    from supervisor import Job, main
+
+    def evaluate(number):
+        return number
+
+    def jobs():
+        return [Job(id=f"job/{n}", params={"number": n}) for n in range(2)]
+
+    def options(**more):
+        own = argparse.ArgumentParser(**more)
+        own.add_argument("--memory", type=int, default=4)
+        own.add_argument("--gpus", nargs="+", default=[])
+        own.add_argument("--resource", choices=["lake", "river"])
+        own.add_argument("--resources", action="store_true")
+        own.add_argument("--job-cpus-limit")
+        return own
+
+    def told(args, *more):
+        print(json.dumps([args.memory, args.gpus, args.resource, args.resources, args.job_cpus_limit]))
+"""
+GIVES_ITS_PARSER = """
+    if __name__ == "__main__":
+        main(evaluate, lambda args: told(args) or jobs(), name="trial", parser=options(add_help=False))
+"""
+PARSES_BY_ITSELF = """
+    if __name__ == "__main__":
+        args, rest = options().parse_known_args()
+        told(args)
+        main(evaluate, jobs, name="trial", argv=rest)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (GIVES_ITS_PARSER, "--memory 8 --gpus a b --resource lake --resources --job-cpus-limit x"),
+        (PARSES_BY_ITSELF, "--memory 8 --gpus a b --resource lake --resources --job-cpus-limit x"),
+        # As argparse has it: shortened, in a parser of the script's own.
+        (PARSES_BY_ITSELF, "--mem 8 --gpu a b --resource lake --resources --job-cpus x"),
+        (PARSES_BY_ITSELF, "--memory=8 --g a b --resource=lake --resources --job x"),
+    ],
+)
+def test_a_script_whose_options_are_called_like_what_jobs_need_starts_as_ever(
+    tmp_path: Path, ending: str, words: str
+) -> None:
+    script = Script(tmp_path)
+    (tmp_path / "exp.py").write_text(textwrap.dedent(NAMED_AS_NEEDS + ending))
+    said = script.run(*words.split(), "--workers", "2")
+    assert '[8, ["a", "b"], "lake", true, "x"]' in said
+    assert "2 completed, 0 failed" in said
+    again = script.run(*words.split(), "--resume", "latest", "--longhaul-memory", "2G")
+    assert "2 completed, 0 failed" in again
+    plan = next((tmp_path / "data/outputs/trial/logs").glob("checkpoint_*.json"))
+    assert json.loads(plan.read_text())["settings"]["memory"] == 2 << 30
+    if ending is GIVES_ITS_PARSER:
+        assert "longhaul's are --longhaul-memory, --longhaul-gpus, --longhaul-resource\n" in said
