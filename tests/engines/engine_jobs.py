@@ -204,6 +204,7 @@ _CAPPED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def do_count_threads() -> dict[str, object]:
     """How many threads libraries use, that were loaded before or are loaded now, and a program would."""
     load_libraries()
+    import joblib
     import threadpoolctl
     from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
@@ -216,6 +217,7 @@ def do_count_threads() -> dict[str, object]:
         "environment": {name: os.environ.get(name) for name in _CAPPED},
         "of a program": subprocess.check_output("echo $OPENBLAS_NUM_THREADS", shell=True, text=True).strip(),
         "of scikit-learn": _openmp_effective_n_threads(),
+        "all cores": joblib.effective_n_jobs(-1),
     }
 
 

@@ -47,6 +47,16 @@ def test_a_worker_finds_its_devices_from_the_start(drive: Drive, method: str, by
     }
 
 
+@pytest.mark.parametrize("by_driver", [True, False])
+def test_the_order_of_the_devices_is_the_users_unless_the_driver_has_named_them(
+    drive: Drive, by_driver: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    d = drive(gpus=True, gpus_by_driver=by_driver)
+    d.start(1, devices=("1",))
+    assert d.result(d.lease(1, SEE))["order"] == ("PCI_BUS_ID" if by_driver else "FASTEST_FIRST")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_others_see_none_also_where_the_script_is_imported(
     drive: Drive, method: str, monkeypatch: pytest.MonkeyPatch

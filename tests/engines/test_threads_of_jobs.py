@@ -29,6 +29,7 @@ def test_each_job_has_its_own_cap(drive: Drive, method: str, preloaded: bool) ->
     d = drive(method=method, setup="load_libraries" if preloaded else None)
     d.environment.update(USUAL)
     d.start(1)
+    cores = os.cpu_count() or 1
     asked = [0, 3000, 500, 4500, 0]
     for cpus, cap, number in zip(asked, [2, 3, 1, 4, 2], [1, 3, 0.5, 4.5, 1], strict=True):
         seen = d.result(d.lease(1, {"what": "count-threads"}, cpus=cpus))
@@ -38,6 +39,7 @@ def test_each_job_has_its_own_cap(drive: Drive, method: str, preloaded: bool) ->
         assert seen["environment"] == dict.fromkeys(NAMES, str(cap))
         assert seen["of a program"] == str(cap)
         assert seen["of scikit-learn"] == cap
+        assert seen["all cores"] == (min(cap, cores) if cpus else cores)
 
 
 def test_the_first_job_that_loads_a_library_has_its_own_cap(drive: Drive) -> None:

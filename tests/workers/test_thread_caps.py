@@ -50,8 +50,9 @@ class Loaded:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loaded]:
     found = Loaded()
     monkeypatch.setattr(thread_caps, "_of_threadpoolctl", found)
-    for name in thread_caps.THREAD_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    for name in (*thread_caps.THREAD_VARIABLES, thread_caps.CORES):
+        monkeypatch.setenv(name, "")  # so that it is put back even if it was not there
+        monkeypatch.delenv(name)
     for name, value in USUAL.items():
         monkeypatch.setenv(name, value)
     before = set(sys.modules)
@@ -169,6 +170,24 @@ def test_what_a_job_has_changed_is_no_longer_there_with_another_cap(
     changing.change(3000)
     assert os.environ is real
     assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_all_cores_are_those_of_the_job(loaded: Loaded) -> None:
+    """What `n_jobs=-1` means; without a number of its own a job has the machine's, as before."""
+    changing = caps()
+    assert "LOKY_MAX_CPU_COUNT" not in os.environ
+    changing.change(4500)
+    assert os.environ["LOKY_MAX_CPU_COUNT"] == "4"
+    changing.change(0)
+    assert "LOKY_MAX_CPU_COUNT" not in os.environ
+
+
+def test_unless_the_user_has_said_how_many_there_are(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "12")
+    changing = caps()
+    for cpus in (4000, 0):
+        changing.change(cpus)
+        assert os.environ["LOKY_MAX_CPU_COUNT"] == "12"
 
 
 def test_a_library_that_refuses_keeps_none_of_the_others_back(loaded: Loaded) -> None:

@@ -68,9 +68,13 @@ class PythonState:
         """The variables that each job begins with."""
         return {os.fsdecode(name): os.fsdecode(value) for name, value in self._environment.items()}
 
-    def change_environment(self, values: Mapping[str, str]) -> None:
-        """Let jobs begin with these variables from now on, beside the others."""
-        self._environment.update((os.fsencode(name), os.fsencode(value)) for name, value in values.items())
+    def change_environment(self, values: Mapping[str, str | None]) -> None:
+        """Let jobs begin with these variables from now on, beside the others; None: without it."""
+        for name, value in values.items():
+            if value is None:
+                self._environment.pop(os.fsencode(name), None)
+            else:
+                self._environment[os.fsencode(name)] = os.fsencode(value)
         self._restore_environment()
 
     def restore(self) -> None:

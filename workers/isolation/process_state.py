@@ -105,8 +105,8 @@ class ProcessState:
         """The variables that each job begins with."""
         return self._python.environment_of_jobs()
 
-    def change_environment(self, values: Mapping[str, str]) -> None:
-        """Let jobs begin with these variables from now on, beside the others."""
+    def change_environment(self, values: Mapping[str, str | None]) -> None:
+        """Let jobs begin with these variables from now on, beside the others; None: without it."""
         self._python.change_environment(values)
 
     def set_probes(

@@ -30,6 +30,8 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# How many cores joblib and loky take for all there are (`n_jobs=-1`); only a job that names its cores has it.
+CORES = "LOKY_MAX_CPU_COUNT"
 THOUSAND = 1000  # parts of a core
 # Which variable a library reads, by the name that threadpoolctl gives to its kind.
 _READ_BY = {
@@ -78,7 +80,8 @@ class ThreadCaps:
     def __init__(self, usual: Mapping[str, str], state: ProcessState) -> None:
         self._usual = {name: value for name, value in usual.items() if name in THREAD_VARIABLES}
         self._state = state
-        self._own: dict[str, str] | None = None  # those of `usual` that the user has not changed in `setup`
+        # Those that the user has not set, in `setup` for one, and what they usually are; None: not there.
+        self._own: dict[str, str | None] | None = None
         self._cap = 0  # 0: the usual one
         self._before: dict[str, int] = {}  # threads of libraries while the usual cap held, by file
         self._found: list[_Threads] = []
@@ -93,12 +96,13 @@ class ThreadCaps:
             return
         if self._own is None:
             environment = self._state.environment_of_jobs()
-            self._own = {name: value for name, value in self._usual.items() if environment.get(name) == value}
+            usual = {**self._usual, CORES: None}
+            self._own = {name: value for name, value in usual.items() if environment.get(name) == value}
         self._state.change_environment(dict.fromkeys(self._own, str(cap)) if cap else self._own)
         self._change_libraries(cap, self._own)
         self._cap = cap
 
-    def _change_libraries(self, cap: int, own: Mapping[str, str]) -> None:
+    def _change_libraries(self, cap: int, own: Mapping[str, str | None]) -> None:
         found = self._libraries()
         if not self._cap:
             self._before.clear()
@@ -106,10 +110,10 @@ class ThreadCaps:
                 with contextlib.suppress(Exception):
                     self._before[library.filepath] = library.num_threads
         for library in found:
-            variable = _READ_BY.get(library.internal_api, _OTHERS_READ)
-            if variable in own:
+            usual = own.get(_READ_BY.get(library.internal_api, _OTHERS_READ))
+            if usual is not None:
                 with contextlib.suppress(Exception):  # it is odd, or not what its name says
-                    library.set_num_threads(cap or self._before.get(library.filepath, int(own[variable])))
+                    library.set_num_threads(cap or self._before.get(library.filepath, int(usual)))
 
     def _libraries(self) -> list[_Threads]:
         """Libraries are listed again when modules were imported: that takes milliseconds."""
