@@ -6,7 +6,7 @@ there. Only `close` blocks. Orders for an incarnation that is dead already are i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from supervisor.core.terms.events import Event
@@ -49,9 +49,14 @@ class Engine(Protocol):
     def usage(self) -> dict[int, Usage]:
         """RSS and CPU by incarnation, since the last call. Costs a few syscalls each."""
 
-    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        """Bytes that workers hold, descendants included, by incarnation (empty without a `limit`), and bytes
-        available on this machine (None unless `available`). Called several times a second."""
+    def memory(
+        self, limit: int | None, limits: Mapping[int, int] | None, *, available: bool
+    ) -> tuple[dict[int, int], int | None]:
+        """Bytes that workers hold, descendants included, by incarnation (empty without limits), and bytes
+        available on this machine (None unless `available`). Called several times a second.
+
+        limit: bytes for each worker, None if there is none. limits: by incarnation, where it is not `limit`;
+        None if no job has a limit of its own."""
 
     def left_behind(self) -> dict[int, tuple[int, int]]:
         """By incarnation: the lease before which it was last idle, and how many bytes earlier jobs had

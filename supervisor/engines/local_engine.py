@@ -12,7 +12,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from supervisor.core.terms import events as facts
@@ -380,8 +380,10 @@ class LocalEngine:
             worker.peaks.read_peak(worker.pid)
         return self._meter.usage(self._processes())
 
-    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        return self._meter.memory(self._processes(), limit, available=available)
+    def memory(
+        self, limit: int | None, limits: Mapping[int, int] | None, *, available: bool
+    ) -> tuple[dict[int, int], int | None]:
+        return self._meter.memory(self._processes(), limit, limits, available=available)
 
     def left_behind(self) -> dict[int, tuple[int, int]]:
         return self._meter.left_behind()

@@ -6,7 +6,7 @@ Decisions on the readings are made in the core.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from supervisor.core.state.worker_state import WorkerState
@@ -75,14 +75,25 @@ MEMORY_EVERY = 0.5
 
 MEMORY_EVERY_NEAR_LIMIT = 0.2
 
+_NO_LIMIT = 1 << 62  # bytes
+
 
 class ResourceMonitor:
-    """`usage`: the last reading, by incarnation."""
+    """`usage`: the last reading, by incarnation. `own_limits`: gives the memory limits of workers whose job has
+    one of its own, by incarnation; None if no job has."""
 
-    def __init__(self, engine: Engine, settings: Settings, now: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        now: float,
+        own_limits: Callable[[], Mapping[int, int]] | None = None,
+    ) -> None:
         self._engine = engine
         self._limit = settings.memory_limit
-        self._measures_memory = settings.memory_limit is not None or settings.keep_free is not None
+        self._own_limits = own_limits
+        bounds = (settings.memory_limit, settings.keep_free, own_limits)
+        self._measures_memory = any(bound is not None for bound in bounds)
         self._keep_free = settings.keep_free
         self._usage_every = USAGE_EVERY
         if settings.stall is not None:
@@ -99,12 +110,14 @@ class ResourceMonitor:
         """Measure what is due; the readings as events."""
         events: list[Event] = []
         if self._measures_memory and now >= self._next_memory:
-            used, available = self._engine.memory(self._limit, available=self._keep_free is not None)
-            close = self._is_near_limit(used, available)
+            limits = self._own_limits() if self._own_limits is not None else None
+            used, available = self._engine.memory(self._limit, limits, available=self._keep_free is not None)
+            shares = [self._share(key, bytes_used, limits or {}) for key, bytes_used in used.items()]
+            share = max(shares, default=0.0)
+            close = share > 0.5 or self._is_short(available)
             self._next_memory = now + (MEMORY_EVERY_NEAR_LIMIT if close else MEMORY_EVERY)
             if used or available is not None:
-                over = self._limit is not None and max(used.values(), default=0) > self._limit
-                left = self._engine.left_behind() if over else {}
+                left = self._engine.left_behind() if share > 1 else {}
                 events.append(MemoryMeasured(used, available, left))
         if now >= self._next_usage:
             self._next_usage = now + self._usage_every
@@ -113,9 +126,13 @@ class ResourceMonitor:
                 events.append(UsageSampled({key: used.cpu_percent for key, used in self.usage.items()}))
         return events
 
-    def _is_near_limit(self, used: dict[int, int], available: int | None) -> bool:
-        if self._limit is not None and max(used.values(), default=0) > self._limit // 2:
-            return True
+    def _share(self, incarnation: int, used: int, limits: Mapping[int, int]) -> float:
+        """How much of its limit a worker uses."""
+        limit = limits.get(incarnation, self._limit)
+        return 0.0 if limit is None else used / limit
+
+    def _is_short(self, available: int | None) -> bool:
+        """Whether little memory is available."""
         return self._keep_free is not None and available is not None and available < 2 * self._keep_free
 
 
@@ -200,10 +217,17 @@ class ResourceMeter:
         return self._usage.read(self._orphan_owners.roots(workers, self._tag))
 
     def memory(
-        self, workers: WorkerProcesses, limit: int | None, *, available: bool
+        self,
+        workers: WorkerProcesses,
+        limit: int | None,
+        limits: Mapping[int, int] | None = None,
+        *,
+        available: bool,
     ) -> tuple[dict[int, int], int | None]:
+        """See `Engine.memory`."""
         used = {}
-        if limit is not None:
+        if limit is not None or limits is not None:
+            limit, limits = _NO_LIMIT if limit is None else limit, limits or {}
             self.limited = HAS_CHILDREN
             self._first = {number: most for number, most in self._first.items() if number in workers.pids}
             self._before = {
@@ -213,9 +237,9 @@ class ResourceMeter:
             fresh = {number: roots.pop(number) for number in workers.fresh if number in roots}
             script = os.getpid()
             origins = [script] if workers.origin is None else [workers.origin, script]
-            used = self._memory.used(roots, limit, origins=origins)
+            used = self._memory.used(roots, limit, origins=origins, limits=limits)
             if fresh:
-                used.update(self._memory_of_fresh.used(fresh, limit, origins=[script]))
+                used.update(self._memory_of_fresh.used(fresh, limit, origins=[script], limits=limits))
         return used, self._free.available() if available else None
 
     def note_before_job(self, number: int, lease: int, workers: WorkerProcesses) -> None:

@@ -121,7 +121,7 @@ class Loop:
         self._deferred_until = now + DEFERRED_IMPORTS_AFTER
         self._next_view = now
         self._next_progress = now
-        self._monitor = ResourceMonitor(engine, scheduler.settings, now)
+        self._monitor = ResourceMonitor(engine, scheduler.settings, now, scheduler.own_memory_limits())
         self._sampler = Sampler(scheduler.workers, now)
 
     def run(self, effects: Effects) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -81,37 +82,49 @@ class MemoryMeter:
         self._readings: dict[int, _Reading] = {}
 
     def used(
-        self, roots: Mapping[int, Sequence[int]], limit: int, *, origins: Sequence[int] = ()
+        self,
+        roots: Mapping[int, Sequence[int]],
+        limit: int,
+        *,
+        origins: Sequence[int] = (),
+        limits: Mapping[int, int] = MappingProxyType({}),
     ) -> dict[int, int]:
-        """Bytes by key, for the processes `roots` and their descendants; more than `limit` only if it was read in
-        this call. `origins`: processes whose memory existed before the jobs."""
+        """Bytes by key, for the processes `roots` and their descendants; more than the limit only if it was read in
+        this call. `origins`: processes whose memory existed before the jobs. `limits`: by key, where it is not
+        `limit`."""
         if not HAS_PROC or not HAS_CHILDREN:
             return self._used_by_table(roots)
         families = {key: family(pids) for key, pids in roots.items()}
-        suspects = {key for key, members in families.items() if members.most > limit}
+        limit_of = {key: limits.get(key, limit) for key in families}
+        suspects = {key for key, members in families.items() if members.most > limit_of[key]}
         self._readings = {key: reading for key, reading in self._readings.items() if key in suspects}
         found = {key: members.most for key, members in families.items()}
         for key in suspects:  # unless it is read now
-            found[key] = min(limit, self._readings[key].found) if key in self._readings else limit
+            bound = limit_of[key]
+            found[key] = min(bound, self._readings[key].found) if key in self._readings else bound
         if suspects:
-            found.update(self._read(families, suspects, limit, origins))
+            found.update(self._read(families, suspects, limit_of, origins))
         return found
 
     def _read(
-        self, families: Mapping[int, ProcessFamily], suspects: set[int], limit: int, origins: Sequence[int]
+        self,
+        families: Mapping[int, ProcessFamily],
+        suspects: set[int],
+        limit_of: Mapping[int, int],
+        origins: Sequence[int],
     ) -> dict[int, int]:
         """Read as many workers as the budget allows, those first that were read longest ago."""
         now = self._clock()
         self._budget.fill(now)
         found = {}
         processes = sum(len(members.pids) for members in families.values())
-        urgent = {key for key in suspects if self._is_urgent(key, families[key], limit, now)}
+        urgent = {key for key in suspects if self._is_urgent(key, families[key], limit_of[key], now)}
         for key in sorted(suspects, key=lambda key: (key not in urgent, self._read_at(key))):
             if not self._budget.allows(urgent=key in urgent):
                 break
             members = families[key]
             began = self._spent()
-            found[key] = _own_bytes(members, limit, origins, processes)
+            found[key] = _own_bytes(members, limit_of[key], origins, processes)
             cost = self._spent() - began
             self._budget.spend(cost)
             self._readings[key] = _Reading(now, members.pids, members.most, found[key], cost)

@@ -159,7 +159,7 @@ def test_memory_of_orphans_counts_for_both_kinds_of_workers(drive: Drive) -> Non
         d.lease(number, {"what": "orphan", "note": str(note)})
         orphan = psutil.Process(int(d.read_note(note.name)))
         d.until(lambda n=number, o=orphan: o.ppid() == parent_of(d, n).pid)
-        used, _ = d.engine.memory(1 << 40, available=False)
+        used, _ = d.engine.memory(1 << 40, None, available=False)
         alone, _ = d.engine._meter.memory(
             WorkerProcesses({number: d.pid(number)}, [os.getpid()]), 1 << 40, available=False
         )

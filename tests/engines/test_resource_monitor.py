@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from supervisor.core.terms.events import MemoryMeasured, UsageSampled
@@ -22,8 +24,10 @@ class Engine:
         self.used: dict[int, int] = {1: 10}
         self.free: int | None = 1000
 
-    def memory(self, limit: int | None, *, available: bool) -> tuple[dict[int, int], int | None]:
-        return ({} if limit is None else self.used), self.free if available else None
+    def memory(
+        self, limit: int | None, limits: Mapping[int, int] | None, *, available: bool
+    ) -> tuple[dict[int, int], int | None]:
+        return ({} if limit is limits is None else self.used), self.free if available else None
 
     def usage(self) -> dict[int, Usage]:
         return {1: Usage(10, 50.0)}
@@ -58,3 +62,14 @@ def test_a_short_stall_is_looked_for_as_often_as_it_takes() -> None:
     monitor = watch(Engine(), stall=2.0)
     monitor.measure(1.0)
     assert monitor.due == 2.0
+
+
+def test_memory_is_measured_if_only_a_job_has_a_limit() -> None:
+    engine = Engine()
+    limits = {1: 30}
+    monitor = ResourceMonitor(engine, Settings(), 0.0, lambda: limits)  # type: ignore[arg-type]
+    assert monitor.measure(0.0) == [MemoryMeasured({1: 10})]
+    assert monitor.due == MEMORY_EVERY
+    limits[1] = 19
+    monitor.measure(0.5)
+    assert monitor.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT

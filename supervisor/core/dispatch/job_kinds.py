@@ -52,6 +52,10 @@ class JobKinds:
         """Whether any job asks for a device."""
         return any(kind.amounts.gpus for kind in self.kinds)
 
+    def use_memory(self) -> bool:
+        """Whether any job says how much memory it takes."""
+        return any(kind.amounts.memory for kind in self.kinds)
+
 
 def job_kinds(table: JobTable, settings: Settings) -> JobKinds | None:
     """None if no job says what it needs, nor the experiment for all: then slots are all that is counted."""

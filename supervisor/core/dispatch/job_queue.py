@@ -85,14 +85,33 @@ class Line:
         waiting = [job for _, job in self._first] + list(self._untried[self._next :])
         return [job for job in waiting + [entry[2] for entry in self._again] if self._state[job] in _READY]
 
-    def head(self) -> tuple[int, int, int, int]:
-        """Where its first job stands among those of all lines: the smallest goes first. Only if `has_ready`."""
-        if self._first:
-            return 0, self._first[0][0], 0, 0
+    def head(self, skip: int = 0) -> tuple[int, int, int, int]:
+        """Where its first job stands among those of all lines: the smallest goes first. Only if `has_ready`.
+
+        skip: the job behind so many others instead, or the last one.
+        """
+        if skip < len(self._first):
+            return 0, self._first[skip][0], 0, 0
+        skip -= len(self._first)
         if self._again_is_next():
-            priority, ticket, _ = self._again[0]
+            priority, ticket, _ = self._again[0] if self._again else (0, 0, 0)
             return 1, priority, 1, ticket
-        return 1, -self._priority(self._untried[self._next]), 0, self._positions[self._next]
+        place = min(self._next + skip, len(self._untried) - 1)
+        return 1, -self._priority(self._untried[place]), 0, self._positions[place]
+
+    def behind(self, head: tuple[int, int, int, int], jobs: Sequence[int]) -> int:
+        """How many of these jobs, which were just taken from here, stood behind the head of another line. Only
+        untried ones can: the first of them stood before it."""
+        number, place = 0, self._next
+        lowest = max(0, place - 2 * len(jobs))  # entries that were skipped are few
+        for job in reversed(jobs):
+            place -= 1
+            while place >= lowest and self._untried[place] != job:
+                place -= 1
+            if place < lowest or (1, -self._priority(job), 0, self._positions[place]) < head:
+                break
+            number += 1
+        return number
 
     def take(self, count: int, *, empty_handed: bool) -> Sequence[int]:
         """Up to `count` jobs, fewer before a job that must be leased singly; a range if they are consecutive.

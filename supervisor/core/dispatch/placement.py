@@ -155,8 +155,7 @@ class _Pass:
         self._starting = len(starting) - len(self._promised)
         self._coming = sum(worker.status == STOPPING and not worker.leases for worker in workers)
         self._free = dispatcher.free_slots(turn)
-        # Handed out in this pass: (head of the line behind them, jobs).
-        self._batches: list[tuple[tuple[int, int, int, int] | None, int]] = []
+        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
 
     def run(self) -> None:
@@ -176,7 +175,7 @@ class _Pass:
                 waiting.append(kind)
                 self._count_batches(kind)
             elif line.has_ready():
-                heapq.heappush(lines, (line.head(), kind))
+                heapq.heappush(lines, (line.head(self._kept.get(kind, 0)), kind))
         if not queue.has_ready():
             self._hand_out_alone()
 
@@ -228,16 +227,16 @@ class _Pass:
 
     def _went(self, kind: int, jobs: Sequence[int], waiting: list[int]) -> None:
         """These jobs of a kind were handed out."""
-        line = self._dispatcher.queue.lines[kind]
-        self._batches.append((line.head() if line.has_ready() else None, len(jobs)))
+        self._batches.append((kind, jobs))
         self._placement.provide(kind, jobs)
         self._placement.went_ahead(len(jobs), waiting)
 
     def _count_batches(self, kind: int) -> None:
         """The first job of this kind does not fit. A batch that was handed out before it was looked at may reach
         beyond it in the order."""
-        head = self._dispatcher.queue.lines[kind].head()
-        later = sum(jobs for after, jobs in self._batches if after is None or after > head)
+        lines = self._dispatcher.queue.lines
+        head = lines[kind].head()
+        later = sum(lines[other].behind(head, jobs) for other, jobs in self._batches if len(jobs) > 1)
         self._placement.went_ahead(later, [kind])
 
     def _top_up(self, kind: int, waiting: list[int]) -> bool:
@@ -263,8 +262,7 @@ class _Pass:
         """Keep amounts until a worker is there. `held`: its worker has them already."""
         kind = holding.kind
         self._placement.provide(kind, [self._dispatcher.queue.lines[kind].peek()])
-        _, share = self._placement.batch(kind, self._workers)
-        self._kept[kind] = self._kept.get(kind, 0) + share
+        self._kept[kind] = self._kept.get(kind, 0) + min(self._placement.batch(kind, self._workers))
         if not held:
             self._place.take(holding.amounts, holding.devices)
 

@@ -112,6 +112,15 @@ class Limits:
         if event.available is not None and self._settings.keep_free is not None:
             self._keep_free(turn, event.available, self._settings.keep_free)
 
+    def own_memory_limits(self) -> dict[int, int]:
+        """Bytes that the jobs of workers may use, by incarnation."""
+        limits = {
+            worker.incarnation: self._limit_of(worker)
+            for worker in self._dispatcher.workers.values()
+            if worker.leases
+        }
+        return {incarnation: limit for incarnation, limit in limits.items() if limit is not None}
+
     def _hold_to_limit(
         self, turn: Turn, worker: WorkerState, used: int, limit: int, left: tuple[int, int] | None
     ) -> None:
@@ -124,7 +133,10 @@ class Limits:
             self._give_a_fresh_worker(turn, worker, job, used)
         else:
             worker.memory = used
-            message = f"stopped at {sized(used)}: more than its memory limit of {sized(limit)}"
+            of_its_own = limit != self._settings.memory_limit and limit == self._asked(worker)
+            bound = f"the {sized(limit)} of memory that it asked for" if of_its_own else ""
+            bound = bound or f"its memory limit of {sized(limit)}"
+            message = f"stopped at {sized(used)}: more than {bound}"
             self._dispatcher.kill(turn, worker, "over_memory", message)
 
     def _may_be_innocent(
@@ -158,8 +170,7 @@ class Limits:
         A retry over memory, with `--retry-over-memory`, may use what all workers may use together; but a job
         that runs alone for another reason gets no more.
         """
-        limit, placement = self._settings.memory_limit, self._dispatcher.placement
-        asked = placement.memory_of(worker) if placement is not None else 0
+        limit, placement, asked = self._settings.memory_limit, self._dispatcher.placement, self._asked(worker)
         charges = self._table.charges.get(worker.leases[0][1])
         again = self._settings.retry_over_memory and charges is not None and charges.over_memory
         shares = self._dispatcher.alone.memory_shares(worker) if again else 1
@@ -167,6 +178,11 @@ class Limits:
             return placement.place.totals.memory or shares * min(limit or asked, asked)
         limits = [bound for bound in (limit, asked) if bound]
         return shares * min(limits) if limits else None
+
+    def _asked(self, worker: WorkerState) -> int:
+        """Bytes that its job asked for; 0 if it did not say."""
+        placement = self._dispatcher.placement
+        return placement.memory_of(worker) if placement is not None else 0
 
     def _keep_free(self, turn: Turn, available: int, keep: int) -> None:
         since = self._blocked.get(LOW_MEMORY)

@@ -233,6 +233,13 @@ class Scheduler:
         """Jobs of this run that cannot run with what there is; they stay pending."""
         return sorted(self.queue.in_closed_lines())
 
+    def own_memory_limits(self) -> Callable[[], dict[int, int]] | None:
+        """Gives the limits of workers whose jobs ask for memory (`Limits.own_memory_limits`); None if none does."""
+        placement = self.dispatcher.placement
+        if placement is None or not placement.kinds.use_memory():
+            return None
+        return self.limits.own_memory_limits
+
     def blocked_by(self) -> list[str]:
         return list(self.pauses.since)
 

@@ -1,0 +1,157 @@
+"""Which job goes where when jobs need more than a slot. Histories with random needs: tests/core/test_simulation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import StartJobs, StartWorker, StopWorker
+from supervisor.core.terms.jobs import OwnSettings
+from supervisor.core.terms.needs import Needs, Totals
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.records import Leased
+from supervisor.core.terms.settings import Settings
+from workers.transport.messages import Completed
+
+GB = 1 << 30
+
+
+class Run:
+    """A run of the core. Workers get ready at once and hold what they are given until `end` is called."""
+
+    def __init__(
+        self, needs: list[Needs | None], slots: int, totals: Totals | None = None, **more: Any
+    ) -> None:
+        table = JobTable()
+        for number, each in enumerate(needs):
+            table.add(f"j{number}")
+            if each is not None:
+                table.own[number] = OwnSettings(needs=each)
+        self.now = 0.0
+        self.core = Scheduler(
+            table, Settings(**more), slots, Position(1, 1, 1, [], []), totals=totals or Totals(slots * 1000)
+        )
+        self.running: dict[int, int] = {}  # lease by job
+        self.worker_of: dict[int, int] = {}
+        self.devices: dict[int, tuple[str, ...] | None] = {}
+        self.given: dict[str, dict[str, Any]] = {}
+        self.stopped: list[int] = []
+        self.core.begin(0.0, "", 1)
+        self.handle(facts.TimePassed())
+
+    def handle(self, *events: facts.Event) -> None:
+        self.now += 1.0
+        effects = self.core.handle(list(events), self.now, "", 1)
+        for record in effects.records:
+            if isinstance(record, Leased):
+                self.given.update(dict.fromkeys(record.jobs, record.given))
+        for command in effects.commands:
+            if isinstance(command, StartWorker):
+                self.devices[command.incarnation] = command.devices
+                launched = facts.WorkerLaunched(command.incarnation, 100 + command.incarnation, 0.0)
+                self.handle(launched, facts.WorkerReady(command.incarnation))
+            elif isinstance(command, StopWorker):
+                self.stopped.append(command.incarnation)
+                self.handle(facts.WorkerDied(command.incarnation, 0))
+            elif isinstance(command, StartJobs):
+                for lease, job in enumerate(command.jobs, command.first_lease):
+                    self.running[job], self.worker_of[job] = lease, command.incarnation
+
+    def end(self, *jobs: int) -> None:
+        for job in jobs:
+            outcome = Completed(self.running.pop(job), 100.0, b"null")
+            self.handle(facts.JobsFinished(self.worker_of[job], [outcome]))
+
+
+def test_a_job_of_many_cores_leaves_slots_idle() -> None:
+    run = Run([Needs(cpus=3), None, None], slots=4)
+    assert sorted(run.running) == [0, 1]
+    run.end(0)
+    assert sorted(run.running) == [1, 2]
+
+
+def test_a_later_job_goes_ahead_of_one_that_does_not_fit_until_that_one_claims() -> None:
+    run = Run([None, Needs(cpus=2), *[None] * 9], slots=2)
+    assert sorted(run.running) == [0, 2]  # the second job needs both cores
+    run.end(0)
+    assert sorted(run.running) == [2, 3]  # two have gone ahead: as many as there are slots
+    run.end(2)
+    assert sorted(run.running) == [3]
+    run.end(3)
+    assert sorted(run.running) == [1]
+    run.end(1)
+    assert sorted(run.running) == [4, 5]
+
+
+def test_a_claim_holds_back_only_what_it_needs() -> None:
+    totals = Totals(4000, resources={"license": 2000})
+    run = Run([Needs(resources={"license": 1}), Needs(resources={"license": 2}), *[None] * 12], 4, totals)
+    assert sorted(run.running) == [0, 2, 3, 4]
+    run.end(2)  # the fourth to go ahead: now the second job claims a core and both licences
+    assert sorted(run.running) == [0, 3, 4, 5]
+    run.end(3, 4)
+    assert sorted(run.running) == [0, 5, 6]  # three of four cores: the fourth is claimed
+    run.end(0)
+    assert sorted(run.running) == [1, 5, 6, 7]
+
+
+def test_shares_of_a_gpu_come_together_on_one_device() -> None:
+    totals = Totals(8000, gpus=("a", "b"))
+    run = Run([Needs(gpus=0.5), Needs(gpus=0.5), Needs(gpus=1), Needs(gpus=0.5)], 8, totals)
+    assert sorted(run.running) == [0, 1, 2]
+    assert [run.given[f"j{job}"]["gpus"] for job in range(3)] == [["a"], ["a"], ["b"]]
+    assert {run.devices[run.worker_of[job]] for job in range(3)} == {("a",), ("b",)}
+    run.end(1)
+    assert run.given["j3"] == {"cpus": 1, "gpus": ["a"], "gpu_share": 0.5}
+
+
+def test_a_worker_that_has_the_devices_is_preferred_and_one_without_sees_none() -> None:
+    totals = Totals(2000, gpus=("a", "b"))
+    run = Run([Needs(gpus=1), None, Needs(gpus=1), Needs(gpus=1)], 2, totals)
+    assert (run.devices[run.worker_of[0]], run.devices[run.worker_of[1]]) == (("a",), ())
+    run.end(0)
+    assert run.worker_of[2] == run.worker_of[0] and not run.stopped
+    run.end(1)  # its worker sees no device: another one takes its slot
+    assert run.stopped == [run.worker_of[1]]
+    assert run.devices[run.worker_of[3]] == ("b",)
+
+
+def test_without_gpu_jobs_the_environment_of_workers_is_not_touched() -> None:
+    run = Run([Needs(cpus=2), None], 3, Totals(3000, gpus=("a",)))
+    assert set(run.devices.values()) == {None}
+
+
+def test_memory_is_promised_up_to_the_total() -> None:
+    run = Run(
+        [Needs(memory=3 * GB), Needs(memory=2 * GB), Needs(memory=GB), None], 4, Totals(4000, memory=4 * GB)
+    )
+    assert sorted(run.running) == [0, 2, 3]  # a job that says nothing counts nothing
+    assert run.given == {"j0": {"cpus": 1, "memory": 3 * GB}, "j2": {"cpus": 1, "memory": GB}, "j3": {}}
+
+
+def test_what_the_experiment_says_of_all_jobs_counts_for_those_that_say_nothing() -> None:
+    run = Run([None, None, Needs(cpus=1)], 4, job_cpus=2.0, job_memory=GB)
+    assert sorted(run.running) == [0, 1]
+    assert run.given["j0"] == {"cpus": 2, "memory": GB}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_jobs_that_can_never_fit_stay_and_the_others_run(slots: int) -> None:
+    run = Run([Needs(cpus=3), None, Needs(gpus=1), None], slots)
+    assert run.core.unfit_jobs() == [0, 2]
+    run.end(*[job for job in (1, 3) if job in run.running])
+    run.end(*run.running)
+    assert run.core.finished and run.core.unfit_jobs() == [0, 2]
+
+
+def test_another_number_of_workers_lets_jobs_fit_or_not() -> None:
+    run = Run([None, Needs(cpus=3), None], 1)
+    assert run.core.unfit_jobs() == [1]
+    run.handle(facts.ControlAsked(0, 0, "workers", 4))
+    assert not run.core.unfit_jobs() and sorted(run.running) == [0, 1]
+    run.end(0, 1)
+    assert sorted(run.running) == [2]
