@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.core.dispatch.fit import describe_unfit
 from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
@@ -17,7 +18,6 @@ from supervisor.experiment.fitting.machine_totals import (
     totals_of,
 )
 from supervisor.experiment.fitting.unfit_jobs import (
-    describe_unfit,
     first_offer,
     later_offer,
     refuse_missing_devices,

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.experiment_fixture import Experiment
+from supervisor.__main__ import main
+from tests.experiment_fixture import Experiment, wait_for
 
 SCRIPT = """
     def jobs():
@@ -129,3 +130,26 @@ def test_devices_are_those_of_this_run(experiment: Experiment) -> None:
     last = experiment.run("--resume", "latest", "--gpus", "auto", env=without_devices(experiment, "x,y,z"))
     assert last.returncode == 0, last.stderr
     assert experiment.final()["big"]["result"]["devices"] == "x,y"
+
+
+def test_after_an_order_for_fewer_workers_what_does_not_fit_is_named_and_left(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(experiment, "cpus=4, priority=-1")
+    gate = experiment.folder / "gate"
+    text = experiment.script.read_text().replace(
+        'note("ran")', 'note("began")\n    while not Path("gate").exists(): time.sleep(0.01)\n    note("ran")'
+    )
+    experiment.script.write_text(text)
+    process = experiment.start()
+    wait_for(lambda: len(experiment.executions("began")) == 2)
+    assert main(["ctl", "workers", "2", "-d", str(experiment.output)]) == 0
+    left = "Left pending: job 'big': asks for 4 cores, but there are 2 (--workers)"
+    assert left in capsys.readouterr().out
+    gate.touch()
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    assert "left pending: job 'big': asks for 4 cores, but there are 2 (--workers)" in said
+    again = experiment.run("--resume", "latest")
+    assert again.returncode == 0, again.stderr
+    assert sorted(experiment.executions()) == ["big", "other", "small"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, units
-from supervisor.core.terms.wording import count
+from supervisor.core.terms.wording import count, one_line
+
+if TYPE_CHECKING:
+    from supervisor.core.dispatch.job_kinds import JobKinds
+    from supervisor.core.state.job_table import JobTable
 
 
 def why_unfit(amounts: Amounts, totals: Totals) -> str:
@@ -15,6 +20,15 @@ def why_unfit(amounts: Amounts, totals: Totals) -> str:
     """
     reasons = list(_reasons(amounts, totals))
     return "asks for " + ", and for ".join(reasons) if reasons else ""
+
+
+def describe_unfit(table: JobTable, jobs: Sequence[int], kinds: JobKinds, totals: Totals) -> str:
+    """The first of some jobs that cannot run, why, and how many more there are."""
+    first = jobs[0]
+    text = f"job {one_line(table.ids[first])!r}: {why_unfit(kinds.of(first).amounts, totals)}"
+    if len(jobs) > 1:
+        text += f"; {count(len(jobs) - 1, 'more job')} cannot run either"
+    return text
 
 
 def _reasons(amounts: Amounts, totals: Totals) -> Iterator[str]:

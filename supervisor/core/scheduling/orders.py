@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.fit import describe_unfit
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
@@ -154,7 +155,12 @@ class Orders:
             parts = [f"{idle} idle {_verb(idle, 'go')} at once"] if idle else []
             parts += [f"{busy} {_verb(busy, 'finish', 'finishes')} a job first"] if busy else []
             text += f"; {', '.join(parts)}"
-        return _Reply(f"{text}. In this run only: a resume takes the number it remembers")
+        text += ". In this run only: a resume takes the number it remembers"
+        placement, unfit = self.dispatcher.placement, sorted(self.dispatcher.queue.in_closed_lines())
+        if placement is not None and unfit:
+            why = describe_unfit(self.table, unfit, placement.kinds, placement.place.totals)
+            text += f". Left pending: {why}"
+        return _Reply(text)
 
     def _stacks(self, event: ControlAsked, turn: Turn) -> _Reply:
         workers = len(self.dispatcher.workers)
