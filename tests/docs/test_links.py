@@ -18,6 +18,7 @@ LONG_JOBS = ROOT / "docs" / "long-jobs.md"
 BETWEEN = ROOT / "docs" / "between-jobs.md"
 RESULTS = ROOT / "docs" / "result-files.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
+NEEDS = ROOT / "docs" / "needs.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 PROCESSES = ROOT / "docs" / "processes.md"
 DEVELOPING = ROOT / "docs" / "developing.md"
@@ -30,6 +31,7 @@ DOCUMENTS = (
     ROOT / "CHANGELOG.md",
     SURVIVAL,
     BOUNDS,
+    NEEDS,
     STEERING,
     MORNING,
     LONG_JOBS,
