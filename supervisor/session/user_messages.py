@@ -185,7 +185,7 @@ def unfit(scheduler: Scheduler) -> str:
         return ""
     from supervisor.core.dispatch.fit import describe_unfit
 
-    return describe_unfit(scheduler.table, jobs, placement.kinds, placement.place.totals)
+    return describe_unfit(scheduler.table, jobs, placement.kinds, placement.totals())
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:

@@ -8,6 +8,7 @@ long as there are jobs for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from supervisor.core.dispatch import pacing, retry_policy
 from supervisor.core.dispatch.alone_job import AloneJob
@@ -28,8 +29,15 @@ from supervisor.core.state.worker_state import (
     KillReason,
     WorkerState,
 )
-from supervisor.core.terms.events import KillWorker, RevokeJobs, StartJobs, StartWorker, StopWorker, Tell
-from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.events import (
+    KillWorker,
+    PlaceFacts,
+    RevokeJobs,
+    StartJobs,
+    StartWorker,
+    StopWorker,
+    Tell,
+)
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased, Returned
 from supervisor.core.terms.settings import Settings, starts_per_second
@@ -67,9 +75,10 @@ class Dispatcher:
         self.durations = Durations()
         self.placement: Placement | None = None  # if jobs say what they need
 
-    def place_by_needs(self, kinds: JobKinds, totals: Totals) -> None:
-        """From now on hand jobs out by what they need."""
-        self.placement = Placement(self, kinds, totals)
+    def place_by_needs(self, kinds: JobKinds, places: Sequence[PlaceFacts]) -> None:
+        """From now on hand jobs out by what they need and what the places have."""
+        self.placement = Placement(self, kinds)
+        self.placement.set_places(places)
 
     # --------------------------------------------------------------------- questions
 
@@ -280,17 +289,20 @@ class Dispatcher:
             return []
         if self._start_failures:
             most = 1  # one try at a time
-        return [slot for slot in range(self.slots) if slot not in taken][:most]
+        slots = [range(self.slots)] if self.placement is None else self.placement.slots()
+        return [slot for slot in chain.from_iterable(slots) if slot not in taken][:most]
 
-    def start_one(self, turn: Turn, slot: int, holding: Holding | None = None) -> None:
-        """Start a worker. `holding`: for a job that gets these devices."""
+    def start_one(
+        self, turn: Turn, slot: int, place: int = 0, local_slot: int = -1, holding: Holding | None = None
+    ) -> None:
+        """Start a worker. `local_slot`: its number in its place. `holding`: for a job that gets these devices."""
         incarnation = self.next_incarnation
         self.next_incarnation += 1
-        worker = WorkerState(slot, incarnation, holding.devices if holding is not None else ())
+        worker = WorkerState(slot, incarnation, holding.devices if holding is not None else (), place)
         worker.holding = holding
         self.workers[incarnation] = worker
         devices = self.placement.devices_of(holding) if self.placement is not None else None
-        turn.effects.commands.append(StartWorker(slot, incarnation, devices))
+        turn.effects.commands.append(StartWorker(slot, incarnation, devices, place, local_slot))
 
     def dismiss_idle(self, turn: Turn) -> None:
         """No job is left to hand out: stop idle workers, and kill those that only run superseded leases."""

@@ -57,10 +57,11 @@ class JobKinds:
         return any(kind.amounts.memory for kind in self.kinds)
 
 
-def job_kinds(table: JobTable, settings: Settings) -> JobKinds | None:
-    """None if no job says what it needs, nor the experiment for all: then slots are all that is counted."""
+def job_kinds(table: JobTable, settings: Settings, *, always: bool = False) -> JobKinds | None:
+    """None if no job says what it needs, nor the experiment for all: then slots are all that is counted.
+    `always`: there are several places, each of which has to be counted."""
     said = any(own.needs is not None for own in table.own.values())
-    return JobKinds(table, settings) if said or _names_something(settings) else None
+    return JobKinds(table, settings) if always or said or _names_something(settings) else None
 
 
 def _names_something(settings: Settings) -> bool:

@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from supervisor.core.state.worker_state import Holding
-from supervisor.core.terms.needs import THOUSAND, Amounts, Totals
+from supervisor.core.terms.events import PlaceFacts
+from supervisor.core.terms.needs import THOUSAND, Amounts
 
 
 class Place:
     """`cpus`, `memory`, `devices` (by number) and `resources`: what is taken. Thousandths, memory in bytes.
 
+    number, name: of the place. slots: how many workers it may have; the first has the number `first_slot`.
     A claim is what a waiting job has first call on; see `fits`.
     """
 
-    def __init__(self, totals: Totals) -> None:
-        self.totals = totals
+    def __init__(self, facts: PlaceFacts, first_slot: int = 0) -> None:
+        self.number, self.name = facts.place, facts.name
+        self.first_slot, self.slots = first_slot, facts.slots
+        self.totals = facts.totals
         self.clear()
+
+    def load(self) -> float:
+        """The share of the cores that is taken."""
+        return self.cpus / max(1, self.totals.cpus)
 
     def clear(self) -> None:
         self.cpus = self.memory = 0

@@ -1,5 +1,8 @@
 """Hands jobs out by what they need: which one fits now, into which worker, and who waits for how long. Pure.
 
+Cores, memory, devices and other resources are counted for each place; one machine is one place. A job runs in one
+place, the emptiest in which it fits and a worker is ready for it.
+
 One pass goes through the lines of equal needs in the order of their first jobs. A job that fits goes to an idle
 worker; if there is none, a worker is started and its amounts are kept for it meanwhile. A job that does not fit is
 passed over. When as many later jobs as there are slots have gone ahead of it, it claims its amounts: from then on
@@ -13,8 +16,10 @@ other workers of such an experiment see none.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.fit import why_unfit
@@ -23,6 +28,7 @@ from supervisor.core.dispatch.pacing import Durations
 from supervisor.core.dispatch.place import Place
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING, Holding, WorkerState
+from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, given
 
 if TYPE_CHECKING:
@@ -30,46 +36,96 @@ if TYPE_CHECKING:
 
 
 class Placement:
-    """`totals` are those of the machine; their cores follow the number of slots."""
+    """Who runs where. `places`: what there is and what is taken, by the number of the place."""
 
-    def __init__(self, dispatcher: Dispatcher, kinds: JobKinds, totals: Totals) -> None:
+    def __init__(self, dispatcher: Dispatcher, kinds: JobKinds) -> None:
         self._dispatcher = dispatcher
         self._queue = dispatcher.queue
         self.kinds = kinds
         self._with_gpus = kinds.use_gpus()
-        self._totals = totals
         self._durations = [Durations() for _ in kinds.kinds]
         self._passed_over: dict[int, int] = {}  # later jobs that went ahead of a job while it did not fit
         self._claim: Holding | None = None
-        self.resize(dispatcher.slots)
+        self.places: dict[int, Place] = {}
+
+    def set_places(self, facts: Sequence[PlaceFacts]) -> None:
+        """These are the places now: some kinds of jobs may no longer fit anywhere, or fit again. While there is no
+        place at all, jobs wait for one."""
+        known, self.places = self.places, {}
+        for each in facts:
+            before = known.get(each.place)
+            if before is not None and before.slots == each.slots:
+                first = before.first_slot
+            else:
+                first = self._next_slot(known)
+            known[each.place] = self.places[each.place] = Place(each, first)
+        self._dispatcher.slots = sum(place.slots for place in self.places.values())
+        if self._claim is not None and self._claim.place not in self.places:
+            self._claim = None
+        totals = [place.totals for place in self.places.values()]
+        self._queue.close(
+            {
+                number
+                for number, kind in enumerate(self.kinds.kinds)
+                if totals and all(why_unfit(kind.amounts, total) for total in totals)
+            }
+        )
+
+    def _next_slot(self, places: Mapping[int, Place]) -> int:
+        """The first number behind the slots of all places, so that no two workers have one number."""
+        behind = [place.first_slot + place.slots for place in places.values()]
+        behind += [worker.slot + 1 for worker in self._dispatcher.workers.values()] if behind else []
+        return max(behind, default=0)
 
     def resize(self, slots: int) -> None:
-        """There are so many slots now: some kinds may no longer fit, or fit again."""
-        self.place = Place(_with_cores(self._totals, slots))
-        kinds = enumerate(self.kinds.kinds)
-        self._queue.close({number for number, kind in kinds if why_unfit(kind.amounts, self.place.totals)})
+        """The only place has so many slots now."""
+        (place,) = self.places.values()
+        totals = msgspec.structs.replace(place.totals, cpus=slots * THOUSAND)
+        self.places = {}
+        self.set_places([PlaceFacts(place.number, place.name, slots, totals)])
+
+    def totals(self) -> Totals:
+        """The most that any one place has of each; what a job asks for is judged by it."""
+        found = [place.totals for place in self.places.values()] or [Totals(0)]
+        memory = [each.memory for each in found]
+        names = {name for each in found for name in each.resources}
+        return Totals(
+            max(each.cpus for each in found),
+            None if None in memory else max(bytes_ or 0 for bytes_ in memory),
+            max((each.gpus for each in found), key=len),
+            {name: max(each.resources.get(name, 0) for each in found) for name in sorted(names)},
+        )
+
+    def slots(self) -> list[range]:
+        """The numbers of workers, place by place."""
+        return [range(place.first_slot, place.first_slot + place.slots) for place in self.places.values()]
 
     def learn(self, worker: WorkerState, seconds: float, outcomes: int) -> None:
         """Outcomes of one worker, which took so many seconds together."""
         if worker.holding is not None:
             self._durations[worker.holding.kind].learn(seconds, outcomes)
 
-    def look(self) -> Place:
-        """What is taken now."""
-        place = self.place
-        place.clear()
+    def count_taken(self) -> None:
+        """Sum what is taken now."""
+        for place in self.places.values():
+            place.clear()
         for worker in self._dispatcher.workers.values():
             holding = worker.holding
-            if holding is not None and (worker.leases or worker.status == STARTING):
+            if holding is None or not (worker.leases or worker.status == STARTING):
+                continue
+            if holding.place in self.places:
                 # Somebody else has the slot of a worker that does not die, and its core with it.
-                place.take(holding.amounts, holding.devices, cpus=worker.status != ABANDONED)
-        return place
+                cores = worker.status != ABANDONED
+                self.places[holding.place].take(holding.amounts, holding.devices, cpus=cores)
 
     def devices_of(self, holding: Holding | None) -> tuple[str, ...] | None:
         """What a worker for these devices may see; None if no job of the experiment asks for any."""
         if not self._with_gpus:
             return None
-        return tuple(self.place.totals.gpus[device] for device in (holding.devices if holding else ()))
+        if holding is None or not holding.devices:
+            return ()
+        names = self.places[holding.place].totals.gpus
+        return tuple(names[device] for device in holding.devices)
 
     def grant(self, holding: Holding | None) -> tuple[dict[str, Any], int]:
         """(what a job is given, for the record; thousandths of a core, if it or the experiment names them)."""
@@ -80,6 +136,11 @@ class Placement:
     def memory_of(self, worker: WorkerState) -> int:
         """Bytes that the job of this worker asked for; 0 if it did not say."""
         return worker.holding.amounts.memory if worker.holding is not None else 0
+
+    def memory_for_one(self, worker: WorkerState) -> int:
+        """Bytes that a job may use that runs alone in its place; 0 if nobody knows."""
+        place = self.places.get(worker.place)
+        return (place.totals.memory or 0) if place is not None else 0
 
     def claimed(self) -> tuple[int, Amounts] | None:
         """The job that has claimed what it needs, with its amounts; None if none has."""
@@ -94,6 +155,7 @@ class Placement:
         claim = self._claim
         if claim is not None and not self._queue.lines[claim.kind].has_ready():
             self._claim = None
+        self.count_taken()
         _Pass(self, self._dispatcher, turn).run()
 
     def went_ahead(self, number: int, waiting: Iterable[int]) -> None:
@@ -103,8 +165,16 @@ class Placement:
             job = self._queue.lines[kind].peek()
             passed = self._passed_over[job] = self._passed_over.get(job, 0) + number
             if self._claim is None and passed >= self._dispatcher.slots:
-                amounts = self.kinds.kinds[kind].amounts
-                self._claim = Holding(kind, amounts, self.place.free_soonest(amounts))
+                self._claim = self._new_claim(kind)
+
+    def _new_claim(self, kind: int) -> Holding | None:
+        """In the emptiest place that has enough."""
+        amounts = self.kinds.kinds[kind].amounts
+        able = [place for place in self.places.values() if not why_unfit(amounts, place.totals)]
+        if not able:
+            return None
+        place = min(able, key=Place.load)
+        return Holding(kind, amounts, place.free_soonest(amounts), place.number)
 
     def provide(self, kind: int, jobs: Iterable[int]) -> None:
         """These jobs of one kind have what they need, or a worker with it is being started: they wait no
@@ -114,47 +184,86 @@ class Placement:
         if self._claim is not None and self._claim.kind == kind:
             self._claim = None
 
-    def claim_against(self, kind: int) -> Holding | None:
-        """The claim that jobs of this kind have to leave room for."""
-        return None if self._claim is None or self._claim.kind == kind else self._claim
+    def claim_against(self, kind: int, place: int) -> Holding | None:
+        """The claim that jobs of this kind have to leave room for in a place."""
+        claim = self._claim
+        return None if claim is None or claim.kind == kind or claim.place != place else claim
 
     def batch(self, kind: int, workers: int) -> tuple[int, int]:
         """(leases that a worker should hold, jobs that one hand-out may have) of this kind."""
         mean = self._durations[kind].mean
-        at_once = self.place.at_once(self.kinds.kinds[kind].amounts)
+        amounts = self.kinds.kinds[kind].amounts
+        at_once = sum(place.at_once(amounts) for place in self.places.values())
         share = pacing.share(self._queue.lines[kind].size(), min(workers, at_once), mean)
         return self._dispatcher.leases_ahead(mean), share
 
-    def new_holding(self, kind: int, ready: Iterator[tuple[int, ...]]) -> Holding | None:
-        """What a job of this kind would be given now; None if it does not fit."""
+    def new_holding(self, kind: int, place: Place, ready: Iterable[tuple[int, ...]]) -> Holding | None:
+        """What a job of this kind would be given in this place now; None if it does not fit."""
         amounts = self.kinds.kinds[kind].amounts
-        devices = self.place.fits(amounts, self.claim_against(kind), ready)
-        return None if devices is None else Holding(kind, amounts, devices)
+        devices = place.fits(amounts, self.claim_against(kind, place.number), ready)
+        return None if devices is None else Holding(kind, amounts, devices, place.number)
+
+
+class _Crew:
+    """The workers of one place in one pass.
+
+    idle: those without leases, by the devices that they see. promised: for each worker that is being started for
+    one kind of jobs, which. starting: how many are for anybody. coming: slots that will be free. free: slots.
+    """
+
+    def __init__(self, place: Place, free: Sequence[int]) -> None:
+        self.place = place
+        self.idle: dict[tuple[int, ...], list[WorkerState]] = {}
+        self.promised: list[int] = []
+        self.starting = self.coming = 0
+        slots = range(place.first_slot, place.first_slot + place.slots)
+        self.free = [slot for slot in free if slot in slots]
+
+    def add(self, worker: WorkerState) -> None:
+        if worker.status == STARTING and worker.kill_reason is None:
+            # Those for one kind have its amounts already.
+            if worker.holding is not None:
+                self.promised.append(worker.holding.kind)
+            else:
+                self.starting += 1
+        elif worker.status == STOPPING and not worker.leases:
+            self.coming += 1
+
+    def add_idle(self, worker: WorkerState) -> None:
+        self.idle.setdefault(worker.devices, []).append(worker)
+
+    def has_idle(self, devices: tuple[int, ...]) -> bool:
+        return bool(self.idle.get(devices))
+
+    def sets(self) -> list[tuple[int, ...]]:
+        """The devices that idle workers see."""
+        return [devices for devices, workers in self.idle.items() if workers]
 
 
 class _Pass:
-    """One look at all lines. `idle`, `short`: workers that may get jobs; `coming`: slots that will be free."""
+    """One look at all lines. `short`: busy workers that may get more jobs."""
 
     def __init__(self, placement: Placement, dispatcher: Dispatcher, turn: Turn) -> None:
         self._placement = placement
         self._dispatcher = dispatcher
         self._turn = turn
-        self._place = placement.look()
         self._pace = dispatcher.pace
         self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
-        workers = dispatcher.workers.values()
-        ready = [worker for worker in workers if worker.status == READY]
-        self._workers = len(ready)
-        self._idle = [
-            worker for worker in ready if not worker.leases and dispatcher.has_jobs_left(turn, worker)
-        ]
-        self._short = [worker for worker in ready if worker.leases]
-        # Workers that are being started: those for one kind have its amounts, the others are for anybody.
-        starting = [worker for worker in workers if worker.status == STARTING and worker.kill_reason is None]
-        self._promised = [worker.holding.kind for worker in starting if worker.holding is not None]
-        self._starting = len(starting) - len(self._promised)
-        self._coming = sum(worker.status == STOPPING and not worker.leases for worker in workers)
-        self._free = dispatcher.free_slots(turn)
+        free = dispatcher.free_slots(turn)
+        self._crews = {number: _Crew(place, free) for number, place in placement.places.items()}
+        self._workers = 0
+        self._short: list[WorkerState] = []
+        for worker in list(dispatcher.workers.values()):
+            crew = self._crews.get(worker.place)
+            if worker.status != READY:
+                if crew is not None:
+                    crew.add(worker)
+                continue
+            self._workers += 1
+            if worker.leases:
+                self._short.append(worker)
+            elif dispatcher.has_jobs_left(turn, worker) and crew is not None:
+                crew.add_idle(worker)
         self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
 
@@ -181,32 +290,68 @@ class _Pass:
 
     def _hand_out(self, kind: int, waiting: list[int]) -> bool | None:
         """Place the next jobs of a kind. False if they have to wait; None if no worker is left for anybody."""
-        placement = self._placement
-        holding = placement.new_holding(kind, (worker.devices for worker in self._idle))
-        if holding is None:
+        fitting = self._fitting(kind)
+        for holding in fitting:
+            if workers := self._crews[holding.place].idle.get(holding.devices):
+                return self._give(workers, holding, waiting)
+        for crew in self._crews.values():
+            if kind in crew.promised:
+                crew.promised.remove(kind)
+                self._keep(kind, None)
+                return True
+        if not fitting:
             return self._pace is None and self._top_up(kind, waiting)
-        for worker in self._idle:
-            if worker.devices == holding.devices:
-                return self._give(worker, holding, waiting)
-        if kind in self._promised:
-            self._promised.remove(kind)
-            self._keep(holding, held=True)
-        elif not holding.devices and self._starting:
-            self._starting -= 1
-            self._keep(holding)
-        elif self._free:
-            self._start(holding)
-            self._keep(holding)
-        elif self._free_a_slot(holding):
-            self._keep(holding)
-        else:
-            return None if self._pace is not None or not self._top_up(kind, waiting) else True
+        for find in (self._take_starting, self._start, self._free_a_slot):
+            for holding in fitting:
+                if find(holding):
+                    self._keep(kind, holding)
+                    return True
+        return None if self._pace is not None or not self._top_up(kind, waiting) else True
+
+    def _fitting(self, kind: int) -> list[Holding]:
+        """What the next job of a kind would be given, in each place in which it fits, the emptiest first."""
+        crews = list(self._crews.values())
+        if len(crews) > 1:
+            crews.sort(key=lambda crew: crew.place.load())
+        found = (self._placement.new_holding(kind, crew.place, crew.sets()) for crew in crews)
+        return [holding for holding in found if holding is not None]
+
+    def _take_starting(self, holding: Holding) -> bool:
+        """Whether a worker is being started that a job without devices may have."""
+        crew = self._crews[holding.place]
+        if holding.devices or not crew.starting:
+            return False
+        crew.starting -= 1
         return True
 
-    def _start(self, holding: Holding) -> None:
-        self._dispatcher.start_one(self._turn, self._free.pop(0), holding if holding.devices else None)
+    def _start(self, holding: Holding) -> bool:
+        """Start a worker, if there is a free slot."""
+        crew = self._crews[holding.place]
+        if not crew.free:
+            return False
+        slot = crew.free.pop(0)
+        self._dispatcher.start_one(
+            self._turn,
+            slot,
+            crew.place.number,
+            slot - crew.place.first_slot,
+            holding if holding.devices else None,
+        )
+        return True
 
-    def _give(self, worker: WorkerState, holding: Holding, waiting: list[int]) -> bool | None:
+    def _free_a_slot(self, holding: Holding) -> bool:
+        """Whether a slot becomes free for a worker with these devices: an idle one with others has to go."""
+        crew = self._crews[holding.place]
+        if crew.coming:
+            crew.coming -= 1
+            return True
+        for devices in crew.sets():
+            if devices != holding.devices:
+                self._dispatcher.dismiss(self._turn, crew.idle[devices].pop())
+                return True
+        return False
+
+    def _give(self, workers: list[WorkerState], holding: Holding, waiting: list[int]) -> bool | None:
         if self._allowed is not None:
             assert self._pace is not None
             if not self._allowed:
@@ -214,13 +359,13 @@ class _Pass:
                 return None
             self._allowed -= 1
             self._pace.spend(1)
-        self._idle.remove(worker)
+        worker = workers.pop(0)
         ahead, share = self._placement.batch(holding.kind, self._workers)
         worker.holding = holding
         count = min(ahead, share) if self._pace is None else 1
         jobs = self._dispatcher.lease(self._turn, worker, count, holding.kind)
         if jobs:
-            self._place.take(holding.amounts, holding.devices)
+            self._crews[holding.place].place.take(holding.amounts, holding.devices)
             self._short.append(worker)
             self._went(holding.kind, jobs, waiting)
         return True
@@ -241,7 +386,6 @@ class _Pass:
 
     def _top_up(self, kind: int, waiting: list[int]) -> bool:
         """More leases for a worker that runs jobs of this kind and holds few; whether there was one."""
-        claim = self._placement.claim_against(kind)
         for worker in list(self._short):
             holding = worker.holding
             if holding is None or holding.kind != kind:
@@ -251,32 +395,20 @@ class _Pass:
             count = worker.lease_count()
             if count > ahead // 2 or self._turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it has enough, or runs a long job: new leases would be revoked
-            if claim is not None and not self._place.respects(claim, holding):
+            crew, claim = self._crews.get(worker.place), self._placement.claim_against(kind, worker.place)
+            if crew is None or (claim is not None and not crew.place.respects(claim, holding)):
                 continue
             if jobs := self._dispatcher.lease(self._turn, worker, min(ahead - count, share), kind):
                 self._went(kind, jobs, waiting)
                 return True
         return False
 
-    def _keep(self, holding: Holding, *, held: bool = False) -> None:
-        """Keep amounts until a worker is there. `held`: its worker has them already."""
-        kind = holding.kind
+    def _keep(self, kind: int, holding: Holding | None) -> None:
+        """Keep amounts until a worker is there; None if its worker has them already."""
         self._placement.provide(kind, [self._dispatcher.queue.lines[kind].peek()])
         self._kept[kind] = self._kept.get(kind, 0) + min(self._placement.batch(kind, self._workers))
-        if not held:
-            self._place.take(holding.amounts, holding.devices)
-
-    def _free_a_slot(self, holding: Holding) -> bool:
-        """Whether a slot becomes free for a worker with these devices: an idle one with others has to go."""
-        if self._coming:
-            self._coming -= 1
-            return True
-        for worker in self._idle:
-            if worker.devices != holding.devices:
-                self._idle.remove(worker)
-                self._dispatcher.dismiss(self._turn, worker)
-                return True
-        return False
+        if holding is not None:
+            self._crews[holding.place].place.take(holding.amounts, holding.devices)
 
     # -------------------------------------------------------------- jobs that run alone
 
@@ -288,21 +420,14 @@ class _Pass:
         if any(worker.leases for worker in dispatcher.workers.values()):
             return
         kind = self._placement.kinds.kind_of[queue.peek_alone()]
-        holding = self._placement.new_holding(kind, (worker.devices for worker in self._idle))
-        if holding is None:
-            return  # a worker with devices is being started for a job that has been cancelled since
-        for worker in self._idle:
-            if worker.devices == holding.devices:
-                worker.holding = holding
-                dispatcher.send_alone(self._turn, worker)
+        fitting = self._fitting(kind)
+        for holding in fitting:
+            if workers := self._crews[holding.place].idle.get(holding.devices):
+                workers[0].holding = holding
+                dispatcher.send_alone(self._turn, workers[0])
                 return
-        if kind in self._promised or (not holding.devices and self._starting):
+        if any(kind in crew.promised for crew in self._crews.values()):
             return
-        if self._free:
-            self._start(holding)
-        else:
-            self._free_a_slot(holding)
-
-
-def _with_cores(totals: Totals, slots: int) -> Totals:
-    return Totals(slots * THOUSAND, totals.memory, totals.gpus, totals.resources, totals.by_driver)
+        for find in (self._take_starting, self._start, self._free_a_slot):
+            if any(find(holding) for holding in fitting):
+                return

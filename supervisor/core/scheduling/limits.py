@@ -175,7 +175,7 @@ class Limits:
         again = self._settings.retry_over_memory and charges is not None and charges.over_memory
         shares = self._dispatcher.alone.memory_shares(worker) if again else 1
         if asked and placement is not None and again and self._dispatcher.alone.is_of(worker):
-            return placement.place.totals.memory or shares * min(limit or asked, asked)
+            return placement.memory_for_one(worker) or shares * min(limit or asked, asked)
         limits = [bound for bound in (limit, asked) if bound]
         return shares * min(limits) if limits else None
 

@@ -30,6 +30,7 @@ from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.retry_policy import is_no_space
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.dispatch.worker_exits import (
+    NODE,
     classify_exit,
     exit_phrase,
     with_log_path,
@@ -45,7 +46,7 @@ from supervisor.core.state.columns import indices_of
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, WorkerState
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.events import Effects, Tell
+from supervisor.core.terms.events import Effects, PlaceFacts, Tell
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.position import InProgress, Position
@@ -73,6 +74,7 @@ class Scheduler:
     position: where earlier runs stopped (run, lease and incarnation numbers).
     job_bytes: average size of a job's line in the plan.
     totals: what jobs may take together, if some say what they need; by default the slots' cores alone.
+    places: where workers may run, instead of `slots` and `totals`; more may join (`PlacesChanged`).
     """
 
     def __init__(
@@ -83,16 +85,18 @@ class Scheduler:
         position: Position,
         job_bytes: float = 0.0,
         totals: Totals | None = None,
+        places: Sequence[PlaceFacts] | None = None,
     ) -> None:
         self.table = table
         self.settings = settings
         self.run = position.run
-        kinds = job_kinds(table, settings)
+        kinds = job_kinds(table, settings, always=places is not None)
         self.queue = JobQueue(table.state) if kinds is None else kinds.queue(table.state)
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position, job_bytes)
         if kinds is not None:
-            self.dispatcher.place_by_needs(kinds, totals or Totals(slots * THOUSAND))
+            here = PlaceFacts(0, "", slots, totals or Totals(slots * THOUSAND))
+            self.dispatcher.place_by_needs(kinds, [here] if places is None else places)
         self.workers = self.dispatcher.workers
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
@@ -121,6 +125,7 @@ class Scheduler:
             facts.HandOutUnblocked: self.pauses.on_unblocked,
             facts.ControlAsked: self.orders.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
+            facts.PlacesChanged: self._on_places_changed,
         }
 
     # ------------------------------------------------------------------ the interface
@@ -379,7 +384,7 @@ class Scheduler:
 
     def _count_useless_worker(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
         """Count a worker that died without finishing a job, so that it is not replaced for ever."""
-        if worker.kill_reason is not None:
+        if worker.kill_reason is not None or event.cause == NODE:
             return
         if worker.no_space:
             self.dispatcher.wait_for_space(turn, worker.error)
@@ -414,6 +419,10 @@ class Scheduler:
 
     def _on_synced(self, event: facts.Synced, turn: Turn) -> None:
         self.ledger.synced(event.n)
+
+    def _on_places_changed(self, event: facts.PlacesChanged, turn: Turn) -> None:
+        if self.dispatcher.placement is not None:
+            self.dispatcher.placement.set_places(event.places)
 
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
         self.limits.on_clock_jumped(event)

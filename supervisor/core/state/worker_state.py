@@ -31,11 +31,13 @@ class KillReason(msgspec.Struct, frozen=True):
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """What a worker's running job has been given: its kind, amounts, and the numbers of its devices."""
+    """What a worker's running job has been given: its kind, amounts, and the numbers of its devices in its
+    place."""
 
     kind: int
     amounts: Amounts
     devices: tuple[int, ...] = ()
+    place: int = 0
 
 
 class JobReport(msgspec.Struct):
@@ -78,11 +80,13 @@ class WorkerState:
         "slow",
         "stall_reported_lease",
         "devices",
+        "place",
         "holding",
     )
 
-    def __init__(self, slot: int, incarnation: int, devices: tuple[int, ...] = ()) -> None:
+    def __init__(self, slot: int, incarnation: int, devices: tuple[int, ...] = (), place: int = 0) -> None:
         self.slot = slot
+        self.place = place
         self.devices = devices  # GPUs that its process sees, by number
         self.holding: Holding | None = None  # what its jobs were given, or will be when it is ready
         self.incarnation = incarnation

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.records import AnyRecord, Completions
 from workers.transport.messages import Failure, ModuleText, Outcome
 
@@ -96,6 +97,7 @@ class WorkerDied(msgspec.Struct, frozen=True):
     peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
     earlier_peak_rss: int = 0  # bytes, before that job
     earlier_peak_lease: int | None = None  # of the job that had so much
+    cause: str = ""  # "node": its place has ended, for no fault of the job; else the process itself has
 
 
 class WorkerGivenUp(msgspec.Struct, frozen=True):
@@ -165,6 +167,26 @@ class ClockJumped(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class PlaceFacts(msgspec.Struct, frozen=True):
+    """A place where workers may run.
+
+    place: its number, never used for another one. name: for people. slots: how many workers it has room for.
+    totals: what their jobs may take together.
+    """
+
+    place: int
+    name: str
+    slots: int
+    totals: Totals
+
+
+class PlacesChanged(msgspec.Struct, frozen=True):
+    """All places that there are now, by number; one that is missing has ended. Comes before the first worker can
+    be started. An engine of this machine alone never says it."""
+
+    places: list[PlaceFacts]
+
+
 Event = (
     WorkerLaunched
     | WorkerStartFailed
@@ -186,6 +208,7 @@ Event = (
     | HandOutUnblocked
     | ControlAsked
     | ClockJumped
+    | PlacesChanged
 )
 
 # ---------------------------------------------------------------------------- commands
@@ -193,11 +216,14 @@ Event = (
 
 class StartWorker(msgspec.Struct, frozen=True):
     """`devices`: the GPUs that its code may see, as CUDA_VISIBLE_DEVICES names them; () none, None: as the
-    environment of the script says."""
+    environment of the script says. `place`: where it runs (`PlaceFacts`). `local_slot`: its number among the workers
+    of that place; -1: that is `slot`."""
 
     slot: int
     incarnation: int
     devices: tuple[str, ...] | None = None
+    place: int = 0
+    local_slot: int = -1
 
 
 class StartJobs(msgspec.Struct, frozen=True):
