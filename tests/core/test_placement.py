@@ -9,7 +9,7 @@ import pytest
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.events import StartJobs, StartWorker, StopWorker
+from supervisor.core.terms.events import PlaceFacts, StartJobs, StartWorker, StopWorker
 from supervisor.core.terms.jobs import OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.position import Position
@@ -32,12 +32,14 @@ class Run:
             if each is not None:
                 table.own[number] = OwnSettings(needs=each)
         self.now = 0.0
-        self.core = Scheduler(
-            table, Settings(**more), slots, Position(1, 1, 1, [], []), totals=totals or Totals(slots * 1000)
-        )
+        places = more.pop("places", None)
+        totals = totals or Totals(slots * 1000)
+        position = Position(1, 1, 1, [], [])
+        self.core = Scheduler(table, Settings(**more), slots, position, totals=totals, places=places)
         self.running: dict[int, int] = {}  # lease by job
         self.worker_of: dict[int, int] = {}
         self.devices: dict[int, tuple[str, ...] | None] = {}
+        self.places: dict[int, tuple[int, int, int]] = {}  # (place, slot, local slot) by worker
         self.given: dict[str, dict[str, Any]] = {}
         self.stopped: list[int] = []
         self.core.begin(0.0, "", 1)
@@ -52,6 +54,7 @@ class Run:
         for command in effects.commands:
             if isinstance(command, StartWorker):
                 self.devices[command.incarnation] = command.devices
+                self.places[command.incarnation] = (command.place, command.slot, command.local_slot)
                 launched = facts.WorkerLaunched(command.incarnation, 100 + command.incarnation, 0.0)
                 self.handle(launched, facts.WorkerReady(command.incarnation))
             elif isinstance(command, StopWorker):
@@ -155,3 +158,70 @@ def test_another_number_of_workers_lets_jobs_fit_or_not() -> None:
     assert not run.core.unfit_jobs() and sorted(run.running) == [0, 1]
     run.end(0, 1)
     assert sorted(run.running) == [2]
+
+
+# ----------------------------------------------------------------------- several places
+
+
+def node(place: int, slots: int, **more: Any) -> PlaceFacts:
+    return PlaceFacts(place, f"node{place}", slots, Totals(slots * 1000, **more))
+
+
+def places_of(run: Run) -> dict[int, int]:
+    """The place of each running job."""
+    return {job: run.places[run.worker_of[job]][0] for job in run.running}
+
+
+def test_jobs_go_to_the_emptiest_place_that_has_what_they_need() -> None:
+    needs = [Needs(cpus=3), Needs(gpus=1), None, None, Needs(cpus=4)]
+    run = Run(needs, 0, places=[node(1, 4), node(2, 2, gpus=("a",))])
+    assert places_of(run) == {0: 1, 1: 2, 2: 2, 3: 1}
+    assert sorted(run.places.values()) == [(1, 0, 0), (1, 1, 1), (2, 4, 0), (2, 5, 1)]
+    run.end(0)
+    assert places_of(run) == {1: 2, 2: 2, 3: 1}  # four cores of one place are wanted
+    run.end(3)
+    assert places_of(run) == {1: 2, 2: 2, 4: 1}
+
+
+def test_a_place_that_joins_is_used_and_the_end_of_one_costs_its_jobs_nothing() -> None:
+    run = Run([None, Needs(cpus=3), None], 0, places=[])
+    assert not run.running and not run.core.finished and not run.core.unfit_jobs()
+    run.handle(facts.PlacesChanged([node(1, 1)]))
+    assert places_of(run) == {0: 1} and run.core.unfit_jobs() == [1]
+    run.handle(facts.PlacesChanged([node(1, 1), node(2, 4)]))
+    assert places_of(run) == {0: 1, 1: 2, 2: 2}
+    gone = run.worker_of[0]
+    run.running.pop(0)
+    run.handle(facts.PlacesChanged([node(2, 4)]), facts.WorkerDied(gone, cause="node"))
+    table = run.core.table
+    assert (table.outcome[0], table.charges[0].losses, table.charges[0].crashes) == ("lost", 1, 0)
+    run.end(1, 2)
+    run.handle(facts.Synced(1000))
+    assert places_of(run) == {0: 2}
+    run.end(0)
+    assert run.core.finished
+
+
+def test_a_claim_holds_back_the_others_in_one_place_only() -> None:
+    needs = [None, None, None, None, Needs(cpus=2), *[None] * 12]
+    run = Run(needs, 0, places=[node(1, 2), node(2, 2)])
+    assert sorted(run.running) == [0, 1, 2, 3]
+    there = places_of(run)
+    first = [job for job in range(4) if there[job] == 1]
+    other = [job for job in range(4) if there[job] == 2]
+    run.end(first[0])  # two cores are free nowhere: later jobs go ahead, four of them
+    run.end(other[0])
+    run.end(first[1])
+    run.end(other[1])
+    assert sorted(run.running) == [5, 6, 7, 8]
+    for job in (5, 6, 7):
+        if 4 not in run.running:
+            run.end(job)
+    assert 4 in run.running
+    assert len({place for job, place in places_of(run).items() if job != 4}) == 1  # the other place goes on
+
+
+def test_the_number_of_workers_follows_the_places() -> None:
+    run = Run([None, None], 0, places=[node(1, 1), node(2, 1)])
+    run.handle(facts.ControlAsked(0, 0, "workers", 7))
+    assert run.core.dispatcher.slots == 2

@@ -54,10 +54,8 @@ class Placement:
         known, self.places = self.places, {}
         for each in facts:
             before = known.get(each.place)
-            if before is not None and before.slots == each.slots:
-                first = before.first_slot
-            else:
-                first = self._next_slot(known)
+            same = before is not None and before.slots == each.slots
+            first = before.first_slot if before is not None and same else self._next_slot(known)
             known[each.place] = self.places[each.place] = Place(each, first)
         self._dispatcher.slots = sum(place.slots for place in self.places.values())
         if self._claim is not None and self._claim.place not in self.places:

@@ -145,6 +145,9 @@ class Orders:
             )
         if self.drain.begun:
             return _refused(f"the run is being stopped ({self.drain.reason})")
+        placement = self.dispatcher.placement
+        if placement is not None and len(placement.places) != 1:
+            return _refused("the number of workers follows the nodes of this run")
         if wanted == before:
             return _Reply(f"there are {_count(wanted, 'worker')} already", changed=False)
         idle, busy = self.dispatcher.resize(turn, wanted)
@@ -156,9 +159,9 @@ class Orders:
             parts += [f"{busy} {_verb(busy, 'finish', 'finishes')} a job first"] if busy else []
             text += f"; {', '.join(parts)}"
         text += ". In this run only: a resume takes the number it remembers"
-        placement, unfit = self.dispatcher.placement, sorted(self.dispatcher.queue.in_closed_lines())
+        unfit = sorted(self.dispatcher.queue.in_closed_lines())
         if placement is not None and unfit:
-            why = describe_unfit(self.table, unfit, placement.kinds, placement.place.totals)
+            why = describe_unfit(self.table, unfit, placement.kinds, placement.totals())
             text += f". Left pending: {why}"
         return _Reply(text)
 
