@@ -368,8 +368,15 @@ def _load_functions(spec: WorkerSpec, preparation: Preparation | None) -> Runner
         with contextlib.suppress(OSError):
             os.nice(spec.nice)
     os.environ.update(spec.environment)
-    tag_environment(spec.worker, spec.tag, spec.incarnation)
-    CURRENT.configure(spec.worker, spec.seed, spec.jobs_directory, spec.states_directory, gpus=spec.devices)
+    tag_environment(spec.worker, spec.tag, spec.incarnation, spec.local_worker)
+    CURRENT.configure(
+        spec.worker,
+        spec.seed,
+        spec.jobs_directory,
+        spec.states_directory,
+        gpus=spec.devices,
+        local_worker=spec.local_worker,
+    )
     if preparation is not None:
         preparation.import_modules()
     function = load(spec.function)

@@ -209,6 +209,7 @@ def _imitate_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | Non
         os.environ.setdefault(name, value)
     if replayed.record is not None and replayed.record.worker >= 0:
         os.environ["LONGHAUL_WORKER"] = str(replayed.record.worker)
+        os.environ["LONGHAUL_LOCAL_WORKER"] = str(replayed.record.worker)
     if "sys_argv" in entry:
         sys.argv[:] = entry["sys_argv"]
     folders = [os.path.dirname(path)] if path else []

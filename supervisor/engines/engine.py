@@ -21,8 +21,16 @@ class Engine(Protocol):
     def start(self) -> None:
         """Prepare to start workers (launch the zygote). Raises LonghaulError."""
 
-    def start_worker(self, slot: int, incarnation: int, devices: tuple[str, ...] | None = None) -> None:
-        """Answered by WorkerLaunched or WorkerStartFailed, then WorkerReady or WorkerDied. `devices`: of
+    def start_worker(
+        self,
+        slot: int,
+        incarnation: int,
+        devices: tuple[str, ...] | None = None,
+        *,
+        place: int = 0,
+        local_slot: int = -1,
+    ) -> None:
+        """Answered by WorkerLaunched or WorkerStartFailed, then WorkerReady or WorkerDied. The arguments are those of
         `StartWorker`."""
 
     def lease_jobs(self, incarnation: int, message: Run) -> None: ...

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import msgspec
+
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
@@ -116,11 +118,22 @@ class LocalEngine:
 
     # ----------------------------------------------------------------------- orders
 
-    def start_worker(self, slot: int, incarnation: int, devices: tuple[str, ...] | None = None) -> None:
+    def start_worker(
+        self,
+        slot: int,
+        incarnation: int,
+        devices: tuple[str, ...] | None = None,
+        *,
+        place: int = 0,
+        local_slot: int = -1,
+    ) -> None:
         assert self._launcher is not None, "start() comes first"
         assert self._gpus or not devices, "the engine was not told of GPUs"
         try:
-            member = Incarnation(self._spec(slot, incarnation, devices or ()))
+            spec = self._spec(slot, incarnation, devices or ())
+            if local_slot >= 0:
+                spec = msgspec.structs.replace(spec, local_worker=local_slot)
+            member = Incarnation(spec)
         except OSError as error:
             self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
             return

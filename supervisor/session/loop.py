@@ -306,8 +306,8 @@ class Loop:
                 engine.lease_jobs(incarnation, Run(first_lease, attempts, self.plan.lines(jobs), cpus))
             case RevokeJobs(incarnation, leases):
                 engine.revoke(incarnation, leases)
-            case StartWorker(slot, incarnation, devices):
-                engine.start_worker(slot, incarnation, devices)
+            case StartWorker(slot, incarnation, devices, place, local_slot):
+                engine.start_worker(slot, incarnation, devices, place=place, local_slot=local_slot)
             case StopWorker(incarnation):
                 engine.stop_worker(incarnation)
             case KillWorker(incarnation, stack):

@@ -39,6 +39,7 @@ def about() -> dict[str, object]:
         "context": job.context,
         "directory": str(job.directory),
         "thread": seen_by_thread[0],
+        "local worker": [job.local_worker, os.environ["LONGHAUL_LOCAL_WORKER"]],
         "environment": [os.environ["LONGHAUL_WORKER"], os.environ["LONGHAUL_EXPERIMENT"]],
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "group": os.getpgid(0) == os.getpid(),

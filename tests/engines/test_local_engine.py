@@ -39,6 +39,7 @@ def test_a_job_knows_who_and_where_it_is(drive: Drive, method: str) -> None:
         "context": "prepared",
         "directory": str(d.root / "jobs" / "iris%2Fforest"),
         "thread": "iris/forest",
+        "local worker": [0, "0"],
         "environment": ["0", d.tag],
         "threads": "3",
         "group": True,
@@ -46,6 +47,14 @@ def test_a_job_knows_who_and_where_it_is(drive: Drive, method: str) -> None:
     }
     assert (d.root / "jobs" / "iris%2Fforest").is_dir()
     assert (d.output / "%worker0.log").read_text() == "setting up\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_job_knows_its_number_on_its_place(drive: Drive, method: str) -> None:
+    d = drive("about", method=method)
+    d.engine.start_worker(5, 1, place=0, local_slot=2)
+    about = d.result(d.lease(1, {}))
+    assert (about["worker"], about["local worker"]) == (5, [2, "2"])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -24,7 +24,7 @@ STATE = """
     @TOP@
 
     def evaluate():
-        names = {"LONGHAUL_WORKER", "LONGHAUL_EXPERIMENT", "LONGHAUL_INCARNATION"}
+        names = {"LONGHAUL_WORKER", "LONGHAUL_LOCAL_WORKER", "LONGHAUL_EXPERIMENT", "LONGHAUL_INCARNATION"}
         names |= {name for name in os.environ if name.endswith("NUM_THREADS") or name == "VECLIB_MAXIMUM_THREADS"}
         return {
             "path": [repr(entry) for entry in sys.path],

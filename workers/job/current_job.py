@@ -27,7 +27,7 @@ REPORT_EVERY = 1.0  # seconds between two reports of a job that are sent
 FIRST_REPORT_AFTER = 0.05  # the first one of a job may come so soon after one of another job
 
 # Set in each worker, and in the programs that it starts.
-WORKER_VARIABLES = ("LONGHAUL_WORKER", INCARNATION, EXPERIMENT_TAG)
+WORKER_VARIABLES = ("LONGHAUL_WORKER", "LONGHAUL_LOCAL_WORKER", INCARNATION, EXPERIMENT_TAG)
 
 
 class CurrentJob:
@@ -38,6 +38,7 @@ class CurrentJob:
     id, domain: as in the list of jobs; `id` is "" when no job runs, `domain` None if it has none.
     attempt: 1 for the first start of the job, one more for each further start.
     worker: the slot of the worker, 0 to N-1; a replacement takes over the slot.
+    local_worker: its number among the workers of this machine; the same as `worker` if there is only one.
     cpus: the cores that the job was given, as it has asked for them (`Job(cpus=4)`, `--job-cpus`): 4, 0.5.
         1 if it has asked for none.
     gpus: the names of the GPUs that the job was given, as they stand in CUDA_VISIBLE_DEVICES: ("0",). () if it
@@ -63,6 +64,7 @@ class CurrentJob:
         "domain",
         "gpus",
         "id",
+        "local_worker",
         "stopping",
         "worker",
     )
@@ -72,6 +74,7 @@ class CurrentJob:
         self.domain: str | None = None
         self.attempt = 1
         self.worker = 0
+        self.local_worker = 0
         self.cpus: float = 1
         self.gpus: tuple[str, ...] = ()
         self.context: Any = None
@@ -180,10 +183,12 @@ class CurrentJob:
         jobs_directory: str,
         states_directory: str = "",
         gpus: tuple[str, ...] = (),
+        local_worker: int = -1,
     ) -> None:
         """Set what is the same for all jobs of this process. Without `states_directory`, states are kept in
         memory."""
         self.worker = worker
+        self.local_worker = worker if local_worker < 0 else local_worker
         self.gpus = gpus
         self._experiment_seed = experiment_seed
         self._jobs_directory = jobs_directory
@@ -239,6 +244,8 @@ def job_seed(experiment_seed: int, job_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
-def tag_environment(worker: int, tag: str, incarnation: int) -> None:
+def tag_environment(worker: int, tag: str, incarnation: int, local_worker: int = -1) -> None:
     """Set the variables that name the experiment and the worker, for programs that a job starts."""
-    os.environ.update(zip(WORKER_VARIABLES, (str(worker), incarnation_text(incarnation), tag), strict=True))
+    local = str(worker if local_worker < 0 else local_worker)
+    values = (str(worker), local, incarnation_text(incarnation), tag)
+    os.environ.update(zip(WORKER_VARIABLES, values, strict=True))

@@ -52,6 +52,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()  # the GPUs of its jobs, as CUDA_VISIBLE_DEVICES names them
     # Pid of the supervisor, and its ends of inbox and outbox: where to open them again.
     ends: tuple[int, int, int] | None = None
+    local_worker: int = -1  # its slot on this machine; -1: that is `worker`
 
     def packed(self) -> WorkerSpec:
         """A copy whose directories are `sendable`."""
