@@ -367,7 +367,7 @@ def _load_functions(spec: WorkerSpec, preparation: Preparation | None) -> Runner
     if spec.nice:
         with contextlib.suppress(OSError):
             os.nice(spec.nice)
-    os.environ.update(spec.environment)
+    os.environ.update({**spec.environment, **spec.visible_gpus})
     tag_environment(spec.worker, spec.tag, spec.incarnation, spec.local_worker)
     CURRENT.configure(
         spec.worker,
@@ -386,6 +386,7 @@ def _load_functions(spec: WorkerSpec, preparation: Preparation | None) -> Runner
     )
     if spec.setup is not None:
         CURRENT.context = load(spec.setup)()
+        os.environ.update(spec.visible_gpus)  # which are given to the jobs, whatever it has chosen
         note_builtins()
     signal_handlers.keep_faulthandler_setup()
     return Runner(function)

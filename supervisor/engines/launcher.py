@@ -217,12 +217,12 @@ def preparation_of_worker(common: Preparation, spec: WorkerSpec) -> Preparation:
 def with_devices(spec: WorkerSpec, devices: tuple[str, ...], *, by_driver: bool) -> WorkerSpec:
     """The spec of a worker that sees these GPUs and no others. `by_driver`: their names are indices in the order of
     the driver; CUDA has an order of its own unless it is told."""
-    environment = {**spec.environment, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
     if devices and by_driver:
-        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    return msgspec.structs.replace(spec, environment=environment, devices=devices)
+        visible["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    return msgspec.structs.replace(spec, visible_gpus=visible, devices=devices)
 
 
 def tagged_environment(spec: WorkerSpec) -> dict[str, str]:
     """What is set in every process of this experiment beside what the supervisor has."""
-    return {**spec.environment, EXPERIMENT_TAG: spec.tag}
+    return {**spec.environment, **spec.visible_gpus, EXPERIMENT_TAG: spec.tag}

@@ -227,7 +227,7 @@ class ZygoteLauncher:
     def _request(self, zygote: ZygoteHandle, spec: WorkerSpec, ends: WorkerEnds) -> None:
         """Raises OSError if the zygote is dead, BlockingIOError if its channel is full."""
         lifelines = [self._context.lifeline, zygote.second_lifeline.read]
-        request = Fork(spec.incarnation, spec.environment if self._fresh else {})
+        request = Fork(spec.incarnation, {**spec.environment, **spec.visible_gpus} if self._fresh else {})
         descriptors = [ends.inbox.fileno(), ends.outbox.fileno(), *lifelines]
         output = ends.output() if self._fresh else None
         if output is not None:

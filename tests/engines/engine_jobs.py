@@ -57,6 +57,11 @@ def failing_setup() -> None:
     raise RuntimeError("no such device")
 
 
+def choose_a_gpu() -> None:
+    """As scripts do that know nothing of jobs with GPUs."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(current_job().worker % 2)
+
+
 def load_numpy() -> None:
     import numpy  # noqa: F401
 

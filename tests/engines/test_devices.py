@@ -92,6 +92,17 @@ def test_the_next_job_finds_them_again(drive: Drive, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_setup_that_chooses_one_itself_does_not_move_the_jobs(drive: Drive, method: str) -> None:
+    d = drive(method=method, gpus=True, setup="choose_a_gpu")
+    d.start(1, devices=("5",))
+    d.start(2, devices=())
+    assert [d.result(d.lease(number, SEE))["now"] for number in (1, 2)] == ["5", ""]
+    d = drive(method=method, setup="choose_a_gpu")  # without GPUs of longhaul's it is heard
+    d.start(1, 2)
+    assert [d.result(d.lease(number, SEE))["now"] for number in (1, 2)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_it_is_a_process_like_the_others(drive: Drive, method: str) -> None:
     """Signals, descriptors, group, path, arguments: as in a worker without devices."""
     if not LINUX:

@@ -48,7 +48,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     states_directory: str = ""  # absolute; <id>/states, made on first use
     output_limit: int = 10_000_000  # bytes of a job's output that are kept
     nice: int = 0  # added to the niceness of this process
-    environment: dict[str, str] = {}  # set before user code is imported (thread caps, visible GPUs)
+    environment: dict[str, str] = {}  # set before user code is imported (thread caps)
+    visible_gpus: dict[str, str] = {}  # variables as well; what user code changes in them is put back
     devices: tuple[str, ...] = ()  # the GPUs of its jobs, as CUDA_VISIBLE_DEVICES names them
     # Pid of the supervisor, and its ends of inbox and outbox: where to open them again.
     ends: tuple[int, int, int] | None = None
