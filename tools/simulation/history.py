@@ -14,7 +14,7 @@ from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import StorageError
-from supervisor.core.terms.events import Effects, Event, StartJobs, StartWorker
+from supervisor.core.terms.events import Effects, Event, PlaceFacts, StartJobs, StartWorker
 from supervisor.core.terms.jobs import FAILED
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted
@@ -65,6 +65,8 @@ class History:
             grace=self.rng.choice([0.5, 20.0]),
         )
         self.promises = Promises(self.jobs, self.settings)
+        self.has_nodes = self.rng.random() < 0.2  # several places, which come and go
+        self.nodes = 0
 
     # -- one run
 
@@ -134,9 +136,17 @@ class History:
         retry = self.retry_some(table)
         # In the end there is enough for every job.
         slots = rng.choice([1, 2, 6]) if self.runs < MOST_KILLS else 6
-        self.totals = make_totals(rng, slots, plenty=self.runs >= MOST_KILLS)
-        core = self.core = Scheduler(table, self.settings, slots, position, totals=self.totals)
-        self.needs = NeedsBook(self.jobs, self.totals, core, retry)
+        plenty = self.runs >= MOST_KILLS
+        totals = make_totals(rng, slots, plenty=plenty)
+        self.places = [PlaceFacts(0, "", slots, totals)]
+        if self.has_nodes:
+            self.places = [
+                self.make_node(plenty=True),
+                *([self.make_node(plenty=plenty)] * rng.choice([0, 1])),
+            ]
+        several = self.places if self.has_nodes else None
+        core = self.core = Scheduler(table, self.settings, slots, position, totals=totals, places=several)
+        self.needs = NeedsBook(self.jobs, self.totals_by_place(), core, retry)
         late = self.runs < MOST_KILLS and rng.random() < 0.1
         drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
         self.promises.run_begins(world.now)
@@ -172,6 +182,30 @@ class History:
         self.store.append([RunEnded(position.run, "interrupted" if core.draining else "finished", EPOCH)])
         self.store.save(core.position())
         return not core.draining and not core.dispatcher.failure and not core.unfit_jobs()
+
+    def make_node(self, *, plenty: bool) -> PlaceFacts:
+        self.nodes += 1
+        slots = 6 if plenty else self.rng.choice([1, 2, 6])
+        totals = make_totals(self.rng, slots, plenty=plenty)
+        return PlaceFacts(self.nodes, f"node{self.nodes}", slots, totals)
+
+    def totals_by_place(self) -> dict[int, Totals]:
+        """Also of a place that is never there, so that several are counted as several."""
+        found = {place.place: place.totals for place in self.places}
+        return {**found, -1: Totals(0)} if self.has_nodes else found
+
+    def change_nodes(self, core: Scheduler) -> None:
+        """A node is lost, or one joins; one that is large enough for every job is always there."""
+        if len(self.places) > 1 and self.rng.random() < 0.5:
+            lost = self.places.pop(self.rng.randrange(len(self.places)))
+            self.world.lose_place(lost.place)
+            if not any(place.slots == 6 for place in self.places):
+                self.places.append(self.make_node(plenty=True))
+        else:
+            self.places.append(self.make_node(plenty=self.rng.random() < 0.3))
+        self.needs.totals = self.totals_by_place()
+        events, self.world.inbox = self.world.inbox, []
+        self.step(core, [facts.PlacesChanged(list(self.places)), *events])
 
     def retry_some(self, table: JobTable) -> list[int]:
         """Somebody wants failed jobs to be tried again; which ones."""
@@ -265,6 +299,8 @@ class History:
             self.disk.room = self.rng.randrange(2000)
         elif what < 0.23:
             self.disk.failing_syncs = 1
+        elif what < 0.35 and self.has_nodes:
+            self.change_nodes(core)
         elif what < 0.5 and self.world.workers:
             self.murder()
         elif what < 0.8 or BY_HAND in core.blocked_by():

@@ -20,6 +20,7 @@ from supervisor.core.dispatch import placement, retry_policy
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.place import Place
+from supervisor.core.scheduling import scheduler
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, IllegalMove, JobTable
@@ -227,6 +228,14 @@ def _takes_all_but(*left_out: str) -> Callable[..., None]:
 _TAKE = Place.take
 
 
+def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
+    """The end of a node is blamed on the jobs that ran there."""
+    return _CLASSIFY(worker, msgspec.structs.replace(event, cause=""), **more)
+
+
+_CLASSIFY = scheduler.classify_exit
+
+
 def _in_line(self: Any, kind: int, waiting: list[int]) -> bool | None:
     """A job that does not fit lets no other go ahead."""
     return _HAND_OUT(self, kind, waiting) or None
@@ -282,6 +291,7 @@ MUTANTS: dict[str, list[Patch]] = {
     "a claim binds nobody": [(placement.Placement, "claim_against", lambda *_: None)],
     "a claim is never given up": [(placement.Placement, "provide", lambda *_: None)],
     "a job that does not fit lets nobody go ahead": [(placement._Pass, "_hand_out", _in_line)],
+    "the end of a node is blamed on its jobs": [(scheduler, "classify_exit", _nodes_are_not_spared)],
     "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }
 

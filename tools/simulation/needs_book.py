@@ -40,10 +40,12 @@ class NeedsBook:
     """The book of one run. `passed`: for each kind of needs, how many later jobs went ahead of the first job that
     waits, while it did not fit."""
 
-    def __init__(self, jobs: list[FakeJob], totals: Totals, core: Scheduler, retry: Sequence[int]) -> None:
+    def __init__(
+        self, jobs: list[FakeJob], totals: dict[int, Totals], core: Scheduler, retry: Sequence[int]
+    ) -> None:
         self.jobs = jobs
         self.totals = totals
-        self.in_use = any(job.own.needs is not None for job in jobs)
+        self.in_use = len(totals) > 1 or any(job.own.needs is not None for job in jobs)
         orderly = all(not job.own.priority for job in jobs) and len({job.domain for job in jobs}) == 1
         # Jobs that are taken in the order of the plan, as far as this run has not touched them.
         excluded = {*retry, *core.table.charges}
@@ -55,9 +57,11 @@ class NeedsBook:
         self.passed: dict[str, int] = defaultdict(int)
         self.heads: dict[str, int] = {}
 
-    def limits(self, core: Scheduler) -> _Amounts:
-        totals = self.totals
-        found: _Amounts = {"cpus": core.dispatcher.slots, "gpus": len(totals.gpus)}
+    def limits(self, core: Scheduler, place: int = 0) -> _Amounts:
+        """What there is in a place; with one place its cores follow the slots."""
+        totals = self.totals[place]
+        cores = core.dispatcher.slots if len(self.totals) == 1 else totals.cpus / 1000
+        found: _Amounts = {"cpus": cores, "gpus": len(totals.gpus)}
         if totals.memory is not None:
             found["memory"] = totals.memory
         return found | {name: amount / 1000 for name, amount in totals.resources.items()}
@@ -68,26 +72,33 @@ class NeedsBook:
             return
         started = [command for command in commands if isinstance(command, StartJobs)]
         workers = [world.workers[command.incarnation] for command in started]
-        used = self._used(world)
-        self._check_sums(core, world, used, started)
+        for place in {worker.place for worker in workers}:
+            there = [each for each, worker in zip(started, workers, strict=True) if worker.place == place]
+            self._check_sums(core, world, place, there)
         for command, worker in zip(started, workers, strict=True):
             self._check_devices(world, worker, command)
-        self._count_passed(core, started, used)
-        self._check_idle(core, world, used)
+        if len(self.totals) == 1:
+            used = self._used(world, 0)
+            self._count_passed(core, started, used)
+            self._check_idle(core, world, used)
 
-    def _used(self, world: World) -> _Amounts:
-        """What the jobs of workers with leases take."""
+    def _used(self, world: World, place: int) -> _Amounts:
+        """What the jobs of a place's workers with leases take."""
         used: _Amounts = defaultdict(float)
         for worker in world.workers.values():
+            if worker.place != place:
+                continue
             at = worker.busy_with or (worker.queue[0] if worker.queue else None)
             if at is not None and not worker.dead:
                 for name, amount in taken_by(self.jobs[at[1]]).items():
                     used[name] += amount
         return used
 
-    def _check_sums(self, core: Scheduler, world: World, used: _Amounts, started: list[StartJobs]) -> None:
-        """Nothing that a new job takes is promised more than there is."""
-        limits = self.limits(core)
+    def _check_sums(self, core: Scheduler, world: World, place: int, started: list[StartJobs]) -> None:
+        """Nothing that a new job takes is promised more than there is in its place."""
+        if place not in self.totals:
+            raise Overdrawn(f"jobs were handed out in place {place}, which has ended")
+        used, limits = self._used(world, place), self.limits(core, place)
         for command in started:
             kinds = {str(taken_by(self.jobs[job])) for job in command.jobs}
             if len(kinds) > 1:
@@ -105,7 +116,7 @@ class NeedsBook:
         shares: _Amounts = defaultdict(float)
         for other in world.workers.values():
             at = other.busy_with or (other.queue[0] if other.queue else None)
-            if at is not None and not other.dead:
+            if at is not None and not other.dead and other.place == worker.place:
                 for device in other.devices or ():
                     shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
         if any(share > 1 + _TINY for share in shares.values()):

@@ -84,9 +84,10 @@ def make_jobs(rng: random.Random) -> list[FakeJob]:
 class FakeWorker:
     """Runs leases in order on simulated time, as a worker process would."""
 
-    def __init__(self, incarnation: int, devices: tuple[str, ...] | None) -> None:
+    def __init__(self, incarnation: int, devices: tuple[str, ...] | None, place: int) -> None:
         self.incarnation = incarnation
         self.devices = devices
+        self.place = place
         self.queue: deque[tuple[int, int]] = deque()
         self.revoked: set[int] = set()
         self.busy_with: tuple[int, int] | None = None
@@ -119,7 +120,7 @@ class World:
 
     def perform(self, command: Command) -> None:
         if isinstance(command, StartWorker):
-            self.start_worker(command.incarnation, command.devices)
+            self.start_worker(command)
             return
         if isinstance(command, (Tell, AnswerControl, AnswerWithStacks)):
             return
@@ -140,8 +141,10 @@ class World:
             case SignalWorker():
                 worker.stopping = True
 
-    def start_worker(self, incarnation: int, devices: tuple[str, ...] | None) -> None:
-        worker = self.workers[incarnation] = FakeWorker(incarnation, devices)
+    def start_worker(self, command: StartWorker) -> None:
+        incarnation = command.incarnation
+        worker = FakeWorker(incarnation, command.devices, command.place)
+        self.workers[incarnation] = worker
         self.inbox.append(facts.WorkerLaunched(incarnation, 1000 + incarnation, 0.0))
         fate = "never_ready" if self.rng.random() < 0.02 else "ready"
         self.plan_event(self.rng.choice([0.004, 0.3]), fate, worker)
@@ -224,6 +227,16 @@ class World:
                 leaks = worker.busy_with is not None and self.jobs[worker.busy_with[1]].kind == LEAKS
                 used[worker.incarnation] = 3000 if leaks else 100
         return facts.MemoryMeasured(used, self.rng.choice([400, 900]) if low else 10_000)
+
+    def lose_place(self, place: int) -> None:
+        """A node ends: its workers are gone, and what they had said is not heard."""
+        for worker in self.workers.values():
+            if worker.place == place and not worker.dead:
+                worker.dead = True
+                self.inbox = [
+                    event for event in self.inbox if getattr(event, "incarnation", 0) != worker.incarnation
+                ]
+                self.inbox.append(facts.WorkerDied(worker.incarnation, cause="node"))
 
     def end_all(self) -> None:
         """The supervisor died: its workers die with it, unread words are lost."""

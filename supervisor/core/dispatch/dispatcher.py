@@ -272,11 +272,11 @@ class Dispatcher:
             1 for worker in self.workers.values() if worker.status in (STARTING, READY) and not worker.leases
         )
         jobs = self.queue.size() + len(self.ledger.awaiting_sync) + self.queue.has_alone() + behind
-        for slot in free[: max(0, jobs - idle)]:
+        for slot in free[: max(0, min(jobs - idle, self.most_starts()))]:
             self.start_one(turn, slot)
 
     def free_slots(self, turn: Turn) -> list[int]:
-        """The slots in which a worker may be started now; fewer after starts that failed."""
+        """The slots in which a worker may be started now, but no more than `most_starts`."""
         if self._start_not_before is not None and turn.now < self._start_not_before:
             return []
         self._start_not_before = None
@@ -287,10 +287,12 @@ class Dispatcher:
         most = self.slots - len(taken)
         if most <= 0:
             return []
-        if self._start_failures:
-            most = 1  # one try at a time
         slots = [range(self.slots)] if self.placement is None else self.placement.slots()
         return [slot for slot in chain.from_iterable(slots) if slot not in taken][:most]
+
+    def most_starts(self) -> int:
+        """How many workers may be started at once: after a failure one, to see whether it is of any use."""
+        return 1 if self._start_failures else self.slots
 
     def start_one(
         self, turn: Turn, slot: int, place: int = 0, local_slot: int = -1, holding: Holding | None = None

@@ -247,7 +247,7 @@ class _Pass:
         self._turn = turn
         self._pace = dispatcher.pace
         self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
-        free = dispatcher.free_slots(turn)
+        free, self._starts = dispatcher.free_slots(turn), dispatcher.most_starts()
         self._crews = {number: _Crew(place, free) for number, place in placement.places.items()}
         self._workers = 0
         self._short: list[WorkerState] = []
@@ -304,7 +304,9 @@ class _Pass:
                 if find(holding):
                     self._keep(kind, holding)
                     return True
-        return None if self._pace is not None or not self._top_up(kind, waiting) else True
+        if self._pace is None and self._top_up(kind, waiting):
+            return True
+        return None if len(self._crews) == 1 else False  # another place may have workers for others
 
     def _fitting(self, kind: int) -> list[Holding]:
         """What the next job of a kind would be given, in each place in which it fits, the emptiest first."""
@@ -325,8 +327,9 @@ class _Pass:
     def _start(self, holding: Holding) -> bool:
         """Start a worker, if there is a free slot."""
         crew = self._crews[holding.place]
-        if not crew.free:
+        if not crew.free or not self._starts:
             return False
+        self._starts -= 1
         slot = crew.free.pop(0)
         self._dispatcher.start_one(
             self._turn,
