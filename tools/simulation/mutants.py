@@ -16,7 +16,7 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core.dispatch import placement, retry_policy
+from supervisor.core.dispatch import placement, retry_policy, worker_exits
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.place import Place
@@ -233,7 +233,7 @@ def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
     return _CLASSIFY(worker, msgspec.structs.replace(event, cause=""), **more)
 
 
-_CLASSIFY = scheduler.classify_exit
+_CLASSIFY = worker_exits.classify_exit
 
 
 def _in_line(self: Any, kind: int, waiting: list[int]) -> bool | None:
