@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 from typing import NoReturn
 
@@ -22,8 +22,7 @@ from workers.isolation.captured_output import CapturedOutput
 from workers.isolation.exit_functions import (
     drop_inherited_exit_functions,
     exit_fork,
-    flush_files,
-    run_exit_functions,
+    exit_process,
 )
 from workers.isolation.interpreter_state import note_builtins
 from workers.isolation.output_files import stacks_path
@@ -398,22 +397,3 @@ def _reseed() -> None:
         seed = getattr(sys.modules.get(name), "seed", None)
         if callable(seed):  # else it is a module of the script's own
             seed()
-
-
-def exit_process(
-    output: CapturedOutput | None, code: int, modules: Collection[str] = (), *, stopped: bool
-) -> NoReturn:
-    """End this process: exit functions and buffers, but no waiting for threads or children.
-
-    A worker that a signal from outside has asked to stop ends by SIGTERM, so that its end does not look like
-    a crash.
-    """
-    run_exit_functions(modules)
-    flush_files(("__main__",))
-    if output is not None:
-        output.close()
-    if stopped:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        os.kill(os.getpid(), signal.SIGTERM)
-    os._exit(code)

@@ -34,7 +34,7 @@ from supervisor.engines.launcher import (
 )
 from supervisor.engines.resource_monitor import ResourceMeter, WorkerProcesses
 from supervisor.engines.start_methods import launcher_for, resolve
-from supervisor.engines.worker_process import Incarnation, events_from
+from supervisor.engines.worker_process import Incarnation, Incarnations, events_from
 from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.system.interpreter import PrivateDescriptors, is_over
 from supervisor.system.process_cleanup import sweep
@@ -80,7 +80,7 @@ class LocalEngine:
         self._prestarted = prestarted
         self._start_method = start_method
         self._selector = selectors.DefaultSelector()
-        self._workers: dict[int, Incarnation] = {}
+        self._workers = Incarnations()
         self._events: list[Event] = []
         self._launcher: Launcher | None = None
         self._private = PrivateDescriptors()
@@ -103,18 +103,12 @@ class LocalEngine:
         try:
             self._lifeline = Lifeline()
             context = LauncherContext(
-                spec, self._lifeline.read, self._selector, self._living, self._incarnations
+                spec, self._lifeline.read, self._selector, self._workers.pids, self._workers.living
             )
             self._launcher = launcher_for(method, context, self._prestarted, gpus=self._gpus)
             self._launcher.start()
         except OSError as error:
             raise WorkersError(f"no worker can be started: {error}") from error
-
-    def _living(self) -> set[int]:
-        return {worker.pid for worker in self._workers.values() if worker.pid and worker.dead_at is None}
-
-    def _incarnations(self) -> set[int]:
-        return {number for number, worker in self._workers.items() if worker.dead_at is None}
 
     # ----------------------------------------------------------------------- orders
 
@@ -366,11 +360,7 @@ class LocalEngine:
     # ------------------------------------------------------------------------- time
 
     def next_deadline(self) -> float | None:
-        times = [
-            time
-            for time in (worker.deadline(self._now) for worker in self._workers.values())
-            if time is not None
-        ]
+        times = self._workers.deadlines(self._now)
         if self._launcher is not None and (due := self._launcher.next_deadline()) is not None:
             times.append(due)
         if self._events:
@@ -386,7 +376,7 @@ class LocalEngine:
                 trim(worker.scratch, worker.spec.output_limit)
 
     def pressing(self) -> bool:
-        return any(worker.outbox.pressing or worker.inbox.pressing for worker in self._workers.values())
+        return self._workers.pressing()
 
     def usage(self) -> dict[int, Usage]:
         for worker in self._workers.values():
@@ -402,18 +392,17 @@ class LocalEngine:
         return self._meter.left_behind()
 
     def _processes(self) -> WorkerProcesses:
-        living = [worker for worker in self._workers.values() if worker.pid and worker.dead_at is None]
-        pids = {worker.number: worker.pid for worker in living}
-        if self._launcher is None:
+        pids, launcher = self._workers.pids_by_number(), self._launcher
+        if launcher is None:
             return WorkerProcesses(pids)
-        fresh = [worker.number for worker in living if worker.spec.devices]
-        return WorkerProcesses(pids, self._launcher.adopters(), self._launcher.origin(), fresh)
+        fresh = [number for number in pids if self._workers[number].spec.devices]
+        return WorkerProcesses(pids, launcher.adopters(), launcher.origin(), fresh)
 
     # -------------------------------------------------------------------------- end
 
     def close(self) -> None:
-        given_up = any(worker.given_up for worker in self._workers.values())
-        deadline = time.monotonic() + (CLOSE_GIVEN_UP_WITHIN if given_up else CLOSE_WITHIN)
+        within = CLOSE_GIVEN_UP_WITHIN if self._workers.any_given_up() else CLOSE_WITHIN
+        deadline = time.monotonic() + within
         for number in list(self._workers):
             self.kill_worker(number)
         if self._launcher is not None:

@@ -350,3 +350,29 @@ class Incarnation:
         self.inbox.close()
         self._inbox.close()
         self._outbox.close()
+
+
+class Incarnations(dict[int, Incarnation]):
+    """The worker processes of an engine, by number, until their death was reported."""
+
+    def living(self) -> set[int]:
+        """Numbers of those that are not dead; some may not exist yet."""
+        return {number for number, worker in self.items() if worker.dead_at is None}
+
+    def pids_by_number(self) -> dict[int, int]:
+        """Of those that exist and are not dead."""
+        return {n: worker.pid for n, worker in self.items() if worker.pid and worker.dead_at is None}
+
+    def pids(self) -> set[int]:
+        return set(self.pids_by_number().values())
+
+    def pressing(self) -> bool:
+        """Whether a message is under way that does not fit into a pipe at once."""
+        return any(worker.outbox.pressing or worker.inbox.pressing for worker in self.values())
+
+    def deadlines(self, now: float) -> list[float]:
+        due = (worker.deadline(now) for worker in self.values())
+        return [time for time in due if time is not None]
+
+    def any_given_up(self) -> bool:
+        return any(worker.given_up for worker in self.values())

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from workers.isolation.captured_output import CapturedOutput
 from workers.process.shadowed_modules import is_of_the_script
 from workers.values.tracebacks import describe
 
@@ -140,3 +141,22 @@ def _join_threads() -> None:
         # Private: the interpreter calls it at its end, and so does multiprocessing in its children.
         # Guarded by the "late thread" in tests/real_scripts/test_children.py.
         threading._shutdown()
+
+
+def exit_process(
+    output: CapturedOutput | None, code: int, modules: Collection[str] = (), *, stopped: bool
+) -> NoReturn:
+    """End this process: exit functions and buffers, but no waiting for threads or children.
+
+    A worker that a signal from outside has asked to stop ends by SIGTERM, so that its end does not look like
+    a crash.
+    """
+    run_exit_functions(modules)
+    flush_files(("__main__",))
+    if output is not None:
+        output.close()
+    if stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(code)
