@@ -10,7 +10,7 @@ from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import PlaceFacts, StartJobs, StartWorker, StopWorker
-from supervisor.core.terms.jobs import OwnSettings
+from supervisor.core.terms.jobs import LEASED, OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased
@@ -149,6 +149,21 @@ def test_jobs_that_can_never_fit_stay_and_the_others_run(slots: int) -> None:
     run.end(*[job for job in (1, 3) if job in run.running])
     run.end(*run.running)
     assert run.core.finished and run.core.unfit_jobs() == [0, 2]
+
+
+def test_a_job_that_is_not_queued_yet_counts_as_one_that_cannot_run() -> None:
+    """One that a dead run was at, whose charge is not on the disk yet."""
+    table = JobTable()
+    for number in range(3):
+        table.add(f"j{number}")
+        table.own[number] = OwnSettings(needs=Needs(cpus=4))
+    table.open_leases = {1: {1: 2}}
+    table.state[2] = LEASED
+    core = Scheduler(table, Settings(), 3, Position(1, 2, 2, [], []), totals=Totals(3000))
+    core.begin(0.0, "", 1)
+    assert core.ledger.awaiting_sync and core.unfit_jobs() == [0, 1, 2]
+    core.handle([facts.Synced(1)], 1.0, "", 2)
+    assert not core.ledger.awaiting_sync and core.unfit_jobs() == [0, 1, 2]
 
 
 def test_another_number_of_workers_lets_jobs_fit_or_not() -> None:

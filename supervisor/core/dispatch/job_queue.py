@@ -228,10 +228,11 @@ class JobQueue:
         self._aside = deque(job for job in alone if self._line(job).closed)
         self._alone = deque(job for job in alone if not self._line(job).closed)
 
-    def in_closed_lines(self) -> list[int]:
-        """The jobs that cannot run with what there is."""
+    def of_closed_lines(self, elsewhere: Iterable[int] = ()) -> list[int]:
+        """The jobs that cannot run with what there is. `elsewhere`: those that are not queued yet."""
         waiting = [job for line in self.lines if line.closed for job in line.jobs()]
-        return waiting + [job for job in self._aside if self._state[job] in _READY]
+        others = [*self._aside, *(entry[1] for entry in self._waiting), *elsewhere]
+        return waiting + [job for job in others if self._line(job).closed and self._state[job] in _READY]
 
     def put_back(self, jobs: Iterable[int]) -> None:
         """Jobs that were handed out but did not start, in the order of their leases."""

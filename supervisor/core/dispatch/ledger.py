@@ -243,6 +243,10 @@ class Ledger:
             )
         )
 
+    def unfit_jobs(self) -> list[int]:
+        """Jobs of this run that cannot run with what there is; they stay pending."""
+        return sorted(self.queue.of_closed_lines(job for _, job in self.awaiting_sync))
+
     def remove_from_queue(self, jobs: set[int]) -> None:
         """Do not hand these jobs out, nor those of them that wait for a sync."""
         self.awaiting_sync = [entry for entry in self.awaiting_sync if entry[1] not in jobs]

@@ -159,7 +159,7 @@ class Orders:
             parts += [f"{busy} {_verb(busy, 'finish', 'finishes')} a job first"] if busy else []
             text += f"; {', '.join(parts)}"
         text += ". In this run only: a resume takes the number it remembers"
-        unfit = sorted(self.dispatcher.queue.in_closed_lines())
+        unfit = self.ledger.unfit_jobs()
         if placement is not None and unfit:
             why = describe_unfit(self.table, unfit, placement.kinds, placement.totals())
             text += f". Left pending: {why}"

@@ -236,7 +236,7 @@ class Scheduler:
 
     def unfit_jobs(self) -> list[int]:
         """Jobs of this run that cannot run with what there is; they stay pending."""
-        return sorted(self.queue.in_closed_lines())
+        return self.ledger.unfit_jobs()
 
     def own_memory_limits(self) -> Callable[[], dict[int, int]] | None:
         """Gives the limits of workers whose jobs ask for memory (`Limits.own_memory_limits`); None if none does."""
