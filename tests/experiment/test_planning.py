@@ -186,6 +186,26 @@ def test_needs_stand_in_the_plan_of_those_jobs_alone() -> None:
     assert needs == [None, {"cpus": 2, "memory": 1 << 30}, {"gpus": 0}]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeout": 5},
+        {"retries": 1},
+        {"priority": 1},
+        {"cpus": 2},
+        {"memory": 0},
+        {"gpus": 0},
+        {"resources": {"license": 1}},
+        {"cpus": -1},
+        {"resources": 1},
+    ],
+)
+def test_one_job_among_many_that_says_something_is_noticed(fields: dict[str, Any]) -> None:
+    """Jobs whose params have known names are looked at together."""
+    jobs = [Job(id=str(n), params={"n": n}, **(fields if n == 300 else {})) for n in range(600)]
+    assert outcome(jobs) == one_by_one(jobs) != outcome([Job(id=str(n), params={"n": n}) for n in range(600)])
+
+
 def test_equal_needs_are_one_object() -> None:
     plan = build_plan(function, (Job(id=str(n), cpus=n % 2 + 1) for n in range(6)), None, all_tasks=True)
     assert len(set(map(id, plan.builder.own.values()))) == 2

@@ -50,6 +50,12 @@ GOOD_JOBS = 'return [Job(id=f"job/{n}", params={"number": n}) for n in range(4)]
         (["--rerun", "*"], ["--rerun", "--resume"]),
         (["--only", "nothing/*"], ["nothing/*"]),
         (["--start-method", "fork"], ["--start-method", "fork"]),
+        (["--job-cpus", "0"], ["--job-cpus 0"]),
+        (["--job-memory", "much"], ["--job-memory much"]),
+        (["--job-gpus", "1.5"], ["--job-gpus 1.5"]),
+        (["--memory", "5"], ["--memory 5"]),
+        (["--gpus", "0,,1"], ["--gpus 0,,1"]),
+        (["--resource", "license"], ["--resource license", "NAME=N"]),
     ],
 )
 def test_bad_options_are_refused_and_nothing_is_made(

@@ -112,6 +112,15 @@ def test_another_need_of_a_job_is_no_other_job(experiment: Experiment) -> None:
     assert experiment.checkpoint()["settings"]["resources"] == {"license": 1}
 
 
+def test_the_first_run_has_what_is_offered(experiment: Experiment) -> None:
+    write(experiment, "gpus=1, memory='20M'", "resources={'license': 0.5}")
+    env = without_devices(experiment, "GPU-a")
+    done = experiment.run("--resource", "license=1", env=env)
+    assert done.returncode == 0, done.stderr
+    devices = {job: entry["result"]["devices"] for job, entry in experiment.final().items()}
+    assert devices == {"small": "", "big": "GPU-a", "other": ""}
+
+
 def test_devices_are_those_of_this_run(experiment: Experiment) -> None:
     """`auto` is worked out anew; what is counted and gone is said, and the jobs that need it wait."""
     write(experiment, "gpus=2", "gpus=1")
