@@ -112,6 +112,23 @@ def test_short_jobs_travel_in_batches_and_long_ones_alone() -> None:
     assert len(long[1].jobs) == 1
 
 
+@pytest.mark.parametrize("jobs", [900, 1500, 1800, 2100])
+def test_the_last_short_jobs_go_to_the_worker_that_has_fewer(jobs: int) -> None:
+    """One worker is a little slower. When no job is left to hand out, both have about as much to do."""
+    core = Core(jobs)
+    core.start()
+    core.tell(*[facts.JobsFinished(number, [good(number, seconds=0.001)]) for number in (1, 2)], after=0.001)
+    workers = core.scheduler.workers
+    while core.scheduler.queue.has_any():
+        number = max(1, min(100, (min(worker.lease_count() for worker in workers.values()) - 1) // 2))
+        finished = []
+        for incarnation, done in ((1, number), (2, number - 3 * (number > 10))):
+            held = list(workers[incarnation].leases)[:done]
+            finished.append(facts.JobsFinished(incarnation, [good(lease, 0.001) for lease, _ in held]))
+        core.tell(*finished, after=0.001 * number)
+    assert abs(workers[1].lease_count() - workers[2].lease_count()) <= 4
+
+
 def test_short_jobs_with_huge_parameters_travel_a_few_at_a_time() -> None:
     core = Core(10_000)
     settings = msgspec.convert({}, Settings)

@@ -367,13 +367,15 @@ class Dispatcher:
             return
         mean = self.durations.mean
         ahead = self.leases_ahead(mean)
+        even = pacing.even_share(self.queue.size() + sum(map(WorkerState.lease_count, ready)), len(ready))
         for worker in sorted(ready, key=WorkerState.lease_count):
             count = worker.lease_count()
-            if count > ahead // 2:
+            if count > ahead // 2 or count >= even:
                 continue
             if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it runs a long job: new leases would be revoked
-            self.lease(turn, worker, min(ahead - count, pacing.share(self.queue.size(), len(ready), mean)))
+            most = min(ahead, even) - count
+            self.lease(turn, worker, min(most, pacing.share(self.queue.size(), len(ready), mean)))
 
     def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:
         """With `--rate` each lease starts at once: one job for each idle worker, as the rate allows."""

@@ -142,6 +142,11 @@ def share(ready: int, workers: int, mean_seconds: float | None) -> int:
     return max(least, -(-ready // (2 * max(1, workers))))
 
 
+def even_share(jobs: int, workers: int) -> int:
+    """How many of the last jobs, waiting and leased, a worker may hold, so that all end at the same time."""
+    return -(-jobs // max(1, workers))
+
+
 def is_behind(worker: WorkerState, workers: Iterable[WorkerState]) -> bool:
     """Whether another of the workers is idle or makes better progress than this one.
 
