@@ -11,7 +11,7 @@ import msgspec
 
 from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
-from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import duration, one_line, shorten, size
 from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
@@ -20,6 +20,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.views.experiment_table import checkpoint_table
 from supervisor.views.failure_lines import failure_line
 from supervisor.views.plain_view import progress as progress_line
+from supervisor.views.plain_view import taken_of, unfit_of, waiting_of
 
 _EVERY = 1.0  # seconds between two reads; the progress file changes no faster
 
@@ -114,6 +115,8 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: 
         waiting_for="" if over or gone else progress.waiting_for,
     )
     lines.append(f"  {progress_line(snapshot, now.astimezone())}")
+    if progress.needs is not msgspec.UNSET:
+        lines.extend(f"  {line}" for line in _needs(progress.needs, over=over or gone))
     if gone and not over:
         where = f"pid {progress.supervisor.pid} on {progress.supervisor.host}"
         resume = f"--resume {progress.experiment_id}"
@@ -122,6 +125,12 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: 
     lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)
     lines.extend(f"  {failure_line(failure)}" for failure in progress.recent_failures[-_MOST_FAILURES:])
     return "\n".join(lines)
+
+
+def _needs(needs: NeedsSnapshot, *, over: bool) -> list[str]:
+    """What jobs take, and wait for; when the run is over, only how many were left."""
+    lines = [] if over else [f"given: {', '.join(taken_of(needs))}", waiting_of(needs)]
+    return list(filter(None, [*lines, unfit_of(needs)]))
 
 
 def _worker(worker: ProgressWorker, now: datetime) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot
 from supervisor.core.terms.errors import UnusableCheckpoint
 from supervisor.core.terms.jobs import Counts
 from supervisor.storage.files.atomic_files import NO_SPACE, resolved, write_atomically
@@ -63,6 +63,7 @@ class Progress(msgspec.Struct):
     control: str | None = None  # the socket for `longhaul ctl`
     workers: list[ProgressWorker] = []
     recent_failures: list[FailureSnapshot] = []
+    needs: NeedsSnapshot | msgspec.UnsetType = msgspec.UNSET  # if jobs say what they need
 
 
 def seconds_since(at: str, now: datetime | str) -> float | None:
@@ -119,6 +120,8 @@ class ProgressFile:
             "workers": [_worker(worker) for worker in msgspec.to_builtins(snapshot.workers)],
             "recent_failures": failures,
         }
+        if snapshot.needs is not None:
+            document["needs"] = snapshot.needs
         try:
             text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
             self._replace(text)

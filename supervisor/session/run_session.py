@@ -84,6 +84,7 @@ class RunSession:
             directory=str(opened.layout.directory),
             now=self.clock.now(),
             unselected=opened.unselected,
+            with_option_names=request.with_option_names,
         )
         self.log = SupervisorLog(opened.layout.supervisor_log) if request.recording else None
         self.view: View = open_view(

@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.wording import count, duration, harmless, one_line, printed_lines, shorten, size
 from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
-from supervisor.views.plain_view import progress, situation_of
+from supervisor.views.plain_view import progress, situation_of, unfit_of
 from supervisor.views.view import SilentView
 
 _MOST_LINES = 15  # messages below the bar
@@ -102,6 +102,8 @@ def _html(snapshot: RunSnapshot, now: datetime, lines: list[tuple[str, str]]) ->
     parts = [f"<div>{title}</div>", f"<div>{bar} {escape(progress(snapshot, now))}</div>"]
     if situation := situation_of(snapshot, again="Interrupting the kernel again"):
         parts.append(f'<div style="{_STYLES["warning"]}">{escape(situation)}</div>')
+    if snapshot.needs is not None and (unfit := unfit_of(snapshot.needs)):
+        parts.append(f'<div style="{_STYLES["warning"]}">{escape(unfit)}</div>')
     rows = [_worker(worker) for worker in snapshot.workers[:_MOST_WORKERS]]
     if more := len(snapshot.workers) - len(rows):
         rows.append(f"    + {more} more")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
+from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot, UnfitJobs
 from supervisor.core.terms.wording import (
     count,
     duration,
@@ -18,6 +18,8 @@ from supervisor.core.terms.wording import (
     percent,
     printed_lines,
     rate,
+    shorten,
+    size,
 )
 from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
@@ -25,6 +27,7 @@ from supervisor.views.view import SilentView
 
 OFTEN, SELDOM = 10.0, 300.0  # seconds between lines
 OFTEN_FOR = 600.0  # the first so many seconds of a run
+_WIDE = 160  # characters of a sentence with a job's id
 _MOST_FAILURES = 1000  # lines between two progress lines; beyond that they are counted
 
 
@@ -82,15 +85,55 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     done = counts.completed + counts.failed
     parts = [f"{done:,} of {snapshot.asked:,} ({percent(done, snapshot.asked)})", f"{counts.failed:,} failed"]
     running = sum(worker.job is not None for worker in snapshot.workers)
-    parts.append(f"{running:,} running")
+    taken = "" if snapshot.needs is None else f" ({', '.join(taken_of(snapshot.needs))})"
+    parts.append(f"{running:,} running{taken}")
     if snapshot.rate > 0:
         parts.append(rate(snapshot.rate))
     parts.append(f"{duration(snapshot.elapsed)} so far")
+    if snapshot.needs is not None:
+        parts += [waiting] if (waiting := waiting_of(snapshot.needs)) else []
+        parts += [_unfit(snapshot.needs.unfit)] if snapshot.needs.unfit is not None else []
     if situation := situation_of(snapshot):
         parts.append(situation)
     elif counts.left > snapshot.unselected and (end := ends_about(now, snapshot.eta_seconds)):
         parts.append(end)
     return ", ".join(parts)
+
+
+def taken_of(needs: NeedsSnapshot) -> list[str]:
+    """What running jobs take: `cores 3 of 4`, `memory 6.0G of 15G`, `GPUs 1.5 of 2`, `license 1 of 2`."""
+    parts = [f"cores {needs.cpus[0]:g} of {needs.cpus[1]:g}"]
+    if needs.memory is not None:
+        there_is = "" if needs.memory[1] is None else f" of {size(needs.memory[1])}"
+        parts.append(f"memory {size(needs.memory[0])}{there_is}")
+    if needs.gpus is not None:
+        parts.append(f"GPUs {needs.gpus[0]:g} of {needs.gpus[1]}")
+    return parts + [f"{one_line(name)} {taken:g} of {of:g}" for name, (taken, of) in needs.resources.items()]
+
+
+def waiting_of(needs: NeedsSnapshot, width: int = _WIDE) -> str:
+    """`big/7 waits for 3 cores (2 free)`; "" if no job has to wait for others to end. The id is shortened, so that
+    all fits into `width` characters, but not below 12."""
+    if needs.waiting is None:
+        return ""
+    return _with_id(needs.waiting.job, f" waits for {needs.waiting.lacks}", width)
+
+
+def unfit_of(needs: NeedsSnapshot, width: int = _WIDE) -> str:
+    """`3 jobs cannot run: big/9 asks for 8 cores, but there are 4 (--workers)`; "" if all fit. The id is shortened
+    as by `waiting_of`."""
+    if needs.unfit is None:
+        return ""
+    words = f"{_unfit(needs.unfit)}: "
+    return words + _with_id(needs.unfit.first, f" {one_line(needs.unfit.why)}", width - len(words))
+
+
+def _unfit(unfit: UnfitJobs) -> str:
+    return f"{count(unfit.jobs, 'job')} cannot run"
+
+
+def _with_id(job_id: str, words: str, width: int) -> str:
+    return shorten(one_line(job_id), max(12, width - len(words))) + words
 
 
 def situation_of(snapshot: RunSnapshot, *, again: str = "Ctrl+C again") -> str:

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.wording import (
     count,
@@ -34,7 +34,7 @@ from supervisor.core.terms.wording import (
 )
 from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
-from supervisor.views.plain_view import situation_of
+from supervisor.views.plain_view import situation_of, taken_of, unfit_of, waiting_of
 from supervisor.views.view import SilentView
 
 OFTEN, SELDOM = 0.5, 1.0  # seconds between two drawings
@@ -42,6 +42,7 @@ OFTEN_FOR = 10.0  # the first so many seconds of a run
 _MOST_WORKERS = 8  # lines of workers; the others are counted
 _MOST_TOLD = 60  # characters of a job's report
 _MOST_DOMAIN_LINES = 4
+_MOST_TAKEN_LINES = 2  # of what jobs take
 _MOST_FAILURES = 20  # shown between two updates
 _STYLES = {"warning": "yellow", "error": "bold red"}
 
@@ -139,6 +140,8 @@ def frame(snapshot: RunSnapshot, now: datetime, width: int, height: int) -> Rend
         lines.append(_one_line(situation, "yellow"))
     if room := _room(snapshot):
         lines.insert(3, _one_line(room, "dim"))
+    if snapshot.needs is not None:
+        lines.extend(_needs(snapshot.needs, width))
     left_over = height - 2 - len(lines) - min(_MOST_WORKERS, len(snapshot.workers))
     lines.extend(_domains(snapshot.domains, min(_MOST_DOMAIN_LINES, left_over), width))
     lines.extend(_workers(snapshot.workers, min(_MOST_WORKERS, height - 2 - len(lines)), width))
@@ -196,6 +199,22 @@ def _room(snapshot: RunSnapshot) -> str:
     if snapshot.memory_free is not None and snapshot.memory_total is not None:
         parts.append(f"memory {size(snapshot.memory_free)} of {size(snapshot.memory_total)} free")
     return "  ".join(parts)
+
+
+def _needs(needs: NeedsSnapshot, width: int) -> list[Text]:
+    """What jobs take of what there is, in at most two lines; which one waits; how many do not fit."""
+    lines = ["given"]
+    for part in taken_of(needs):
+        if len(lines) == _MOST_TAKEN_LINES or len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"       {part}")
+    shown = [_one_line(line) for line in lines]
+    if waiting := waiting_of(needs, width):
+        shown.append(_one_line(waiting))
+    if unfit := unfit_of(needs, width):
+        shown.append(_one_line(unfit, "yellow"))
+    return shown
 
 
 def _domains(domains: dict[str, Counts], room: int, width: int) -> list[RenderableType]:

@@ -65,6 +65,27 @@ def test_nothing_waits_any_more_when_the_supervisor_is_gone() -> None:
     assert waiting not in "".join(told(state="interrupted", waiting_for=waiting))
 
 
+NEEDS = {
+    "cpus": [3, 4],
+    "memory": [1 << 30, None],
+    "resources": {"license": [1, 2]},
+    "waiting": {"job": "big/7", "lacks": "3 cores (1 free)"},
+    "unfit": {"jobs": 2, "first": "big/9", "why": "asks for 8 cores, but there are 4 (--workers)"},
+}
+
+
+def test_what_jobs_take_and_wait_for_has_lines_of_its_own() -> None:
+    assert told(needs=NEEDS)[1:5] == [
+        "  4 of 10 (40%), 1 failed, 1 running, 30 jobs/min, 12s so far",
+        "  given: cores 3 of 4, memory 1.0G, license 1 of 2",
+        "  big/7 waits for 3 cores (1 free)",
+        "  2 jobs cannot run: big/9 asks for 8 cores, but there are 4 (--workers)",
+    ]
+    for over in (told(needs=NEEDS, gone=True), told(needs=NEEDS, state="unfinished")):
+        text = "\n".join(over)
+        assert "2 jobs cannot run" in text and "waits" not in text and "given" not in text
+
+
 def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
     assert lines[2] == "  its supervisor (pid 77 on box) is gone; resume with: --resume experiment_1"

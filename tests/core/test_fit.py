@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.dispatch.fit import why_unfit
+from supervisor.core.dispatch.fit import what_it_lacks, why_unfit
+from supervisor.core.dispatch.place import Place
+from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import Amounts, Needs, Totals, amounts_of
 from supervisor.core.terms.settings import Settings
 
@@ -79,6 +81,32 @@ def test_a_share_of_a_device_needs_a_device() -> None:
     assert why_unfit(Amounts(gpus=500), bare) == "asks for 0.5 of a GPU, but there is none (--gpus)"
     assert why_unfit(Amounts(gpus=1000), bare) == "asks for 1 GPU, but there is none (--gpus)"
     assert why_unfit(Amounts(cpus=2000), bare) == "asks for 2 cores, but there is 1 (--workers)"
+
+
+@pytest.mark.parametrize(
+    ("amounts", "lacks"),
+    [
+        (Amounts(2000, 5 * G, 500, (("license", 1000),)), ""),
+        (Amounts(3000), "3 cores (2 free)"),
+        (Amounts(memory=8 * G), "8G of memory (5G free)"),
+        (Amounts(memory=5 * G + 1), "5,368,709,121 bytes of memory (5,368,709,120 bytes free)"),
+        (Amounts(gpus=1000), "1 GPU (none free)"),
+        (Amounts(gpus=750), "0.75 of a GPU (0.5 free)"),
+        (Amounts(2500, gpus=2000), "2.5 cores (2 free) and 2 GPUs (none free)"),
+        (Amounts(resources=(("license", 2000),)), "license=2 (1 free)"),
+    ],
+)
+def test_what_a_job_lacks_now_is_named_with_what_is_free(amounts: Amounts, lacks: str) -> None:
+    place = Place(PlaceFacts(0, "", 4, THERE))
+    place.take(Amounts(2000, 10 * G, 1000, (("license", 1000),)), (0,))
+    place.take(Amounts(0, gpus=500), (1,))
+    assert what_it_lacks(amounts, place) == lacks
+
+
+def test_nothing_is_free_where_more_is_taken_than_there_is() -> None:
+    place = Place(PlaceFacts(0, "", 2, Totals(2000, memory=G)))
+    place.take(Amounts(4000, 2 * G), ())
+    assert what_it_lacks(Amounts(1000, G), place) == "1 core (none free) and 1G of memory (none free)"
 
 
 def test_memory_that_is_unknown_is_enough_for_everything() -> None:

@@ -17,7 +17,8 @@ from supervisor.core.terms.events import (
     StopWorker,
     Tell,
 )
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, OwnSettings
+from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.records import Ended, Noted, Paused, Reset, Unpaused
 from tests.core.test_scheduler import SIGINT, Core, bad, good, leases
 
@@ -132,6 +133,26 @@ def test_more_workers_are_started_at_once() -> None:
     effects = ask(core, "workers", number=3)
     assert [c.slot for c in effects.commands if isinstance(c, StartWorker)] == [1, 2]
     assert not answer(ask(core, "workers", number=0)).done
+
+
+def test_fewer_workers_name_the_jobs_that_do_not_fit_any_more() -> None:
+    table = JobTable()
+    for number in range(8):
+        table.add(f"job/{number}")
+    for number, cpus in ((3, 4), (4, 4), (5, 3), (6, 4), (7, 2)):
+        table.own[number] = OwnSettings(needs=Needs(cpus=cpus))
+    core = Core(0, workers=4, table=table)
+    core.start()
+    effects = ask(core, "workers", number=3)
+    why = "job 'job/3': asks for 4 cores, but there are 3 (--workers)"
+    assert answer(effects).text.endswith(f". Left pending: {why}; 2 more jobs cannot run either")
+    assert why in str(noted(effects)[0]["what"])
+    assert any(why in command.text for command in effects.commands if isinstance(command, Tell))
+    text = answer(ask(core, "workers", number=2)).text
+    assert text.endswith("but there are 2 (--workers); 3 more jobs cannot run either")
+    ask(core, "cancel", "job/4", "job/5", "job/6")
+    assert answer(ask(core, "workers", number=3)).text.endswith(f". Left pending: {why}")
+    assert "pending" not in answer(ask(core, "workers", number=4)).text
 
 
 def test_a_failed_job_gets_one_more_attempt_and_its_charges_stay() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from rich.console import Console
 
+from supervisor.core.state.snapshot import WaitingJob
+from supervisor.views.terminal_view import frame
 from tests.docs.conftest import README, ROOT, blocks, commands
+from tests.views.made import needs, snapshot
 
 PAGE = ROOT / "docs" / "needs.md"
 SCRIPTS = {block.file: block.text for block in blocks(PAGE, "python") if block.file}
@@ -135,7 +141,7 @@ def test_four_at_once(tmp_path: Path) -> None:
 
 
 def test_what_can_never_fit_is_told_as_it_is_shown(tmp_path: Path) -> None:
-    (shown,) = blocks(PAGE, "")
+    _, shown = blocks(PAGE, "")
     text = SCRIPTS["sizes.py"].replace("cpus=4", "cpus=8").replace('"big/{number}"', '"big"[:number or 3]')
     (tmp_path / "sizes.py").write_text(text.replace("range(2)", "range(3)"))
     done = subprocess.run(
@@ -147,3 +153,11 @@ def test_what_can_never_fit_is_told_as_it_is_shown(tmp_path: Path) -> None:
 
 def test_it_is_found_from_the_readme() -> None:
     assert "(docs/needs.md)" in README.read_text(encoding="utf-8")
+
+
+def test_what_is_seen_is_told_as_it_is_shown() -> None:
+    seen = needs(cpus=(3, 4), waiting=WaitingJob("big/7", "3 cores (1 free)"))
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(frame(snapshot(needs=seen, workers=0), datetime(2025, 10, 14), 80, 24))
+    assert blocks(PAGE, "")[0].text.splitlines() == capture.get().splitlines()[3:]

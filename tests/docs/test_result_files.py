@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.state.snapshot import NeedsSnapshot, UnfitJobs, WaitingJob
 from supervisor.core.state.statistics import Statistics
+from supervisor.reports.progress_file import ProgressSupervisor, ProgressWorker
 from tests.docs.conftest import README, ROOT, blocks, commands
 
 PAGE = ROOT / "docs" / "result-files.md"
@@ -75,6 +77,16 @@ def test_every_key_of_statistics_json_is_told_and_no_other(folder: Path) -> None
         assert domain["seconds"].keys() == found["seconds"].keys()
     counted = {name for name in Statistics.__struct_fields__ if not name.endswith(("_at", "_since"))}
     assert counted - {"outcomes"} <= found.keys()
+
+
+def test_every_key_of_the_progress_file_is_told_and_no_other(folder: Path) -> None:
+    (path,) = results(folder).parent.glob("logs/progress_*.json")
+    found = json.loads(path.read_text())
+    assert keys("key of the document") == [*found, "needs"]
+    assert keys("key of `needs`") == list(NeedsSnapshot.__struct_fields__)
+    text = PAGE.read_text(encoding="utf-8")
+    for struct in (WaitingJob, UnfitJobs, ProgressWorker, ProgressSupervisor):
+        assert all(f"`{name}`" in text for name in struct.__struct_fields__), struct
 
 
 def test_every_key_of_a_job_is_told_and_no_other(folder: Path) -> None:

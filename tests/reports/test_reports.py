@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.state.domain_counts import DomainCounts
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import (
+    FailureSnapshot,
+    NeedsSnapshot,
+    RunSnapshot,
+    WaitingJob,
+    WorkerSnapshot,
+)
 from supervisor.core.terms.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.records import Ended
 from supervisor.reports import final_files
 from supervisor.reports.final_files import write_reports
-from supervisor.reports.progress_file import ProgressFile
+from supervisor.reports.progress_file import ProgressFile, read_progress
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
 from tests.storage.made import AT, Made, expected
@@ -237,6 +244,23 @@ def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
     assert document["recent_failures"][0]["job"] == "wine/c"
     assert progress.write(snapshot(made, "stopped"), [])
     assert json.loads(made.layout.progress.read_bytes())["state"] == "interrupted"
+
+
+def test_the_progress_file_tells_of_needs_only_if_jobs_have_some(made: Made) -> None:
+    progress = ProgressFile(made.layout)
+    assert progress.write(snapshot(made), [])
+    assert "needs" not in json.loads(made.layout.progress.read_bytes())
+    read = read_progress(made.layout)
+    assert read is not None and "needs" not in msgspec.to_builtins(read)
+    needs = NeedsSnapshot((1, 2.5), waiting=WaitingJob("wine/d", "2 cores (none free)"))
+    assert progress.write(msgspec.structs.replace(snapshot(made), needs=needs), [])
+    document = json.loads(made.layout.progress.read_bytes())
+    assert document["needs"] == {
+        "cpus": [1, 2.5],
+        "waiting": {"job": "wine/d", "lacks": "2 cores (none free)"},
+    }
+    read = read_progress(made.layout)
+    assert read is not None and read.needs == needs
 
 
 def test_progress_that_cannot_be_written_is_no_reason_to_stop(made: Made) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import (
+    FailureSnapshot,
+    NeedsSnapshot,
+    RunSnapshot,
+    UnfitJobs,
+    WaitingJob,
+    WorkerSnapshot,
+)
 from supervisor.core.terms.jobs import Counts
 
 
@@ -40,6 +47,18 @@ def snapshot(*, workers: int = 6, **more: Any) -> RunSnapshot:
         "workers": [worker(slot) for slot in range(workers)],
     }
     return RunSnapshot(**{**given, **more})
+
+
+def needs(**more: Any) -> NeedsSnapshot:
+    given: dict[str, Any] = {
+        "cpus": (3.5, 4),
+        "memory": (6 << 30, 15 << 30),
+        "gpus": (1.5, 2),
+        "resources": {"license": (1, 2)},
+        "waiting": WaitingJob("big/7", "3 cores (2 free)"),
+        "unfit": UnfitJobs(2, "big/9", "asks for 8 cores, but there are 4 (--workers)"),
+    }
+    return NeedsSnapshot(**{**given, **more})
 
 
 def failure(job: str = "iris/forest/200", **more: Any) -> FailureSnapshot:

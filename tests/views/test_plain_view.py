@@ -7,10 +7,11 @@ from datetime import datetime
 
 import pytest
 
+from supervisor.core.state.snapshot import NeedsSnapshot, UnfitJobs, WaitingJob
 from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import tail_lines
-from supervisor.views.plain_view import PlainView, interval, progress
-from tests.views.made import counts, crash, failure, snapshot
+from supervisor.views.plain_view import PlainView, interval, progress, unfit_of, waiting_of
+from tests.views.made import counts, crash, failure, needs, snapshot
 
 EVENING = datetime(2025, 10, 14, 22, 30)
 
@@ -103,3 +104,27 @@ def test_words_for_the_user_carry_their_level() -> None:
 def test_jobs_that_only_leaves_out_are_not_counted() -> None:
     few = snapshot(counts=counts(1, 0, 1, 3), unselected=3)
     assert progress(few, EVENING).startswith("1 of 2 (50%), ")
+
+
+def test_what_jobs_take_stands_behind_those_that_run_and_what_they_wait_for_before_the_end() -> None:
+    line = progress(snapshot(needs=needs()), EVENING)
+    assert line == (
+        "743 of 2,000 (37%), 3 failed, "
+        "6 running (cores 3.5 of 4, memory 6.0G of 15G, GPUs 1.5 of 2, license 1 of 2), 1.2 jobs/s, "
+        "2h 13m so far, big/7 waits for 3 cores (2 free), 2 jobs cannot run, ends about 03:30"
+    )
+    few = NeedsSnapshot((0, 1), (0, None), unfit=UnfitJobs(1, "big", "asks"))
+    assert "6 running (cores 0 of 1, memory 0B), " in progress(snapshot(needs=few), EVENING)
+    assert "so far, 1 job cannot run, ends" in progress(snapshot(needs=few), EVENING)
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_of_a_job_that_waits_the_id_is_shortened_so_that_the_reason_can_be_read(width: int) -> None:
+    seen = needs(waiting=WaitingJob("a/very/long/id\n" * 20 + "/7", "3 cores (2 free)"))
+    text = waiting_of(seen, width)
+    assert (
+        len(text) == width and text.endswith("/7 waits for 3 cores (2 free)") and text.startswith("a/very/")
+    )
+    seen = needs(unfit=UnfitJobs(12, "x" * 300 + "/7", "asks for 8 cores, but there are 4 (--workers)"))
+    text = unfit_of(seen, width)
+    assert text.startswith("12 jobs cannot run: xxx") and len(text) in (width, 20 + 12 + 46)

@@ -23,7 +23,7 @@ from supervisor.views.guarded_view import open_view
 from supervisor.views.plain_view import PlainView
 from supervisor.views.terminal_view import TerminalView, frame
 from supervisor.views.view import View
-from tests.views.made import counts, failure, snapshot, worker
+from tests.views.made import counts, failure, needs, snapshot, worker
 
 EVENING = datetime(2025, 10, 14, 22, 30)
 
@@ -97,6 +97,7 @@ def test_the_frame_fits_whatever_the_terminal(workers: int, size: tuple[int, int
         name="x" * 300,
         domains=domains(72),
         checkpoint_age=5.0,
+        needs=needs(resources={f"resource{n}": (0.125, 1000) for n in range(20)}),
     )
     assert len(lines) <= max(1, height - 1)
     assert all(len(line) <= width for line in lines)
@@ -170,6 +171,26 @@ def test_what_a_job_says_of_itself_stands_in_its_line() -> None:
     assert second.endswith("98%  slow")
     assert re.search(r"   2  iris/x+…x*/200 ", third), "both ends of an id can be read"
     assert first.index("98%") == second.index("98%") == third.index("98%")
+
+
+def test_what_jobs_take_and_wait_for_has_lines_of_its_own() -> None:
+    lines = lines_of(80, 24, workers=1, needs=needs(), checkpoint_age=12.0)
+    assert lines[3:7] == [
+        "checkpoint 12s ago",
+        "given  cores 3.5 of 4  memory 6.0G of 15G  GPUs 1.5 of 2  license 1 of 2",
+        "big/7 waits for 3 cores (2 free)",
+        "2 jobs cannot run: big/9 asks for 8 cores, but there are 4 (--workers)",
+    ]
+    narrow = lines_of(60, 24, workers=1, needs=needs())
+    assert narrow[3:7] == [
+        "given  cores 3.5 of 4  memory 6.0G of 15G  GPUs 1.5 of 2",
+        "       license 1 of 2",
+        "big/7 waits for 3 cores (2 free)",
+        "2 jobs cannot run: big/9 asks for 8 cores, but there are 4 …",
+    ]
+    many = lines_of(60, 24, workers=0, needs=needs(resources={f"resource{n}": (0, 1) for n in range(20)}))
+    assert many[4].startswith("       resource0 0 of 1  resource1 0 of 1  ") and many[4].endswith("…")
+    assert many[5] == "big/7 waits for 3 cores (2 free)"
 
 
 def test_while_it_drains_the_frame_says_what_is_left() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from supervisor.core.state.snapshot import WaitingJob
 from supervisor.core.terms.errors import UsageError
 from supervisor.reports.report import load
 from supervisor.views.guarded_view import inside_notebook
 from supervisor.views.notebook_view import NotebookView
 from tests.experiment_fixture import wait_for
-from tests.views.made import failure, snapshot, worker
+from tests.views.made import failure, needs, snapshot, worker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
@@ -131,6 +132,11 @@ def test_the_display_has_bar_workers_and_what_was_said_and_escapes_it() -> None:
     assert "&lt;script&gt;" in html and "<script>" not in html and "<b>" not in html.replace("<b>pilot", "")
     assert "50% done" in html and "+ 2 more" in html and "last words" in html
     assert "743 of 2,000" in plain and "beginning" in plain
+    over.needs = needs(waiting=WaitingJob("<i>", "3 cores (2 free)"))
+    view.update(over)
+    html, plain = shown[-1]
+    assert "(cores 3.5 of 4, memory 6.0G of 15G, " in plain and "&lt;i&gt; waits for 3 cores (2 free)" in html
+    assert "2 jobs cannot run: big/9 asks for 8 cores, but there are 4 (--workers)</div>" in html
     for number in range(100):
         view.failed(failure(str(number)))
     view.close(snapshot(state="finished"))

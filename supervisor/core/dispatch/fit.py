@@ -1,11 +1,13 @@
-"""Whether a job can ever run with what there is, in the words of its user. Pure."""
+"""Whether a job can run with what there is, ever or now, in the words of its user. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from supervisor.core.dispatch.place import Place
 from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, units
+from supervisor.core.terms.needs_wording import cores, devices, told_apart
 from supervisor.core.terms.wording import count, one_line
 
 if TYPE_CHECKING:
@@ -33,24 +35,18 @@ def describe_unfit(table: JobTable, jobs: Sequence[int], kinds: JobKinds, totals
 
 def _reasons(amounts: Amounts, totals: Totals) -> Iterator[str]:
     if amounts.cpus > totals.cpus:
-        yield f"{_cores(amounts.cpus)}, but there {_are(totals.cpus)} (--workers)"
+        yield f"{cores(amounts.cpus)}, but there {_are(totals.cpus)} (--workers)"
     if totals.memory is not None and amounts.memory > totals.memory:
-        asked, there_is = _told_apart(amounts.memory, totals.memory)
+        asked, there_is = told_apart(amounts.memory, totals.memory)
         yield f"{asked} of memory, but there are {there_is} (--memory)"
-    devices = len(totals.gpus)
-    if amounts.gpus > devices * THOUSAND:
-        share = f"{units(amounts.gpus):g} of a GPU" if amounts.gpus < THOUSAND else ""
-        wanted = share or count(amounts.gpus // THOUSAND, "GPU")
-        yield f"{wanted}, but there {_are(devices * THOUSAND)} (--gpus)"
+    there_are = len(totals.gpus) * THOUSAND
+    if amounts.gpus > there_are:
+        yield f"{devices(amounts.gpus)}, but there {_are(there_are)} (--gpus)"
     for name, amount in amounts.resources:
         there = totals.resources.get(name, 0)
         if amount > there:
             option = f"--resource {name}=N" if not there else "--resource"
             yield f"{name}={units(amount):g}, but there {_are(there)} ({option})"
-
-
-def _cores(amount: int) -> str:
-    return "1 core" if amount == THOUSAND else f"{units(amount):g} cores"
 
 
 def _are(amount: int) -> str:
@@ -59,14 +55,32 @@ def _are(amount: int) -> str:
     return "is 1" if amount == THOUSAND else f"are {units(amount):g}"
 
 
-def _told_apart(larger: int, smaller: int) -> tuple[str, str]:
-    """Two sizes, as short as they still differ: `16G` and `15.4G`, else in bytes."""
-    texts = _bytes(larger), _bytes(smaller)
-    return texts if texts[0] != texts[1] else (f"{larger:,} bytes", f"{smaller:,} bytes")
+def what_it_lacks(amounts: Amounts, place: Place) -> str:
+    """What a job waits for in a place, and how much of that is free there: `3 cores (2 free) and 1 GPU (none
+    free)`; "" if nothing keeps it waiting.
+
+    Of GPUs those are free that nobody has; for a share of one it is the largest part that is left.
+    """
+    return " and ".join(_lacks(amounts, place))
 
 
-def _bytes(number: int) -> str:
-    for unit, scale in (("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20)):
-        if number >= scale:
-            return f"{number / scale:.2f}".rstrip("0").rstrip(".") + unit
-    return f"{number:,} bytes"
+def _lacks(amounts: Amounts, place: Place) -> Iterator[str]:
+    total = place.totals
+    if amounts.cpus > (free := total.cpus - place.cpus):
+        yield f"{cores(amounts.cpus)} ({_free(free)})"
+    if total.memory is not None and amounts.memory > (free := max(0, total.memory - place.memory)):
+        asked, left = told_apart(amounts.memory, free)
+        yield f"{asked} of memory ({left if free else 'none'} free)"
+    if amounts.gpus:
+        part = min(THOUSAND, amounts.gpus)
+        room = sum(taken + part <= THOUSAND for taken in place.devices)
+        if room * THOUSAND < amounts.gpus:
+            most = max((THOUSAND - taken for taken in place.devices), default=0)
+            yield f"{devices(amounts.gpus)} ({_free(room * THOUSAND if part == THOUSAND else most)})"
+    for name, amount in amounts.resources:
+        if amount > (free := total.resources.get(name, 0) - place.resources.get(name, 0)):
+            yield f"{name}={units(amount):g} ({_free(free)})"
+
+
+def _free(amount: int) -> str:
+    return f"{units(amount):g} free" if amount > 0 else "none free"

@@ -68,15 +68,19 @@ class Line:
 
     def has_ready(self) -> bool:
         """Whether `take` would give something."""
-        if self.closed:
-            return False
+        return not self.closed and self.has_waiting()
+
+    def has_waiting(self) -> bool:
+        """Whether there is a job, also in a closed line."""
         self._skip_stale()
         return bool(self._first or self._next < len(self._untried) or self._again)
 
     def size(self) -> int:
         """How many are ready; entries that will be skipped are counted too."""
-        if self.closed:
-            return 0
+        return 0 if self.closed else self.length()
+
+    def length(self) -> int:
+        """The same of a closed line, too."""
         return len(self._first) + len(self._untried) - self._next + len(self._again)
 
     def jobs(self) -> list[int]:
@@ -163,7 +167,7 @@ class Line:
         return -self._again[0][0] > self._priority(self._untried[self._next])
 
     def peek(self) -> int:
-        """Its first job. Only if `has_ready`."""
+        """Its first job. Only if `has_waiting`."""
         if self._first:
             return self._first[0][1]
         return self._again[0][2] if self._again_is_next() else self._untried[self._next]
@@ -233,6 +237,14 @@ class JobQueue:
         waiting = [job for line in self.lines if line.closed for job in line.jobs()]
         others = [*self._aside, *(entry[1] for entry in self._waiting), *elsewhere]
         return waiting + [job for job in others if self._line(job).closed and self._state[job] in _READY]
+
+    def count_closed(self) -> tuple[int, int | None]:
+        """(how many of these are queued, one of them), without a look at each: entries that would be skipped are
+        counted too."""
+        closed = [line for line in self.lines if line.closed and line.has_waiting()]
+        aside = [job for job in self._aside if self._state[job] in _READY]
+        first = closed[0].peek() if closed else aside[0] if aside else None
+        return sum(line.length() for line in closed) + len(aside), first
 
     def put_back(self, jobs: Iterable[int]) -> None:
         """Jobs that were handed out but did not start, in the order of their leases."""

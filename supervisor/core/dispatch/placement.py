@@ -29,7 +29,7 @@ from supervisor.core.dispatch.place import Place
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING, Holding, WorkerState
 from supervisor.core.terms.events import PlaceFacts
-from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, given
+from supervisor.core.terms.needs import THOUSAND, Totals, given
 
 if TYPE_CHECKING:
     from supervisor.core.dispatch.dispatcher import Dispatcher
@@ -104,7 +104,7 @@ class Placement:
             self._durations[worker.holding.kind].learn(seconds, outcomes)
 
     def count_taken(self) -> None:
-        """Sum what is taken now."""
+        """Sum what is taken now. Not in the middle of a pass, which adds what it hands out."""
         for place in self.places.values():
             place.clear()
         for worker in self._dispatcher.workers.values():
@@ -140,11 +140,11 @@ class Placement:
         place = self.places.get(worker.place)
         return (place.totals.memory or 0) if place is not None else 0
 
-    def claimed(self) -> tuple[int, Amounts] | None:
-        """The job that has claimed what it needs, with its amounts; None if none has."""
+    def claimed(self) -> tuple[int, Holding] | None:
+        """The job that has claimed what it needs, with what it will be given; None if none has."""
         if self._claim is None or not self._queue.lines[self._claim.kind].has_ready():
             return None
-        return self._queue.lines[self._claim.kind].peek(), self._claim.amounts
+        return self._queue.lines[self._claim.kind].peek(), self._claim
 
     # --------------------------------------------------------------------- the pass
 

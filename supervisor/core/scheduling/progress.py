@@ -7,10 +7,12 @@ jump with every job.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
+from supervisor.core.scheduling.needs_observer import NeedsObserver
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.domain_counts import DomainCounts
-from supervisor.core.state.snapshot import RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.state.worker_state import STARTING, WorkerState
 from supervisor.core.terms.jobs import Counts
@@ -34,6 +36,7 @@ class ProgressObserver:
         directory: str,
         now: float,
         unselected: int = 0,
+        with_option_names: Callable[[str], str] = str,
     ) -> None:
         self.scheduler = scheduler
         self.statistics = statistics
@@ -42,6 +45,7 @@ class ProgressObserver:
         self.directory = directory
         self.started = now
         self.unselected = unselected
+        self._needs = NeedsObserver(scheduler, with_option_names)
         self.state = ""  # set when the run is over
         self._domains = DomainCounts(scheduler.table)
         self._paces: deque[tuple[float, int]] = deque([(now, 0)])
@@ -64,6 +68,7 @@ class ProgressObserver:
         rate = self.rate(now)
         statistics = self.statistics
         domains = self._domains.counted([job for _, job in running], to_the_end=bool(self.state))
+        needs = self._needs.snapshot()
         return RunSnapshot(
             experiment_id=self.experiment_id,
             name=self.name,
@@ -73,7 +78,7 @@ class ProgressObserver:
             domains=domains,
             elapsed=now - self.started,
             rate=rate,
-            eta_seconds=self._eta(counts, rate),
+            eta_seconds=self._eta(counts, rate, needs),
             workers=[self._worker(worker, now) for worker in scheduler.workers.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
             waiting_for=", ".join(_PAUSE_TEXTS.get(why, why) for why in scheduler.blocked_by())
@@ -84,6 +89,7 @@ class ProgressObserver:
             gone=scheduler.table.gone(),
             unselected=self.unselected,
             checkpoint_age=checkpoint_age,
+            needs=needs,
         )
 
     def _state_now(self) -> str:
@@ -104,8 +110,10 @@ class ProgressObserver:
         text = f"{number:,} {'job waits' if number == 1 else 'jobs wait'} for another attempt"
         return f"{text}, {max(0.0, due - now):.0f} s left"
 
-    def _eta(self, counts: Counts, rate: float) -> float | None:
+    def _eta(self, counts: Counts, rate: float, needs: NeedsSnapshot | None) -> float | None:
         left = counts.left - self.unselected
+        if needs is not None and needs.unfit is not None:
+            left -= needs.unfit.jobs
         if left <= 0:
             return 0.0
         return left / rate if rate > 0 else None

@@ -50,6 +50,37 @@ class FailureSnapshot(msgspec.Struct):
     worker_peak_rss: int | None = None  # bytes; if it is not known how much of that was this job's
 
 
+class WaitingJob(msgspec.Struct):
+    """A job for which the others have to leave room. `lacks`: what it waits for, `3 cores (2 free)`."""
+
+    job: str
+    lacks: str
+
+
+class UnfitJobs(msgspec.Struct):
+    """Jobs of a run that ask for more than there is and stay pending: how many, one of them, and why."""
+
+    jobs: int
+    first: str
+    why: str
+
+
+class NeedsSnapshot(msgspec.Struct, omit_defaults=True):
+    """What running jobs take, and what there is, in a run whose jobs say what they need.
+
+    Pairs are (taken, total): cores, devices and units of other resources as users write them, memory in bytes.
+    memory, gpus: None if no job asks for any; the total of memory is None if it is unknown. More is taken than
+    there is while jobs finish that began when there was more.
+    """
+
+    cpus: tuple[int | float, int | float]
+    memory: tuple[int, int | None] | None = None
+    gpus: tuple[int | float, int] | None = None
+    resources: dict[str, tuple[int | float, int | float]] = {}
+    waiting: WaitingJob | None = None
+    unfit: UnfitJobs | None = None
+
+
 class RunSnapshot(msgspec.Struct):
     """A run at one moment. Durations in seconds, `rate` in jobs per second."""
 
@@ -74,6 +105,7 @@ class RunSnapshot(msgspec.Struct):
     disk_free: int | None = None  # bytes, where the experiment is
     memory_free: int | None = None  # bytes that processes could still get
     memory_total: int | None = None
+    needs: NeedsSnapshot | None = None  # if jobs say what they need
 
     @property
     def asked(self) -> int:
