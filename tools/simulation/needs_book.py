@@ -165,6 +165,8 @@ class NeedsBook:
         if claimant is None or before != claimant:
             return
         claim = taken_by(self.jobs[claimant])
+        if any(taken_by(self.jobs[command.jobs[0]]) == claim for command in started):
+            return  # a job with the same needs had the claim, and this one claims since then
         for command in started:
             amounts = taken_by(self.jobs[command.jobs[0]])
             for name in amounts if amounts != claim else ():
