@@ -86,6 +86,7 @@ PURE = {
     "heapq",
     "itertools",
     "math",
+    "numbers",
     "operator",
     "random",
     "re",

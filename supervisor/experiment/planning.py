@@ -20,7 +20,7 @@ from supervisor.core.terms.errors import LonghaulError, RaisedByScript, UsageErr
 from supervisor.core.terms.jobs import NOTHING_OWN, Job, OwnSettings, derived_id
 from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.settings import parse_own
-from supervisor.core.terms.wording import one_line
+from supervisor.core.terms.wording import as_given
 from supervisor.experiment.job_selection import PilotSelection
 from supervisor.options.script_options import takes
 from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
@@ -255,8 +255,7 @@ def own_settings(job: Job, position: int) -> OwnSettings:
         try:
             parsed = parse_own(key, value)
         except (TypeError, ValueError) as error:
-            given = one_line(repr(value))[:80]
-            raise UsageError(f"job {_name(job, position)}: {key}={given}: {error}") from None
+            raise UsageError(f"job {_name(job, position)}: {key}={as_given(value)}: {error}") from None
         own[key] = 0.0 if parsed is None else parsed
     if not own:
         return NOTHING_OWN

@@ -17,6 +17,7 @@ from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import parse_resource
 from supervisor.core.terms.settings import START_METHODS, Settings, option_of, sized
 from supervisor.core.terms.version import VERSION
+from supervisor.core.terms.wording import as_given
 from supervisor.options.script_options import (
     Parser,
     check_parser,
@@ -296,9 +297,9 @@ class _Resource(argparse.Action):
             try:
                 name, amount = parse_resource(values)
             except ValueError as error:
-                raise UsageError(f"{option_string} {values}: {error}") from None
+                raise UsageError(f"{option_string} {as_given(values, str)}: {error}") from None
             if name in (known or {}):
-                raise UsageError(f"{option_string} {values}: {name} is given twice")
+                raise UsageError(f"{option_string} {as_given(values, str)}: {name} is given twice")
             found = {**(known or {}), name: amount}
         setattr(namespace, self.dest, found)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 from unittest import mock
@@ -160,7 +162,11 @@ def own_of(**fields: Any) -> OwnSettings:
     [
         ({"cpus": 4}, Needs(cpus=4)),
         ({"cpus": numpy.float32(0.1), "memory": "8G"}, Needs(cpus=0.1, memory=8 << 30)),
+        ({"cpus": numpy.int64(4), "gpus": numpy.float32(0.5)}, Needs(cpus=4, gpus=0.5)),
+        ({"cpus": Fraction(1, 2), "gpus": Decimal("0.25")}, Needs(cpus=0.5, gpus=0.25)),
+        ({"cpus": "1.5", "gpus": "2"}, Needs(cpus=1.5, gpus=2)),
         ({"memory": numpy.int64(3 << 20)}, Needs(memory=3 << 20)),
+        ({"memory": numpy.int64(0)}, Needs(memory=0)),
         ({"memory": 0}, Needs(memory=0)),
         ({"memory": "none"}, Needs(memory=0)),
         ({"gpus": 0}, Needs(gpus=0)),
@@ -225,6 +231,11 @@ SIZE = "expected a size: 1000000, 400M or 2G"
         ("cpus", True, "cpus=True: expected a number"),
         ("cpus", 10**7, "cpus=10000000: expected at most 1,000,000"),
         ("cpus", numpy.array([[1], [2]]), "cpus=array([[1], [2]]): expected a number"),
+        ("cpus", numpy.array([4]), "cpus=array([4]): expected a number"),
+        ("cpus", numpy.True_, "cpus=np.True_: expected a number"),
+        ("cpus", numpy.complex64(1), "cpus=np.complex64(1+0j): expected a number"),
+        ("cpus", Decimal("sNaN"), "cpus=Decimal('sNaN'): expected a number"),
+        ("memory", 1 << 70, f"memory={1 << 70}: expected a size of at most 4,194,304T"),
         ("memory", -1, "memory=-1: expected a size of at least 1M"),
         ("memory", 5, "memory=5: expected a size of at least 1M"),
         ("memory", 8e9, f"memory=8000000000.0: {SIZE}"),
@@ -243,6 +254,8 @@ SIZE = "expected a size: 1000000, 400M or 2G"
             {"license": 0},
             "resources={'license': 0}: license=0: expected a number of 0.001 or more",
         ),
+        ("resources", {"a\nb": 1}, "resources={'a\\nb': 1}: 'a\\nb' is not a name: "),
+        ("resources", {"a": "1\n2"}, "resources={'a': '1\\n2'}: a=1 2: expected a number"),
         ("resources", {"gpus": 1}, "resources={'gpus': 1}: 'gpus' is not a name for a resource of your own"),
         ("priority", 1.5, "priority=1.5: expected a whole number (higher ones start first)"),
         ("priority", None, "priority=None: expected a whole number (higher ones start first)"),

@@ -276,6 +276,10 @@ def test_devices_are_a_number_or_names(gpus: int | str) -> None:
         ("--gpus none,1", "--gpus none,1: expected auto, none, a number of devices, or their names: 0,2,3"),
         ("--gpus 1,1", "--gpus 1,1: expected each device once"),
         ("--gpus 2000", "--gpus 2000: expected at most 1024 devices"),
+        ("--gpus 1.5", "--gpus 1.5: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus 0-2", "--gpus 0-2: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus 1,01", "--gpus 1,01: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--memory 9999999T", "--memory 9999999T: expected a size of at most 4,194,304T, or auto"),
         ("--resource license", "--resource license: expected NAME=N, such as license=2"),
         ("--resource license=0", "--resource license=0: expected a number of 0.001 or more"),
         ("--resource =2", "--resource =2: '' is not a name: letters, digits, _, - and ., a letter first"),
@@ -291,12 +295,24 @@ def test_a_wrong_need_is_named_with_what_is_right(line: str, message: str) -> No
     assert refusal(line) == message
 
 
+class Unwilling:
+    def __float__(self) -> float:
+        raise RuntimeError("it is on another device")
+
+    __repr__ = __str__ = __float__  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
         ({"job_cpus": True}, "--job-cpus True: expected a number"),
         ({"job_cpus": [2]}, "--job-cpus [2]: expected a number"),
         ({"job_cpus": 10**400}, "expected at most 1,000,000"),
+        ({"job_cpus": "4\n5"}, "--job-cpus 4 5: expected a number"),
+        ({"job_cpus": "x" * 500}, f"--job-cpus {'x' * 79}…: expected a number"),
+        ({"job_cpus": Unwilling()}, "--job-cpus a value of type Unwilling: expected a number"),
+        ({"job_memory": 1 << 70}, "expected a size of at most 4,194,304T"),
+        ({"resources": {"a": "1\n2"}}, "a=1 2: expected a number"),
         ({"job_memory": 2.5}, "--job-memory 2.5: expected a size: 1000000, 400M or 2G"),
         ({"memory": [2]}, "--memory [2]: expected a size: 1000000, 400M or 2G"),
         ({"memory": None}, "--memory None: expected a size: 1000000, 400M or 2G"),

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from supervisor.core.terms.wording import as_given
 
 if TYPE_CHECKING:
     from supervisor.core.terms.settings import Settings
@@ -130,26 +133,28 @@ def parse_resources(value: Any) -> dict[str, float]:
         try:
             found[known] = parse_amount(amount)
         except ValueError as error:
-            raise ValueError(f"{name}={amount}: {error}") from None
+            raise ValueError(f"{name}={as_given(amount, str)}: {error}") from None
     return dict(sorted(found.items()))
 
 
 def _resource_name(name: Any) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
-        raise ValueError(f"{name!r} is not a name: letters, digits, _, - and ., a letter first")
+        raise ValueError(f"{as_given(name)} is not a name: letters, digits, _, - and ., a letter first")
     if name.lower() in _RESERVED:
         raise ValueError(f"{name!r} is not a name for a resource of your own: it has an option by itself")
     return str.__str__(name)
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or (not hasattr(value, "__float__") and not isinstance(value, str)):
+    """Of a number of any kind, or of text. Truth values of NumPy and arrays of one element are no numbers."""
+    is_number = isinstance(value, Real) or type(value).__name__ == "Decimal"
+    if isinstance(value, bool) or not (is_number or isinstance(value, str)):
         raise ValueError("expected a number")
     try:
         number = float(value)
     except OverflowError:
         raise ValueError(f"expected at most {MOST:,}") from None
-    except (TypeError, ValueError):  # an array has __float__, too
+    except Exception:  # of a class of the user
         raise ValueError("expected a number") from None
     if not math.isfinite(number):
         raise ValueError("expected a number")

@@ -8,6 +8,7 @@ script > default; this module only knows the defaults.
 from __future__ import annotations
 
 import re
+from numbers import Integral
 from operator import index
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import parse_amount, parse_gpus, parse_resources
+from supervisor.core.terms.wording import as_given
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
@@ -61,7 +63,7 @@ def name_needs(settings: Settings) -> bool:
 # The option of a setting, if its name is another one: it is given once for each resource.
 _OPTIONS = {"resources": "--resource"}
 MOST_DEVICES = 1024
-_LEAST_MEMORY = 1 << 20
+_LEAST_MEMORY, _MOST_MEMORY = 1 << 20, 1 << 62  # JSON has no larger numbers
 START_METHODS = ("auto", "zygote", "spawn")
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
@@ -71,7 +73,7 @@ _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")
 _PARTS = re.compile(
     r"(?:(\d+)\s*d\s*)?(?:(\d+)\s*h\s*)?(?:(\d+)\s*m(?:in)?\s*)?(?:(\d+(?:\.\d+)?)\s*s)?$", re.IGNORECASE
 )
-_DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]*")
+_DEVICE = re.compile(r"0|[1-9][0-9]*|[A-Za-z_][A-Za-z0-9_./:-]*")
 _NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -89,7 +91,7 @@ def parse_duration(text: str) -> float:
     if text and (parts := _PARTS.match(text)):
         seconds_of = (86400.0, 3600.0, 60.0, 1.0)
         return sum(float(part or 0) * each for part, each in zip(parts.groups(), seconds_of, strict=True))
-    raise ValueError(f"{text!r} is not a duration: write 90, 15m, 1h30m or 1-12:00:00")
+    raise ValueError(f"{as_given(text)} is not a duration: write 90, 15m, 1h30m or 1-12:00:00")
 
 
 def parse_size(text: str) -> int:
@@ -98,7 +100,7 @@ def parse_size(text: str) -> int:
     unit = match.group(2).lower().removesuffix("ib").removesuffix("b") if match else ""
     if match and unit in _BYTES:
         return int(float(match.group(1)) * _BYTES[unit])
-    raise ValueError(f"{text!r} is not a size: write 1000000, 400M or 2G")
+    raise ValueError(f"{as_given(text)} is not a size: write 1000000, 400M or 2G")
 
 
 def sized(number: int) -> str:
@@ -148,7 +150,7 @@ def parse_value(key: str, value: Any, *, option: str = "") -> Any:
     try:
         return _parsed(_PARSERS[key], value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{option or option_of(key)} {value}: {error}") from None
+        raise UsageError(f"{option or option_of(key)} {as_given(value, str)}: {error}") from None
 
 
 def parse_own(key: str, value: Any) -> Any:
@@ -231,6 +233,8 @@ def _size(least: int) -> Any:
             raise ValueError("expected a size: 1000000, 400M or 2G") from None
         if size < least:
             raise ValueError(f"expected a size of at least {least >> 20}M")
+        if size > _MOST_MEMORY:
+            raise ValueError(f"expected a size of at most {_MOST_MEMORY >> 40:,}T")
         return size
 
     return parse
@@ -270,14 +274,16 @@ def _priority(value: Any) -> int:
 
 def _own_memory(value: Any) -> int:
     """0 for "none" and 0: the job says that it asks for none, whatever the experiment says."""
-    if not isinstance(value, (bool, float)) and str(value).strip() in ("0", "none"):
+    if isinstance(value, str) and value.strip() in ("0", "none"):
+        return 0
+    if not isinstance(value, bool) and isinstance(value, Integral) and value == 0:
         return 0
     size: int = _size(_LEAST_MEMORY)(value)
     return size
 
 
 def _memory(value: Any) -> int | str:
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return "auto"
     try:
         size: int = _size(_LEAST_MEMORY)(value)

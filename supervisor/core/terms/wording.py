@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from signal import Signals
+from typing import Any
 
 # Control, format, surrogate, line and paragraph separators; and what steers a terminal.
 _CONTROL = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -94,6 +96,14 @@ def one_line(text: str) -> str:
     text = _ESCAPE.sub("", text)
     visible = (" " if is_control(c) else c for c in text)
     return " ".join("".join(visible).split())
+
+
+def as_given(value: Any, write: Callable[[Any], str] = repr) -> str:
+    """A value that a user has given, for a message: on one line and short, whatever it is."""
+    try:
+        return cut(one_line(write(value)), 80)
+    except Exception:  # of the user's class, or of a number with too many digits
+        return f"a value of type {type(value).__name__}"
 
 
 def harmless(text: str) -> str:
