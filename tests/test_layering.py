@@ -25,6 +25,7 @@ ROOMS = (
     "supervisor.reports",
     "supervisor.views",
     "supervisor.control",
+    "supervisor.nodes",
     "supervisor.engines",
     "supervisor.storage",
     "supervisor.storage.recovery",
@@ -62,10 +63,12 @@ LOOSE = (
 APART = (
     {"supervisor.commands", "supervisor.session"},
     {"supervisor.views", "supervisor.control", "supervisor.engines", "supervisor.storage"},
+    {"supervisor.views", "supervisor.control", "supervisor.nodes", "supervisor.storage"},
 )
 # Who may enter these rooms.
 ENTERED_BY = {
-    "supervisor.engines": ("supervisor.session", "supervisor"),
+    "supervisor.engines": ("supervisor.session", "supervisor.nodes", "supervisor"),
+    "supervisor.nodes": ("supervisor.session",),
     "supervisor.core.scheduling": ("supervisor.session", "supervisor.core.scheduling"),
 }
 # What a worker and the core share.

@@ -165,6 +165,7 @@ class LauncherContext(msgspec.Struct):
     selector: BaseSelector
     living: Callable[[], set[int]]  # pids of the workers that live
     incarnations: Callable[[], set[int]]  # of workers that live, or are being made
+    preparation: Preparation  # of the program whose functions are run
     zygotes: set[int] = msgspec.field(default_factory=set)  # pids of those that are in use
 
 

@@ -30,6 +30,7 @@ from supervisor.engines.launcher import (
     LaunchLost,
     Lifeline,
     Reaped,
+    preparation_for,
     with_devices,
 )
 from supervisor.engines.resource_monitor import ResourceMeter, WorkerProcesses
@@ -42,6 +43,7 @@ from supervisor.system.processes import program_of, start_time
 from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import trim
 from workers.isolation.signal_handlers import DRAIN_SIGNALS, private_signal
+from workers.script.preparation import Preparation
 from workers.transport.frames import QueueError
 from workers.transport.messages import Finish, Revoke, Run, WorkerSpec
 
@@ -64,6 +66,7 @@ class LocalEngine:
     prestarted: a zygote that was started ahead; the caller ends it if it is not taken.
     gpus: some workers are given GPUs; the others see none. gpus_by_driver: the names of GPUs are indices in the
         order of the driver.
+    preparation: of the program whose functions are run, if that is not this process.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class LocalEngine:
         prestarted: PrestartedZygote | None = None,
         gpus: bool = False,
         gpus_by_driver: bool = False,
+        preparation: Preparation | None = None,
     ) -> None:
         self._spec_for = spec_for
+        self._preparation = preparation
         self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._prestarted = prestarted
         self._start_method = start_method
@@ -103,7 +108,12 @@ class LocalEngine:
         try:
             self._lifeline = Lifeline()
             context = LauncherContext(
-                spec, self._lifeline.read, self._selector, self._workers.pids, self._workers.living
+                spec,
+                self._lifeline.read,
+                self._selector,
+                self._workers.pids,
+                self._workers.living,
+                self._preparation or preparation_for(spec),
             )
             self._launcher = launcher_for(method, context, self._prestarted, gpus=self._gpus)
             self._launcher.start()

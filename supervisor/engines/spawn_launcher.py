@@ -27,7 +27,6 @@ from supervisor.engines.launcher import (
     PendingReaps,
     Reaped,
     WorkerEnds,
-    preparation_for,
     preparation_of_worker,
     tagged_environment,
 )
@@ -57,7 +56,7 @@ class SpawnLauncher:
 
     def __init__(self, context: LauncherContext) -> None:
         self._context = context
-        self._preparation = preparation_for(context.spec)
+        self._preparation = context.preparation
         self._children: dict[int, _Child] = {}
         self._events: list[LaunchEvent] = []
         self._pending_reaps = PendingReaps(context)

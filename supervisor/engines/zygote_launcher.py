@@ -29,7 +29,6 @@ from supervisor.engines.launcher import (
     PendingReaps,
     Reaped,
     WorkerEnds,
-    preparation_for,
     preparation_of_worker,
     tagged_environment,
 )
@@ -71,7 +70,7 @@ class ZygoteLauncher:
         self._context = context
         self._prestarted = prestarted
         self._spec = context.spec
-        self._preparation = preparation_for(context.spec)
+        self._preparation = context.preparation
         self._fresh = fresh
         self._preload = not fresh
         self._zygote: ZygoteHandle | None = None

@@ -41,6 +41,8 @@ ACTIONS = (
     "debug",
     "show_output",
 )
+# For our own tests, and examples of carriers: in no help, never remembered.
+_HIDDEN: dict[str, dict[str, Any]] = {"engine": {"choices": ("local", "pipes")}, "nodes": {"type": int}}
 PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
@@ -106,9 +108,15 @@ def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, 
     return parser
 
 
-def our_options() -> list[str]:
-    """Every option that longhaul adds to a script, by its short names."""
-    return [option for action in options_of(build_parser(None, {}, "")) for option in action.option_strings]
+def our_options(*, hidden: bool = True) -> list[str]:
+    """Every option that longhaul adds to a script, by its short names. `hidden`: those that are not in the help as
+    well."""
+    actions = [
+        action
+        for action in options_of(build_parser(None, {}, ""))
+        if hidden or action.help != argparse.SUPPRESS
+    ]
+    return [option for action in actions for option in action.option_strings]
 
 
 def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
@@ -128,7 +136,8 @@ def shortened(arguments: Sequence[str], taken: Container[str]) -> list[str]:
 
 def names_taken(taken: Container[str]) -> str:
     """A notice about our options whose names the script uses itself; "" if there are none."""
-    ours = [option for option in our_options() if option in taken and longhauled(option)] if taken else []
+    ours = [option for option in our_options(hidden=False) if option in taken] if taken else []
+    ours = [option for option in ours if longhauled(option)]
     if not ours:
         return ""
     own, longer = ", ".join(ours), ", ".join(map(longhauled, ours))
@@ -188,6 +197,8 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add = _adder(parser.add_argument_group("what is shown"), taken)
     add("show_output", None, "show what jobs print (default: no)", "-s", action=_YesNo)
     version = f"longhaul {VERSION}"
+    for hidden, more in _HIDDEN.items():
+        add(hidden, None, argparse.SUPPRESS, **more)
     add("version", None, "the version of longhaul, and exit", action="version", version=version)
 
 
@@ -260,6 +271,7 @@ def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
     def add(name: str, metavar: str | None, text: str, *short: str, **more: Any) -> None:
         if metavar is not None:
             more["metavar"] = metavar
+        hidden = text == argparse.SUPPRESS
         more |= {"dest": PREFIX + name, "default": argparse.SUPPRESS}
         names = [*short, option := option_of(name)]
         if more.get("action") is _YesNo:
@@ -268,7 +280,7 @@ def _adder(group: Any, taken: Container[str]) -> Callable[..., None]:
         if option in taken:
             text += f"; {option} is the script's own"
         if shown:  # else the script has the longer name, too
-            group.add_argument(*shown, help=text.replace("%", "%%"), **more)
+            group.add_argument(*shown, help=argparse.SUPPRESS if hidden else text.replace("%", "%%"), **more)
 
     return add
 

@@ -75,6 +75,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     )
     command_line: list[str]  # sys.orig_argv: recorded, and made into the commands that resume
     arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
+    engine: str = "local"  # or pipes: agents of nodes on this machine (`supervisor.nodes.pipe_carrier`)
+    nodes: int = 1
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all
 
@@ -335,6 +337,12 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             raise UsageError(f"{name(key)}: expected a pattern of job ids, such as 'iris/*'")
     if asked.get("changed", "refuse") not in CHANGED:
         raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
+    if asked.get("nodes", 1) < 1:
+        raise UsageError(f"{name('nodes')} {asked['nodes']}: expected a number from 1 on")
+    if "nodes" in asked and asked.get("engine", "local") == "local":
+        raise UsageError(
+            f"{name('nodes')} needs {name('engine')} pipes: one engine on this machine has no nodes"
+        )
     if asked["output"] is not None and not str(asked["output"]).strip():
         raise UsageError(f"{name('output')}: expected a directory")
 

@@ -6,10 +6,12 @@ It starts before the rest of the run is put together, so that the zygote imports
 from __future__ import annotations
 
 from supervisor.core.terms.errors import LonghaulError, UsageError
+from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
+from supervisor.engines.engine import Engine
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
-from supervisor.experiment.fitting.machine_totals import slots_of
+from supervisor.experiment.fitting.machine_totals import slots_of, totals_of
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
 from supervisor.system.capacity.cpu_limits import thread_caps
@@ -52,7 +54,8 @@ class EngineLifecycle:
         except CannotSend as error:
             raise UsageError(str(error)) from None
         self._prestarted = prestarted
-        self._engine: LocalEngine | None = None
+        self._nodes = request.nodes if request.engine == "pipes" else 0
+        self._engine: Engine | None = None
         self._failure: LonghaulError | OSError | None = None
 
     def begin(self, opened: OpenedExperiment) -> None:
@@ -75,7 +78,12 @@ class EngineLifecycle:
             for state, chosen in zip(table.state, mask, strict=True)
         )
 
-    def engine(self) -> LocalEngine:
+    @property
+    def places(self) -> list[PlaceFacts] | None:
+        """The places that there are before the first has said what it has; None: this machine is the only one."""
+        return [] if self._nodes else None
+
+    def engine(self) -> Engine:
         """The engine at work. Raises LonghaulError or OSError if it could not be started."""
         if self._engine is None and self._failure is None:
             self._start()
@@ -87,18 +95,40 @@ class EngineLifecycle:
     def _start(self) -> None:
         """Start the engine. A failure is raised later, by `engine()`, when the run's first line has been
         shown."""
-        offer = self._opened.offer
         try:
-            self._engine = LocalEngine(
-                self._spec,
-                start_method=self._opened.settings.start_method,
-                prestarted=self._prestarted,
-                gpus=offer is not None and offer.gpu_jobs,
-                gpus_by_driver=offer is not None and offer.totals.by_driver,
-            )
+            self._engine = self._engine_of_nodes() if self._nodes else self._local_engine()
             self._engine.start()
         except (LonghaulError, OSError) as problem:
             self._failure = problem
+
+    def _local_engine(self) -> Engine:
+        offer = self._opened.offer
+        return LocalEngine(
+            self._spec,
+            start_method=self._opened.settings.start_method,
+            prestarted=self._prestarted,
+            gpus=offer is not None and offer.gpu_jobs,
+            gpus_by_driver=offer is not None and offer.totals.by_driver,
+        )
+
+    def _engine_of_nodes(self) -> Engine:
+        from supervisor.nodes.nodes_engine import NodesEngine
+        from supervisor.nodes.pipe_carrier import PipeCarrier
+        from supervisor.nodes.seats import seats_of
+
+        if self._prestarted is not None:
+            self._prestarted.discard()
+        offer, settings = self._opened.offer, self._opened.settings
+        totals = totals_of(settings) if offer is None else offer.totals
+        seats = seats_of(self.slots, totals, self._nodes)
+        return NodesEngine(
+            self._spec,
+            PipeCarrier(len(seats), self.tag, str(self._opened.layout.output_directory)),
+            seats=seats,
+            start_method=settings.start_method,
+            gpus=offer is not None and offer.gpu_jobs,
+            gpus_by_driver=totals.by_driver,
+        )
 
     def close(self) -> None:
         """End all processes of this run; does nothing the second time."""

@@ -71,6 +71,7 @@ class RunSession:
             opened.position,
             job_bytes,
             None if opened.offer is None else opened.offer.totals,
+            engines.places,
         )
         history = opened.store.history
         self.scheduler.ledger.converted.update(history.reported_conversions)

@@ -46,11 +46,14 @@ class RunClock:
         self.tick(math.inf)
 
 
+def boot_time() -> float:
+    """Seconds since boot, with those in which the machine was suspended, where the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def _sleep_offset() -> float:
     """Seconds for which the machine has been suspended since boot; 0.0 if the system does not tell."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return 0.0
+    return boot_time() - time.monotonic() if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
 def utc_now() -> str:

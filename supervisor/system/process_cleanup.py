@@ -65,7 +65,7 @@ def end_processes(processes: Iterable[Any]) -> None:
 
 
 def sweep(tag: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
-    """Kill all processes of this user with this tag; returns their pids.
+    """Kill all processes of this user with this tag, those of nodes included; returns their pids.
 
     Resource trackers get time to clean up. Repeats until none is left, for at most `seconds`. This process and
     its ancestors are never killed, whatever their tag: this may be a run inside a job of another run.
@@ -243,11 +243,17 @@ def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
             continue
         try:
             process = psutil.Process(pid)
-            if process.environ().get(EXPERIMENT_TAG) == tag and process.status() != psutil.STATUS_ZOMBIE:
+            if _has_tag(process, tag) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def _has_tag(process: Any, tag: str) -> bool:
+    """Whether it carries this tag, or that of one of the experiment's nodes (`<tag>/<number>`)."""
+    found = process.environ().get(EXPERIMENT_TAG, "")
+    return bool(found == tag or found.startswith(tag + "/"))
 
 
 def _candidates(tag: str) -> list[int]:

@@ -1,0 +1,47 @@
+"""`Carrier`: what brings agents to their nodes, and the supervisor in touch with them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from supervisor.nodes.link import Link
+
+
+class Arrival(NamedTuple):
+    """An agent that waits for its HelloAgent.
+
+    key: of the carrier, for this agent alone. name: of its node, for people. seat: which share of what there is
+    its node offers, None: all that it has.
+    tag: of all its processes.
+    """
+
+    key: int
+    name: str
+    seat: int | None
+    tag: str
+    link: Link
+
+
+class Carrier(Protocol):
+    """No method blocks, but for `close`."""
+
+    def start(self) -> None:
+        """Begin to bring agents. Raises LonghaulError or OSError."""
+
+    def poll(self, now: float) -> list[Arrival]:
+        """The agents that have arrived since the last call. `now`: the loop's clock."""
+
+    def next_deadline(self) -> float | None:
+        """When `poll` wants to be called even if nothing happens (the loop's clock)."""
+
+    def greeted(self, key: int) -> None:
+        """This agent has said Hello."""
+
+    def end(self, key: int) -> None:
+        """This agent is over, or is given up: see that it is gone, if that is possible. Another one may come."""
+
+    def why_none(self) -> str:
+        """Why no agent will ever arrive; "" if one may."""
+
+    def close(self, deadline: float) -> None:
+        """End what is left of all agents; `deadline` on the monotonic clock."""

@@ -1,0 +1,304 @@
+"""The agent of a node: drives a local engine there, as the loop drives one here.
+
+Orders come on one descriptor, what the engine tells goes out on another. The agent knows no jobs and imports no
+code of the user's. It ends its workers, and then itself, when the supervisor says so, when the connection to
+it is over, and when no Ping came for `HelloAgent.silence` seconds: then others may have its jobs. That time is
+counted by a clock that goes on while the machine is suspended. It begins when the Pong was sent that the last Ping
+answers: this Ping cannot have been sent before.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.errors import LonghaulError
+from supervisor.core.terms.events import Event
+from supervisor.engines.launcher import tagged_environment
+from supervisor.engines.local_engine import LocalEngine
+from supervisor.nodes.link import Link
+from supervisor.nodes.wire import (
+    VERSION,
+    Close,
+    HelloAgent,
+    HelloNode,
+    Kill,
+    Lease,
+    Measure,
+    NodeEnds,
+    Order,
+    Ping,
+    Pong,
+    Report,
+    SendSignal,
+    Start,
+    Stop,
+    Suspend,
+    TakeBack,
+    Used,
+    WireError,
+    decode_orders,
+    encode,
+    report_of,
+)
+from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
+from supervisor.system.capacity.free_memory import usable_memory
+from supervisor.system.capacity.gpu_devices import usable_devices
+from supervisor.system.clock import RunClock, boot_time
+from supervisor.system.process_cleanup import survivors, sweep
+from workers.transport.messages import WorkerSpec
+
+HELLO_WITHIN = 60.0  # seconds from the agent's start
+LOOK_EVERY = 1.0  # seconds; how long a job may run on after its agent had to end it, if the agent was frozen
+# Seconds from one message to the next, while outcomes gather: 1,000 times what a job takes, at most GATHER.
+# Else a supervisor that shares the cores would be woken for each job.
+GATHER, FEW = 0.03, 1000
+_SHORT, _EACH = 0.02, 5e-6  # seconds of a job, of which many come together; what each costs at least
+MOST_UNSENT = 4 << 20  # bytes; with more the workers have to wait
+SAY_END_WITHIN = 1.0
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run(orders: int, reports: int) -> None:
+    """The agent's process; both are descriptors."""
+    link = Link(orders, reports)
+    agent = NodeAgent(link)
+    try:
+        agent.run()
+    finally:
+        link.close()
+
+
+class NodeAgent:
+    """`run` returns when all processes that the agent has started are dead."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._selector = selectors.DefaultSelector()
+        self._clock = RunClock()
+        # The supervisor was there at this time, or later.
+        self._heard = boot_time()
+        self._pongs: dict[int, float] = {}  # when the last ones were sent, by number
+        self._silence = HELLO_WITHIN
+        self._why = ""  # it ends
+        self._engine: LocalEngine | None = None
+
+    def run(self) -> None:
+        self._listen_to_signals()
+        hello, orders = self._wait_for_hello()
+        if hello is None:
+            return
+        self._silence = hello.silence
+        try:
+            self._begin(hello)
+            for order in orders:
+                self._obey(order)
+            self._serve()
+        except (LonghaulError, OSError) as error:
+            self._end(str(error))
+        except Exception as error:
+            traceback.print_exc()
+            self._end(f"its agent failed: {error!r}")
+        finally:
+            if self._engine is not None:
+                self._engine.close()
+        self._say_end()
+
+    def _listen_to_signals(self) -> None:
+        """SIGTERM ends the workers in order; a Ctrl+C that reaches the agent is for the supervisor alone. (What it
+        starts does not inherit handlers.)"""
+        self._woken, waker = socket.socketpair()
+        for end in (self._woken, waker):
+            end.setblocking(False)
+        self._waker = waker  # kept open
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # blocked for the start
+        for signum in ENDING:
+            signal.signal(signum, lambda number, _: self._end(f"it was sent {signal.Signals(number).name}"))
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def _end(self, why: str) -> None:
+        self._why = self._why or why
+
+    # ----------------------------------------------------------------------- hello
+
+    def _wait_for_hello(self) -> tuple[HelloAgent | None, list[Order]]:
+        """The first order, and those that came with it."""
+        orders: list[Order] = []
+        while not orders and not self._why:
+            self._wait(LOOK_EVERY)
+            orders = self._orders()
+        if self._why or not isinstance(orders[0], HelloAgent):
+            return None, []
+        return orders[0], orders[1:]
+
+    def _begin(self, hello: HelloAgent) -> None:
+        """Start the engine, when nothing is left of the nodes before. Raises LonghaulError."""
+        ended = [pid for tag in hello.before for pid in sweep(tag)]
+        spec = msgspec.structs.replace(hello.spec.unpacked(), tag=hello.tag)
+        if hello.caps:
+            caps = thread_caps(usable_cores())
+            spec = msgspec.structs.replace(spec, environment={**spec.environment, **caps})
+
+        def spec_of(worker: int, incarnation: int) -> WorkerSpec:
+            return msgspec.structs.replace(spec, worker=worker, incarnation=incarnation)
+
+        preparation = msgspec.structs.replace(hello.preparation, environment=tagged_environment(spec))
+        devices = usable_devices() if hello.gpus else None
+        engine = LocalEngine(
+            spec_of,
+            start_method=hello.start_method,
+            gpus=hello.gpus,
+            gpus_by_driver=hello.gpus_by_driver,
+            preparation=preparation,
+        )
+        engine.start()
+        self._engine = engine
+        self._heard = self._pongs[0] = boot_time()
+        self._tell(
+            [
+                HelloNode(
+                    version=VERSION,
+                    python=platform.python_version(),
+                    cpus=usable_cores(),
+                    memory=usable_memory(),
+                    gpus=devices.names if devices is not None else (),
+                    gpus_by_driver=devices is not None and devices.by_driver,
+                    host=platform.node(),
+                    pid=os.getpid(),
+                    boot_id=_boot_id(),
+                    cleared=not survivors(ended),
+                )
+            ]
+        )
+
+    # ------------------------------------------------------------------------ turns
+
+    def _serve(self) -> None:
+        engine = self._engine
+        assert engine is not None
+        while not self._why:
+            full = self._link.unsent > MOST_UNSENT
+            now, due = self._clock.now(), engine.next_deadline()
+            self._wait(LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY), engine=not full)
+            for order in self._orders():
+                self._obey(order)
+            if self._link.unsent <= MOST_UNSENT:
+                events = engine.poll(self._clock.now())
+                self._tell([report_of(event) for event in events])
+                if (nap := nap_after(events)) and not self._why and not engine.pressing():
+                    self._wait(nap)
+
+    def _wait(self, timeout: float, *, engine: bool = False) -> None:
+        """Wait for orders, for room on the wire, and with `engine` for what it may have to tell."""
+        self._link.watch(self._selector)
+        if engine and self._engine is not None:
+            self._selector.register(self._engine.fileno(), selectors.EVENT_READ)
+        self._selector.select(max(0.0, timeout))
+        if engine and self._engine is not None:
+            self._selector.unregister(self._engine.fileno())
+        self._clock.tick(max(0.0, timeout))
+        while self._woken_by_signal():
+            pass
+        # Before anything is read: what has arrived while this process stood still comes too late.
+        if boot_time() - self._heard > self._silence:
+            self._end(f"it heard nothing of the supervisor for {self._silence:g}s")
+
+    def _woken_by_signal(self) -> bool:
+        try:
+            return bool(self._woken.recv(64))
+        except BlockingIOError:
+            return False
+
+    def _orders(self) -> list[Order]:
+        if self._why:
+            return []
+        self._link.flush()
+        orders: list[Order] = []
+        try:
+            for message in self._link.receive():
+                orders += decode_orders(message)
+        except WireError as error:
+            self._end(str(error))
+        if self._link.ended:
+            self._end(f"the supervisor is gone: {self._link.ended}")
+        return orders
+
+    def _tell(self, reports: list[Report]) -> None:
+        if reports:
+            self._link.send(encode(reports))
+
+    def _obey(self, order: Order) -> None:
+        engine = self._engine
+        assert engine is not None
+        match order:
+            case Lease(incarnation, run):
+                engine.lease_jobs(incarnation, run)
+            case TakeBack(incarnation, leases):
+                engine.revoke(incarnation, leases)
+            case Start(slot, incarnation, devices, local_slot):
+                engine.start_worker(slot, incarnation, devices, local_slot=local_slot)
+            case Stop(incarnation):
+                engine.stop_worker(incarnation)
+            case Kill(incarnation, stack):
+                engine.kill_worker(incarnation, stack=stack)
+            case SendSignal(incarnation, signum):
+                engine.signal_worker(incarnation, signum)
+            case Suspend(suspend):
+                engine.stop_workers(suspend=suspend)
+            case Ping(number, pong):
+                self._heard = max(self._heard, self._pongs.get(pong, 0.0))
+                self._pongs = {known: at for known, at in self._pongs.items() if known >= pong}
+                self._pongs[number] = boot_time()
+                self._tell([Pong(number)])
+            case Measure():
+                self._tell([self._measure(order)])
+            case Close():
+                self._end("it was told to")
+
+    def _measure(self, order: Measure) -> Used:
+        engine = self._engine
+        assert engine is not None
+        used = Used(usage=engine.usage() if order.usage else None)
+        if order.memory:
+            memory, available = engine.memory(order.limit, order.limits, available=order.available)
+            used.memory, used.available, used.left = memory, available, engine.left_behind()
+        return used
+
+    def _say_end(self) -> None:
+        self._tell([NodeEnds(self._why)])
+        until = time.monotonic() + SAY_END_WITHIN
+        while self._link.flush() and time.monotonic() < until:
+            self._link.watch(self._selector)
+            self._selector.select(0.01)
+
+
+def nap_after(events: list[Event]) -> float:
+    """Seconds for which outcomes may gather, after these were told."""
+    last = events[-1] if events else None
+    if not isinstance(last, facts.JobsFinished):
+        return 0.0
+    seconds = last.outcomes[-1].seconds
+    return min(GATHER, FEW * (seconds + _EACH)) if seconds < _SHORT else 0.0
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    run(*map(int, sys.argv[1:3]))

@@ -1,0 +1,396 @@
+"""The engine for several places: drives an agent in each (`supervisor.engines.engine.Engine`).
+
+A place is a node with its agent. Orders go to the place of their worker, events are those that the agents tell. Only
+`close` blocks.
+
+The end of a place is not the fault of its jobs: each of its workers dies of the cause "node". When that is told,
+nothing of the place computes any more: its agent has said so itself, or the next agent on the same node has
+confirmed it, or so much time has passed since the last Ping to it that it has ended its workers by itself.
+"""
+
+from __future__ import annotations
+
+import platform
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.errors import WorkersError
+from supervisor.core.terms.events import Event, PlaceFacts
+from supervisor.core.terms.needs import THOUSAND, Totals
+from supervisor.engines.launcher import preparation_for
+from supervisor.engines.start_methods import resolve
+from supervisor.nodes.carrier import Arrival, Carrier
+from supervisor.nodes.node import Node
+from supervisor.nodes.seats import Seat
+from supervisor.nodes.wire import (
+    VERSION,
+    Close,
+    Done,
+    Fact,
+    HelloAgent,
+    HelloNode,
+    Kill,
+    Lease,
+    Measure,
+    NodeEnds,
+    Order,
+    Pong,
+    Report,
+    SendSignal,
+    Start,
+    Stop,
+    Suspend,
+    TakeBack,
+    Used,
+    WireError,
+    event_of,
+)
+from supervisor.system.clock import boot_time
+from supervisor.system.process_cleanup import sweep
+from supervisor.system.resource_usage import Usage
+from workers.transport.messages import Run, WorkerSpec
+
+PING_EVERY = 5.0  # seconds, or a sixth of the timeout
+# Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once a second, and
+# needs a moment.
+FENCE = 5.0
+CLOSE_WITHIN = 5.0
+SWEEP_WITHIN = 2.0
+
+SpecFor = Callable[[int, int], WorkerSpec]
+
+
+class NodesEngine:
+    """Workers in several places.
+
+    spec_for: as of `LocalEngine`; the tag is that of the experiment.
+    seats: what the places of a seat offer, if the carrier has seats; the others offer all that they have.
+    timeout: seconds without a word after which a place is given up, and an agent ends its workers.
+    """
+
+    def __init__(
+        self,
+        spec_for: SpecFor,
+        carrier: Carrier,
+        *,
+        seats: Sequence[Seat] = (),
+        start_method: str = "auto",
+        gpus: bool = False,
+        gpus_by_driver: bool = False,
+        timeout: float = 30.0,
+    ) -> None:
+        self._spec_for = spec_for
+        self._carrier = carrier
+        self._seats = seats
+        self._start_method = start_method
+        self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
+        self._timeout = timeout
+        self._ping_every = min(PING_EVERY, timeout / 6)
+        self._selector = selectors.DefaultSelector()
+        self._nodes: dict[int, Node] = {}  # by place, until nothing of them is left
+        self._places: dict[int, Node] = {}  # by incarnation
+        self._next_place = 0
+        self._events: list[Event] = []
+        self._refused = ""  # why an agent could not be used
+        self._closing = False
+        self._now, self._boot = 0.0, boot_time()
+        self._files_told: set[str] = set()
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def start(self) -> None:
+        resolve(self._start_method)
+        spec = self._spec_for(0, 0)
+        self._spec, self._preparation = spec.packed(), preparation_for(spec)
+        try:
+            self._carrier.start()
+        except OSError as error:
+            raise WorkersError(f"no agent of a node can be started: {error}") from error
+        self._boot = boot_time()
+        for arrival in self._carrier.poll(0.0):
+            self._welcome(arrival)
+
+    # ----------------------------------------------------------------------- orders
+
+    def start_worker(
+        self,
+        slot: int,
+        incarnation: int,
+        devices: tuple[str, ...] | None = None,
+        *,
+        place: int = 0,
+        local_slot: int = -1,
+    ) -> None:
+        node = self._nodes.get(place)
+        if node is None or not node.usable:  # it has ended since
+            self._events.append(_lost_with_node(incarnation))
+            return
+        node.members[incarnation] = slot
+        self._places[incarnation] = node
+        self._send(node, Start(slot, incarnation, devices, local_slot))
+
+    def lease_jobs(self, incarnation: int, message: Run) -> None:
+        self._order(incarnation, Lease(incarnation, message))
+
+    def revoke(self, incarnation: int, leases: Sequence[int]) -> None:
+        self._order(incarnation, TakeBack(incarnation, list(leases)))
+
+    def stop_worker(self, incarnation: int) -> None:
+        self._order(incarnation, Stop(incarnation))
+
+    def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
+        self._order(incarnation, Kill(incarnation, stack))
+
+    def signal_worker(self, incarnation: int, signum: int) -> None:
+        self._order(incarnation, SendSignal(incarnation, int(signum)))
+
+    def stop_workers(self, *, suspend: bool) -> None:
+        for node in self._usable():
+            self._send(node, Suspend(suspend))
+
+    def _order(self, incarnation: int, order: Order) -> None:
+        node = self._places.get(incarnation)
+        if node is not None:
+            self._send(node, order)
+
+    def _send(self, node: Node, order: Order) -> None:
+        if node.lost is None:
+            node.send(order)
+            node.link.watch(self._selector, node)
+
+    def _usable(self) -> list[Node]:
+        return [node for node in self._nodes.values() if node.usable]
+
+    # ------------------------------------------------------------------------ facts
+
+    def poll(self, now: float) -> list[Event]:
+        self._now, before, self._boot = now, self._boot, boot_time()
+        if self._boot - before > 2 * self._ping_every:  # we stood still: the silence is ours
+            for node in self._nodes.values():
+                node.heard += self._boot - before
+        for arrival in self._carrier.poll(now):
+            self._welcome(arrival)
+        for key, _ in self._selector.select(0):
+            self._read(key.data)
+        for node in list(self._nodes.values()):
+            self._check_time(node)
+        if not self._nodes and (why := self._carrier.why_none()):
+            raise WorkersError(f"no place is left to run jobs: {self._refused or why}")
+        events, self._events = self._events, []
+        return events
+
+    def _welcome(self, arrival: Arrival) -> None:
+        place = self._next_place
+        self._next_place += 1
+        node = self._nodes[place] = Node(place, arrival, self._boot)
+        before = [other for other in self._nodes.values() if other.lost is not None]
+        node.confirms = [other for other in before if other.name == node.name]
+        hello = HelloAgent(
+            VERSION,
+            self._spec,
+            self._preparation,
+            tag=arrival.tag,
+            start_method=self._start_method,
+            gpus=self._gpus,
+            gpus_by_driver=self._gpus_by_driver,
+            before=[other.tag for other in node.confirms],
+            silence=self._timeout,
+            caps=arrival.seat is None,
+        )
+        self._send(node, hello)
+
+    def _read(self, node: Node) -> None:
+        node.link.flush()
+        try:
+            for reports in node.receive(self._boot):
+                for report in reports:
+                    self._on_report(node, report)
+        except WireError as error:
+            self._lose(node, str(error))
+        node.link.watch(self._selector, node)
+        if node.link.ended:
+            self._lose(node, node.link.ended)
+
+    def _on_report(self, node: Node, report: Report) -> None:
+        match report:
+            case Done() | Fact():
+                self._on_event(node, event_of(report))
+            case Used():
+                node.measured(report)
+            case HelloNode():
+                self._on_hello(node, report)
+            case NodeEnds(why):
+                node.end_told = True
+                self._lose(node, why)
+            case Pong(number):
+                node.pong = number
+
+    def _on_event(self, node: Node, event: Event) -> None:
+        if isinstance(event, facts.FilesShared):  # each agent says so; the user is told once
+            files = [file for file in event.files if file not in self._files_told]
+            self._files_told.update(files)
+            if files:
+                self._events.append(facts.FilesShared(files))
+            return
+        incarnation: int = event.incarnation  # type: ignore[union-attr]
+        if incarnation not in node.members:
+            return
+        if isinstance(event, facts.JobsFinished):
+            node.memory.pop(incarnation, None)  # what was measured was of an earlier job
+        elif isinstance(event, facts.WorkerReady):
+            self._send(node, Measure(usage=True))
+        elif isinstance(event, facts.WorkerDied | facts.WorkerStartFailed):
+            self._forget(node, incarnation)
+        self._events.append(event)
+
+    def _forget(self, node: Node, incarnation: int) -> None:
+        del node.members[incarnation]
+        self._places.pop(incarnation, None)
+        node.forget(incarnation)
+
+    # ----------------------------------------------------------------------- places
+
+    def _on_hello(self, node: Node, hello: HelloNode) -> None:
+        ours = platform.python_version_tuple()[:2]
+        if hello.version != VERSION or tuple(hello.python.split(".")[:2]) != ours:
+            self._refused = (
+                f"{node.name} ({hello.host}) has Python {hello.python} and version {hello.version} of the "
+                f"messages between nodes, this process has {'.'.join(ours)} and {VERSION}"
+            )
+            self._lose(node, self._refused)
+            return
+        node.hello = hello
+        node.pinged = self._boot  # its time begins with its Hello
+        self._carrier.greeted(node.key)
+        if hello.cleared:
+            for other in node.confirms:
+                self._free(other)
+        self._tell_places()
+
+    def _tell_places(self) -> None:
+        if not self._closing:
+            self._events.append(facts.PlacesChanged([self._facts_of(node) for node in self._usable()]))
+
+    def _facts_of(self, node: Node) -> PlaceFacts:
+        hello = node.hello
+        assert hello is not None
+        name = f"{node.name} ({hello.host})"
+        if node.seat is not None:
+            seat = self._seats[node.seat]
+            return PlaceFacts(node.place, name, seat.slots, seat.totals)
+        totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
+        return PlaceFacts(node.place, name, hello.cpus, totals)
+
+    def _lose(self, node: Node, why: str) -> None:
+        """The place is no more. Its workers are told to be dead when that is certain."""
+        if node.lost is None:
+            was_usable = node.usable
+            node.lost = why
+            node.free_at = node.pinged + self._timeout + FENCE
+            node.link.close()
+            self._carrier.end(node.key)
+            for successor in self._nodes.values():
+                if node in successor.confirms:  # it had been the one to confirm an earlier end
+                    successor.confirms.remove(node)
+            if was_usable:
+                self._tell_places()
+        if node.end_told or not node.members:
+            self._free(node)
+
+    def _free(self, node: Node) -> None:
+        """Nothing of this place computes any more."""
+        for incarnation in list(node.members):
+            self._forget(node, incarnation)
+            self._events.append(_lost_with_node(incarnation))
+        self._nodes.pop(node.place, None)
+
+    def _check_time(self, node: Node) -> None:
+        if node.lost is not None:
+            if self._boot >= node.free_at:
+                self._free(node)
+        elif node.hello is not None:
+            if self._boot - node.heard > self._timeout:
+                self._lose(node, f"nothing was heard of it for {self._timeout:g}s")
+            elif self._boot - node.pinged >= self._ping_every:
+                node.ping(self._boot)
+                node.link.watch(self._selector, node)
+
+    def next_deadline(self) -> float | None:
+        if self._events:
+            return self._now
+        boot = [
+            node.free_at
+            if node.lost is not None
+            else min(node.pinged + self._ping_every, node.heard + self._timeout)
+            for node in self._nodes.values()
+            if node.lost is not None or node.hello is not None
+        ]
+        times = [self._now + due - self._boot for due in boot]
+        if (due := self._carrier.next_deadline()) is not None:
+            times.append(due)
+        return min(times, default=None)
+
+    def pressing(self) -> bool:
+        return any(node.lost is None and node.link.pressing for node in self._nodes.values())
+
+    # ----------------------------------------------------------------- measurements
+
+    def usage(self) -> dict[int, Usage]:
+        """What the agents reported last; the next report is asked for."""
+        for node in self._usable():
+            self._send(node, Measure(usage=True))
+        return {key: used for node in self._usable() for key, used in node.usage.items()}
+
+    def memory(
+        self, limit: int | None, limits: Mapping[int, int] | None, *, available: bool
+    ) -> tuple[dict[int, int], int | None]:
+        """What the agents reported since the last call; the next report is asked for. `available`: of the node
+        that has least."""
+        used: dict[int, int] = {}
+        free: list[int] = []
+        for node in self._usable():
+            used.update(node.memory)
+            node.memory = {}
+            if node.available is not None:
+                free.append(node.available)
+            if not node.asked_memory:
+                node.asked_memory = True
+                own = None if limits is None else {n: most for n, most in limits.items() if n in node.members}
+                self._send(node, Measure(memory=True, limit=limit, limits=own, available=available))
+        return used, min(free, default=None) if available else None
+
+    def left_behind(self) -> dict[int, tuple[int, int]]:
+        return {key: left for node in self._usable() for key, left in node.left.items()}
+
+    # -------------------------------------------------------------------------- end
+
+    def close(self) -> None:
+        """Tell all agents to end, wait for them, and kill what is left."""
+        self._closing = True
+        deadline = time.monotonic() + CLOSE_WITHIN
+        for node in list(self._nodes.values()):
+            if node.hello is None and node.lost is None:  # it has no workers
+                self._lose(node, "it was not ready")
+            else:
+                self._send(node, Close())
+        while (left := _alive(self._nodes.values())) and (rest := deadline - time.monotonic()) > 0:
+            for key, _ in self._selector.select(min(rest, 0.1)):
+                self._read(key.data)
+            self._boot = boot_time()
+        for node in left:
+            self._lose(node, "it did not end")
+        self._carrier.close(deadline)
+        self._selector.close()
+        sweep(self._spec.tag, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
+
+
+def _alive(nodes: Iterable[Node]) -> list[Node]:
+    return [node for node in nodes if node.lost is None]
+
+
+def _lost_with_node(incarnation: int) -> facts.WorkerDied:
+    return facts.WorkerDied(incarnation, signal=int(signal.SIGKILL), cause="node")
