@@ -47,6 +47,7 @@ class PipeCarrier:
         self._next_key = 0
         self._began: dict[int, float] = {}  # seat -> when its last agent was started
         self._greeted: set[int] = set()  # keys of agents that have said Hello
+        self._dying: list[subprocess.Popen[bytes]] = []  # killed, not reaped yet
         self._now = 0.0
 
     def start(self) -> None:
@@ -55,6 +56,7 @@ class PipeCarrier:
 
     def poll(self, now: float) -> list[Arrival]:
         self._now = now
+        self._dying = [process for process in self._dying if process.poll() is None]
         arrivals = []
         for seat in [seat for seat, due in self._due.items() if due <= now]:
             del self._due[seat]
@@ -97,7 +99,8 @@ class PipeCarrier:
         if agent is None:
             return
         agent.process.kill()
-        has_ended(agent.process, 0.5)
+        if not has_ended(agent.process, 0.1):
+            self._dying.append(agent.process)
         printed = _keep_output(agent)
         if key in self._greeted:
             self._again(agent.seat)
@@ -126,6 +129,8 @@ class PipeCarrier:
                 agent.process.kill()
                 has_ended(agent.process, 0.5)
             _keep_output(agent)
+        for process in self._dying:
+            has_ended(process, max(0.1, deadline - time.monotonic()))
         self._agents.clear()
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import parse_resource
-from supervisor.core.terms.settings import START_METHODS, Settings, option_of, sized
+from supervisor.core.terms.settings import START_METHODS, Settings, option_of, parse_duration, sized
 from supervisor.core.terms.version import VERSION
 from supervisor.core.terms.wording import as_given
 from supervisor.options.script_options import (
@@ -42,7 +42,11 @@ ACTIONS = (
     "show_output",
 )
 # For our own tests, and examples of carriers: in no help, never remembered.
-_HIDDEN: dict[str, dict[str, Any]] = {"engine": {"choices": ("local", "pipes")}, "nodes": {"type": int}}
+_HIDDEN: dict[str, dict[str, Any]] = {
+    "engine": {"choices": ("local", "pipes")},
+    "nodes": {"type": int},
+    "node_timeout": {"type": parse_duration},
+}
 PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")

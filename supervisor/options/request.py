@@ -77,6 +77,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
     engine: str = "local"  # or pipes: agents of nodes on this machine (`supervisor.nodes.pipe_carrier`)
     nodes: int = 1
+    node_timeout: float = 30.0  # seconds without a word, until a node is given up
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all
 
@@ -339,10 +340,11 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
         raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
     if asked.get("nodes", 1) < 1:
         raise UsageError(f"{name('nodes')} {asked['nodes']}: expected a number from 1 on")
-    if "nodes" in asked and asked.get("engine", "local") == "local":
-        raise UsageError(
-            f"{name('nodes')} needs {name('engine')} pipes: one engine on this machine has no nodes"
-        )
+    for key in ("nodes", "node_timeout"):
+        if key in asked and asked.get("engine", "local") == "local":
+            raise UsageError(f"{name(key)} needs {name('engine')} pipes: this machine alone has no nodes")
+    if not 1.0 <= asked.get("node_timeout", 30.0) <= 86400.0:
+        raise UsageError(f"{name('node_timeout')}: expected a time between 1s and 1d")
     if asked["output"] is not None and not str(asked["output"]).strip():
         raise UsageError(f"{name('output')}: expected a directory")
 

@@ -55,6 +55,7 @@ class EngineLifecycle:
             raise UsageError(str(error)) from None
         self._prestarted = prestarted
         self._nodes = request.nodes if request.engine == "pipes" else 0
+        self._node_timeout = request.node_timeout
         self._engine: Engine | None = None
         self._failure: LonghaulError | OSError | None = None
 
@@ -128,6 +129,7 @@ class EngineLifecycle:
             start_method=settings.start_method,
             gpus=offer is not None and offer.gpu_jobs,
             gpus_by_driver=totals.by_driver,
+            timeout=self._node_timeout,
         )
 
     def close(self) -> None:

@@ -13,8 +13,13 @@ import pytest
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
+from supervisor.core.terms.needs import Totals
+from supervisor.engines.engine import Engine
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.nodes.nodes_engine import NodesEngine
+from supervisor.nodes.pipe_carrier import PipeCarrier
+from supervisor.nodes.seats import seats_of
 from tests.experiment_fixture import experiment
 from workers.transport.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
 
@@ -24,7 +29,10 @@ PATIENCE = 60.0  # seconds until a test gives up; nothing here waits for so long
 
 
 class Driver:
-    """A loop that only turns: polls an engine and keeps all events."""
+    """A loop that only turns: polls an engine and keeps all events.
+
+    through: "here": a local engine. "agent": one behind the wire, in an agent at the other ends of two pipes.
+    """
 
     def __init__(
         self,
@@ -34,6 +42,7 @@ class Driver:
         method: str,
         limit: int,
         prestarted: PrestartedZygote | None = None,
+        through: str = "here",
         **gpus: bool,
     ) -> None:
         self.root = root
@@ -43,10 +52,19 @@ class Driver:
         self.setup = FunctionSpec("engine_jobs", setup) if setup else None
         self.limit = limit
         self.environment = {"OMP_NUM_THREADS": "3"}
-        self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted, **gpus)
+        self.through = through
+        self.engine: Engine
+        if through == "agent":
+            carrier = PipeCarrier(1, self.tag, str(self.output))
+            seats = seats_of(8, Totals(8000), 1)
+            self.engine = NodesEngine(self.spec, carrier, seats=seats, start_method=method, **gpus)
+        else:
+            self.engine = LocalEngine(self.spec, start_method=method, prestarted=prestarted, **gpus)
         self.events: list[Event] = []
         self.next_lease = 1
         self.engine.start()
+        if through == "agent":
+            self.until(lambda: [event for event in self.events if isinstance(event, facts.PlacesChanged)])
 
     def spec(self, worker: int, incarnation: int) -> WorkerSpec:
         return WorkerSpec(
@@ -69,6 +87,20 @@ class Driver:
         wait = timeout if due is None else max(0.0, min(timeout, due - now))
         select.select([self.engine.fileno()], [], [], wait)
         self.events.extend(self.engine.poll(time.monotonic()))
+
+    def settle(self) -> None:
+        """Let all orders reach the workers' queues."""
+        if isinstance(self.engine, NodesEngine):
+            (node,) = self.engine._nodes.values()
+            node.ping(time.monotonic())
+            self.until(lambda: node.pong == node.pings)
+        else:
+            self.turn(0.0)
+
+    @property
+    def node_tag(self) -> str:
+        """What the workers carry."""
+        return f"{self.tag}/0" if self.through == "agent" else self.tag
 
     def until(self, reached: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE
@@ -152,7 +184,13 @@ def _jobs_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+def through() -> str:
+    """How the drivers of a test reach the engine; see `Driver`."""
+    return "here"
+
+
+@pytest.fixture
+def drive(tmp_path: Path, through: str) -> Iterator[Callable[..., Driver]]:
     drivers: list[Driver] = []
 
     def make(
@@ -166,7 +204,7 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     ) -> Driver:
         root = tmp_path / f"run{len(drivers)}"
         root.mkdir()
-        drivers.append(Driver(root, function, setup, method, limit, prestarted, **gpus))
+        drivers.append(Driver(root, function, setup, method, limit, prestarted, through, **gpus))
         return drivers[-1]
 
     yield make

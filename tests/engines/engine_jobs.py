@@ -102,6 +102,10 @@ def do_big(size: int) -> str:
     return "x" * size
 
 
+def do_length(of: str) -> int:
+    return len(of)
+
+
 def do_lambda() -> object:
     return {"model": lambda: None}
 

@@ -18,10 +18,19 @@ import pytest
 
 from supervisor.core.terms import events as facts
 from workers.job.current_job import job_seed
-from workers.transport.messages import Completed, CompletedWith, Failed, FunctionSpec
+from workers.transport.messages import Completed, CompletedWith, Failed
 
 Drive = Callable[..., Any]  # conftest.Driver
 METHODS = ["zygote", "spawn"] if sys.platform == "linux" else ["spawn"]
+
+
+@pytest.fixture(params=["here", "agent"])
+def through(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+# Of tests that change or measure the process of the engine.
+only_here = pytest.mark.parametrize("through", ["here"])
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the zygote is Linux only")
 
 
@@ -40,7 +49,7 @@ def test_a_job_knows_who_and_where_it_is(drive: Drive, method: str) -> None:
         "directory": str(d.root / "jobs" / "iris%2Fforest"),
         "thread": "iris/forest",
         "local worker": [0, "0"],
-        "environment": ["0", d.tag],
+        "environment": ["0", d.node_tag],
         "threads": "3",
         "group": True,
         "stdin": "/dev/null",
@@ -150,9 +159,7 @@ def test_big_results_and_big_parameters_pass(drive: Drive, method: str) -> None:
     d.start(1)
     first = d.lease(1, {"what": "big", "size": 5_000_000})
     assert d.result(first) == "x" * 5_000_000
-    d.function = FunctionSpec("engine_jobs", "add")
-    d.start(2)
-    assert d.result(d.lease(2, {"x": [1] * 500_000, "y": [2]}))[-1] == 2
+    assert d.result(d.lease(1, {"what": "length", "of": "x" * 5_000_000})) == 5_000_000
 
 
 def test_a_worker_stopped_in_mid_send_holds_up_nobody(drive: Drive) -> None:
@@ -185,6 +192,7 @@ def test_a_worker_that_is_killed_for_its_time_tells_where_it_was(drive: Drive, m
     assert not list(d.output.glob(".worker0*"))
 
 
+@only_here
 def test_a_stopped_worker_is_not_waited_for_and_a_second_kill_means_now(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +240,7 @@ def test_what_a_job_has_started_is_gone_when_its_death_is_told(
 def test_workers_outlive_their_zygote_and_new_ones_come_from_another(drive: Drive) -> None:
     d = drive()
     d.start(1)
-    (zygote,) = [p for p in psutil.Process().children() if p.pid == psutil.Process(d.pid(1)).ppid()]
+    zygote = psutil.Process(psutil.Process(d.pid(1)).ppid())
     d.lease(1, {"what": "leave-child", "note": str(d.note("child")), "new_session": True})
     child = int(d.read_note("child"))
     zygote.kill()
@@ -246,6 +254,7 @@ def test_workers_outlive_their_zygote_and_new_ones_come_from_another(drive: Driv
     assert d.result(d.lease(2, {"what": "pid"})) == d.pid(2)
 
 
+@only_here
 @linux_only
 def test_a_zygote_that_does_not_answer_is_replaced(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.engines.zygote_launcher.ANSWER_WITHIN", 0.2)
@@ -259,6 +268,7 @@ def test_a_zygote_that_does_not_answer_is_replaced(drive: Drive, monkeypatch: py
     assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
 
 
+@only_here
 @linux_only
 def test_a_death_is_told_although_the_zygote_stands_still(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
@@ -283,7 +293,7 @@ def test_revoked_leases_come_back_unless_they_have_started(drive: Drive, method:
     first = d.lease(1, waits, *({"what": "pid"} for _ in range(4)))
     d.read_note("there")
     d.engine.revoke(1, [first, first + 2, first + 3])
-    d.turn(0.0)
+    d.settle()
     d.note("gate").touch()
     d.outcome(first + 4)
     assert sorted(d.outcomes()) == [first, first + 1, first + 4]
@@ -326,6 +336,7 @@ def test_a_worker_told_to_finish_runs_what_it_has_and_goes(drive: Drive) -> None
     assert not list(d.output.glob(".worker0*"))
 
 
+@only_here
 def test_a_worker_that_will_not_finish_is_killed(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.engines.worker_process.FINISH_WITHIN", 0.1)
     d = drive()
@@ -392,11 +403,11 @@ def test_suspended_workers_go_on_where_they_were(drive: Drive) -> None:
 def test_usage_counts_descendants(drive: Drive) -> None:
     d = drive()
     d.start(1)
-    alone = d.engine.usage()[1].rss_bytes
+    alone = d.until(d.engine.usage)[1].rss_bytes
     d.lease(1, {"what": "leave-child", "note": str(d.note("child")), "new_session": True})
     d.read_note("child")
-    usage = d.engine.usage()[1]
-    assert usage.rss_bytes > alone > 1_000_000 and usage.cpu_percent >= 0.0
+    d.until(lambda: d.engine.usage()[1].rss_bytes > alone > 1_000_000)
+    assert d.engine.usage()[1].cpu_percent >= 0.0
 
 
 def test_orders_for_the_dead_are_ignored(drive: Drive) -> None:
@@ -409,7 +420,7 @@ def test_orders_for_the_dead_are_ignored(drive: Drive) -> None:
     d.engine.stop_worker(1)
     d.engine.kill_worker(1)
     d.engine.signal_worker(1, signal.SIGTERM)
-    d.turn(0.0)
+    d.settle()
     assert isinstance(d.events[-1], facts.WorkerDied)
 
 
@@ -418,6 +429,7 @@ def test_close_leaves_no_process_and_no_scratch_file(
     drive: Drive, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("supervisor.engines.local_engine.CLOSE_WITHIN", 60.0)
+    monkeypatch.setattr("supervisor.nodes.nodes_engine.CLOSE_WITHIN", 60.0)
     d = drive(method=method)
     d.start(1, 2)
     d.lease(1, {"what": "leave-child", "note": str(d.note("child")), "new_session": True})
@@ -429,6 +441,7 @@ def test_close_leaves_no_process_and_no_scratch_file(
     assert not list(d.output.glob(".*"))
 
 
+@only_here
 def test_a_worker_that_does_not_die_is_given_up_and_its_death_told_when_it_comes(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +484,7 @@ def test_a_job_that_closes_all_descriptors_has_its_result_all_the_same(drive: Dr
         assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
 
 
+@only_here
 @pytest.mark.parametrize("method", METHODS)
 def test_a_start_without_descriptors_fails_and_the_others_go_on(drive: Drive, method: str) -> None:
     """P15: EMFILE while others work."""
