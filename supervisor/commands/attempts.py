@@ -55,6 +55,9 @@ class Attempt(msgspec.Struct, kw_only=True):
     code: str | None = None  # the version of the code that it ran
     result: msgspec.Raw | None = None  # JSON, if it completed
     nonfinite: list[tuple[str, str]] = []  # where that has null for NaN or an infinity
+    given: dict[str, Any] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )  # what it might use (`terms.needs.given`), if it said
 
 
 class _AttemptLease(msgspec.Struct):
@@ -63,6 +66,7 @@ class _AttemptLease(msgspec.Struct):
     pid: int
     at: str
     run: int
+    given: dict[str, Any]
     peak_rss: int = 0
     peak_at: str = ""
 
@@ -88,8 +92,8 @@ class Attempts:
             self._end(record)  # type: ignore[arg-type]
         elif isinstance(record, Leased):
             pid = self._pids.get(record.incarnation, 0)
-            held = (_AttemptLease(job, record.worker, pid, record.at, self._run) for job in record.jobs)
-            self._open.hand_out(record, held)
+            known = (record.worker, pid, record.at, self._run, record.given)
+            self._open.hand_out(record, (_AttemptLease(job, *known) for job in record.jobs))
         elif isinstance(record, Returned):
             self._open.give_back(record)
         elif isinstance(record, Sampled):
@@ -140,6 +144,7 @@ class Attempts:
         )
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
+            attempt.given = lease.given or msgspec.UNSET
             _sampled(attempt, lease)
         if record.outcome == "lost":  # its duration and end are unknown
             attempt.started, attempt.ended, attempt.seconds = attempt.handed_out, "", None
@@ -162,6 +167,7 @@ class Attempts:
                 worker=detail.get("worker"),
                 pid=lease.pid or None if lease else None,
                 handed_out=lease.at if lease else "",
+                given=(lease.given if lease else {}) or msgspec.UNSET,
                 ended=record.at,
                 error=detail.get("error"),
                 code=self._codes.version(number),
@@ -181,6 +187,7 @@ class Attempts:
                 pid=lease.pid or None,
                 lease=number,
                 handed_out=lease.at,
+                given=lease.given or msgspec.UNSET,
                 code=self._codes.version(number),
             )
             _sampled(attempt, lease)

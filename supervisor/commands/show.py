@@ -6,11 +6,14 @@ import argparse
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from supervisor.commands.attempts import MARK, SAMPLE, Attempt, Attempts, take_mark
 from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, show_table
 from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES
+from supervisor.core.terms.needs_wording import amounts_in_words
 from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             "job": job_id,
             "domain": planned.domain,
             "params": planned.params,
+            **({"needs": planned.needs} if planned.needs else {}),
             "state": state,
             "in_plan": not gone,
             "attempts": tries,
@@ -106,6 +110,8 @@ def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | N
         f"{'; no longer in the plan' if gone else ''}"
     )
     emit(f"params   {_shown(bytes(planned.params).decode(errors='replace'))}")
+    if planned.needs:
+        emit(f"needs    {amounts_in_words(msgspec.json.decode(planned.needs))}")
     if record is not None and record.outcome == "completed":
         emit(f"result   {_shown(result_text(record.result, record.nonfinite))}")
 
@@ -146,6 +152,8 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
     heads = ["attempt", "run", "worker", "pid", "started", "ended", "took", "outcome", "peak memory", "then"]
     several = len({one.code for one in tries}) > 1
     heads += ["code"] if several else []
+    told = any(one.given is not msgspec.UNSET for one in tries)
+    heads += ["given"] if told else []
     rows = [
         [
             str(one.attempt or "-"),
@@ -159,10 +167,15 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
             peak(one),
             _then(one),
             *([one.code or "-"] if several else []),
+            *([_given(one)] if told else []),
         ]
         for one in tries
     ]
     show_table(heads, rows, right=("attempt", "run", "worker", "pid", "took"))
+
+
+def _given(attempt: Attempt) -> str:
+    return "-" if attempt.given is msgspec.UNSET else amounts_in_words(attempt.given)
 
 
 def peak(attempt: Attempt) -> str:

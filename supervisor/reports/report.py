@@ -25,6 +25,7 @@ from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
 from supervisor.core.terms.records import NO_RESULT, Ended
 from supervisor.reports.experiment_list import experiments
+from supervisor.reports.given_amounts import GivenAmounts
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -38,13 +39,16 @@ _NULL = msgspec.Raw(b"null")
 
 _id, _domain, _params = attrgetter("id"), attrgetter("domain"), attrgetter("params")
 
+_needs = attrgetter("needs")
+
 _error, _nonfinite, _lease = attrgetter("error"), attrgetter("nonfinite"), attrgetter("lease")
 
 IS_COMPLETED = bytes(state == COMPLETED for state in range(256))
 
 
 class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
-    """One job in logs_final.json; `result` is there when completed, `error` when failed."""
+    """One job in logs_final.json; `result` is there when completed, `error` when failed, `needs` and `given` when
+    the job, or the experiment for all jobs, says what is needed."""
 
     job: str
     domain: str | None
@@ -56,6 +60,8 @@ class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
     error: msgspec.Raw = NO_RESULT
     nonfinite: msgspec.Raw = NO_RESULT
     code: str | None = None
+    needs: msgspec.Raw = NO_RESULT
+    given: msgspec.Raw = NO_RESULT
 
 
 class Report:
@@ -189,8 +195,15 @@ class Report:
         return STATE_NAMES[self._results.table.state[number]]
 
     def final_text(self) -> Iterator[bytes]:
-        """The text of logs_final.json as it is now, some hundred lines at a time."""
+        """The text of logs_final.json as it is now, some hundred lines at a time.
+
+        What jobs were given stands in other records of the journal than what came of them. So that is read once
+        more as soon as one says what it needs, and never if none does.
+        """
         yield b"["
+        given: GivenAmounts | None = None
+        settings = self._results.history.settings
+        for_all = any(settings.get(name) is not None for name in ("job_cpus", "job_memory", "job_gpus"))
         table, codes = self._results.table, self._results.history.codes
         self._codes.clear()
         before = b"\n"
@@ -199,6 +212,7 @@ class Report:
             states = get(table.state, jobs)
             made_by = codes.versions(list(map(_lease, found)))
             self._codes.update(codes.tally(made_by, bytes(states).translate(IS_COMPLETED)))
+            needs = list(map(_needs, planned))
             entries = map(
                 _FinalEntry,
                 map(_id, planned),
@@ -215,7 +229,13 @@ class Report:
                 map(_nonfinite, found),
                 made_by,
             )
-            yield before + _encode_lines(list(entries))[:-1].replace(b"\n", b",\n")
+            lines = list(entries)
+            if for_all or any(needs):
+                if given is None:
+                    given = GivenAmounts(self._results.hand_outs_with_needs())
+                for line, its, one in zip(lines, needs, found, strict=True):
+                    line.needs, line.given = its, given.of(one.lease)
+            yield before + _encode_lines(lines)[:-1].replace(b"\n", b",\n")
             before = b",\n"
         yield b"\n]\n"
 

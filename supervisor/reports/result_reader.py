@@ -17,11 +17,11 @@ from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED, FAILED
-from supervisor.core.terms.records import Ended
+from supervisor.core.terms.records import Ended, Leased
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_format import Content, contents, ended_records
-from supervisor.storage.journal.journal_reader import JournalReader, ReadParts
+from supervisor.storage.journal.journal_reader import JournalReader, ReadParts, hand_outs_with_needs
 from supervisor.storage.journal.record_locations import grouped
 from supervisor.storage.plan.plan_file import PlanFile
 from supervisor.storage.plan.plan_line import PlannedJob, decode_line, decode_lines
@@ -52,6 +52,7 @@ class Results:
         plan: PlanFile | None,
         parts: ReadParts,
         contents: Callable[[Sequence[int]], list[Content]],
+        hand_outs: Callable[[], Iterator[Leased]],
         lengths: array[int],
         close: Callable[[], None],
     ) -> None:
@@ -65,6 +66,7 @@ class Results:
         self._plan = plan
         self._parts = parts
         self._contents = contents
+        self.hand_outs_with_needs = hand_outs  # of the whole journal, which is read for it; OSError
         self._lengths = lengths  # of the records, in bytes
 
     @classmethod
@@ -80,6 +82,7 @@ class Results:
             plan=found.plan,
             parts=found.parts,
             contents=lambda jobs: contents([b"{%b}" % part for part in found.parts(jobs)]),
+            hand_outs=lambda: hand_outs_with_needs(found.disk, found.journal_fd, found.identity.seed),
             lengths=found.locations.length,
             close=found.close,
         )
@@ -106,6 +109,7 @@ class Results:
             plan=plan,
             parts=reader,
             contents=JournalReader(*place, intact=parts.intact).contents,
+            hand_outs=lambda: hand_outs_with_needs(disk, fd, parts.journal.identity.seed),
             lengths=parts.lengths,
             close=close,
         )

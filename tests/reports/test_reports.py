@@ -25,9 +25,10 @@ from supervisor.core.state.snapshot import (
 )
 from supervisor.core.terms.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.terms.jobs import Counts
-from supervisor.core.terms.records import Ended
+from supervisor.core.terms.records import Ended, Leased
 from supervisor.reports import final_files
 from supervisor.reports.final_files import write_reports
+from supervisor.reports.given_amounts import GivenAmounts
 from supervisor.reports.progress_file import ProgressFile, read_progress
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
@@ -218,6 +219,31 @@ def snapshot(made: Made, state: str = "running") -> RunSnapshot:
         workers=[worker],
         domains=DomainCounts(made.store.table).counted([made.store.table.numbers["wine/d"]]),
     )
+
+
+def test_what_was_given_is_found_by_the_lease() -> None:
+    big, shared = {"cpus": 4}, {"cpus": 1, "gpus": ["0"], "gpu_share": 0.5}
+    hand_outs = [
+        Leased(0, 1, 3, ["a", "b"], AT, big),
+        Leased(1, 2, 7, ["c"], AT, shared),
+        Leased(0, 1, 8, ["d"], AT, big),
+    ]
+    given = GivenAmounts(hand_outs)
+    found = {lease: bytes(given.of(lease)) for lease in range(11)}
+    assert {lease: json.loads(text) for lease, text in found.items() if text} == {
+        3: big,
+        4: big,
+        7: shared,
+        8: big,
+    }
+
+
+def test_the_journal_is_not_read_again_if_no_job_says_what_it_needs(made: Made) -> None:
+    made.hand_out("wine/d")
+    results = Results.of_store(made.store.parts)
+    with mock.patch.object(results, "hand_outs_with_needs", side_effect=AssertionError):
+        text = b"".join(Report(results).final_text())
+    assert b'"needs"' not in text and b'"given"' not in text
 
 
 def test_the_progress_file_has_the_promised_keys(made: Made) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -162,3 +163,83 @@ def test_after_an_order_for_fewer_workers_what_does_not_fit_is_named_and_left(
     again = experiment.run("--resume", "latest")
     assert again.returncode == 0, again.stderr
     assert sorted(experiment.executions()) == ["big", "other", "small"]
+
+
+WAITS = """
+    def jobs():
+        yield Job(id="first", params={})
+        yield Job(id="big", params={}, cpus=2, memory="20M", resources={"license": 1})
+        for number in range(3):
+            yield Job(id=f"small/{number}", params={})
+
+    def evaluate():
+        note("began")
+        while not Path("gate").exists() and not (current_job().id.startswith("small") and Path("side").exists()):
+            time.sleep(0.01)
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="needs", all_tasks=True, workers=2, resources={"license": 2})
+"""
+
+
+def test_what_jobs_take_and_wait_for_is_seen_while_they_run_and_afterwards(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment.write(WAITS)
+    process = experiment.start("--memory", "1G")
+    (
+        experiment.folder / "side"
+    ).touch()  # the small ones go ahead of the big one, as many as there are workers
+
+    def needs() -> Any:
+        return json.loads(experiment.path("progress").read_text())["needs"]
+
+    seen = {
+        "cpus": [1, 2],
+        "memory": [0, 1 << 30],
+        "resources": {"license": [0, 2]},
+        "waiting": {"job": "big", "lacks": "2 cores (1 free)"},
+    }
+    wait_for(lambda: list(experiment.output.glob("logs/progress_*")) and needs() == seen, "big has a claim")
+    assert main(["status", "-d", str(experiment.output)]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "\n  given: cores 1 of 2, memory 0B of 1.0G, license 0 of 2\n  big waits for 2 cores (1 free)\n"
+        in shown
+    )
+    (experiment.folder / "gate").touch()
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert needs() == {"cpus": [0, 2], "memory": [0, 1 << 30], "resources": {"license": [0, 2]}}
+    big, small = experiment.final()["big"], experiment.final()["small/1"]
+    asked = {"memory": 20 << 20, "resources": {"license": 1}}
+    assert (big["needs"], big["given"]) == ({"cpus": 2, **asked}, {"cpus": 2, **asked})
+    assert "needs" not in small and "given" not in small
+    directory = str(experiment.output)
+    assert main(["show", "big", "-d", directory]) == 0
+    words = "2 cores, 20M of memory, license=1"
+    lines = capsys.readouterr().out.splitlines()
+    assert f"needs    {words}" in lines and any(line.endswith(f"  {words}") for line in lines)
+    assert main(["show", "small/1", "-d", directory]) == 0
+    shown = capsys.readouterr().out
+    assert "needs  " not in shown and "given" not in shown
+    assert main(["show", "small/1", "--json", "-d", directory]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert "needs" not in document and "given" not in document["attempts"][0]
+    assert main(["show", "big", "--json", "-d", directory]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["needs"], document["attempts"][0]["given"]) == (big["needs"], big["given"])
+    assert main(["verify", "-d", directory]) == 0
+    assert "final files good" in capsys.readouterr().out
+
+
+def test_what_was_given_to_all_jobs_is_in_the_final_file_of_a_run_that_keeps_nothing_else(
+    experiment: Experiment,
+) -> None:
+    write(experiment, "")
+    done = experiment.run("--no-resume", "--job-cpus", "2", "--job-memory", "30M")
+    assert done.returncode == 0, done.stderr
+    (path,) = experiment.output.glob("*/logs_final.json")
+    for entry in json.loads(path.read_text()):
+        assert entry["given"] == {"cpus": 2, "memory": 30 << 20} and "needs" not in entry

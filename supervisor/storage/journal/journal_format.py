@@ -250,6 +250,11 @@ def is_unsuccessful_end(line: bytes) -> bool:
     return is_ended(line) and b',"outcome":"completed","state":"completed",' not in line
 
 
+def tells_what_is_given(line: bytes) -> bool:
+    """Whether a line is a Leased record of jobs that said what they need."""
+    return b',"type":"leased",' in line[:_BEGINNING] and b',"given":{' in line
+
+
 def ended_jobs(fragment: bytes) -> list[str]:
     """Ids of the jobs whose Ended lines begin in a piece of a damaged journal."""
     found = []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from supervisor.core.state.columns import get
 from supervisor.core.terms.errors import StorageError
-from supervisor.core.terms.records import AnyRecord, Ended
+from supervisor.core.terms.records import AnyRecord, Ended, Leased
 from supervisor.storage.files.atomic_files import resolved
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -25,6 +25,7 @@ from supervisor.storage.journal.journal_format import (
     ended_parts_batch,
     is_unsuccessful_end,
     seed_of,
+    tells_what_is_given,
     verify,
     verify_batch,
 )
@@ -102,15 +103,30 @@ def history(layout: Layout, chosen: Callable[[bytes], bool] | None = None) -> It
         seed = guess_seed(disk, fd) if opened is None else seed_of(opened.uuid, opened.generation)
         if seed is None:
             return
-        for _, _, line in Scan(disk, fd, seed):
-            if chosen is None or chosen(line):
-                record = decode_record(line)
-                if record is not None:
-                    yield record
+        yield from records_in(disk, fd, seed, chosen)
     except OSError as error:
         raise _unreadable(layout, error) from None
     finally:
         disk.close(fd)
+
+
+def records_in(
+    disk: Disk, fd: int, seed: int, chosen: Callable[[bytes], bool] | None = None
+) -> Iterator[AnyRecord]:
+    """`history` of an open file. Raises OSError."""
+    for _, _, line in Scan(disk, fd, seed):
+        if chosen is None or chosen(line):
+            record = decode_record(line)
+            if record is not None:
+                yield record
+
+
+def hand_outs_with_needs(disk: Disk, fd: int, seed: int) -> Iterator[Leased]:
+    """The hand-outs of jobs that said what they need, in order, from an open file; none if there is no file
+    (`fd` below 0). Reads all of it; raises OSError."""
+    for record in records_in(disk, fd, seed, tells_what_is_given) if fd >= 0 else ():
+        if isinstance(record, Leased):
+            yield record
 
 
 def bad_ends(layout: Layout) -> Iterator[Ended]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.terms.jobs import NOTHING_OWN, OwnSettings
+from supervisor.core.terms.records import NO_RESULT
 from workers.transport.messages import PlanLine
 
 
@@ -26,11 +27,15 @@ class PlanEntry(msgspec.Struct, gc=False):
 
 
 class PlannedJob(msgspec.Struct, frozen=True):
-    """A job of the plan, as commands and reports show it."""
+    """A job of the plan, as commands and reports show it.
+
+    params: JSON. needs: what it says that it needs (`terms.needs.Needs`), JSON; empty if it says nothing.
+    """
 
     id: str
     domain: str | None = None
-    params: msgspec.Raw = msgspec.Raw(b"{}")  # JSON
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    needs: msgspec.Raw = NO_RESULT
 
 
 _encoder = msgspec.json.Encoder()
