@@ -22,12 +22,12 @@ from supervisor.core.terms.records import AnyRecord, RunStarted
 from supervisor.core.terms.settings import Settings, name_needs
 from supervisor.core.terms.wording import count
 from supervisor.experiment import code_changes, job_selection, provenance
-from supervisor.experiment.claim import ExperimentExists, claim, refuse_existing
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
 from supervisor.experiment.job_selection import JobsToRerun, PilotSelection
 from supervisor.experiment.plan_changes import judge_changes
 from supervisor.experiment.planning import Plan, build_plan
+from supervisor.experiment.reservation import ExperimentExists, refuse_existing, reserve
 from supervisor.experiment.resume_target import Notice, resume_target
 from supervisor.options.request import Request
 from supervisor.options.script_options import namespace
@@ -188,7 +188,7 @@ def _open_new(request: Request, notices: list[Notice], signals: Signals) -> Open
     plan.builder.fill(table)
     mask = job_selection.select(table, request.only)
     offer = _offer(table, terms.settings, mask)
-    layout, lock = claim(request.directory, request.experiment_id, recording=request.recording)
+    layout, lock = reserve(request.directory, request.experiment_id, recording=request.recording)
     store = _create_store(request, terms, layout, lock, plan, table)
     return OpenedExperiment(
         layout=layout,
@@ -220,7 +220,7 @@ def _offer(table: JobTable, settings: Settings, first: bytes | None = None) -> O
 def _create_store(
     request: Request, terms: _Terms, layout: Layout, lock: Lock, plan: Plan, table: JobTable
 ) -> Store:
-    """The files of a new experiment; if they cannot be made, the claim to its id is given up."""
+    """The files of a new experiment; if they cannot be made, the reservation of its id is given up."""
     disk = Disk()
     try:
         place = layout.logs if request.recording else layout.results_directory
@@ -240,7 +240,7 @@ def _create_store(
     except BaseException:
         lock.release()
         if not request.recording:
-            with contextlib.suppress(OSError):  # it was our claim; not empty, it stays
+            with contextlib.suppress(OSError):  # it was our reservation; not empty, it stays
                 layout.results_directory.rmdir()
         raise
     return store

@@ -72,7 +72,7 @@ def test_a_file_system_that_cannot_lock_is_told_and_used(experiment: Experiment)
 
 FROZEN = """
     import datetime
-    import supervisor.experiment.claim
+    import supervisor.experiment.reservation
     from supervisor.storage.files.layout import Layout
 
     class Frozen(datetime.datetime):
@@ -89,7 +89,7 @@ FROZEN = """
                 time.sleep(0.001)
         return found
 
-    supervisor.experiment.claim.datetime = Frozen
+    supervisor.experiment.reservation.datetime = Frozen
     Layout.taken = taken
 
     def jobs():

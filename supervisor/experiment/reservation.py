@@ -38,7 +38,7 @@ def _refuse_files_of(layout: Layout) -> None:
         )
 
 
-def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
+def reserve(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layout, Lock]:
     """A layout with an id that no other process has, with a suffix if the wanted one is in use. It is
     reserved by its lock or, without `recording`, by creating the directory of its results."""
     stem = wanted or datetime.now().strftime("experiment_%Y%m%d_%H%M%S")
@@ -47,14 +47,14 @@ def claim(directory: Path, wanted: str | None, *, recording: bool) -> tuple[Layo
         if wanted is None and (layout.taken() or layout.lock.exists()):
             continue
         try:
-            return layout, _claim_recorded(layout) if recording else _claim_unrecorded(layout)
+            return layout, _reserve_recorded(layout) if recording else _reserve_unrecorded(layout)
         except (BeingRun, UsageError):
             if wanted is not None:
                 raise
     raise UsageError(f"no free experiment id near {stem} in {directory}; give one with --experiment-id")
 
 
-def _claim_recorded(layout: Layout) -> Lock:
+def _reserve_recorded(layout: Layout) -> Lock:
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
         _refuse_files_of(layout)  # another process may have made it since the last check
@@ -64,7 +64,7 @@ def _claim_recorded(layout: Layout) -> Lock:
     return lock
 
 
-def _claim_unrecorded(layout: Layout) -> Lock:
+def _reserve_unrecorded(layout: Layout) -> Lock:
     try:
         layout.directory.mkdir(parents=True, exist_ok=True)
         layout.results_directory.mkdir()
