@@ -144,8 +144,9 @@ class NeedsBook:
             if fits or self.heads.get(kind) != head or not self._fits(head, {}, limits):
                 self.passed[kind] = 0
                 continue
-            self.passed[kind] += sum(job > head for job in later)
-            if self.passed[kind] >= core.dispatcher.slots and claimed is None and later:
+            passed = sum(job > head for job in later)
+            self.passed[kind] += passed
+            if passed and self.passed[kind] >= core.dispatcher.slots and claimed is None:
                 raise Overdrawn(
                     f"{self.passed[kind]} jobs went ahead of {self.jobs[head].id}, and it claims nothing"
                 )

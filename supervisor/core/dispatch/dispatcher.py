@@ -321,6 +321,9 @@ class Dispatcher:
         self.slots = slots
         if self.placement is not None:
             self.placement.resize(slots)
+            for worker in self.workers.values():  # what waits behind a running job may no longer fit
+                if worker.status == READY:
+                    self.revoke_waiting(turn, worker)
         idle = busy = 0
         for worker in self.workers.values():
             if worker.slot < slots or worker.status not in (STARTING, READY):
