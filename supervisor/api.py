@@ -355,7 +355,7 @@ def _check_platform() -> None:
     if os.name != "posix" or sys.platform in ("cygwin", "emscripten", "wasi"):
         raise UsageError(f"longhaul runs on Linux and macOS, not on {sys.platform}; on Windows, use WSL")
     if sys.platform.startswith("linux") and not os.path.exists("/proc/self/stat"):
-        raise UsageError("longhaul needs /proc, which is not mounted here")
+        raise UsageError("longhaul needs /proc, but /proc is not mounted; mount it: mount -t proc proc /proc")
 
 
 def _print_to_stderr(text: str) -> None:

@@ -242,7 +242,7 @@ class RunSession:
         try:
             server = ControlServer.open(self.opened.layout.lock)
         except NoControlSocket as problem:
-            self.view.message("warning", f"`longhaul ctl` cannot steer this run: {problem}")
+            self.view.message("warning", f"`longhaul ctl` cannot control this run: {problem}")
             return None
         self.progress.control = server.path
         return server

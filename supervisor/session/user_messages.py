@@ -174,7 +174,7 @@ def events_of(opened: OpenedExperiment, scheduler: Scheduler) -> list[str]:
     drain = scheduler.drain
     stopped = drain.begun and state_word(scheduler, opened, None) == "stopped"
     early = [f"stopped early: {drain.reason}"] if stopped else []
-    left = [f"left pending: {text}"] if (text := unfit(scheduler)) else []
+    left = [f"left pending: {text}. Offer more when you resume"] if (text := unfit(scheduler)) else []
     return early + left + opened.changes + overnight_lines(opened.store.history.incidents, utc_now())
 
 

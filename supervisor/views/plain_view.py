@@ -85,7 +85,7 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     done = counts.completed + counts.failed
     parts = [f"{done:,} of {snapshot.asked:,} ({percent(done, snapshot.asked)})", f"{counts.failed:,} failed"]
     running = sum(worker.job is not None for worker in snapshot.workers)
-    taken = "" if snapshot.needs is None else f" ({', '.join(taken_of(snapshot.needs))})"
+    taken = "" if snapshot.needs is None else f" (given {', '.join(taken_of(snapshot.needs))})"
     parts.append(f"{running:,} running{taken}")
     if snapshot.rate > 0:
         parts.append(rate(snapshot.rate))

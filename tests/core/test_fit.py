@@ -52,7 +52,7 @@ def test_what_there_is_fits(amounts: Amounts) -> None:
     [
         (Amounts(8000), "asks for 8 cores, but there are 4 (--workers)"),
         (Amounts(4001), "asks for 4.001 cores, but there are 4 (--workers)"),
-        (Amounts(memory=16 * G), "asks for 16G of memory, but there are 15G (--memory)"),
+        (Amounts(memory=16 * G), "asks for 16G of memory, but there is 15G (--memory)"),
         (
             Amounts(memory=15 * G + 1),
             "asks for 16,106,127,361 bytes of memory, but there are 16,106,127,360 bytes (--memory)",
@@ -64,11 +64,11 @@ def test_what_there_is_fits(amounts: Amounts) -> None:
         ),
         (
             Amounts(resources=(("api", 1000), ("license", 1000))),
-            "asks for api=1, but there is none (--resource api=N)",
+            "asks for api=1, but there is none (--resource api=N; offered: license)",
         ),
         (
             Amounts(8000, 16 * G),
-            "asks for 8 cores, but there are 4 (--workers), and for 16G of memory, but there are 15G (--memory)",
+            "asks for 8 cores, but there are 4 (--workers), and for 16G of memory, but there is 15G (--memory)",
         ),
     ],
 )

@@ -122,7 +122,7 @@ def test_of_several_places_the_sums_are_told_and_what_a_job_lacks_in_one() -> No
         cpus=(3, 5), resources={"disk": (0, 1)}, waiting=WaitingJob("job/5", "3 cores (2 free)")
     )
     core = core_of([None, Needs(gpus=2, resources={"disk": 1})], places=there)
-    why = "asks for more than any one place has"
+    why = "asks for more than any one node has"
     assert needs_of(core).unfit == UnfitJobs(1, "job/1", why)
     nobody_says_anything = core_of([None, None], places=there)
     assert observer(nobody_says_anything).snapshot(1.0).needs is None

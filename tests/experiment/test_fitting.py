@@ -8,7 +8,7 @@ from supervisor.core.dispatch.fit import describe_unfit
 from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.jobs import OwnSettings
+from supervisor.core.terms.jobs import COMPLETED, OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.settings import Settings
 from supervisor.experiment.fitting.machine_totals import (
@@ -178,4 +178,25 @@ def test_the_first_start_refuses_what_a_resume_only_tells() -> None:
     assert offer is not None and offer.totals.gpus == ("0",)
     assert offer.missing == "--gpus 2: found 1 GPU (somewhere)"
     offer = later_offer(table, Settings(), machine(1))
+    assert offer is not None and offer.missing == "--gpus auto: found 1 GPU (somewhere)"
+    offer = later_offer(table, Settings(), machine(2))
     assert offer is not None and offer.missing == ""
+    table.state[0] = COMPLETED
+    offer = later_offer(table, Settings(), machine(1))
+    assert offer is not None and offer.missing == "", "nobody waits for a device"
+
+
+def test_who_did_not_say_which_devices_there_are_is_told_what_was_looked_at() -> None:
+    table = table_of(Needs(gpus=1), Needs(cpus=9))
+    with pytest.raises(UsageError) as caught:
+        first_offer(table, b"\1\0", Settings(), machine(0))
+    assert str(caught.value) == (
+        "job 'job/0': asks for 1 GPU, but there is none (--gpus). --gpus auto: found no GPU (somewhere). "
+        "Ask for less, or name them: --gpus 0,1"
+    )
+    with pytest.raises(UsageError, match=r"there is none \(--gpus\)\. Ask for less, or offer more\."):
+        first_offer(table, b"\1\0", Settings(gpus="none"), machine(2))
+    with pytest.raises(
+        UsageError, match=r"asks for 9 cores, but there are 6 \(--workers\)\. Ask for less, or offer"
+    ):
+        first_offer(table, b"\0\1", Settings(), machine(0))

@@ -256,7 +256,11 @@ SIZE = "expected a size: 1000000, 400M or 2G"
         ),
         ("resources", {"a\nb": 1}, "resources={'a\\nb': 1}: 'a\\nb' is not a name: "),
         ("resources", {"a": "1\n2"}, "resources={'a': '1\\n2'}: a=1 2: expected a number"),
-        ("resources", {"gpus": 1}, "resources={'gpus': 1}: 'gpus' is not a name for a resource of your own"),
+        (
+            "resources",
+            {"gpus": 1},
+            "resources={'gpus': 1}: 'gpus' is no resource of your own",
+        ),
         ("priority", 1.5, "priority=1.5: expected a whole number (higher ones start first)"),
         ("priority", None, "priority=None: expected a whole number (higher ones start first)"),
     ],

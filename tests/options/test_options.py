@@ -274,6 +274,7 @@ def test_devices_are_a_number_or_names(gpus: int | str) -> None:
         ("--gpus -1", "--gpus -1: expected auto, none, a number of devices, or their names: 0,2,3"),
         ("--gpus 0,,1", "--gpus 0,,1: expected auto, none, a number of devices, or their names: 0,2,3"),
         ("--gpus none,1", "--gpus none,1: expected auto, none, a number of devices, or their names: 0,2,3"),
+        ("--gpus all", "--gpus all: expected auto, none, a number of devices, or their names: 0,2,3"),
         ("--gpus 1,1", "--gpus 1,1: expected each device once"),
         ("--gpus 2000", "--gpus 2000: expected at most 1024 devices"),
         ("--gpus 1.5", "--gpus 1.5: expected auto, none, a number of devices, or their names: 0,2,3"),
@@ -285,7 +286,10 @@ def test_devices_are_a_number_or_names(gpus: int | str) -> None:
         ("--resource =2", "--resource =2: '' is not a name: letters, digits, _, - and ., a letter first"),
         (
             "--resource memory=2",
-            "--resource memory=2: 'memory' is not a name for a resource of your own: it has an option by itself",
+            (
+                "--resource memory=2: 'memory' is no resource of your own: a job asks by memory=, "
+                "and --memory says what there is"
+            ),
         ),
         ("--resource a=1 --resource a=2", "--resource a=2: a is given twice"),
         ("--resources a=1", "unknown option --resources; did you mean --resource?; --help lists all options"),
@@ -317,7 +321,7 @@ class Unwilling:
         ({"memory": [2]}, "--memory [2]: expected a size: 1000000, 400M or 2G"),
         ({"memory": None}, "--memory None: expected a size: 1000000, 400M or 2G"),
         ({"gpus": None}, "--gpus None: expected auto, none, a number of devices, or their names: 0,2,3"),
-        ({"gpus": [0, 1]}, "--gpus [0, 1]: expected auto, none"),
+        ({"gpus": [0, 1]}, '--gpus [0, 1]: expected the names in one text: "0,2,3"'),
         ({"gpus": 1.0}, "--gpus 1.0: expected auto, none"),
         ({"resources": None}, '--resource None: expected names and amounts, such as {"license": 1}'),
         ({"resources": {3: 1}}, "3 is not a name: letters, digits, _, - and ., a letter first"),

@@ -110,11 +110,11 @@ def test_what_jobs_take_stands_behind_those_that_run_and_what_they_wait_for_befo
     line = progress(snapshot(needs=needs()), EVENING)
     assert line == (
         "743 of 2,000 (37%), 3 failed, "
-        "6 running (cores 3.5 of 4, memory 6.0G of 15G, GPUs 1.5 of 2, license 1 of 2), 1.2 jobs/s, "
+        "6 running (given cores 3.5 of 4, memory 6.0G of 15G, GPUs 1.5 of 2, license 1 of 2), 1.2 jobs/s, "
         "2h 13m so far, big/7 waits for 3 cores (2 free), 2 jobs cannot run, ends about 03:30"
     )
     few = NeedsSnapshot((0, 1), (0, None), unfit=UnfitJobs(1, "big", "asks"))
-    assert "6 running (cores 0 of 1, memory 0B), " in progress(snapshot(needs=few), EVENING)
+    assert "6 running (given cores 0 of 1, memory 0B), " in progress(snapshot(needs=few), EVENING)
     assert "so far, 1 job cannot run, ends" in progress(snapshot(needs=few), EVENING)
 
 

@@ -289,6 +289,17 @@ def test_a_wrong_order_names_the_right_one(experiment: Experiment, words: tuple[
     assert "expected `" in done.stderr or "unknown order" in done.stderr or "required" in done.stderr
 
 
+@pytest.mark.parametrize("words", [("workers", "3"), ("drain",)])
+def test_an_experiment_that_is_named_last_is_to_be_named_first(
+    experiment: Experiment, words: tuple[str, ...]
+) -> None:
+    experiment.output.mkdir()
+    done = ctl(experiment, *words, "night")
+    assert done.returncode == 2
+    assert f"the ID goes before it: longhaul ctl night {' '.join(words)}\n" in done.stderr
+    assert "the ID goes" not in ctl(experiment, "night", *words, "x").stderr
+
+
 def test_a_killed_supervisor_leaves_a_socket_that_the_next_one_replaces(gated: Experiment) -> None:
     process = start(gated)
     path = Path(str(listens(gated)))

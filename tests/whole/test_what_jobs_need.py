@@ -38,15 +38,22 @@ def without_devices(experiment: Experiment, devices: str = "") -> dict[str, str]
     [
         ("cpus=8", [], "job 'big': asks for 8 cores, but there are 4 (--workers)."),
         ("cpus=8", ["--workers", "2"], "job 'big': asks for 8 cores, but there are 2 (--workers)."),
-        ("memory='3G'", ["--memory", "2G"], "job 'big': asks for 3G of memory, but there are 2G (--memory)."),
+        ("memory='3G'", ["--memory", "2G"], "job 'big': asks for 3G of memory, but there is 2G (--memory)."),
         ("gpus=2", ["--gpus", "7,"], "job 'big': asks for 2 GPUs, but there is 1 (--gpus)."),
         ("gpus=0.5", ["--gpus", "none"], "job 'big': asks for 0.5 of a GPU, but there is none (--gpus)."),
-        ("gpus=1", [], "job 'big': asks for 1 GPU, but there is none (--gpus)."),
+        (
+            "gpus=1",
+            [],
+            (
+                "job 'big': asks for 1 GPU, but there is none (--gpus). "
+                "--gpus auto: found no GPU (CUDA_VISIBLE_DEVICES=)."
+            ),
+        ),
         ("gpus=0", ["--gpus", "1"], "--gpus 1: found no GPU (CUDA_VISIBLE_DEVICES=)."),
         (
             "resources={'license': 1}",
             ["--resource", "disk=1"],
-            "job 'big': asks for license=1, but there is none (--resource license=N).",
+            "job 'big': asks for license=1, but there is none (--resource license=N; offered: disk).",
         ),
         (
             "cpus=1",
@@ -83,7 +90,7 @@ def test_on_a_resume_what_does_not_fit_any_more_stays_pending_and_is_named(exper
     assert again.returncode == 75, again.stderr
     why = "job 'big': asks for 4 cores, but there are 2 (--workers); 1 more job cannot run either"
     assert f"warning: {why}: left pending\n" in again.stderr
-    assert f"\n  left pending: {why}\n" in again.stderr
+    assert f"\n  left pending: {why}. Offer more when you resume\n" in again.stderr
     assert ": unfinished after" in again.stderr
     assert "1 completed, 0 failed, 0 in progress, 2 pending" in again.stderr
     assert "\n  resume: " in again.stderr

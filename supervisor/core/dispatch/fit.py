@@ -38,15 +38,22 @@ def _reasons(amounts: Amounts, totals: Totals) -> Iterator[str]:
         yield f"{cores(amounts.cpus)}, but there {_are(totals.cpus)} (--workers)"
     if totals.memory is not None and amounts.memory > totals.memory:
         asked, there_is = told_apart(amounts.memory, totals.memory)
-        yield f"{asked} of memory, but there are {there_is} (--memory)"
+        verb = "are" if there_is.endswith("bytes") else "is"
+        yield f"{asked} of memory, but there {verb} {there_is} (--memory)"
     there_are = len(totals.gpus) * THOUSAND
     if amounts.gpus > there_are:
         yield f"{devices(amounts.gpus)}, but there {_are(there_are)} (--gpus)"
     for name, amount in amounts.resources:
         there = totals.resources.get(name, 0)
         if amount > there:
-            option = f"--resource {name}=N" if not there else "--resource"
+            option = "--resource" if there else _option_for(name, totals)
             yield f"{name}={units(amount):g}, but there {_are(there)} ({option})"
+
+
+def _option_for(name: str, totals: Totals) -> str:
+    """How to offer a resource; those that are offered show a name that is spelled in another way."""
+    offered = f"; offered: {', '.join(totals.resources)}" if totals.resources else ""
+    return f"--resource {name}=N{offered}"
 
 
 def _are(amount: int) -> str:

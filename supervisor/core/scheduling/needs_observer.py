@@ -78,7 +78,7 @@ class NeedsObserver:
         if first is None:
             return None
         why = why_unfit(placement.kinds.of(first).amounts, placement.totals())
-        why = why or "asks for more than any one place has"
+        why = why or "asks for more than any one node has"
         return UnfitJobs(number, self._scheduler.table.ids[first], self._with_option_names(why))
 
 

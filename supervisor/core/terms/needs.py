@@ -24,7 +24,14 @@ THOUSAND = 1000  # parts of a core, a device or a unit of another resource
 MOST = 1_000_000  # of anything but memory
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
-_RESERVED = {"cpus", "cpu", "memory", "gpus", "gpu"}
+# By names that no resource may have: the setting of a job that is meant, and the option that says what there is.
+_RESERVED = {
+    "cpus": ("cpus", "--workers"),
+    "cpu": ("cpus", "--workers"),
+    "memory": ("memory", "--memory"),
+    "gpus": ("gpus", "--gpus"),
+    "gpu": ("gpus", "--gpus"),
+}
 
 
 class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,8 +147,11 @@ def parse_resources(value: Any) -> dict[str, float]:
 def _resource_name(name: Any) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         raise ValueError(f"{as_given(name)} is not a name: letters, digits, _, - and ., a letter first")
-    if name.lower() in _RESERVED:
-        raise ValueError(f"{name!r} is not a name for a resource of your own: it has an option by itself")
+    if (meant := _RESERVED.get(name.lower())) is not None:
+        key, option = meant
+        raise ValueError(
+            f"{name!r} is no resource of your own: a job asks by {key}=, and {option} says what there is"
+        )
     return str.__str__(name)
 
 

@@ -298,7 +298,10 @@ def _gpus(value: Any) -> str:
     if text in ("auto", "none"):
         return text
     names = text.removesuffix(",").split(",")
-    if not all(_DEVICE.fullmatch(name) for name in names) or not {"auto", "none"}.isdisjoint(names):
+    if isinstance(value, (list, tuple)):
+        raise ValueError('expected the names in one text: "0,2,3"')
+    # A word alone (`all`, `two`, `none,1`) names no device: UUIDs and MIG devices have a hyphen, indices are numbers.
+    if not all(_DEVICE.fullmatch(name) and not name.isalpha() for name in names):
         raise ValueError("expected auto, none, a number of devices, or their names: 0,2,3")
     if len(set(names)) < len(names):
         raise ValueError("expected each device once")

@@ -48,16 +48,23 @@ def missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> str:
     text = settings.gpus
     if (wanted := _number_in(text)) is not None:
         found = machine.devices()
-        number = len(found.names)
-        if wanted <= number:
-            return ""
-        there = f"found {count(number, 'GPU')}" if number else "found no GPU"
-        return f"--gpus {text}: {there} ({found.found_in})"
+        return "" if wanted <= len(found.names) else _found(text, found)
     listed = machine.listed() if _names_in(text) else None
     beyond = [name for name in _names_in(text) if name.isdecimal() and int(name) >= (listed or 0)]
     if listed is None or not beyond:
         return ""
     return f"--gpus {text}: there is no device {beyond[0]}: the NVIDIA driver lists {count(listed, 'GPU')}"
+
+
+def detected_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> str:
+    """What `--gpus auto` has found, and where; "" if the settings say what there is."""
+    return _found("auto", machine.devices()) if settings.gpus == "auto" else ""
+
+
+def _found(text: str, found: GpuDevices) -> str:
+    number = len(found.names)
+    there = f"found {count(number, 'GPU')}" if number else "found no GPU"
+    return f"--gpus {text}: {there} ({found.found_in})"
 
 
 def _memory(settings: Settings, machine: Machine) -> int | None:

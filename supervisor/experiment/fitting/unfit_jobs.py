@@ -8,9 +8,18 @@ from supervisor.core.dispatch.fit import describe_unfit, why_unfit
 from supervisor.core.dispatch.job_kinds import JobKinds, job_kinds
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.jobs import COMPLETED
+from supervisor.core.terms.needs import THOUSAND, Amounts, Totals
 from supervisor.core.terms.settings import Settings
-from supervisor.experiment.fitting.machine_totals import THIS_MACHINE, Machine, missing_devices, totals_of
+from supervisor.experiment.fitting.machine_totals import (
+    THIS_MACHINE,
+    Machine,
+    detected_devices,
+    missing_devices,
+    totals_of,
+)
+
+_NAME_THEM = "Ask for less, or name them: --gpus 0,1"
 
 
 class Offer(NamedTuple):
@@ -36,7 +45,7 @@ def first_offer(
     if kinds is None:
         return None
     totals = totals_of(settings, machine)
-    refuse_unfit(table, mask, kinds, totals)
+    refuse_unfit(table, mask, kinds, totals, detected_devices(settings, machine))
     return Offer(totals, kinds.use_gpus(), "")
 
 
@@ -45,20 +54,41 @@ def later_offer(table: JobTable, settings: Settings, machine: Machine = THIS_MAC
     kinds = job_kinds(table, settings)
     if kinds is None:
         return None
-    return Offer(totals_of(settings, machine), kinds.use_gpus(), missing_devices(settings, machine))
+    totals = totals_of(settings, machine)
+    missing = missing_devices(settings, machine)
+    if not missing and _waits_for_devices(table, kinds, totals):
+        missing = detected_devices(settings, machine)
+    return Offer(totals, kinds.use_gpus(), missing)
+
+
+def _waits_for_devices(table: JobTable, kinds: JobKinds, totals: Totals) -> bool:
+    """Whether a job that is not completed asks for more devices than there are."""
+    lacking = {number for number, kind in enumerate(kinds.kinds) if _lack_devices(kind.amounts, totals)}
+    return bool(lacking) and any(
+        kind in lacking and table.wanted[job] and table.state[job] != COMPLETED
+        for job, kind in enumerate(kinds.kind_of)
+    )
 
 
 def refuse_missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) -> None:
     """Raises UsageError if `--gpus` asks for devices that are certainly not there."""
     if text := missing_devices(settings, machine):
-        raise UsageError(f"{text}. Ask for less, or name them: --gpus 0,1")
+        raise UsageError(f"{text}. {_NAME_THEM}")
 
 
-def refuse_unfit(table: JobTable, mask: bytes, kinds: JobKinds, totals: Totals) -> None:
-    """Raises UsageError if one of the jobs in `mask` can never run. `mask`: 1 for each job of this run."""
+def refuse_unfit(table: JobTable, mask: bytes, kinds: JobKinds, totals: Totals, detected: str = "") -> None:
+    """Raises UsageError if one of the jobs in `mask` can never run. `mask`: 1 for each job of this run. `detected`:
+    what was found if nobody said which devices there are."""
     unfit = {number for number, kind in enumerate(kinds.kinds) if why_unfit(kind.amounts, totals)}
     if not unfit:
         return
     jobs = [job for job, kind in enumerate(kinds.kind_of) if kind in unfit and mask[job]]
     if jobs:
-        raise UsageError(f"{describe_unfit(table, jobs, kinds, totals)}. Ask for less, or offer more.")
+        text = describe_unfit(table, jobs, kinds, totals)
+        if detected and _lack_devices(kinds.of(jobs[0]).amounts, totals):
+            raise UsageError(f"{text}. {detected}. {_NAME_THEM}")
+        raise UsageError(f"{text}. Ask for less, or offer more.")
+
+
+def _lack_devices(amounts: Amounts, totals: Totals) -> bool:
+    return amounts.gpus > len(totals.gpus) * THOUSAND
