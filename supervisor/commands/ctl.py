@@ -89,7 +89,7 @@ def _understand(words: Sequence[str]) -> tuple[str | None, ControlRequest]:
         raise UsageError(f"unknown order {unknown!r}; expected one of: {', '.join(_ORDERS)}")
     wanted = next(order for order in _ORDERS if order.split()[0] == words[at])
     text = f"{' '.join(words[at:])!r}: expected `{wanted}`"
-    if at == 0 and _order(words[:-1]) is not None:
+    if _order(words[:-1]) is not None:
         text += f"; the ID goes before it: longhaul ctl {' '.join([words[-1], *words[:-1]])}"
     raise UsageError(text)
 

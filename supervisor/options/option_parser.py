@@ -87,7 +87,7 @@ _SETTING_HELP = {
     "gpus": ("LIST", "the GPUs that jobs may use: auto, none, a number of them, or their names: 0,2,3"),
     "resources": (
         "NAME=N",
-        "anything else that jobs may ask for, and how much there is; may be repeated: all of it; or none",
+        "anything else that jobs may ask for, and how much there is; may be repeated, replaces all remembered; or none",
     ),
 }
 

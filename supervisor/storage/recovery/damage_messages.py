@@ -68,7 +68,7 @@ def plan_damaged(layout: Layout, lines: int) -> str:
 def unknown_records(layout: Layout, number: int) -> str:
     return (
         f"The journal {layout.journal} holds {count(number, 'record')} of a kind that this version "
-        f"does not know; skipped."
+        f"does not know. They are skipped; the version that wrote them reads them."
     )
 
 
