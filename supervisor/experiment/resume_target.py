@@ -124,7 +124,7 @@ def _unfinished(request: Request) -> list[Notice]:
             return [_continue_it(larger[1])] if larger is not None and larger[1].left else []
         if is_held(found.layout.lock):
             text = (
-                f"{experiment_id} is also being run, {found.left:,} of {found.counts.total:,} jobs are left"
+                f"{experiment_id} is also being run, with {found.left:,} of {found.counts.total:,} jobs left"
             )
             return [("info", text)]
         return [_continue_it(found)]
@@ -132,7 +132,7 @@ def _unfinished(request: Request) -> list[Notice]:
 
 
 def _continue_it(found: KnownExperiment) -> Notice:
-    text = f"{found.experiment_id} is unfinished, {found.left:,} of {found.counts.total:,} jobs are left"
+    text = f"{found.experiment_id} is unfinished, with {found.left:,} of {found.counts.total:,} jobs left"
     return "info", f"{text}; continue it with --resume {found.experiment_id}"
 
 

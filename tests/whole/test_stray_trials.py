@@ -79,7 +79,7 @@ def test_a_plain_start_mentions_the_unfinished_one_also_after_a_trial(experiment
     start(experiment, "--experiment-id", "night", "--only", "job/[1-9]*")
     start(experiment, "--experiment-id", "stray", many=2)
     said = start(experiment, "--experiment-id", "another", many=2)
-    assert "night is unfinished, 1 of 12 jobs are left; continue it with --resume night" in said
+    assert "night is unfinished, with 1 of 12 jobs left; continue it with --resume night" in said
 
 
 def test_nothing_is_said_of_what_nobody_would_mean(experiment: Experiment) -> None:

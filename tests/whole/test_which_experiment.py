@@ -51,7 +51,7 @@ def test_scripts_that_share_a_directory_go_on_with_their_own(experiment: Experim
     assert "a is unfinished" not in done.stderr
     write(experiment, "mine")
     done = experiment.run("--experiment-id", "d")
-    assert "a is unfinished, 2 of 4 jobs are left; continue it with --resume a" in done.stderr
+    assert "a is unfinished, with 2 of 4 jobs left; continue it with --resume a" in done.stderr
     refused = experiment.run("--resume", "b")
     assert refused.returncode == 2
     assert "looks like another experiment" in refused.stderr
