@@ -26,6 +26,7 @@ class Link:
         self.unsent = 0  # bytes
         self._selector: selectors.BaseSelector | None = None
         self._watched: dict[int, int] = {}
+        self._deaf = False  # it reads no more
         self._full = False  # whether the last read found as much as it could take
         self._private = PrivateDescriptors()
         for descriptor in {reader, writer}:
@@ -37,7 +38,7 @@ class Link:
     def send(self, message: bytes) -> bool:
         """Write as much as the wire takes; true if something is left for `flush`. Nothing goes to an end that is
         over."""
-        if not self.ended:
+        if not (self.ended or self._deaf):
             for frame in frames_of(message):
                 self._frames.append(memoryview(frame))
                 self.unsent += len(frame)
@@ -51,8 +52,9 @@ class Link:
                 written = os.write(self.writer, frames[0])
             except BlockingIOError:
                 return True
-            except OSError as error:
-                self._end(f"it cannot be written to: {error.strerror}")
+            except OSError:  # it reads no more; what it has said, and its end, are still to be read
+                self._deaf = True
+                self._drop()
                 break
             self.unsent -= written
             if written == len(frames[0]):
@@ -105,6 +107,9 @@ class Link:
 
     def _end(self, why: str) -> None:
         self.ended = self.ended or why
+        self._drop()
+
+    def _drop(self) -> None:
         self._frames.clear()
         self.unsent = 0
 

@@ -51,6 +51,7 @@ from supervisor.nodes.wire import (
 from supervisor.system.clock import boot_time
 from supervisor.system.process_cleanup import sweep
 from supervisor.system.resource_usage import Usage
+from workers.isolation.output_files import leftovers
 from workers.transport.messages import Run, WorkerSpec
 
 PING_EVERY = 5.0  # seconds, or a sixth of the timeout
@@ -386,6 +387,7 @@ class NodesEngine:
         self._carrier.close(deadline)
         self._selector.close()
         sweep(self._spec.tag, seconds=max(0.0, min(SWEEP_WITHIN, deadline - time.monotonic())))
+        leftovers(self._spec.unpacked().output_directory)  # of lost nodes
 
 
 def _alive(nodes: Iterable[Node]) -> list[Node]:

@@ -121,9 +121,11 @@ def test_a_link_never_blocks_and_keeps_the_order() -> None:
         here.close()
 
 
-def test_a_link_whose_other_end_is_gone_swallows_what_is_sent() -> None:
+def test_a_link_whose_other_end_reads_no_more_swallows_what_is_sent_and_hears_its_last_words() -> None:
     here, there = pair()
+    there.send(b"last words")
     there.close()
-    assert not here.send(b"x")
+    assert not here.send(b"x" * 100_000)
+    assert here.receive() == [b"last words"]
     assert here.ended and not here.send(b"y")
     here.close()

@@ -1,0 +1,326 @@
+"""The engine of several places against agents that the test plays: whom it believes, and when."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.errors import WorkersError
+from supervisor.core.terms.events import Event
+from supervisor.nodes import nodes_engine
+from supervisor.nodes.carrier import Arrival
+from supervisor.nodes.link import Link
+from supervisor.nodes.nodes_engine import FENCE, NodesEngine
+from supervisor.nodes.wire import (
+    VERSION,
+    HelloAgent,
+    HelloNode,
+    Lease,
+    Measure,
+    NodeEnds,
+    Order,
+    Ping,
+    Pong,
+    Report,
+    Start,
+    Used,
+    decode_orders,
+    encode,
+    report_of,
+)
+from supervisor.system.resource_usage import Usage
+from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
+
+TIMEOUT = 30.0
+HELLO = HelloNode(VERSION, platform.python_version(), 4, 8 << 30, (), False, "host", 1, "boot", True)
+
+
+class Played:
+    """An agent, as the test plays it."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.orders: list[Order] = []
+
+    def say(self, *reports: Report) -> None:
+        self.link.send(encode(list(reports)))
+
+    def hear(self) -> list[Order]:
+        """All orders up to now."""
+        for message in self.link.receive():
+            self.orders += decode_orders(message)
+        return self.orders
+
+    def heard(self, kind: type) -> list[Any]:
+        return [order for order in self.hear() if isinstance(order, kind)]
+
+
+class Stage:
+    """The engine, its carrier (`supervisor.nodes.carrier.Carrier`), its clock, its agents."""
+
+    def __init__(self, root: Path) -> None:
+        self.time = 1000.0
+        self.agents: list[Played] = []
+        self.ended: list[int] = []
+        self.greeted_keys: list[int] = []
+        self.none = ""
+        self._arrivals: list[Arrival] = []
+        spec = WorkerSpec(
+            experiment_id="test",
+            tag="test:1",
+            worker=0,
+            incarnation=0,
+            function=FunctionSpec("os", "getpid"),
+            setup=None,
+            seed=1,
+            output_directory=str(root),
+            jobs_directory=str(root),
+        )
+        self.engine = NodesEngine(lambda *_: spec, self, timeout=TIMEOUT)
+
+    # -- the carrier
+
+    def start(self) -> None: ...
+
+    def next_deadline(self) -> float | None:
+        return None
+
+    def greeted(self, key: int) -> None:
+        self.greeted_keys.append(key)
+
+    def end(self, key: int) -> None:
+        self.ended.append(key)
+
+    def why_none(self) -> str:
+        return self.none
+
+    def poll(self, now: float) -> list[Arrival]:
+        found, self._arrivals = self._arrivals, []
+        return found
+
+    def close(self, deadline: float) -> None: ...
+
+    # -- the play
+
+    def arrive(self, name: str, hello: HelloNode | None = HELLO) -> Played:
+        down, up = os.pipe(), os.pipe()
+        number = len(self.agents)
+        agent = Played(Link(down[0], up[1]))
+        self._arrivals.append(Arrival(number, name, None, f"test:1/{number}", Link(up[0], down[1])))
+        self.agents.append(agent)
+        self.turn()
+        if hello is not None:
+            agent.say(hello)
+        return agent
+
+    def turn(self, after: float = 0.0) -> list[Event]:
+        """Let so many seconds pass, less than make the engine think that it stood still at a time."""
+        events: list[Event] = []
+        while after > 4.0:
+            self.time += 4.0
+            after -= 4.0
+            events += self.engine.poll(self.time)
+        self.time += after
+        return [*events, *self.engine.poll(self.time)]
+
+    def with_worker(self, agent: Played, incarnation: int, place: int) -> None:
+        self.engine.start_worker(incarnation, incarnation, place=place, local_slot=0)
+        agent.say(report_of(facts.WorkerReady(incarnation)))
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    monkeypatch.setattr(nodes_engine, "boot_time", lambda: made.time)
+    made.engine.start()
+    yield made
+    for agent in made.agents:
+        agent.say(NodeEnds("the test is over"))
+        agent.link.close()
+    made.engine.close()
+
+
+def places(events: list[Event]) -> list[list[int]]:
+    return [[place.place for place in e.places] for e in events if isinstance(e, facts.PlacesChanged)]
+
+
+def died(events: list[Event]) -> list[int]:
+    found = [event for event in events if isinstance(event, facts.WorkerDied)]
+    assert all(event.cause == "node" for event in found)
+    return [event.incarnation for event in found]
+
+
+def test_places_follow_the_hellos_and_say_what_they_have(stage: Stage) -> None:
+    first = stage.arrive("a")
+    (event,) = stage.turn()
+    assert isinstance(event, facts.PlacesChanged)
+    (place,) = event.places
+    assert (place.place, place.name, place.slots) == (0, "a (host)", 4)
+    assert (place.totals.cpus, place.totals.memory) == (4000, 8 << 30)
+    stage.arrive("b", None)
+    assert places(stage.turn()) == []
+    stage.agents[1].say(HELLO)
+    assert places(stage.turn()) == [[0, 1]]
+    (hello,) = first.heard(HelloAgent)
+    assert (hello.version, hello.tag, hello.silence, hello.caps) == (VERSION, "test:1/0", TIMEOUT, True)
+
+
+def test_orders_go_to_the_place_of_their_worker(stage: Stage) -> None:
+    a, b = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.engine.start_worker(5, 1, ("0",), place=1, local_slot=2)
+    stage.engine.lease_jobs(1, Run(7, [1], b"{}"))
+    stage.engine.lease_jobs(99, Run(8, [1], b"{}"))  # nobody
+    assert b.heard(Start) == [Start(5, 1, ("0",), 2)]
+    assert b.heard(Lease) == [Lease(1, Run(7, [1], b"{}"))]
+    assert a.heard(Start) == a.heard(Lease) == []
+    done = facts.JobsFinished(1, [Completed(7, 0.1, b"1")])
+    b.say(report_of(done), report_of(facts.WorkerReady(2)))  # 2 is not its worker
+    assert stage.turn() == [done]
+
+
+@pytest.mark.parametrize("hello", [{"version": VERSION + 1}, {"python": "3.9.1"}])
+def test_an_agent_that_does_not_fit_is_refused_by_name(stage: Stage, hello: dict[str, Any]) -> None:
+    import msgspec
+
+    stage.arrive("odd", msgspec.structs.replace(HELLO, **hello))
+    stage.none = "no more come"
+    with pytest.raises(WorkersError, match=r"odd \(host\) has Python"):
+        stage.turn()
+    assert stage.ended == [0] and stage.greeted_keys == []
+
+
+def test_who_says_its_end_frees_its_jobs_at_once(stage: Stage) -> None:
+    a, _ = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.say(report_of(facts.JobsFinished(1, [Completed(7, 0.1, b"1")])), NodeEnds("SIGTERM"))
+    a.link.close()
+    events = stage.turn()
+    assert [type(event) for event in events[:2]] == [facts.WorkerReady, facts.JobsFinished]
+    assert places(events) == [[1]] and died(events) == [1]
+    assert stage.ended == [0]
+
+
+def test_who_is_gone_without_a_word_is_confirmed_by_the_next_one_there(stage: Stage) -> None:
+    a, _ = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.link.close()
+    events = stage.turn()
+    assert places(events) == [[1]] and died(events) == []
+    stage.arrive("c")  # another node can say nothing of it
+    events = stage.turn()
+    assert places(events) == [[1, 2]] and died(events) == []
+    again = stage.arrive("a", None)
+    assert [hello.before for hello in again.heard(HelloAgent)] == [["test:1/0"]]
+    assert died(stage.turn()) == []
+    again.say(HELLO)
+    events = stage.turn()
+    assert places(events) == [[1, 2, 3]] and died(events) == [1]
+
+
+def test_what_nobody_confirms_is_waited_for_as_long_as_it_may_compute(stage: Stage) -> None:
+    import msgspec
+
+    a, b = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    stage.turn(5.0)
+    assert len(a.heard(Ping)) == 1
+    pinged = stage.time
+    stage.turn(3.0)
+    a.link.close()
+    assert died(stage.turn()) == []
+    stage.arrive("a", msgspec.structs.replace(HELLO, cleared=False))
+    events: list[Event] = []
+    while not died(events):
+        assert stage.time < pinged + TIMEOUT + FENCE + 1
+        for agent in (b, stage.agents[2]):
+            agent.say(*[Pong(ping.number) for ping in agent.heard(Ping)[-1:]])
+        events = stage.turn(1.0)
+    assert stage.time >= pinged + TIMEOUT + FENCE
+
+
+def test_a_silent_node_is_given_up_and_not_pinged_any_more(stage: Stage) -> None:
+    a, b = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    stage.turn()
+    begun, events = stage.time, []
+    while not places(events):
+        b.say(*[Pong(ping.number) for ping in b.heard(Ping)[-1:]])
+        events = stage.turn(1.0)
+    assert TIMEOUT < stage.time - begun <= TIMEOUT + 1
+    assert places(events) == [[1]] and died(events) == [] and stage.ended == [0]
+    last = a.heard(Ping)[-1].number  # at most 5 s old
+    while not (lost := died(events)):
+        b.say(*[Pong(ping.number) for ping in b.heard(Ping)[-1:]])
+        events = stage.turn(1.0)
+    assert lost == [1] and a.heard(Ping)[-1].number == last
+    assert stage.time - begun >= TIMEOUT + FENCE + TIMEOUT - 5
+
+
+def test_our_own_silence_is_not_that_of_the_nodes(stage: Stage) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    stage.time += 10 * TIMEOUT
+    assert places(stage.engine.poll(1.0)) == []
+    assert a.heard(Ping) and stage.ended == []
+    assert places(stage.turn(TIMEOUT - 1)) == []
+    assert places(stage.turn(2.0)) == [[]]
+
+
+def test_a_ping_says_which_pong_came_last(stage: Stage) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    stage.turn(5.0)
+    a.say(Pong(1))
+    stage.turn(5.0)
+    assert a.heard(Ping) == [Ping(1, 0), Ping(2, 1)]
+
+
+def test_nobody_starts_in_a_place_that_has_ended(stage: Stage) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    a.say(NodeEnds("SIGTERM"))
+    stage.turn()
+    stage.engine.start_worker(0, 1, place=0, local_slot=0)
+    assert died(stage.turn()) == [1]
+
+
+def test_a_reading_of_an_earlier_job_charges_no_later_one(stage: Stage) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    for number in (1, 2):
+        stage.with_worker(a, number, 0)
+    stage.turn()
+    measure: Callable[[], Any] = lambda: stage.engine.memory(100, {1: 50, 9: 7}, available=True)  # noqa: E731
+    assert measure() == ({}, None)
+    assert measure() == ({}, None)
+    (asked,) = [order for order in a.heard(Measure) if order.memory]  # the second waits for its answer
+    assert asked == Measure(memory=True, limit=100, limits={1: 50}, available=True)
+    a.say(Used(memory={1: 70, 2: 80}, available=999, left={1: (3, 4)}))
+    a.say(report_of(facts.JobsFinished(1, [Completed(7, 0.1, b"1")])))
+    stage.turn()
+    assert measure() == ({2: 80}, 999)
+    assert measure() == ({}, 999)
+    assert stage.engine.left_behind() == {1: (3, 4)}
+    a.say(Used(usage={1: Usage(5, 1.0), 7: Usage(6, 1.0)}))
+    stage.turn()
+    assert stage.engine.usage() == {1: Usage(5, 1.0)}
+
+
+def test_nonsense_ends_the_place_and_not_the_run(stage: Stage) -> None:
+    a, b = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    a.link.send(b"\xc1")
+    os.write(b.link.writer, b"HTTP/1.1 400 Bad Request")
+    assert places(stage.turn())[-1] == []
+    assert sorted(stage.ended) == [0, 1]
