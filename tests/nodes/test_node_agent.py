@@ -1,0 +1,249 @@
+"""A real agent at the other ends of two pipes: when it ends, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from supervisor.core.terms import events as facts
+from supervisor.engines.launcher import preparation_for
+from supervisor.nodes.pipe_carrier import PipeCarrier
+from supervisor.nodes.wire import (
+    VERSION,
+    Close,
+    Done,
+    Fact,
+    HelloAgent,
+    HelloNode,
+    Lease,
+    NodeEnds,
+    Order,
+    Ping,
+    Pong,
+    Report,
+    Start,
+    decode_reports,
+    encode,
+    event_of,
+)
+from tests.experiment_fixture import PATIENCE
+from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
+
+
+class Held:
+    """An agent, with the test as its supervisor."""
+
+    def __init__(self, root: Path, *, silence: float = 1000.0, before: tuple[str, ...] = ()) -> None:
+        self.tag = f"test:{root}/0"
+        self.carrier = PipeCarrier(1, f"test:{root}", str(root / "output"))
+        self.carrier.start()
+        (arrival,) = self.carrier.poll(0.0)
+        self.link = arrival.link
+        self.reports: list[Report] = []
+        spec = WorkerSpec(
+            experiment_id="test",
+            tag="replaced",
+            worker=0,
+            incarnation=0,
+            function=FunctionSpec("engine_jobs", "do"),
+            setup=None,
+            seed=7,
+            output_directory=str(root / "output"),
+            jobs_directory=str(root / "jobs"),
+        )
+        preparation = preparation_for(spec)
+        self.tell(HelloAgent(VERSION, spec, preparation, self.tag, silence=silence, before=list(before)))
+
+    @property
+    def pid(self) -> int:
+        return self.until(self.first(HelloNode)).pid
+
+    def tell(self, *orders: Order) -> None:
+        self.link.send(encode(list(orders)))
+
+    def turn(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            self.link.watch(selector)
+            selector.select(0.05)
+            self.link.flush()
+            for message in self.link.receive():
+                self.reports += decode_reports(message)
+            self.link._watched = {}
+
+    def until(self, reached: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while not (value := reached()):
+            assert time.monotonic() < deadline, f"waited in vain; reports: {self.reports}"
+            self.turn()
+        return value
+
+    def first(self, kind: type) -> Callable[[], Any]:
+        return lambda: next((report for report in self.reports if isinstance(report, kind)), None)
+
+    def event(self, kind: type) -> Any:
+        events = lambda: [event_of(r) for r in self.reports if isinstance(r, Fact | Done)]  # noqa: E731
+        return self.until(lambda: next((event for event in events() if isinstance(event, kind)), None))
+
+    def worker(self) -> int:
+        """Start one; its pid."""
+        self.until(self.first(HelloNode))
+        self.tell(Start(0, 1, None, 0))
+        self.event(facts.WorkerReady)
+        return int(self.event(facts.WorkerLaunched).pid)
+
+    def lease(self, first: int, **params: Any) -> None:
+        line = json.dumps({"id": f"job/{first}", "params": params}).encode()
+        self.tell(Lease(1, Run(first, [1], line)))
+
+    def is_over(self) -> bool:
+        """Whether the agent and all its processes have ended."""
+        self.turn()
+        return bool(self.link.ended) and not tagged(self.tag)
+
+
+def tagged(tag: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != "zombie" and process.environ().get("LONGHAUL_EXPERIMENT") == tag:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Held]]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "engines"))
+    held: list[Held] = []
+
+    def make(**more: Any) -> Held:
+        root = tmp_path / f"node{len(held)}"
+        root.mkdir()
+        held.append(Held(root, **more))
+        return held[-1]
+
+    yield make
+    for each in held:
+        each.link.close()
+        each.carrier.close(time.monotonic() + 10.0)
+        assert not tagged(each.tag)
+
+
+def test_it_runs_jobs_and_ends_when_it_is_told(hold: Callable[..., Held]) -> None:
+    node = hold()
+    pid = node.worker()
+    node.lease(5, what="pid")
+    (outcome,) = node.event(facts.JobsFinished).outcomes
+    assert isinstance(outcome, Completed) and int(outcome.result) == pid
+    node.tell(Ping(1, 0))
+    assert node.until(node.first(Pong)).number == 1
+    node.tell(Close())
+    assert node.until(node.first(NodeEnds)).why == "it was told to"
+    node.until(node.is_over)
+
+
+def test_it_imports_no_code_of_the_users(hold: Callable[..., Held]) -> None:
+    node = hold()
+    node.worker()
+    assert "engine_jobs" not in Path(f"/proc/{node.pid}/maps").read_text()
+    node.lease(5, what="has-module", name="supervisor.nodes.node_agent")
+    (outcome,) = node.event(facts.JobsFinished).outcomes
+    assert outcome.result == b"false"
+
+
+def test_it_ends_its_workers_when_nobody_is_at_the_other_end(
+    hold: Callable[..., Held], tmp_path: Path
+) -> None:
+    node = hold()
+    node.worker()
+    node.lease(5, what="leave-child", note=str(tmp_path / "child"), new_session=True)
+    node.until((tmp_path / "child").exists)
+    os.close(os.dup(node.link.writer))
+    node.link.close()
+    deadline = time.monotonic() + PATIENCE
+    while tagged(node.tag):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_sigterm_is_an_end_in_order(hold: Callable[..., Held]) -> None:
+    node = hold()
+    node.worker()
+    node.lease(5, what="sleep")
+    os.kill(node.pid, signal.SIGTERM)
+    assert node.until(node.first(NodeEnds)).why == "it was sent SIGTERM"
+    node.until(node.is_over)
+
+
+def test_a_ctrl_c_that_reaches_it_is_none_of_its_business(hold: Callable[..., Held]) -> None:
+    node = hold()
+    pid = node.worker()
+    os.kill(node.pid, signal.SIGINT)
+    node.lease(5, what="pid")
+    assert int(node.event(facts.JobsFinished).outcomes[0].result) == pid
+
+
+def test_it_ends_its_workers_when_it_hears_nothing(hold: Callable[..., Held]) -> None:
+    node = hold(silence=1.0)
+    node.worker()
+    node.lease(5, what="sleep")
+    assert "heard nothing" in node.until(node.first(NodeEnds)).why
+    node.until(node.is_over)
+
+
+def test_pings_keep_it_up_if_they_answer_its_pongs(hold: Callable[..., Held]) -> None:
+    node = hold(silence=1.0)
+    node.worker()
+    begun = time.monotonic()
+    number = 0
+    while time.monotonic() < begun + 2.0:
+        number += 1
+        node.tell(Ping(number, number - 1))
+        node.until(lambda n=number: Pong(n) in node.reports)
+        time.sleep(0.1)
+    assert node.first(NodeEnds)() is None
+    # However many come: a Ping that knows no new Pong may have been under way for a long time.
+    while not node.first(NodeEnds)():
+        number += 1
+        node.tell(Ping(number, 1))
+        node.turn()
+
+
+def test_orders_that_come_too_late_are_not_obeyed(hold: Callable[..., Held], tmp_path: Path) -> None:
+    """It stood still for longer than its time: others may have its jobs by now."""
+    node = hold(silence=1.0)
+    worker = node.worker()
+    agent = psutil.Process(node.pid)
+    agent.suspend()
+    until = time.clock_gettime(time.CLOCK_BOOTTIME) + 1.5
+    node.lease(5, what="sleep", seconds=0.0, note=str(tmp_path / "ran"))
+    node.tell(Ping(1, 0))
+    while time.clock_gettime(time.CLOCK_BOOTTIME) < until:
+        time.sleep(0.05)
+    agent.resume()
+    node.until(node.is_over)
+    assert not psutil.pid_exists(worker) and not (tmp_path / "ran").exists()
+    assert node.first(Done)() is None
+
+
+def test_its_hello_says_that_nothing_of_the_node_before_is_left(hold: Callable[..., Held]) -> None:
+    first = hold()
+    first.worker()
+    first.lease(5, what="sleep")
+    psutil.Process(first.pid).suspend()  # it ends nothing by itself
+    second = hold(before=(first.tag,))
+    assert second.until(second.first(HelloNode)).cleared
+    assert not tagged(first.tag)

@@ -1,0 +1,188 @@
+"""Whole programs over several agents (`--engine pipes`): nothing is lost, paid for or recorded twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
+
+SCRIPT = """
+    def jobs():
+        for number in range(@JOBS@):
+            yield Job(id=f"job/{number}", params={"number": number})
+
+    def evaluate(number):
+        note("ran")
+        gate = Path(LOG).with_name("gate")
+        time.sleep(0.15)  # so that no job waits behind another one
+        while number >= 4 and not gate.exists():
+            time.sleep(0.005)
+        print("job", number)
+        job = current_job()
+        return {"workers": [job.worker, job.local_worker], "node": os.environ["LONGHAUL_EXPERIMENT"]}
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="nodes", workers=4, all_tasks=True, crash_limit=1)
+"""
+NODES = ("--engine", "pipes", "--nodes", "2")
+
+
+def write(experiment: Experiment, jobs: int = 24) -> None:
+    experiment.write(SCRIPT.replace("@JOBS@", str(jobs)))
+
+
+def open_gate(experiment: Experiment) -> None:
+    experiment.folder.joinpath("gate").touch()
+
+
+def agents(pid: int) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process(pid).children()
+        if any("node_agent" in word for word in process.cmdline())
+    ]
+
+
+def all_four_run(experiment: Experiment) -> None:
+    """Every worker of both nodes has a job that waits for the gate."""
+    wait_for(lambda: len(experiment.executions()) >= 8, "four jobs that wait")
+
+
+def all_completed(experiment: Experiment, jobs: int = 24) -> dict[str, dict[str, Any]]:
+    final = experiment.final()
+    assert sorted(final) == sorted(f"job/{number}" for number in range(jobs))
+    assert {entry["state"] for entry in final.values()} == {"completed"}
+    assert Counter(experiment.completed_in_journal()) == Counter(final.keys())
+    return final
+
+
+def test_two_nodes_share_the_jobs(experiment: Experiment) -> None:
+    write(experiment)
+    open_gate(experiment)
+    run = experiment.run(*NODES)
+    assert run.returncode == 0, run.stderr
+    results = [entry["result"] for entry in all_completed(experiment).values()]
+    assert Counter(experiment.executions()) == Counter(f"job/{number}" for number in range(24))
+    nodes = {result["node"].rpartition("/")[2] for result in results}
+    assert nodes <= {"0", "1"}
+    assert {tuple(result["workers"]) for result in results} <= {(0, 0), (1, 1), (2, 0), (3, 1)}
+    logs = list(experiment.output.glob("*/output/*.log"))
+    assert len(logs) == 24 and not list(experiment.output.glob("*/output/.*"))
+
+
+def test_the_options_are_in_no_help_and_need_each_other(experiment: Experiment) -> None:
+    write(experiment)
+    shown = experiment.run("--help").stdout
+    assert "--nodes" not in shown and "--engine" not in shown and "pipes" not in shown
+    for arguments, part in (
+        (("--nodes", "2"), "--nodes needs --engine pipes"),
+        (("--engine", "pipes", "--nodes", "0"), "expected a number from 1 on"),
+        (("--engine", "carts"), "invalid choice"),
+    ):
+        run = experiment.run(*arguments)
+        assert run.returncode == 2 and part in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not experiment.output.exists()
+
+
+@pytest.mark.parametrize("how", ["killed", "terminated", "frozen"])
+def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: str) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES, "--node-timeout", "2s")
+    all_four_run(experiment)
+    first = agents(supervisor.pid)[0]
+    {"killed": first.kill, "terminated": first.terminate, "frozen": first.suspend}[how]()
+    wait_for(lambda: len(experiment.executions()) >= 10, "the jobs of the node to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
+    assert Counter(ended).keys() <= {"completed", "lost"} and Counter(ended)["lost"] == 2
+    assert not experiment.processes()
+
+
+def test_every_node_may_end_and_come_back(experiment: Experiment) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES)
+    all_four_run(experiment)
+    for agent in agents(supervisor.pid):
+        agent.kill()
+    wait_for(lambda: len(experiment.executions()) >= 12, "all four to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+
+
+def test_no_process_outlives_the_supervisor_and_one_machine_goes_on_with_its_run(
+    experiment: Experiment,
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES)
+    all_four_run(experiment)
+    recorded = set(experiment.completed_in_journal())
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.communicate()
+    wait_for(lambda: not experiment.processes(), "the processes of both nodes to end")
+    before = Counter(experiment.executions())
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest")
+    assert run.returncode == 0, run.stderr
+    all_completed(experiment)
+    after = Counter(experiment.executions())
+    assert all(after[job] == before[job] for job in recorded)
+
+
+def test_what_a_frozen_agent_has_kept_is_ended_by_the_next_resume(experiment: Experiment) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES)
+    all_four_run(experiment)
+    agents(supervisor.pid)[0].suspend()
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.communicate()
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest", *NODES)
+    assert run.returncode == 0, run.stderr
+    assert "ended processes of an earlier run" in run.stderr
+    all_completed(experiment)
+    assert not experiment.processes()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_drains_the_nodes_and_a_second_one_ends_them(experiment: Experiment, times: int) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES)
+    all_four_run(experiment)
+    os.kill(supervisor.pid, signal.SIGINT)
+    if times == 2:
+        time.sleep(0.1)  # else both are one keystroke, which was forwarded as well
+        os.kill(supervisor.pid, signal.SIGINT)
+    else:
+        open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == -signal.SIGINT, err
+    assert not experiment.processes()
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest", *NODES)
+    assert run.returncode == 0, run.stderr
+    all_completed(experiment)
+
+
+def test_agents_that_cannot_start_end_the_run_and_say_why(experiment: Experiment) -> None:
+    write(experiment)
+    environment = experiment.environment()
+    environment["PYTHONPATH"] += os.pathsep + str(experiment.folder)
+    experiment.folder.joinpath("sitecustomize.py").write_text(
+        "import os, sys\nif any('node_agent' in word for word in sys.orig_argv): os._exit(7)\n"
+    )
+    run = experiment.run(*NODES, env=environment)
+    assert run.returncode == 75, run.stderr
+    assert "the agent of a node ended before it was ready (exit code 7)" in run.stderr
+    assert not experiment.processes()
