@@ -166,6 +166,7 @@ class LauncherContext(msgspec.Struct):
     living: Callable[[], set[int]]  # pids of the workers that live
     incarnations: Callable[[], set[int]]  # of workers that live, or are being made
     preparation: Preparation  # of the program whose functions are run
+    node: str  # number of this engine, if there are several; "" if there is one
     zygotes: set[int] = msgspec.field(default_factory=set)  # pids of those that are in use
 
 

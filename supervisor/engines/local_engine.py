@@ -67,6 +67,7 @@ class LocalEngine:
     gpus: some workers are given GPUs; the others see none. gpus_by_driver: the names of GPUs are indices in the
         order of the driver.
     preparation: of the program whose functions are run, if that is not this process.
+    node: number of this engine, if several write into one directory.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class LocalEngine:
         gpus: bool = False,
         gpus_by_driver: bool = False,
         preparation: Preparation | None = None,
+        node: str = "",
     ) -> None:
         self._spec_for = spec_for
         self._preparation = preparation
+        self._node = node
         self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._prestarted = prestarted
         self._start_method = start_method
@@ -114,6 +117,7 @@ class LocalEngine:
                 self._workers.pids,
                 self._workers.living,
                 self._preparation or preparation_for(spec),
+                self._node,
             )
             self._launcher = launcher_for(method, context, self._prestarted, gpus=self._gpus)
             self._launcher.start()

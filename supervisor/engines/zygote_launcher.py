@@ -88,7 +88,7 @@ class ZygoteLauncher:
         os.makedirs(self._spec.output_directory, exist_ok=True)
         self._serial += 1
         name = f"zygote-of-fresh-{self._serial}" if self._fresh else f"zygote-{self._serial}"
-        if node := self._spec.tag.partition("/")[2]:  # of several on this file system
+        if node := self._context.node:
             name += f"-{node}"
         scratch = os.path.join(self._spec.output_directory, f".worker-{name}.part")
         second = Lifeline(second=True)

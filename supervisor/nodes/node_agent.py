@@ -162,6 +162,7 @@ class NodeAgent:
             gpus=hello.gpus,
             gpus_by_driver=hello.gpus_by_driver,
             preparation=preparation,
+            node=hello.tag.rpartition("/")[2],
         )
         engine.start()
         self._engine = engine
