@@ -246,7 +246,10 @@ def press(process: subprocess.Popen[str], times: int) -> None:
 
 def test_a_ctrl_c_on_top_of_a_ctrl_c_is_no_traceback(experiment: Experiment) -> None:
     """P17: the second one comes while the first is told."""
-    plain(experiment, "import supervisor.api; supervisor.api._check_platform = supervisor.api._say = stop")
+    plain(
+        experiment,
+        "import supervisor.api; supervisor.api._check_platform = supervisor.api._print_to_stderr = stop",
+    )
     text = experiment.script.read_text()
     experiment.script.write_text(f"import os, signal\n\ndef stop(*_):\n    os.kill(os.getpid(), 2)\n\n{text}")
     done = experiment.run()
