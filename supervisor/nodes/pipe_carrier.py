@@ -45,6 +45,7 @@ class PipeCarrier:
         self._failures = [0] * seats
         self._error = ""
         self._next_key = 0
+        self._token = os.urandom(4).hex()  # other runs of the experiment have nodes as well
         self._began: dict[int, float] = {}  # seat -> when its last agent was started
         self._greeted: set[int] = set()  # keys of agents that have said Hello
         self._dying: list[subprocess.Popen[bytes]] = []  # killed, not reaped yet
@@ -73,7 +74,7 @@ class PipeCarrier:
         key = self._next_key
         self._next_key += 1
         self._began[seat] = self._now
-        tag = f"{self._tag}/{key}"
+        tag = f"{self._tag}/{key}-{self._token}"
         scratch = os.path.join(self._directory, f".worker-node{seat}-{key}.part")
         orders, ours = os.pipe()
         theirs, reports = os.pipe()

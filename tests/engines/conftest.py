@@ -100,7 +100,7 @@ class Driver:
     @property
     def node_tag(self) -> str:
         """What the workers carry."""
-        return f"{self.tag}/0" if self.through == "agent" else self.tag
+        return self.engine._nodes[0].tag if isinstance(self.engine, NodesEngine) else self.tag
 
     def until(self, reached: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE

@@ -46,11 +46,10 @@ class Held:
     """An agent, with the test as its supervisor."""
 
     def __init__(self, root: Path, *, silence: float = 1000.0, before: tuple[str, ...] = ()) -> None:
-        self.tag = f"test:{root}/0"
         self.carrier = PipeCarrier(1, f"test:{root}", str(root / "output"))
         self.carrier.start()
         (arrival,) = self.carrier.poll(0.0)
-        self.link = arrival.link
+        self.link, self.tag = arrival.link, arrival.tag
         self.reports: list[Report] = []
         spec = WorkerSpec(
             experiment_id="test",
@@ -217,6 +216,7 @@ def test_pings_keep_it_up_if_they_answer_its_pongs(hold: Callable[..., Held]) ->
     assert node.first(NodeEnds)() is None
     # However many come: a Ping that knows no new Pong may have been under way for a long time.
     while not node.first(NodeEnds)():
+        assert time.monotonic() < begun + PATIENCE
         number += 1
         node.tell(Ping(number, 1))
         node.turn()

@@ -125,7 +125,11 @@ def test_a_link_whose_other_end_reads_no_more_swallows_what_is_sent_and_hears_it
     here, there = pair()
     there.send(b"last words")
     there.close()
-    assert not here.send(b"x" * 100_000)
+    with selectors.DefaultSelector() as selector:
+        assert not here.send(b"x" * 100_000)
+        here.watch(selector, "here")
+        assert [key.data for key, _ in selector.select(5)] == ["here"]
+        here._selector = None
     assert here.receive() == [b"last words"]
     assert here.ended and not here.send(b"y")
     here.close()

@@ -1,0 +1,29 @@
+"""A run on this machine alone knows nothing of nodes."""
+
+from __future__ import annotations
+
+from tests.experiment_fixture import Experiment
+
+SCRIPT = """
+    import sys
+
+    def jobs():
+        yield Job(id="one")
+
+    def evaluate():
+        return [name for name in sys.modules if name.startswith("supervisor.nodes")]
+
+    def finish(report):
+        print([name for name in sys.modules if name.startswith("supervisor.nodes")])
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="alone", finish=finish)
+"""
+
+
+def test_nothing_of_this_room_is_imported(experiment: Experiment) -> None:
+    experiment.write(SCRIPT)
+    run = experiment.run()
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "[]\n"
+    assert experiment.final()["one"]["result"] == []
