@@ -135,7 +135,10 @@ def test_the_display_has_bar_workers_and_what_was_said_and_escapes_it() -> None:
     over.needs = needs(waiting=WaitingJob("<i>", "3 cores (2 free)"))
     view.update(over)
     html, plain = shown[-1]
-    assert "(cores 3.5 of 4, memory 6.0G of 15G, " in plain and "&lt;i&gt; waits for 3 cores (2 free)" in html
+    assert (
+        "(given cores 3.5 of 4, memory 6.0G of 15G, " in plain
+        and "&lt;i&gt; waits for 3 cores (2 free)" in html
+    )
     assert "2 jobs cannot run: big/9 asks for 8 cores, but there are 4 (--workers)</div>" in html
     for number in range(100):
         view.failed(failure(str(number)))
