@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
@@ -21,7 +22,8 @@ GB = 1 << 30
 
 
 class Run:
-    """A run of the core. Workers get ready at once and hold what they are given until `end` is called."""
+    """A run of the core. Workers get ready at once and hold what they are given until `end` is called. broken: what
+    workers see that never get ready: the devices ("a",)."""
 
     def __init__(
         self, needs: list[Needs | None], slots: int, totals: Totals | None = None, **more: Any
@@ -33,6 +35,7 @@ class Run:
                 table.own[number] = OwnSettings(needs=each)
         self.now = 0.0
         places = more.pop("places", None)
+        self.broken: set[tuple[str, ...] | None] = more.pop("broken", set())
         totals = totals or Totals(slots * 1000)
         position = Position(1, 1, 1, [], [])
         self.core = Scheduler(table, Settings(**more), slots, position, totals=totals, places=places)
@@ -56,7 +59,10 @@ class Run:
                 self.devices[command.incarnation] = command.devices
                 self.places[command.incarnation] = (command.place, command.slot, command.local_slot)
                 launched = facts.WorkerLaunched(command.incarnation, 100 + command.incarnation, 0.0)
-                self.handle(launched, facts.WorkerReady(command.incarnation))
+                if command.devices in self.broken:
+                    self.handle(launched, facts.WorkerDied(command.incarnation, 1, output="no CUDA"))
+                else:
+                    self.handle(launched, facts.WorkerReady(command.incarnation))
             elif isinstance(command, StopWorker):
                 self.stopped.append(command.incarnation)
                 self.handle(facts.WorkerDied(command.incarnation, 0))
@@ -240,3 +246,47 @@ def test_the_number_of_workers_follows_the_places() -> None:
     run = Run([None, None], 0, places=[node(1, 1), node(2, 1)])
     run.handle(facts.ControlAsked(0, 0, "workers", 7))
     assert run.core.dispatcher.slots == 2
+
+
+# --------------------------------------------------------- workers that do not get ready
+
+
+def test_a_device_with_which_no_worker_gets_ready_is_tried_last() -> None:
+    run = Run([Needs(gpus=1)] * 4, 1, Totals(1000, gpus=("a", "b")), broken={("a",)})
+    assert sorted(run.running) == [0]
+    assert list(run.devices.values()) == [("a",), ("b",)]
+    run.end(0)
+    assert run.worker_of[1] == run.worker_of[0]
+    run.core.dispatcher.resize(Turn(run.now, "", 1), 2)
+    run.broken.clear()
+    run.now += 60.0
+    run.handle(facts.TimePassed())  # "b" is busy: "a" once more
+    assert sorted(run.running) == [1, 2] and run.given["j2"]["gpus"] == ["a"]
+
+
+def test_workers_that_do_not_get_ready_keep_no_others_from_their_jobs() -> None:
+    run = Run([Needs(gpus=1), *[None] * 20], 2, Totals(2000, gpus=("a",)), broken={("a",)})
+    assert sorted(run.running) == [1, 2]
+    run.end(*range(1, 15))
+    assert sorted(run.running) == [15, 16] and not run.core.dispatcher.failure
+    tries = list(run.devices.values()).count(("a",))
+    assert len(run.stopped) < tries < 8  # a slot is made free for a try when it is due, and not before
+    wait = run.core.next_deadline()
+    assert wait is not None and wait > run.now
+    run.broken.clear()
+    run.now = wait
+    run.end(15)
+    assert sorted(run.running) == [0, 16]
+
+
+def test_the_run_ends_when_nothing_else_is_left_than_jobs_whose_workers_do_not_get_ready() -> None:
+    run = Run([Needs(gpus=1), None, None, Needs(gpus=1)], 2, Totals(2000, gpus=("a",)), broken={("a",)})
+    for _ in range(6):  # again and again, while there are other jobs
+        run.now = run.core.next_deadline() or run.now
+        run.handle(facts.TimePassed())
+    assert not run.core.dispatcher.failure
+    run.end(1, 2)
+    for _ in range(3):
+        run.now = run.core.next_deadline() or run.now
+        run.handle(facts.TimePassed())
+    assert "no CUDA" in run.core.dispatcher.failure

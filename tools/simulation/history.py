@@ -121,6 +121,7 @@ class History:
         try:
             return self.run_opened()
         except StorageError:
+            self.promises.forgot |= self.store._journal.full is not None
             self.end_supervisor()
             return False
         finally:

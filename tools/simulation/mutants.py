@@ -236,9 +236,10 @@ def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
 _CLASSIFY = worker_exits.classify_exit
 
 
-def _in_line(self: Any, kind: int, waiting: list[int]) -> bool | None:
+def _in_line(self: Any, kind: int, waiting: list[int]) -> placement._Went:
     """A job that does not fit lets no other go ahead."""
-    return _HAND_OUT(self, kind, waiting) or None
+    went = _HAND_OUT(self, kind, waiting)
+    return placement._Went.NOWHERE if went is placement._Went.UNFIT else went
 
 
 _HAND_OUT = placement._Pass._hand_out

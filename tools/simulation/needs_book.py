@@ -141,7 +141,13 @@ class NeedsBook:
         heads = {kind: head for kind, head in heads.items() if head in first}
         for kind, head in heads.items():
             fits = self._fits(head, used, limits)
-            if fits or self.heads.get(kind) != head or not self._fits(head, {}, limits):
+            # A job whose worker cannot be started claims nothing, and its turn counts from when it can.
+            if (
+                core.dispatcher.starts.any()
+                or fits
+                or self.heads.get(kind) != head
+                or not self._fits(head, {}, limits)
+            ):
                 self.passed[kind] = 0
                 continue
             passed = sum(job > head for job in later)

@@ -16,6 +16,7 @@ from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
 from supervisor.core.dispatch.placement import Placement
+from supervisor.core.dispatch.retry_policy import Sort, StartFailures
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.columns import get
 from supervisor.core.state.job_table import JobTable
@@ -42,6 +43,8 @@ from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased, Returned
 from supervisor.core.terms.settings import Settings, starts_per_second
 
+_ANY: Sort = (0, ())  # the only sort of workers where no job says what it needs
+
 
 class Dispatcher:
     """`slots`: how many workers there may be. `failure`: why none can be started. `job_bytes`: average size of a
@@ -65,10 +68,9 @@ class Dispatcher:
         self.next_incarnation = position.next_incarnation
         self.workers: dict[int, WorkerState] = {}
         self.failure = ""
+        self.last_start_error = ""
         self._most_ahead = pacing.most_ahead(job_bytes)  # leases that one worker may hold
-        self._start_failures = 0
-        self._refused_before = 0  # starts up to this incarnation were refused together
-        self._start_not_before: float | None = None
+        self.starts = StartFailures()
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
         self._waiting_reported_until = 0.0  # the user knows that jobs wait until then
         self.alone = AloneJob()
@@ -117,8 +119,8 @@ class Dispatcher:
                     times.append(worker.since + timeout)
                 if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values()):
                     times.append(worker.begun + pacing.REVOKE_AFTER)
-        if self._start_not_before is not None:
-            times.append(self._start_not_before)
+        if (start := self.starts.next_time()) is not None:
+            times.append(start)
         if self.pace is not None and self.pace.due is not None:
             times.append(self.pace.due)
         return min(times, default=None)
@@ -144,35 +146,41 @@ class Dispatcher:
     def worker_is_ready(self, worker: WorkerState, turn: Turn) -> None:
         worker.status = READY
         worker.begin(turn.now, turn.at)
-        self._start_failures = 0
+        self.starts.forget(worker.sort())
 
-    def count_refused_start(self, turn: Turn, incarnation: int, error: str, *, stopped: bool) -> None:
-        """No process could be started. All starts that were asked for together count as one failure: a short
-        shortage must not end a run with many workers."""
-        if incarnation >= self._refused_before:
-            self._refused_before = self.next_incarnation
-            self.count_start_failure(turn, error, stopped=stopped)
+    def count_refused_start(self, turn: Turn, worker: WorkerState, error: str, *, stopped: bool) -> None:
+        """No process could be started."""
+        if self.starts.is_new(worker.sort(), worker.incarnation, self.next_incarnation):
+            self.count_start_failure(turn, worker, error, stopped=stopped)
 
-    def count_start_failure(self, turn: Turn, error: str, *, stopped: bool) -> None:
+    def count_start_failure(self, turn: Turn, worker: WorkerState, error: str, *, stopped: bool) -> None:
         """Back off. Give up after `START_FAILURES` workers in a row that never got ready, if no worker
-        runs or is starting."""
-        self._start_failures += 1
-        self._start_not_before = turn.now + retry_policy.start_delay(self._start_failures)
+        runs or is starting; where jobs say what they need, `Placement` gives up."""
         if stopped:
-            self._start_not_before = None
+            self.starts.forget_delays()
             return
+        self.starts.count(worker.sort(), turn.now)
         last_error = error.strip() or "the workers died before they were ready"
+        self.last_start_error = last_error
         if self._anybody(READY, STOPPING):
             text = f"a worker could not be started, the others continue: {last_error.splitlines()[-1]}"
             turn.effects.commands.append(Tell("warning", text))
-        elif self._start_failures >= retry_policy.START_FAILURES and not self._anybody(STARTING):
-            self.failure = last_error
-            self.kill_all(turn)
+        elif (
+            self.placement is None
+            and self.starts.number(worker.sort()) >= retry_policy.START_FAILURES
+            and not self._anybody(STARTING)
+        ):
+            self.give_up(turn)
 
-    def wait_for_space(self, turn: Turn, error: str) -> None:
+    def give_up(self, turn: Turn) -> None:
+        """End the run: no worker can be started."""
+        self.failure = self.last_start_error
+        self.kill_all(turn)
+
+    def wait_for_space(self, turn: Turn, worker: WorkerState) -> None:
         """A worker found a disk full. Free space may come back, so this is tried without a limit."""
-        self._start_not_before = turn.now + retry_policy.NO_SPACE_WAIT
-        last_error = error.strip().splitlines()[-1]
+        self.starts.wait(worker.sort(), turn.now + retry_policy.NO_SPACE_WAIT)
+        last_error = worker.error.strip().splitlines()[-1]
         text = (
             f"a worker could not be started, another try in {retry_policy.NO_SPACE_WAIT:.0f} s: {last_error}"
         )
@@ -200,7 +208,7 @@ class Dispatcher:
 
     def kill_all(self, turn: Turn, *, stack: bool = False) -> None:
         """End all workers, start none."""
-        self._start_not_before = None
+        self.starts.forget_delays()
         for worker in self.workers.values():
             self.kill(turn, worker, "interrupted", stack=stack)
 
@@ -258,8 +266,8 @@ class Dispatcher:
     def start_workers(self, turn: Turn) -> None:
         """Fill the free slots, as far as there are jobs for them; `hand_out` does so for jobs that say what they
         need."""
-        free = self.free_slots(turn)  # a delay that is over ends also while nothing is handed out
-        if self.placement is not None or not free:
+        self.starts.end_delays(turn.now)  # also while nothing is handed out
+        if self.placement is not None or not self.may_start(_ANY) or not (free := self.free_slots()):
             return
         # Leases that wait behind another one are jobs for a free slot as well: they are revoked when its
         # worker is ready.
@@ -272,27 +280,29 @@ class Dispatcher:
             1 for worker in self.workers.values() if worker.status in (STARTING, READY) and not worker.leases
         )
         jobs = self.queue.size() + len(self.ledger.awaiting_sync) + self.queue.has_alone() + behind
-        for slot in free[: max(0, min(jobs - idle, self.most_starts()))]:
+        # After a failure one at a time, to see whether it is of any use.
+        most = 1 if self.starts.number(_ANY) else self.slots
+        for slot in free[: max(0, min(jobs - idle, most))]:
             self.start_one(turn, slot)
 
-    def free_slots(self, turn: Turn) -> list[int]:
-        """The slots in which a worker may be started now, but no more than `most_starts`."""
-        if self._start_not_before is not None and turn.now < self._start_not_before:
-            return []
-        self._start_not_before = None
-        decided = self._anybody(READY, STOPPING) or not self._anybody(STARTING)
-        if self._start_failures >= retry_policy.START_FAILURES and not decided:
-            return []  # those that start will show whether it is of any use to try again
+    def may_start(self, sort: Sort) -> bool:
+        """Whether a worker of this sort may be started now: not soon after one that failed, nor after several
+        while others start, which will show whether it is of any use."""
+        if self.starts.waits(sort):
+            return False
+        if self.starts.number(sort) < retry_policy.START_FAILURES:
+            return True
+        alike = {worker.status for worker in self.workers.values() if worker.sort() == sort}
+        return STARTING not in alike or not alike.isdisjoint((READY, STOPPING))
+
+    def free_slots(self) -> list[int]:
+        """The slots without a worker."""
         taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
         most = self.slots - len(taken)
         if most <= 0:
             return []
         slots = [range(self.slots)] if self.placement is None else self.placement.slots()
         return [slot for slot in chain.from_iterable(slots) if slot not in taken][:most]
-
-    def most_starts(self) -> int:
-        """How many workers may be started at once: after a failure one, to see whether it is of any use."""
-        return 1 if self._start_failures else self.slots
 
     def start_one(
         self, turn: Turn, slot: int, place: int = 0, local_slot: int = -1, holding: Holding | None = None
@@ -308,7 +318,7 @@ class Dispatcher:
 
     def dismiss_idle(self, turn: Turn) -> None:
         """No job is left to hand out: stop idle workers, and kill those that only run superseded leases."""
-        self._start_not_before = None
+        self.starts.forget_delays()
         for worker in self.workers.values():
             if not worker.leases:
                 self.dismiss(turn, worker)

@@ -43,6 +43,7 @@ class Line:
         self._positions: Sequence[int] = ()  # of the untried among those of all lines
         self._next = 0
         self._again: list[tuple[int, int, int]] = []  # heap of (-priority, ticket, job)
+        self._retried: set[int] = set()  # jobs that were in it
 
     def line_up(self, jobs: array[int], positions: Sequence[int], priorities: dict[int, int]) -> None:
         self._untried, self._positions, self._next = jobs, positions, 0
@@ -56,6 +57,7 @@ class Line:
 
     def put_again(self, ticket: int, job: int) -> None:
         heapq.heappush(self._again, (-self._priority(job), ticket, job))
+        self._retried.add(job)
 
     def remove(self, jobs: set[int]) -> None:
         left = [place for place in range(self._next, len(self._untried)) if self._untried[place] not in jobs]
@@ -104,15 +106,20 @@ class Line:
         return 1, -self._priority(self._untried[place]), 0, self._positions[place]
 
     def behind(self, head: tuple[int, int, int, int], jobs: Sequence[int]) -> int:
-        """How many of these jobs, which were just taken from here, stood behind the head of another line. Only
-        untried ones can: the first of them stood before it."""
+        """How many of these jobs, which were just taken from here, stood behind the head of another line: untried
+        ones, and after these some that get another attempt. The first of them stood before it."""
         number, place = 0, self._next
         lowest = max(0, place - 2 * len(jobs))  # entries that were skipped are few
         for job in reversed(jobs):
-            place -= 1
-            while place >= lowest and self._untried[place] != job:
+            stood = (1, -self._priority(job), 1, 0)
+            if job not in self._retried:
                 place -= 1
-            if place < lowest or (1, -self._priority(job), 0, self._positions[place]) < head:
+                while place >= lowest and self._untried[place] != job:
+                    place -= 1
+                if place < lowest:
+                    break
+                stood = (1, -self._priority(job), 0, self._positions[place])
+            if stood < head:
                 break
             number += 1
         return number

@@ -6,7 +6,7 @@ cannot drift from what it is derived from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from supervisor.core.state.worker_state import Holding
 from supervisor.core.terms.events import PlaceFacts
@@ -45,12 +45,16 @@ class Place:
             self.resources[name] = self.resources.get(name, 0) + amount
 
     def fits(
-        self, amounts: Amounts, claim: Holding | None = None, ready: Iterable[tuple[int, ...]] = ()
+        self,
+        amounts: Amounts,
+        claim: Holding | None = None,
+        ready: Iterable[tuple[int, ...]] = (),
+        avoid: Collection[int] = (),
     ) -> tuple[int, ...] | None:
         """The devices that a job with these amounts would get; None if it does not fit now.
 
         claim: what must stay possible: what is taken then is at most the totals less these amounts. ready: sets of
-        devices that idle workers have already, which are preferred.
+        devices that idle workers have already, which are preferred. avoid: devices that are taken last.
         """
         claimed = claim.amounts if claim is not None else _NOTHING
         total = self.totals
@@ -64,7 +68,7 @@ class Place:
             taken = self.resources.get(name, 0) + reserved.get(name, 0)
             if taken + amount > total.resources.get(name, 0):
                 return None
-        return self._choose(amounts.gpus, claim, ready) if amounts.gpus else ()
+        return self._choose(amounts.gpus, claim, ready, avoid) if amounts.gpus else ()
 
     def respects(self, claim: Holding, running: Holding) -> bool:
         """Whether a worker may go on with jobs like the one that it runs: of everything that these take there is
@@ -102,7 +106,7 @@ class Place:
         return min(bounds)
 
     def _choose(
-        self, gpus: int, claim: Holding | None, ready: Iterable[tuple[int, ...]]
+        self, gpus: int, claim: Holding | None, ready: Iterable[tuple[int, ...]], avoid: Collection[int]
     ) -> tuple[int, ...] | None:
         part = min(THOUSAND, gpus)
         room = [
@@ -118,7 +122,7 @@ class Place:
             if len(devices) == count and possible.issuperset(devices):
                 return devices
         # A share goes to the fullest device that has room, so that whole ones stay free.
-        room.sort(key=lambda device: (-self.devices[device], device))
+        room.sort(key=lambda device: (device in avoid, -self.devices[device], device))
         return tuple(sorted(room[:count]))
 
     def _claimed(self, claim: Holding | None, device: int) -> int:

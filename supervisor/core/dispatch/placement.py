@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,7 @@ from supervisor.core.dispatch.fit import why_unfit
 from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.pacing import Durations
 from supervisor.core.dispatch.place import Place
+from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING, Holding, WorkerState
 from supervisor.core.terms.events import PlaceFacts
@@ -198,7 +200,11 @@ class Placement:
     def new_holding(self, kind: int, place: Place, ready: Iterable[tuple[int, ...]]) -> Holding | None:
         """What a job of this kind would be given in this place now; None if it does not fit."""
         amounts = self.kinds.kinds[kind].amounts
-        devices = place.fits(amounts, self.claim_against(kind, place.number), ready)
+        claim, avoid = (
+            self.claim_against(kind, place.number),
+            self._dispatcher.starts.failing_devices(place.number),
+        )
+        devices = place.fits(amounts, claim, ready, avoid)
         return None if devices is None else Holding(kind, amounts, devices, place.number)
 
 
@@ -238,6 +244,16 @@ class _Crew:
         return [devices for devices, workers in self.idle.items() if workers]
 
 
+class _Went(Enum):
+    """What became of the next jobs of a kind.
+
+    PROVIDED: they have a worker, or will have one. UNFIT: what they need is not free. BARRED: the worker that they
+    need may not be started now. NOWHERE: no worker is left for anybody.
+    """
+
+    PROVIDED, UNFIT, BARRED, NOWHERE = range(4)
+
+
 class _Pass:
     """One look at all lines. `short`: busy workers that may get more jobs."""
 
@@ -247,7 +263,7 @@ class _Pass:
         self._turn = turn
         self._pace = dispatcher.pace
         self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
-        free, self._starts = dispatcher.free_slots(turn), dispatcher.most_starts()
+        free = dispatcher.free_slots()
         self._crews = {number: _Crew(place, free) for number, place in placement.places.items()}
         self._workers = 0
         self._short: list[WorkerState] = []
@@ -264,6 +280,8 @@ class _Pass:
                 crew.add_idle(worker)
         self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
+        self._started: set[Sort] = set()
+        self._barred: set[Sort] = set()  # workers that jobs wait for, and that may not be started now
 
     def run(self) -> None:
         queue = self._dispatcher.queue
@@ -276,18 +294,21 @@ class _Pass:
             if self._kept.get(kind, 0) >= line.size():
                 continue  # all its jobs are provided for
             went = self._hand_out(kind, waiting)
-            if went is None:
+            if went is _Went.NOWHERE:
+                self._count_for_others(lines)
                 return
-            if not went:
+            if went is _Went.UNFIT:
                 waiting.append(kind)
                 self._count_batches(kind)
-            elif line.has_ready():
+            elif went is _Went.PROVIDED and line.has_ready():
                 heapq.heappush(lines, (line.head(self._kept.get(kind, 0)), kind))
         if not queue.has_ready():
             self._hand_out_alone()
+        if self._barred and not self._batches:
+            self._give_up_if_nothing_else_is_left()
 
-    def _hand_out(self, kind: int, waiting: list[int]) -> bool | None:
-        """Place the next jobs of a kind. False if they have to wait; None if no worker is left for anybody."""
+    def _hand_out(self, kind: int, waiting: list[int]) -> _Went:
+        """Place the next jobs of a kind."""
         fitting = self._fitting(kind)
         for holding in fitting:
             if workers := self._crews[holding.place].idle.get(holding.devices):
@@ -296,17 +317,33 @@ class _Pass:
             if kind in crew.promised:
                 crew.promised.remove(kind)
                 self._keep(kind, None)
-                return True
+                return _Went.PROVIDED
+        if (found := self._find_worker(fitting)) is not None:
+            self._keep(kind, found)
+            return _Went.PROVIDED
+        if self._pace is None and self._top_up(kind, waiting):
+            return _Went.PROVIDED
         if not fitting:
-            return self._pace is None and self._top_up(kind, waiting)
+            return _Went.UNFIT
+        if not any(map(self._may_start, fitting)):
+            self._barred.update((holding.place, holding.devices) for holding in fitting)
+            return _Went.BARRED
+        # Another place may have workers for others.
+        return _Went.NOWHERE if len(self._crews) == 1 else _Went.UNFIT
+
+    def _find_worker(self, fitting: Sequence[Holding]) -> Holding | None:
+        """The holding for which there will be a worker; None if there is none for any."""
         for find in (self._take_starting, self._start, self._free_a_slot):
             for holding in fitting:
                 if find(holding):
-                    self._keep(kind, holding)
-                    return True
-        if self._pace is None and self._top_up(kind, waiting):
-            return True
-        return None if len(self._crews) == 1 else False  # another place may have workers for others
+                    return holding
+        return None
+
+    def _may_start(self, holding: Holding) -> bool:
+        """Whether a worker for this may be started; after a failure one at a time, to see whether it is of use."""
+        sort = holding.place, holding.devices
+        again = sort in self._started and self._dispatcher.starts.number(sort)
+        return not again and self._dispatcher.may_start(sort)
 
     def _fitting(self, kind: int) -> list[Holding]:
         """What the next job of a kind would be given, in each place in which it fits, the emptiest first."""
@@ -327,9 +364,9 @@ class _Pass:
     def _start(self, holding: Holding) -> bool:
         """Start a worker, if there is a free slot."""
         crew = self._crews[holding.place]
-        if not crew.free or not self._starts:
+        if not crew.free or not self._may_start(holding):
             return False
-        self._starts -= 1
+        self._started.add((holding.place, holding.devices))
         slot = crew.free.pop(0)
         self._dispatcher.start_one(
             self._turn,
@@ -343,6 +380,8 @@ class _Pass:
     def _free_a_slot(self, holding: Holding) -> bool:
         """Whether a slot becomes free for a worker with these devices: an idle one with others has to go."""
         crew = self._crews[holding.place]
+        if not self._may_start(holding):
+            return False
         if crew.coming:
             crew.coming -= 1
             return True
@@ -352,12 +391,12 @@ class _Pass:
                 return True
         return False
 
-    def _give(self, workers: list[WorkerState], holding: Holding, waiting: list[int]) -> bool | None:
+    def _give(self, workers: list[WorkerState], holding: Holding, waiting: list[int]) -> _Went:
         if self._allowed is not None:
             assert self._pace is not None
             if not self._allowed:
                 self._pace.wait()
-                return None
+                return _Went.NOWHERE
             self._allowed -= 1
             self._pace.spend(1)
         worker = workers.pop(0)
@@ -369,7 +408,7 @@ class _Pass:
             self._crews[holding.place].place.take(holding.amounts, holding.devices)
             self._short.append(worker)
             self._went(holding.kind, jobs, waiting)
-        return True
+        return _Went.PROVIDED
 
     def _went(self, kind: int, jobs: Sequence[int], waiting: list[int]) -> None:
         """These jobs of a kind were handed out."""
@@ -384,6 +423,13 @@ class _Pass:
         head = lines[kind].head()
         later = sum(lines[other].behind(head, jobs) for other, jobs in self._batches if len(jobs) > 1)
         self._placement.went_ahead(later, [kind])
+
+    def _count_for_others(self, lines: list[tuple[tuple[int, int, int, int], int]]) -> None:
+        """No worker is left for the jobs of these kinds. Batches may have gone ahead of those that do not fit."""
+        if any(len(jobs) > 1 for _, jobs in self._batches):
+            for _, kind in sorted(lines):
+                if not self._fitting(kind):
+                    self._count_batches(kind)
 
     def _top_up(self, kind: int, waiting: list[int]) -> bool:
         """More leases for a worker that runs jobs of this kind and holds few; whether there was one."""
@@ -429,6 +475,19 @@ class _Pass:
                 return
         if any(kind in crew.promised for crew in self._crews.values()):
             return
-        for find in (self._take_starting, self._start, self._free_a_slot):
-            if any(find(holding) for holding in fitting):
-                return
+        if self._find_worker(fitting) is None and not any(map(self._may_start, fitting)):
+            self._barred.update((holding.place, holding.devices) for holding in fitting)
+
+    # ------------------------------------------------------------ workers that cannot start
+
+    def _give_up_if_nothing_else_is_left(self) -> None:
+        """End the run if all that is left are jobs for which no worker gets ready."""
+        dispatcher = self._dispatcher
+        if dispatcher.queue.waiting() or dispatcher.ledger.awaiting_sync:
+            return
+        if any(
+            worker.leases or worker.status in (STARTING, STOPPING) for worker in dispatcher.workers.values()
+        ):
+            return
+        if all(dispatcher.starts.number(sort) >= START_FAILURES for sort in self._barred):
+            dispatcher.give_up(self._turn)

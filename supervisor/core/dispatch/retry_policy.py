@@ -8,6 +8,8 @@ from supervisor.core.state.job_table import Charges
 from supervisor.core.terms.jobs import OwnSettings
 from supervisor.core.terms.settings import Settings
 
+Sort = tuple[int, tuple[int, ...]]  # of workers: the number of the place, the numbers of devices
+
 # After so many workers in a row that never got ready, with no other at work, the run stops.
 START_FAILURES = 3
 
@@ -44,6 +46,62 @@ def is_no_space(errno: int | None) -> bool:
 def start_delay(failures: int) -> float:
     """Seconds to wait before the next try to start a worker after so many failures."""
     return 0.0 if failures == 0 else min(30.0, 0.25 * 2.0 ** min(failures, 10))
+
+
+class StartFailures:
+    """Workers in a row that never got ready, by their sort: the place, and the devices that they see. A sort that
+    cannot be started keeps no other from being started."""
+
+    def __init__(self) -> None:
+        self._number: dict[Sort, int] = {}
+        self._not_before: dict[Sort, float] = {}
+        self._refused_before: dict[Sort, int] = {}  # starts up to this incarnation were refused together
+
+    def count(self, sort: Sort, now: float) -> None:
+        """One more has failed: the next try is later."""
+        self._number[sort] = self.number(sort) + 1
+        self.wait(sort, now + start_delay(self._number[sort]))
+
+    def is_new(self, sort: Sort, incarnation: int, next_incarnation: int) -> bool:
+        """Whether a start that was refused is another failure than the last one. All starts that were asked for
+        together are one: a short shortage must not end a run with many workers."""
+        if incarnation < self._refused_before.get(sort, 0):
+            return False
+        self._refused_before[sort] = next_incarnation
+        return True
+
+    def wait(self, sort: Sort, until: float) -> None:
+        self._not_before[sort] = until
+
+    def forget(self, sort: Sort) -> None:
+        """One has got ready."""
+        self._number.pop(sort, None)
+
+    def number(self, sort: Sort) -> int:
+        return self._number.get(sort, 0)
+
+    def any(self) -> bool:
+        """Whether the last start of any sort has failed, or has to wait."""
+        return bool(self._number or self._not_before)
+
+    def waits(self, sort: Sort) -> bool:
+        """Whether the next try has to wait, as of the last `end_delays`."""
+        return sort in self._not_before
+
+    def failing_devices(self, place: int) -> set[int]:
+        """The devices with which the last start failed."""
+        return {device for at, devices in self._number if at == place for device in devices}
+
+    def end_delays(self, now: float) -> None:
+        self._not_before = {sort: time for sort, time in self._not_before.items() if now < time}
+
+    def forget_delays(self) -> None:
+        """Nothing is to be started any more."""
+        self._not_before.clear()
+
+    def next_time(self) -> float | None:
+        """When another try is due."""
+        return min(self._not_before.values(), default=None)
 
 
 def verdict(outcome: str, charges: Charges, settings: Settings, own: OwnSettings) -> str:

@@ -356,7 +356,7 @@ class Scheduler:
     def _on_worker_start_failed(self, event: facts.WorkerStartFailed, turn: Turn) -> None:
         worker = self.workers.pop(event.incarnation, None)
         if worker is not None and worker.kill_reason is None:
-            self.dispatcher.count_refused_start(turn, event.incarnation, event.error, stopped=self.stopped)
+            self.dispatcher.count_refused_start(turn, worker, event.error, stopped=self.stopped)
 
     def _on_worker_died(self, event: facts.WorkerDied, turn: Turn) -> None:
         worker = self.workers.pop(event.incarnation, None)
@@ -387,7 +387,7 @@ class Scheduler:
         if worker.kill_reason is not None or event.cause == NODE:
             return
         if worker.no_space:
-            self.dispatcher.wait_for_space(turn, worker.error)
+            self.dispatcher.wait_for_space(turn, worker)
             return
         if worker.status == STARTING:
             message = worker.error or f"a worker died before it was ready: {exit_phrase(event)}"
@@ -395,7 +395,8 @@ class Scheduler:
             message = f"a worker died before it had a job: {exit_phrase(event)}"
         else:
             return
-        self.dispatcher.count_start_failure(turn, with_log_path(message, event), stopped=self.stopped)
+        error = with_log_path(message, event)
+        self.dispatcher.count_start_failure(turn, worker, error, stopped=self.stopped)
 
     def _on_worker_given_up(self, event: facts.WorkerGivenUp, turn: Turn) -> None:
         worker = self.workers.get(event.incarnation)

@@ -118,6 +118,10 @@ class WorkerState:
         """Its first lease starts now."""
         self.since, self.since_at, self.begun = now, at, now
 
+    def sort(self) -> tuple[int, tuple[int, ...]]:
+        """What distinguishes it from other workers: its place, and the devices that it sees."""
+        return self.place, self.devices
+
     def lease_count(self) -> int:
         """Leases that it is still expected to run."""
         return len(self.leases) - len(self.revoked)
