@@ -242,6 +242,17 @@ def test_a_claim_holds_back_the_others_in_one_place_only() -> None:
     assert len({place for job, place in places_of(run).items() if job != 4}) == 1  # the other place goes on
 
 
+def test_a_place_that_joins_gets_the_leases_that_wait_behind_a_long_job() -> None:
+    run = Run([None] * 40, 0, places=[node(1, 1)])
+    quick = [facts.JobsFinished(1, [Completed(run.running.pop(0), 1e-5, b"null")])]
+    run.handle(*quick)  # the others are handed out in a batch
+    assert len(run.running) > 5 and set(places_of(run).values()) == {1}
+    run.now += 10.0
+    run.handle(facts.PlacesChanged([node(1, 1), node(2, 2)]))
+    run.handle(facts.TimePassed())
+    assert sorted(places for places in places_of(run).values() if places == 2)
+
+
 def test_the_number_of_workers_follows_the_places() -> None:
     run = Run([None, None], 0, places=[node(1, 1), node(2, 1)])
     run.handle(facts.ControlAsked(0, 0, "workers", 7))

@@ -304,6 +304,7 @@ class _Pass:
                 heapq.heappush(lines, (line.head(self._kept.get(kind, 0)), kind))
         if not queue.has_ready():
             self._hand_out_alone()
+        self._start_for_waiting_leases()
         if self._barred and not self._batches:
             self._give_up_if_nothing_else_is_left()
 
@@ -456,6 +457,23 @@ class _Pass:
         self._kept[kind] = self._kept.get(kind, 0) + min(self._placement.batch(kind, self._workers))
         if holding is not None:
             self._crews[holding.place].place.take(holding.amounts, holding.devices)
+
+    def _start_for_waiting_leases(self) -> None:
+        """Leases that wait behind another one are jobs for a free slot as well: they are revoked when its worker is
+        ready."""
+        if self._pace is not None:
+            return  # every job starts at once
+        for worker in list(self._dispatcher.workers.values()):
+            holding = worker.holding
+            if holding is None or worker.status != READY:
+                continue
+            for _ in range(worker.lease_count() - 1):
+                fitting = self._fitting(holding.kind)
+                if any(self._crews[each.place].has_idle(each.devices) for each in fitting):
+                    break  # it gets them as soon as they are revoked
+                if (found := self._find_worker(fitting)) is None:
+                    break
+                self._crews[found.place].place.take(found.amounts, found.devices)
 
     # -------------------------------------------------------------- jobs that run alone
 
