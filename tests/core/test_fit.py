@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.dispatch.fit import what_it_lacks, why_unfit
-from supervisor.core.dispatch.place import Place
+from supervisor.core.dispatch.place import Place, what_it_lacks, why_unfit
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import Amounts, Needs, Totals, amounts_of
 from supervisor.core.terms.settings import Settings

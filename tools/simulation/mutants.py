@@ -16,7 +16,7 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core.dispatch import placement, retry_policy, worker_exits
+from supervisor.core.dispatch import placement, placement_pass, retry_policy, worker_exits
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.place import Place
@@ -236,13 +236,13 @@ def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
 _CLASSIFY = worker_exits.classify_exit
 
 
-def _in_line(self: Any, kind: int, waiting: list[int]) -> placement._Went:
+def _in_line(self: Any, kind: int, waiting: list[int]) -> placement_pass.Went:
     """A job that does not fit lets no other go ahead."""
     went = _HAND_OUT(self, kind, waiting)
-    return placement._Went.NOWHERE if went is placement._Went.UNFIT else went
+    return placement_pass.Went.NOWHERE if went is placement_pass.Went.UNFIT else went
 
 
-_HAND_OUT = placement._Pass._hand_out
+_HAND_OUT = placement_pass.PlacementPass._hand_out
 
 
 MUTANTS: dict[str, list[Patch]] = {
@@ -291,7 +291,7 @@ MUTANTS: dict[str, list[Patch]] = {
     "nobody claims what it waits for": [(placement.Placement, "went_ahead", lambda *_: None)],
     "a claim binds nobody": [(placement.Placement, "claim_against", lambda *_: None)],
     "a claim is never given up": [(placement.Placement, "provide", lambda *_: None)],
-    "a job that does not fit lets nobody go ahead": [(placement._Pass, "_hand_out", _in_line)],
+    "a job that does not fit lets nobody go ahead": [(placement_pass.PlacementPass, "_hand_out", _in_line)],
     "the end of a node is blamed on its jobs": [(scheduler, "classify_exit", _nodes_are_not_spared)],
     "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }

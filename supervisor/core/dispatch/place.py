@@ -1,4 +1,4 @@
-"""What the jobs of one place take together, and whether one more fits. Pure.
+"""What the jobs of one place take together, whether one more fits, and why one never can. Pure.
 
 One machine is one place. Amounts of running jobs are summed anew whenever jobs are handed out: what is derived
 cannot drift from what it is derived from.
@@ -6,11 +6,18 @@ cannot drift from what it is derived from.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from supervisor.core.state.worker_state import Holding
+from supervisor.core.terms import needs_wording
 from supervisor.core.terms.events import PlaceFacts
-from supervisor.core.terms.needs import THOUSAND, Amounts
+from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, units
+from supervisor.core.terms.wording import count, one_line
+
+if TYPE_CHECKING:
+    from supervisor.core.dispatch.job_kinds import JobKinds
+    from supervisor.core.state.job_table import JobTable
 
 
 class Place:
@@ -88,9 +95,9 @@ class Place:
 
     def free_soonest(self, amounts: Amounts) -> tuple[int, ...]:
         """The devices with the least in use, as many as the amounts need."""
-        count = -(-amounts.gpus // THOUSAND)
+        number = -(-amounts.gpus // THOUSAND)
         order = sorted(range(len(self.devices)), key=lambda device: (self.devices[device], device))
-        return tuple(sorted(order[:count]))
+        return tuple(sorted(order[:number]))
 
     def at_once(self, amounts: Amounts) -> int:
         """How many jobs with these amounts fit together if nothing else runs."""
@@ -114,16 +121,16 @@ class Place:
             for device, taken in enumerate(self.devices)
             if taken + part + self._claimed(claim, device) <= THOUSAND
         ]
-        count = -(-gpus // THOUSAND)
-        if len(room) < count:
+        number = -(-gpus // THOUSAND)
+        if len(room) < number:
             return None
         possible = set(room)
         for devices in ready:
-            if len(devices) == count and possible.issuperset(devices):
+            if len(devices) == number and possible.issuperset(devices):
                 return devices
         # A share goes to the fullest device that has room, so that whole ones stay free.
         room.sort(key=lambda device: (device in avoid, -self.devices[device], device))
-        return tuple(sorted(room[:count]))
+        return tuple(sorted(room[:number]))
 
     def _claimed(self, claim: Holding | None, device: int) -> int:
         if claim is None or device not in claim.devices:
@@ -132,3 +139,84 @@ class Place:
 
 
 _NOTHING = Amounts(cpus=0)
+
+
+# ------------------------------------------------------------------- in words
+
+
+def why_unfit(amounts: Amounts, totals: Totals) -> str:
+    """Why a job cannot run even if nothing else does: what it asks for, and what there is; "" if it can.
+
+    GPUs are counted by device: a share of one needs one device, two need two.
+    """
+    reasons = list(_reasons(amounts, totals))
+    return "asks for " + ", and for ".join(reasons) if reasons else ""
+
+
+def describe_unfit(table: JobTable, jobs: Sequence[int], kinds: JobKinds, totals: Totals) -> str:
+    """The first of some jobs that cannot run, why, and how many more there are."""
+    first = jobs[0]
+    text = f"job {one_line(table.ids[first])!r}: {why_unfit(kinds.of(first).amounts, totals)}"
+    if len(jobs) > 1:
+        text += f"; {count(len(jobs) - 1, 'more job')} cannot run either"
+    return text
+
+
+def _reasons(amounts: Amounts, totals: Totals) -> Iterator[str]:
+    if amounts.cpus > totals.cpus:
+        yield f"{needs_wording.cores(amounts.cpus)}, but there {_are(totals.cpus)} (--workers)"
+    if totals.memory is not None and amounts.memory > totals.memory:
+        asked, there_is = needs_wording.told_apart(amounts.memory, totals.memory)
+        verb = "are" if there_is.endswith("bytes") else "is"
+        yield f"{asked} of memory, but there {verb} {there_is} (--memory)"
+    there_are = len(totals.gpus) * THOUSAND
+    if amounts.gpus > there_are:
+        yield f"{needs_wording.devices(amounts.gpus)}, but there {_are(there_are)} (--gpus)"
+    for name, amount in amounts.resources:
+        there = totals.resources.get(name, 0)
+        if amount > there:
+            option = "--resource" if there else _option_for(name, totals)
+            yield f"{name}={units(amount):g}, but there {_are(there)} ({option})"
+
+
+def _option_for(name: str, totals: Totals) -> str:
+    """How to offer a resource; those that are offered show a name that is spelled in another way."""
+    offered = f"; offered: {', '.join(totals.resources)}" if totals.resources else ""
+    return f"--resource {name}=N{offered}"
+
+
+def _are(amount: int) -> str:
+    if not amount:
+        return "is none"
+    return "is 1" if amount == THOUSAND else f"are {units(amount):g}"
+
+
+def what_it_lacks(amounts: Amounts, place: Place) -> str:
+    """What a job waits for in a place, and how much of that is free there: `3 cores (2 free) and 1 GPU (none
+    free)`; "" if nothing keeps it waiting.
+
+    Of GPUs those are free that nobody has; for a share of one it is the largest part that is left.
+    """
+    return " and ".join(_lacks(amounts, place))
+
+
+def _lacks(amounts: Amounts, place: Place) -> Iterator[str]:
+    total = place.totals
+    if amounts.cpus > (free := total.cpus - place.cpus):
+        yield f"{needs_wording.cores(amounts.cpus)} ({_free(free)})"
+    if total.memory is not None and amounts.memory > (free := max(0, total.memory - place.memory)):
+        asked, left = needs_wording.told_apart(amounts.memory, free)
+        yield f"{asked} of memory ({left if free else 'none'} free)"
+    if amounts.gpus:
+        part = min(THOUSAND, amounts.gpus)
+        room = sum(taken + part <= THOUSAND for taken in place.devices)
+        if room * THOUSAND < amounts.gpus:
+            most = max((THOUSAND - taken for taken in place.devices), default=0)
+            yield f"{needs_wording.devices(amounts.gpus)} ({_free(room * THOUSAND if part == THOUSAND else most)})"
+    for name, amount in amounts.resources:
+        if amount > (free := total.resources.get(name, 0) - place.resources.get(name, 0)):
+            yield f"{name}={units(amount):g} ({_free(free)})"
+
+
+def _free(amount: int) -> str:
+    return f"{units(amount):g} free" if amount > 0 else "none free"

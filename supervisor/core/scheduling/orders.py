@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
-from supervisor.core.dispatch.fit import describe_unfit
 from supervisor.core.dispatch.ledger import Ledger
+from supervisor.core.dispatch.place import describe_unfit
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable

@@ -1,0 +1,325 @@
+"""One look at all lines of jobs with equal needs, in the order of their first jobs: who gets a worker now. Pure.
+
+A job that fits goes to an idle worker; if there is none, a worker is started and its amounts are kept for it
+meanwhile. One that does not fit is passed over, which `placement` counts.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from supervisor.core.dispatch import pacing
+from supervisor.core.dispatch.place import Place
+from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
+from supervisor.core.dispatch.turn import Turn
+from supervisor.core.state.worker_state import READY, STARTING, STOPPING, Holding, WorkerState
+
+if TYPE_CHECKING:
+    from supervisor.core.dispatch.dispatcher import Dispatcher
+    from supervisor.core.dispatch.placement import Placement
+
+
+class Crew:
+    """The workers of one place in one pass.
+
+    idle: those without leases, by the devices that they see. promised: for each worker that is being started for
+    one kind of jobs, which. starting: how many are for anybody. coming: slots that will be free. free: slots.
+    """
+
+    def __init__(self, place: Place, free: Sequence[int]) -> None:
+        self.place = place
+        self.idle: dict[tuple[int, ...], list[WorkerState]] = {}
+        self.promised: list[int] = []
+        self.starting = self.coming = 0
+        slots = range(place.first_slot, place.first_slot + place.slots)
+        self.free = [slot for slot in free if slot in slots]
+
+    def add(self, worker: WorkerState) -> None:
+        if worker.status == STARTING and worker.kill_reason is None:
+            # Those for one kind have its amounts already.
+            if worker.holding is not None:
+                self.promised.append(worker.holding.kind)
+            else:
+                self.starting += 1
+        elif worker.status == STOPPING and not worker.leases:
+            self.coming += 1
+
+    def add_idle(self, worker: WorkerState) -> None:
+        self.idle.setdefault(worker.devices, []).append(worker)
+
+    def has_idle(self, devices: tuple[int, ...]) -> bool:
+        return bool(self.idle.get(devices))
+
+    def sets(self) -> list[tuple[int, ...]]:
+        """The devices that idle workers see."""
+        return [devices for devices, workers in self.idle.items() if workers]
+
+
+class Went(Enum):
+    """What became of the next jobs of a kind.
+
+    PROVIDED: they have a worker, or will have one. UNFIT: what they need is not free. BARRED: the worker that they
+    need may not be started now. NOWHERE: no worker is left for anybody.
+    """
+
+    PROVIDED, UNFIT, BARRED, NOWHERE = range(4)
+
+
+class PlacementPass:
+    """One look at all lines. `short`: busy workers that may get more jobs."""
+
+    def __init__(self, placement: Placement, dispatcher: Dispatcher, turn: Turn) -> None:
+        self._placement = placement
+        self._dispatcher = dispatcher
+        self._turn = turn
+        self._pace = dispatcher.pace
+        self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
+        free = dispatcher.free_slots()
+        self._crews = {number: Crew(place, free) for number, place in placement.places.items()}
+        self._workers = 0
+        self._short: list[WorkerState] = []
+        for worker in list(dispatcher.workers.values()):
+            crew = self._crews.get(worker.place)
+            if worker.status != READY:
+                if crew is not None:
+                    crew.add(worker)
+                continue
+            self._workers += 1
+            if worker.leases:
+                self._short.append(worker)
+            elif dispatcher.has_jobs_left(turn, worker) and crew is not None:
+                crew.add_idle(worker)
+        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
+        self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
+        self._started: set[Sort] = set()
+        self._barred: set[Sort] = set()  # workers that jobs wait for, and that may not be started now
+
+    def run(self) -> None:
+        queue = self._dispatcher.queue
+        lines = [(line.head(), kind) for kind, line in enumerate(queue.lines) if line.has_ready()]
+        heapq.heapify(lines)
+        waiting: list[int] = []  # kinds whose first job does not fit, in order
+        while lines:
+            _, kind = heapq.heappop(lines)
+            line = queue.lines[kind]
+            if self._kept.get(kind, 0) >= line.size():
+                continue  # all its jobs are provided for
+            went = self._hand_out(kind, waiting)
+            if went is Went.NOWHERE:
+                self._count_for_others(lines)
+                return
+            if went is Went.UNFIT:
+                waiting.append(kind)
+                self._count_batches(kind)
+            elif went is Went.PROVIDED and line.has_ready():
+                heapq.heappush(lines, (line.head(self._kept.get(kind, 0)), kind))
+        if not queue.has_ready():
+            self._hand_out_alone()
+        self._start_for_waiting_leases()
+        if self._barred and not self._batches:
+            self._give_up_if_nothing_else_is_left()
+
+    def _hand_out(self, kind: int, waiting: list[int]) -> Went:
+        """Place the next jobs of a kind."""
+        fitting = self._fitting(kind)
+        for holding in fitting:
+            if workers := self._crews[holding.place].idle.get(holding.devices):
+                return self._give(workers, holding, waiting)
+        for crew in self._crews.values():
+            if kind in crew.promised:
+                crew.promised.remove(kind)
+                self._keep(kind, None)
+                return Went.PROVIDED
+        if (found := self._find_worker(fitting)) is not None:
+            self._keep(kind, found)
+            return Went.PROVIDED
+        if self._pace is None and self._top_up(kind, waiting):
+            return Went.PROVIDED
+        if not fitting:
+            return Went.UNFIT
+        if not any(map(self._may_start, fitting)):
+            self._barred.update((holding.place, holding.devices) for holding in fitting)
+            return Went.BARRED
+        # Another place may have workers for others.
+        return Went.NOWHERE if len(self._crews) == 1 else Went.UNFIT
+
+    def _find_worker(self, fitting: Sequence[Holding]) -> Holding | None:
+        """The holding for which there will be a worker; None if there is none for any."""
+        for find in (self._take_starting, self._start, self._free_a_slot):
+            for holding in fitting:
+                if find(holding):
+                    return holding
+        return None
+
+    def _may_start(self, holding: Holding) -> bool:
+        """Whether a worker for this may be started; after a failure one at a time, to see whether it is of use."""
+        sort = holding.place, holding.devices
+        again = sort in self._started and self._dispatcher.starts.number(sort)
+        return not again and self._dispatcher.may_start(sort)
+
+    def _fitting(self, kind: int) -> list[Holding]:
+        """What the next job of a kind would be given, in each place in which it fits, the emptiest first."""
+        crews = list(self._crews.values())
+        if len(crews) > 1:
+            crews.sort(key=lambda crew: crew.place.load())
+        found = (self._placement.new_holding(kind, crew.place, crew.sets()) for crew in crews)
+        return [holding for holding in found if holding is not None]
+
+    def _take_starting(self, holding: Holding) -> bool:
+        """Whether a worker is being started that a job without devices may have."""
+        crew = self._crews[holding.place]
+        if holding.devices or not crew.starting:
+            return False
+        crew.starting -= 1
+        return True
+
+    def _start(self, holding: Holding) -> bool:
+        """Start a worker, if there is a free slot."""
+        crew = self._crews[holding.place]
+        if not crew.free or not self._may_start(holding):
+            return False
+        self._started.add((holding.place, holding.devices))
+        slot = crew.free.pop(0)
+        self._dispatcher.start_one(
+            self._turn,
+            slot,
+            crew.place.number,
+            slot - crew.place.first_slot,
+            holding if holding.devices else None,
+        )
+        return True
+
+    def _free_a_slot(self, holding: Holding) -> bool:
+        """Whether a slot becomes free for a worker with these devices: an idle one with others has to go."""
+        crew = self._crews[holding.place]
+        if not self._may_start(holding):
+            return False
+        if crew.coming:
+            crew.coming -= 1
+            return True
+        for devices in crew.sets():
+            if devices != holding.devices:
+                self._dispatcher.dismiss(self._turn, crew.idle[devices].pop())
+                return True
+        return False
+
+    def _give(self, workers: list[WorkerState], holding: Holding, waiting: list[int]) -> Went:
+        if self._allowed is not None:
+            assert self._pace is not None
+            if not self._allowed:
+                self._pace.wait()
+                return Went.NOWHERE
+            self._allowed -= 1
+            self._pace.spend(1)
+        worker = workers.pop(0)
+        ahead, share = self._placement.batch(holding.kind, self._workers)
+        worker.holding = holding
+        count = min(ahead, share) if self._pace is None else 1
+        jobs = self._dispatcher.lease(self._turn, worker, count, holding.kind)
+        if jobs:
+            self._crews[holding.place].place.take(holding.amounts, holding.devices)
+            self._short.append(worker)
+            self._went(holding.kind, jobs, waiting)
+        return Went.PROVIDED
+
+    def _went(self, kind: int, jobs: Sequence[int], waiting: list[int]) -> None:
+        """These jobs of a kind were handed out."""
+        self._batches.append((kind, jobs))
+        self._placement.provide(kind, jobs)
+        self._placement.went_ahead(len(jobs), waiting)
+
+    def _count_batches(self, kind: int) -> None:
+        """The first job of this kind does not fit. A batch that was handed out before it was looked at may reach
+        beyond it in the order."""
+        lines = self._dispatcher.queue.lines
+        head = lines[kind].head()
+        later = sum(lines[other].behind(head, jobs) for other, jobs in self._batches if len(jobs) > 1)
+        self._placement.went_ahead(later, [kind])
+
+    def _count_for_others(self, lines: list[tuple[tuple[int, int, int, int], int]]) -> None:
+        """No worker is left for the jobs of these kinds. Batches may have gone ahead of those that do not fit."""
+        if any(len(jobs) > 1 for _, jobs in self._batches):
+            for _, kind in sorted(lines):
+                if not self._fitting(kind):
+                    self._count_batches(kind)
+
+    def _top_up(self, kind: int, waiting: list[int]) -> bool:
+        """More leases for a worker that runs jobs of this kind and holds few; whether there was one."""
+        for worker in list(self._short):
+            holding = worker.holding
+            if holding is None or holding.kind != kind:
+                continue
+            self._short.remove(worker)
+            ahead, share = self._placement.batch(kind, self._workers)
+            count = worker.lease_count()
+            if count > ahead // 2 or self._turn.now >= worker.begun + pacing.REVOKE_AFTER:
+                continue  # it has enough, or runs a long job: new leases would be revoked
+            crew, claim = self._crews.get(worker.place), self._placement.claim_against(kind, worker.place)
+            if crew is None or (claim is not None and not crew.place.respects(claim, holding)):
+                continue
+            if jobs := self._dispatcher.lease(self._turn, worker, min(ahead - count, share), kind):
+                self._went(kind, jobs, waiting)
+                return True
+        return False
+
+    def _keep(self, kind: int, holding: Holding | None) -> None:
+        """Keep amounts until a worker is there; None if its worker has them already."""
+        self._placement.provide(kind, [self._dispatcher.queue.lines[kind].peek()])
+        self._kept[kind] = self._kept.get(kind, 0) + min(self._placement.batch(kind, self._workers))
+        if holding is not None:
+            self._crews[holding.place].place.take(holding.amounts, holding.devices)
+
+    def _start_for_waiting_leases(self) -> None:
+        """Leases that wait behind another one are jobs for a free slot as well: they are revoked when its worker is
+        ready."""
+        if self._pace is not None:
+            return  # every job starts at once
+        for worker in list(self._dispatcher.workers.values()):
+            holding = worker.holding
+            if holding is None or worker.status != READY:
+                continue
+            for _ in range(worker.lease_count() - 1):
+                fitting = self._fitting(holding.kind)
+                if any(self._crews[each.place].has_idle(each.devices) for each in fitting):
+                    break  # it gets them as soon as they are revoked
+                if (found := self._find_worker(fitting)) is None:
+                    break
+                self._crews[found.place].place.take(found.amounts, found.devices)
+
+    # -------------------------------------------------------------- jobs that run alone
+
+    def _hand_out_alone(self) -> None:
+        """Lease a job that must run alone, if no other job is leased or about to be."""
+        dispatcher, queue = self._dispatcher, self._dispatcher.queue
+        if not queue.has_alone() or dispatcher.ledger.awaiting_sync:
+            return
+        if any(worker.leases for worker in dispatcher.workers.values()):
+            return
+        kind = self._placement.kinds.kind_of[queue.peek_alone()]
+        fitting = self._fitting(kind)
+        for holding in fitting:
+            if workers := self._crews[holding.place].idle.get(holding.devices):
+                workers[0].holding = holding
+                dispatcher.send_alone(self._turn, workers[0])
+                return
+        if any(kind in crew.promised for crew in self._crews.values()):
+            return
+        if self._find_worker(fitting) is None and not any(map(self._may_start, fitting)):
+            self._barred.update((holding.place, holding.devices) for holding in fitting)
+
+    # ------------------------------------------------------------ workers that cannot start
+
+    def _give_up_if_nothing_else_is_left(self) -> None:
+        """End the run if all that is left are jobs for which no worker gets ready."""
+        dispatcher = self._dispatcher
+        if dispatcher.queue.waiting() or dispatcher.ledger.awaiting_sync:
+            return
+        if any(
+            worker.leases or worker.status in (STARTING, STOPPING) for worker in dispatcher.workers.values()
+        ):
+            return
+        if all(dispatcher.starts.number(sort) >= START_FAILURES for sort in self._barred):
+            dispatcher.give_up(self._turn)
