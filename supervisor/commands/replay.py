@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,14 +24,17 @@ import msgspec
 from supervisor.commands.lookup import add_experiment, add_job, find_job, the_experiment
 from supervisor.core.terms.code_spans import CodeSpans
 from supervisor.core.terms.errors import LonghaulError, UsageError
+from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.records import Ended, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import cut, duration, one_line
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.code_files import changed_since, listed
+from supervisor.experiment.fitting.job_alone import GivenAlone, give, given_alone
 from supervisor.experiment.provenance import code_of, decoded_entry
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
+from supervisor.storage.plan.plan_line import PlannedJob
 from supervisor.storage.recovery.survey import survey
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.views.console import print_lines
@@ -56,6 +59,7 @@ class _Replayed(msgspec.Struct):
     record: Ended | None
     settings: dict[str, Any]
     started: RunStarted
+    given: GivenAlone
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     job = current_job()
     with tempfile.TemporaryDirectory(prefix="longhaul-replay-") as folder:
         slot = max(0, replayed.record.worker) if replayed.record is not None else 0
-        job.configure(slot, int(replayed.settings.get("seed", 0)), folder)
+        job.configure(slot, int(replayed.settings.get("seed", 0)), folder, gpus=replayed.given.gpus)
         try:
             job.context = setup() if setup is not None else None
             job.start_job(replayed.job, replayed.domain, replayed.attempt)
@@ -114,14 +118,23 @@ def _read(arguments: argparse.Namespace) -> _Replayed:
             record=row[2],
             settings=found.settings,
             started=started,
+            given=_given(row[1], found.settings),
         )
     finally:
         found.close()
 
 
+def _given(job: PlannedJob, settings: Mapping[str, Any]) -> GivenAlone:
+    known = {key: value for key, value in settings.items() if key in Settings.__struct_fields__}
+    needs = msgspec.json.decode(job.needs, type=Needs) if job.needs else None
+    return given_alone(needs, msgspec.convert(known, Settings))
+
+
 def _announce(replayed: _Replayed, *, debug: bool) -> None:
     params = cut(one_line(msgspec.json.encode(replayed.params).decode()), _SHOWN)
     _print(f"replaying {one_line(replayed.job)} {params}, attempt {replayed.attempt}; nothing is recorded")
+    if replayed.given.missing:
+        _print(replayed.given.missing)
     record = replayed.record
     if record is None:
         return
@@ -205,8 +218,10 @@ def _imitate_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | Non
     """Directory, arguments and path of the run, as far as they are still there."""
     wanted = replayed.settings.get("workers", Settings().workers)
     slots = usable_cores() if wanted == "auto" else int(wanted)
+    cap = replayed.given.cap
     for name, value in thread_caps(slots).items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, str(cap) if cap else value)
+    give(replayed.given, with_gpus=bool(replayed.given.gpus))
     if replayed.record is not None and replayed.record.worker >= 0:
         os.environ["LONGHAUL_WORKER"] = str(replayed.record.worker)
         os.environ["LONGHAUL_LOCAL_WORKER"] = str(replayed.record.worker)

@@ -22,6 +22,7 @@ from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import harmless
 from supervisor.experiment.code_changes import changed_names
 from supervisor.experiment.code_files import listed
+from supervisor.experiment.fitting.job_alone import ask_for_gpus, give, given_alone
 from supervisor.experiment.planning import build_plan
 from supervisor.experiment.provenance import code_of
 from supervisor.experiment.resume_target import resume_target
@@ -45,11 +46,19 @@ def debug(request: Request) -> RunOutcome:
     if not chosen:
         some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
         raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")
+    all_needs = {job_id: own.needs for job_id, own in plan.builder.own.items()}
+    with_gpus = ask_for_gpus([None, *all_needs.values()], settings)
+    # The devices are counted before jobs see a part of them.
+    given = {job.id: given_alone(all_needs.get(job.id), settings) for job in chosen}
     failed = 0
     with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:
         current_job().configure(0, settings.seed, folder)
+        give(given[chosen[0].id], with_gpus=with_gpus)  # for setup()
         current_job().context = request.setup() if request.setup is not None else None
         for job in chosen:
+            give(given[job.id], with_gpus=with_gpus)
+            if given[job.id].missing:
+                _print(f"{job.id}: {given[job.id].missing}")
             failed += not _run_here(request, job)
     _print(f"{len(chosen) - failed} of {len(chosen)} jobs completed; nothing was recorded")
     return RunOutcome(exit_code=SOME_FAILED if failed else OK)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -250,3 +252,38 @@ def test_what_was_given_to_all_jobs_is_in_the_final_file_of_a_run_that_keeps_not
     (path,) = experiment.output.glob("*/logs_final.json")
     for entry in json.loads(path.read_text()):
         assert entry["given"] == {"cpus": 2, "memory": 30 << 20} and "needs" not in entry
+
+
+def test_in_the_debugger_a_job_finds_what_it_asks_for(experiment: Experiment) -> None:
+    write(experiment, "cpus=99, gpus=2", "cpus=0.5")
+    text = experiment.script.read_text().replace(
+        'return {"number"', 'return {"job": [current_job().cpus, current_job().gpus], "number"'
+    )
+    experiment.script.write_text(text)
+    done = experiment.run("--debug", "*", env=without_devices(experiment, "GPU-a,GPU-b,GPU-c"))
+    assert done.returncode == 0, done.stderr
+    assert 'big: {"job":[99,["GPU-a","GPU-b"]],"number":1,"devices":"GPU-a,GPU-b"}' in done.stderr
+    assert 'other: {"job":[0.5,[]],"number":2,"devices":""}' in done.stderr
+    assert "it asks for" not in done.stderr
+    fewer = experiment.run("--debug", "big", env=without_devices(experiment, "GPU-a"))
+    assert fewer.returncode == 0, fewer.stderr
+    assert "big: it asks for 2 GPUs, and there is 1 GPU here (--gpus)\n" in fewer.stderr
+    assert not experiment.output.exists()
+
+
+def test_a_replay_finds_what_the_job_asks_for(experiment: Experiment) -> None:
+    write(experiment, "cpus=3, gpus=1", "memory='20M'")
+    experiment.script.write_text(
+        experiment.script.read_text().replace(
+            'return {"number"',
+            'return {"job": [current_job().cpus, current_job().gpus, os.environ["OMP_NUM_THREADS"]], "number"',
+        )
+    )
+    env = without_devices(experiment, "GPU-a,GPU-b")
+    env.pop("OMP_NUM_THREADS", None)
+    assert experiment.run(env=env).returncode == 0
+    command = [sys.executable, "-m", "supervisor", "replay", "big", "-d", str(experiment.output)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '{"job":[3,["GPU-a"],"3"],"number":1,"devices":"GPU-a"}' in done.stderr
+    assert "the same result as in the record" in done.stderr
