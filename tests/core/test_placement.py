@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from supervisor.core.dispatch.job_queue import Line
+from supervisor.core.dispatch.place import Place
+from supervisor.core.dispatch.placement_pass import MOST_WAITING
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import PlaceFacts, StartJobs, StartWorker, StopWorker
-from supervisor.core.terms.jobs import LEASED, OwnSettings
+from supervisor.core.terms.jobs import COMPLETED, LEASED, OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased
@@ -301,3 +305,44 @@ def test_the_run_ends_when_nothing_else_is_left_than_jobs_whose_workers_do_not_g
         run.now = run.core.next_deadline() or run.now
         run.handle(facts.TimePassed())
     assert "no CUDA" in run.core.dispatcher.failure
+
+
+# ------------------------------------------------------------------ thousands of kinds
+
+
+@pytest.mark.parametrize("memory", [None, 5 * GB])
+def test_a_turn_looks_at_few_of_thousands_of_kinds(
+    memory: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether nearly all of them fit, or none but one at a time."""
+    needs: list[Needs | None] = [Needs(memory=3 * GB + number) for number in range(3000)]
+    run = Run(needs, 4, Totals(4000, memory=memory))
+    looks: Counter[str] = Counter()
+
+    def counted(called: Any) -> Any:
+        def look(*given: Any) -> Any:
+            looks[called.__name__] += 1
+            return called(*given)
+
+        return look
+
+    monkeypatch.setattr(Place, "fits", counted(Place.fits))
+    monkeypatch.setattr(Line, "head", counted(Line.head))
+    monkeypatch.setattr(Line, "has_ready", counted(Line.has_ready))
+    turns = 100
+    for _ in range(turns):
+        run.end(min(run.running))
+    assert len(run.running) == (4 if memory is None else 1)
+    assert max(looks.values()) < 150 * turns, looks
+
+
+def test_those_behind_the_first_kinds_that_wait_have_their_turn_as_well() -> None:
+    needs: list[Needs | None] = [Needs(cpus=1, memory=GB)]
+    needs += [Needs(cpus=2, memory=2 * GB + number) for number in range(MOST_WAITING + 8)]
+    run = Run([*needs, *[Needs(cpus=1)] * 400], 2, Totals(2000, memory=3 * GB))
+    big = range(1, len(needs))
+    began = 0
+    while any(run.core.table.state[job] != COMPLETED for job in big) and began < 350:
+        run.end(*sorted(run.running)[:1])
+        began += 1
+    assert all(run.core.table.state[job] == COMPLETED for job in big)

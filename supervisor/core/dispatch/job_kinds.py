@@ -40,6 +40,10 @@ class JobKinds:
         for job, own in table.own.items():
             if own.needs is not None:
                 self.kind_of[job] = number_of(own.needs)
+        # By kind, for a quick look at many.
+        self.cpus = [kind.amounts.cpus for kind in self.kinds]
+        self.memory = [kind.amounts.memory for kind in self.kinds]
+        self.least_cpus = min(self.cpus)
 
     def queue(self, state: bytearray) -> JobQueue:
         """An empty queue with a line for each kind. `state`: of the jobs, as in the table."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
@@ -25,6 +26,8 @@ from supervisor.core.state.columns import compact, get
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
 
 _READY = frozenset((PENDING, INTERRUPTED))
+_FEW = 50  # lines that are put into their places one by one
+Head = tuple[int, int, int, int]  # where the first job of a line stands among those of all lines
 
 
 class Line:
@@ -91,7 +94,7 @@ class Line:
         waiting = [job for _, job in self._first] + list(self._untried[self._next :])
         return [job for job in waiting + [entry[2] for entry in self._again] if self._state[job] in _READY]
 
-    def head(self, skip: int = 0) -> tuple[int, int, int, int]:
+    def head(self, skip: int = 0) -> Head:
         """Where its first job stands among those of all lines: the smallest goes first. Only if `has_ready`.
 
         skip: the job behind so many others instead, or the last one.
@@ -105,7 +108,7 @@ class Line:
         place = min(self._next + skip, len(self._untried) - 1)
         return 1, -self._priority(self._untried[place]), 0, self._positions[place]
 
-    def behind(self, head: tuple[int, int, int, int], jobs: Sequence[int]) -> int:
+    def behind(self, head: Head, jobs: Sequence[int]) -> int:
         """How many of these jobs, which were just taken from here, stood behind the head of another line: untried
         ones, and after these some that get another attempt. The first of them stood before it."""
         number, place = 0, self._next
@@ -197,6 +200,40 @@ class Line:
             heapq.heappop(self._again)
 
 
+class _LineOrder:
+    """The lines with ready jobs, by their first jobs. There may be thousands of lines, so only those that were
+    touched since are looked at when the order is asked for."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.touched = set(range(len(lines)))
+        self._lines = lines
+        self._heads: list[Head | None] = [None] * len(lines)  # as they stand in the order
+        self._order: list[tuple[Head, int]] = []
+
+    def get(self) -> Sequence[tuple[Head, int]]:
+        """(head, kind) of each; where jobs of a line have ended since, it stands too early."""
+        touched, self.touched = self.touched, set()
+        if len(touched) > _FEW:
+            for kind in touched:
+                self._heads[kind] = self._head_of(kind)
+            self._order = sorted((head, kind) for kind, head in enumerate(self._heads) if head is not None)
+            return self._order
+        for kind in touched:
+            before, now = self._heads[kind], self._head_of(kind)
+            if before == now:
+                continue
+            self._heads[kind] = now
+            if before is not None:
+                del self._order[bisect_left(self._order, (before, kind))]
+            if now is not None:
+                insort(self._order, (now, kind))
+        return self._order
+
+    def _head_of(self, kind: int) -> Head | None:
+        line = self._lines[kind]
+        return line.head() if line.has_ready() else None
+
+
 class JobQueue:
     """Job numbers waiting for a worker; `state` is the table's and is only read.
 
@@ -208,6 +245,7 @@ class JobQueue:
         self._kind_of = kind_of
         self._single: set[int] = set()
         self.lines = [Line(state, self._single) for _ in range(kinds)]
+        self._order = _LineOrder(self.lines) if kind_of else None
         self._ticket = 0
         self._front = 0  # the ticket of the last job that was put before all others
         self._alone: deque[int] = deque()
@@ -215,7 +253,27 @@ class JobQueue:
         self._waiting: list[tuple[float, int, bool]] = []  # heap of (not before, job, first)
 
     def _line(self, job: int) -> Line:
-        return self.lines[self._kind_of[job]] if self._kind_of else self.lines[0]
+        """The line of a job, which is about to be changed."""
+        if self._order is None:
+            return self.lines[0]
+        kind = self._kind_of[job]
+        self._order.touched.add(kind)
+        return self.lines[kind]
+
+    def in_order(self) -> Sequence[tuple[Head, int]]:
+        """(head, kind) of each line with ready jobs, as it was when this is called, the first first. Where jobs
+        have ended since they were queued, a line stands too early, or is empty. Only if jobs differ in kind."""
+        assert self._order is not None
+        return self._order.get()
+
+    def touch(self, kind: int) -> None:
+        """The first job of this line is another one than `in_order` has it."""
+        if self._order is not None:
+            self._order.touched.add(kind)
+
+    def _touch_all(self) -> None:
+        if self._order is not None:
+            self._order.touched.update(range(len(self.lines)))
 
     def line_up(self, jobs: Iterable[int], priorities: dict[int, int] | None = None) -> None:
         """Set the jobs of the run, in order of falling priority."""
@@ -230,11 +288,13 @@ class JobQueue:
             positions.append(position)
         for line, (members, positions) in zip(self.lines, parts, strict=True):
             line.line_up(members, positions, priorities)
+        self._touch_all()
 
     def close(self, kinds: Collection[int]) -> None:
         """Close the lines of these kinds, and open all others."""
         for kind, line in enumerate(self.lines):
             line.closed = kind in kinds
+        self._touch_all()
         alone = [*self._aside, *self._alone]
         self._aside = deque(job for job in alone if self._line(job).closed)
         self._alone = deque(job for job in alone if not self._line(job).closed)
@@ -282,6 +342,7 @@ class JobQueue:
         """Remove these jobs from every queue."""
         for line in self.lines:
             line.remove(jobs)
+        self._touch_all()
         self._alone, self._aside = (
             deque(job for job in line if job not in jobs) for line in (self._alone, self._aside)
         )
@@ -307,7 +368,13 @@ class JobQueue:
 
     def has_ready(self) -> bool:
         """Whether `take` would give something (jobs that must run alone not counted)."""
-        return any(line.has_ready() for line in self.lines)
+        if self._order is None:
+            return self.lines[0].has_ready()
+        for _, kind in self._order.get():
+            if self.lines[kind].has_ready():
+                return True
+            self._order.touched.add(kind)
+        return False
 
     def has_any(self) -> bool:
         return self.has_ready() or self.has_alone() or bool(self._waiting)
@@ -323,6 +390,7 @@ class JobQueue:
 
     def take(self, count: int, *, empty_handed: bool, kind: int = 0) -> Sequence[int]:
         """Jobs of one kind; see `Line.take`."""
+        self.touch(kind)
         return self.lines[kind].take(count, empty_handed=empty_handed)
 
     def peek_alone(self) -> int:

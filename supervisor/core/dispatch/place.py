@@ -63,7 +63,7 @@ class Place:
         claim: what must stay possible: what is taken then is at most the totals less these amounts. ready: sets of
         devices that idle workers have already, which are preferred. avoid: devices that are taken last.
         """
-        claimed = claim.amounts if claim is not None else _NOTHING
+        claimed = claim.amounts if claim is not None else NOTHING
         total = self.totals
         if self.cpus + amounts.cpus + claimed.cpus > total.cpus:
             return None
@@ -138,7 +138,7 @@ class Place:
         return min(THOUSAND, claim.amounts.gpus)
 
 
-_NOTHING = Amounts(cpus=0)
+NOTHING = Amounts(cpus=0)
 
 
 # ------------------------------------------------------------------- in words

@@ -6,7 +6,8 @@ place, the emptiest in which it fits and a worker is ready for it.
 One pass goes through the lines of equal needs in the order of their first jobs. A job that fits goes to an idle
 worker; if there is none, a worker is started and its amounts are kept for it meanwhile. A job that does not fit is
 passed over. When as many later jobs as there are slots have gone ahead of it, it claims its amounts: from then on
-the others use only what is left without them. There is one claim at a time.
+the others use only what is left without them. There is one claim at a time. It is counted for the first kinds that
+wait (`MOST_WAITING`): where thousands do, those behind get their turn when these have had theirs.
 
 Jobs of equal needs are handed out in batches, as without needs. Only the job that a worker runs takes something;
 the leases that wait behind it take nothing. GPU jobs run in workers that were started with their devices; all
@@ -15,6 +16,7 @@ other workers of such an experiment see none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ import msgspec
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.pacing import Durations
-from supervisor.core.dispatch.place import Place, why_unfit
+from supervisor.core.dispatch.place import NOTHING, Place, why_unfit
 from supervisor.core.dispatch.placement_pass import PlacementPass
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import ABANDONED, STARTING, Holding, WorkerState
@@ -173,11 +175,13 @@ class Placement:
         place = min(able, key=Place.load)
         return Holding(kind, amounts, place.free_soonest(amounts), place.number)
 
-    def provide(self, kind: int, jobs: Iterable[int]) -> None:
+    def provide(self, kind: int, jobs: Sequence[int]) -> None:
         """These jobs of one kind have what they need, or a worker with it is being started: they wait no
         longer."""
-        for job in jobs if self._passed_over else ():
-            self._passed_over.pop(job, None)
+        passed = self._passed_over
+        few, others = (passed, jobs) if len(passed) < len(jobs) else (jobs, passed)
+        for job in [each for each in few if each in others]:
+            del passed[job]
         if self._claim is not None and self._claim.kind == kind:
             self._claim = None
 
@@ -185,6 +189,22 @@ class Placement:
         """The claim that jobs of this kind have to leave room for in a place."""
         claim = self._claim
         return None if claim is None or claim.kind == kind or claim.place != place else claim
+
+    def room(self) -> tuple[float, float]:
+        """The most cores, in thousandths, and the most bytes that any one place has left for a kind without a
+        claim: a job that asks for more does not fit now."""
+        cpus, memory = 0.0, 0.0
+        for place in self.places.values():
+            claim = self._claim if self._claim is not None and self._claim.place == place.number else None
+            claimed = claim.amounts if claim is not None else NOTHING
+            cpus = max(cpus, place.totals.cpus - place.cpus - claimed.cpus)
+            total = place.totals.memory
+            memory = math.inf if total is None else max(memory, total - place.memory - claimed.memory)
+        return cpus, memory
+
+    def claimant(self) -> int | None:
+        """The kind that has a claim."""
+        return None if self._claim is None else self._claim.kind
 
     def batch(self, kind: int, workers: int) -> tuple[int, int]:
         """(leases that a worker should hold, jobs that one hand-out may have) of this kind."""

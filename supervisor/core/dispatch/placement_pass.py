@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from supervisor.core.dispatch import pacing
+from supervisor.core.dispatch.job_queue import Head
 from supervisor.core.dispatch.place import Place
 from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
 from supervisor.core.dispatch.turn import Turn
@@ -20,6 +21,10 @@ from supervisor.core.state.worker_state import READY, STARTING, STOPPING, Holdin
 if TYPE_CHECKING:
     from supervisor.core.dispatch.dispatcher import Dispatcher
     from supervisor.core.dispatch.placement import Placement
+
+
+# How many kinds of jobs that do not fit are counted, the first ones: see `Placement`.
+MOST_WAITING = 32
 
 
 class Crew:
@@ -94,28 +99,48 @@ class PlacementPass:
                 crew.add_idle(worker)
         self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
+        self._room: tuple[float, float] | None = None  # see `Placement.room`; None: to be looked at anew
+        # Kinds that may get something even where no room is left: their jobs run, a worker for them is being
+        # started, or they have the claim.
+        self._known = {worker.holding.kind for worker in dispatcher.workers.values() if worker.holding}
+        if (claimant := placement.claimant()) is not None:
+            self._known.add(claimant)
         self._started: set[Sort] = set()
         self._barred: set[Sort] = set()  # workers that jobs wait for, and that may not be started now
 
     def run(self) -> None:
         queue = self._dispatcher.queue
-        lines = [(line.head(), kind) for kind, line in enumerate(queue.lines) if line.has_ready()]
-        heapq.heapify(lines)
-        waiting: list[int] = []  # kinds whose first job does not fit, in order
-        while lines:
-            _, kind = heapq.heappop(lines)
-            line = queue.lines[kind]
-            if self._kept.get(kind, 0) >= line.size():
+        order, at = queue.in_order(), 0
+        again: list[tuple[Head, int]] = []  # heap of lines that come once more, further on
+        waiting: list[int] = []  # the first kinds whose first job does not fit, in order
+        while at < len(order) or again:
+            if again and (at == len(order) or again[0] < order[at]):
+                head, kind = heapq.heappop(again)
+            else:
+                head, kind = order[at]
+                at += 1
+            if len(waiting) == MOST_WAITING and self._surely_waits(kind):
+                if not self._is_a_core_free():
+                    again, at = self._known_ones(again, (head, kind)), len(order)
+                continue
+            line, kept = queue.lines[kind], self._kept.get(kind, 0)
+            if not line.has_ready():
+                queue.touch(kind)
+                continue
+            if kept >= line.size():
                 continue  # all its jobs are provided for
+            if (now := line.head(kept)) > head:  # jobs have ended since they were queued
+                queue.touch(kind)
+                heapq.heappush(again, (now, kind))
+                continue
             went = self._hand_out(kind, waiting)
             if went is Went.NOWHERE:
-                self._count_for_others(lines)
+                self._count_for_others([*again, *order[at:]], waiting)
                 return
             if went is Went.UNFIT:
-                waiting.append(kind)
-                self._count_batches(kind)
+                self._wait(kind, waiting)
             elif went is Went.PROVIDED and line.has_ready():
-                heapq.heappush(lines, (line.head(self._kept.get(kind, 0)), kind))
+                heapq.heappush(again, (line.head(self._kept.get(kind, 0)), kind))
         if not queue.has_ready():
             self._hand_out_alone()
         self._start_for_waiting_leases()
@@ -124,6 +149,8 @@ class PlacementPass:
 
     def _hand_out(self, kind: int, waiting: list[int]) -> Went:
         """Place the next jobs of a kind."""
+        if self._surely_waits(kind):
+            return Went.UNFIT
         fitting = self._fitting(kind)
         for holding in fitting:
             if workers := self._crews[holding.place].idle.get(holding.devices):
@@ -145,6 +172,37 @@ class PlacementPass:
             return Went.BARRED
         # Another place may have workers for others.
         return Went.NOWHERE if len(self._crews) == 1 else Went.UNFIT
+
+    def _surely_waits(self, kind: int) -> bool:
+        """A quick look: whether a kind surely has to wait, because no place has enough cores or memory left."""
+        if kind in self._known:
+            return False
+        if self._room is None:
+            self._room = self._placement.room()
+        cpus, memory = self._room
+        kinds = self._placement.kinds
+        return kinds.cpus[kind] > cpus or kinds.memory[kind] > memory
+
+    def _is_a_core_free(self) -> bool:
+        """Whether there is a place with cores left for any kind."""
+        if self._room is None:
+            self._room = self._placement.room()
+        return self._room[0] >= self._placement.kinds.least_cpus
+
+    def _known_ones(self, again: list[tuple[Head, int]], here: tuple[Head, int]) -> list[tuple[Head, int]]:
+        """The lines behind `here` that may get something although no core is left, as a heap."""
+        lines = self._dispatcher.queue.lines
+        ready = [(lines[kind].head(), kind) for kind in self._known if lines[kind].has_ready()]
+        found = {entry for entry in ready if entry > here} | {
+            entry for entry in again if entry[1] in self._known
+        }
+        return sorted({kind: (head, kind) for head, kind in found}.values())
+
+    def _wait(self, kind: int, waiting: list[int]) -> None:
+        """The first job of a kind does not fit."""
+        if len(waiting) < MOST_WAITING:
+            waiting.append(kind)
+            self._count_batches(kind)
 
     def _find_worker(self, fitting: Sequence[Holding]) -> Holding | None:
         """The holding for which there will be a worker; None if there is none for any."""
@@ -227,6 +285,8 @@ class PlacementPass:
 
     def _went(self, kind: int, jobs: Sequence[int], waiting: list[int]) -> None:
         """These jobs of a kind were handed out."""
+        self._room = None
+        self._known.add(kind)
         self._batches.append((kind, jobs))
         self._placement.provide(kind, jobs)
         self._placement.went_ahead(len(jobs), waiting)
@@ -238,13 +298,17 @@ class PlacementPass:
         head = lines[kind].head()
         later = sum(lines[other].behind(head, jobs) for other, jobs in self._batches if len(jobs) > 1)
         self._placement.went_ahead(later, [kind])
+        self._room = None
 
-    def _count_for_others(self, lines: list[tuple[tuple[int, int, int, int], int]]) -> None:
+    def _count_for_others(self, lines: Sequence[tuple[Head, int]], waiting: list[int]) -> None:
         """No worker is left for the jobs of these kinds. Batches may have gone ahead of those that do not fit."""
-        if any(len(jobs) > 1 for _, jobs in self._batches):
-            for _, kind in sorted(lines):
-                if not self._fitting(kind):
-                    self._count_batches(kind)
+        if not any(len(jobs) > 1 for _, jobs in self._batches):
+            return
+        for _, kind in sorted(lines):
+            if len(waiting) == MOST_WAITING:
+                return
+            if self._dispatcher.queue.lines[kind].has_ready() and not self._fitting(kind):
+                self._wait(kind, waiting)
 
     def _top_up(self, kind: int, waiting: list[int]) -> bool:
         """More leases for a worker that runs jobs of this kind and holds few; whether there was one."""
@@ -267,6 +331,7 @@ class PlacementPass:
 
     def _keep(self, kind: int, holding: Holding | None) -> None:
         """Keep amounts until a worker is there; None if its worker has them already."""
+        self._room = None
         self._placement.provide(kind, [self._dispatcher.queue.lines[kind].peek()])
         self._kept[kind] = self._kept.get(kind, 0) + min(self._placement.batch(kind, self._workers))
         if holding is not None:
