@@ -309,13 +309,14 @@ def alive(patches: list[Patch]) -> Iterator[None]:
 def caught(patches: list[Patch], seeds: int) -> str:
     """How the simulation noticed a fault, "" if it did not in so many histories.
 
-    Any other error is raised: then the mutant breaks the code in another way than it is meant to.
+    A line that cannot be read again (ValueError) breaks a promise, too. Any other error is raised: then the mutant
+    breaks the code in another way than it is meant to.
     """
     with alive(patches):
         for seed in range(seeds):
             try:
                 play(seed)
-            except (Violation, Overdrawn, IllegalMove) as fault:
+            except (Violation, Overdrawn, IllegalMove, ValueError) as fault:
                 return f"seed {seed}: {fault}"
     return ""
 
