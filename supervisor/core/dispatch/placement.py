@@ -30,7 +30,7 @@ from supervisor.core.dispatch.placement_pass import PlacementPass
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.worker_state import ABANDONED, STARTING, Holding, WorkerState
 from supervisor.core.terms.events import PlaceFacts
-from supervisor.core.terms.needs import THOUSAND, Totals, given
+from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, given
 
 if TYPE_CHECKING:
     from supervisor.core.dispatch.dispatcher import Dispatcher
@@ -169,11 +169,14 @@ class Placement:
     def _new_claim(self, kind: int) -> Holding | None:
         """In the emptiest place that has enough."""
         amounts = self.kinds.kinds[kind].amounts
-        able = [place for place in self.places.values() if not why_unfit(amounts, place.totals)]
-        if not able:
+        if (place := self.emptiest(amounts)) is None:
             return None
-        place = min(able, key=Place.load)
         return Holding(kind, amounts, place.free_soonest(amounts), place.number)
+
+    def emptiest(self, amounts: Amounts) -> Place | None:
+        """The emptiest place in which a job with these amounts can ever run."""
+        able = (place for place in self.places.values() if not why_unfit(amounts, place.totals))
+        return min(able, key=Place.load, default=None)
 
     def provide(self, kind: int, jobs: Sequence[int]) -> None:
         """These jobs of one kind have what they need, or a worker with it is being started: they wait no

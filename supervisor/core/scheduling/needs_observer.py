@@ -69,8 +69,8 @@ class NeedsObserver:
             return None
         job = min(lines, key=lambda line: line.head()).peek()
         amounts = placement.kinds.of(job).amounts
-        able = [place for place in placement.places.values() if not why_unfit(amounts, place.totals)]
-        return (job, amounts, min(able, key=Place.load)) if able else None
+        place = placement.emptiest(amounts)
+        return (job, amounts, place) if place is not None else None
 
     def _unfit(self, placement: Placement) -> UnfitJobs | None:
         number, first = self._scheduler.queue.count_closed()
