@@ -263,6 +263,20 @@ def test_the_number_of_workers_follows_the_places() -> None:
     assert run.core.dispatcher.slots == 2
 
 
+def test_a_retry_over_memory_may_hold_what_there_is() -> None:
+    run = Run([Needs(memory=GB)], 2, Totals(2000, memory=4 * GB), retry_over_memory=True)
+    run.handle(facts.MemoryMeasured({1: 2 * GB}))
+    run.handle(facts.WorkerDied(1, signal=9))
+    assert run.core.table.charges[0].over_memory == 1
+    run.handle(facts.Synced(1000))
+    assert run.core.dispatcher.alone.runs(run.core.workers)
+    incarnation = run.worker_of[0]
+    run.handle(facts.MemoryMeasured({incarnation: 4 * GB}))
+    assert run.core.workers[incarnation].kill_reason is None
+    run.handle(facts.MemoryMeasured({incarnation: 4 * GB + 1}))
+    assert run.core.workers[incarnation].kill_reason is not None
+
+
 # --------------------------------------------------------- workers that do not get ready
 
 

@@ -276,6 +276,7 @@ class History:
     def step(self, core: Scheduler, events: list[Event]) -> None:
         self.carry_out(core, core.handle(events, self.world.now, EPOCH, self.store.next_n))
         check_counts(core)
+        self.needs.check_idle(core, self.world)
 
     def carry_out(self, core: Scheduler, effects: Effects) -> None:
         first = self.store.next_n

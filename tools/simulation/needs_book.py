@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from supervisor.core.scheduling.scheduler import Scheduler
-from supervisor.core.state.worker_state import READY, STARTING, STOPPING
+from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING
 from supervisor.core.terms.events import Command, StartJobs
 from supervisor.core.terms.jobs import PENDING
 from supervisor.core.terms.needs import Needs, Totals
@@ -80,7 +80,6 @@ class NeedsBook:
         if len(self.totals) == 1:
             used = self._used(world, 0)
             self._count_passed(core, started, used)
-            self._check_idle(core, world, used)
 
     def _used(self, world: World, place: int) -> _Amounts:
         """What the jobs of a place's workers with leases take."""
@@ -193,9 +192,12 @@ class NeedsBook:
             for name, amount in taken_by(self.jobs[job]).items()
         )
 
-    def _check_idle(self, core: Scheduler, world: World, used: _Amounts) -> None:
-        """No worker idles while a job fits and no claim forbids it."""
+    def check_idle(self, core: Scheduler, world: World) -> None:
+        """After a turn in which jobs may have been handed out: no slot idles while a job fits, with the devices
+        that it needs, and no claim forbids it."""
         dispatcher = core.dispatcher
+        if not self.in_use or len(self.totals) > 1:
+            return
         if (
             core.stopped
             or core.blocked_by()
@@ -207,15 +209,28 @@ class NeedsBook:
             return
         if dispatcher.placement is None or dispatcher.placement.claimed() is not None:
             return
-        idle = [
-            worker
-            for worker in core.workers.values()
-            if worker.status == READY and not worker.leases and not world.workers[worker.incarnation].devices
-        ]
-        limits = self.limits(core)
+        alive = [worker for worker in core.workers.values() if worker.status != ABANDONED]
+        idle = [worker for worker in alive if worker.status == READY and not worker.leases]
+        # After a start that failed a slot may have to wait; a worker that is there need not.
+        free = len(alive) < dispatcher.slots and not dispatcher.starts.any()
+        seen = [world.workers[worker.incarnation].devices or () for worker in idle]
+        used, limits = self._used(world, 0), self.limits(core)
         for line in core.queue.lines:
-            if not idle or not line.has_ready():
+            if not line.has_ready():
                 continue
             job = line.peek()
-            if "gpus" not in taken_by(self.jobs[job]) and self._fits(job, used, limits):
-                raise Overdrawn(f"a worker idles, and {self.jobs[job].id} fits")
+            gpus = taken_by(self.jobs[job]).get("gpus", 0)
+            slot = free or (idle and not dispatcher.starts.any()) or (not gpus and () in seen)
+            if slot and self._fits(job, used, limits) and self._devices_fit(world, gpus):
+                raise Overdrawn(f"a slot idles, and {self.jobs[job].id} fits")
+
+    def _devices_fit(self, world: World, gpus: float) -> bool:
+        """Whether there are so many whole devices, or a device with such a share."""
+        shares = dict.fromkeys(self.totals[0].gpus, 0.0)
+        for worker in world.workers.values():
+            at = worker.busy_with or (worker.queue[0] if worker.queue else None)
+            if at is not None and not worker.dead:
+                for device in worker.devices or ():
+                    shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
+        room = [share for share in shares.values() if share + min(1, gpus) <= 1 + _TINY]
+        return len(room) >= math.ceil(gpus)
