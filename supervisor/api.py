@@ -140,6 +140,7 @@ def main(
                 has_argparse=has_argparse,
             )
             _start_detached_if_asked(request)
+            _list_checkpoints_if_asked(request)
             outcome = _execute(request, zygote)
         _end_as(outcome)
     except LonghaulError as error:
@@ -276,6 +277,15 @@ def _start_detached_if_asked(request: Request) -> None:
         from supervisor.session.detach import start_detached
 
         raise SystemExit(start_detached())
+
+
+def _list_checkpoints_if_asked(request: Request) -> None:
+    if request.list_checkpoints:
+        from supervisor.experiment.experiment_status import list_checkpoints
+        from supervisor.session.user_messages import resume_with
+
+        list_checkpoints(request.directory, resume_with(request, "ID"))
+        raise SystemExit(0)
 
 
 def _execute(request: Request, zygote: PrestartedZygote | None) -> RunOutcome:

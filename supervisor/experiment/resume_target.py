@@ -28,39 +28,39 @@ class ResumeTarget(msgspec.Struct, frozen=True):
 def resume_target(request: Request) -> ResumeTarget:
     """What `--resume` means, or its absence. Raises UsageError if there is no such experiment, StorageError if the
     directory cannot be read."""
+    ids = experiments(request.directory) if request.recording else []
     if request.resume == "auto":
-        return _auto(request)
+        return _auto(request, ids)
     if request.resume == "latest":
-        latest = _latest(request)
-        return ResumeTarget(latest, _larger(request, latest))
+        latest = _latest(request, ids)
+        return ResumeTarget(latest, _larger(request, latest, ids))
     if request.resume is not None:
-        return ResumeTarget(_named(request, request.resume))
-    return ResumeTarget(None, _unfinished(request))
+        return ResumeTarget(_named(request, request.resume, ids))
+    return ResumeTarget(None, _unfinished(request, ids))
 
 
-def _auto(request: Request) -> ResumeTarget:
+def _auto(request: Request, ids: list[str]) -> ResumeTarget:
     """The experiment that was named, if it is there; else the latest unfinished one; else a new one."""
     if request.experiment_id is not None:
         named = Layout(request.directory, request.experiment_id)
-        return ResumeTarget(named) if named.exists() else ResumeTarget(None, _unfinished(request))
-    unfinished, notices = _latest_unfinished(request)
+        return ResumeTarget(named) if named.exists() else ResumeTarget(None, _unfinished(request, ids))
+    unfinished, notices = _latest_unfinished(request, ids)
     if unfinished is None:
-        return ResumeTarget(None, notices + _unfinished(request))
-    return ResumeTarget(unfinished, notices + _larger(request, unfinished))
+        return ResumeTarget(None, notices + _unfinished(request, ids))
+    return ResumeTarget(unfinished, notices + _larger(request, unfinished, ids))
 
 
-def _named(request: Request, experiment_id: str) -> Layout:
+def _named(request: Request, experiment_id: str, ids: list[str]) -> Layout:
     layout = Layout(request.directory, experiment_id)
     if not layout.exists():
-        known = experiments(request.directory)
-        hint = f"there are: {', '.join(known[:5])}" if known else _nothing_to_resume(layout)
+        hint = f"there are: {', '.join(ids[:5])}" if ids else _nothing_to_resume(layout)
         raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {hint}")
     return layout
 
 
-def _latest(request: Request) -> Layout:
+def _latest(request: Request, ids: list[str]) -> Layout:
     """The one of this name, where several scripts share a directory."""
-    layouts = [Layout(request.directory, one) for one in experiments(request.directory)]
+    layouts = [Layout(request.directory, one) for one in ids]
     if not layouts:
         raise UsageError(_nothing_to_resume(Layout(request.directory, "")))
     return next((layout for layout in layouts if may_be_called(layout, request.name)), layouts[0])
@@ -70,13 +70,13 @@ def _nothing_to_resume(layout: Layout) -> str:
     return f"No checkpoints found to resume from in {layout.logs}"
 
 
-def _latest_unfinished(request: Request) -> tuple[Layout | None, list[Notice]]:
+def _latest_unfinished(request: Request, ids: list[str]) -> tuple[Layout | None, list[Notice]]:
     """An experiment whose files cannot be used is skipped with a warning, so that it does not block an
     unattended command. If none is unfinished, a notice names the finished one, since all of its jobs are
     about to run again."""
     notices: list[Notice] = []
     finished: list[Notice] = []
-    for experiment_id in experiments(request.directory):
+    for experiment_id in ids:
         try:
             found = known_exactly(Layout(request.directory, experiment_id))
         except UnusableCheckpoint as error:
@@ -109,9 +109,9 @@ def _finished(request: Request, found: KnownExperiment) -> str:
     )
 
 
-def _unfinished(request: Request) -> list[Notice]:
+def _unfinished(request: Request, ids: list[str]) -> list[Notice]:
     """Notices of a start without --resume about unfinished experiments: perhaps a resume was meant."""
-    for experiment_id in experiments(request.directory) if request.recording else []:
+    for experiment_id in ids:
         try:
             found = known_exactly(Layout(request.directory, experiment_id))
         except LonghaulError:
@@ -120,7 +120,7 @@ def _unfinished(request: Request) -> list[Notice]:
             continue
         if not found.left:
             # It may be a small trial after which the unfinished one is not the latest any more.
-            larger = larger_beside(found.layout)
+            larger = larger_beside(found.layout, ids)
             return [_continue_it(larger[1])] if larger is not None and larger[1].left else []
         if is_held(found.layout.lock):
             text = (
@@ -136,9 +136,9 @@ def _continue_it(found: KnownExperiment) -> Notice:
     return "info", f"{text}; continue it with --resume {found.experiment_id}"
 
 
-def _larger(request: Request, layout: Layout) -> list[Notice]:
+def _larger(request: Request, layout: Layout, ids: list[str]) -> list[Notice]:
     """A notice if `latest` or `auto` took a small trial: the larger experiment that may have been meant."""
-    found = larger_beside(layout)
+    found = larger_beside(layout, ids)
     if found is None:
         return []
     taken, other = found

@@ -7,6 +7,7 @@ After a trial of a few jobs, `latest` is the trial, though the user probably mea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -63,10 +64,13 @@ class KnownExperiment(msgspec.Struct, frozen=True):
         return f"{self.experiment_id}, {self.done:,} of {self.counts.total:,} {jobs} done"
 
 
-def larger_beside(taken: Layout) -> tuple[KnownExperiment, KnownExperiment] | None:
+def larger_beside(
+    taken: Layout, ids: Sequence[str] | None = None
+) -> tuple[KnownExperiment, KnownExperiment] | None:
     """The latest experiment, and a larger one of the same name that may have been meant: unfinished, or saved
-    in the week before it. None if there is none."""
-    known = [one for one in experiments(taken.directory)[:_MOST] if one != taken.experiment_id]
+    in the week before it. None if there is none. `ids`: what `experiments` gave, if that is known."""
+    beside = experiments(taken.directory) if ids is None else ids
+    known = [one for one in beside[:_MOST] if one != taken.experiment_id]
     latest = _known(taken) if known else None
     if latest is None:
         return None

@@ -24,9 +24,7 @@ from supervisor.system.signals import Signals, Stopped
 
 
 def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutcome:
-    """Do what the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
-    if request.list_checkpoints:
-        return _list_checkpoints(request)
+    """Play the run that the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
     if request.debug is not None:
         from supervisor.session.debug_run import debug
 
@@ -41,14 +39,6 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutc
     # Outside the run's own signal handling: Ctrl+C stops the user's code as usual.
     _call_finish(request, outcome)
     return outcome
-
-
-def _list_checkpoints(request: Request) -> RunOutcome:
-    from supervisor.experiment.experiment_status import list_checkpoints
-
-    resume = user_messages.resume_with(request, "ID")
-    list_checkpoints(request.directory, resume)
-    return RunOutcome()
 
 
 def _open_and_run(request: Request, engines: EngineLifecycle, signals: Signals) -> RunOutcome:
