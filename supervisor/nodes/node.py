@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from supervisor.nodes.carrier import Arrival
+from supervisor.nodes.fencing import Heartbeat
 from supervisor.nodes.wire import HelloNode, Order, Ping, Report, Used, decode_reports, encode
 from supervisor.system.resource_usage import Usage
 
 
 class Node:
-    """A node, from the arrival of its agent until nothing of it computes any more. Times are of `boot_time`.
+    """A node, from the arrival of its agent until nothing of it computes any more.
 
     members: its workers, slots by incarnation. lost: why its agent is over, None while it is not.
     """
 
-    def __init__(self, place: int, arrival: Arrival, now: float) -> None:
+    def __init__(self, place: int, arrival: Arrival, heartbeat: Heartbeat) -> None:
         self.place = place
+        self.heartbeat = heartbeat
         self.key, self.name, self.seat, self.tag, self.link = arrival
         self.hello: HelloNode | None = None
         self.members: dict[int, int] = {}
         self.lost: str | None = None
-        self.end_told = False  # its agent has said that all its workers are dead
         self.confirms: list[Node] = []  # lost nodes whose end this one's Hello confirms
-        self.heard = now  # when anything last came from it
-        self.pinged = now  # when the last Ping was sent
-        self.pings = 0  # the number of the last Ping
-        self.pong = 0  # the number of the last Pong
-        self.free_at = 0.0  # once it is lost: when its workers have certainly ended
         self.usage: dict[int, Usage] = {}
         self.memory: dict[int, int] = {}
         self.left: dict[int, tuple[int, int]] = {}
@@ -40,15 +36,13 @@ class Node:
         self.link.send(encode([order]))
 
     def ping(self, now: float) -> None:
-        self.pinged = now
-        self.pings += 1
-        self.send(Ping(self.pings, self.pong))
+        self.send(Ping(*self.heartbeat.ping(now)))
 
     def receive(self, now: float) -> list[list[Report]]:
         """Raises WireError."""
         messages = self.link.receive()
         if messages:
-            self.heard = now
+            self.heartbeat.hear(now)
         return [decode_reports(message) for message in messages]
 
     def measured(self, used: Used) -> None:

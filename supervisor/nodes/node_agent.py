@@ -3,8 +3,7 @@
 Orders come on one descriptor, what the engine tells goes out on another. The agent knows no jobs and imports no
 code of the user's. It ends its workers, and then itself, when the supervisor says so, when the connection to
 it is over, and when no Ping came for `HelloAgent.silence` seconds: then others may have its jobs. That time is
-counted by a clock that goes on while the machine is suspended. It begins when the Pong was sent that the last Ping
-answers: this Ping cannot have been sent before.
+counted as `supervisor.nodes.fencing` says.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.events import Event
 from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
+from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
 from supervisor.nodes.link import Link
 from supervisor.nodes.wire import (
     VERSION,
@@ -58,8 +58,6 @@ from supervisor.system.clock import RunClock, boot_time
 from supervisor.system.process_cleanup import survivors, sweep
 from workers.transport.messages import WorkerSpec
 
-HELLO_WITHIN = 60.0  # seconds from the agent's start
-LOOK_EVERY = 1.0  # seconds; how long a job may run on after its agent had to end it, if the agent was frozen
 # Seconds from one message to the next, while outcomes gather: 1,000 times what a job takes, at most GATHER.
 # Else a supervisor that shares the cores would be woken for each job.
 GATHER, FEW = 0.03, 1000
@@ -86,10 +84,7 @@ class NodeAgent:
         self._link = link
         self._selector = selectors.DefaultSelector()
         self._clock = RunClock()
-        # The supervisor was there at this time, or later.
-        self._heard = boot_time()
-        self._pongs: dict[int, float] = {}  # when the last ones were sent, by number
-        self._silence = HELLO_WITHIN
+        self._watchdog = Watchdog(boot_time())
         self._why = ""  # it ends
         self._engine: LocalEngine | None = None
 
@@ -98,7 +93,6 @@ class NodeAgent:
         hello, orders = self._wait_for_hello()
         if hello is None:
             return
-        self._silence = hello.silence
         try:
             self._begin(hello)
             for order in orders:
@@ -166,7 +160,7 @@ class NodeAgent:
         )
         engine.start()
         self._engine = engine
-        self._heard = self._pongs[0] = boot_time()
+        self._watchdog.begin(hello.silence, boot_time())
         self._tell(
             [
                 HelloNode(
@@ -213,8 +207,8 @@ class NodeAgent:
         while self._woken_by_signal():
             pass
         # Before anything is read: what has arrived while this process stood still comes too late.
-        if boot_time() - self._heard > self._silence:
-            self._end(f"it heard nothing of the supervisor for {self._silence:g}s")
+        if self._watchdog.over(boot_time()):
+            self._end(f"it heard nothing of the supervisor for {self._watchdog.silence:g}s")
 
     def _woken_by_signal(self) -> bool:
         try:
@@ -259,9 +253,7 @@ class NodeAgent:
             case Suspend(suspend):
                 engine.stop_workers(suspend=suspend)
             case Ping(number, pong):
-                self._heard = max(self._heard, self._pongs.get(pong, 0.0))
-                self._pongs = {known: at for known, at in self._pongs.items() if known >= pong}
-                self._pongs[number] = boot_time()
+                self._watchdog.ping(number, pong, boot_time())
                 self._tell([Pong(number)])
             case Measure():
                 self._tell([self._measure(order)])

@@ -23,6 +23,7 @@ from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.engines.launcher import preparation_for
 from supervisor.engines.start_methods import resolve
 from supervisor.nodes.carrier import Arrival, Carrier
+from supervisor.nodes.fencing import Heartbeat, shows_end, stand_still
 from supervisor.nodes.node import Node
 from supervisor.nodes.seats import Seat
 from supervisor.nodes.wire import (
@@ -54,10 +55,6 @@ from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import leftovers
 from workers.transport.messages import Run, WorkerSpec
 
-PING_EVERY = 5.0  # seconds, or a sixth of the timeout
-# Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once a second, and
-# needs a moment.
-FENCE = 5.0
 CLOSE_WITHIN = 5.0
 SWEEP_WITHIN = 2.0
 
@@ -89,7 +86,6 @@ class NodesEngine:
         self._start_method = start_method
         self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._timeout = timeout
-        self._ping_every = min(PING_EVERY, timeout / 6)
         self._selector = selectors.DefaultSelector()
         self._nodes: dict[int, Node] = {}  # by place, until nothing of them is left
         self._places: dict[int, Node] = {}  # by incarnation
@@ -170,9 +166,8 @@ class NodesEngine:
 
     def poll(self, now: float) -> list[Event]:
         self._now, before, self._boot = now, self._boot, boot_time()
-        if self._boot - before > 2 * self._ping_every:  # we stood still: the silence is ours
-            for node in self._nodes.values():
-                node.heard += self._boot - before
+        for node in self._nodes.values():
+            node.heartbeat.stood_still(stand_still(before, self._boot, node.heartbeat.every))
         for arrival in self._carrier.poll(now):
             self._welcome(arrival)
         for key, _ in self._selector.select(0):
@@ -187,7 +182,7 @@ class NodesEngine:
     def _welcome(self, arrival: Arrival) -> None:
         place = self._next_place
         self._next_place += 1
-        node = self._nodes[place] = Node(place, arrival, self._boot)
+        node = self._nodes[place] = Node(place, arrival, Heartbeat(self._timeout, self._boot))
         before = [other for other in self._nodes.values() if other.lost is not None]
         node.confirms = [other for other in before if other.name == node.name]
         hello = HelloAgent(
@@ -225,10 +220,10 @@ class NodesEngine:
             case HelloNode():
                 self._on_hello(node, report)
             case NodeEnds(why):
-                node.end_told = True
+                node.heartbeat.confirm()
                 self._lose(node, why)
             case Pong(number):
-                node.pong = number
+                node.heartbeat.pong(number)
 
     def _on_event(self, node: Node, event: Event) -> None:
         if isinstance(event, facts.FilesShared):  # each agent says so; the user is told once
@@ -265,11 +260,12 @@ class NodesEngine:
             self._lose(node, self._refused)
             return
         node.hello = hello
-        node.pinged = self._boot  # its time begins with its Hello
+        node.heartbeat.greet(boot_time())
         self._carrier.greeted(node.key)
-        if hello.cleared:
-            for other in node.confirms:
-                self._free(other)
+        for other in node.confirms:
+            if other.hello is not None and shows_end(hello.cleared, hello.boot_id, other.hello.boot_id):
+                other.heartbeat.confirm()
+                self._check_time(other)
         self._tell_places()
 
     def _tell_places(self) -> None:
@@ -291,16 +287,14 @@ class NodesEngine:
         if node.lost is None:
             was_usable = node.usable
             node.lost = why
-            node.free_at = node.pinged + self._timeout + FENCE
+            node.heartbeat.give_up()
             node.link.close()
             self._carrier.end(node.key)
-            for successor in self._nodes.values():
-                if node in successor.confirms:  # it had been the one to confirm an earlier end
-                    successor.confirms.remove(node)
             if was_usable:
                 self._tell_places()
-        if node.end_told or not node.members:
-            self._free(node)
+        if not node.members:
+            node.heartbeat.confirm()
+        self._check_time(node)
 
     def _free(self, node: Node) -> None:
         """Nothing of this place computes any more."""
@@ -310,27 +304,19 @@ class NodesEngine:
         self._nodes.pop(node.place, None)
 
     def _check_time(self, node: Node) -> None:
-        if node.lost is not None:
-            if self._boot >= node.free_at:
+        match node.heartbeat.due(self._boot):
+            case "ended":
                 self._free(node)
-        elif node.hello is not None:
-            if self._boot - node.heard > self._timeout:
-                self._lose(node, f"nothing was heard of it for {self._timeout:g}s")
-            elif self._boot - node.pinged >= self._ping_every:
-                node.ping(self._boot)
+            case "silent":
+                self._lose(node, f"nothing was heard of it for {node.heartbeat.patience:g}s")
+            case "ping":
+                node.ping(boot_time())
                 node.link.watch(self._selector, node)
 
     def next_deadline(self) -> float | None:
         if self._events:
             return self._now
-        boot = [
-            node.free_at
-            if node.lost is not None
-            else min(node.pinged + self._ping_every, node.heard + self._timeout)
-            for node in self._nodes.values()
-            if node.lost is not None or node.hello is not None
-        ]
-        times = [self._now + due - self._boot for due in boot]
+        times = [self._now + node.heartbeat.next_time() - self._boot for node in self._nodes.values()]
         if (due := self._carrier.next_deadline()) is not None:
             times.append(due)
         return min(times, default=None)

@@ -15,8 +15,9 @@ from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
 from supervisor.nodes import nodes_engine
 from supervisor.nodes.carrier import Arrival
+from supervisor.nodes.fencing import FENCE, HELLO_WITHIN
 from supervisor.nodes.link import Link
-from supervisor.nodes.nodes_engine import FENCE, NodesEngine
+from supervisor.nodes.nodes_engine import NodesEngine
 from supervisor.nodes.wire import (
     VERSION,
     HelloAgent,
@@ -224,6 +225,26 @@ def test_who_is_gone_without_a_word_is_confirmed_by_the_next_one_there(stage: St
     again.say(HELLO)
     events = stage.turn()
     assert places(events) == [[1, 2, 3]] and died(events) == [1]
+
+
+def test_a_namesake_on_another_kernel_confirms_nothing(stage: Stage) -> None:
+    import msgspec
+
+    a = stage.arrive("a")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.link.close()
+    stage.turn()
+    stage.arrive("a", msgspec.structs.replace(HELLO, boot_id="another"))
+    events = stage.turn()
+    assert places(events) == [[1]] and died(events) == []
+
+
+def test_who_never_says_hello_is_given_up(stage: Stage) -> None:
+    stage.arrive("a", None)
+    stage.turn(HELLO_WITHIN - 1)
+    assert stage.ended == []
+    assert places(stage.turn(2.0)) == [] and stage.ended == [0]
 
 
 def test_what_nobody_confirms_is_waited_for_as_long_as_it_may_compute(stage: Stage) -> None:

@@ -1,0 +1,153 @@
+"""When a silent node is given up, when nothing of it computes any more, and when its agent ends by itself. Pure: no
+I/O and no clock.
+
+`Heartbeat` is what the supervisor knows of one node, `Watchdog` what the agent knows of the supervisor. Both count
+on a clock that goes on while the machine is suspended (`boot_time`); nothing is assumed of how long a message is
+under way. That no job runs in two places follows from these rules, each of which has a mutant in the simulation:
+
+1. A Ping names the last Pong that had come when it was made. The agent counts its time from when it sent that Pong,
+   not from when the Ping came: so it never believes that the supervisor was there later than it noted to have sent
+   its last Ping.
+2. A node that was given up gets no Ping any more.
+3. Its jobs are free `timeout + FENCE` after its last Ping was sent, however long nothing had been heard of it before;
+   sooner only if its agent said that all its workers are dead, or a later agent on the same kernel found them so.
+4. Once its time is over an agent ends, whatever comes after: it looks at the time before it believes what it reads.
+5. If this process stood still, the silence was its own: a node's time begins again. What rules 1 and 3 say of its last
+   Ping is not touched by that.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+PING_EVERY = 5.0  # seconds, or a sixth of the timeout
+# Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once in LOOK_EVERY,
+# and needs a moment to kill them.
+FENCE = 5.0
+LOOK_EVERY = 1.0  # seconds; how long a job may run on after its agent had to end it, if its host was frozen
+HELLO_WITHIN = (
+    60.0  # seconds from its start within which an agent is told Hello, or from its arrival answers it
+)
+
+Due = Literal["", "ping", "silent", "ended"]
+
+
+class Heartbeat:
+    """What the supervisor knows of the life of one node, from the arrival of its agent.
+
+    timeout: seconds without a word after which it is given up; its agent has the same number.
+    heard: when something last came from it. pinged: when the last Ping to it was made, or later: never before a Pong
+    had come that this Ping names.
+    """
+
+    def __init__(self, timeout: float, now: float) -> None:
+        self.timeout = timeout
+        self.every = min(PING_EVERY, timeout / 6)
+        self.greeted = False  # its Hello has come
+        self.heard = now
+        self.pinged = now
+        self._number = 0  # of the last Ping
+        self._pong = 0  # of the last Pong
+        self.given_up = False
+        self.confirmed = False  # its end is certain, whatever the time
+
+    def hear(self, now: float) -> None:
+        self.heard = max(self.heard, now)
+
+    def greet(self, now: float) -> None:
+        """Its Hello has come: it may have workers from now on, and its agent counts from that Hello."""
+        self.greeted = True
+        self.pinged = now
+
+    def pong(self, number: int) -> None:
+        if number <= self._number:  # else it answers what nobody has asked
+            self._pong = max(self._pong, number)
+
+    def ping(self, now: float) -> tuple[int, int]:
+        """(number, last Pong) of a Ping that is sent now. `now`: read after everything that was told to this
+        object had come."""
+        self.pinged = now
+        self._number += 1
+        return self._number, self._pong
+
+    def give_up(self) -> None:
+        """No more is sent to it: it is silent, or its connection is over."""
+        self.given_up = True
+
+    def confirm(self) -> None:
+        """All its workers are dead: its agent said so as its last word, or a later one found it so."""
+        self.confirmed = True
+
+    def stood_still(self, seconds: float) -> None:
+        """This process did: nobody could hear anything for so long."""
+        self.heard += seconds
+
+    @property
+    def free_at(self) -> float:
+        """Once it is given up: when its agent has ended all workers by itself."""
+        return self.pinged + self.timeout + FENCE
+
+    def due(self, now: float) -> Due:
+        """What is to be done: ping it; give it up; take its workers for dead."""
+        if self.given_up:
+            return "ended" if self.confirmed or now >= self.free_at else ""
+        if now - self.heard > self.patience:
+            return "silent"
+        return "ping" if self.greeted and now - self.pinged >= self.every else ""
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which it is given up. A Hello takes longer than a Pong: what was left there has to
+        be ended before."""
+        return self.timeout if self.greeted else max(self.timeout, HELLO_WITHIN)
+
+    def next_time(self) -> float:
+        """When `due` will say something else if nothing happens."""
+        if self.given_up:
+            return self.free_at
+        silent = self.heard + self.patience
+        return min(self.pinged + self.every, silent) if self.greeted else silent
+
+
+def stand_still(before: float, now: float, every: float) -> float:
+    """For how many seconds this process stood still, by two looks at the clock between which at most `every` should
+    have passed; 0.0 if it did not."""
+    return now - before if now - before > 2 * every else 0.0
+
+
+def shows_end(cleared: bool, kernel: str, lost_kernel: str) -> bool:
+    """Whether a new agent's Hello shows that nothing of a lost node of its name computes any more.
+
+    cleared: it found nothing left of it. kernel, lost_kernel: where each ran (`HelloNode.boot_id`): an agent on another
+    kernel sees nothing of what runs there.
+    """
+    return cleared and bool(kernel) and kernel == lost_kernel
+
+
+class Watchdog:
+    """When an agent ends its workers because it does not hear of its supervisor."""
+
+    def __init__(self, now: float) -> None:
+        self.silence = HELLO_WITHIN
+        self._heard = now  # the supervisor was there at this time, or later
+        self._pongs: dict[int, float] = {}  # when the last ones were sent, by number
+        self._over = False
+
+    def begin(self, silence: float, now: float) -> None:
+        """HelloNode is sent now; the supervisor has said how long it may be silent."""
+        self.silence = silence
+        self._heard = self._pongs[0] = now
+
+    def ping(self, number: int, pong: int, now: float) -> None:
+        """A Ping has come, and its Pong is sent now. One that came too late counts for nothing."""
+        if self.over(now):
+            return
+        self._heard = max(self._heard, self._pongs.get(pong, self._heard))
+        self._pongs = {known: at for known, at in self._pongs.items() if known >= pong}
+        self._pongs[number] = now
+
+    def over(self, now: float) -> bool:
+        """Whether its time is over. To be asked before what has arrived is read: while this process stood still,
+        others may have got its jobs."""
+        self._over = self._over or now - self._heard > self.silence
+        return self._over
