@@ -1,6 +1,6 @@
 """The benchmark: what longhaul must reach, beside its peers, in one run.
 
-    python tools/bench.py                             everything, about half an hour
+    python tools/bench.py                             everything in the README, about half an hour
     python tools/bench.py --quick                     a look at everything, within a minute
     python tools/bench.py --only sustained --repeat 9 one row
     python tools/bench.py --readme                    everything, into the README
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
 from tools.benchmark.peers import PEERS, WORKERS, installed
 from tools.benchmark.report import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
-from tools.benchmark.rows import ROWS, Round
+from tools.benchmark.rows import MORE_ROWS, ROWS, Round, chosen
 from tools.benchmark.samples import measure
 
 REPEAT = 5
@@ -39,7 +39,7 @@ BUSY = 0.5  # a load average above which it is said that the machine is not quie
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure longhaul and its peers.")
-    keys = [row.key for row in ROWS]
+    keys = [row.key for row in (*ROWS, *MORE_ROWS)]
     parser.add_argument(
         "--only",
         metavar="ROW",
@@ -88,7 +88,7 @@ def _whole(text: str) -> int:
 
 def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[str]:
     """What has to be measured for these rows, each once; in the order of the tables."""
-    wanted = [sample for row in ROWS if only is None or row.key in only for sample in row.samples]
+    wanted = [sample for row in chosen(only) for sample in row.samples]
     if only is None or PEERS_ROW in only:
         wanted += [
             f"{name}/{situation}"

@@ -338,7 +338,7 @@ class Loop:
             self.view.printed(record.job)
         if record.outcome not in _NOBODYS_FAULT:
             table = self.scheduler.table
-            domain = table.domains[table.domain_of[table.numbers[record.job]]] or None
+            domain = table.domains[table.domain_of[table.number_of(record.job)]] or None
             failure = failure_of(record, domain)
             self.recent_failures.append(failure)
             if failure.outcome == "crashed" and not failure.final:

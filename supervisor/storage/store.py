@@ -180,7 +180,7 @@ class Store:
                 if not isinstance(record, Ended):
                     self.history.apply(record)
                 elif record.state in _FINISHED:
-                    self._note_locations([self.table.numbers[record.job]], offset, [lengths[line]])
+                    self._note_locations([self.table.number_of(record.job)], offset, [lengths[line]])
                 offset += lengths[line]
                 line += 1
             note(record)

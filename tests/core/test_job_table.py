@@ -61,6 +61,19 @@ def test_numbers_are_there_when_somebody_asks() -> None:
     assert table.ids == list("abcdefg")
 
 
+def test_the_number_of_a_job_that_has_ended_is_known_without_a_table_of_all() -> None:
+    class Untouched(JobTable):
+        @property
+        def numbers(self) -> dict[str, int]:
+            raise AssertionError("the numbers of all jobs were asked for")
+
+    table = Untouched()
+    assert table.add_planned(["a", "b", "c"], [None] * 3, unique=True)
+    table.note_ended(1)
+    assert table.number_of("b") == 1
+    assert by_one(["a", "b", "c"], [None] * 3).number_of("c") == 2
+
+
 def test_a_superseded_lease_is_not_what_its_worker_was_running() -> None:
     """Its job was completed by another worker meanwhile; after it came the one that ran to the end."""
     table = JobTable()

@@ -19,6 +19,12 @@ def noop(number: int) -> int:
     return number
 
 
+def noop_but_one(number: int, bad: int) -> int:
+    if number == bad:
+        raise ValueError("this one fails")
+    return number
+
+
 def spin(seconds: float) -> list[float]:
     """Use so much CPU time; start, end (time.monotonic) and the CPU time that it was."""
     started = time.monotonic()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -28,6 +30,7 @@ from tools.benchmark.jobs import (
     fragile,
     fragile_tasks,
     noop,
+    noop_but_one,
     sleeper,
     spin,
 )
@@ -57,15 +60,15 @@ def tiny(output: str, jobs: int) -> dict[str, Any]:
 
     report, seconds = _run(noop, plan, output)
     peak = _peak_kb()
-    statistics = _statistics(report)
+    found = _statistics(report)
     assert report.counts.completed == jobs, report.counts
     return {
         "jobs": jobs,
-        "seconds": statistics["active_seconds"],
+        "seconds": found["active_seconds"],
         "whole_seconds": seconds,
         "peak_kb": peak,
-        "checkpoint_share": statistics["checkpoint_seconds"] / seconds,
-        "end_share": statistics["checkpoint_seconds_at_end"] / seconds,
+        "checkpoint_share": found["checkpoint_seconds"] / seconds,
+        "end_share": found["checkpoint_seconds_at_end"] / seconds,
     }
 
 
@@ -130,6 +133,26 @@ def fairness(output: str, jobs: int, long_seconds: float) -> dict[str, Any]:
     return {"spans": list(report.results().values())}
 
 
+def first_failure(output: str, jobs: int) -> dict[str, Any]:
+    """One job in the middle of no-op jobs raises: the longest turn of the loop from there to its record."""
+    from supervisor.session.loop import Loop
+
+    turn, seconds = Loop._turn, []
+
+    def timed(self: Loop, events: Any) -> None:
+        began = time.perf_counter()
+        turn(self, events)
+        seconds.append((time.perf_counter() - began, len(self.recent_failures)))
+
+    plan = [Job(id=f"job/{number}", params={"number": number, "bad": jobs // 2}) for number in range(jobs)]
+    with patch.object(Loop, "_turn", timed):
+        report, _ = _run(noop_but_one, plan, output)
+    assert report.counts.failed == 1, report.counts
+    before = [each for each, failures in seconds if not failures]
+    with_it = seconds[len(before)][0]
+    return {"with_it": with_it, "median": statistics.median(before)}
+
+
 def quiet(output: str, path: str) -> dict[str, Any]:
     """Six workers with nothing to tell; until somebody stops it."""
     plan = [Job(id=f"job/{number}", params={"path": path}) for number in range(6)]
@@ -172,6 +195,7 @@ SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "rest": rest,
     "recovery": recovery,
     "fairness": fairness,
+    "first_failure": first_failure,
     "quiet": quiet,
     "start": start,
     "big": big,

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from tools.benchmark.peers import PEERS, Peer
-from tools.benchmark.rows import ROWS, Round, Row
+from tools.benchmark.rows import MORE_ROWS, ROWS, Round, Row, chosen
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -111,7 +111,7 @@ def spread(values: Sequence[float], unit: str) -> str:
 def summary(rounds: Sequence[Round]) -> list[dict[str, Any]]:
     """The rows for the JSON document."""
     rows = []
-    for row in ROWS:
+    for row in (*ROWS, *MORE_ROWS):
         values = values_of(row, rounds)
         middle = statistics.median(values) if values else None
         rows.append(
@@ -139,9 +139,8 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
         parts.append(
             "**A quick look: far fewer jobs than stands there, one round; not to be compared with the marks.**"
         )
-    chosen = [row for row in ROWS if found["only"] is None or row.key in found["only"]]
-    if chosen:
-        parts.append(_table_of_rows(chosen, rounds, quick=found["quick"]))
+    if rows := chosen(found["only"]):
+        parts.append(_table_of_rows(rows, rounds, quick=found["quick"]))
     if found["only"] is None or PEERS_ROW in found["only"]:
         parts.append(_table_of_peers(rounds, found["skipped"]))
     for sample, why in found["failed"].items():

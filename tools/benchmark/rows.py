@@ -253,3 +253,20 @@ ROWS: tuple[Row, ...] = (
         (_checkpoint, _about_checkpoint),
     ),
 )
+
+# Measured only when they are named (--only), and not in the README.
+MORE_ROWS: tuple[Row, ...] = (
+    _row(
+        "first-failure",
+        "first failure",
+        "the turn of the loop that has the first failure among 1,000,000 no-op jobs",
+        (20, 5, "ms"),
+        ("longhaul/first_failure",),
+        _number("longhaul/first_failure", "ms", "a turn before it {median_ms:.1f} ms"),
+    ),
+)
+
+
+def chosen(only: Sequence[str] | None) -> list[Row]:
+    """The rows that are named; None: those of the README."""
+    return [*ROWS] if only is None else [row for row in (*ROWS, *MORE_ROWS) if row.key in only]

@@ -165,6 +165,11 @@ def _fairness(bench: Bench, contender: str) -> Numbers:
     return found
 
 
+def _first_failure(bench: Bench, contender: str) -> Numbers:
+    found = bench.ours("first_failure", output=bench.place(), jobs=bench.sizes.growth[-1])
+    return {"ms": 1000 * found["with_it"], "median_ms": 1000 * found["median"]}
+
+
 PAUSE = 0.010  # seconds: more than the kernel takes from one process for another at a time
 
 
@@ -310,6 +315,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "resume": _resume,
     "recovery": _recovery,
     "fairness": _fairness,
+    "first_failure": _first_failure,
     "quiet": _quiet,
     "start": _start,
     "import": _import,

@@ -127,6 +127,7 @@ class Ledger:
         table.seconds[job] = outcome.seconds
         if table.outcome:
             table.outcome.pop(job, None)
+        table.note_ended(job)
         turn.effects.records.append(
             Ended(
                 job=table.ids[job],
@@ -229,6 +230,7 @@ class Ledger:
         table.seconds[job] = 0.0
         self.newest_lease[job] = 0
         error = {"outcome": "cancelled", "type": "", "message": CANCELLED, "traceback": ""}
+        table.note_ended(job)
         turn.effects.records.append(
             Ended(
                 job=table.ids[job],
@@ -295,6 +297,7 @@ class Ledger:
         table.outcome[job] = kind
         table.move(job, _MOVE_FOR[state])
         self.newest_lease[job] = 0
+        table.note_ended(job)
         turn.effects.records.append(
             Ended(
                 job=table.ids[job],

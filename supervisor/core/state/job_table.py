@@ -103,6 +103,7 @@ class JobTable:
     def __init__(self) -> None:
         self.ids: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._ended: dict[str, int] = {}  # the numbers of jobs that have a record of their own
         self.domains: list[str] = []  # names by domain number; 0 is "no domain"
         self._domain_numbers: dict[str | None, int] = {None: 0}
         self.domains.append("")
@@ -130,6 +131,16 @@ class JobTable:
         if len(known) < len(self.ids):
             known.update(zip(self.ids[len(known) :], range(len(known), len(self.ids)), strict=True))
         return known
+
+    def note_ended(self, job: int) -> None:
+        """This job gets a record of its own: `number_of` will be asked for it."""
+        self._ended[self.ids[job]] = job
+
+    def number_of(self, job_id: str) -> int:
+        """As `numbers[job_id]`; does not make that for a job that was noted. Else the loop would stand still for
+        half a second at the first failure among a million jobs."""
+        number = self._ended.get(job_id)
+        return self.numbers[job_id] if number is None else number
 
     def add(self, job_id: str, domain: str | None = None, *, wanted: bool = True) -> int:
         """Register a job; its number. An id that is known keeps its number."""
