@@ -12,8 +12,8 @@ under way. That no job runs in two places follows from these rules, each of whic
 3. Its jobs are free `timeout + FENCE` after its last Ping was sent, however long nothing had been heard of it before;
    sooner only if its agent said that all its workers are dead, or a later agent on the same kernel found them so.
 4. Once its time is over an agent ends, whatever comes after: it looks at the time before it believes what it reads.
-5. If this process stood still, the silence was its own: a node's time begins again. What rules 1 and 3 say of its last
-   Ping is not touched by that.
+5. If this process stood still, the silence was its own: a node's time begins again, and what ends before it has
+   answered a Ping is nobody's fault. What rules 1 and 3 say of its last Ping is not touched by that.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Heartbeat:
         self.pinged = now
         self._number = 0  # of the last Ping
         self._pong = 0  # of the last Pong
+        self._heard_again = 0  # the first Ping after this process stood still
         self.given_up = False
         self.confirmed = False  # its end is certain, whatever the time
 
@@ -80,7 +81,15 @@ class Heartbeat:
 
     def stood_still(self, seconds: float) -> None:
         """This process did: nobody could hear anything for so long."""
-        self.heard += seconds
+        if seconds:
+            self.heard += seconds
+            self._heard_again = self._number + 1
+
+    @property
+    def missed_us(self) -> bool:
+        """Whether this process stood still, and the node has answered no Ping since: if its agent has ended, then
+        because it heard nothing."""
+        return self._pong < self._heard_again
 
     @property
     def free_at(self) -> float:

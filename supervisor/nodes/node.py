@@ -21,6 +21,7 @@ class Node:
         self.hello: HelloNode | None = None
         self.members: dict[int, int] = {}
         self.lost: str | None = None
+        self.blameless = False  # its end was announced, or its silence was ours
         self.confirms: list[Node] = []  # lost nodes whose end this one's Hello confirms
         self.usage: dict[int, Usage] = {}
         self.memory: dict[int, int] = {}

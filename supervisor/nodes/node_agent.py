@@ -32,6 +32,7 @@ from supervisor.nodes.wire import (
     Close,
     HelloAgent,
     HelloNode,
+    HowNodeEnds,
     Kill,
     Lease,
     Measure,
@@ -86,6 +87,7 @@ class NodeAgent:
         self._clock = RunClock()
         self._watchdog = Watchdog(boot_time())
         self._why = ""  # it ends
+        self._how: HowNodeEnds = "failed"
         self._engine: LocalEngine | None = None
 
     def run(self) -> None:
@@ -119,11 +121,14 @@ class NodeAgent:
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # blocked for the start
         for signum in ENDING:
-            signal.signal(signum, lambda number, _: self._end(f"it was sent {signal.Signals(number).name}"))
+            signal.signal(
+                signum, lambda number, _: self._end(f"it was sent {signal.Signals(number).name}", "asked")
+            )
         self._selector.register(self._woken, selectors.EVENT_READ)
 
-    def _end(self, why: str) -> None:
-        self._why = self._why or why
+    def _end(self, why: str, how: HowNodeEnds = "failed") -> None:
+        if not self._why:
+            self._why, self._how = why, how
 
     # ----------------------------------------------------------------------- hello
 
@@ -208,7 +213,7 @@ class NodeAgent:
             pass
         # Before anything is read: what has arrived while this process stood still comes too late.
         if self._watchdog.over(boot_time()):
-            self._end(f"it heard nothing of the supervisor for {self._watchdog.silence:g}s")
+            self._end(f"it heard nothing of the supervisor for {self._watchdog.silence:g}s", "silence")
 
     def _woken_by_signal(self) -> bool:
         try:
@@ -258,7 +263,7 @@ class NodeAgent:
             case Measure():
                 self._tell([self._measure(order)])
             case Close():
-                self._end("it was told to")
+                self._end("it was told to", "asked")
 
     def _measure(self, order: Measure) -> Used:
         engine = self._engine
@@ -270,7 +275,7 @@ class NodeAgent:
         return used
 
     def _say_end(self) -> None:
-        self._tell([NodeEnds(self._why)])
+        self._tell([NodeEnds(self._why, self._how)])
         until = time.monotonic() + SAY_END_WITHIN
         while self._link.flush() and time.monotonic() < until:
             self._link.watch(self._selector)

@@ -3,9 +3,10 @@
 A place is a node with its agent. Orders go to the place of their worker, events are those that the agents tell. Only
 `close` blocks.
 
-The end of a place is not the fault of its jobs: each of its workers dies of the cause "node". When that is told,
-nothing of the place computes any more: its agent has said so itself, or the next agent on the same node has
-confirmed it, or so much time has passed since the last Ping to it that it has ended its workers by itself.
+The end of a place is not the fault of its jobs: each of its workers dies of `NODE_LOST`, or of `NODE_ENDED` if the
+end was announced or if it was this process that was silent. When that is told, nothing of the place computes any
+more: its agent has said so itself, or the next agent on the same node has confirmed it, or so much time has passed
+since the last Ping to it that it has ended its workers by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
-from supervisor.core.terms.events import Event, PlaceFacts
+from supervisor.core.terms.events import Event, PlaceEnd, PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.engines.launcher import preparation_for
 from supervisor.engines.start_methods import resolve
@@ -33,6 +34,7 @@ from supervisor.nodes.wire import (
     Fact,
     HelloAgent,
     HelloNode,
+    HowNodeEnds,
     Kill,
     Lease,
     Measure,
@@ -219,9 +221,9 @@ class NodesEngine:
                 node.measured(report)
             case HelloNode():
                 self._on_hello(node, report)
-            case NodeEnds(why):
+            case NodeEnds(why, how):
                 node.heartbeat.confirm()
-                self._lose(node, why)
+                self._lose(node, why, how)
             case Pong(number):
                 node.heartbeat.pong(number)
 
@@ -268,9 +270,10 @@ class NodesEngine:
                 self._check_time(other)
         self._tell_places()
 
-    def _tell_places(self) -> None:
+    def _tell_places(self, *ended: PlaceEnd) -> None:
         if not self._closing:
-            self._events.append(facts.PlacesChanged([self._facts_of(node) for node in self._usable()]))
+            there = [self._facts_of(node) for node in self._usable()]
+            self._events.append(facts.PlacesChanged(there, list(ended)))
 
     def _facts_of(self, node: Node) -> PlaceFacts:
         hello = node.hello
@@ -282,16 +285,17 @@ class NodesEngine:
         totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
         return PlaceFacts(node.place, name, hello.cpus, totals)
 
-    def _lose(self, node: Node, why: str) -> None:
-        """The place is no more. Its workers are told to be dead when that is certain."""
+    def _lose(self, node: Node, why: str, how: HowNodeEnds | None = None) -> None:
+        """The place is no more. Its workers are told to be dead when that is certain. `how`: as its agent has said."""
         if node.lost is None:
             was_usable = node.usable
             node.lost = why
+            node.blameless = how == "asked" or (how != "failed" and node.heartbeat.missed_us)
             node.heartbeat.give_up()
             node.link.close()
             self._carrier.end(node.key)
             if was_usable:
-                self._tell_places()
+                self._tell_places(PlaceEnd(node.place, why, node.blameless))
         if not node.members:
             node.heartbeat.confirm()
         self._check_time(node)
@@ -300,7 +304,7 @@ class NodesEngine:
         """Nothing of this place computes any more."""
         for incarnation in list(node.members):
             self._forget(node, incarnation)
-            self._events.append(_lost_with_node(incarnation))
+            self._events.append(_lost_with_node(incarnation, blameless=node.blameless))
         self._nodes.pop(node.place, None)
 
     def _check_time(self, node: Node) -> None:
@@ -380,5 +384,6 @@ def _alive(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in nodes if node.lost is None]
 
 
-def _lost_with_node(incarnation: int) -> facts.WorkerDied:
-    return facts.WorkerDied(incarnation, signal=int(signal.SIGKILL), cause="node")
+def _lost_with_node(incarnation: int, *, blameless: bool = False) -> facts.WorkerDied:
+    cause = facts.NODE_ENDED if blameless else facts.NODE_LOST
+    return facts.WorkerDied(incarnation, signal=int(signal.SIGKILL), cause=cause)

@@ -10,7 +10,7 @@ part before anything is run.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -172,10 +172,17 @@ class Pong(msgspec.Struct, tag=24, array_like=True):
     number: int
 
 
+HowNodeEnds = Literal["asked", "silence", "failed"]
+
+
 class NodeEnds(msgspec.Struct, tag=25, array_like=True):
-    """The last message of an agent: all its workers are dead."""
+    """The last message of an agent: all its workers are dead.
+
+    how: `asked` by an order or a signal, after `silence` of the supervisor, or because something `failed`.
+    """
 
     why: str
+    how: HowNodeEnds = "failed"
 
 
 Report = HelloNode | Done | Fact | Used | Pong | NodeEnds

@@ -217,7 +217,7 @@ def test_a_place_that_joins_is_used_and_the_end_of_one_costs_its_jobs_nothing() 
     assert places_of(run) == {0: 1, 1: 2, 2: 2}
     gone = run.worker_of[0]
     run.running.pop(0)
-    run.handle(facts.PlacesChanged([node(2, 4)]), facts.WorkerDied(gone, cause="node"))
+    run.handle(facts.PlacesChanged([node(2, 4)]), facts.WorkerDied(gone, cause=facts.NODE_LOST))
     table = run.core.table
     assert (table.outcome[0], table.charges[0].losses, table.charges[0].crashes) == ("lost", 1, 0)
     run.end(1, 2)

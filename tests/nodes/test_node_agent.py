@@ -150,7 +150,7 @@ def test_it_runs_jobs_and_ends_when_it_is_told(hold: Callable[..., Held]) -> Non
     node.tell(Ping(1, 0))
     assert node.until(node.first(Pong)).number == 1
     node.tell(Close())
-    assert node.until(node.first(NodeEnds)).why == "it was told to"
+    assert node.until(node.first(NodeEnds)) == NodeEnds("it was told to", "asked")
     node.until(node.is_over)
 
 
@@ -183,7 +183,7 @@ def test_sigterm_is_an_end_in_order(hold: Callable[..., Held]) -> None:
     node.worker()
     node.lease(5, what="sleep")
     os.kill(node.pid, signal.SIGTERM)
-    assert node.until(node.first(NodeEnds)).why == "it was sent SIGTERM"
+    assert node.until(node.first(NodeEnds)) == NodeEnds("it was sent SIGTERM", "asked")
     node.until(node.is_over)
 
 
@@ -199,7 +199,8 @@ def test_it_ends_its_workers_when_it_hears_nothing(hold: Callable[..., Held]) ->
     node = hold(silence=1.0)
     node.worker()
     node.lease(5, what="sleep")
-    assert "heard nothing" in node.until(node.first(NodeEnds)).why
+    end = node.until(node.first(NodeEnds))
+    assert "heard nothing" in end.why and end.how == "silence"
     node.until(node.is_over)
 
 

@@ -152,9 +152,14 @@ def places(events: list[Event]) -> list[list[int]]:
 
 
 def died(events: list[Event]) -> list[int]:
-    found = [event for event in events if isinstance(event, facts.WorkerDied)]
-    assert all(event.cause == "node" for event in found)
-    return [event.incarnation for event in found]
+    return list(causes(events))
+
+
+def causes(events: list[Event]) -> dict[int, str]:
+    """Of the deaths, by worker."""
+    found = {event.incarnation: event.cause for event in events if isinstance(event, facts.WorkerDied)}
+    assert set(found.values()) <= {facts.NODE_LOST, facts.NODE_ENDED}
+    return found
 
 
 def test_places_follow_the_hellos_and_say_what_they_have(stage: Stage) -> None:
@@ -207,6 +212,48 @@ def test_who_says_its_end_frees_its_jobs_at_once(stage: Stage) -> None:
     assert [type(event) for event in events[:2]] == [facts.WorkerReady, facts.JobsFinished]
     assert places(events) == [[1]] and died(events) == [1]
     assert stage.ended == [0]
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("asked", facts.NODE_ENDED), ("silence", facts.NODE_LOST), ("failed", facts.NODE_LOST)],
+)
+def test_only_an_announced_end_is_none_that_counts(stage: Stage, how: Any, cause: str) -> None:
+    a, _ = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.say(NodeEnds("it was sent SIGTERM", how))
+    events = stage.turn()
+    assert causes(events) == {1: cause}
+    (changed,) = [event for event in events if isinstance(event, facts.PlacesChanged)]
+    assert changed.ended == [facts.PlaceEnd(0, "it was sent SIGTERM", cause == facts.NODE_ENDED)]
+
+
+@pytest.mark.parametrize("words", [[NodeEnds("it heard nothing", "silence")], []])
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_our_own_silence_has_ended_does_not_count(
+    stage: Stage, words: list[Report], answered: bool
+) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    stage.time += 10 * TIMEOUT
+    stage.engine.poll(1.0)
+    if answered:  # it was there after we had stood still
+        a.say(Pong(a.heard(Ping)[-1].number))
+        stage.turn()
+    a.say(*words)
+    a.link.close()
+    assert causes(stage.turn(TIMEOUT + FENCE)) == {1: facts.NODE_LOST if answered else facts.NODE_ENDED}
+
+
+def test_an_agent_that_failed_while_we_stood_still_counts(stage: Stage) -> None:
+    a = stage.arrive("a")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    stage.time += 10 * TIMEOUT
+    a.say(NodeEnds("its agent failed: OSError()", "failed"))
+    assert causes(stage.turn()) == {1: facts.NODE_LOST}
 
 
 def test_who_is_gone_without_a_word_is_confirmed_by_the_next_one_there(stage: Stage) -> None:

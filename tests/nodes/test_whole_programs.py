@@ -104,8 +104,27 @@ def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: s
     assert supervisor.returncode == 0, err
     all_completed(experiment)
     ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
-    assert Counter(ended).keys() <= {"completed", "lost"} and Counter(ended)["lost"] == 2
+    how_it_ended = "interrupted" if how == "terminated" else "lost"
+    assert Counter(ended) == {"completed": 24, how_it_ended: 2}
     assert not experiment.processes()
+
+
+def test_what_ends_while_the_supervisor_stands_still_is_interrupted(experiment: Experiment) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES, "--node-timeout", "1s")
+    all_four_run(experiment)
+    both = agents(supervisor.pid)
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    over = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    wait_for(lambda: all(agent.status() in over for agent in both), "the agents to end")
+    os.kill(supervisor.pid, signal.SIGCONT)
+    wait_for(lambda: len(experiment.executions()) >= 12, "all four to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
+    assert Counter(ended) == {"completed": 24, "interrupted": 4}
 
 
 def test_every_node_may_end_and_come_back(experiment: Experiment) -> None:

@@ -236,7 +236,7 @@ class World:
                 self.inbox = [
                     event for event in self.inbox if getattr(event, "incarnation", 0) != worker.incarnation
                 ]
-                self.inbox.append(facts.WorkerDied(worker.incarnation, cause="node"))
+                self.inbox.append(facts.WorkerDied(worker.incarnation, cause=facts.NODE_LOST))
 
     def end_all(self) -> None:
         """The supervisor died: its workers die with it, unread words are lost."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from supervisor.core.state.worker_state import STARTING, STOPPING, WorkerState
-from supervisor.core.terms.events import WorkerDied
+from supervisor.core.terms.events import NODE_LOST, WorkerDied
 from supervisor.core.terms.records import WorkerEnded
 from supervisor.core.terms.wording import signal_name
 
 _REQUESTED_EXITS = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: it was asked to end
-NODE = "node"  # the cause of a death with its place
 CANCELLED = "called off by hand (longhaul ctl cancel)"
 
 
@@ -18,8 +17,8 @@ def classify_exit(worker: WorkerState, event: WorkerDied, *, draining: bool) -> 
     """The outcome of the attempt that a worker ran when it died."""
     if worker.kill_reason is not None:
         return worker.kill_reason.outcome
-    if event.cause == NODE:
-        return "lost"
+    if event.cause:
+        return "lost" if event.cause == NODE_LOST else "interrupted"
     # How it ended is unknown if its parent, the zygote, has died before it.
     left = worker.leaving and event.signal is None and event.exit_code is None
     return "interrupted" if draining or left or event.signal in _REQUESTED_EXITS else "crashed"
@@ -75,7 +74,7 @@ def _describe_cause(kind: str, death: WorkerDied, seconds: float) -> str:
         return CANCELLED
     if kind == "interrupted":
         return "stopped in the middle"
-    if death.cause == NODE:
+    if death.cause == NODE_LOST:
         return "the node that it ran on was lost"
     if death.signal is not None:
         return f"its worker was killed by {signal_name(death.signal)}"

@@ -30,7 +30,6 @@ from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.retry_policy import is_no_space
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.dispatch.worker_exits import (
-    NODE,
     classify_exit,
     exit_phrase,
     with_log_path,
@@ -384,7 +383,7 @@ class Scheduler:
 
     def _count_useless_worker(self, turn: Turn, worker: WorkerState, event: facts.WorkerDied) -> None:
         """Count a worker that died without finishing a job, so that it is not replaced for ever."""
-        if worker.kill_reason is not None or event.cause == NODE:
+        if worker.kill_reason is not None or event.cause:
             return
         if worker.no_space:
             self.dispatcher.wait_for_space(turn, worker)

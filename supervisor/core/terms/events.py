@@ -17,6 +17,10 @@ from workers.transport.messages import Failure, ModuleText, Outcome
 
 # ------------------------------------------------------------------------------ events
 
+# Causes of a worker's death that are no fault of its job: its place was lost; its place ended as it had been told to,
+# or because this process was silent.
+NODE_LOST, NODE_ENDED = "node_lost", "node_ended"
+
 
 class WorkerLaunched(msgspec.Struct, frozen=True):
     """The process exists; it is not ready yet."""
@@ -97,7 +101,7 @@ class WorkerDied(msgspec.Struct, frozen=True):
     peak_is_shared: bool = False  # `peak_rss` may be that of an earlier job
     earlier_peak_rss: int = 0  # bytes, before that job
     earlier_peak_lease: int | None = None  # of the job that had so much
-    cause: str = ""  # "node": its place has ended, for no fault of the job; else the process itself has
+    cause: str = ""  # NODE_LOST, NODE_ENDED: its place has ended; "": the process itself has
 
 
 class WorkerGivenUp(msgspec.Struct, frozen=True):
@@ -180,11 +184,23 @@ class PlaceFacts(msgspec.Struct, frozen=True):
     totals: Totals
 
 
+class PlaceEnd(msgspec.Struct, frozen=True):
+    """`why` a place is no more, in words. `blameless`: its end was announced, or the supervisor itself was silent."""
+
+    place: int
+    why: str
+    blameless: bool = False
+
+
 class PlacesChanged(msgspec.Struct, frozen=True):
     """All places that there are now, by number; one that is missing has ended. Comes before the first worker can
-    be started. An engine of this machine alone never says it."""
+    be started. An engine of this machine alone never says it.
+
+    ended: how those ended that are missing since the last time.
+    """
 
     places: list[PlaceFacts]
+    ended: list[PlaceEnd] = []
 
 
 Event = (
