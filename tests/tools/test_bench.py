@@ -272,7 +272,9 @@ def test_a_killed_worker_is_measured_for_real(tmp_path: Path) -> None:
     assert theirs["errors"] == ["BrokenProcessPool"]
 
 
-OURS = dict.fromkeys(sample for row in ROWS for sample in row.samples if sample.startswith("longhaul/"))
+OURS = dict.fromkeys(
+    sample for row in (*ROWS, *MORE_ROWS) for sample in row.samples if sample.startswith("longhaul/")
+)
 
 
 def test_who_never_answers_hangs_and_who_falls_over_does_not(tmp_path: Path) -> None:
@@ -282,12 +284,24 @@ def test_who_never_answers_hangs_and_who_falls_over_does_not(tmp_path: Path) -> 
         place.child("peers.py", "pool")
 
 
+def measured(place: Bench, sample: str) -> dict[str, Any]:
+    """On a busy machine one worker may be through with nearly all of so few jobs before the other one has begun with
+    the long one: then there is nothing to measure, and it is measured again."""
+    for _ in range(10):
+        try:
+            return measure(place, sample)
+        except Failed as why:
+            if "the long job came last" not in str(why):
+                raise
+    raise AssertionError("the long job came last, ten times")
+
+
 @pytest.mark.parametrize("sample", OURS)
 def test_ours_is_measured_for_real(sample: str, tmp_path: Path) -> None:
     """With as few jobs as can be: the figures mean nothing, but there are some."""
-    taken = {sample: measure(Bench(tmp_path, LEAST), sample)}
+    taken = {sample: measured(Bench(tmp_path, LEAST), sample)}
     assert list(tmp_path.glob("*/")) == []  # the files are gone
-    for row in ROWS:
+    for row in (*ROWS, *MORE_ROWS):
         if row.samples == (sample,):
             assert row.judge(row.value(taken)) in ("aim", "reach", "missed")
             assert row.detail([taken])
