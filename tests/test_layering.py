@@ -36,6 +36,7 @@ ROOMS = (
     "supervisor.core",
     "supervisor.core.scheduling",
     "supervisor.core.dispatch",
+    "supervisor.core.places",
     "supervisor.core.state",
     "supervisor.core.terms",
     "supervisor.system.capacity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.dispatch.place import Place, what_it_lacks, why_unfit
+from supervisor.core.places.place import Place, what_it_lacks, why_unfit
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import Amounts, Needs, Totals, amounts_of
 from supervisor.core.terms.settings import Settings

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from supervisor.core.dispatch.job_queue import Line
-from supervisor.core.dispatch.place import Place
 from supervisor.core.dispatch.placement_pass import MOST_WAITING
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.place import Place
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.dispatch.job_kinds import JobKinds
-from supervisor.core.dispatch.place import describe_unfit
+from supervisor.core.places.job_kinds import JobKinds
+from supervisor.core.places.place import describe_unfit
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED, OwnSettings

@@ -19,7 +19,7 @@ import msgspec
 from supervisor.core.dispatch import placement, placement_pass, retry_policy, worker_exits
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
-from supervisor.core.dispatch.place import Place
+from supervisor.core.places.place import Place
 from supervisor.core.scheduling import scheduler
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.scheduler import Scheduler

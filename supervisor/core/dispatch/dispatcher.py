@@ -12,12 +12,12 @@ from itertools import chain
 
 from supervisor.core.dispatch import pacing, retry_policy
 from supervisor.core.dispatch.alone_job import AloneJob
-from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
 from supervisor.core.dispatch.placement import Placement
 from supervisor.core.dispatch.retry_policy import Sort, StartFailures
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.job_kinds import JobKinds
 from supervisor.core.state.columns import get
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import (

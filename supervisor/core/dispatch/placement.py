@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisor.core.dispatch import pacing
-from supervisor.core.dispatch.job_kinds import JobKinds
 from supervisor.core.dispatch.pacing import Durations
-from supervisor.core.dispatch.place import NOTHING, Place, why_unfit
 from supervisor.core.dispatch.placement_pass import PlacementPass
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.job_kinds import JobKinds
+from supervisor.core.places.place import NOTHING, Place, why_unfit
 from supervisor.core.state.worker_state import ABANDONED, STARTING, Holding, WorkerState
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, given

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.job_queue import Head
-from supervisor.core.dispatch.place import Place
 from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.place import Place
 from supervisor.core.state.worker_state import READY, STARTING, STOPPING, Holding, WorkerState
 
 if TYPE_CHECKING:

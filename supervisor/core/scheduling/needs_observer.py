@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from supervisor.core.dispatch.place import Place, what_it_lacks, why_unfit
 from supervisor.core.dispatch.placement import Placement
+from supervisor.core.places.place import Place, what_it_lacks, why_unfit
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.snapshot import NeedsSnapshot, UnfitJobs, WaitingJob
 from supervisor.core.state.worker_state import ABANDONED, STARTING

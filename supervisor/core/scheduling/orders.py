@@ -14,8 +14,8 @@ import msgspec
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
-from supervisor.core.dispatch.place import describe_unfit
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.place import describe_unfit
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState

@@ -23,7 +23,6 @@ from typing import Any
 
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.dispatcher import Dispatcher
-from supervisor.core.dispatch.job_kinds import job_kinds
 from supervisor.core.dispatch.job_order import line_up
 from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.dispatch.ledger import Ledger
@@ -36,6 +35,7 @@ from supervisor.core.dispatch.worker_exits import (
     with_measured_peak,
     worker_ended_record,
 )
+from supervisor.core.places.job_kinds import job_kinds
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
 from supervisor.core.scheduling.limits import Limits
@@ -90,7 +90,9 @@ class Scheduler:
         self.settings = settings
         self.run = position.run
         kinds = job_kinds(table, settings, always=places is not None)
-        self.queue = JobQueue(table.state) if kinds is None else kinds.queue(table.state)
+        self.queue = (
+            JobQueue(table.state) if kinds is None else JobQueue(table.state, kinds.kind_of, len(kinds.kinds))
+        )
         self.ledger = Ledger(table, self.queue, settings)
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position, job_bytes)
         if kinds is not None:

@@ -6,7 +6,6 @@ from array import array
 
 import msgspec
 
-from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.needs import Amounts, Needs, amounts_of
 from supervisor.core.terms.settings import Settings
@@ -44,10 +43,6 @@ class JobKinds:
         self.cpus = [kind.amounts.cpus for kind in self.kinds]
         self.memory = [kind.amounts.memory for kind in self.kinds]
         self.least_cpus = min(self.cpus)
-
-    def queue(self, state: bytearray) -> JobQueue:
-        """An empty queue with a line for each kind. `state`: of the jobs, as in the table."""
-        return JobQueue(state, self.kind_of, len(self.kinds))
 
     def of(self, job: int) -> Kind:
         return self.kinds[self.kind_of[job]]

@@ -16,7 +16,7 @@ from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, units
 from supervisor.core.terms.wording import count, one_line
 
 if TYPE_CHECKING:
-    from supervisor.core.dispatch.job_kinds import JobKinds
+    from supervisor.core.places.job_kinds import JobKinds
     from supervisor.core.state.job_table import JobTable
 
 
