@@ -86,29 +86,37 @@ class NodeAgent:
         self._selector = selectors.DefaultSelector()
         self._clock = RunClock()
         self._watchdog = Watchdog(boot_time())
+        self._greeted = False
         self._why = ""  # it ends
         self._how: HowNodeEnds = "failed"
         self._engine: LocalEngine | None = None
 
     def run(self) -> None:
         self._listen_to_signals()
-        hello, orders = self._wait_for_hello()
-        if hello is None:
-            return
         try:
-            self._begin(hello)
-            for order in orders:
-                self._obey(order)
-            self._serve()
+            while not self._why:
+                self.turn()
         except (LonghaulError, OSError) as error:
             self._end(str(error))
         except Exception as error:
             traceback.print_exc()
             self._end(f"its agent failed: {error!r}")
         finally:
-            if self._engine is not None:
-                self._engine.close()
-        self._say_end()
+            self.finish()
+
+    def turn(self) -> None:
+        """Wait for what comes first, at most LOOK_EVERY, and do what there is to do."""
+        if self._engine is None:
+            self._await_hello()
+        else:
+            self._drive(self._engine)
+
+    def finish(self) -> None:
+        """End all processes, then say so to whoever has said Hello."""
+        if self._engine is not None:
+            self._engine.close()
+        if self._greeted:
+            self._say_end()
 
     def _listen_to_signals(self) -> None:
         """SIGTERM ends the workers in order; a Ctrl+C that reaches the agent is for the supervisor alone. (What it
@@ -132,15 +140,20 @@ class NodeAgent:
 
     # ----------------------------------------------------------------------- hello
 
-    def _wait_for_hello(self) -> tuple[HelloAgent | None, list[Order]]:
-        """The first order, and those that came with it."""
-        orders: list[Order] = []
-        while not orders and not self._why:
-            self._wait(LOOK_EVERY)
-            orders = self._orders()
-        if self._why or not isinstance(orders[0], HelloAgent):
-            return None, []
-        return orders[0], orders[1:]
+    def _await_hello(self) -> None:
+        """The first order, and those that come with it. Raises LonghaulError or OSError."""
+        self._wait(LOOK_EVERY)
+        orders = self._orders()
+        if not orders or self._why:
+            return
+        hello = orders[0]
+        if not isinstance(hello, HelloAgent):
+            self._end("it was given an order before a Hello")
+            return
+        self._greeted = True
+        self._begin(hello)
+        for order in orders[1:]:
+            self._obey(order)
 
     def _begin(self, hello: HelloAgent) -> None:
         """Start the engine, when nothing is left of the nodes before. Raises LonghaulError."""
@@ -185,20 +198,17 @@ class NodeAgent:
 
     # ------------------------------------------------------------------------ turns
 
-    def _serve(self) -> None:
-        engine = self._engine
-        assert engine is not None
-        while not self._why:
-            full = self._link.unsent > MOST_UNSENT
-            now, due = self._clock.now(), engine.next_deadline()
-            self._wait(LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY), engine=not full)
-            for order in self._orders():
-                self._obey(order)
-            if self._link.unsent <= MOST_UNSENT:
-                events = engine.poll(self._clock.now())
-                self._tell([report_of(event) for event in events])
-                if (nap := nap_after(events)) and not self._why and not engine.pressing():
-                    self._wait(nap)
+    def _drive(self, engine: LocalEngine) -> None:
+        full = self._link.unsent > MOST_UNSENT
+        now, due = self._clock.now(), engine.next_deadline()
+        self._wait(LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY), engine=not full)
+        for order in self._orders():
+            self._obey(order)
+        if self._link.unsent <= MOST_UNSENT:
+            events = engine.poll(self._clock.now())
+            self._tell([report_of(event) for event in events])
+            if (nap := nap_after(events)) and not self._why and not engine.pressing():
+                self._wait(nap)
 
     def _wait(self, timeout: float, *, engine: bool = False) -> None:
         """Wait for orders, for room on the wire, and with `engine` for what it may have to tell."""
