@@ -19,6 +19,7 @@ from supervisor.core.dispatch.retry_policy import Sort, StartFailures
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.places.job_kinds import JobKinds
 from supervisor.core.state.columns import get
+from supervisor.core.state.held_outcomes import HeldOutcomes
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import (
     ABANDONED,
@@ -31,6 +32,8 @@ from supervisor.core.state.worker_state import (
     WorkerState,
 )
 from supervisor.core.terms.events import (
+    NODE_ENDED,
+    NODE_LOST,
     KillWorker,
     PlaceFacts,
     RevokeJobs,
@@ -38,11 +41,15 @@ from supervisor.core.terms.events import (
     StartWorker,
     StopWorker,
     Tell,
+    WorkerDied,
 )
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased, Returned
 from supervisor.core.terms.settings import Settings, starts_per_second
 
+MOST_HELD = (
+    4  # outcomes of a worker that wait for files, before it gets no more jobs: its node has to keep them
+)
 _ANY: Sort = (0, ())  # the only sort of workers where no job says what it needs
 
 
@@ -67,6 +74,7 @@ class Dispatcher:
         self.next_lease = position.next_lease
         self.next_incarnation = position.next_incarnation
         self.workers: dict[int, WorkerState] = {}
+        self.held = HeldOutcomes()
         self.failure = ""
         self.last_start_error = ""
         self._most_ahead = pacing.most_ahead(job_bytes)  # leases that one worker may hold
@@ -95,7 +103,7 @@ class Dispatcher:
 
     def nothing_left(self) -> bool:
         """Every job that this run may run has ended (superseded leases do not count)."""
-        if self.queue.has_any() or self.ledger.awaiting_sync:
+        if self.queue.has_any() or self.ledger.awaiting_sync or self.held:
             return False
         is_current = self.ledger.is_current
         return not any(
@@ -211,6 +219,16 @@ class Dispatcher:
         self.starts.forget_delays()
         for worker in self.workers.values():
             self.kill(turn, worker, "interrupted", stack=stack)
+        self.end_held(turn, list(self.held))
+
+    def end_held(self, turn: Turn, leases: Sequence[int], cause: str = NODE_ENDED) -> None:
+        """Wait no longer for these outcomes. `cause`: as of `WorkerDied`."""
+        kind = "lost" if cause == NODE_LOST else "interrupted"
+        message = "stopped before its files had arrived" if kind == "interrupted" else ""
+        for lease in leases:
+            held = self.held.pop(lease)
+            seconds, died = max(0.0, turn.now - held.since), WorkerDied(held.incarnation, cause=cause)
+            self.ledger.crashed(turn, held.slot, held.job, lease, kind, seconds, died, message)
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; revoke leases that wait behind a long job."""
@@ -438,6 +456,8 @@ class Dispatcher:
     def has_jobs_left(self, turn: Turn, worker: WorkerState) -> bool:
         """Whether a worker may get more jobs (`--max-jobs-per-worker`). One without leases that may not is
         stopped."""
+        if self.held and self.held.of_worker(worker.incarnation) >= MOST_HELD:
+            return False
         limit = self.settings.max_jobs_per_worker
         if limit is None or worker.handed < limit:
             return True

@@ -38,6 +38,7 @@ from supervisor.core.dispatch.worker_exits import (
 from supervisor.core.places.job_kinds import job_kinds
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
+from supervisor.core.scheduling.held_files import HeldFiles
 from supervisor.core.scheduling.limits import Limits
 from supervisor.core.scheduling.orders import Orders
 from supervisor.core.scheduling.worker_notices import CodeSeen, SharedFiles
@@ -102,12 +103,15 @@ class Scheduler:
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
+        self.held_files = HeldFiles(self.dispatcher, self._count_ended)
         self.pauses = HandOutPauses()
         self.limits = Limits(self.dispatcher, self.drain, self.pauses.since)
         self.orders = Orders(table, self.ledger, self.dispatcher, self.drain, self.pauses.since)
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
+            facts.OutcomesHeld: self.held_files.on_outcomes_held,
+            facts.HeldOutcomesLost: self.held_files.on_lost,
             facts.WorkerLaunched: self._on_worker_started,
             facts.WorkerStartFailed: self._on_worker_start_failed,
             facts.WorkerReady: self._on_worker_ready,
@@ -198,7 +202,7 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """No worker is left and none will be started."""
-        if any(worker.status != ABANDONED for worker in self.workers.values()):
+        if self.dispatcher.held or any(worker.status != ABANDONED for worker in self.workers.values()):
             return False
         return self.stopped or (self.dispatcher.nothing_left() and not self.workers)
 
@@ -231,6 +235,7 @@ class Scheduler:
             for lease, job in worker.leases
         ]
         dispatcher = self.dispatcher
+        open_leases += dispatcher.held.open_leases()
         return Position(
             self.run, dispatcher.next_lease, dispatcher.next_incarnation, at_work + cut, open_leases
         )
@@ -268,8 +273,10 @@ class Scheduler:
     # --------------------------------------------------------------- events: jobs
 
     def _on_jobs_finished(self, event: facts.JobsFinished, turn: Turn) -> None:
+        if self.dispatcher.held:
+            event = self.held_files.take_from(event, turn)
         worker = self.workers.get(event.incarnation)
-        if worker is None:
+        if worker is None or not event.outcomes:
             return  # the worker has ended already
         finished = 0
         for failures, outcomes in _by_kind(event.outcomes):
@@ -287,6 +294,9 @@ class Scheduler:
         # Outcomes may have gathered for a while before they were read.
         worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
         worker.since, worker.since_at = turn.now, turn.at
+
+    def _count_ended(self, attempts: int) -> None:
+        self.finished_attempts += attempts
 
     def _settle_singly(self, turn: Turn, worker: WorkerState, outcomes: Sequence[Outcome]) -> list[int]:
         """Process outcomes one by one: failures, or outcomes not of the worker's first leases."""

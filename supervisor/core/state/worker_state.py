@@ -247,6 +247,14 @@ class Leases(Sequence[tuple[int, int]]):
         if size:
             hand_outs[0].begin += size
 
+    def job_of(self, lease: int) -> int | None:
+        """The job of a lease; None if it is not there."""
+        for hand_out in self._hand_outs:
+            at = lease - hand_out.first
+            if hand_out.begin <= at < len(hand_out.jobs):
+                return hand_out.jobs[at]
+        return None
+
     def remove(self, lease: int) -> int | None:
         """Remove a lease; its job. None if it is not there."""
         for place, hand_out in enumerate(self._hand_outs):

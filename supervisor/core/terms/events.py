@@ -60,6 +60,21 @@ class LeasesDropped(msgspec.Struct, frozen=True):
     leases: list[int]
 
 
+class OutcomesHeld(msgspec.Struct, frozen=True):
+    """These jobs have ended; their outcomes follow when their files are on the supervisor's disk. Of nodes that
+    share no file system with it."""
+
+    incarnation: int
+    leases: list[int]
+
+
+class HeldOutcomesLost(msgspec.Struct, frozen=True):
+    """These outcomes will not come any more: their place has ended. `cause`: as of `WorkerDied`."""
+
+    leases: list[int]
+    cause: str = NODE_LOST
+
+
 class JobReported(msgspec.Struct, frozen=True):
     """The running job reports its progress, or a notice for the user."""
 
@@ -210,6 +225,8 @@ Event = (
     | WorkerNotReady
     | JobsFinished
     | LeasesDropped
+    | OutcomesHeld
+    | HeldOutcomesLost
     | JobReported
     | CodeImported
     | FilesShared
