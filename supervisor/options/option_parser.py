@@ -43,7 +43,7 @@ ACTIONS = (
 )
 # For our own tests, and examples of carriers: in no help, never remembered.
 _HIDDEN: dict[str, dict[str, Any]] = {
-    "engine": {"choices": ("local", "pipes")},
+    "engine": {},
     "nodes": {"type": int},
     "node_timeout": {"type": parse_duration},
 }

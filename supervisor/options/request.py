@@ -75,7 +75,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     )
     command_line: list[str]  # sys.orig_argv: recorded, and made into the commands that resume
     arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
-    engine: str = "local"  # or pipes: agents of nodes on this machine (`supervisor.nodes.pipe_carrier`)
+    engine: str = "local"  # or the name of a carrier (`supervisor.nodes.carriers`)
     nodes: int = 1
     node_timeout: float = 30.0  # seconds without a word, until a node is given up
     interactive: bool = True  # False for run(): no summary, no process exit
@@ -338,6 +338,12 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             raise UsageError(f"{name(key)}: expected a pattern of job ids, such as 'iris/*'")
     if asked.get("changed", "refuse") not in CHANGED:
         raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
+    _refuse_nodes(asked, name)
+    if asked["output"] is not None and not str(asked["output"]).strip():
+        raise UsageError(f"{name('output')}: expected a directory")
+
+
+def _refuse_nodes(asked: Mapping[str, Any], name: _Names) -> None:
     if asked.get("nodes", 1) < 1:
         raise UsageError(f"{name('nodes')} {asked['nodes']}: expected a number from 1 on")
     for key in ("nodes", "node_timeout"):
@@ -345,8 +351,6 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             raise UsageError(f"{name(key)} needs {name('engine')} pipes: this machine alone has no nodes")
     if not 1.0 <= asked.get("node_timeout", 30.0) <= 86400.0:
         raise UsageError(f"{name('node_timeout')}: expected a time between 1s and 1d")
-    if asked["output"] is not None and not str(asked["output"]).strip():
-        raise UsageError(f"{name('output')}: expected a directory")
 
 
 # ------------------------------------------------------------------------- near misses

@@ -54,7 +54,10 @@ class EngineLifecycle:
         except CannotSend as error:
             raise UsageError(str(error)) from None
         self._prestarted = prestarted
-        self._nodes = request.nodes if request.engine == "pipes" else 0
+        self._carrier = (
+            "" if request.engine == "local" else request.engine
+        )  # its name; "": this machine alone
+        self._nodes = request.nodes
         self._node_timeout = request.node_timeout
         self._engine: Engine | None = None
         self._failure: LonghaulError | OSError | None = None
@@ -82,7 +85,7 @@ class EngineLifecycle:
     @property
     def places(self) -> list[PlaceFacts] | None:
         """The places that there are before the first has said what it has; None: this machine is the only one."""
-        return [] if self._nodes else None
+        return [] if self._carrier else None
 
     def engine(self) -> Engine:
         """The engine at work. Raises LonghaulError or OSError if it could not be started."""
@@ -97,7 +100,7 @@ class EngineLifecycle:
         """Start the engine. A failure is raised later, by `engine()`, when the run's first line has been
         shown."""
         try:
-            self._engine = self._engine_of_nodes() if self._nodes else self._local_engine()
+            self._engine = self._engine_of_nodes() if self._carrier else self._local_engine()
             self._engine.start()
         except (LonghaulError, OSError) as problem:
             self._failure = problem
@@ -113,8 +116,8 @@ class EngineLifecycle:
         )
 
     def _engine_of_nodes(self) -> Engine:
+        from supervisor.nodes.carriers import CarrierSurroundings, carrier_of
         from supervisor.nodes.nodes_engine import NodesEngine
-        from supervisor.nodes.pipe_carrier import PipeCarrier
         from supervisor.nodes.seats import seats_of
 
         if self._prestarted is not None:
@@ -122,9 +125,10 @@ class EngineLifecycle:
         offer, settings = self._opened.offer, self._opened.settings
         totals = totals_of(settings) if offer is None else offer.totals
         seats = seats_of(self.slots, totals, self._nodes)
+        around = CarrierSurroundings(self.tag, str(self._opened.layout.output_directory), len(seats))
         return NodesEngine(
             self._spec,
-            PipeCarrier(len(seats), self.tag, str(self._opened.layout.output_directory)),
+            carrier_of(self._carrier, around),
             seats=seats,
             start_method=settings.start_method,
             gpus=offer is not None and offer.gpu_jobs,

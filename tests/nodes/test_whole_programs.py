@@ -84,7 +84,7 @@ def test_the_options_are_in_no_help_and_need_each_other(experiment: Experiment) 
     for arguments, part in (
         (("--nodes", "2"), "--nodes needs --engine pipes"),
         (("--engine", "pipes", "--nodes", "0"), "expected a number from 1 on"),
-        (("--engine", "carts"), "invalid choice"),
+        (("--engine", "carts"), "expected local or pipes"),
     ):
         run = experiment.run(*arguments)
         assert run.returncode == 2 and part in run.stderr and len(run.stderr.splitlines()) == 1
