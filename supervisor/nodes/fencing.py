@@ -3,17 +3,18 @@ I/O and no clock.
 
 `Heartbeat` is what the supervisor knows of one node, `Watchdog` what the agent knows of the supervisor. Both count
 on a clock that goes on while the machine is suspended (`boot_time`); nothing is assumed of how long a message is
-under way. That no job runs in two places follows from these rules, each of which has a mutant in the simulation:
+under way. That no job runs in two places follows from these rules, each of which has a mutant in the simulation
+(`tools/simulation/nodes`):
 
 1. A Ping names the last Pong that had come when it was made. The agent counts its time from when it sent that Pong,
-   not from when the Ping came: so it never believes that the supervisor was there later than it noted to have sent
-   its last Ping.
-2. A node that was given up gets no Ping any more.
-3. Its jobs are free `timeout + FENCE` after its last Ping was sent, however long nothing had been heard of it before;
-   sooner only if its agent said that all its workers are dead, or a later agent on the same kernel found them so.
-4. Once its time is over an agent ends, whatever comes after: it looks at the time before it believes what it reads.
+   not from when the Ping came. So it never believes that the supervisor was there after that Pong had come.
+2. The jobs of a node that was given up are free `timeout + FENCE` after its last Pong had come; sooner only if its
+   agent said that all its workers are dead, or a later agent on the same kernel found them so.
+3. What comes from a node that was given up counts for nothing, and it gets no Ping any more.
+4. Once its time is over an agent ends. It looks at the time before it reads: what has come while it stood still is
+   not obeyed.
 5. If this process stood still, the silence was its own: a node's time begins again, and what ends before it has
-   answered a Ping is nobody's fault. What rules 1 and 3 say of its last Ping is not touched by that.
+   answered a Ping is nobody's fault. Rule 2 is not touched by that.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PING_EVERY = 5.0  # seconds, or a sixth of the timeout
 FENCE = 5.0
 LOOK_EVERY = 1.0  # seconds; how long a job may run on after its agent had to end it, if its host was frozen
 HELLO_WITHIN = (
-    60.0  # seconds from its start within which an agent is told Hello, or from its arrival answers it
+    60.0  # seconds; from an agent's start to the supervisor's Hello, or from its arrival to its own
 )
 
 Due = Literal["", "ping", "silent", "ended"]
@@ -36,16 +37,15 @@ class Heartbeat:
     """What the supervisor knows of the life of one node, from the arrival of its agent.
 
     timeout: seconds without a word after which it is given up; its agent has the same number.
-    heard: when something last came from it. pinged: when the last Ping to it was made, or later: never before a Pong
-    had come that this Ping names.
+    heard: when something last came from it. known: when its last Pong came, or its Hello, or later: its agent does not
+    believe that this process was there after that. pinged: when the last Ping was made.
     """
 
     def __init__(self, timeout: float, now: float) -> None:
         self.timeout = timeout
         self.every = min(PING_EVERY, timeout / 6)
         self.greeted = False  # its Hello has come
-        self.heard = now
-        self.pinged = now
+        self.heard = self.known = self.pinged = now
         self._number = 0  # of the last Ping
         self._pong = 0  # of the last Pong
         self._heard_again = 0  # the first Ping after this process stood still
@@ -56,17 +56,19 @@ class Heartbeat:
         self.heard = max(self.heard, now)
 
     def greet(self, now: float) -> None:
-        """Its Hello has come: it may have workers from now on, and its agent counts from that Hello."""
+        """Its Hello has come: it may have workers from now on, and its agent counts from that Hello. `now`: read
+        after it had come; this process may have stood still since its turn began."""
         self.greeted = True
-        self.pinged = now
+        self.known = self.pinged = now
 
-    def pong(self, number: int) -> None:
-        if number <= self._number:  # else it answers what nobody has asked
-            self._pong = max(self._pong, number)
+    def pong(self, number: int, now: float) -> None:
+        """A Pong has come. `now`: read after that."""
+        if self._pong < number <= self._number:  # else it answers what nobody has asked
+            self._pong = number
+            self.known = now
 
     def ping(self, now: float) -> tuple[int, int]:
-        """(number, last Pong) of a Ping that is sent now. `now`: read after everything that was told to this
-        object had come."""
+        """(number, last Pong) of a Ping that is sent now."""
         self.pinged = now
         self._number += 1
         return self._number, self._pong
@@ -94,7 +96,7 @@ class Heartbeat:
     @property
     def free_at(self) -> float:
         """Once it is given up: when its agent has ended all workers by itself."""
-        return self.pinged + self.timeout + FENCE
+        return self.known + self.timeout + FENCE
 
     def due(self, now: float) -> Due:
         """What is to be done: ping it; give it up; take its workers for dead."""
@@ -140,7 +142,6 @@ class Watchdog:
         self.silence = HELLO_WITHIN
         self._heard = now  # the supervisor was there at this time, or later
         self._pongs: dict[int, float] = {}  # when the last ones were sent, by number
-        self._over = False
 
     def begin(self, silence: float, now: float) -> None:
         """HelloNode is sent now; the supervisor has said how long it may be silent."""
@@ -148,9 +149,7 @@ class Watchdog:
         self._heard = self._pongs[0] = now
 
     def ping(self, number: int, pong: int, now: float) -> None:
-        """A Ping has come, and its Pong is sent now. One that came too late counts for nothing."""
-        if self.over(now):
-            return
+        """A Ping has come, and its Pong is sent now."""
         self._heard = max(self._heard, self._pongs.get(pong, self._heard))
         self._pongs = {known: at for known, at in self._pongs.items() if known >= pong}
         self._pongs[number] = now
@@ -158,5 +157,4 @@ class Watchdog:
     def over(self, now: float) -> bool:
         """Whether its time is over. To be asked before what has arrived is read: while this process stood still,
         others may have got its jobs."""
-        self._over = self._over or now - self._heard > self.silence
-        return self._over
+        return now - self._heard > self.silence

@@ -225,7 +225,7 @@ class NodesEngine:
                 node.heartbeat.confirm()
                 self._lose(node, why, how)
             case Pong(number):
-                node.heartbeat.pong(number)
+                node.heartbeat.pong(number, boot_time())
 
     def _on_event(self, node: Node, event: Event) -> None:
         if isinstance(event, facts.FilesShared):  # each agent says so; the user is told once

@@ -302,18 +302,20 @@ def test_what_nobody_confirms_is_waited_for_as_long_as_it_may_compute(stage: Sta
     stage.with_worker(a, 1, 0)
     stage.turn(5.0)
     assert len(a.heard(Ping)) == 1
-    pinged = stage.time
+    a.say(Pong(1))
+    stage.turn()
+    known = stage.time
     stage.turn(3.0)
     a.link.close()
     assert died(stage.turn()) == []
     stage.arrive("a", msgspec.structs.replace(HELLO, cleared=False))
     events: list[Event] = []
     while not died(events):
-        assert stage.time < pinged + TIMEOUT + FENCE + 1
+        assert stage.time < known + TIMEOUT + FENCE + 1
         for agent in (b, stage.agents[2]):
             agent.say(*[Pong(ping.number) for ping in agent.heard(Ping)[-1:]])
         events = stage.turn(1.0)
-    assert stage.time >= pinged + TIMEOUT + FENCE
+    assert stage.time >= known + TIMEOUT + FENCE
 
 
 def test_a_silent_node_is_given_up_and_not_pinged_any_more(stage: Stage) -> None:
@@ -332,7 +334,7 @@ def test_a_silent_node_is_given_up_and_not_pinged_any_more(stage: Stage) -> None
         b.say(*[Pong(ping.number) for ping in b.heard(Ping)[-1:]])
         events = stage.turn(1.0)
     assert lost == [1] and a.heard(Ping)[-1].number == last
-    assert stage.time - begun >= TIMEOUT + FENCE + TIMEOUT - 5
+    assert TIMEOUT + FENCE <= stage.time - begun <= TIMEOUT + FENCE + 1  # it had answered no Ping
 
 
 def test_our_own_silence_is_not_that_of_the_nodes(stage: Stage) -> None:
