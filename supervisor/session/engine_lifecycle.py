@@ -41,8 +41,20 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
     return warnings
 
 
+def _carrier_name(engine: str) -> str:
+    """ "": this machine alone. Raises UsageError."""
+    if engine == "local":
+        return ""
+    from supervisor.nodes.carriers import carrier_names
+
+    if engine not in (known := carrier_names()):
+        raise UsageError(f"--engine {engine}: expected local or {' or '.join(known)}")
+    return engine
+
+
 class EngineLifecycle:
-    """Raises UsageError for functions that workers cannot be given: before anything is on disk.
+    """Raises UsageError for an unknown engine and for functions that workers cannot be given: before anything is
+    on disk.
 
     slots: how many workers there may be. tag: in the environment of all their processes.
     """
@@ -54,9 +66,7 @@ class EngineLifecycle:
         except CannotSend as error:
             raise UsageError(str(error)) from None
         self._prestarted = prestarted
-        self._carrier = (
-            "" if request.engine == "local" else request.engine
-        )  # its name; "": this machine alone
+        self._carrier = _carrier_name(request.engine)
         self._nodes = request.nodes
         self._node_timeout = request.node_timeout
         self._engine: Engine | None = None
