@@ -227,6 +227,52 @@ def test_a_place_that_joins_is_used_and_the_end_of_one_costs_its_jobs_nothing() 
     assert run.core.finished
 
 
+def lose(run: Run, place: int, left: list[PlaceFacts], cause: str = facts.NODE_LOST) -> None:
+    """This place ends, and with it the jobs that run there."""
+    gone = [worker for worker in run.core.workers if run.places[worker][0] == place]
+    for job in [job for job in run.running if run.worker_of[job] in gone]:
+        del run.running[job]
+    end = facts.PlaceEnd(place, "its host is gone", cause == facts.NODE_ENDED)
+    run.handle(facts.PlacesChanged(left, [end]), *[facts.WorkerDied(worker, cause=cause) for worker in gone])
+    run.handle(facts.Synced(1000))
+
+
+def test_a_job_that_was_lost_three_times_runs_alone_in_its_place_and_the_other_places_go_on() -> None:
+    run = Run([None] * 6, 0, places=[node(1, 2), node(2, 2)])
+    assert places_of(run) == {0: 1, 1: 2, 2: 1, 3: 2}
+    for lost, comes in ((1, 3), (3, 4), (4, 5)):
+        lose(run, lost, [node(2, 2)])
+        run.handle(facts.PlacesChanged([node(comes, 2), node(2, 2)]))
+    assert {job: charges.losses for job, charges in run.core.table.charges.items()} == {0: 3, 2: 3}
+    assert places_of(run) == {1: 2, 3: 2, 4: 5, 5: 5}  # those that were lost go last
+    run.end(4)
+    assert places_of(run) == {1: 2, 3: 2, 5: 5}
+    run.end(5)
+    (alone,) = run.running.keys() - {1, 3}
+    assert alone in (0, 2) and places_of(run) == {1: 2, 3: 2, alone: 5}
+    lose(run, 2, [node(5, 2), node(6, 2)], facts.NODE_ENDED)
+    assert places_of(run) == {1: 6, 3: 6, alone: 5}  # the other one waits until a place is empty
+    run.end(1)
+    assert places_of(run) == {3: 6, alone: 5}
+    run.end(3)
+    assert places_of(run) == {alone: 5, 2 - alone: 6}
+    run.end(0, 2)
+    assert run.core.finished
+
+
+def test_what_ends_with_an_announced_end_is_interrupted_and_still_has_to_be_alone() -> None:
+    run = Run([None, None], 0, places=[node(1, 2)])
+    lose(run, 1, [node(2, 2)], facts.NODE_ENDED)
+    assert not run.core.table.charges and set(run.core.table.outcome.values()) == {"interrupted"}
+    for place in (2, 3, 4):
+        lose(run, place, [node(place + 1, 2)])
+    assert len(run.running) == 1
+    lose(run, 5, [node(6, 2)], facts.NODE_ENDED)
+    assert len(run.running) == 1 and run.core.table.charges[0].losses == 3
+    run.end(*run.running)
+    assert len(run.running) == 1
+
+
 def test_a_claim_holds_back_the_others_in_one_place_only() -> None:
     needs = [None, None, None, None, Needs(cpus=2), *[None] * 12]
     run = Run(needs, 0, places=[node(1, 2), node(2, 2)])
@@ -269,7 +315,7 @@ def test_a_retry_over_memory_may_hold_what_there_is() -> None:
     run.handle(facts.WorkerDied(1, signal=9))
     assert run.core.table.charges[0].over_memory == 1
     run.handle(facts.Synced(1000))
-    assert run.core.dispatcher.alone.runs(run.core.workers)
+    assert run.core.dispatcher.alone.places(run.core.workers)
     incarnation = run.worker_of[0]
     run.handle(facts.MemoryMeasured({incarnation: 4 * GB}))
     assert run.core.workers[incarnation].kill_reason is None

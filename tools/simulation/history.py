@@ -34,6 +34,7 @@ MOST_IDLE_TURNS = 2000  # without any time passing
 MOST_TURNS = 10_000  # of one run; the longest histories take about a thousand
 EPOCH = "2025-10-14T00:00:00.000Z"
 MOST_KILLS, MOST_RUNS = 40, 60  # after so many runs the supervisor is left in peace
+LONGEST_FENCE = 3.0  # seconds until what a lost node computes has certainly ended
 MOST_RETRIED_RUNS = 10  # in which somebody asks for failed jobs to be tried again
 
 
@@ -66,6 +67,7 @@ class History:
         )
         self.promises = Promises(self.jobs, self.settings)
         self.has_nodes = self.rng.random() < 0.2  # several places, which come and go
+        self.world.nodes = self.has_nodes
         self.nodes = 0
 
     # -- one run
@@ -175,9 +177,12 @@ class History:
                     continue
                 self.make_trouble(core, what)
             self.turn(core)
+            while world.felled:
+                self.lose_node(core, world.felled.pop())
             if core.draining and drained_at is None:
                 drained_at = world.now
-            if drained_at is not None and world.now > drained_at + self.settings.grace + 2.0:
+            most = self.settings.grace + 2.0 + (LONGEST_FENCE if self.has_nodes else 0.0)
+            if drained_at is not None and world.now > drained_at + most:
                 raise Violation(f"the drain took {world.now - drained_at:.1f} s")
         self.disk.room = None
         self.store.append([RunEnded(position.run, "interrupted" if core.draining else "finished", EPOCH)])
@@ -198,15 +203,24 @@ class History:
     def change_nodes(self, core: Scheduler) -> None:
         """A node is lost, or one joins; one that is large enough for every job is always there."""
         if len(self.places) > 1 and self.rng.random() < 0.5:
-            lost = self.places.pop(self.rng.randrange(len(self.places)))
-            self.world.lose_place(lost.place)
-            if not any(place.slots == 6 for place in self.places):
-                self.places.append(self.make_node(plenty=True))
-        else:
-            self.places.append(self.make_node(plenty=self.rng.random() < 0.3))
+            self.lose_node(core, self.rng.choice(self.places).place, announced=self.rng.random() < 0.3)
+            return
+        self.places.append(self.make_node(plenty=self.rng.random() < 0.3))
+        self.tell_places(core)
+
+    def lose_node(self, core: Scheduler, number: int, *, announced: bool = False) -> None:
+        if all(place.place != number for place in self.places):
+            return  # it was lost meanwhile
+        self.places = [place for place in self.places if place.place != number]
+        cause = facts.NODE_ENDED if announced else facts.NODE_LOST
+        self.world.lose_place(number, cause, self.rng.choice([0.0, 0.0, LONGEST_FENCE]))
+        if not any(place.slots == 6 for place in self.places):
+            self.places.append(self.make_node(plenty=True))
+        self.tell_places(core, facts.PlaceEnd(number, "its host was lost", announced))
+
+    def tell_places(self, core: Scheduler, *ended: facts.PlaceEnd) -> None:
         self.needs.totals = self.totals_by_place()
-        events, self.world.inbox = self.world.inbox, []
-        self.step(core, [facts.PlacesChanged(list(self.places)), *events])
+        self.step(core, [facts.PlacesChanged(list(self.places), list(ended))])
 
     def retry_some(self, table: JobTable) -> list[int]:
         """Somebody wants failed jobs to be tried again; which ones."""
@@ -281,12 +295,12 @@ class History:
     def carry_out(self, core: Scheduler, effects: Effects) -> None:
         first = self.store.next_n
         self.store.append(effects.records, urgent=effects.urgent)
-        self.promises.note(core.table, effects.records, first, self.world.now)
+        self.promises.note(core, self.world, effects.records, first)
         for command in effects.commands:
             if isinstance(command, StartWorker):
                 check_crew(core)
             if isinstance(command, StartJobs):
-                self.promises.check_hand_out(core, command, self.world.now)
+                self.promises.check_hand_out(core, self.world, command)
             self.world.perform(command)
         self.needs.check_turn(core, self.world, effects.commands)
         if self.verbose:

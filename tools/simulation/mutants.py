@@ -16,8 +16,10 @@ from unittest import mock
 
 import msgspec
 
-from supervisor.core.dispatch import placement, placement_pass, retry_policy, worker_exits
+from supervisor.core.dispatch import job_order, placement, placement_pass, retry_policy, worker_exits
+from supervisor.core.dispatch.alone_jobs import AloneJobs
 from supervisor.core.dispatch.dispatcher import Dispatcher
+from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.places.place import Place
 from supervisor.core.scheduling import scheduler
@@ -25,6 +27,7 @@ from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, IllegalMove, JobTable
 from supervisor.core.state.worker_state import Leases
+from supervisor.core.terms.events import NODE_ENDED, NODE_LOST
 from supervisor.core.terms.jobs import LEASED
 from supervisor.core.terms.records import Completions
 from supervisor.storage.files.atomic_files import NewFile
@@ -236,6 +239,14 @@ def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
 _CLASSIFY = worker_exits.classify_exit
 
 
+def _with_cause(told: str, taken_for: str) -> Callable[..., str]:
+    def classify(worker: Any, event: Any, **more: Any) -> str:
+        cause = taken_for if event.cause == told else event.cause
+        return _CLASSIFY(worker, msgspec.structs.replace(event, cause=cause), **more)
+
+    return classify
+
+
 def _in_line(self: Any, kind: int, waiting: list[int]) -> placement_pass.Went:
     """A job that does not fit lets no other go ahead."""
     went = _HAND_OUT(self, kind, waiting)
@@ -293,6 +304,21 @@ MUTANTS: dict[str, list[Patch]] = {
     "a claim is never given up": [(placement.Placement, "provide", lambda *_: None)],
     "a job that does not fit lets nobody go ahead": [(placement_pass.PlacementPass, "_hand_out", _in_line)],
     "the end of a node is blamed on its jobs": [(scheduler, "classify_exit", _nodes_are_not_spared)],
+    "an announced end of a node is counted": [
+        (scheduler, "classify_exit", _with_cause(NODE_ENDED, NODE_LOST))
+    ],
+    "the loss of a node is not counted": [(scheduler, "classify_exit", _with_cause(NODE_LOST, NODE_ENDED))],
+    "a job that was lost three times runs with others": [
+        (retry_policy, "needs_to_be_alone", lambda *_, **__: False),
+        (job_order, "needs_to_be_alone", lambda *_, **__: False),
+    ],
+    "a job that has to be alone does not wait until its place is empty": [
+        (placement_pass.PlacementPass, "_busy_places", lambda _: set())
+    ],
+    "others start where a job runs alone": [(AloneJobs, "places", lambda *_: ())],
+    "a job that has to be alone is one of many after an interruption": [
+        (JobQueue, "_put_alone_again", lambda *_: False)
+    ],
     "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }
 

@@ -202,7 +202,7 @@ class NeedsBook:
             core.stopped
             or core.blocked_by()
             or dispatcher.pace is not None
-            or dispatcher.alone.runs(core.workers)
+            or dispatcher.alone.places(core.workers)
         ):
             return
         if any(worker.status in (STARTING, STOPPING) for worker in core.workers.values()):

@@ -15,9 +15,18 @@ import msgspec
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.state.worker_state import ABANDONED
-from supervisor.core.terms.events import StartJobs
+from supervisor.core.terms.events import NODE_LOST, StartJobs
 from supervisor.core.terms.jobs import COMPLETED, FAILED
-from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, AnyRecord, Completions, Ended, Records, Reset
+from supervisor.core.terms.records import (
+    BY_HAND,
+    LOW_MEMORY,
+    AnyRecord,
+    Completions,
+    Ended,
+    Leased,
+    Records,
+    Reset,
+)
 from supervisor.core.terms.settings import Settings
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
@@ -28,6 +37,7 @@ from supervisor.storage.store import Store
 from tools.simulation.world import (
     ASKS,
     CRASHES,
+    FELLS,
     FLAKY,
     GIVES_UP,
     GOOD,
@@ -36,7 +46,11 @@ from tools.simulation.world import (
     RAISES,
     WISHES,
     FakeJob,
+    FakeWorker,
+    World,
 )
+
+ALONE_AFTER = 3  # losses
 
 
 def singly(records: Records) -> Iterator[AnyRecord]:
@@ -81,12 +95,19 @@ class Promises:
         self.not_before: dict[int, float] = {}  # jobs that wait for their next attempt
         self.began, self.starts = 0.0, 0  # of the run: when, and jobs handed out
         self.forgot = False  # whether something recorded may have been lost
+        self.lost: dict[int, int] = defaultdict(int)  # attempts that ended with the supervisor or their place
+        self.alone: dict[
+            int, tuple[FakeWorker, int]
+        ] = {}  # by place: the job that must be alone there, its worker
+        self.worker_of: dict[int, int] = {}  # by lease: the incarnation
         self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
 
     def run_begins(self, now: float) -> None:
         self.began, self.starts = now, 0
+        self.alone.clear()
 
-    def check_hand_out(self, core: Scheduler, command: StartJobs, now: float) -> None:
+    def check_hand_out(self, core: Scheduler, world: World, command: StartJobs) -> None:
+        now = world.now
         if BY_HAND in core.blocked_by():
             raise Violation("something was handed out in a pause")
         if LOW_MEMORY in core.blocked_by():
@@ -101,14 +122,39 @@ class Promises:
                 raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
             if now < self.not_before.pop(job, 0.0):
                 raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
+        self._check_alone(world, command)
 
-    def note(self, table: JobTable, records: Records, first: int, now: float) -> None:
+    def _check_alone(self, world: World, command: StartJobs) -> None:
+        """A job that was lost three times runs while no other one does in its place."""
+        worker = world.workers[command.incarnation]
+        if (alone := self.alone.get(worker.place)) is not None:
+            beside, lease = alone
+            if beside.has_leases() and lease in [n for n, _ in [*beside.queue, beside.busy_with or (0, 0)]]:
+                raise Violation(
+                    f"{self.jobs[command.jobs[0]].id} was handed out beside one that has to be alone"
+                )
+        for job in command.jobs:
+            if self.lost[job] < ALONE_AFTER:
+                continue
+            others = [
+                each for each in world.workers.values() if each.place == worker.place and each.has_leases()
+            ]
+            if others or len(command.jobs) > 1:
+                raise Violation(f"{self.jobs[job].id} was lost {self.lost[job]} times and is not alone")
+            self.alone[worker.place] = worker, command.first_lease
+
+    def note(self, core: Scheduler, world: World, records: Records, first: int) -> None:
         """Records that were written at this moment, numbered from `first` on."""
         for n, record in enumerate(singly(records), first):
-            if isinstance(record, Ended) and record.outcome == "completed":
-                self._note_completion(table, record, n)
+            if isinstance(record, Leased):
+                numbers = range(record.lease, record.lease + len(record.jobs))
+                self.worker_of.update(dict.fromkeys(numbers, record.incarnation))
+            elif isinstance(record, Ended) and record.outcome == "completed":
+                self._note_completion(core.table, record, n)
             elif isinstance(record, Ended) and record.state:
-                self._note_failure(table, record, now)
+                self._note_failure(core.table, record, world.now)
+                self.lost[core.table.numbers[record.job]] += record.outcome == "lost"
+                self._check_node_end(core, world, record)
         self._note_orders(records)
 
     def _note_failure(self, table: JobTable, record: Ended, now: float) -> None:
@@ -117,6 +163,15 @@ class Promises:
             self.spent[job, record.charged or record.outcome] += 1
             if record.state == "pending" and not record.charged:
                 self.not_before[job] = now + self.settings.backoff / 2
+
+    def _check_node_end(self, core: Scheduler, world: World, record: Ended) -> None:
+        """What ended with its place was lost, if nobody had said before that the place ends."""
+        worker = world.workers.get(self.worker_of.get(record.lease, 0))
+        if worker is None or not worker.ended_with_node or worker.kill_asked or core.draining:
+            return
+        expected = "lost" if worker.ended_with_node == NODE_LOST else "interrupted"
+        if record.outcome != expected:
+            raise Violation(f"{record.job} was {expected} with its node, and is recorded as {record.outcome}")
 
     def _note_completion(self, table: JobTable, record: Ended, n: int) -> None:
         job = table.numbers[record.job]
@@ -144,6 +199,7 @@ class Promises:
         """A recorded completed job is there again, with its result; others may have been lost."""
         table = store.table
         self.not_before.clear()  # a resume waits for nobody
+        self.lost = defaultdict(int, {job: charges.losses for job, charges in table.charges.items()})
         # A power cut may have taken the last orders with it.
         self.called_off = {table.ids[job] for job, how in table.outcome.items() if how == "cancelled"}
         if not self.called_off <= self.ever_cancelled:
@@ -176,7 +232,7 @@ class Promises:
             if job.kind in (RAISES, CRASHES, HANGS, GIVES_UP) and state == COMPLETED:
                 raise Violation(f"{job.id} {job.kind} and is completed")
             blameless = self.murders[number] < self.settings.crash_limit and job.id not in self.ever_cancelled
-            if job.kind in (GOOD, ASKS) and state == FAILED and blameless:
+            if job.kind in (GOOD, ASKS, FELLS) and state == FAILED and blameless:
                 raise Violation(f"{job.id} is good and was given up: {charges}")
             if job.kind not in (CRASHES, FLAKY) and crashes > self.murders[number]:
                 raise Violation(f"{job.id} was blamed for {crashes} crashes, {self.murders[number]} hit it")

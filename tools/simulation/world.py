@@ -32,6 +32,8 @@ from workers.transport.messages import Completed, Failed, Failure
 
 GOOD, RAISES, CRASHES, HANGS, FLAKY = "good", "raises", "crashes", "hangs", "flaky"
 HANGS_ONCE, ASKS, GIVES_UP, LEAKS = "hangs once", "asks", "gives up", "leaks"
+FELLS = "fells"  # takes its node with it; where there are no nodes it is good
+FELLED = 5  # executions of such a job that do so, the first ones
 NEEDS = (
     Needs(),
     Needs(cpus=2),
@@ -57,7 +59,7 @@ class FakeJob(msgspec.Struct):
 def make_jobs(rng: random.Random) -> list[FakeJob]:
     """The jobs of one history: most are good, many are tiny, some have settings of their own."""
     kinds = [GOOD] * 90 + [RAISES] * 4 + [CRASHES] * 2 + [HANGS] * 1 + [FLAKY] * 3
-    kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS, LEAKS]
+    kinds += [HANGS_ONCE, GIVES_UP, ASKS, ASKS, LEAKS, FELLS]
     tiny = rng.random() < 0.6
     domains: list[str | None] = rng.choice([[None], ["iris", "wine"], [None, "iris", "wine", "digits"]])
     owns = rng.choice(
@@ -95,6 +97,12 @@ class FakeWorker:
         self.finishing = False
         self.stopping = False
         self.dead = False
+        self.cut = False  # its node is lost: nobody hears it, and it computes on for a while
+        self.kill_asked = False
+        self.ended_with_node = ""  # the cause of its death, if it was that of its node
+
+    def has_leases(self) -> bool:
+        return not self.dead and (self.busy_with is not None or bool(self.queue))
 
 
 class World:
@@ -108,6 +116,8 @@ class World:
         self.ticket = 0
         self.workers: dict[int, FakeWorker] = {}
         self.inbox: list[Event] = []
+        self.nodes = False  # whether places can be lost
+        self.felled: list[int] = []  # places that a job took with it
         self.executions: dict[int, list[float]] = defaultdict(list)
         self.wishes: dict[int, int] = defaultdict(int)
         self.crashes_seen: dict[int, int] = defaultdict(int)
@@ -125,7 +135,9 @@ class World:
         if isinstance(command, (Tell, AnswerControl, AnswerWithStacks)):
             return
         worker = self.workers.get(command.incarnation)
-        if worker is None or worker.dead:
+        if worker is not None and isinstance(command, KillWorker):
+            worker.kill_asked = True
+        if worker is None or worker.dead or worker.cut:
             return
         match command:
             case StartJobs(_, first, jobs):
@@ -164,27 +176,34 @@ class World:
         if dropped and self.rng.random() < 0.9:
             worker.queue = deque(entry for entry in worker.queue if entry[0] not in dropped)
             worker.revoked.difference_update(dropped)
-            self.inbox.append(facts.LeasesDropped(worker.incarnation, dropped))
+            self.say(worker, facts.LeasesDropped(worker.incarnation, dropped))
         if worker.queue:
             lease, job = worker.busy_with = worker.queue.popleft()
             self.executions[job].append(self.now)
             worker.revoked.discard(lease)
             kind, seconds = self.jobs[job].kind, self.jobs[job].seconds
             crash = kind == CRASHES or (kind == FLAKY and self.crashes_seen[job] < 2)
+            fells = kind == FELLS and self.nodes and len(self.executions[job]) <= FELLED
             if kind != HANGS and not (kind == HANGS_ONCE and len(self.executions[job]) == 1):
-                self.plan_event(seconds, "crashed" if crash else "ended", worker)
+                self.plan_event(seconds, "felled" if fells else "crashed" if crash else "ended", worker)
         elif worker.finishing:
             self.plan_event(0.001, "exited", worker)
 
     def happen(self) -> None:
         """Let the next thing on the agenda happen."""
         self.now, _, what, worker = heapq.heappop(self.agenda)
+        if what in (facts.NODE_LOST, facts.NODE_ENDED):
+            worker.dead, worker.ended_with_node = True, what
+            self.inbox.append(facts.WorkerDied(worker.incarnation, 0, cause=what))
         if worker.dead:
             return
         if what == "ready":
             worker.ready = True
-            self.inbox.append(facts.WorkerReady(worker.incarnation))
+            self.say(worker, facts.WorkerReady(worker.incarnation))
             self.next_job(worker)
+        elif what == "felled":
+            if not worker.cut:
+                self.felled.append(worker.place)
         elif what == "ended":
             self.end_job(worker)
         else:
@@ -211,13 +230,17 @@ class World:
             outcome = Failed(lease, fake.seconds, "raised", failure, wish="retry", after=after, most=10)
         else:
             outcome = Completed(lease, fake.seconds, b'{"of":%d}' % job)
-        self.inbox.append(facts.JobsFinished(worker.incarnation, [outcome]))
+        self.say(worker, facts.JobsFinished(worker.incarnation, [outcome]))
         self.next_job(worker)
 
     def die(self, worker: FakeWorker, what: str) -> None:
         worker.dead = True
         signal = {"crashed": 11, "killed": 9, "murdered": 9, "asked": 15}.get(what)
-        self.inbox.append(facts.WorkerDied(worker.incarnation, None if signal else 0, signal))
+        self.say(worker, facts.WorkerDied(worker.incarnation, None if signal else 0, signal))
+
+    def say(self, worker: FakeWorker, event: Event) -> None:
+        if not worker.cut:
+            self.inbox.append(event)
 
     def measure(self, *, low: bool) -> facts.MemoryMeasured:
         """What the workers hold, in units of which a job that leaks holds 3000."""
@@ -228,15 +251,14 @@ class World:
                 used[worker.incarnation] = 3000 if leaks else 100
         return facts.MemoryMeasured(used, self.rng.choice([400, 900]) if low else 10_000)
 
-    def lose_place(self, place: int) -> None:
-        """A node ends: its workers are gone, and what they had said is not heard."""
-        for worker in self.workers.values():
-            if worker.place == place and not worker.dead:
-                worker.dead = True
-                self.inbox = [
-                    event for event in self.inbox if getattr(event, "incarnation", 0) != worker.incarnation
-                ]
-                self.inbox.append(facts.WorkerDied(worker.incarnation, cause=facts.NODE_LOST))
+    def lose_place(self, place: int, cause: str, delay: float) -> None:
+        """A node ends: what its workers had said is not heard. They compute for so many seconds."""
+        lost = [worker for worker in self.workers.values() if worker.place == place and not worker.dead]
+        numbers = {worker.incarnation for worker in lost}
+        self.inbox = [event for event in self.inbox if getattr(event, "incarnation", 0) not in numbers]
+        for worker in lost:
+            worker.cut = True
+            self.plan_event(delay, cause, worker)
 
     def end_all(self) -> None:
         """The supervisor died: its workers die with it, unread words are lost."""
@@ -244,4 +266,5 @@ class World:
             worker.dead = True
         self.workers.clear()
         self.inbox.clear()
+        self.felled.clear()
         self.agenda.clear()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from supervisor.core.dispatch import pacing, retry_policy
-from supervisor.core.dispatch.alone_job import AloneJob
+from supervisor.core.dispatch.alone_jobs import AloneJobs
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
 from supervisor.core.dispatch.placement import Placement
@@ -81,7 +81,7 @@ class Dispatcher:
         self.starts = StartFailures()
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
         self._waiting_reported_until = 0.0  # the user knows that jobs wait until then
-        self.alone = AloneJob()
+        self.alone = AloneJobs()
         self.durations = Durations()
         self.placement: Placement | None = None  # if jobs say what they need
 
@@ -379,12 +379,14 @@ class Dispatcher:
 
     def hand_out(self, turn: Turn) -> None:
         """Lease jobs to the workers that are short of them, those with the fewest first."""
-        if self.alone.runs(self.workers):
-            return
+        held = self.alone.places(self.workers)
         if self.placement is not None:
-            self.placement.hand_out(turn)
-            if not self.queue.has_ready():
-                self._tell_waiting(turn)
+            if not held or any(place not in held for place in self.placement.places):
+                self.placement.hand_out(turn, held)
+                if not self.queue.has_ready():
+                    self._tell_waiting(turn)
+            return
+        if held:
             return
         ready = [worker for worker in self.workers.values() if worker.status == READY]
         if not self.queue.has_ready():
@@ -431,7 +433,8 @@ class Dispatcher:
 
     def send_alone(self, turn: Turn, worker: WorkerState) -> None:
         """Lease the next job that must run alone to this worker."""
-        self.alone.begin(worker.incarnation, self.next_lease, self.slots)
+        slots = self.slots if self.placement is None else self.placement.places[worker.place].slots
+        self.alone.begin(worker, self.next_lease, slots)
         self._send(turn, worker, [self.queue.take_alone()])
 
     def _tell_waiting(self, turn: Turn) -> None:

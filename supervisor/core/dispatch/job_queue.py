@@ -5,7 +5,7 @@ Served in this order:
 1. jobs that were returned unstarted or interrupted;
 2. jobs not tried yet, in the order of `job_order`;
 3. jobs that get another attempt after an error (before untried jobs of a lower priority);
-4. jobs that may take down more than their worker, one at a time with no other job beside them.
+4. jobs that may take down more than their worker, one at a time with no other job beside them in their place.
 
 The first three make a `Line`. Jobs of different needs have different lines, so that one that fits now is found
 behind one that does not; `Line.head` says which of two lines has the earlier job. A job that has to wait (for disk
@@ -248,6 +248,7 @@ class JobQueue:
         self._order = _LineOrder(self.lines) if kind_of else None
         self._ticket = 0
         self._front = 0  # the ticket of the last job that was put before all others
+        self._only_alone: set[int] = set()  # jobs that were put there once
         self._alone: deque[int] = deque()
         self._aside: deque[int] = deque()  # jobs that must run alone, of closed lines
         self._waiting: list[tuple[float, int, bool]] = []  # heap of (not before, job, first)
@@ -316,19 +317,34 @@ class JobQueue:
     def put_back(self, jobs: Iterable[int]) -> None:
         """Jobs that were handed out but did not start, in the order of their leases."""
         for job in reversed(list(jobs)):
+            if self._put_alone_again(job):
+                continue
             self._front -= 1
             self._line(job).put_before(self._front, job)
 
     def put_first(self, job: int) -> None:
+        if self._put_alone_again(job):
+            return
         self._ticket += 1
         self._line(job).put_first(self._ticket, job)
 
     def put_again(self, job: int) -> None:
+        if self._put_alone_again(job):
+            return
         self._ticket += 1
         self._line(job).put_again(self._ticket, job)
 
     def put_alone(self, job: int) -> None:
+        """From now on this job runs while no other one does in its place, whatever ends its attempts."""
+        self._only_alone.add(job)
         (self._aside if self._line(job).closed else self._alone).append(job)
+
+    def _put_alone_again(self, job: int) -> bool:
+        """Whether this is one of those, which is queued then."""
+        if job not in self._only_alone:
+            return False
+        self.put_alone(job)
+        return True
 
     def put_later(self, job: int, not_before: float, *, first: bool = True) -> None:
         """Queue a job that may not start before a time on the run's clock; `first`: then at the front."""

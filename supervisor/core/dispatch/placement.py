@@ -17,7 +17,7 @@ other workers of such an experiment see none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -149,13 +149,14 @@ class Placement:
 
     # --------------------------------------------------------------------- the pass
 
-    def hand_out(self, turn: Turn) -> None:
-        """Give every job that fits to a worker, in order, and start the workers that are missing."""
+    def hand_out(self, turn: Turn, held: Collection[int] = ()) -> None:
+        """Give every job that fits to a worker, in order, and start the workers that are missing. `held`: the places
+        in which a job runs alone."""
         claim = self._claim
         if claim is not None and not self._queue.lines[claim.kind].has_ready():
             self._claim = None
         self.count_taken()
-        PlacementPass(self, self._dispatcher, turn).run()
+        PlacementPass(self, self._dispatcher, turn, held).run()
 
     def went_ahead(self, number: int, waiting: Iterable[int]) -> None:
         """So many jobs went ahead of the first jobs of the kinds in `waiting`, which do not fit. When as many as

@@ -7,7 +7,7 @@ meanwhile. One that does not fit is passed over, which `placement` counts.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -74,16 +74,20 @@ class Went(Enum):
 
 
 class PlacementPass:
-    """One look at all lines. `short`: busy workers that may get more jobs."""
+    """One look at all lines. `held`: places that get nothing. `short`: busy workers that may get more jobs."""
 
-    def __init__(self, placement: Placement, dispatcher: Dispatcher, turn: Turn) -> None:
+    def __init__(
+        self, placement: Placement, dispatcher: Dispatcher, turn: Turn, held: Collection[int] = ()
+    ) -> None:
         self._placement = placement
         self._dispatcher = dispatcher
         self._turn = turn
         self._pace = dispatcher.pace
         self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
         free = dispatcher.free_slots()
-        self._crews = {number: Crew(place, free) for number, place in placement.places.items()}
+        self._crews = {
+            number: Crew(place, free) for number, place in placement.places.items() if number not in held
+        }
         self._workers = 0
         self._short: list[WorkerState] = []
         for worker in list(dispatcher.workers.values()):
@@ -141,8 +145,8 @@ class PlacementPass:
                 self._wait(kind, waiting)
             elif went is Went.PROVIDED and line.has_ready():
                 heapq.heappush(again, (line.head(self._kept.get(kind, 0)), kind))
-        if not queue.has_ready():
-            self._hand_out_alone()
+        while not queue.has_ready() and self._hand_out_alone():
+            pass
         self._start_for_waiting_leases()
         if self._barred and not self._batches:
             self._give_up_if_nothing_else_is_left()
@@ -152,23 +156,21 @@ class PlacementPass:
         if self._surely_waits(kind):
             return Went.UNFIT
         fitting = self._fitting(kind)
-        for holding in fitting:
-            if workers := self._crews[holding.place].idle.get(holding.devices):
-                return self._give(workers, holding, waiting)
+        if (found := self._idle(fitting)) is not None:
+            return self._give(*found, waiting)
         for crew in self._crews.values():
             if kind in crew.promised:
                 crew.promised.remove(kind)
                 self._keep(kind, None)
                 return Went.PROVIDED
-        if (found := self._find_worker(fitting)) is not None:
-            self._keep(kind, found)
+        if (coming := self._find_worker(fitting)) is not None:
+            self._keep(kind, coming)
             return Went.PROVIDED
         if self._pace is None and self._top_up(kind, waiting):
             return Went.PROVIDED
         if not fitting:
             return Went.UNFIT
-        if not any(map(self._may_start, fitting)):
-            self._barred.update((holding.place, holding.devices) for holding in fitting)
+        if self._bar(fitting):
             return Went.BARRED
         # Another place may have workers for others.
         return Went.NOWHERE if len(self._crews) == 1 else Went.UNFIT
@@ -203,6 +205,20 @@ class PlacementPass:
         if len(waiting) < MOST_WAITING:
             waiting.append(kind)
             self._count_batches(kind)
+
+    def _idle(self, fitting: Sequence[Holding]) -> tuple[WorkerState, Holding] | None:
+        """An idle worker for one of these."""
+        for holding in fitting:
+            if workers := self._crews[holding.place].idle.get(holding.devices):
+                return workers[0], holding
+        return None
+
+    def _bar(self, fitting: Sequence[Holding]) -> bool:
+        """Whether no worker for any of these may be started now, which is noted."""
+        if any(map(self._may_start, fitting)):
+            return False
+        self._barred.update((holding.place, holding.devices) for holding in fitting)
+        return True
 
     def _find_worker(self, fitting: Sequence[Holding]) -> Holding | None:
         """The holding for which there will be a worker; None if there is none for any."""
@@ -264,7 +280,7 @@ class PlacementPass:
                 return True
         return False
 
-    def _give(self, workers: list[WorkerState], holding: Holding, waiting: list[int]) -> Went:
+    def _give(self, worker: WorkerState, holding: Holding, waiting: list[int]) -> Went:
         if self._allowed is not None:
             assert self._pace is not None
             if not self._allowed:
@@ -272,7 +288,7 @@ class PlacementPass:
                 return Went.NOWHERE
             self._allowed -= 1
             self._pace.spend(1)
-        worker = workers.pop(0)
+        self._crews[holding.place].idle[holding.devices].remove(worker)
         ahead, share = self._placement.batch(holding.kind, self._workers)
         worker.holding = holding
         count = min(ahead, share) if self._pace is None else 1
@@ -356,24 +372,29 @@ class PlacementPass:
 
     # -------------------------------------------------------------- jobs that run alone
 
-    def _hand_out_alone(self) -> None:
-        """Lease a job that must run alone, if no other job is leased or about to be."""
+    def _hand_out_alone(self) -> bool:
+        """Lease a job that must run alone, if there is a place in which no other job is leased; from then on no other
+        one gets anything there. Whether there was one."""
         dispatcher, queue = self._dispatcher, self._dispatcher.queue
         if not queue.has_alone() or dispatcher.ledger.awaiting_sync:
-            return
-        if any(worker.leases for worker in dispatcher.workers.values()):
-            return
+            return False
+        busy = self._busy_places()
         kind = self._placement.kinds.kind_of[queue.peek_alone()]
-        fitting = self._fitting(kind)
-        for holding in fitting:
-            if workers := self._crews[holding.place].idle.get(holding.devices):
-                workers[0].holding = holding
-                dispatcher.send_alone(self._turn, workers[0])
-                return
-        if any(kind in crew.promised for crew in self._crews.values()):
-            return
-        if self._find_worker(fitting) is None and not any(map(self._may_start, fitting)):
-            self._barred.update((holding.place, holding.devices) for holding in fitting)
+        fitting = [holding for holding in self._fitting(kind) if holding.place not in busy]
+        if (found := self._idle(fitting)) is not None:
+            worker, holding = found
+            worker.holding = holding
+            dispatcher.send_alone(self._turn, worker)
+            del self._crews[holding.place]
+            return True
+        promised = any(kind in crew.promised for crew in self._crews.values())
+        if fitting and not promised and self._find_worker(fitting) is None:
+            self._bar(fitting)
+        return False
+
+    def _busy_places(self) -> set[int]:
+        """Where a worker has a lease, this pass's included."""
+        return {worker.place for worker in self._dispatcher.workers.values() if worker.leases}
 
     # ------------------------------------------------------------ workers that cannot start
 

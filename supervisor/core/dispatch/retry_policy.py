@@ -13,7 +13,7 @@ Sort = tuple[int, tuple[int, ...]]  # of workers: the number of the place, the n
 # After so many workers in a row that never got ready, with no other at work, the run stops.
 START_FAILURES = 3
 
-# A job that was running so often when a supervisor was killed runs last and alone.
+# A job that was running so often when a supervisor was killed, or a place lost, runs last and alone in its place.
 LOSS_LIMIT = 3
 
 # A job that found the disk full is tried again after so many seconds, so many times.
