@@ -2,7 +2,7 @@
 
 One module per command, named in `COMMANDS` and imported when it is asked for. Such a module
 has `describe(parser)`, which adds its arguments, and `run(arguments)`, which returns the
-exit code.
+exit code. That of `exec` makes what `main` is to be called with.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from supervisor.core.terms.errors import LonghaulError, StorageError
 from supervisor.core.terms.version import VERSION
 from supervisor.system.text_encoding import replace_unencodable
 from supervisor.views.console import print_lines
+
+if TYPE_CHECKING:
+    from supervisor.exec.exec_command import CommandScript
 
 _INTERRUPTED = 130  # the exit code of a shell after Ctrl+C
 _NOBODY_READS = 141  # and after a closed pipe
@@ -34,6 +37,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "exec": Command(
+        "supervisor.exec.exec_command", "run any program as a job, for each of many values or lines"
+    ),
     "list": Command("supervisor.commands.listing", "list experiments"),
     "status": Command("supervisor.commands.status", "show the progress of an experiment"),
     "failures": Command(
@@ -83,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: Sequence[str]) -> int:
     module = import_module(COMMANDS[name].module)
+    if name == "exec":
+        _exec(module.script_of(words))
     parser = CommandParser(
         prog=f"longhaul {name}",
         description=f"{COMMANDS[name].help[0].upper()}{COMMANDS[name].help[1:]}.",
@@ -92,6 +100,26 @@ def _run(name: str, words: Sequence[str]) -> int:
     module.describe(parser)
     code: int = module.run(parser.parse_args(parser.options_first(words)))
     return code
+
+
+def _exec(script: CommandScript) -> NoReturn:
+    if script.dry_run:
+        from supervisor.exec.dry_run import print_command_lines
+
+        raise SystemExit(print_command_lines(script))
+    from supervisor.api import main as run_script
+
+    jobs = script.jobs
+    run_script(
+        jobs.function,
+        jobs,
+        name=script.name,
+        output=script.output,
+        parser=script.parser,
+        setup=jobs.setup,
+        argv=script.argv,
+        **script.settings,
+    )
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -137,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="longhaul",
-        description="Show and control experiments. Their own scripts start and resume them.",
+        description="Run programs as jobs; show and control experiments, also those that scripts start and resume.",
         epilog="commands:\n"
         + "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
         + "\n\nlonghaul COMMAND --help shows its options.",

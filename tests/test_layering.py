@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # directly in `supervisor` are the roof, those directly in `workers` the room of that name.
 ROOMS = (
     "supervisor",
+    "supervisor.exec",
     "supervisor.commands",
     "supervisor.session",
     "supervisor.experiment",
@@ -42,6 +43,7 @@ ROOMS = (
     "supervisor.system.capacity",
     "supervisor.system",
     "workers",
+    "workers.program",
     "workers.script",
     "workers.forking",
     "workers.isolation",

@@ -18,10 +18,11 @@ import msgspec
 from workers.isolation.exit_functions import exit_fork
 from workers.job.current_job import CURRENT, PROCESS
 from workers.job.job_exceptions import GiveUp, JobInterrupted, Retry
+from workers.program.program_end import ProgramFailed
 from workers.transport.frames import MAX_FRAME
 from workers.transport.messages import Completed, CompletedWith, Failed, Failure, Outcome, PlanLine, Run
 from workers.values.json_encoding import Unencodable, encode_plain, encode_result
-from workers.values.tracebacks import describe, safe_repr
+from workers.values.tracebacks import describe, encodable, safe_repr
 
 _MAX_RESULT = MAX_FRAME // 2  # bytes
 
@@ -126,6 +127,9 @@ def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     # A scheduler that stops an allocation signals all its processes: a program that the job waits for dies,
     # and the job raises, perhaps before the supervisor has read its own signal.
     interrupted = CURRENT.stopping or isinstance(error, JobInterrupted)
+    if isinstance(error, ProgramFailed):
+        what = Failure(error.kind, encodable(error.message), encodable(error.output))
+        return Failed(lease, seconds, "interrupted" if interrupted else error.outcome, what, wish=error.wish)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
     if isinstance(error, Retry):
         failed.wish, failed.after, failed.most = "retry", error.after, error.most

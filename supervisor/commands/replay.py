@@ -28,7 +28,7 @@ from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.records import Ended, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import cut, duration, one_line
-from supervisor.experiment.code_changes import since_then
+from supervisor.experiment.code_changes import changed_names, since_then
 from supervisor.experiment.code_files import changed_since, listed
 from supervisor.experiment.fitting.job_alone import GivenAlone, give, given_alone
 from supervisor.experiment.provenance import code_of, decoded_entry
@@ -39,6 +39,7 @@ from supervisor.storage.recovery.survey import survey
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.views.console import print_lines
 from workers.job.current_job import current_job
+from workers.program.program_end import ProgramFailed
 from workers.script.callables import CannotLoad, load
 from workers.script.main_module import MAIN, import_main, import_main_if_guarded
 from workers.script.module_lookup import import_module
@@ -162,17 +163,17 @@ def _functions(
             f"the function of {replayed.job!r} was defined where nobody can import it from (a notebook, a "
             f"prompt, another function); call it there, with debug={replayed.job!r} in run()"
         )
-    function, setup = FunctionSpec(*entry["function"]), entry.get("setup")
+    function, setup = _spec_of(entry, "function"), _spec_of(entry, "setup") if "setup" in entry else None
     name, path = entry.get("main_name"), entry.get("main_path")
+    needed = MAIN in (function.module, setup.module if setup is not None else "")
     if script is not None:
         name, path = None, str(script)
-    if MAIN in (function.module, *(setup or ())[:1]) and path is not None and not os.path.isfile(path):
+    if needed and path is not None and not os.path.isfile(path):
         raise UsageError(f"the script {path} is not there; give its path with --script FILE")
     _imitate_the_run(replayed, entry, path)
     try:
-        needed = MAIN in (function.module, *(setup or ())[:1])
         _import_script(import_main if needed else import_main_if_guarded, name, path, entry)
-        return load(function), load(FunctionSpec(*setup)) if setup else None
+        return load(function), load(setup) if setup is not None else None
     except LonghaulError:
         raise
     except CannotLoad as error:
@@ -184,6 +185,12 @@ def _functions(
             f"the script cannot be imported: {type(error).__name__}: {error}. The run was made with {there}; "
             f"if that is another Python, use it: {there} -m supervisor replay ..."
         ) from None
+
+
+def _spec_of(entry: dict[str, Any], role: str) -> FunctionSpec:
+    constants = entry.get(f"{role}_constants")
+    module, qualname = entry[role]
+    return FunctionSpec(module, qualname, constants=msgspec.json.decode(constants) if constants else [])
 
 
 def _import_script(
@@ -241,7 +248,9 @@ def _imitate_the_run(replayed: _Replayed, entry: dict[str, Any], path: str | Non
 def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
     started, record = replayed.started, replayed.record
     before, now = started.code, code_of(function)
-    if before and before.get("sha256") != now.get("sha256"):
+    if "used" in now and (names := changed_names(before, now)):
+        _print(f"{listed(names)} {'has' if len(names) == 1 else 'have'} changed since the last run")
+    elif before and before.get("sha256") != now.get("sha256"):
         _print(f"{now.get('file', 'the code')} has changed since the last run")
     if others := changed_since(before):
         _print(f"{listed(others)} {'has' if len(others) == 1 else 'have'} changed since the last run")
@@ -260,6 +269,9 @@ def _tell_changes(replayed: _Replayed, function: Callable[..., Any]) -> None:
 
 
 def _show_error(error: BaseException, *, debug: bool) -> None:
+    if isinstance(error, ProgramFailed):  # not in Python
+        _print(f"it {error.outcome}: {error}")
+        return
     trace = _without_ours(error.__traceback__)
     traceback.print_exception(type(error), error, trace)
     if debug and trace is not None:

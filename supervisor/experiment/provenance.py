@@ -14,6 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from supervisor.core.terms.code_spans import DIGITS
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.version import VERSION
 from supervisor.experiment.code_files import known_now, modules_now, version_of
@@ -21,6 +24,8 @@ from supervisor.experiment.notebook_code import digests_of, source_of
 from supervisor.system.processes import start_time
 from supervisor.system.script_start import start_directory
 from workers.process.surrogates import has_surrogates, received, sendable
+from workers.program.command_code import code_of_command
+from workers.program.program_job import run_program
 from workers.script.callables import by_name
 from workers.script.main_module import main_source
 from workers.values.tracebacks import encodable
@@ -50,6 +55,8 @@ def code_of(
     `setup`: see `notebook_code`. `before`: what the last run of the experiment recorded.
     """
     target = inspect.unwrap(function)
+    if getattr(target, "func", None) is run_program:
+        return _code_of_command(target, before)
     target = getattr(target, "func", target)  # functools.partial
     found: dict[str, Any] = {"function": getattr(target, "__qualname__", type(target).__qualname__)}
     found["module"] = sendable(str(getattr(target, "__module__", "")))
@@ -72,6 +79,18 @@ def code_of(
     return found
 
 
+def _code_of_command(function: Any, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The code of jobs that are programs: not ours. `before`, if it is not known yet what they are."""
+    known = code_of_command(function.args[0])
+    if known is None:
+        return before or {}
+    own, files = known[0], {name: digest[:DIGITS] for name, digest in known[1].items()}
+    whole = "\n".join([own, *chain.from_iterable(files.items())])
+    sha256 = hashlib.sha256(whole.encode()).hexdigest()
+    found = {"function": "the command", "module": "", "function_sha256": own, "used": files, "sha256": sha256}
+    return {**found, "modules": {}, "late": {}, "version": version_of(sha256, {}, {})}
+
+
 def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> dict[str, Any]:
     """What another process needs to call the same functions (`longhaul replay`): where they
     are, by module and name, and what the interpreter was started with. Without `function` only the script
@@ -81,6 +100,8 @@ def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> d
         spec = by_name(target) if target is not None else None
         if spec is not None:
             found[role] = [spec.module, spec.qualname]
+            if spec.constants:
+                found[f"{role}_constants"] = msgspec.json.encode(spec.constants).decode()
             if spec.files:  # name and file, one after the other
                 found.setdefault("files", []).extend(map(received, chain.from_iterable(spec.files.items())))
     found["main_name"], found["main_path"] = main_source()

@@ -32,6 +32,7 @@ from supervisor.session.outcome import RunOutcome
 from supervisor.storage.plan.plan_line import PlannedJob, decode_line
 from supervisor.storage.recovery.survey import survey
 from workers.job.current_job import current_job
+from workers.program.program_end import ProgramFailed
 from workers.values.json_encoding import Unencodable, encode_result
 
 
@@ -95,6 +96,9 @@ def _run_here(request: Request, job: PlannedJob) -> bool:
         encoded = encode_result(result)
     except Unencodable as error:
         _print(f"{job.id}: its result cannot be encoded: {error}")
+        return False
+    except ProgramFailed as error:
+        _print(f"{job.id}: {error.outcome}: {error}")
         return False
     except Exception:
         traceback.print_exc()

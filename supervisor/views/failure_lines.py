@@ -129,7 +129,8 @@ def kind(failure: FailureSnapshot) -> str:
     """The kind of a failure, by which failures are grouped: `ValueError model.py:88`, `SIGSEGV fast.py:9`,
     `exit code 3`, `timed out model.py:90`."""
     if failure.outcome == "crashed":
-        words = ["crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
+        # A type only of a program that the job was: "SIGSEGV".
+        words = [failure.type or "crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
         if failure.signal is not None:
             words = [signal_name(failure.signal)]
         return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])

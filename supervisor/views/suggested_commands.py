@@ -120,10 +120,16 @@ def _program(orig_argv: Sequence[str], argv: Sequence[str]) -> list[str] | None:
     script = _script(orig_argv)
     if script is None:
         return None
+    if list(orig_argv[script + 1 : script + 2]) == ["exec"] and _is_longhaul(orig_argv[script]):
+        return list(orig_argv[: script + 2])
     tail = len(argv)
     if list(orig_argv[len(orig_argv) - tail :]) == list(argv) and len(orig_argv) - tail > script:
         return list(orig_argv[: len(orig_argv) - tail])
     return list(orig_argv[: script + 1])
+
+
+def _is_longhaul(word: str) -> bool:
+    return os.path.basename(word) in ("longhaul", "supervisor")
 
 
 def _script(orig_argv: Sequence[str]) -> int | None:
@@ -156,6 +162,8 @@ def _shortened(program: list[str], which: Which) -> list[str]:
     """The interpreter, or a script that stands on PATH, by its plain name."""
     if len(program) == 2 and _is_on_path(program[1], which) and os.path.isabs(program[1]):
         return [os.path.basename(program[1])]
+    if len(program) == 3 and os.path.basename(program[1]) == "longhaul":  # its command exec
+        return [*_shortened(program[:2], which)[-1:], program[2]]
     if program and _is_on_path(program[0], which):
         return [os.path.basename(program[0]), *program[1:]]
     return program

@@ -113,6 +113,11 @@ class CurrentJob:
                 self._directory.mkdir(parents=True, exist_ok=True)
         return self._directory
 
+    @property
+    def states_directory(self) -> str:
+        """Where the saved states of all jobs are; "" where nothing is recorded. It is made at the first save."""
+        return self._states_directory or ""
+
     def save(self, state: Any) -> None:
         """Keep `state` for the next attempt of this job, in place of what was saved before. Returns
         when it is on the disk.

@@ -8,16 +8,20 @@ script is named in the module `__mp_main__`, as multiprocessing does it; in the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from workers.job.current_job import PROCESS
 from workers.process.surrogates import received, sendable
 from workers.script.main_module import MAIN, main_source
 from workers.script.module_lookup import file_to_execute, import_module, is_found_by_import, look_up
 from workers.transport.messages import FunctionSpec
+from workers.values.json_encoding import encode_plain
 
 _MAIN_NAMES = ("__main__", MAIN)
 _SENT_TWICE = 4 << 20  # bytes; a larger pickle is sent once, without references to `__main__`
@@ -44,6 +48,8 @@ def describe(function: Callable[..., Any]) -> FunctionSpec:
 
 def by_name(function: Callable[..., Any]) -> FunctionSpec | None:
     """Where another process can import this callable from; None if it cannot."""
+    if isinstance(function, functools.partial):
+        return _partial_by_name(function)
     module = getattr(function, "__module__", None)
     qualname = getattr(function, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str):
@@ -66,6 +72,8 @@ def load(spec: FunctionSpec) -> Callable[..., Any]:
         return _from_value(spec, spec.pickled)
     module = sys.modules["__main__"] if spec.module == MAIN else import_module(spec.module)
     function = look_up(module, spec.qualname)
+    if function is not None and spec.constants:
+        return functools.partial(function, *spec.constants)
     if function is None:
         file = getattr(module, "__file__", None) or spec.module
         raise CannotLoad(
@@ -73,6 +81,14 @@ def load(spec: FunctionSpec) -> Callable[..., Any]:
             f'of the module, outside of `if __name__ == "__main__":`'
         )
     return function  # type: ignore[no-any-return]
+
+
+def _partial_by_name(function: functools.partial[Any]) -> FunctionSpec | None:
+    """Only with constants that are the same after JSON, and without keywords, which a job's params may replace."""
+    spec = None if function.keywords else by_name(function.func)
+    if spec is None or not function.args or encode_plain(list(function.args)) is None:
+        return None
+    return msgspec.structs.replace(spec, constants=list(function.args))
 
 
 def _by_value(function: Callable[..., Any], module: str, qualname: str) -> FunctionSpec:

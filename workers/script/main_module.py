@@ -102,7 +102,9 @@ def _script(name: str | None, path: str | None, text: bytes | None) -> _Script:
 
 
 def _is_of_the_user(name: str | None, path: str | None) -> bool:
-    """False for pytest, say, or another program of an installed package."""
+    """False for pytest, say, or another program of an installed package, and for `longhaul` itself."""
+    if name is not None and name.partition(".")[0] == "supervisor":
+        return False
     if path is None and name is not None:
         spec = importlib.util.find_spec(name.partition(".")[0])
         path = spec.origin if spec is not None else None

@@ -24,6 +24,7 @@ class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
     pickled: by cloudpickle, for callables that cannot be imported (notebooks, `python -c`, closures).
     referring: the same with references to the script's classes, for a worker that has imported the script.
     files: modules that an import by name does not find, with their paths (`sendable`).
+    constants: the first arguments of the callable, plain values of JSON (`functools.partial`).
     """
 
     module: str
@@ -31,6 +32,7 @@ class FunctionSpec(msgspec.Struct, array_like=True, frozen=True):
     pickled: bytes | None = None
     referring: bytes | None = None
     files: dict[str, str] = {}
+    constants: list[Any] = []
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,7 @@ class Failed(msgspec.Struct, tag=13, array_like=True):
 
     lease: int
     seconds: float
-    outcome: Literal["raised", "unencodable", "interrupted"]
+    outcome: Literal["raised", "unencodable", "interrupted", "crashed"]  # crashed: a program that it has run
     failure: Failure
     output: int = 0
     wish: Literal["", "retry", "give_up"] = ""

@@ -1,0 +1,196 @@
+"""The options of `longhaul exec` beside those of every script. What is not typed (the command, the directory, the lines
+of standard input) is an option as well, so that it is remembered with the experiment."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.wording import cut, one_line
+from supervisor.exec.job_sources import STDIN, read_stdin
+from workers.process.surrogates import received, sendable
+from workers.program.program_job import RESULTS
+
+DEFAULT_NAME = "exec"
+ON_DRAIN = ("wait", "term")
+_DESCRIPTION = (
+    "Run a program for each combination of values, each line of a list, or each line of a CSV file."
+)
+_EPILOG = """Names in braces are replaced by the values of the job; {{ and }} are braces. There is no shell in
+between. A job is completed if its program exits with code 0. More: docs/any-program.md"""
+_HELP = {
+    "param": "values by comma, or a range: lr=0.1,0.01 seed=1..5 n=1..10..3; may be repeated: all combinations",
+    "jobs": "a CSV file with a header, JSON lines (.jsonl), or any other file: a job for each line, {line}; "
+    "-: the lines of standard input",
+    "id": "id of each job: '{lr}/{seed}' (default: made of its values)",
+    "domain": "group of each job: '{lr}'; --no-all-tasks runs one job of each",
+    "retry_codes": "another attempt only after these exit codes: 75,111; one, if no --retries says more; "
+    "none: after any",
+    "result": "what the program writes to $LONGHAUL_RESULT (file), the last line of its output if that is a JSON "
+    "object (last-line), or the first of them that there is (default: auto)",
+    "on_drain": "when the run is to stop, let the program go on for the grace time (wait), or send it SIGTERM "
+    "first (term) (default: wait)",
+    "name": f"name of the experiment (default: {DEFAULT_NAME})",
+    "dry_run": "print the command lines, quoted for a shell, and run nothing",
+}
+
+
+class CommandLineParts(NamedTuple):
+    """The words before `--`, and the command after it; None without a `--`."""
+
+    options: list[str]
+    command: list[str] | None
+
+
+def parts_of(words: Sequence[str]) -> CommandLineParts:
+    """Raises UsageError for a `--` without a command."""
+    if "--" not in words:
+        return CommandLineParts(list(words), None)
+    at = words.index("--")
+    command = list(words[at + 1 :])
+    if not command or not command[0]:
+        raise UsageError("there is no command after --: longhaul exec [options] -- COMMAND")
+    return CommandLineParts(list(words[:at]), command)
+
+
+def build_own_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        add_help=False,
+        usage="longhaul exec [options] -- COMMAND [words with {names}]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("what is run (remembered by a resume)")
+    add = group.add_argument
+    add("--param", action="append", default=[], metavar="NAME=VALUES", help=_HELP["param"])
+    add("--jobs", metavar="FILE", help=_HELP["jobs"])
+    add("--id", metavar="TEXT", help=_HELP["id"])
+    add("--domain", metavar="TEXT", help=_HELP["domain"])
+    add("--retry-codes", metavar="CODES", help=_HELP["retry_codes"])
+    add("--result", choices=RESULTS, default="auto", help=_HELP["result"])
+    add("--on-drain", choices=ON_DRAIN, default="wait", help=_HELP["on_drain"])
+    group = parser.add_argument_group("of this start")
+    group.add_argument("--name", metavar="NAME", default=argparse.SUPPRESS, help=_HELP["name"])
+    group.add_argument("--dry-run", action="store_true", help=_HELP["dry_run"])
+    for hidden in ("--command", "--directory"):
+        parser.add_argument(hidden, action=_Hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--stdin-list", help=argparse.SUPPRESS)  # packed: it may be long
+    return parser
+
+
+class _Hidden(argparse.Action):
+    """An option that is given by `hidden_words` alone: its value is JSON."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            value = unpacked(values)
+        except ValueError:
+            raise UsageError(f"unknown option {option_string}; --help lists all options") from None
+        setattr(namespace, self.dest, value)
+
+
+def hidden_words(parts: CommandLineParts, *, resumed: bool) -> list[str]:
+    """Options for what is not typed as one. The directory is that of the first start. Raises UsageError."""
+    words = []
+    if parts.command is not None:
+        words.append(f"--command={_packed(parts.command)}")
+    if not resumed:
+        try:
+            words.append(f"--directory={_packed(os.getcwd())}")
+        except OSError:
+            raise UsageError(
+                "the directory that this was started in is deleted; start it in another one"
+            ) from None
+    return words
+
+
+def with_absolute_jobs(words: Sequence[str]) -> list[str]:
+    """The words with the path of `--jobs` made absolute, and what standard input has to say."""
+    given = list(words)
+    for place, word in enumerate(given):
+        option, equals, value = word.partition("=")
+        if option != "--jobs":
+            continue
+        at = place if equals else place + 1
+        value = value if equals else "".join(given[at : at + 1])
+        if not value:
+            raise UsageError("--jobs: expected the name of a file, or - for standard input")
+        if value != STDIN:
+            given[at] = (f"{option}=" if equals else "") + os.path.abspath(value)
+    if _jobs_given(given) == STDIN:
+        if "--detach" in given:
+            raise UsageError(
+                "--detach has no standard input: write the list to a file first, and give that: --jobs FILE"
+            )
+        given.append(f"--stdin-list={_packed(read_stdin())}")
+    return given
+
+
+def _jobs_given(words: Sequence[str]) -> str | None:
+    found = None
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == "--jobs":
+            found = value if equals else "".join(words[place + 1 : place + 2])
+    return found
+
+
+def _packed(value: Any) -> str:
+    """Text that is an argument and is kept in records: a long list takes little room."""
+    return base64.b64encode(zlib.compress(msgspec.json.encode(_each(value, sendable)))).decode()
+
+
+def unpacked(text: str) -> Any:
+    """Undo `_packed`. ValueError for any other text."""
+    try:
+        return _each(msgspec.json.decode(zlib.decompress(base64.b64decode(text, validate=True))), received)
+    except (zlib.error, msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _each(value: Any, form: Any) -> Any:
+    if isinstance(value, list):
+        return [form(item) for item in value]
+    return form(value) if isinstance(value, str) else value
+
+
+def value_of_option(words: Sequence[str], option: str) -> str | None:
+    """What was last given for an option that takes a value; None if it was not given."""
+    found = None
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            found = next(rest, None)
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def without_option(words: Sequence[str], option: str) -> list[str]:
+    """The words without an option that takes a value."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            next(rest, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def refuse_other_tools_options(words: Sequence[str]) -> None:
+    """Options that other tools have, with what they are here. Raises UsageError."""
+    for word in words:
+        if word.startswith("-j") and not word.startswith("--") and (word == "-j" or word[2:].isdigit()):
+            raise UsageError(
+                f"unknown option {cut(one_line(word), 40)}: so many at the same time is --workers {word[2:] or 'N'}"
+            )

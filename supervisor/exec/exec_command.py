@@ -1,0 +1,89 @@
+"""`longhaul exec`: from its command line to what a script would give `main`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from supervisor.core.terms.errors import UsageError
+from supervisor.exec.command_jobs import CommandJobs, codes_of
+from supervisor.exec.command_options import (
+    DEFAULT_NAME,
+    build_own_parser,
+    hidden_words,
+    parts_of,
+    refuse_other_tools_options,
+    value_of_option,
+    with_absolute_jobs,
+    without_option,
+)
+from supervisor.exec.command_target import CommandTarget, find_target
+from supervisor.options.keywords import MainSettings
+
+DEFAULTS = MainSettings(all_tasks=True, workers="auto")
+_INFORMATION = ("-h", "--help", "--version", "--list-checkpoints")
+
+
+class CommandScript(NamedTuple):
+    """What `main` is to be called with: function and setup are those of `jobs`. dry_run: the command lines are only
+    shown."""
+
+    jobs: CommandJobs
+    name: str
+    output: str | None
+    parser: argparse.ArgumentParser
+    argv: list[str]
+    settings: MainSettings
+    dry_run: bool
+
+
+def script_of(words: Sequence[str]) -> CommandScript:
+    """The script that a command line after `longhaul exec` means. Raises UsageError."""
+    parts = parts_of(words)
+    given = parts.options
+    sys.argv[0] = "longhaul exec"  # for the help
+    name, output = value_of_option(given, "--name"), value_of_option(given, "--output")
+    if any(word in given for word in _INFORMATION):
+        return _script(given, name or DEFAULT_NAME, None)
+    refuse_other_tools_options(given)
+    codes = value_of_option(given, "--retry-codes")
+    codes_of(codes)
+    word = value_of_option(given, "--resume")
+    target = find_target(word, name, output) if word else None
+    if target is None and parts.command is None:
+        raise UsageError("there is no command to run: longhaul exec [options] -- COMMAND")
+    if word is not None:
+        given = without_option(given, "--resume")
+        if target is not None:
+            given += ["--resume", target.word]
+    given = with_absolute_jobs(given)
+    given += hidden_words(parts, resumed=target is not None)
+    given += _one_retry(codes, given, target)
+    return _script(given, target.name if target else name or DEFAULT_NAME, target)
+
+
+def _one_retry(codes: str | None, given: Sequence[str], target: CommandTarget | None) -> list[str]:
+    """Exit codes after which there may be another attempt mean one, if nothing says how many."""
+    if codes is None or codes == "none" or value_of_option(given, "--retries") is not None:
+        return []
+    return [] if target is not None and target.settings.get("retries") else ["--retries", "1"]
+
+
+def _script(given: list[str], name: str, target: CommandTarget | None) -> CommandScript:
+    return CommandScript(
+        jobs=CommandJobs(_only_ours()),
+        name=name,
+        output=str(target.layout.directory) if target is not None else None,
+        parser=build_own_parser(),
+        argv=without_option(given, "--name"),
+        settings=DEFAULTS,
+        dry_run="--dry-run" in given,
+    )
+
+
+def _only_ours() -> list[str]:
+    """Variables that workers have and this process has not: a program has not, either."""
+    return [name for name in ("PYTHONHASHSEED",) if name not in os.environ]

@@ -1,0 +1,158 @@
+"""Programs as jobs through the command line: values, results, ends, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.exec.conftest import Folder
+from tests.experiment_fixture import wait_for
+
+
+def test_a_program_runs_once_for_each_combination_and_its_last_line_is_the_result(folder: Folder) -> None:
+    folder.write("train.sh", 'echo "trying $1"\necho oops >&2\necho "{\\"sum\\": $(($1 + $2))}"\n')
+    run = folder.exec("--param", "lr=1,2", "--param", "seed=1..3", "--", "sh", "train.sh", "{lr}", "{seed}")
+    assert run.returncode == 0, run.stderr
+    assert folder.results() == {
+        f"lr={lr},seed={seed}": {"sum": lr + seed} for lr in (1, 2) for seed in (1, 2, 3)
+    }
+    assert sorted(folder.log("lr=1,seed=2").splitlines()) == ["oops", "trying 1", '{"sum": 3}']
+
+
+def test_values_stay_the_text_that_they_were(folder: Folder) -> None:
+    folder.write("grid.csv", 'lr,case\n1e-3,007\n"a, ""b""","new\nline"\n')
+    run = folder.exec(
+        "--jobs", "grid.csv", "--id", "{#}", "--", sys.executable, "-c", SHOW, "{lr}", "-{case}-"
+    )
+    assert run.returncode == 0, run.stderr
+    assert folder.results() == {
+        "1": {"words": ["1e-3", "-007-"], "lr": "1e-3"},
+        "2": {"words": ['a, "b"', "-new\nline-"], "lr": 'a, "b"'},
+    }
+    assert folder.final()["1"]["params"] == {"lr": "1e-3", "case": "007", "#": "1"}
+
+
+SHOW = "import json, os, sys; print(json.dumps({{'words': sys.argv[1:], 'lr': os.environ['LONGHAUL_PARAM_lr']}}))"
+
+
+def test_lines_of_standard_input_are_jobs_whatever_they_hold(folder: Folder) -> None:
+    names = ["a b", "q'x", 'q"x', "-dash", "ünï", "*", "{}", "$HOME", "new\nline", "../up/c.tar.gz"]
+    words = ["{line}", "{name}", "{stem}", "{parent}", "{{{line}}}"]
+    code = (
+        "import json, os, sys; print(json.dumps({{'words': [os.fsencode(w).hex() for w in sys.argv[1:]]}}))"
+    )
+    run = folder.exec(
+        "--jobs", "-", "--", sys.executable, "-c", code, *words, stdin="\0".join(names).encode() + b"\0\xff\0"
+    )
+    assert run.returncode == 0, run.stderr
+    words_of = {
+        job: [bytes.fromhex(word) for word in result["words"]] for job, result in folder.results().items()
+    }
+    assert list(words_of) == [*names, "\\udcff"]
+    path = b"../up/c.tar.gz"
+    assert words_of[path.decode()] == [path, b"c.tar.gz", b"c.tar", b"../up", b"{" + path + b"}"]
+    assert all(words_of[name][0] == name.encode() for name in names)
+    assert words_of["\\udcff"][0] == b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "message"),
+    [
+        ("echo first; echo last words >&2; exit 3", "raised", "exit code 3: last words"),
+        ("kill -SEGV $$", "crashed", "SIGSEGV: the program was killed by SIGSEGV"),
+        ("kill -KILL $$", "crashed", "SIGKILL: the program was killed by SIGKILL, perhaps"),
+        ("kill -USR1 $$", "raised", "SIGUSR1: the program was killed by SIGUSR1"),
+        ("echo '{' > $LONGHAUL_RESULT", "unencodable", "the file LONGHAUL_RESULT is not JSON"),
+        ("no-such-program-here", "raised", "exit code 127: "),
+    ],
+)
+def test_how_a_program_ends_is_the_outcome_of_its_job(
+    folder: Folder, script: str, outcome: str, message: str
+) -> None:
+    run = folder.exec("--crash-limit", "1", "--param", "x=1", "--", "sh", "-c", script.replace("{", "{{"))
+    assert run.returncode == 1, run.stderr
+    (entry,) = folder.final().values()
+    error = entry["error"]
+    assert error["outcome"] == outcome
+    assert message in f"{error['type']}{': ' if error['type'] else ''}{error['message']}"
+    assert "Traceback" not in run.stderr
+
+
+def test_a_resume_repeats_nothing_and_needs_nothing_said_again(folder: Folder, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = 'echo "$1" >> ran.txt; test -e fixed -o "$1" != b || exit 1'
+    first = folder.exec(
+        "--name", "letters", "--jobs", "-", "--", "sh", "-c", code, "sh", "{line}", stdin="a\nb\nc\n"
+    )
+    assert first.returncode == 1, first.stderr
+    assert "exec --resume experiment_" in first.stderr
+    folder.write("fixed", "")
+    environment = {**os.environ, "LONGHAUL_OUTPUT": str(folder.outputs("letters"))}
+    again = folder.exec("--resume", "latest", cwd=elsewhere, env=environment)
+    assert again.returncode == 0, again.stderr
+    assert sorted((folder.path / "ran.txt").read_text().split()) == ["a", "b", "b", "c"]
+
+
+def test_a_changed_command_and_changed_files_of_it_are_told_as_changed_code(folder: Folder) -> None:
+    folder.write("solve.sh", "echo one\n")
+    command = ["--jobs", "-", "--", "sh", "solve.sh"]
+    assert folder.exec(*command, "{line}", stdin="a\n").returncode == 0
+    folder.write("solve.sh", "echo two\n")
+    again = folder.exec("--resume", "latest")
+    assert "solve.sh changed after 1 result; they are kept" in again.stderr.replace(
+        "it is kept", "they are kept"
+    )
+    other = folder.exec("--resume", "latest", "--", "sh", "solve.sh", "-v", "{line}")
+    assert "the command" in other.stderr
+    codes = {entry["code"] for entry in folder.final().values()}
+    assert len(codes) == 1 and None not in codes
+
+
+def test_latest_is_an_experiment_of_exec_and_of_no_script(folder: Folder) -> None:
+    folder.exec("--param", "x=1", "--", "false")
+    folder.write(
+        "script.py",
+        "from supervisor import main\ndef f(x): return x\n"
+        "if __name__ == '__main__': main(f, [dict(x=1)], name='script')\n",
+    )
+    import subprocess
+
+    subprocess.run([sys.executable, "script.py"], cwd=folder.path, check=True, capture_output=True)
+    again = folder.exec("--resume", "latest")
+    assert again.returncode == 1, again.stderr
+    assert len(folder.attempts("x=1")) == 2
+
+
+def test_nothing_that_a_program_has_started_outlives_it(folder: Folder) -> None:
+    script = "sleep 1230.5 & setsid sleep 1230.5 & (trap '' TERM HUP; sleep 1230.5) & echo '{{\"x\": 1}}'"
+    run = folder.exec("--param", "x=1..3", "--", "sh", "-c", script)
+    assert run.returncode == 0, run.stderr
+    assert folder.results() == {f"x={x}": {"x": 1} for x in (1, 2, 3)}
+    assert folder.processes("1230.5") == []
+    assert "killed what the program has left behind: sleep" in folder.log("x=1")
+
+
+def test_a_program_is_killed_with_its_tree_when_the_supervisor_is_killed(folder: Folder) -> None:
+    process = folder.start("exec", "--param", "x=1", "--", "sh", "-c", "setsid sleep 1231.5 & sleep 1231.5")
+    wait_for(lambda: len(folder.processes("1231.5")) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not folder.processes("1231.5"))
+
+
+def test_dry_run_prints_command_lines_for_a_shell_and_leaves_nothing(folder: Folder) -> None:
+    run = folder.exec(
+        "--dry-run", "--param", "x=a b,c", "--param", "n=9..11", "--", "echo", "{x}", "it's {n}"
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[0] == "echo 'a b' 'it'\"'\"'s 9'"
+    assert list(folder.path.iterdir()) == []
+    assert json.loads("1") == 1

@@ -1,0 +1,275 @@
+"""`run_program`: the function of the jobs of `longhaul exec`, and `enter`, its setup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from workers.isolation.output_files import tail
+from workers.job.current_job import CURRENT, inside_worker
+from workers.job.file_names import file_name
+from workers.job.job_exceptions import JobInterrupted
+from workers.process.surrogates import received, sendable
+from workers.program.command_template import Template, texts_of
+from workers.program.program_end import ProgramFailed, failure_of_status
+from workers.program.program_processes import ProgramProcesses
+from workers.program.program_result import Tail, last_line, object_of, read_result_file
+
+RESULTS = ("auto", "none", "last-line", "file")
+_PROCESSES = ProgramProcesses()
+_RESULT_FILE = "longhaul_result.json"
+_PARAM = "LONGHAUL_PARAM_"
+_LONGEST = 100_000  # bytes of a variable; the kernel refuses a longer one together with the program
+_CHUNK = 1 << 16
+
+
+class ProgramSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What all programs of an experiment have in common. Texts are `sendable`.
+
+    command: words with names in braces. directory: in which they run; absolute. of_lines: jobs are lines of a list.
+    retry_codes: exit codes after which there may be another attempt; None: after any. unset: variables that only
+    longhaul has set.
+    """
+
+    command: list[str]
+    directory: str
+    of_lines: bool = False
+    result: Literal["auto", "none", "last-line", "file"] = "auto"
+    on_drain: Literal["wait", "term"] = "wait"
+    retry_codes: list[int] | None = None
+    unset: list[str] = []
+
+    @classmethod
+    def packed(cls, *, command: list[str], directory: str, **more: Any) -> ProgramSpec:
+        return cls(command=[sendable(word) for word in command], directory=sendable(directory), **more)
+
+
+def enter(spec: dict[str, Any], /) -> None:
+    """Prepare this process for programs: the directory, and that it adopts what they leave behind."""
+    os.chdir(received(spec["directory"]))
+    if inside_worker():
+        _PROCESSES.adopt()
+
+
+def run_program(spec: dict[str, Any], /, **params: Any) -> Any:
+    """Run the program of one job; its result. `spec`: a `ProgramSpec` as JSON has it.
+
+    Raises ProgramFailed, JobInterrupted, and OSError for a program that cannot be started.
+    """
+    program = _Program.of(spec)
+    return program.run(params)
+
+
+class _Program:
+    """Runs one program after the other."""
+
+    _last: tuple[dict[str, Any], _Program] | None = None
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> _Program:
+        if cls._last is None or cls._last[0] is not spec:
+            cls._last = spec, cls(msgspec.convert(spec, ProgramSpec))
+        return cls._last[1]
+
+    def __init__(self, spec: ProgramSpec) -> None:
+        self._spec = spec
+        self._words = [Template(received(word)) for word in spec.command]
+        self._states_made = False
+
+    def run(self, params: Mapping[str, Any]) -> Any:
+        spec = self._spec
+        texts = texts_of(params, of_lines=spec.of_lines)
+        words = [word.filled(texts) for word in self._words]
+        directory = os.fspath(CURRENT.directory)
+        result_file = os.path.join(directory, _RESULT_FILE)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(result_file)
+        environment, state = self._environment(directory, result_file, texts)
+        completed = False
+        try:
+            value = self._result_of(words, environment, result_file)
+            completed = True
+            return value
+        finally:
+            _settle_state(state, completed=completed)
+            with contextlib.suppress(OSError):  # the program has made files there
+                os.rmdir(directory)
+
+    def _result_of(self, words: list[str], environment: Mapping[bytes, bytes], result_file: str) -> Any:
+        spec = self._spec
+        asked_to_stop = False
+
+        def stopping() -> bool:
+            nonlocal asked_to_stop
+            asked_to_stop = CURRENT.stopping
+            return asked_to_stop
+
+        with _standard_output() as stdout:
+            pid = _start(words, environment, stdout.descriptor)
+            try:
+                status = _PROCESSES.wait(pid, stopping if spec.on_drain == "term" else None)
+            except BaseException:
+                _PROCESSES.kill(pid)
+                raise
+            left = _PROCESSES.end_leftovers()
+            failure = failure_of_status(status, stdout.tail(), spec.retry_codes) if status else None
+            if left:
+                _tell(f"longhaul: killed what the program has left behind: {', '.join(left[:5])}")
+            if failure is not None:
+                raise failure
+            written, value = False, None
+            if spec.result in ("auto", "file"):
+                written, value = read_result_file(result_file)
+                if written:
+                    os.unlink(result_file)
+            if not written and spec.result in ("auto", "last-line"):
+                value = object_of(stdout.last_line())
+                written = value is not None
+        if asked_to_stop and not written:
+            raise JobInterrupted("the program ended after SIGTERM without a result")
+        return value
+
+    def _environment(
+        self, directory: str, result_file: str, texts: Mapping[str, str]
+    ) -> tuple[dict[bytes, bytes], str]:
+        """The variables of the program, and the path of its saved state."""
+        job = CURRENT
+        state = self._state_file(directory)
+        found = {name: value for name, value in os.environb.items() if not name.startswith(_PARAM.encode())}
+        for name in self._spec.unset:
+            found.pop(name.encode(), None)
+        given = {
+            "LONGHAUL_JOB": job.id,
+            "LONGHAUL_ATTEMPT": str(job.attempt),
+            "LONGHAUL_SEED": str(job.seed),
+            "LONGHAUL_WORKER": str(job.worker),
+            "LONGHAUL_DIRECTORY": directory,
+            "LONGHAUL_RESULT": result_file,
+            "LONGHAUL_STATE": state,
+            "LONGHAUL_CPUS": f"{job.cpus:g}",
+            "LONGHAUL_GPUS": ",".join(job.gpus),
+        }
+        given |= {_PARAM + _variable(name): text for name, text in texts.items()}
+        for name, text in given.items():
+            value = os.fsencode(text)
+            if len(value) <= _LONGEST:
+                found[name.encode()] = value
+        return found, state
+
+    def _state_file(self, directory: str) -> str:
+        states = CURRENT.states_directory
+        if not states:
+            return os.path.join(directory, "state")
+        if not self._states_made:
+            os.makedirs(states, exist_ok=True)
+            self._states_made = True
+        return os.path.join(states, f"{file_name(CURRENT.id)}.state")
+
+
+def _start(words: list[str], environment: Mapping[bytes, bytes], stdout: int) -> int:
+    try:
+        return _PROCESSES.start(words, environment, stdout)
+    except (OSError, ValueError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        message = f"{words[0]}: {why} (in {os.getcwd()})"
+        raise ProgramFailed("raised", "cannot be started", message, output=message) from None
+
+
+def _variable(name: str) -> str:
+    """A name as shells can read it."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+
+
+def _settle_state(state: str, *, completed: bool) -> None:
+    """Drop the saved state of a completed job; else bring it to the disk."""
+    with contextlib.suppress(OSError):
+        if completed:
+            os.unlink(state)
+            return
+        descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="surrogateescape"))
+
+
+# ---------------------------------------------------------------------- what it prints
+
+
+class _Log:
+    """Standard output of a program in a worker: the log of the job, through a description of its own."""
+
+    def __init__(self) -> None:
+        """Raises OSError where there is no such log."""
+        self.descriptor = os.open("/proc/self/fd/1", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+
+    def last_line(self) -> bytes:
+        return last_line(self.descriptor, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+
+    def tail(self) -> str:
+        return tail("/proc/self/fd/1")
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class _Passed:
+    """Standard output of a program in any other process: passed on to that of the process."""
+
+    def __init__(self) -> None:
+        self._reader, self.descriptor = os.pipe()
+        self._tail = Tail()
+        self._thread = threading.Thread(target=self._pass_on, name="longhaul-output", daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        while piece := os.read(self._reader, _CHUNK):
+            self._tail.add(piece)
+            while piece:
+                try:
+                    piece = piece[os.write(1, piece) :]
+                except OSError:  # nobody reads it any more
+                    break
+
+    def last_line(self) -> bytes:
+        self._end()
+        return self._tail.last_line()
+
+    def tail(self) -> str:
+        self._end()
+        return ""  # it has just been shown
+
+    def _end(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            self._thread.join(1.0)
+
+    def close(self) -> None:
+        self._end()
+        if not self._thread.is_alive():
+            os.close(self._reader)
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[_Log | _Passed]:
+    log = inside_worker() and stat.S_ISREG(os.fstat(1).st_mode)
+    stdout = _Log() if log and os.path.exists("/proc/self/fd/1") else _Passed()
+    try:
+        yield stdout
+    finally:
+        stdout.close()
+
+
+__all__ = ["ProgramFailed", "ProgramSpec", "enter", "run_program"]
