@@ -17,6 +17,7 @@ MORNING = ROOT / "docs" / "the-morning-after.md"
 LONG_JOBS = ROOT / "docs" / "long-jobs.md"
 BETWEEN = ROOT / "docs" / "between-jobs.md"
 RESULTS = ROOT / "docs" / "result-files.md"
+ANY_PROGRAM = ROOT / "docs" / "any-program.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 NEEDS = ROOT / "docs" / "needs.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
@@ -37,6 +38,7 @@ DOCUMENTS = (
     LONG_JOBS,
     BETWEEN,
     COMING,
+    ANY_PROGRAM,
     RESULTS,
     SCHEDULERS,
 )
