@@ -27,6 +27,7 @@ ROOMS = (
     "supervisor.views",
     "supervisor.control",
     "supervisor.nodes",
+    "supervisor.nodes.shipping",
     "supervisor.engines",
     "supervisor.storage",
     "supervisor.storage.recovery",
@@ -70,7 +71,12 @@ APART = (
 )
 # Who may enter these rooms.
 ENTERED_BY = {
-    "supervisor.engines": ("supervisor.session", "supervisor.nodes", "supervisor"),
+    "supervisor.engines": (
+        "supervisor.session",
+        "supervisor.nodes",
+        "supervisor.nodes.shipping",
+        "supervisor",
+    ),
     "supervisor.nodes": ("supervisor.session",),
     "supervisor.core.scheduling": ("supervisor.session", "supervisor.core.scheduling"),
 }

@@ -12,6 +12,7 @@ from workers.transport.messages import Run
 class RunningJob(msgspec.Struct):
     job_id: str
     attempt: int
+    lease: int
 
 
 class _LineId(msgspec.Struct):
@@ -34,6 +35,7 @@ class SentLeases:
         self._runs: deque[Run] = deque()
         self._done = -1
         self._dropped: set[int] = set()
+        self._split: tuple[Run, list[bytes]] | None = None  # the lines of the run that was asked for last
 
     def sent(self, run: Run) -> None:
         self._runs.append(run)
@@ -71,8 +73,20 @@ class SentLeases:
         first = self._first()
         if first is None:
             return None
-        run, index = first
+        return self._job(*first)
+
+    def job_of(self, lease: int) -> RunningJob | None:
+        """The job of a lease that has not ended before the last one that `finished` was told of."""
+        for run in self._runs:
+            if run.first_lease <= lease < run.first_lease + len(run.attempts):
+                return self._job(run, lease - run.first_lease)
+        return None
+
+    def _job(self, run: Run, index: int) -> RunningJob | None:
+        if self._split is None or self._split[0] is not run:
+            self._split = run, run.lines.split(b"\n")
         try:
-            return RunningJob(_decode_id(run.lines.split(b"\n")[index]).id, run.attempts[index])
+            job_id = _decode_id(self._split[1][index]).id
+            return RunningJob(job_id, run.attempts[index], run.first_lease + index)
         except (msgspec.MsgspecError, IndexError):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.fencing import Heartbeat
+from supervisor.nodes.shipping.file_receipt import NodeFiles
 from supervisor.nodes.wire import HelloNode, Order, Ping, Report, Used, decode_reports, encode
 from supervisor.system.resource_usage import Usage
 
@@ -19,6 +20,7 @@ class Node:
         self.heartbeat = heartbeat
         self.key, self.name, self.seat, self.tag, self.link = arrival
         self.hello: HelloNode | None = None
+        self.files: NodeFiles[Order] | None = None  # if it shares no file system with us
         self.members: dict[int, int] = {}
         self.lost: str | None = None
         self.blameless = False  # its end was announced, or its silence was ours
@@ -33,8 +35,8 @@ class Node:
     def usable(self) -> bool:
         return self.hello is not None and self.lost is None
 
-    def send(self, order: Order) -> None:
-        self.link.send(encode([order]))
+    def send(self, *orders: Order) -> None:
+        self.link.send(encode(list(orders)))
 
     def ping(self, now: float) -> None:
         self.send(Ping(*self.heartbeat.ping(now)))

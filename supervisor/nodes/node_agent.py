@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
 from supervisor.nodes.link import Link
+from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS
+from supervisor.nodes.shipping.file_shipping import FileShipping, Said
 from supervisor.nodes.wire import (
     VERSION,
     Close,
@@ -57,6 +60,7 @@ from supervisor.system.capacity.free_memory import usable_memory
 from supervisor.system.capacity.gpu_devices import usable_devices
 from supervisor.system.clock import RunClock, boot_time
 from supervisor.system.process_cleanup import survivors, sweep
+from workers.process.surrogates import received
 from workers.transport.messages import WorkerSpec
 
 # Seconds from one message to the next, while outcomes gather: 1,000 times what a job takes, at most GATHER.
@@ -90,6 +94,7 @@ class NodeAgent:
         self._why = ""  # it ends
         self._how: HowNodeEnds = "failed"
         self._engine: LocalEngine | None = None
+        self._files: FileShipping | None = None  # if no file system is shared
 
     def run(self) -> None:
         self._listen_to_signals()
@@ -115,6 +120,8 @@ class NodeAgent:
         """End all processes, then say so to whoever has said Hello."""
         if self._engine is not None:
             self._engine.close()
+        if self._files is not None:
+            self._files.close()
         if self._greeted:
             self._say_end()
 
@@ -163,8 +170,12 @@ class NodeAgent:
             caps = thread_caps(usable_cores())
             spec = msgspec.structs.replace(spec, environment={**spec.environment, **caps})
 
+        if not shares_files(hello):
+            self._files = FileShipping()
+
         def spec_of(worker: int, incarnation: int) -> WorkerSpec:
-            return msgspec.structs.replace(spec, worker=worker, incarnation=incarnation)
+            own = msgspec.structs.replace(spec, worker=worker, incarnation=incarnation)
+            return own if self._files is None else self._files.spec_for(own)
 
         preparation = msgspec.structs.replace(hello.preparation, environment=tagged_environment(spec))
         devices = usable_devices() if hello.gpus else None
@@ -192,6 +203,7 @@ class NodeAgent:
                     pid=os.getpid(),
                     boot_id=_boot_id(),
                     cleared=not survivors(ended),
+                    ships=self._files is not None,
                 )
             ]
         )
@@ -201,12 +213,17 @@ class NodeAgent:
     def _drive(self, engine: LocalEngine) -> None:
         full = self._link.unsent > MOST_UNSENT
         now, due = self._clock.now(), engine.next_deadline()
+        if self._files is not None and (at := self._files.next_deadline(self._link.unsent)) is not None:
+            due = at if due is None else min(due, at)
         self._wait(LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY), engine=not full)
         for order in self._orders():
             self._obey(order)
         if self._link.unsent <= MOST_UNSENT:
             events = engine.poll(self._clock.now())
-            self._tell([report_of(event) for event in events])
+            said: Sequence[Said] = events
+            if self._files is not None:
+                said = self._files.tell(events, self._clock.now(), self._link.unsent)
+            self._tell([each if isinstance(each, FILE_REPORTS) else report_of(each) for each in said])
             if (nap := nap_after(events)) and not self._why and not engine.pressing():
                 self._wait(nap)
 
@@ -254,6 +271,8 @@ class NodeAgent:
         assert engine is not None
         match order:
             case Lease(incarnation, run):
+                if self._files is not None:
+                    self._files.leased(incarnation, run)
                 engine.lease_jobs(incarnation, run)
             case TakeBack(incarnation, leases):
                 engine.revoke(incarnation, leases)
@@ -264,6 +283,8 @@ class NodeAgent:
             case Kill(incarnation, stack):
                 engine.kill_worker(incarnation, stack=stack)
             case SendSignal(incarnation, signum):
+                if self._files is not None and signum == signal.SIGQUIT:
+                    self._files.asked_for_stacks(incarnation)
                 engine.signal_worker(incarnation, signum)
             case Suspend(suspend):
                 engine.stop_workers(suspend=suspend)
@@ -274,6 +295,8 @@ class NodeAgent:
                 self._tell([self._measure(order)])
             case Close():
                 self._end("it was told to", "asked")
+            case _ if isinstance(order, FILE_ORDERS) and self._files is not None:
+                self._files.obey(order)
 
     def _measure(self, order: Measure) -> Used:
         engine = self._engine
@@ -299,6 +322,17 @@ def nap_after(events: list[Event]) -> float:
         return 0.0
     seconds = last.outcomes[-1].seconds
     return min(GATHER, FEW * (seconds + _EACH)) if seconds < _SHORT else 0.0
+
+
+def shares_files(hello: HelloAgent) -> bool:
+    """Whether the workers write into the experiment's directory themselves."""
+    if hello.files != "auto":
+        return hello.files == "shared"
+    token = received(hello.token)
+    try:
+        return bool(token) and Path(token).read_text() == Path(token).name
+    except (OSError, ValueError):
+        return False
 
 
 def _boot_id() -> str:

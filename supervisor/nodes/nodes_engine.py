@@ -27,6 +27,8 @@ from supervisor.nodes.carrier import Arrival, Carrier
 from supervisor.nodes.fencing import Heartbeat, shows_end, stand_still
 from supervisor.nodes.node import Node
 from supervisor.nodes.seats import Seat
+from supervisor.nodes.shipping.file_messages import FILE_REPORTS
+from supervisor.nodes.shipping.file_receipt import FileReceipt, NodeFiles
 from supervisor.nodes.wire import (
     VERSION,
     Close,
@@ -55,6 +57,7 @@ from supervisor.system.clock import boot_time
 from supervisor.system.process_cleanup import sweep
 from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import leftovers
+from workers.process.surrogates import sendable
 from workers.transport.messages import Run, WorkerSpec
 
 CLOSE_WITHIN = 5.0
@@ -68,6 +71,7 @@ class NodesEngine:
 
     spec_for: as of `LocalEngine`; the tag is that of the experiment.
     seats: what the places of a seat offer, if the carrier has seats; the others offer all that they have.
+    files: takes in what is written on nodes that share no file system; without it all are taken to share ours.
     timeout: seconds without a word after which a place is given up, and an agent ends its workers.
     """
 
@@ -81,6 +85,7 @@ class NodesEngine:
         gpus: bool = False,
         gpus_by_driver: bool = False,
         timeout: float = 30.0,
+        files: FileReceipt | None = None,
     ) -> None:
         self._spec_for = spec_for
         self._carrier = carrier
@@ -88,6 +93,7 @@ class NodesEngine:
         self._start_method = start_method
         self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._timeout = timeout
+        self._files = files
         self._selector = selectors.DefaultSelector()
         self._nodes: dict[int, Node] = {}  # by place, until nothing of them is left
         self._places: dict[int, Node] = {}  # by incarnation
@@ -133,13 +139,15 @@ class NodesEngine:
         self._send(node, Start(slot, incarnation, devices, local_slot))
 
     def lease_jobs(self, incarnation: int, message: Run) -> None:
-        self._order(incarnation, Lease(incarnation, message))
+        node, order = self._places.get(incarnation), Lease(incarnation, message)
+        if node is not None and not (node.files and node.files.lease(incarnation, message, order)):
+            self._send(node, order)
 
     def revoke(self, incarnation: int, leases: Sequence[int]) -> None:
-        self._order(incarnation, TakeBack(incarnation, list(leases)))
+        self._order_in_turn(incarnation, TakeBack(incarnation, list(leases)))
 
     def stop_worker(self, incarnation: int) -> None:
-        self._order(incarnation, Stop(incarnation))
+        self._order_in_turn(incarnation, Stop(incarnation))
 
     def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
         self._order(incarnation, Kill(incarnation, stack))
@@ -156,9 +164,15 @@ class NodesEngine:
         if node is not None:
             self._send(node, order)
 
-    def _send(self, node: Node, order: Order) -> None:
-        if node.lost is None:
-            node.send(order)
+    def _order_in_turn(self, incarnation: int, order: Order) -> None:
+        """Behind leases that wait for files."""
+        node = self._places.get(incarnation)
+        if node is not None and not (node.files and node.files.queue(incarnation, order)):
+            self._send(node, order)
+
+    def _send(self, node: Node, *orders: Order) -> None:
+        if node.lost is None and orders:
+            node.send(*orders)
             node.link.watch(self._selector, node)
 
     def _usable(self) -> list[Node]:
@@ -176,6 +190,8 @@ class NodesEngine:
             self._read(key.data)
         for node in list(self._nodes.values()):
             self._check_time(node)
+            if node.files is not None and node.lost is None:
+                self._send(node, *node.files.messages(now, node.link.unsent), *node.files.orders())
         if not self._nodes and (why := self._carrier.why_none()):
             raise WorkersError(f"no place is left to run jobs: {self._refused or why}")
         events, self._events = self._events, []
@@ -198,6 +214,8 @@ class NodesEngine:
             before=[other.tag for other in node.confirms],
             silence=self._timeout,
             caps=arrival.seat is None,
+            files="shared" if self._files is None else self._files.mode,
+            token="" if self._files is None else sendable(self._files.token),
         )
         self._send(node, hello)
 
@@ -226,6 +244,8 @@ class NodesEngine:
                 self._lose(node, why, how)
             case Pong(number):
                 node.heartbeat.pong(number, boot_time())
+            case _ if isinstance(report, FILE_REPORTS) and node.files is not None:
+                node.files.take(report, node.members.get(getattr(report, "incarnation", 0)))
 
     def _on_event(self, node: Node, event: Event) -> None:
         if isinstance(event, facts.FilesShared):  # each agent says so; the user is told once
@@ -235,15 +255,17 @@ class NodesEngine:
                 self._events.append(facts.FilesShared(files))
             return
         incarnation: int = event.incarnation  # type: ignore[union-attr]
-        if incarnation not in node.members:
+        slot = node.members.get(incarnation)
+        if slot is None and not (node.files and node.files.holds(event)):
             return
+        told = [event] if node.files is None else node.files.on_event(event, slot)
         if isinstance(event, facts.JobsFinished):
             node.memory.pop(incarnation, None)  # what was measured was of an earlier job
         elif isinstance(event, facts.WorkerReady):
             self._send(node, Measure(usage=True))
         elif isinstance(event, facts.WorkerDied | facts.WorkerStartFailed):
             self._forget(node, incarnation)
-        self._events.append(event)
+        self._events += told
 
     def _forget(self, node: Node, incarnation: int) -> None:
         del node.members[incarnation]
@@ -262,6 +284,8 @@ class NodesEngine:
             self._lose(node, self._refused)
             return
         node.hello = hello
+        if hello.ships and self._files is not None:
+            node.files = NodeFiles(self._files)
         node.heartbeat.greet(boot_time())
         self._carrier.greeted(node.key)
         for other in node.confirms:
@@ -305,6 +329,11 @@ class NodesEngine:
         for incarnation in list(node.members):
             self._forget(node, incarnation)
             self._events.append(_lost_with_node(incarnation, blameless=node.blameless))
+        if node.files is not None:
+            if node.files.held:
+                cause = facts.NODE_ENDED if node.blameless else facts.NODE_LOST
+                self._events.append(facts.HeldOutcomesLost(list(node.files.held), cause))
+            node.files.close()
         self._nodes.pop(node.place, None)
 
     def _check_time(self, node: Node) -> None:
@@ -323,6 +352,9 @@ class NodesEngine:
         times = [self._now + node.heartbeat.next_time() - self._boot for node in self._nodes.values()]
         if (due := self._carrier.next_deadline()) is not None:
             times.append(due)
+        for node in self._nodes.values():
+            if node.files is not None and (due := node.files.next_deadline(node.link.unsent)) is not None:
+                times.append(due)
         return min(times, default=None)
 
     def pressing(self) -> bool:

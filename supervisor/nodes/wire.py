@@ -16,6 +16,7 @@ import msgspec
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
+from supervisor.nodes.shipping.file_messages import FileOrder, FileReport, FilesMode
 from supervisor.system.resource_usage import Usage
 from workers.process.surrogates import received, sendable
 from workers.script.preparation import Preparation
@@ -44,6 +45,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     before: tags of nodes that were lost; the agent ends what carries them before its Hello.
     silence: seconds without a word of the supervisor after which the agent ends its workers.
     caps: work out the thread caps of the workers there; else those of the spec hold.
+    files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
     """
 
     version: int
@@ -56,6 +58,8 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     before: list[str] = []
     silence: float = 30.0
     caps: bool = False
+    files: FilesMode = "shared"
+    token: str = ""
 
 
 class Start(msgspec.Struct, tag=2, array_like=True):
@@ -119,7 +123,20 @@ class Measure(msgspec.Struct, tag=11, array_like=True):
     available: bool = False
 
 
-Order = HelloAgent | Start | Lease | TakeBack | Stop | Kill | SendSignal | Suspend | Close | Ping | Measure
+Order = (
+    HelloAgent
+    | Start
+    | Lease
+    | TakeBack
+    | Stop
+    | Kill
+    | SendSignal
+    | Suspend
+    | Close
+    | Ping
+    | Measure
+    | FileOrder
+)
 
 # -------------------------------------------------------------------------------- up
 
@@ -128,7 +145,8 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     """The first message of an agent, when it can start workers.
 
     cpus: usable cores. memory: bytes, None if unknown. gpus, gpus_by_driver: as of `Totals`; () if it was not
-    told of GPUs. boot_id: of the running kernel. cleared: nothing of the nodes `before` is left.
+    told of GPUs. boot_id: of the running kernel. cleared: nothing of the nodes `before` is left. ships: it does not
+    share the file system of the supervisor, and sends the files of its workers.
     """
 
     version: int
@@ -141,6 +159,7 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     pid: int
     boot_id: str
     cleared: bool
+    ships: bool = False
 
 
 class Done(msgspec.Struct, tag=21, array_like=True):
@@ -185,7 +204,7 @@ class NodeEnds(msgspec.Struct, tag=25, array_like=True):
     how: HowNodeEnds = "failed"
 
 
-Report = HelloNode | Done | Fact | Used | Pong | NodeEnds
+Report = HelloNode | Done | Fact | Used | Pong | NodeEnds | FileReport
 
 _FACTS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -195,6 +214,7 @@ _FACTS: dict[str, type[Event]] = {
         facts.WorkerReady,
         facts.WorkerNotReady,
         facts.LeasesDropped,
+        facts.OutcomesHeld,
         facts.JobReported,
         facts.CodeImported,
         facts.FilesShared,

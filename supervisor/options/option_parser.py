@@ -45,6 +45,7 @@ ACTIONS = (
 _HIDDEN: dict[str, dict[str, Any]] = {
     "engine": {},
     "nodes": {"type": int},
+    "files": {"choices": ("auto", "shared", "ship")},
     "node_timeout": {"type": parse_duration},
 }
 PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -77,6 +77,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
     engine: str = "local"  # or the name of a carrier (`supervisor.nodes.carriers`)
     nodes: int = 1
+    files: Literal["auto", "shared", "ship"] = (
+        "auto"  # whether nodes share our file system: auto (each says so), shared, ship
+    )
     node_timeout: float = 30.0  # seconds without a word, until a node is given up
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all
@@ -346,7 +349,7 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
 def _refuse_nodes(asked: Mapping[str, Any], name: _Names) -> None:
     if asked.get("nodes", 1) < 1:
         raise UsageError(f"{name('nodes')} {asked['nodes']}: expected a number from 1 on")
-    for key in ("nodes", "node_timeout"):
+    for key in ("nodes", "node_timeout", "files"):
         if key in asked and asked.get("engine", "local") == "local":
             raise UsageError(f"{name(key)} needs {name('engine')} pipes: this machine alone has no nodes")
     if not 1.0 <= asked.get("node_timeout", 30.0) <= 86400.0:

@@ -5,8 +5,13 @@ It starts before the rest of the run is put together, so that the zygote imports
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from supervisor.core.terms.errors import LonghaulError, UsageError
 from supervisor.core.terms.events import PlaceFacts
+from supervisor.core.terms.file_owner import FileOwner
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
 from supervisor.engines.engine import Engine
 from supervisor.engines.local_engine import LocalEngine
@@ -20,6 +25,9 @@ from workers.isolation.output_files import leftovers
 from workers.script.callables import CannotSend, describe
 from workers.transport.messages import FunctionSpec, WorkerSpec
 
+if TYPE_CHECKING:
+    from supervisor.storage.shipped_files import ShippedFiles
+
 
 def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
     """Kill processes that an earlier run left: those in its records, and those with the experiment's `tag`.
@@ -27,6 +35,8 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
     ended = end_recorded(opened.survivors)
     ended += sweep(tag, ended)
     opened.store.states.clear_temporaries()
+    if opened.layout.from_nodes.exists():  # a run with nodes was killed
+        shutil.rmtree(opened.layout.from_nodes, ignore_errors=True)
     stuck = survivors(ended)
     leftovers(str(opened.layout.output_directory))
     warnings = []
@@ -69,6 +79,11 @@ class EngineLifecycle:
         self._carrier = _carrier_name(request.engine)
         self._nodes = request.nodes
         self._node_timeout = request.node_timeout
+        self._files = request.files
+        self._shipped: ShippedFiles | None = None
+        self.owner_of: Callable[[int, int], FileOwner | None] | None = (
+            None  # of a lease; known with the scheduler
+        )
         self._engine: Engine | None = None
         self._failure: LonghaulError | OSError | None = None
 
@@ -129,6 +144,8 @@ class EngineLifecycle:
         from supervisor.nodes.carriers import CarrierSurroundings, carrier_of
         from supervisor.nodes.nodes_engine import NodesEngine
         from supervisor.nodes.seats import seats_of
+        from supervisor.nodes.shipping.file_receipt import FileReceipt
+        from supervisor.storage.shipped_files import ShippedFiles
 
         if self._prestarted is not None:
             self._prestarted.discard()
@@ -136,6 +153,11 @@ class EngineLifecycle:
         totals = totals_of(settings) if offer is None else offer.totals
         seats = seats_of(self.slots, totals, self._nodes)
         around = CarrierSurroundings(self.tag, str(self._opened.layout.output_directory), len(seats))
+        store = self._shipped = ShippedFiles(
+            self._opened.layout, self._spec(0, 0).output_limit, self._opened.store.notices.append
+        )
+        mode = self._files
+        token = store.make_token() if mode == "auto" else ""
         return NodesEngine(
             self._spec,
             carrier_of(self._carrier, around),
@@ -144,13 +166,19 @@ class EngineLifecycle:
             gpus=offer is not None and offer.gpu_jobs,
             gpus_by_driver=totals.by_driver,
             timeout=self._node_timeout,
+            files=FileReceipt(store, self._owner, mode=mode, token=token),
         )
+
+    def _owner(self, incarnation: int, lease: int) -> FileOwner | None:
+        return None if self.owner_of is None else self.owner_of(incarnation, lease)
 
     def close(self) -> None:
         """End all processes of this run; does nothing the second time."""
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+        if self._shipped is not None:
+            self._shipped.close()
 
     def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
         layout, settings = self._opened.layout, self._opened.settings

@@ -73,6 +73,7 @@ class RunSession:
             None if opened.offer is None else opened.offer.totals,
             engines.places,
         )
+        engines.owner_of = self.scheduler.held_files.owner
         history = opened.store.history
         self.scheduler.ledger.converted.update(history.reported_conversions)
         self.scheduler.code_seen.know(history.modules(), history.module_texts())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from supervisor.core.dispatch.dispatcher import MOST_HELD
-from supervisor.core.scheduling.held_files import FileOwner
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import KillWorker, StartJobs
+from supervisor.core.terms.file_owner import FileOwner
 from supervisor.core.terms.jobs import COMPLETED, INTERRUPTED, LEASED
 from tests.core.test_scheduler import Core, bad, good, leases
 

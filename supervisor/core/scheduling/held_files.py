@@ -7,7 +7,6 @@ workers go on, and no timeout and no blame is theirs. If their node is lost firs
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
@@ -15,21 +14,9 @@ from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.held_outcomes import HeldOutcome
 from supervisor.core.terms.events import HeldOutcomesLost, JobsFinished, OutcomesHeld
+from supervisor.core.terms.file_owner import FileOwner
 from supervisor.core.terms.jobs import COMPLETED
 from workers.transport.messages import Failed
-
-
-class FileOwner(NamedTuple):
-    """Whose files those of a lease are.
-
-    of_use: the outcome of the lease may still count; if not, the job was given to another worker.
-    completed: the job has a result already.
-    """
-
-    job: str
-    attempt: int
-    of_use: bool
-    completed: bool
 
 
 class HeldFiles:

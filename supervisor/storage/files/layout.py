@@ -75,6 +75,11 @@ class Layout:
         return self.results_directory / "states"
 
     @property
+    def from_nodes(self) -> Path:
+        """Where files of nodes are put together; gone when no run is going on."""
+        return self.results_directory / ".from-nodes"
+
+    @property
     def replaced(self) -> tuple[Path, ...]:
         """The files that are written beside their old version, which they then replace."""
         return (

@@ -1,0 +1,131 @@
+"""Messages about files between agents and the supervisor.
+
+A **parcel** is a set of files that arrives as a whole: the artifacts of a job, or its saved states. It goes up before
+the outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes of
+its parcels are not acknowledged (`Taken`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+PIECE = 64 << 10  # bytes of a file in one message: it fits into one frame
+WINDOW = 4 << 20  # bytes of parcels that are under way, at most
+MESSAGE_COSTS = 100  # bytes of a message beside those of a file, about
+
+ParcelKind = Literal["artifacts", "state"]
+# Whether a node shares the file system of the supervisor; auto: it does if it sees a file that is named to it.
+FilesMode = Literal["auto", "shared", "ship"]
+
+# -------------------------------------------------------------------------------- output, up
+
+
+class Printed(msgspec.Struct, tag=40, array_like=True):
+    """Bytes of what a worker prints. They stand at `offset` of its scratch file, which ends with them for now; 0
+    begins it anew."""
+
+    incarnation: int
+    offset: int
+    data: bytes
+
+
+class LogEnds(msgspec.Struct, tag=41, array_like=True):
+    """The scratch file of a worker is complete, and becomes a log.
+
+    lease: of the job; -1: it was printed outside of any job. whole: it was cut to the limit on the node.
+    """
+
+    incarnation: int
+    lease: int
+    attempt: int
+    whole: bool = False
+
+
+class StacksWritten(msgspec.Struct, tag=42, array_like=True):
+    """Stacks that a worker was asked for."""
+
+    incarnation: int
+    data: bytes
+
+
+# -------------------------------------------------------------------- parcels, up and down
+
+
+class ParcelBegins(msgspec.Struct, tag=43, array_like=True):
+    """number: of the parcel, on this way of this node. completed: what the lease has ended with is a result."""
+
+    number: int
+    kind: ParcelKind
+    incarnation: int
+    lease: int
+    completed: bool = False
+
+
+class FolderIs(msgspec.Struct, tag=44, array_like=True):
+    """A folder in a parcel; `path` from the top of the parcel on, as of the file system (bytes)."""
+
+    number: int
+    path: bytes
+    mode: int
+
+
+class FileBegins(msgspec.Struct, tag=45, array_like=True):
+    """`modified`: nanoseconds since the epoch."""
+
+    number: int
+    path: bytes
+    mode: int
+    modified: int
+
+
+class FileBytes(msgspec.Struct, tag=46, array_like=True):
+    """The next bytes of the file that was begun last in this parcel."""
+
+    number: int
+    data: bytes
+
+
+class LinkIs(msgspec.Struct, tag=47, array_like=True):
+    """A symbolic link to something in the same parcel."""
+
+    number: int
+    path: bytes
+    target: bytes
+
+
+class ParcelEnds(msgspec.Struct, tag=48, array_like=True):
+    """left_out: what was there and cannot be sent (sockets, links that lead out of the directory), for people."""
+
+    number: int
+    left_out: list[str] = []
+
+
+class ParcelBroken(msgspec.Struct, tag=49, array_like=True):
+    """The rest of this parcel does not come."""
+
+    number: int
+
+
+class Taken(msgspec.Struct, tag=50, array_like=True):
+    """So many bytes of parcels were written or thrown away, since the Hello."""
+
+    size: int
+
+
+class ParcelKept(msgspec.Struct, tag=51, array_like=True):
+    """All of the parcel is in its place, or nobody needs it. problem: why it could not be put there. again: it is to
+    be sent once more, later."""
+
+    number: int
+    problem: str = ""
+    again: bool = False
+
+
+ParcelPart = ParcelBegins | FolderIs | FileBegins | FileBytes | LinkIs | ParcelEnds | ParcelBroken
+FileOrder = ParcelPart | Taken | ParcelKept  # down
+FileReport = Printed | LogEnds | StacksWritten | FileOrder  # up
+PARCEL_PARTS = (ParcelBegins, FolderIs, FileBegins, FileBytes, LinkIs, ParcelEnds, ParcelBroken)
+FILE_ORDERS = (*PARCEL_PARTS, Taken, ParcelKept)
+FILE_REPORTS = (Printed, LogEnds, StacksWritten, *FILE_ORDERS)

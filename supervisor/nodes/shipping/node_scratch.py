@@ -1,0 +1,75 @@
+"""The directory of an agent for what its workers write, where no file system is shared."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+
+import msgspec
+
+from workers.transport.messages import WorkerSpec
+
+_PREFIX, _LOCK = "longhaul-node-", "agent.lock"
+
+
+class NodeScratch:
+    """A temporary directory. The lock in it ends with the agent, however that ends: then the next agent on the same
+    machine removes the directory."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        remove_abandoned(tempfile.gettempdir())
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        self._lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def spec_for(self, spec: WorkerSpec) -> WorkerSpec:
+        """The spec of a worker with directories of its own: what two workers write never meets."""
+        own = os.path.join(self.path, f"worker-{spec.incarnation}")
+        return msgspec.structs.replace(
+            spec,
+            output_directory=os.path.join(own, "output"),
+            jobs_directory=os.path.join(own, "jobs"),
+            states_directory=os.path.join(own, "states"),
+        )
+
+    def remove_worker(self, incarnation: int) -> None:
+        shutil.rmtree(os.path.join(self.path, f"worker-{incarnation}"), ignore_errors=True)
+
+    def parcels(self) -> str:
+        """Where parcels are put together; on the file system of the workers' directories."""
+        path = os.path.join(self.path, "parcels")
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def remove_abandoned(directory: str) -> None:
+    """Remove the scratch directories of agents that were killed. Those of other users stay."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and _is_abandoned(entry.path):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_abandoned(path: str) -> bool:
+    try:
+        if os.stat(path, follow_symlinks=False).st_uid != os.getuid():
+            return False
+        lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # an agent has just made it, or it is none
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
