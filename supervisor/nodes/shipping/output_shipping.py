@@ -28,7 +28,7 @@ class _SentFile(msgspec.Struct):
     sent: int = 0
 
 
-class _Log(msgspec.Struct):
+class _EndedLog(msgspec.Struct):
     """The complete output of a job, in `path`, or of what was printed outside of any."""
 
     followed: _SentFile
@@ -49,7 +49,7 @@ class OutputShipping:
         self.stray = stray_path(spec.output_directory, spec.worker)
         self._stacks_sent = 0
         self._live: _SentFile | None = None
-        self._logs: deque[_Log] = deque()
+        self._logs: deque[_EndedLog] = deque()
 
     @property
     def waiting(self) -> bool:
@@ -75,7 +75,7 @@ class OutputShipping:
             if live is not None:  # of the next job, which has to wait for this one
                 live.sent = 0
             live, whole = followed, size > self._limit
-        self._logs.append(_Log(live, path, lease, attempt, whole))
+        self._logs.append(_EndedLog(live, path, lease, attempt, whole))
 
     def _is_scratch(self, descriptor: int) -> bool:
         """Whether it is the file that the worker prints to now."""
@@ -131,7 +131,7 @@ class OutputShipping:
             most -= len(data)
         return most
 
-    def _forget(self, log: _Log) -> None:
+    def _forget(self, log: _EndedLog) -> None:
         os.close(log.followed.descriptor)
         with contextlib.suppress(OSError):
             os.unlink(log.path)
