@@ -228,7 +228,7 @@ class LocalEngine:
             while happened := self._launcher.poll(now):
                 for event in happened:
                     self._on_launch_event(event)
-        for worker in list(self._workers.values()):
+        for worker in self._workers.to_be_watched():
             self._check_deadline(worker, now)
         if now >= self._trim_at - TRIM_EARLY:
             self._trim_at = now + TRIM_EVERY

@@ -370,8 +370,21 @@ class Incarnations(dict[int, Incarnation]):
         """Whether a message is under way that does not fit into a pipe at once."""
         return any(worker.outbox.pressing or worker.inbox.pressing for worker in self.values())
 
+    def to_be_watched(self) -> list[Incarnation]:
+        """Those that may have a deadline: all others compute, and nothing was asked of them."""
+        return [
+            worker
+            for worker in self.values()
+            if worker.kill_asked
+            or worker.finish_asked
+            or worker.dead_at is not None
+            or worker.stack_due is not None
+            or worker.outbox.ended
+            or worker.inbox.broken
+        ]
+
     def deadlines(self, now: float) -> list[float]:
-        due = (worker.deadline(now) for worker in self.values())
+        due = (worker.deadline(now) for worker in self.to_be_watched())
         return [time for time in due if time is not None]
 
     def any_given_up(self) -> bool:

@@ -19,10 +19,10 @@ def test_a_worker_that_had_no_processor_for_a_moment_makes_nobody_sleep_longer()
     durations = Durations()
     for _ in range(20):
         durations.learn(1000 * 1e-6, 1000)
-    before = pacing.coalescing_delay(durations.quick, 4000)
+    before = pacing.coalescing_delay(durations.quick, 4000, 2)
     durations.learn(100 * 1e-6 + 0.004, 100)  # one of them had to wait for 4 ms
     assert durations.mean is not None and durations.mean > 10e-6
-    assert before <= pacing.coalescing_delay(durations.quick, 4000) < 3 * before
+    assert before <= pacing.coalescing_delay(durations.quick, 4000, 2) < 3 * before
 
 
 def test_jobs_that_do_get_slower_are_believed_after_a_while() -> None:
@@ -33,3 +33,10 @@ def test_jobs_that_do_get_slower_are_believed_after_a_while() -> None:
     assert durations.quick == pytest.approx(0.001, rel=0.1)
     durations.learn(1e-6, 1)
     assert durations.quick == 1e-6
+
+
+def test_outcomes_of_long_jobs_gather_a_little_only_where_there_are_many_workers() -> None:
+    assert pacing.coalescing_delay(1.0, 1, 63) == 0.0
+    assert 0.002 < pacing.coalescing_delay(1.0, 1, 64) < pacing.coalescing_delay(1.0, 1, 200) <= 0.01
+    assert pacing.coalescing_delay(1.0, 1, 4096) == 0.01
+    assert pacing.coalescing_delay(0.05, 1, 4096) == 0.0005

@@ -120,13 +120,12 @@ class Dispatcher:
     def next_deadline(self) -> float | None:
         """When a timeout, a revocation or another try to start a worker is due."""
         times = []
-        for worker in self.workers.values():
-            if worker.leases and worker.status in (READY, STOPPING):
-                timeout = self.timeout(worker)
-                if timeout is not None:
-                    times.append(worker.since + timeout)
-                if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values()):
-                    times.append(worker.begun + pacing.REVOKE_AFTER)
+        for worker in self._watched():
+            timeout = self.timeout(worker)
+            if timeout is not None:
+                times.append(worker.since + timeout)
+            if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values()):
+                times.append(worker.begun + pacing.REVOKE_AFTER)
         if (start := self.starts.next_time()) is not None:
             times.append(start)
         if self.pace is not None and self.pace.due is not None:
@@ -141,7 +140,7 @@ class Dispatcher:
         counts = [worker.lease_count() for worker in workers if worker.status == READY]
         if len(counts) < len(workers) or not counts:
             return 0.0  # a worker starts or ends
-        return pacing.coalescing_delay(self.durations.quick, min(counts))
+        return pacing.coalescing_delay(self.durations.quick, min(counts), len(counts))
 
     # ----------------------------------------------------------------- what it learns
 
@@ -232,9 +231,7 @@ class Dispatcher:
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; revoke leases that wait behind a long job."""
-        for worker in self.workers.values():
-            if not worker.leases or worker.status not in (READY, STOPPING):
-                continue
+        for worker in self._watched():
             timeout = self.timeout(worker)
             # The same sums as in `next_deadline`, or rounding lets the loop spin.
             if timeout is not None and turn.now >= worker.since + timeout:
@@ -245,6 +242,15 @@ class Dispatcher:
                 and pacing.is_behind(worker, self.workers.values())
             ):
                 self.revoke_waiting(turn, worker)
+
+    def _watched(self) -> list[WorkerState]:
+        """The workers whose first job may have a timeout, or behind whose first job others wait."""
+        least = 1 if self.settings.timeout is not None or self.table.own else 2
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.leases.size >= least and worker.status in (READY, STOPPING)
+        ]
 
     def timeout(self, worker: WorkerState) -> float | None:
         """Seconds that the worker's job may run: its own timeout, else the experiment's; None if unlimited."""
@@ -400,10 +406,12 @@ class Dispatcher:
             return
         mean = self.durations.mean
         ahead = self.leases_ahead(mean)
-        even = pacing.even_share(self.queue.size() + sum(map(WorkerState.lease_count, ready)), len(ready))
-        for worker in sorted(ready, key=WorkerState.lease_count):
+        held = [worker.lease_count() for worker in ready]
+        short = [worker for worker, count in zip(ready, held, strict=True) if count <= ahead // 2]
+        even = pacing.even_share(self.queue.size() + sum(held), len(ready))
+        for worker in sorted(short, key=WorkerState.lease_count):
             count = worker.lease_count()
-            if count > ahead // 2 or count >= even:
+            if count >= even:
                 continue
             if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it runs a long job: new leases would be revoked

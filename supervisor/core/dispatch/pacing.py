@@ -93,6 +93,11 @@ LONGEST_DELAY = 0.1
 # Outcomes of jobs that take longer than this are recorded at once.
 PROMPT_FROM = 0.02
 
+# From so many workers on, outcomes of long jobs gather for so many seconds for each worker, but no longer than a
+# hundredth of a job.
+MANY_WORKERS = 64
+PER_WORKER = 4e-5
+
 # About the most outcomes that gather: the objects made of more do not fit into the processor's cache.
 GATHERED = 400
 
@@ -123,12 +128,16 @@ def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
     return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))
 
 
-def coalescing_delay(quick: float | None, least_held: int) -> float:
-    """Seconds for which outcomes may gather when every worker holds at least so many leases:
+def coalescing_delay(quick: float | None, least_held: int, workers: int) -> float:
+    """Seconds for which outcomes may gather when each of the workers holds at least so many leases:
     half of the work that the one with the fewest holds behind its running job. `quick`: what a job
-    takes (`Durations`)."""
-    if quick is None or quick > PROMPT_FROM:
+    takes (`Durations`).
+
+    Many workers with long jobs wait a little as well, since a turn looks at each of them."""
+    if quick is None:
         return 0.0
+    if quick > PROMPT_FROM:
+        return min(PER_WORKER * workers, quick / 100) if workers >= MANY_WORKERS else 0.0
     each = time_of(quick)
     seconds = min(LONGEST_DELAY, GATHERED * each, (least_held - 1) * each / 2)
     return seconds if seconds >= SHORTEST_DELAY else 0.0

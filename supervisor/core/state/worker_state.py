@@ -124,7 +124,7 @@ class WorkerState:
 
     def lease_count(self) -> int:
         """Leases that it is still expected to run."""
-        return len(self.leases) - len(self.revoked)
+        return self.leases.size - len(self.revoked)
 
     def running(self) -> tuple[int, int] | None:
         """(lease, job) of the job that it runs; None if it runs none."""
@@ -189,13 +189,14 @@ class Leases(Sequence[tuple[int, int]]):
     engine keeps `SentLeases`, because it must know what a worker runs before the core is told.
     """
 
-    __slots__ = ("_hand_outs",)
+    __slots__ = ("_hand_outs", "size")
 
     def __init__(self) -> None:
         self._hand_outs: list[_HandOut] = []  # few, and none of them empty
+        self.size = 0  # how many leases; an attribute, since each turn asks every worker
 
     def __len__(self) -> int:
-        return sum(map(len, self._hand_outs))
+        return self.size
 
     def __bool__(self) -> bool:
         return bool(self._hand_outs)
@@ -217,6 +218,7 @@ class Leases(Sequence[tuple[int, int]]):
         """A hand-out: lease `first + i` is of the i-th job."""
         if jobs:
             self._hand_outs.append(_HandOut(first, jobs))
+            self.size += len(jobs)
 
     def take(self, leases: list[int]) -> Sequence[int] | None:
         """Remove these leases if they are the first ones, in order; their jobs. None, and nothing is changed, if
@@ -242,6 +244,7 @@ class Leases(Sequence[tuple[int, int]]):
 
     def _skip(self, size: int) -> None:
         hand_outs = self._hand_outs
+        self.size -= size
         while size and len(hand_outs[0]) <= size:
             size -= len(hand_outs.pop(0))
         if size:
@@ -270,5 +273,6 @@ class Leases(Sequence[tuple[int, int]]):
                 hand_out.jobs = hand_out.jobs[:at]
                 parts = [hand_out, rest]
             self._hand_outs[place : place + 1] = [part for part in parts if part]
+            self.size -= 1
             return job
         return None
