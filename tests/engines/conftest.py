@@ -20,6 +20,7 @@ from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.nodes.nodes_engine import NodesEngine
 from supervisor.nodes.pipe_carrier import PipeCarrier
 from supervisor.nodes.seats import seats_of
+from supervisor.system.clock import boot_time
 from tests.experiment_fixture import experiment
 from workers.transport.messages import Completed, CompletedWith, FunctionSpec, Outcome, Run, WorkerSpec
 
@@ -92,8 +93,8 @@ class Driver:
         """Let all orders reach the workers' queues."""
         if isinstance(self.engine, NodesEngine):
             (node,) = self.engine._nodes.values()
-            node.ping(time.monotonic())
-            self.until(lambda: node.pong == node.pings)
+            node.ping(boot_time())
+            self.until(lambda: node.heartbeat._pong == node.heartbeat._number)
         else:
             self.turn(0.0)
 
@@ -172,8 +173,10 @@ class Driver:
 
     @staticmethod
     def is_gone(pid: int) -> bool:
+        """Whether it computes no more: while it exits it has no memory, some time before it is a zombie."""
         try:
-            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+            process = psutil.Process(pid)
+            return bool(process.status() == psutil.STATUS_ZOMBIE) or not process.memory_info().vms
         except psutil.NoSuchProcess:
             return True
 
