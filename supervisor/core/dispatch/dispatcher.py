@@ -246,11 +246,8 @@ class Dispatcher:
     def _watched(self) -> list[WorkerState]:
         """The workers whose first job may have a timeout, or behind whose first job others wait."""
         least = 1 if self.settings.timeout is not None or self.table.own else 2
-        return [
-            worker
-            for worker in self.workers.values()
-            if worker.leases.size >= least and worker.status in (READY, STOPPING)
-        ]
+        at_work = (worker for worker in self.workers.values() if worker.leases.size >= least)
+        return [worker for worker in at_work if worker.status in (READY, STOPPING)]
 
     def timeout(self, worker: WorkerState) -> float | None:
         """Seconds that the worker's job may run: its own timeout, else the experiment's; None if unlimited."""
