@@ -15,11 +15,8 @@ class Seat(NamedTuple):
 
 
 def seats_of(slots: int, totals: Totals, number: int) -> list[Seat]:
-    """At most `number` seats with at least one slot each, which together offer `slots` and `totals`.
-
-    Other resources (licences) are not of a place: the first seat has them all, so that no more are given than there
-    are.
-    """
+    """At most `number` seats with at least one slot each, which together offer `slots` and `totals`, but for its
+    `resources`: these are of all places together."""
     number = max(1, min(number, slots))
     seats = []
     for seat in range(number):
@@ -31,7 +28,6 @@ def seats_of(slots: int, totals: Totals, number: int) -> list[Seat]:
                     cpus=own * THOUSAND,
                     memory=None if totals.memory is None else totals.memory // number,
                     gpus=totals.gpus[seat::number],
-                    resources=totals.resources if seat == 0 else {},
                     by_driver=totals.by_driver,
                 ),
             )

@@ -183,9 +183,9 @@ def unfit(scheduler: Scheduler) -> str:
     placement, jobs = scheduler.dispatcher.placement, scheduler.unfit_jobs()
     if placement is None or not jobs:
         return ""
-    from supervisor.core.places.place import describe_unfit
+    from supervisor.core.places.shortages import describe_unfit
 
-    return describe_unfit(scheduler.table, jobs, placement.kinds, placement.totals())
+    return describe_unfit(scheduler.table, jobs, placement.kinds, *placement.totals())
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:

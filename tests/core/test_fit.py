@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.core.places.place import Place, what_it_lacks, why_unfit
+from supervisor.core.places.place import Place, SharedResources
+from supervisor.core.places.shortages import what_it_lacks, why_unfit
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import Amounts, Needs, Totals, amounts_of
 from supervisor.core.terms.settings import Settings
@@ -75,6 +76,34 @@ def test_what_is_too_much_is_named_with_what_there_is(amounts: Amounts, why: str
     assert why_unfit(amounts, THERE) == why
 
 
+NODES = (Totals(2000, 8 * G, ("a", "b"), {"api": 1000}), Totals(8000, 4 * G, (), {"api": 1000}))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "why"),
+    [
+        (Amounts(8000, 4 * G), ""),
+        (Amounts(2000, 8 * G, 2000, (("api", 1000),)), ""),
+        (Amounts(9000), "asks for 9 cores, but no node has more than 8"),
+        (Amounts(memory=9 * G), "asks for 9G of memory, but no node has more than 8G"),
+        (
+            Amounts(9000, gpus=3000),
+            "asks for 9 cores, but no node has more than 8, and for 3 GPUs, but no node has more than 2",
+        ),
+        (Amounts(3000, gpus=500), "asks for 3 cores, 0.5 of a GPU, and no node has all of that"),
+        (Amounts(8000, 5 * G), "asks for 8 cores, 5G of memory, and no node has all of that"),
+        (Amounts(resources=(("api", 2000),)), "asks for api=2, but there is 1 (--resource)"),
+    ],
+)
+def test_of_several_nodes_the_reason_is_never_empty(amounts: Amounts, why: str) -> None:
+    assert why_unfit(amounts, *NODES) == why
+
+
+def test_without_a_node_or_a_device_in_any_the_reason_says_so() -> None:
+    assert why_unfit(Amounts(gpus=1000), NODES[1], NODES[1]) == "asks for 1 GPU, but no node has any"
+    assert why_unfit(Amounts(2000)) == "asks for 2 cores, and there is no node"
+
+
 def test_a_share_of_a_device_needs_a_device() -> None:
     bare = Totals(cpus=1000)
     assert why_unfit(Amounts(gpus=500), bare) == "asks for 0.5 of a GPU, but there is none (--gpus)"
@@ -96,14 +125,14 @@ def test_a_share_of_a_device_needs_a_device() -> None:
     ],
 )
 def test_what_a_job_lacks_now_is_named_with_what_is_free(amounts: Amounts, lacks: str) -> None:
-    place = Place(PlaceFacts(0, "", 4, THERE))
+    place = Place(PlaceFacts(0, "", 4, THERE), SharedResources(THERE.resources))
     place.take(Amounts(2000, 10 * G, 1000, (("license", 1000),)), (0,))
     place.take(Amounts(0, gpus=500), (1,))
     assert what_it_lacks(amounts, place) == lacks
 
 
 def test_nothing_is_free_where_more_is_taken_than_there_is() -> None:
-    place = Place(PlaceFacts(0, "", 2, Totals(2000, memory=G)))
+    place = Place(PlaceFacts(0, "", 2, Totals(2000, memory=G)), SharedResources({}))
     place.take(Amounts(4000, 2 * G), ())
     assert what_it_lacks(Amounts(1000, G), place) == "1 core (none free) and 1G of memory (none free)"
 

@@ -106,14 +106,16 @@ def test_what_is_taken_and_what_there_is_are_in_the_units_of_users() -> None:
 
 def test_of_several_places_the_sums_are_told_and_what_a_job_lacks_in_one() -> None:
     there = [
-        PlaceFacts(1, "a", 2, Totals(2000, memory=4 * G, gpus=("x",), resources={"disk": 1000})),
+        PlaceFacts(1, "a", 2, Totals(2000, memory=4 * G, gpus=("x",))),
         PlaceFacts(2, "b", 3, Totals(3000, memory=8 * G, gpus=("x", "y"))),
     ]
-    core = core_of([Needs(memory=3 * G, gpus=1), Needs(memory=8 * G), *[Needs()] * 9], places=there)
+    disks = {"disk": 1000}
+    needs = [Needs(memory=3 * G, gpus=1), Needs(memory=8 * G), *[Needs()] * 9]
+    core = core_of(needs, places=there, resources=disks)
     assert needs_of(core) == NeedsSnapshot(
         cpus=(5, 5), memory=(11 * G, 12 * G), gpus=(1, 3), resources={"disk": (0, 1)}
     )
-    core = core_of([*[None] * 5, Needs(cpus=3), *[None] * 20], places=there)
+    core = core_of([*[None] * 5, Needs(cpus=3), *[None] * 20], places=there, resources=disks)
     wait_for_a_claim(core)
     assert needs_of(core).waiting == WaitingJob("job/5", "3 cores (none free)")
     while len([worker for worker in core.scheduler.workers.values() if not worker.leases]) < 2:
@@ -121,8 +123,9 @@ def test_of_several_places_the_sums_are_told_and_what_a_job_lacks_in_one() -> No
     assert needs_of(core) == NeedsSnapshot(
         cpus=(3, 5), resources={"disk": (0, 1)}, waiting=WaitingJob("job/5", "3 cores (2 free)")
     )
-    core = core_of([None, Needs(gpus=2, resources={"disk": 1})], places=there)
-    why = "asks for more than any one node has"
+    there[0] = PlaceFacts(1, "a", 4, Totals(4000))
+    core = core_of([None, Needs(cpus=4, gpus=1, resources={"disk": 1})], places=there, resources=disks)
+    why = "asks for 4 cores, 1 GPU, disk=1, and no node has all of that"
     assert needs_of(core).unfit == UnfitJobs(1, "job/1", why)
     nobody_says_anything = core_of([None, None], places=there)
     assert observer(nobody_says_anything).snapshot(1.0).needs is None

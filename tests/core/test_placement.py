@@ -14,7 +14,7 @@ from supervisor.core.places.place import Place
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.events import PlaceFacts, StartJobs, StartWorker, StopWorker
+from supervisor.core.terms.events import AnswerControl, PlaceFacts, StartJobs, StartWorker, StopWorker
 from supervisor.core.terms.jobs import COMPLETED, LEASED, OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.position import Position
@@ -292,6 +292,44 @@ def test_a_claim_holds_back_the_others_in_one_place_only() -> None:
     assert len({place for job, place in places_of(run).items() if job != 4}) == 1  # the other place goes on
 
 
+LICENSED = Needs(resources={"license": 1})
+
+
+def licensed(number: int) -> Totals:
+    return Totals(0, resources={"license": number * 1000})
+
+
+def test_licences_are_counted_over_all_places() -> None:
+    needs = [LICENSED] * 5 + [Needs(resources={"license": 3})]
+    run = Run(needs, 0, licensed(2), places=[node(1, 2), node(2, 2)])
+    assert places_of(run) == {0: 1, 1: 2} and run.core.unfit_jobs() == [5]
+    run.end(0)
+    assert sorted(run.running) == [1, 2]
+
+
+def test_a_claim_on_licences_binds_in_every_place() -> None:
+    needs = [LICENSED, Needs(resources={"license": 2}), *[None] * 3, *[LICENSED] * 20]
+    run = Run(needs, 0, licensed(2), places=[node(1, 2), node(2, 2)])
+    while 1 not in run.running:
+        claimed = run.core.dispatcher.placement and run.core.dispatcher.placement.claimed()
+        before = sorted(run.running)
+        run.end(min(run.running))
+        if claimed:
+            assert not any(job > 4 for job in set(run.running) - set(before)), "both licences are claimed"
+
+
+def test_what_runs_in_a_lost_place_keeps_its_licences_until_it_has_ended() -> None:
+    run = Run([LICENSED] * 3, 0, licensed(1), places=[node(1, 1), node(2, 1)])
+    assert places_of(run) == {0: 1}
+    gone = run.worker_of[0]
+    del run.running[0]
+    run.handle(facts.PlacesChanged([node(2, 1)], [facts.PlaceEnd(1, "nothing was heard of it")]))
+    run.handle(facts.TimePassed())
+    assert not run.running
+    run.handle(facts.WorkerDied(gone, cause=facts.NODE_LOST))
+    assert places_of(run) == {1: 2}
+
+
 def test_a_place_that_joins_gets_the_leases_that_wait_behind_a_long_job() -> None:
     run = Run([None] * 40, 0, places=[node(1, 1)])
     quick = [facts.JobsFinished(1, [Completed(run.running.pop(0), 1e-5, b"null")])]
@@ -304,9 +342,14 @@ def test_a_place_that_joins_gets_the_leases_that_wait_behind_a_long_job() -> Non
 
 
 def test_the_number_of_workers_follows_the_places() -> None:
-    run = Run([None, None], 0, places=[node(1, 1), node(2, 1)])
-    run.handle(facts.ControlAsked(0, 0, "workers", 7))
-    assert run.core.dispatcher.slots == 2
+    there = [node(place, 1) for place in range(1, 6)]
+    run = Run([None, None], 0, places=there)
+    for left, words in ((there, "node1 1, node2 1, node3 1 and 2 other nodes"), (there[:1], "node1 1")):
+        run.handle(facts.PlacesChanged(left))
+        effects = run.core.handle([facts.ControlAsked(0, 0, "workers", 7)], run.now, "", 1)
+        (answer,) = [command for command in effects.commands if isinstance(command, AnswerControl)]
+        assert not answer.done and f"follows the nodes of this run ({words})" in answer.text
+        assert run.core.dispatcher.slots == len(left)
 
 
 def test_a_retry_over_memory_may_hold_what_there_is() -> None:

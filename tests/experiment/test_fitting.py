@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.core.places.job_kinds import JobKinds
-from supervisor.core.places.place import describe_unfit
+from supervisor.core.places.shortages import describe_unfit
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED, OwnSettings

@@ -149,7 +149,7 @@ class History:
             ]
         several = self.places if self.has_nodes else None
         core = self.core = Scheduler(table, self.settings, slots, position, totals=totals, places=several)
-        self.needs = NeedsBook(self.jobs, self.totals_by_place(), core, retry)
+        self.needs = NeedsBook(self.jobs, self.totals_by_place(), totals.resources, core, retry)
         late = self.runs < MOST_KILLS and rng.random() < 0.1
         drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
         self.promises.run_begins(world.now)
@@ -193,7 +193,9 @@ class History:
         self.nodes += 1
         slots = 6 if plenty else self.rng.choice([1, 2, 6])
         totals = make_totals(self.rng, slots, plenty=plenty)
-        return PlaceFacts(self.nodes, f"node{self.nodes}", slots, totals)
+        return PlaceFacts(
+            self.nodes, f"node{self.nodes}", slots, msgspec.structs.replace(totals, resources={})
+        )
 
     def totals_by_place(self) -> dict[int, Totals]:
         """Also of a place that is never there, so that several are counted as several."""

@@ -21,7 +21,7 @@ from supervisor.core.dispatch.alone_jobs import AloneJobs
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.dispatch.ledger import Ledger
-from supervisor.core.places.place import Place
+from supervisor.core.places.place import Place, SharedResources
 from supervisor.core.scheduling import scheduler
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.scheduler import Scheduler
@@ -239,6 +239,59 @@ def _nodes_are_not_spared(worker: Any, event: Any, **more: Any) -> str:
 _CLASSIFY = worker_exits.classify_exit
 
 
+def _has_its_own(self: Place, facts: Any, shared: Any, first_slot: int = 0) -> None:
+    """Licences are counted in each place by itself."""
+    _NEW_PLACE(self, facts, SharedResources(shared.totals), first_slot)
+
+
+_NEW_PLACE = Place.__init__
+
+
+def _clears_its_own(self: Place) -> None:
+    _CLEAR(self)
+    self.shared.clear()
+
+
+_CLEAR = Place.clear
+
+
+def _fits_without_claims_elsewhere(self: Place, amounts: Any, claim: Any = None, *more: Any) -> Any:
+    return _FITS(self, amounts, claim if claim is None or claim.place == self.number else None, *more)
+
+
+_FITS = Place.fits
+
+
+def _lost_places_take_nothing(self: placement.Placement) -> None:
+    _COUNT_TAKEN(self)
+    self.shared.clear()
+    for worker in self._dispatcher.workers.values():
+        if worker.holding is not None and worker.leases and worker.place in self.places:
+            self.shared.take(worker.holding.amounts)
+
+
+_COUNT_TAKEN = placement.Placement.count_taken
+
+
+def _one_alone_stops_all(self: placement.Placement, turn: Any, held: Any = ()) -> None:
+    if not held:
+        _PLACE_ALL(self, turn)
+
+
+_PLACE_ALL = placement.Placement.hand_out
+
+
+def _lost_workers_take_slots(self: placement_pass.PlacementPass, *more: Any) -> None:
+    """Until it is certain that the workers of a lost place have ended, their slots are missing in other places."""
+    _NEW_PASS(self, *more)
+    lost = sum(each.place not in self._placement.places for each in self._dispatcher.workers.values())
+    for crew in self._crews.values():
+        crew.free = crew.free[lost:]
+
+
+_NEW_PASS = placement_pass.PlacementPass.__init__
+
+
 def _with_cause(told: str, taken_for: str) -> Callable[..., str]:
     def classify(worker: Any, event: Any, **more: Any) -> str:
         cause = taken_for if event.cause == told else event.cause
@@ -318,6 +371,18 @@ MUTANTS: dict[str, list[Patch]] = {
     "others start where a job runs alone": [(AloneJobs, "places", lambda *_: ())],
     "a job that has to be alone is one of many after an interruption": [
         (JobQueue, "_put_alone_again", lambda *_: False)
+    ],
+    "a job that runs alone stops the other places": [(placement.Placement, "hand_out", _one_alone_stops_all)],
+    "workers of a lost place take slots of others": [
+        (placement_pass.PlacementPass, "__init__", _lost_workers_take_slots)
+    ],
+    "licences are counted for each place by itself": [
+        (Place, "__init__", _has_its_own),
+        (Place, "clear", _clears_its_own),
+    ],
+    "a claim on licences binds in its own place alone": [(Place, "fits", _fits_without_claims_elsewhere)],
+    "licences of a lost place are free before it has ended": [
+        (placement.Placement, "count_taken", _lost_places_take_nothing)
     ],
     "no job is ever given up": [(retry_policy, "verdict", lambda *_, **__: "in_progress")],
 }

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from supervisor.core.scheduling.scheduler import Scheduler
-from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING
+from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING, Holding
 from supervisor.core.terms.events import Command, StartJobs
 from supervisor.core.terms.jobs import PENDING
 from supervisor.core.terms.needs import Needs, Totals
@@ -38,13 +38,22 @@ def taken_by(job: FakeJob) -> _Amounts:
 
 class NeedsBook:
     """The book of one run. `passed`: for each kind of needs, how many later jobs went ahead of the first job that
-    waits, while it did not fit."""
+    waits, while it did not fit.
+
+    totals: what each place has. shared: what all of them have together, in thousandths.
+    """
 
     def __init__(
-        self, jobs: list[FakeJob], totals: dict[int, Totals], core: Scheduler, retry: Sequence[int]
+        self,
+        jobs: list[FakeJob],
+        totals: dict[int, Totals],
+        shared: dict[str, int],
+        core: Scheduler,
+        retry: Sequence[int],
     ) -> None:
         self.jobs = jobs
         self.totals = totals
+        self.shared = {name: amount / 1000 for name, amount in shared.items()}
         self.in_use = len(totals) > 1 or any(job.own.needs is not None for job in jobs)
         orderly = all(not job.own.priority for job in jobs) and len({job.domain for job in jobs}) == 1
         # Jobs that are taken in the order of the plan, as far as this run has not touched them.
@@ -53,7 +62,7 @@ class NeedsBook:
             job for job in range(len(jobs)) if core.table.state[job] == PENDING and job not in excluded
         ]
         self.untouched = waiting if orderly else []
-        self._claimant: int | None = None
+        self._claimed: tuple[int, Holding] | None = None
         self.passed: dict[str, int] = defaultdict(int)
         self.heads: dict[str, int] = {}
 
@@ -64,7 +73,7 @@ class NeedsBook:
         found: _Amounts = {"cpus": cores, "gpus": len(totals.gpus)}
         if totals.memory is not None:
             found["memory"] = totals.memory
-        return found | {name: amount / 1000 for name, amount in totals.resources.items()}
+        return found | self.shared
 
     def check_turn(self, core: Scheduler, world: World, commands: Iterable[Command]) -> None:
         """After a turn, whose commands have been carried out."""
@@ -78,19 +87,18 @@ class NeedsBook:
         for command, worker in zip(started, workers, strict=True):
             self._check_devices(world, worker, command)
         if len(self.totals) == 1:
-            used = self._used(world, 0)
-            self._count_passed(core, started, used)
+            self._count_passed(core, started, self._used(world, 0))
+        self._check_claim(core, world, started)
 
     def _used(self, world: World, place: int) -> _Amounts:
-        """What the jobs of a place's workers with leases take."""
+        """What the jobs of a place's workers with leases take; of what is shared, those of all places: also of one
+        that is lost, while it may compute."""
         used: _Amounts = defaultdict(float)
         for worker in world.workers.values():
-            if worker.place != place:
-                continue
             at = worker.busy_with or (worker.queue[0] if worker.queue else None)
             if at is not None and not worker.dead:
                 for name, amount in taken_by(self.jobs[at[1]]).items():
-                    used[name] += amount
+                    used[name] += amount if worker.place == place or name in self.shared else 0
         return used
 
     def _check_sums(self, core: Scheduler, world: World, place: int, started: list[StartJobs]) -> None:
@@ -155,32 +163,26 @@ class NeedsBook:
                 raise Overdrawn(
                     f"{self.passed[kind]} jobs went ahead of {self.jobs[head].id}, and it claims nothing"
                 )
-        self._check_claim(core, claimed[0] if claimed is not None else None, started, used, limits)
         self.heads = heads
 
-    def _check_claim(
-        self,
-        core: Scheduler,
-        claimant: int | None,
-        started: list[StartJobs],
-        used: _Amounts,
-        limits: _Amounts,
-    ) -> None:
-        """What was handed out in the turns since the claim leaves room for it."""
-        before, self._claimant = self._claimant, claimant
-        if claimant is None or before != claimant:
+    def _check_claim(self, core: Scheduler, world: World, started: list[StartJobs]) -> None:
+        """What was handed out in the turns since the claim leaves room for it: of its place's in that place, of what
+        is shared in every place."""
+        placement = core.dispatcher.placement
+        claimed = placement.claimed() if placement is not None else None
+        before, self._claimed = self._claimed, claimed
+        if claimed is None or before is None or before != claimed:
             return
+        claimant, holding = claimed
         claim = taken_by(self.jobs[claimant])
         if any(taken_by(self.jobs[command.jobs[0]]) == claim for command in started):
             return  # a job with the same needs had the claim, and this one claims since then
+        used, limits = self._used(world, holding.place), self.limits(core, holding.place)
         for command in started:
-            amounts = taken_by(self.jobs[command.jobs[0]])
-            for name in amounts if amounts != claim else ():
-                if (
-                    name != "gpus"
-                    and name in limits
-                    and used[name] + claim.get(name, 0) > limits[name] + _TINY
-                ):
+            there = world.workers[command.incarnation].place == holding.place
+            for name in taken_by(self.jobs[command.jobs[0]]):
+                is_meant = name in self.shared or (there and name != "gpus" and name in limits)
+                if is_meant and used[name] + claim.get(name, 0) > limits[name] + _TINY:
                     job_id = self.jobs[command.jobs[0]].id
                     raise Overdrawn(
                         f"{job_id} went ahead of {self.jobs[claimant].id}, which had claimed {name}"
@@ -196,40 +198,40 @@ class NeedsBook:
         """After a turn in which jobs may have been handed out: no slot idles while a job fits, with the devices
         that it needs, and no claim forbids it."""
         dispatcher = core.dispatcher
-        if not self.in_use or len(self.totals) > 1:
-            return
-        if (
-            core.stopped
-            or core.blocked_by()
-            or dispatcher.pace is not None
-            or dispatcher.alone.places(core.workers)
-        ):
+        if not self.in_use or core.stopped or core.blocked_by() or dispatcher.pace is not None:
             return
         if any(worker.status in (STARTING, STOPPING) for worker in core.workers.values()):
             return
         if dispatcher.placement is None or dispatcher.placement.claimed() is not None:
             return
-        alive = [worker for worker in core.workers.values() if worker.status != ABANDONED]
+        for place in dispatcher.placement.places.values():
+            if place.number not in dispatcher.alone.places(core.workers):
+                self._check_idle_in(core, world, place.number, place.slots)
+
+    def _check_idle_in(self, core: Scheduler, world: World, place: int, slots: int) -> None:
+        starts = core.dispatcher.starts
+        there = [worker for worker in core.workers.values() if worker.place == place]
+        alive = [worker for worker in there if worker.status != ABANDONED]
         idle = [worker for worker in alive if worker.status == READY and not worker.leases]
         # After a start that failed a slot may have to wait; a worker that is there need not.
-        free = len(alive) < dispatcher.slots and not dispatcher.starts.any()
+        free = len(alive) < slots and not starts.any()
         seen = [world.workers[worker.incarnation].devices or () for worker in idle]
-        used, limits = self._used(world, 0), self.limits(core)
+        used, limits = self._used(world, place), self.limits(core, place)
         for line in core.queue.lines:
             if not line.has_ready():
                 continue
             job = line.peek()
             gpus = taken_by(self.jobs[job]).get("gpus", 0)
-            slot = free or (idle and not dispatcher.starts.any()) or (not gpus and () in seen)
-            if slot and self._fits(job, used, limits) and self._devices_fit(world, gpus):
-                raise Overdrawn(f"a slot idles, and {self.jobs[job].id} fits")
+            slot = free or (idle and not starts.any()) or (not gpus and () in seen)
+            if slot and self._fits(job, used, limits) and self._devices_fit(world, place, gpus):
+                raise Overdrawn(f"a slot idles in place {place}, and {self.jobs[job].id} fits")
 
-    def _devices_fit(self, world: World, gpus: float) -> bool:
+    def _devices_fit(self, world: World, place: int, gpus: float) -> bool:
         """Whether there are so many whole devices, or a device with such a share."""
-        shares = dict.fromkeys(self.totals[0].gpus, 0.0)
+        shares = dict.fromkeys(self.totals[place].gpus, 0.0)
         for worker in world.workers.values():
             at = worker.busy_with or (worker.queue[0] if worker.queue else None)
-            if at is not None and not worker.dead:
+            if at is not None and not worker.dead and worker.place == place:
                 for device in worker.devices or ():
                     shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
         room = [share for share in shares.values() if share + min(1, gpus) <= 1 + _TINY]

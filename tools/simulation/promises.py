@@ -75,8 +75,10 @@ def check_counts(core: Scheduler) -> None:
 
 
 def check_crew(core: Scheduler) -> None:
-    """There are never more workers than are wanted."""
-    alive = sum(worker.status != ABANDONED for worker in core.workers.values())
+    """There are never more workers than are wanted, those not counted whose place is lost."""
+    placement = core.dispatcher.placement
+    there = [each for each in core.workers.values() if placement is None or each.place in placement.places]
+    alive = sum(worker.status != ABANDONED for worker in there)
     if alive > core.dispatcher.slots:
         raise Violation(f"{alive} workers, and {core.dispatcher.slots} are wanted")
 
@@ -124,15 +126,17 @@ class Promises:
                 raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
         self._check_alone(world, command)
 
+    def _is_held(self, place: int) -> bool:
+        """Whether a job is there that has to be alone."""
+        worker, lease = self.alone.get(place, (None, 0))
+        held = () if worker is None or worker.dead else (*worker.queue, worker.busy_with or (0, 0))
+        return lease in [number for number, _ in held]
+
     def _check_alone(self, world: World, command: StartJobs) -> None:
         """A job that was lost three times runs while no other one does in its place."""
         worker = world.workers[command.incarnation]
-        if (alone := self.alone.get(worker.place)) is not None:
-            beside, lease = alone
-            if beside.has_leases() and lease in [n for n, _ in [*beside.queue, beside.busy_with or (0, 0)]]:
-                raise Violation(
-                    f"{self.jobs[command.jobs[0]].id} was handed out beside one that has to be alone"
-                )
+        if self._is_held(worker.place):
+            raise Violation(f"{self.jobs[command.jobs[0]].id} was handed out beside one that has to be alone")
         for job in command.jobs:
             if self.lost[job] < ALONE_AFTER:
                 continue

@@ -8,7 +8,6 @@ long as there are jobs for them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 from supervisor.core.dispatch import pacing, retry_policy
 from supervisor.core.dispatch.alone_jobs import AloneJobs
@@ -18,6 +17,7 @@ from supervisor.core.dispatch.placement import Placement
 from supervisor.core.dispatch.retry_policy import Sort, StartFailures
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.places.job_kinds import JobKinds
+from supervisor.core.places.place import SharedResources
 from supervisor.core.state.columns import get
 from supervisor.core.state.held_outcomes import HeldOutcomes
 from supervisor.core.state.job_table import JobTable
@@ -85,9 +85,11 @@ class Dispatcher:
         self.durations = Durations()
         self.placement: Placement | None = None  # if jobs say what they need
 
-    def place_by_needs(self, kinds: JobKinds, places: Sequence[PlaceFacts]) -> None:
-        """From now on hand jobs out by what they need and what the places have."""
-        self.placement = Placement(self, kinds)
+    def place_by_needs(
+        self, kinds: JobKinds, places: Sequence[PlaceFacts], shared: SharedResources, *, of_nodes: bool
+    ) -> None:
+        """From now on hand jobs out by what they need and what the places have, each and together."""
+        self.placement = Placement(self, kinds, shared, of_nodes=of_nodes)
         self.placement.set_places(places)
 
     # --------------------------------------------------------------------- questions
@@ -317,13 +319,10 @@ class Dispatcher:
         return STARTING not in alike or not alike.isdisjoint((READY, STOPPING))
 
     def free_slots(self) -> list[int]:
-        """The slots without a worker."""
+        """The slots without a worker, of a run in which slots are all that is counted."""
         taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
         most = self.slots - len(taken)
-        if most <= 0:
-            return []
-        slots = [range(self.slots)] if self.placement is None else self.placement.slots()
-        return [slot for slot in chain.from_iterable(slots) if slot not in taken][:most]
+        return [slot for slot in range(self.slots) if slot not in taken][:most] if most > 0 else []
 
     def start_one(
         self, turn: Turn, slot: int, place: int = 0, local_slot: int = -1, holding: Holding | None = None

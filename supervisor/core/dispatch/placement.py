@@ -1,7 +1,7 @@
 """Hands jobs out by what they need: which one fits now, into which worker, and who waits for how long. Pure.
 
-Cores, memory, devices and other resources are counted for each place; one machine is one place. A job runs in one
-place, the emptiest in which it fits and a worker is ready for it.
+Cores, memory and devices are counted for each place, other resources for all of them together; one machine is one
+place. A job runs in one place, the emptiest in which it fits and a worker is ready for it.
 
 One pass goes through the lines of equal needs in the order of their first jobs. A job that fits goes to an idle
 worker; if there is none, a worker is started and its amounts are kept for it meanwhile. A job that does not fit is
@@ -27,7 +27,8 @@ from supervisor.core.dispatch.pacing import Durations
 from supervisor.core.dispatch.placement_pass import PlacementPass
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.places.job_kinds import JobKinds
-from supervisor.core.places.place import NOTHING, Place, why_unfit
+from supervisor.core.places.place import NOTHING, Place, SharedResources
+from supervisor.core.places.shortages import why_unfit
 from supervisor.core.state.worker_state import ABANDONED, STARTING, Holding, WorkerState
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Amounts, Totals, given
@@ -37,9 +38,17 @@ if TYPE_CHECKING:
 
 
 class Placement:
-    """Who runs where. `places`: what there is and what is taken, by the number of the place."""
+    """Who runs where.
 
-    def __init__(self, dispatcher: Dispatcher, kinds: JobKinds) -> None:
+    places: what there is and what is taken, by the number of the place. shared: what there is for all of them
+    together. of_nodes: whether places come and go, and the number of workers with them.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, kinds: JobKinds, shared: SharedResources, *, of_nodes: bool
+    ) -> None:
+        self.shared = shared
+        self.of_nodes = of_nodes
         self._dispatcher = dispatcher
         self._queue = dispatcher.queue
         self.kinds = kinds
@@ -57,16 +66,16 @@ class Placement:
             before = known.get(each.place)
             same = before is not None and before.slots == each.slots
             first = before.first_slot if before is not None and same else self._next_slot(known)
-            known[each.place] = self.places[each.place] = Place(each, first)
+            known[each.place] = self.places[each.place] = Place(each, self.shared, first)
         self._dispatcher.slots = sum(place.slots for place in self.places.values())
         if self._claim is not None and self._claim.place not in self.places:
             self._claim = None
-        totals = [place.totals for place in self.places.values()]
+        totals = self.totals()
         self._queue.close(
             {
                 number
                 for number, kind in enumerate(self.kinds.kinds)
-                if totals and all(why_unfit(kind.amounts, total) for total in totals)
+                if totals and why_unfit(kind.amounts, *totals)
             }
         )
 
@@ -83,21 +92,9 @@ class Placement:
         self.places = {}
         self.set_places([PlaceFacts(place.number, place.name, slots, totals)])
 
-    def totals(self) -> Totals:
-        """The most that any one place has of each; what a job asks for is judged by it."""
-        found = [place.totals for place in self.places.values()] or [Totals(0)]
-        memory = [each.memory for each in found]
-        names = {name for each in found for name in each.resources}
-        return Totals(
-            max(each.cpus for each in found),
-            None if None in memory else max(bytes_ or 0 for bytes_ in memory),
-            max((each.gpus for each in found), key=len),
-            {name: max(each.resources.get(name, 0) for each in found) for name in sorted(names)},
-        )
-
-    def slots(self) -> list[range]:
-        """The numbers of workers, place by place."""
-        return [range(place.first_slot, place.first_slot + place.slots) for place in self.places.values()]
+    def totals(self) -> list[Totals]:
+        """What each place has; what a job asks for is judged by it."""
+        return [place.totals for place in self.places.values()]
 
     def learn(self, worker: WorkerState, seconds: float, outcomes: int) -> None:
         """Outcomes of one worker, which took so many seconds together."""
@@ -105,7 +102,11 @@ class Placement:
             self._durations[worker.holding.kind].learn(seconds, outcomes)
 
     def count_taken(self) -> None:
-        """Sum what is taken now. Not in the middle of a pass, which adds what it hands out."""
+        """Sum what is taken now. Not in the middle of a pass, which adds what it hands out.
+
+        What runs in a place that was lost keeps its share of the licences until it is certain that it has ended.
+        """
+        self.shared.clear()
         for place in self.places.values():
             place.clear()
         for worker in self._dispatcher.workers.values():
@@ -116,6 +117,8 @@ class Placement:
                 # Somebody else has the slot of a worker that does not die, and its core with it.
                 cores = worker.status != ABANDONED
                 self.places[holding.place].take(holding.amounts, holding.devices, cpus=cores)
+            else:
+                self.shared.take(holding.amounts)
 
     def devices_of(self, holding: Holding | None) -> tuple[str, ...] | None:
         """What a worker for these devices may see; None if no job of the experiment asks for any."""
@@ -189,10 +192,10 @@ class Placement:
         if self._claim is not None and self._claim.kind == kind:
             self._claim = None
 
-    def claim_against(self, kind: int, place: int) -> Holding | None:
-        """The claim that jobs of this kind have to leave room for in a place."""
+    def claim_against(self, kind: int) -> Holding | None:
+        """The claim that jobs of this kind have to leave room for."""
         claim = self._claim
-        return None if claim is None or claim.kind == kind or claim.place != place else claim
+        return None if claim is None or claim.kind == kind else claim
 
     def room(self) -> tuple[float, float]:
         """The most cores, in thousandths, and the most bytes that any one place has left for a kind without a
@@ -215,15 +218,13 @@ class Placement:
         mean = self._durations[kind].mean
         amounts = self.kinds.kinds[kind].amounts
         at_once = sum(place.at_once(amounts) for place in self.places.values())
-        share = pacing.share(self._queue.lines[kind].size(), min(workers, at_once), mean)
+        most = int(min(workers, at_once, self.shared.at_once(amounts)))
+        share = pacing.share(self._queue.lines[kind].size(), most, mean)
         return self._dispatcher.leases_ahead(mean), share
 
     def new_holding(self, kind: int, place: Place, ready: Iterable[tuple[int, ...]]) -> Holding | None:
         """What a job of this kind would be given in this place now; None if it does not fit."""
         amounts = self.kinds.kinds[kind].amounts
-        claim, avoid = (
-            self.claim_against(kind, place.number),
-            self._dispatcher.starts.failing_devices(place.number),
-        )
-        devices = place.fits(amounts, claim, ready, avoid)
+        avoid = self._dispatcher.starts.failing_devices(place.number)
+        devices = place.fits(amounts, self.claim_against(kind), ready, avoid)
         return None if devices is None else Holding(kind, amounts, devices, place.number)

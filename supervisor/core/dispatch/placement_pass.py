@@ -16,7 +16,7 @@ from supervisor.core.dispatch.job_queue import Head
 from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.places.place import Place
-from supervisor.core.state.worker_state import READY, STARTING, STOPPING, Holding, WorkerState
+from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, STOPPING, Holding, WorkerState
 
 if TYPE_CHECKING:
     from supervisor.core.dispatch.dispatcher import Dispatcher
@@ -34,15 +34,18 @@ class Crew:
     one kind of jobs, which. starting: how many are for anybody. coming: slots that will be free. free: slots.
     """
 
-    def __init__(self, place: Place, free: Sequence[int]) -> None:
+    def __init__(self, place: Place) -> None:
         self.place = place
+        self._taken: set[int] = set()
         self.idle: dict[tuple[int, ...], list[WorkerState]] = {}
         self.promised: list[int] = []
         self.starting = self.coming = 0
-        slots = range(place.first_slot, place.first_slot + place.slots)
-        self.free = [slot for slot in free if slot in slots]
+        self.free: list[int] = []
 
     def add(self, worker: WorkerState) -> None:
+        """A worker of this place; `add_idle` comes besides."""
+        if worker.status != ABANDONED:
+            self._taken.add(worker.slot)
         if worker.status == STARTING and worker.kill_reason is None:
             # Those for one kind have its amounts already.
             if worker.holding is not None:
@@ -51,6 +54,12 @@ class Crew:
                 self.starting += 1
         elif worker.status == STOPPING and not worker.leases:
             self.coming += 1
+
+    def count_free(self) -> None:
+        """All its workers have been added."""
+        first, slots = self.place.first_slot, self.place.slots
+        if (most := slots - len(self._taken)) > 0:
+            self.free = [slot for slot in range(first, first + slots) if slot not in self._taken][:most]
 
     def add_idle(self, worker: WorkerState) -> None:
         self.idle.setdefault(worker.devices, []).append(worker)
@@ -84,23 +93,23 @@ class PlacementPass:
         self._turn = turn
         self._pace = dispatcher.pace
         self._allowed = None if self._pace is None else self._pace.allowed(turn.now)
-        free = dispatcher.free_slots()
         self._crews = {
-            number: Crew(place, free) for number, place in placement.places.items() if number not in held
+            number: Crew(place) for number, place in placement.places.items() if number not in held
         }
         self._workers = 0
         self._short: list[WorkerState] = []
         for worker in list(dispatcher.workers.values()):
-            crew = self._crews.get(worker.place)
+            if (crew := self._crews.get(worker.place)) is not None:
+                crew.add(worker)
             if worker.status != READY:
-                if crew is not None:
-                    crew.add(worker)
                 continue
             self._workers += 1
             if worker.leases:
                 self._short.append(worker)
             elif dispatcher.has_jobs_left(turn, worker) and crew is not None:
                 crew.add_idle(worker)
+        for crew in self._crews.values():
+            crew.count_free()
         self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
         self._room: tuple[float, float] | None = None  # see `Placement.room`; None: to be looked at anew
@@ -337,7 +346,7 @@ class PlacementPass:
             count = worker.lease_count()
             if count > ahead // 2 or self._turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it has enough, or runs a long job: new leases would be revoked
-            crew, claim = self._crews.get(worker.place), self._placement.claim_against(kind, worker.place)
+            crew, claim = self._crews.get(worker.place), self._placement.claim_against(kind)
             if crew is None or (claim is not None and not crew.place.respects(claim, holding)):
                 continue
             if jobs := self._dispatcher.lease(self._turn, worker, min(ahead - count, share), kind):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from supervisor.core.dispatch.placement import Placement
-from supervisor.core.places.place import Place, what_it_lacks, why_unfit
+from supervisor.core.places.place import Place
+from supervisor.core.places.shortages import what_it_lacks, why_unfit
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.snapshot import NeedsSnapshot, UnfitJobs, WaitingJob
 from supervisor.core.state.worker_state import ABANDONED, STARTING
@@ -33,14 +34,12 @@ class NeedsObserver:
         placement.count_taken()
         places = list(placement.places.values())
         totals = [place.totals for place in places]
-        names = sorted({name for total in totals for name in total.resources})
-        taken_of = {name: sum(place.resources.get(name, 0) for place in places) for name in names}
-        there_is = {name: sum(total.resources.get(name, 0) for total in totals) for name in names}
+        taken, there_is = placement.shared.taken, placement.shared.totals
         return NeedsSnapshot(
             cpus=(units(sum(place.cpus for place in places)), units(sum(total.cpus for total in totals))),
             memory=_memory(places) if self._with_memory else None,
             gpus=_gpus(places) if self._with_gpus else None,
-            resources={name: (units(taken_of[name]), units(there_is[name])) for name in names},
+            resources={name: (units(taken[name]), units(there_is[name])) for name in sorted(there_is)},
             waiting=self._waiting(placement),
             unfit=self._unfit(placement),
         )
@@ -76,8 +75,7 @@ class NeedsObserver:
         number, first = self._scheduler.queue.count_closed()
         if first is None:
             return None
-        why = why_unfit(placement.kinds.of(first).amounts, placement.totals())
-        why = why or "asks for more than any one node has"
+        why = why_unfit(placement.kinds.of(first).amounts, *placement.totals())
         return UnfitJobs(number, self._scheduler.table.ids[first], self._with_option_names(why))
 
 

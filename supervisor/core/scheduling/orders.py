@@ -15,7 +15,8 @@ import msgspec
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.turn import Turn
-from supervisor.core.places.place import describe_unfit
+from supervisor.core.places.place import Place
+from supervisor.core.places.shortages import describe_unfit
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState
@@ -146,8 +147,8 @@ class Orders:
         if self.drain.begun:
             return _refused(f"the run is being stopped ({self.drain.reason})")
         placement = self.dispatcher.placement
-        if placement is not None and len(placement.places) != 1:
-            return _refused("the number of workers follows the nodes of this run")
+        if placement is not None and placement.of_nodes:
+            return _refused(_follows_nodes(list(placement.places.values())))
         if wanted == before:
             return _Reply(f"there are {_count(wanted, 'worker')} already", changed=False)
         idle, busy = self.dispatcher.resize(turn, wanted)
@@ -161,7 +162,7 @@ class Orders:
         text += ". In this run only: a resume takes the number it remembers"
         unfit = self.ledger.unfit_jobs()
         if placement is not None and unfit:
-            why = describe_unfit(self.table, unfit, placement.kinds, placement.totals())
+            why = describe_unfit(self.table, unfit, placement.kinds, *placement.totals())
             text += f". Left pending: {why}"
         return _Reply(text)
 
@@ -293,6 +294,17 @@ class Orders:
             return f"has failed ({self.table.outcome.get(job, 'failed')})"
         running = any(at == job for _, at in self.dispatcher.running())
         return "is running" if running else "waits for its turn"
+
+
+def _follows_nodes(places: Sequence[Place]) -> str:
+    """Why nobody can set the number of workers of a run on several nodes."""
+    slots = ", ".join(f"{place.name} {place.slots}" for place in places[:_NAMED])
+    others = f" and {_count(len(places) - _NAMED, 'other node')}" if len(places) > _NAMED else ""
+    there = f"{slots}{others}" if places else "there is none now"
+    return (
+        f"the number of workers follows the nodes of this run ({there}): it changes when one joins or ends. To start "
+        "no more jobs, use `pause`"
+    )
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -36,6 +36,7 @@ from supervisor.core.dispatch.worker_exits import (
     worker_ended_record,
 )
 from supervisor.core.places.job_kinds import job_kinds
+from supervisor.core.places.place import SharedResources
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
 from supervisor.core.scheduling.held_files import HeldFiles
@@ -74,7 +75,8 @@ class Scheduler:
     position: where earlier runs stopped (run, lease and incarnation numbers).
     job_bytes: average size of a job's line in the plan.
     totals: what jobs may take together, if some say what they need; by default the slots' cores alone.
-    places: where workers may run, instead of `slots` and `totals`; more may join (`PlacesChanged`).
+    places: where workers may run, instead of `slots`, and of `totals` but for its `resources`; more may join
+        (`PlacesChanged`).
     """
 
     def __init__(
@@ -98,7 +100,12 @@ class Scheduler:
         self.dispatcher = Dispatcher(table, self.ledger, settings, slots, position, job_bytes)
         if kinds is not None:
             here = PlaceFacts(0, "", slots, totals or Totals(slots * THOUSAND))
-            self.dispatcher.place_by_needs(kinds, [here] if places is None else places)
+            self.dispatcher.place_by_needs(
+                kinds,
+                [here] if places is None else places,
+                SharedResources(here.totals.resources),
+                of_nodes=places is not None,
+            )
         self.workers = self.dispatcher.workers
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)

@@ -66,8 +66,8 @@ class Totals(msgspec.Struct, frozen=True):
     """What the jobs of one place may take together.
 
     cpus: thousandths of the slots of `--workers`. memory: bytes, None if unknown. gpus: the devices, as
-    CUDA_VISIBLE_DEVICES names them. resources: thousandths by name. by_driver: the devices are indices in the
-    order of the driver (that of the PCI bus).
+    CUDA_VISIBLE_DEVICES names them. by_driver: these are indices in the order of the driver (that of the PCI bus).
+    resources: thousandths by name; of several places those of all together, and not in the totals of each.
     """
 
     cpus: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from supervisor.core.places.job_kinds import JobKinds, job_kinds
-from supervisor.core.places.place import describe_unfit, why_unfit
+from supervisor.core.places.shortages import describe_unfit, why_unfit
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED
