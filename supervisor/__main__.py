@@ -52,6 +52,9 @@ COMMANDS = {
     "results": Command(
         "supervisor.commands.results", "print params and results as a table, CSV or JSON lines"
     ),
+    "report": Command(
+        "supervisor.commands.save_report", "write one HTML file: what failed, timeline, results, pictures"
+    ),
     "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
     "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
     "ctl": Command("supervisor.commands.ctl", "control a running experiment: pause, drain, cancel jobs, ..."),

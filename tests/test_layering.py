@@ -24,6 +24,7 @@ ROOMS = (
     "supervisor.experiment.fitting",
     "supervisor.options",
     "supervisor.reports",
+    "supervisor.page",
     "supervisor.views",
     "supervisor.control",
     "supervisor.nodes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 
 import msgspec
 
@@ -11,42 +10,19 @@ from supervisor.commands.lookup import add_experiment, experiment_words, the_exp
 from supervisor.commands.replay import entry_of_run
 from supervisor.commands.show import clock
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.core.state.snapshot import FailureSnapshot, failure_of
 from supervisor.core.terms.wording import count, cut, one_line, size
-from supervisor.reports.report import Report, load
+from supervisor.page.failure_groups import FailureGroup, group
+from supervisor.reports.failed_attempts import failed_attempts, printed
+from supervisor.reports.report import load
 from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
-from supervisor.storage.journal.journal_reader import bad_ends
-from supervisor.views.failure_lines import kind, tail_lines, worker_peak
+from supervisor.views.failure_lines import worker_peak
 from supervisor.views.suggested_commands import pasted
-from workers.isolation.faulthandler_dumps import printed_tail
-from workers.isolation.output_files import log_path
 
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300
-_NOBODYS_FAULT = ("interrupted", "lost")
 _CANCELLED = "cancelled"  # the kind of cancelled attempts
-
-
-class FailureGroup(msgspec.Struct):
-    """Attempts that failed alike. jobs: have failed for good. again: ran again."""
-
-    kind: str
-    message: str
-    jobs: list[str] = []
-    again: list[str] = []
-    first_at: str = ""
-    last_at: str = ""
-    peak_rss: int | None = None
-    worker_peak_rss: int | None = None  # where the peak may be of an earlier job
-    example: str = ""  # the job that traceback and output are from
-    traceback: str = ""
-    output_tail: list[str] = []
-
-    @property
-    def attempts(self) -> int:
-        return len(self.jobs) + len(self.again)
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +34,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     layout = the_experiment(arguments)
     with load(layout.directory, layout.experiment_id) as report:
-        groups = group(_failed_attempts(layout, report))
+        groups = group(failed_attempts(layout, report))
         counts = report.counts
     for one in groups:
         one.output_tail = one.output_tail or printed(layout, one.example)
@@ -89,49 +65,6 @@ def _suggest(groups: list[FailureGroup], arguments: argparse.Namespace, layout: 
     failed = next((one.example for one in groups if one.kind != _CANCELLED), None)
     if failed is not None and (started is None or "function" in entry_of_run(started)):
         emit(pasted(["longhaul", "replay", "--pdb", *words(failed)]))
-
-
-def _failed_attempts(layout: Layout, report: Report) -> Iterable[FailureSnapshot]:
-    """Attempts that failed for good, then those in the journal that ran again."""
-    domains = report.domains()
-    failures = report.failures()
-    final = {(one.job, one.attempt) for one in failures}
-    yield from failures
-    for record in bad_ends(layout):
-        if record.outcome in _NOBODYS_FAULT or not record.state:
-            continue
-        if (record.job, record.attempt) not in final:
-            yield msgspec.structs.replace(failure_of(record, domains.get(record.job)), final=False)
-
-
-def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:
-    """Group by error and place, the group with the most failed jobs first."""
-    groups: dict[str, FailureGroup] = {}
-    for failure in failures:
-        name = kind(failure)
-        found = groups.get(name)
-        if found is None:
-            found = groups[name] = FailureGroup(
-                kind=name,
-                message=one_line(failure.message),
-                first_at=failure.at,
-                example=failure.job,
-                traceback=failure.traceback,
-                output_tail=tail_lines(failure),
-            )
-        (found.jobs if failure.final else found.again).append(failure.job)
-        found.first_at, found.last_at = min(found.first_at, failure.at), max(found.last_at, failure.at)
-        if failure.peak_rss is not None:
-            found.peak_rss = max(found.peak_rss or 0, failure.peak_rss)
-        elif failure.worker_peak_rss is not None:
-            found.worker_peak_rss = max(found.worker_peak_rss or 0, failure.worker_peak_rss)
-    return sorted(groups.values(), key=lambda one: (-len(one.jobs), -len(one.again)))
-
-
-def printed(layout: Layout, job_id: str) -> list[str]:
-    """The last lines in a job's log."""
-    text = printed_tail(log_path(str(layout.output_directory), job_id))
-    return tail_lines(FailureSnapshot(job_id, None, "", "", "", "", 0, False, output_tail=text))
 
 
 def _tell(one: FailureGroup, *, most: int) -> None:

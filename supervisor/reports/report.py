@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -29,6 +29,7 @@ from supervisor.reports.given_amounts import GivenAmounts
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.plan.plan_line import PlannedJob
 
 if TYPE_CHECKING:
     import pandas
@@ -126,8 +127,15 @@ class Report:
 
     def each_row(self) -> Iterator[dict[str, Any]]:
         """The dicts of `rows()`, one after the other; none is kept in memory."""
+        return self._flat(self._results.rows())
+
+    def rows_of(self, jobs: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """The same for these jobs, by number."""
+        return self._flat(self._results.read(jobs))
+
+    def _flat(self, rows: Iterable[tuple[int, PlannedJob, Ended | None]]) -> Iterator[dict[str, Any]]:
         codes = self._results.history.codes
-        for number, planned, record in self._results.rows():
+        for number, planned, record in rows:
             row = {
                 "job": planned.id,
                 "domain": planned.domain,
@@ -159,12 +167,14 @@ class Report:
         `output_tail` (the last lines that the job printed), `seconds`, `peak_rss` (bytes), and
         `signal` or `exit_code` of a worker that crashed.
         """
+        return list(self.each_failure())
+
+    def each_failure(self) -> Iterator[FailureSnapshot]:
+        """Those of `failures()`, one after the other; none is kept in memory."""
         table = self._results.table
-        return [
-            failure_of(record, table.domains[table.domain_of[number]] or None)
-            for number, _, record in self._results.rows(FAILED)
-            if record is not None
-        ]
+        for number, _, record in self._results.rows(FAILED):
+            if record is not None:
+                yield failure_of(record, table.domains[table.domain_of[number]] or None)
 
     def raise_for_failures(self) -> None:
         """Does nothing if no job failed. Raises JobsFailed, with the first three failures, if some did."""
@@ -178,6 +188,17 @@ class Report:
             f"Their tracebacks are in {self._results.layout.final}; a resume of this experiment "
             f'(resume="{self.experiment_id}", but not resume="auto") tries them again.'
         )
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one HTML file with everything that somebody wants to see in the morning: what failed and why, what
+        each worker did, how long jobs took, parameters and results. It asks for nothing from outside, and may be
+        sent to others.
+
+        Raises CannotCreate if the file cannot be written.
+        """
+        from supervisor.reports.html_report import save_html_report
+
+        save_html_report(self, self._results, path)
 
     def close(self) -> None:
         """Close the files; `counts` and `statistics` stay. May be called again."""

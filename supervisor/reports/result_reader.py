@@ -55,6 +55,7 @@ class Results:
         hand_outs: Callable[[], Iterator[Leased]],
         lengths: array[int],
         close: Callable[[], None],
+        findings: Sequence[str] = (),
     ) -> None:
         self.disk = disk
         self.layout = layout
@@ -62,6 +63,7 @@ class Results:
         self.table = table
         self.statistics = statistics
         self.history = history
+        self.findings = findings  # sentences on what is damaged
         self._close: Callable[[], None] | None = close
         self._plan = plan
         self._parts = parts
@@ -85,6 +87,7 @@ class Results:
             hand_outs=lambda: hand_outs_with_needs(found.disk, found.journal_fd, found.identity.seed),
             lengths=found.locations.length,
             close=found.close,
+            findings=found.findings,
         )
 
     @classmethod

@@ -20,6 +20,7 @@ RESULTS = ROOT / "docs" / "result-files.md"
 ANY_PROGRAM = ROOT / "docs" / "any-program.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 NEEDS = ROOT / "docs" / "needs.md"
+REPORT = ROOT / "docs" / "report.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 PROCESSES = ROOT / "docs" / "processes.md"
 DEVELOPING = ROOT / "docs" / "developing.md"
@@ -33,6 +34,7 @@ DOCUMENTS = (
     SURVIVAL,
     BOUNDS,
     NEEDS,
+    REPORT,
     STEERING,
     MORNING,
     LONG_JOBS,

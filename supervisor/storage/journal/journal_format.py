@@ -9,7 +9,8 @@ In this module a *body* is a line without its seal, and the *part* of an Ended l
 job's id: `"attempt":1, ... "result":{...}`. The checkpoint holds the same bytes.
 
 Other modules may ask for records (`decode_record`), for the few fields that a replay needs
-(`decode_rows`), for results (`contents`), for parts (`ended_part`) and for what kind of line it is.
+(`decode_rows`) or an onlooker (`decode_heads`), for results (`contents`), for parts (`ended_part`) and for
+what kind of line it is.
 What a record means is not known here, nor whether it is on the disk.
 """
 
@@ -37,6 +38,8 @@ _SEAL_AND_NEWLINE = SEAL_LENGTH + 1
 _HEAD = re.compile(rb'\{"n":\d+,"type":"')
 _SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _PART = b',"attempt":'  # the first field of an Ended record after its job's id
+# What stands before a result; inside of a JSON string every quote has a backslash before it.
+_RESULT = b',"result":'
 _ENDED_JOB = re.compile(rb'"type":"ended","job":("(?:[^"\\]|\\.)*")')
 _BEGINNING = 40  # first bytes of a line, which contain its type
 
@@ -293,11 +296,27 @@ class Content(msgspec.Struct, gc=False):
     lease: int = 0
 
 
+class LineHead(msgspec.Struct, gc=False):
+    """What an onlooker needs of any line: its kind, when, and for an Ended line how an attempt ended, where and
+    how long it took. A field that the line does not have is empty."""
+
+    type: str
+    at: str = ""
+    job: str = ""
+    attempt: int = 0
+    lease: int = 0
+    outcome: str = ""
+    state: str = ""
+    seconds: float = 0.0
+    worker: int = -1
+
+
 class _At(msgspec.Struct):
     at: str
 
 
 _row_decoder = msgspec.json.Decoder(Row)
+_head_decoder = msgspec.json.Decoder(LineHead)
 _at_decoder = msgspec.json.Decoder(_At)
 _content_decoder = msgspec.json.Decoder(Content)
 
@@ -306,6 +325,25 @@ def decode_rows(lines: Sequence[bytes]) -> list[Row] | None:
     """The rows of lines of any kind; None if a field has another type than in this version."""
     try:
         return _row_decoder.decode_lines(b"\n".join(lines))
+    except msgspec.DecodeError:
+        return None
+
+
+def decode_heads(lines: Sequence[bytes]) -> list[LineHead | None]:
+    """The heads of lines of any kind; None for one that this version cannot read.
+
+    Of an Ended line nothing from its result on is decoded: results may be large, and nobody wants them here.
+    """
+    short = [line.partition(_RESULT)[0] + b"}" if _RESULT in line else line for line in lines]
+    try:
+        return list(_head_decoder.decode_lines(b"\n".join(short)))
+    except msgspec.DecodeError:
+        return list(map(_decode_head, lines))
+
+
+def _decode_head(line: bytes) -> LineHead | None:
+    try:
+        return _head_decoder.decode(line)
     except msgspec.DecodeError:
         return None
 

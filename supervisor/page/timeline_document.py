@@ -1,0 +1,174 @@
+"""A timeline as JSON for the browser: pieces of the time axis, lanes, series, marks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from supervisor.page.markup import clean
+from supervisor.page.timeline import OUTCOMES, MemorySample, Timeline
+from supervisor.page.worker_bins import Bin, merged
+
+MOST_CELLS = 60_000  # bins of lanes in a document
+MOST_POINTS = 1_500  # of a series
+MOST_MEMORY = 60_000  # values of memory, all workers together
+
+_BREAK = 60.0  # seconds without anything that are left out of the axis, at least
+_SHARE = 0.04  # and this share of all that is on it
+
+
+def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
+    """now: until when a live run has come; None if nobody runs it."""
+    bins = list(timeline.bins)
+    origin = _origin(timeline, bins)
+    last = max(filter(None, [timeline.last, now]), default=0.0)
+    series = _series(bins, timeline.bins.width)
+    return {
+        "origin": round(origin, 3),
+        "now": None if now is None else round(now - origin, 3),
+        "pieces": [[_ms(a, origin), _ms(b, origin)] for a, b in axis_pieces(timeline, bins, last)],
+        "slots": sorted({one.slot for one in bins} | set(timeline.peaks)),
+        "outcomes": OUTCOMES,
+        "runs": [
+            {
+                "number": run.number,
+                "start": None if run.start is None else _ms(run.start, origin),
+                "end": _ms(now if now is not None and run is timeline.runs[-1] else run.end, origin),
+                "state": run.state,
+                "host": clean(run.host),
+            }
+            for run in timeline.runs
+        ],
+        "pauses": [
+            {
+                "why": clean(pause.why),
+                "detail": clean(pause.detail),
+                "start": _ms(pause.start, origin),
+                "end": _ms(last if pause.end is None else pause.end, origin),
+            }
+            for pause in timeline.pauses
+        ],
+        "marks": [
+            {"kind": mark.kind, "at": _ms(mark.at, origin), "text": clean(mark.text), "slot": mark.slot}
+            for mark in timeline.marks
+        ],
+        "moreMarks": timeline.more_marks,
+        "rewritten": None if timeline.rewritten is None else _ms(timeline.rewritten, origin),
+        "series": {**series, "t": [_ms(at, origin) for at in series["t"]]},
+        "memory": _memory(timeline.samples, origin),
+        "peaks": {str(slot): peak for slot, peak in sorted(timeline.peaks.items())},
+    }
+
+
+def lanes_document(timeline: Timeline) -> dict[str, Any]:
+    """Attempts one by one, or bins if there are too many; times from the same origin."""
+    bins = list(timeline.bins)
+    origin = _origin(timeline, bins)
+    attempts = timeline.attempts
+    if attempts is not None:
+        places: dict[str, int] = {}
+        jobs = [places.setdefault(one.job, len(places)) for one in attempts]
+        return {
+            "ids": [clean(name) for name in places],
+            "slot": [one.slot for one in attempts],
+            "start": [_ms(one.start, origin) for one in attempts],
+            "seconds": [round(one.end - one.start, 4) for one in attempts],
+            "outcome": [one.outcome for one in attempts],
+            "job": jobs,
+        }
+    width = timeline.bins.width
+    while len(bins) > MOST_CELLS:
+        width *= 2
+        bins = merged(bins, width)
+    return {
+        "width": width,
+        "slot": [one.slot for one in bins],
+        "start": [_ms(one.start, origin) for one in bins],
+        "busy": [round(min(one.busy, width), 2) for one in bins],
+        "ended": [one.ended for one in bins],
+        "failed": [one.failed for one in bins],
+    }
+
+
+def _origin(timeline: Timeline, bins: Sequence[Bin]) -> float:
+    """From when the times in both documents count."""
+    return min(timeline.first or 0.0, *(one.start for one in bins)) if bins else timeline.first or 0.0
+
+
+def _ms(at: float, origin: float) -> float:
+    return round(at - origin, 3)
+
+
+def axis_pieces(timeline: Timeline, bins: Sequence[Bin], last: float) -> list[tuple[float, float]]:
+    """The stretches of time in which something happened; what lies between two of them is left out of the axis."""
+    width = timeline.bins.width
+    spans = [(one.start, one.start + width) for one in bins]
+    spans += [(run.end if run.start is None else run.start, run.end) for run in timeline.runs]
+    if timeline.runs and not timeline.runs[-1].state:
+        spans.append((timeline.runs[-1].end, max(timeline.runs[-1].end, last)))
+    spans.sort()
+    total = _length(_joined(spans, 0.0))
+    return _joined(spans, max(_BREAK, _SHARE * total))
+
+
+def _joined(spans: Iterable[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for start, end in spans:
+        if found and start - found[-1][1] <= gap:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _length(spans: Iterable[tuple[float, float]]) -> float:
+    return sum(end - start for start, end in spans)
+
+
+def _series(bins: Sequence[Bin], width: float) -> dict[str, Any]:
+    """Attempts ended and failed, and workers busy, of all workers together."""
+    found: dict[float, list[float]] = {}
+    for one in bins:
+        cell = found.setdefault(one.start, [0.0, 0, 0])
+        cell[0] += min(one.busy, width)
+        cell[1] += one.ended
+        cell[2] += one.failed
+    while len(found) > MOST_POINTS:
+        width *= 2
+        wider: dict[float, list[float]] = {}
+        for at, cell in found.items():
+            sums = wider.setdefault(at // width * width, [0.0, 0, 0])
+            for index, value in enumerate(cell):
+                sums[index] += value
+        found = wider
+    ordered = sorted(found.items())
+    return {
+        "width": width,
+        "t": [at for at, _ in ordered],
+        "busy": [round(cell[0] / width, 3) for _, cell in ordered],
+        "ended": [int(cell[1]) for _, cell in ordered],
+        "failed": [int(cell[2]) for _, cell in ordered],
+    }
+
+
+def _memory(samples: Sequence[MemorySample], origin: float) -> dict[str, Any]:
+    """Megabytes by worker slot; the largest of the samples that are taken together."""
+    slots = sorted({int(slot) for sample in samples for slot in sample.rss})
+    most = max(100, min(MOST_POINTS, MOST_MEMORY // max(1, len(slots))))
+    step = -(-len(samples) // most) if samples else 1
+    groups = [samples[start : start + step] for start in range(0, len(samples), step)]
+    return {
+        "t": [_ms(group[-1].at, origin) for group in groups],
+        "free": [_megabytes(min((one.free for one in group if one.free), default=0)) for group in groups],
+        "slots": {
+            str(slot): [
+                _megabytes(max((one.rss.get(str(slot), 0) for one in group), default=0)) for group in groups
+            ]
+            for slot in slots
+        },
+        "together": step,
+    }
+
+
+def _megabytes(number: int) -> float | None:
+    return round(number / 2**20, 1) if number else None

@@ -1,0 +1,167 @@
+"""`longhaul report` in a real browser: what a reader sees, with which keys, and what no text may do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.__main__ import main
+from tests.page.browser import DESKTOP, PHONE, chromium, opened
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
+
+SCRIPT = """
+import os
+from supervisor import Job, main
+from workers import current_job
+
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
+
+def evaluate(kind, depth, note="", fixed=7):
+    print("printed", note, "\\x1b[31mred\\x1b[0m", "\\u202egnp")
+    if kind == "raises":
+        raise ValueError(f"no such split: {note}{depth}")
+    if kind == "crashes":
+        os._exit(3)
+    if kind == "flaky" and current_job().attempt == 1:
+        raise OSError("connection reset")
+    return {"score": depth / 8 + len(kind), "loss": float("nan") if depth == 3 else 1 / (depth + 1), HOSTILE: note}
+
+JOBS = [
+    Job(id=f"{domain}/{kind}/{depth}", domain=domain, params={"kind": kind, "depth": depth})
+    for domain in ("lima", "oslo")
+    for kind in ("works", "flaky", "raises" if domain == "oslo" else "works2")
+    for depth in range(5)
+]
+JOBS += [Job(id="crash", domain="oslo", params={"kind": "crashes", "depth": 1})]
+JOBS += [Job(id=HOSTILE, domain=HOSTILE, params={"kind": kind, "depth": 2, "note": HOSTILE}) for kind in ("raises",)]
+JOBS += [Job(id="fine" + HOSTILE, domain="oslo", params={"kind": "works", "depth": 2, "note": HOSTILE})]
+
+if __name__ == "__main__":
+    main(evaluate, JOBS, name="trial", all_tasks=True, workers=2, retries=1, backoff=0, crash_limit=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    yield from chromium()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "exp.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "exp.py", "--experiment-id", "night"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    path = folder / "night.html"
+    assert main(["report", "night", "-d", str(folder / "data" / "outputs"), "-o", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_all_of_it_without_a_request_or_an_error(
+    browser: Any, report: Path, dark: bool
+) -> None:
+    with opened(browser, PHONE, dark=dark) as view:
+        page = view.ready(report)
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        assert page.locator(".verdict").inner_text().startswith("✗ Over, but 7 of 33 jobs failed")
+        background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") is not dark
+        card = page.locator("#results tbody tr").first
+        assert card.evaluate("element => getComputedStyle(element).display") == "block"
+        assert "params.depth" in card.locator("td[data-label='params.depth']").evaluate(
+            "element => getComputedStyle(element, '::before').content"
+        )
+
+
+def test_the_summary_is_read_without_javascript(browser: Any, report: Path) -> None:
+    with opened(browser, PHONE, java_script_enabled=False) as view:
+        page = view.open(report)
+        text = page.locator("body").inner_text()
+        assert "7 of 33 jobs failed" in text
+        assert (
+            "5 of 7 failed with ValueError exp.py:11: no such split: 0" in text
+            or "6 of 7 failed with" in text
+        )
+        assert "exp.py --resume night" in text
+        assert "longhaul" in text and "show oslo/raises/0 night" in text
+        assert "connection reset" in text
+        assert "does not run here" in text
+
+
+def test_hostile_text_stays_text(browser: Any, report: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(report)
+        assert page.locator("img").count() == 0
+        assert page.locator("script").count() == 5
+        assert HOSTILE in page.locator("section", has_text="What failed").inner_text()
+        page.locator("#filter").fill("onerror")
+        page.wait_for_function("document.querySelectorAll('#results tbody tr').length === 2")
+        assert HOSTILE in page.locator("#results tbody tr").first.inner_text()
+        assert "\u202e" not in page.content()
+
+
+def test_the_table_is_filtered_sorted_and_remembered(browser: Any, report: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(report)
+        heads = page.locator("#results thead th").all_inner_texts()
+        assert "params.fixed" not in heads and "params.depth" in heads and "result.score" in heads
+        page.locator("#filter").fill("kind=works depth>=3")
+        page.get_by_role("button", name="result.score").click()
+        page.get_by_role("button", name="result.score ↑").click()
+        jobs = page.locator("#results tbody td[data-label='job']").all_inner_texts()
+        assert jobs == ["lima/works/4", "oslo/works/4", "lima/works/3", "oslo/works/3"]
+        fragment = page.evaluate("location.hash")
+        losses = page.locator("#results tbody td[data-label='result.loss']").all_inner_texts()
+        assert losses == ["0.2", "0.2", "nan", "nan"]
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(report, fragment=fragment)
+        assert page.locator("#results tbody td[data-label='job']").all_inner_texts() == jobs
+
+
+def test_pictures_are_read_with_keys_and_as_tables(browser: Any, report: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(report)
+        lanes = page.locator("#lanes canvas")
+        assert "2 workers" in lanes.get_attribute("aria-label")
+        lanes.focus()
+        page.keyboard.press("ArrowRight")
+        assert re.search(r"completed|failed", page.locator("#lanes .told").inner_text())
+        page.keyboard.press("+")
+        assert " to " in page.locator("#lanes .tools").inner_text()
+        page.keyboard.press("0")
+        page.locator("#lanes summary").click()
+        assert "run 1 began" in page.locator("#lanes table").inner_text()
+        assert "result.score against params.depth" in page.locator("#plot canvas").get_attribute("aria-label")
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.id") == "filter"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(browser: Any, report: Path, dark: bool) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe, of the extra dev, is missing"
+    )
+    with opened(browser, PHONE if dark else DESKTOP, dark=dark, bypass_csp=True) as view:
+        found = axe.Axe().run(view.ready(report)).response["violations"]
+        told = [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+        assert told == []
+
+
+def test_its_data_is_json_that_cannot_end_its_element(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    block = text.partition('<script type="application/json" id="facts">')[2].partition("</script>")[0]
+    assert "<" not in block
+    assert json.loads(block)["counts"]["failed"] == 7
