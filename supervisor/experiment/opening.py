@@ -18,7 +18,7 @@ import msgspec
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import StorageError
 from supervisor.core.terms.position import Position
-from supervisor.core.terms.records import AnyRecord, RunStarted
+from supervisor.core.terms.records import AnyRecord, RunStarted, WorkerStarted
 from supervisor.core.terms.settings import Settings, name_needs
 from supervisor.core.terms.wording import count
 from supervisor.experiment import code_changes, job_selection, provenance
@@ -40,6 +40,7 @@ from supervisor.storage.plan.plan_diff import Comparison, compare
 from supervisor.storage.store import Store
 from supervisor.system.capacity.cpu_limits import usable_cores
 from supervisor.system.clock import utc_now
+from supervisor.system.processes import boot_id
 from supervisor.system.signals import Signals
 from workers.values.tracebacks import encodable
 
@@ -74,6 +75,7 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
     code: CodeHistory | None = None  # None: a new experiment, with nothing to compare
     changes: list[str] = []  # of code and seed, in words
     survivors: list[tuple[int, float]] = []  # workers of earlier runs that may live: pid, start
+    elsewhere: dict[int, WorkerStarted] = {}  # those that may live on other hosts, by incarnation
 
     @property
     def table(self) -> JobTable:
@@ -117,7 +119,7 @@ def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
         argv=[encodable(word) for word in request.command_line],
         host=provenance.host(),
         pid=os.getpid(),
-        boot_id=provenance.boot_id(),
+        boot_id=boot_id(),
         process_start=provenance.process_start(),
         versions=provenance.versions(),
         code=history.code,
@@ -381,7 +383,8 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
         resets=resets,
         code=code,
         changes=[*code.warnings, *seeds],
-        survivors=store.history.survivors(provenance.boot_id()),
+        survivors=store.history.survivors(boot_id()),
+        elsewhere=store.history.elsewhere(boot_id()),
     )
 
 

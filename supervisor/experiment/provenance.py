@@ -201,16 +201,6 @@ def host() -> str:
     return platform.node()
 
 
-def boot_id() -> str:
-    """Changes with every boot: pids of an earlier boot mean nothing."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        import psutil
-
-        return str(int(psutil.boot_time()))
-
-
 def process_start() -> float:
     """When this process started, as psutil gives it."""
     return start_time(os.getpid())

@@ -12,7 +12,7 @@ class Arrival(NamedTuple):
 
     key: of the carrier, for this agent alone. name: of its node, for people. seat: which share of what there is
     its node offers, None: all that it has.
-    tag: of all its processes.
+    tag: of all its processes: `<experiment's tag>/<of this run>-<number>`.
     """
 
     key: int

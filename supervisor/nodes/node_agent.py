@@ -60,6 +60,7 @@ from supervisor.system.capacity.free_memory import usable_memory
 from supervisor.system.capacity.gpu_devices import usable_devices
 from supervisor.system.clock import RunClock, boot_time
 from supervisor.system.process_cleanup import survivors, sweep
+from supervisor.system.processes import boot_id
 from workers.process.surrogates import received
 from workers.transport.messages import WorkerSpec
 
@@ -165,6 +166,8 @@ class NodeAgent:
     def _begin(self, hello: HelloAgent) -> None:
         """Start the engine, when nothing is left of the nodes before. Raises LonghaulError."""
         ended = [pid for tag in hello.before for pid in sweep(tag)]
+        if hello.earlier:
+            ended += sweep(hello.earlier, spared=hello.spared)
         spec = msgspec.structs.replace(hello.spec.unpacked(), tag=hello.tag)
         if hello.caps:
             caps = thread_caps(usable_cores())
@@ -201,7 +204,7 @@ class NodeAgent:
                     gpus_by_driver=devices is not None and devices.by_driver,
                     host=platform.node(),
                     pid=os.getpid(),
-                    boot_id=_boot_id(),
+                    boot_id=boot_id(),
                     cleared=not survivors(ended),
                     ships=self._files is not None,
                 )
@@ -333,13 +336,6 @@ def shares_files(hello: HelloAgent) -> bool:
         return bool(token) and Path(token).read_text() == Path(token).name
     except (OSError, ValueError):
         return False
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event, PlaceEnd, PlaceFacts
@@ -24,7 +26,7 @@ from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.engines.launcher import preparation_for
 from supervisor.engines.start_methods import resolve
 from supervisor.nodes.carrier import Arrival, Carrier
-from supervisor.nodes.fencing import Heartbeat, shows_end, stand_still
+from supervisor.nodes.fencing import FENCE, Heartbeat, shows_end, stand_still
 from supervisor.nodes.node import Node
 from supervisor.nodes.seats import Seat
 from supervisor.nodes.shipping.file_messages import FILE_REPORTS
@@ -55,6 +57,7 @@ from supervisor.nodes.wire import (
 )
 from supervisor.system.clock import boot_time
 from supervisor.system.process_cleanup import sweep
+from supervisor.system.processes import boot_id
 from supervisor.system.resource_usage import Usage
 from workers.isolation.output_files import leftovers
 from workers.process.surrogates import sendable
@@ -73,6 +76,7 @@ class NodesEngine:
     seats: what the places of a seat offer, if the carrier has seats; the others offer all that they have.
     files: takes in what is written on nodes that share no file system; without it all are taken to share ours.
     timeout: seconds without a word after which a place is given up, and an agent ends its workers.
+    resumed: earlier runs of the experiment may have left processes on any host.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class NodesEngine:
         gpus_by_driver: bool = False,
         timeout: float = 30.0,
         files: FileReceipt | None = None,
+        resumed: bool = False,
     ) -> None:
         self._spec_for = spec_for
         self._carrier = carrier
@@ -94,6 +99,8 @@ class NodesEngine:
         self._gpus, self._gpus_by_driver = gpus, gpus_by_driver
         self._timeout = timeout
         self._files = files
+        self._resumed = resumed
+        self._here = boot_id()
         self._selector = selectors.DefaultSelector()
         self._nodes: dict[int, Node] = {}  # by place, until nothing of them is left
         self._places: dict[int, Node] = {}  # by incarnation
@@ -212,6 +219,8 @@ class NodesEngine:
             gpus=self._gpus,
             gpus_by_driver=self._gpus_by_driver,
             before=[other.tag for other in node.confirms],
+            earlier=self._spec.tag if self._resumed else "",
+            spared=arrival.tag.rpartition("-")[0] + "-",
             silence=self._timeout,
             caps=arrival.seat is None,
             files="shared" if self._files is None else self._files.mode,
@@ -258,6 +267,8 @@ class NodesEngine:
         slot = node.members.get(incarnation)
         if slot is None and not (node.files and node.files.holds(event)):
             return
+        if isinstance(event, facts.WorkerLaunched):
+            event = self._with_host(node, event)
         told = [event] if node.files is None else node.files.on_event(event, slot)
         if isinstance(event, facts.JobsFinished):
             node.memory.pop(incarnation, None)  # what was measured was of an earlier job
@@ -266,6 +277,13 @@ class NodesEngine:
         elif isinstance(event, facts.WorkerDied | facts.WorkerStartFailed):
             self._forget(node, incarnation)
         self._events += told
+
+    def _with_host(self, node: Node, event: facts.WorkerLaunched) -> facts.WorkerLaunched:
+        """Its pid means nothing here, and a later run has to know for how long it may go on by itself."""
+        hello = node.hello
+        if hello is None or hello.boot_id == self._here:
+            return event
+        return msgspec.structs.replace(event, boot_id=hello.boot_id, outlives=self._timeout + FENCE)
 
     def _forget(self, node: Node, incarnation: int) -> None:
         del node.members[incarnation]
@@ -303,11 +321,12 @@ class NodesEngine:
         hello = node.hello
         assert hello is not None
         name = f"{node.name} ({hello.host})"
+        cleared = hello.boot_id if self._resumed and hello.cleared else ""
         if node.seat is not None:
             seat = self._seats[node.seat]
-            return PlaceFacts(node.place, name, seat.slots, seat.totals)
+            return PlaceFacts(node.place, name, seat.slots, seat.totals, cleared)
         totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
-        return PlaceFacts(node.place, name, hello.cpus, totals)
+        return PlaceFacts(node.place, name, hello.cpus, totals, cleared)
 
     def _lose(self, node: Node, why: str, how: HowNodeEnds | None = None) -> None:
         """The place is no more. Its workers are told to be dead when that is certain. `how`: as its agent has said."""

@@ -74,7 +74,7 @@ class PipeCarrier:
         key = self._next_key
         self._next_key += 1
         self._began[seat] = self._now
-        tag = f"{self._tag}/{key}-{self._token}"
+        tag = f"{self._tag}/{self._token}-{key}"
         scratch = os.path.join(self._directory, f".worker-node{seat}-{key}.part")
         orders, ours = os.pipe()
         theirs, reports = os.pipe()

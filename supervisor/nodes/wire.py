@@ -43,6 +43,8 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     spec: of any worker, packed. start_method, gpus, gpus_by_driver: as of `LocalEngine`.
     tag: of the processes of this node; no other node of any run has it.
     before: tags of nodes that were lost; the agent ends what carries them before its Hello.
+    earlier: the tag of the experiment, if it had earlier runs: the agent ends what these have left as well. spared: how
+    the tags of all nodes of this run begin.
     silence: seconds without a word of the supervisor after which the agent ends its workers.
     caps: work out the thread caps of the workers there; else those of the spec hold.
     files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
@@ -56,6 +58,8 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     gpus: bool = False
     gpus_by_driver: bool = False
     before: list[str] = []
+    earlier: str = ""
+    spared: str = ""
     silence: float = 30.0
     caps: bool = False
     files: FilesMode = "shared"
@@ -145,8 +149,8 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     """The first message of an agent, when it can start workers.
 
     cpus: usable cores. memory: bytes, None if unknown. gpus, gpus_by_driver: as of `Totals`; () if it was not
-    told of GPUs. boot_id: of the running kernel. cleared: nothing of the nodes `before` is left. ships: it does not
-    share the file system of the supervisor, and sends the files of its workers.
+    told of GPUs. boot_id: of `processes.boot_id`. cleared: nothing is left of the nodes `before` and of earlier runs.
+    ships: it does not share the file system of the supervisor, and sends the files of its workers.
     """
 
     version: int

@@ -167,6 +167,7 @@ class EngineLifecycle:
             gpus_by_driver=totals.by_driver,
             timeout=self._node_timeout,
             files=FileReceipt(store, self._owner, mode=mode, token=token),
+            resumed=self._opened.resumed,
         )
 
     def _owner(self, incarnation: int, lease: int) -> FileOwner | None:

@@ -185,6 +185,7 @@ class RunSession:
             opened.store.next_n,
             mask=opened.mask,
             retry=opened.retry,
+            elsewhere=opened.elsewhere,
             drain_at=None if deadline is None else now + deadline.drain_at - time.time(),
             drain_reason="" if deadline is None else deadline.reason,
         )

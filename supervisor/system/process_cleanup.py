@@ -64,13 +64,16 @@ def end_processes(processes: Iterable[Any]) -> None:
     _kill(process for process in processes if not _is_tracker(process))
 
 
-def sweep(tag: str, except_pids: Collection[int] = (), *, seconds: float = 2.0) -> list[int]:
-    """Kill all processes of this user with this tag, those of nodes included; returns their pids.
+def sweep(
+    tag: str, except_pids: Collection[int] = (), *, seconds: float = 2.0, spared: str = ""
+) -> list[int]:
+    """Kill all processes of this user with this tag, those of nodes included; returns their pids. `spared`: how tags
+    begin whose processes stay.
 
     Resource trackers get time to clean up. Repeats until none is left, for at most `seconds`. This process and
     its ancestors are never killed, whatever their tag: this may be a run inside a job of another run.
     """
-    return _end(lambda: _tagged(tag, except_pids), time.monotonic() + seconds)
+    return _end(lambda: _tagged(tag, except_pids, spared), time.monotonic() + seconds)
 
 
 def end_recorded(workers: Iterable[tuple[int, float]], *, seconds: float = 2.0) -> list[int]:
@@ -229,9 +232,10 @@ def _self_and_ancestors() -> set[int]:
         return {os.getpid(), os.getppid()}
 
 
-def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
-    """Living processes with this tag, except this one, its ancestors and `spared`."""
-    pids = [pid for pid in _candidates(tag) if pid not in spared]
+def _tagged(tag: str, except_pids: Collection[int], spared: str = "") -> list[Any]:
+    """Living processes with this tag, except this one, its ancestors, those pids, and those whose tag begins with
+    `spared`."""
+    pids = [pid for pid in _candidates(tag) if pid not in except_pids]
     if not pids:  # as in every run that ends normally
         return []
     import psutil
@@ -243,17 +247,18 @@ def _tagged(tag: str, spared: Collection[int]) -> list[Any]:
             continue
         try:
             process = psutil.Process(pid)
-            if _has_tag(process, tag) and process.status() != psutil.STATUS_ZOMBIE:
+            if _has_tag(process, tag, spared) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def _has_tag(process: Any, tag: str) -> bool:
-    """Whether it carries this tag, or that of one of the experiment's nodes (`<tag>/<number>`)."""
+def _has_tag(process: Any, tag: str, spared: str) -> bool:
+    """Whether it carries this tag, or that of one of the experiment's nodes (`<tag>/...`), and none that is spared."""
     found = process.environ().get(EXPERIMENT_TAG, "")
-    return bool(found == tag or found.startswith(tag + "/"))
+    ours = found == tag or found.startswith(tag + "/")
+    return bool(ours and not (spared and found.startswith(spared)))
 
 
 def _candidates(tag: str) -> list[int]:

@@ -29,6 +29,21 @@ def has_pidfds() -> bool:
     return True
 
 
+def boot_id() -> str:
+    """Where pids mean what they mean here: the boot of the machine, and the PID namespace, of which every container
+    has its own."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))
+    with contextlib.suppress(OSError):
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    return boot
+
+
 class ProcessFacts(msgspec.Struct):
     parent: int
     cpu_seconds: float

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.terms.records import RunStarted, WorkerEnded, WorkerStarted
-from supervisor.system.process_cleanup import end_recorded
+from supervisor.system.process_cleanup import end_recorded, sweep
 from supervisor.system.processes import start_time
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
@@ -26,6 +26,7 @@ from tests.failures.observing import (
     wait_until_said,
     write,
 )
+from workers.process.experiment_tag import EXPERIMENT_TAG
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the lifeline is cut by way of /proc")
 
@@ -129,6 +130,43 @@ def test_pids_of_an_earlier_boot_mean_nothing() -> None:
     facts.apply(WorkerEnded(1, 2, "finished", ""))
     assert facts.survivors("this one") == [(4711, 17.5)]
     assert facts.survivors("another one") == []
+
+
+def test_pids_of_another_host_or_container_mean_nothing_here() -> None:
+    """Machines that were started at the same time give the same pids to processes that begin in the same moment."""
+    facts = RunHistory()
+    facts.apply(RunStarted(run=1, at="", boot_id="boot/1"))
+    facts.apply(WorkerStarted(0, 1, 4711, "", 17.5))
+    facts.apply(WorkerStarted(1, 2, 4711, "", 17.5, "boot/2", 35.0))
+    assert facts.survivors("boot/1") == [(4711, 17.5)] and list(facts.elsewhere("boot/1")) == [2]
+    assert facts.survivors("boot/2") == [(4711, 17.5)] and facts.elsewhere("boot/2") == {}
+    assert facts.survivors("boot/3") == [] and list(facts.elsewhere("boot/3")) == [2]
+    for run in (2, 3, 4):  # none of which could tell whether it has ended
+        facts.apply(RunStarted(run=run, at="", boot_id="boot/1"))
+    assert facts.survivors("boot/1") == [] and list(facts.elsewhere("boot/1")) == [2]
+    facts.apply(WorkerEnded(1, 2, "lost", ""))
+    assert facts.elsewhere("boot/1") == {}
+
+
+def test_an_older_version_noted_the_boot_alone() -> None:
+    facts = RunHistory()
+    facts.apply(RunStarted(run=1, at="", boot_id="boot"))
+    facts.apply(WorkerStarted(0, 1, 4711, "", 17.5))
+    assert facts.survivors("boot/1") == [(4711, 17.5)] and facts.survivors("other/1") == []
+
+
+def test_a_sweep_spares_the_nodes_of_the_present_run() -> None:
+    earlier, ours, other = (
+        subprocess.Popen(["sleep", "1000"], env={EXPERIMENT_TAG: tag})
+        for tag in ("e1:u/old-0", "e1:u/new-1", "e10:u/old-0")
+    )
+    try:
+        assert sweep("e1:u", spared="e1:u/new-") == [earlier.pid]
+        assert state_of(ours.pid) not in ("", "Z") and state_of(other.pid) not in ("", "Z")
+    finally:
+        for process in (earlier, ours, other):
+            process.kill()
+            process.wait()
 
 
 def test_a_zombie_is_not_taken_for_a_survivor() -> None:

@@ -68,7 +68,7 @@ class TcpCarrier:
         key = self._next_key
         self._next_key += 1
         self._seats[key] = attempt.seat
-        tag = f"{self._tag}/{key}-{self._token}"
+        tag = f"{self._tag}/{self._token}-{key}"
         environment = child_environment({INCARNATION: NOBODY, EXPERIMENT_TAG: tag})
         wanted = {
             "command": interpreter("supervisor.nodes.node_agent:run"),

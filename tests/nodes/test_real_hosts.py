@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.nodes.nodes_engine import FENCE
+from supervisor.nodes.fencing import FENCE
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.nodes.execution_log import WATCHED, Execution, executions, in_two_places, now
 from tests.nodes.hosts import Host, child_of, needs_hosts, switch
@@ -213,3 +215,66 @@ def test_a_host_that_dies_costs_its_jobs_nothing_and_is_used_when_it_is_back(sta
     stage.open("hurry")
     stage.end()
     assert stage.outcomes() == {"completed": 200, "lost": 2}
+
+
+def kill_supervisor(stage: Stage) -> None:
+    os.kill(stage.supervisor(), signal.SIGKILL)
+    stage.experiment.started[-1].communicate()
+
+
+def interrupt(stage: Stage) -> None:
+    os.kill(stage.supervisor(), signal.SIGINT)
+    stage.experiment.started[-1].communicate(timeout=PATIENCE)
+
+
+def test_a_supervisor_killed_while_a_host_is_cut_off_leaves_no_job_running_twice(stage: Stage) -> None:
+    """The host goes on until its agent misses the supervisor. The next run, on one machine, begins at once with all
+    other jobs; it is killed as well, and the one after it still knows."""
+    stage.start(200, "3s")
+    stage.all_four_run()
+    cut, jobs = now(), {each.job for each in stage.on(stage.second)}
+    others = {each.job for each in stage.on(stage.first)}
+    stage.second.cut()
+    kill_supervisor(stage)
+    stage.open(stage.home.name)
+    stage.start(200, "", "--resume", "latest", engine="local")
+    stage.run_again(others, cut)
+    kill_supervisor(stage)
+    process = stage.start(200, "", "--resume", "latest", engine="local")
+    stage.run_again(jobs, cut)
+    assert in_two_places(stage.ran()) == []
+    assert len(stage.second.processes()) == 1
+    interrupt(stage)
+    assert process.returncode == -signal.SIGINT
+    stage.second.heal()
+    back = now()
+    stage.start(200, "3s", "--resume", "latest")
+    wait_for(lambda: stage.on(stage.first, back) and stage.on(stage.second, back), "both hosts to be used")
+    stage.open("hurry")
+    stage.end()
+
+
+def test_jobs_that_a_killed_supervisor_left_on_hosts_run_again_as_soon_as_these_say_so(stage: Stage) -> None:
+    """Nobody waits for the timeout of a host that can be asked."""
+    stage.start(12, "60s")
+    stage.all_four_run()
+    jobs = {each.job for each in stage.ran()}
+    stage.second.cut()  # its agent does not hear of the end
+    killed = now()
+    kill_supervisor(stage)
+    stage.second.heal()
+    stage.open("hurry")
+    stage.start(12, "60s", "--resume", "latest")
+    stage.end()
+    assert jobs <= {each.job for each in stage.ran() if each.begin > killed}
+
+
+def test_a_run_interrupted_while_a_host_is_cut_off_leaves_its_jobs_to_the_next_one(stage: Stage) -> None:
+    stage.start(12, "3s")
+    stage.all_four_run()
+    stage.second.cut()
+    interrupt(stage)
+    assert stage.experiment.started[-1].returncode == -signal.SIGINT
+    stage.open("hurry")
+    stage.start(12, "", "--resume", "latest", engine="local")
+    stage.end()

@@ -17,7 +17,7 @@ attributes a worker's death to a job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -38,6 +38,7 @@ from supervisor.core.dispatch.worker_exits import (
 from supervisor.core.places.job_kinds import job_kinds
 from supervisor.core.places.place import SharedResources
 from supervisor.core.scheduling.drain import Drain
+from supervisor.core.scheduling.earlier_leases import EarlierLeases
 from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
 from supervisor.core.scheduling.held_files import HeldFiles
 from supervisor.core.scheduling.limits import Limits
@@ -48,10 +49,10 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import ABANDONED, READY, STARTING, WorkerState
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Effects, PlaceFacts, Tell
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED
+from supervisor.core.terms.jobs import INTERRUPTED
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.position import InProgress, Position
-from supervisor.core.terms.records import Noted, Returned, WorkerStarted
+from supervisor.core.terms.records import Noted, WorkerStarted
 from supervisor.core.terms.settings import Settings
 from workers.transport.messages import Failed, Outcome
 
@@ -110,6 +111,7 @@ class Scheduler:
         self.code_seen = CodeSeen()
         self.drain = Drain(self.dispatcher, settings.grace)
         self.finished_attempts = 0
+        self.earlier = EarlierLeases(self.ledger)
         self.held_files = HeldFiles(self.dispatcher, self._count_ended)
         self.pauses = HandOutPauses()
         self.limits = Limits(self.dispatcher, self.drain, self.pauses.since)
@@ -150,6 +152,7 @@ class Scheduler:
         *,
         mask: bytes | None = None,
         retry: Sequence[int] = (),
+        elsewhere: Mapping[int, WorkerStarted] | None = None,
         drain_at: float | None = None,
         drain_reason: str = "",
     ) -> Effects:
@@ -157,17 +160,17 @@ class Scheduler:
 
         `mask`: 1 for each job that this run may hand out (default: all that are
         wanted). `retry` are failed jobs that were just reset for one more attempt: they
-        go after all others, and those that had been quarantined run alone. `drain_at`: when
+        go after all others, and those that had been quarantined run alone. `elsewhere`: workers
+        of earlier runs, by incarnation, that may still live on other hosts. `drain_at`: when
         a drain begins by itself, on the run's clock, and why.
         """
         turn = Turn(now, at, first_n)
         if mask is None:
             mask = bytes(self.table.wanted)
         self.orders.mask = mask
-        for incarnation, leases in sorted(self.table.open_leases.items()):
-            self._settle_lost(turn, incarnation, list(leases.items()), mask)
-        self.table.open_leases.clear()
+        self.earlier.begin(turn, self.table.open_leases, mask, elsewhere or {})
         line_up(self.ledger, mask, retry)
+        self.earlier.hold(turn)
         self.limits.begin(drain_at, drain_reason)
         return turn.effects
 
@@ -193,7 +196,7 @@ class Scheduler:
                 dispatcher.hand_out(turn)
         if dispatcher.pace is not None and (self.stopped or self.pauses.since):
             dispatcher.pace.due = None  # no job waits for the rate now
-        if self.stopped or dispatcher.nothing_left():
+        if self.stopped or self._nothing_left():
             dispatcher.dismiss_idle(turn)
         return turn.effects
 
@@ -211,7 +214,10 @@ class Scheduler:
         """No worker is left and none will be started."""
         if self.dispatcher.held or any(worker.status != ABANDONED for worker in self.workers.values()):
             return False
-        return self.stopped or (self.dispatcher.nothing_left() and not self.workers)
+        return self.stopped or (self._nothing_left() and not self.workers)
+
+    def _nothing_left(self) -> bool:
+        return self.dispatcher.nothing_left() and not self.earlier
 
     def next_deadline(self) -> float | None:
         """When `handle` must be called even if nothing happens; None if never."""
@@ -221,6 +227,7 @@ class Scheduler:
             wake,
             self.limits.next_deadline(),
             self.dispatcher.next_deadline(),
+            self.earlier.next_deadline(),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -243,6 +250,7 @@ class Scheduler:
         ]
         dispatcher = self.dispatcher
         open_leases += dispatcher.held.open_leases()
+        open_leases += self.earlier.open_leases()
         return Position(
             self.run, dispatcher.next_lease, dispatcher.next_incarnation, at_work + cut, open_leases
         )
@@ -260,22 +268,6 @@ class Scheduler:
 
     def blocked_by(self) -> list[str]:
         return list(self.pauses.since)
-
-    # ------------------------------------------------------------------ the beginning
-
-    def _settle_lost(self, turn: Turn, incarnation: int, leases: list[tuple[int, int]], mask: bytes) -> None:
-        """Leases that an earlier run left open: the first was running, the others had not started.
-
-        That is likely, not certain: each of these jobs gets a lease of its own from now on.
-        """
-        for index, (lease, job) in enumerate(leases):
-            self.queue.mark_single(job)
-            if index == 0 and self.table.state[job] not in (COMPLETED, FAILED):
-                self.ledger.lost(turn, job, lease)
-                if not mask[job]:
-                    self.ledger.remove_from_queue({job})  # this run does not run it
-        if len(leases) > 1:
-            turn.effects.records.append(Returned(incarnation, [lease for lease, _ in leases[1:]], turn.at))
 
     # --------------------------------------------------------------- events: jobs
 
@@ -356,7 +348,15 @@ class Scheduler:
             return
         worker.pid, worker.process_start = event.pid, event.process_start
         turn.effects.records.append(
-            WorkerStarted(worker.slot, worker.incarnation, event.pid, turn.at, event.process_start)
+            WorkerStarted(
+                worker.slot,
+                worker.incarnation,
+                event.pid,
+                turn.at,
+                event.process_start,
+                event.boot_id,
+                event.outlives,
+            )
         )
 
     def _on_worker_ready(self, event: facts.WorkerReady, turn: Turn) -> None:
@@ -429,6 +429,7 @@ class Scheduler:
     # ---------------------------------------------------- events: signals and time
 
     def _check_deadlines(self, turn: Turn) -> None:
+        self.earlier.end_if_due(turn)
         self.limits.drain_if_due(turn)
         self.drain.kill_if_due(turn)
         self.dispatcher.enforce_limits(turn)
@@ -442,6 +443,7 @@ class Scheduler:
     def _on_places_changed(self, event: facts.PlacesChanged, turn: Turn) -> None:
         if self.dispatcher.placement is not None:
             self.dispatcher.placement.set_places(event.places)
+        self.earlier.on_places(turn, event.places)
 
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:
         self.limits.on_clock_jumped(event)

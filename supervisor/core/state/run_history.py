@@ -92,7 +92,7 @@ class RunHistory:
     """Settings, run, lease and incarnation numbers, and workers that may still be alive.
 
     incidents: of the last run. workers: by incarnation, of the last two runs: a run that was killed early may
-    not have ended the workers of the run before it.
+    not have ended the workers of the run before it. Those on other hosts stay until their end is on record.
     """
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class RunHistory:
         self.run_started = record
         self.incidents = Incidents()
         recent = self._workers_of_this_run
-        self.workers = {key: worker for key, worker in self.workers.items() if key in recent}
+        self.workers = {key: each for key, each in self.workers.items() if key in recent or each.boot_id}
         self._workers_of_this_run = set()
 
     def _note_late(self, modules: list[list[str]]) -> None:
@@ -218,11 +218,22 @@ class RunHistory:
         return Position(self.run, self.next_lease, self.next_incarnation)
 
     def survivors(self, boot_id: str) -> list[tuple[int, float]]:
-        """(pid, start time) of the workers that may still be alive in this boot of the machine. Only valid before
-        the next run is recorded."""
-        if self.run_started is None or self.run_started.boot_id != boot_id:
+        """(pid, start time) of the workers that may still be alive here (`processes.boot_id`). Only valid before the
+        next run is recorded."""
+        if self.run_started is None:
             return []
-        return [(worker.pid, worker.process_start) for worker in self.workers.values()]
+        recorded = self.run_started.boot_id
+        if "/" not in recorded and recorded == boot_id.partition("/")[0]:
+            recorded = boot_id  # of an older version, which did not tell PID namespaces apart
+        return [
+            (worker.pid, worker.process_start)
+            for worker in self.workers.values()
+            if (worker.boot_id or recorded) == boot_id
+        ]
+
+    def elsewhere(self, boot_id: str) -> dict[int, WorkerStarted]:
+        """Workers that may still be alive on other hosts than this one, by incarnation."""
+        return {key: each for key, each in self.workers.items() if each.boot_id not in ("", boot_id)}
 
 
 _HANDLERS: dict[type, Callable[[RunHistory, Any], None]] = {

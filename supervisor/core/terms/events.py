@@ -23,11 +23,13 @@ NODE_LOST, NODE_ENDED = "node_lost", "node_ended"
 
 
 class WorkerLaunched(msgspec.Struct, frozen=True):
-    """The process exists; it is not ready yet."""
+    """The process exists; it is not ready yet. boot_id, outlives: as of `records.WorkerStarted`."""
 
     incarnation: int
     pid: int
     process_start: float  # seconds since the epoch
+    boot_id: str = ""
+    outlives: float = 0.0
 
 
 class WorkerStartFailed(msgspec.Struct, frozen=True):
@@ -190,13 +192,15 @@ class PlaceFacts(msgspec.Struct, frozen=True):
     """A place where workers may run.
 
     place: its number, never used for another one. name: for people. slots: how many workers it has room for.
-    totals: what their jobs may take together.
+    totals: what their jobs may take together. cleared: where nothing that an earlier run had started is left, as of
+    `records.WorkerStarted.boot_id`; "" if that is not known.
     """
 
     place: int
     name: str
     slots: int
     totals: Totals
+    cleared: str = ""
 
 
 class PlaceEnd(msgspec.Struct, frozen=True):

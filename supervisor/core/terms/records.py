@@ -63,15 +63,21 @@ class RunStarted(Record, tag="run_started"):
 
 
 class WorkerStarted(Record, tag="worker_started"):
+    """boot_id: where its pid is valid, "" if that is where the supervisor runs. outlives: seconds for which it may live
+    on there after the supervisor is gone, or cannot be heard."""
+
     worker: int
     incarnation: int
     pid: int
     at: str
     process_start: float = 0.0  # seconds since the epoch, as psutil gives it
+    boot_id: str = ""
+    outlives: float = 0.0
 
 
 class WorkerEnded(Record, tag="worker_ended"):
-    """`why`: finished, crashed, killed, replaced, never_ready. Its open leases are void."""
+    """`why`: finished, crashed, killed, replaced, never_ready; lost: an earlier run had left it on another host. Its
+    open leases are void."""
 
     worker: int
     incarnation: int
