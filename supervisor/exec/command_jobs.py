@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import Job, derived_id
 from supervisor.core.terms.wording import cut, one_line
 from supervisor.exec.command_options import unpacked
 from supervisor.exec.job_sources import STDIN, JobList, Params, SourceRow
+from supervisor.options.script_options import OwnOptionError
 from supervisor.views.suggested_commands import shown
 from workers.program.command_template import (
     LINE,
@@ -55,11 +55,11 @@ class CommandJobs:
 class _Source:
     def __init__(self, options: argparse.Namespace) -> None:
         if not options.command:
-            raise UsageError("there is no command to run: longhaul exec [options] -- COMMAND")
+            raise OwnOptionError("there is no command to run: longhaul exec [options] -- COMMAND")
         self._options = options
         self._directory: str = options.directory
         if not os.path.isdir(self._directory):
-            raise UsageError(
+            raise OwnOptionError(
                 f"the directory {shown(self._directory)} of the first start is not there; the command would run in it"
             )
         self._words = [_template(word, "the command") for word in options.command]
@@ -91,7 +91,7 @@ class _Source:
             place = row.number if self._list is not None else number
             job_id = str(job.id)
             if job_id in first:
-                raise UsageError(self._told_twice(job_id, first[job_id], place))
+                raise OwnOptionError(self._told_twice(job_id, first[job_id], place))
             first[job_id] = place
             yield job
 
@@ -104,7 +104,7 @@ class _Source:
         for row in rows:
             if self._list is not None and (both := row.values.keys() & self._params.values.keys()):
                 name = min(both)
-                raise UsageError(f"--param {name}: {self._list.name} has values of that name, too")
+                raise OwnOptionError(f"--param {name}: {self._list.name} has values of that name, too")
             for values in self._params.combinations():
                 yield row, {**row.values, **values}
 
@@ -114,13 +114,17 @@ class _Source:
             params[NUMBER] = str(number)
         texts = texts_of(params, of_lines=self._of_lines)
         if missing := [name for name in self._names if name not in texts]:
-            raise UsageError(self._without_value(missing[0], row, texts))
+            raise OwnOptionError(self._without_value(missing[0], row, texts))
         if zero := next((name for name, text in texts.items() if "\0" in text), None):
-            raise UsageError(f"{self._place(row)}: {{{zero}}} has a zero byte, which no program can be given")
+            raise OwnOptionError(
+                f"{self._place(row)}: {{{zero}}} has a zero byte, which no program can be given"
+            )
         job_id = encodable(self._id.filled(texts)) if self._id is not None else self._derived(params, values)
         domain = encodable(self._domain.filled(texts)) if self._domain is not None else None
         if not job_id or domain == "":
-            raise UsageError(f"{self._place(row)}: {'--domain' if job_id else '--id'} gives an empty text")
+            raise OwnOptionError(
+                f"{self._place(row)}: {'--domain' if job_id else '--id'} gives an empty text"
+            )
         return Job(id=job_id, domain=domain, params=params)
 
     def _derived(self, params: dict[str, Any], values: dict[str, str]) -> str:
@@ -138,7 +142,9 @@ class _Source:
             return
         known = {*self._params.values, NUMBER}
         if missing := [name for name in self._names if name not in known]:
-            raise UsageError(self._without_value(missing[0], None, dict.fromkeys(self._params.values, "")))
+            raise OwnOptionError(
+                self._without_value(missing[0], None, dict.fromkeys(self._params.values, ""))
+            )
 
     def _without_value(self, name: str, row: SourceRow | None, texts: dict[str, str]) -> str:
         known = ", ".join(f"{{{each}}}" for each in texts if each != NUMBER)
@@ -158,7 +164,7 @@ class _Source:
         )
 
     def _place(self, row: SourceRow) -> str:
-        return f"line {row.number} of {self._list.name}" if self._list is not None else "--param"
+        return f"line {row.number} of {self._list.name}" if self._list is not None else "the first job"
 
     def _told_twice(self, job_id: str, before: int, now: int) -> str:
         if self._list is None:
@@ -180,15 +186,15 @@ class _Source:
             path = os.path.join(self._directory, program)
             if not os.path.isfile(path):
                 what = "is a directory" if os.path.isdir(path) else "is not there"
-                raise UsageError(f"the program {shown(program)} {what} (in {shown(self._directory)})")
+                raise OwnOptionError(f"the program {shown(program)} {what} (in {shown(self._directory)})")
             if not os.access(path, os.X_OK):
-                raise UsageError(
+                raise OwnOptionError(
                     f"the program {shown(program)} may not be executed: chmod +x {shown(program)}"
                 )
         elif shutil.which(program) is None:
             here = os.path.isfile(os.path.join(self._directory, program)) and program
             hint = f"; the file here is ./{shown(program)}" if here else ""
-            raise UsageError(f"there is no program {shown(program)!r} on PATH{hint}{_of_shells(program)}")
+            raise OwnOptionError(f"there is no program {shown(program)!r} on PATH{hint}{_of_shells(program)}")
 
 
 def _of_shells(word: str) -> str:
@@ -201,7 +207,7 @@ def _template(word: str, where: str) -> Template:
     try:
         return Template(word)
     except BadTemplate as error:
-        raise UsageError(f"{where}: {cut(one_line(str(error)), 300)}") from None
+        raise OwnOptionError(f"{where}: {cut(one_line(str(error)), 300)}") from None
 
 
 def _list_of(options: argparse.Namespace) -> JobList | None:
@@ -218,7 +224,7 @@ def codes_of(text: str | None) -> list[int] | None:
         return None
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= 255 for word in words):
-        raise UsageError(
+        raise OwnOptionError(
             f"--retry-codes {cut(one_line(text), 60)}: expected exit codes from 1 to 255, such as 75,111"
         )
     return sorted(set(map(int, words)))

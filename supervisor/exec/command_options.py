@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import cut, one_line
 from supervisor.exec.job_sources import STDIN, read_stdin
+from supervisor.options.script_options import OwnOptionError
 from workers.process.surrogates import received, sendable
 from workers.program.program_job import RESULTS
 
@@ -56,7 +56,7 @@ def parts_of(words: Sequence[str]) -> CommandLineParts:
     at = words.index("--")
     command = list(words[at + 1 :])
     if not command or not command[0]:
-        raise UsageError("there is no command after --: longhaul exec [options] -- COMMAND")
+        raise OwnOptionError("there is no command after --: longhaul exec [options] -- COMMAND")
     return CommandLineParts(list(words[:at]), command)
 
 
@@ -94,7 +94,7 @@ class _Hidden(argparse.Action):
         try:
             value = unpacked(values)
         except ValueError:
-            raise UsageError(f"unknown option {option_string}; --help lists all options") from None
+            raise OwnOptionError(f"unknown option {option_string}; --help lists all options") from None
         setattr(namespace, self.dest, value)
 
 
@@ -107,7 +107,7 @@ def hidden_words(parts: CommandLineParts, *, resumed: bool) -> list[str]:
         try:
             words.append(f"--directory={_packed(os.getcwd())}")
         except OSError:
-            raise UsageError(
+            raise OwnOptionError(
                 "the directory that this was started in is deleted; start it in another one"
             ) from None
     return words
@@ -123,12 +123,12 @@ def with_absolute_jobs(words: Sequence[str]) -> list[str]:
         at = place if equals else place + 1
         value = value if equals else "".join(given[at : at + 1])
         if not value:
-            raise UsageError("--jobs: expected the name of a file, or - for standard input")
+            raise OwnOptionError("--jobs: expected the name of a file, or - for standard input")
         if value != STDIN:
             given[at] = (f"{option}=" if equals else "") + os.path.abspath(value)
     if _jobs_given(given) == STDIN:
         if "--detach" in given:
-            raise UsageError(
+            raise OwnOptionError(
                 "--detach has no standard input: write the list to a file first, and give that: --jobs FILE"
             )
         given.append(f"--stdin-list={_packed(read_stdin())}")
@@ -191,6 +191,6 @@ def refuse_other_tools_options(words: Sequence[str]) -> None:
     """Options that other tools have, with what they are here. Raises UsageError."""
     for word in words:
         if word.startswith("-j") and not word.startswith("--") and (word == "-j" or word[2:].isdigit()):
-            raise UsageError(
+            raise OwnOptionError(
                 f"unknown option {cut(one_line(word), 40)}: so many at the same time is --workers {word[2:] or 'N'}"
             )

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from supervisor.core.terms.errors import LonghaulError, UsageError
+from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.experiment_id import check_id
 from supervisor.exec.command_options import DEFAULT_NAME
+from supervisor.options.script_options import OwnOptionError
 from supervisor.reports.experiment_list import experiments, last_saved
 from supervisor.reports.latest_experiment import known_exactly
 from supervisor.storage.checkpoint.checkpoint_format import peek
@@ -47,7 +48,7 @@ def find_target(word: str, name: str | None, output: str | None) -> CommandTarge
     if word == "auto":
         return None
     where = ", ".join(str(place) for place in places[:3]) or os.path.join("data", "outputs")
-    raise UsageError(
+    raise OwnOptionError(
         f"no experiment of longhaul exec to resume in {where}; start one: longhaul exec ... -- COMMAND"
     )
 
@@ -72,18 +73,18 @@ def _by_id(experiment_id: str, places: list[Path]) -> CommandTarget:
     if len(ours) == 1:
         return ours[0]._replace(word=experiment_id)
     if ours:
-        raise UsageError(
+        raise OwnOptionError(
             f"{experiment_id} is in {' and '.join(str(one.layout.directory) for one in ours)}: choose by --name"
         )
     if layouts:
-        raise UsageError(f"{experiment_id} was not made by longhaul exec; its own script resumes it")
+        raise OwnOptionError(f"{experiment_id} was not made by longhaul exec; its own script resumes it")
     known = [one for place in places for one in experiments(place)]
     hint = (
         f"there are: {', '.join(known[:5])}"
         if known
         else f"there is none in {', '.join(map(str, places[:3])) or 'data/outputs'}"
     )
-    raise UsageError(f"no experiment {experiment_id!r}; {hint}")
+    raise OwnOptionError(f"no experiment {experiment_id!r}; {hint}")
 
 
 def _of_exec(layout: Layout) -> CommandTarget | None:

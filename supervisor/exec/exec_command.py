@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from supervisor.core.terms.errors import UsageError
 from supervisor.exec.command_jobs import CommandJobs, codes_of
 from supervisor.exec.command_options import (
     DEFAULT_NAME,
@@ -22,6 +21,7 @@ from supervisor.exec.command_options import (
 )
 from supervisor.exec.command_target import CommandTarget, find_target
 from supervisor.options.keywords import MainSettings
+from supervisor.options.script_options import OwnOptionError
 
 DEFAULTS = MainSettings(all_tasks=True, workers="auto")
 _INFORMATION = ("-h", "--help", "--version", "--list-checkpoints")
@@ -47,14 +47,14 @@ def script_of(words: Sequence[str]) -> CommandScript:
     sys.argv[0] = "longhaul exec"  # for the help
     name, output = value_of_option(given, "--name"), value_of_option(given, "--output")
     if any(word in given for word in _INFORMATION):
-        return _script(given, name or DEFAULT_NAME, None)
+        return _script(given, DEFAULT_NAME if name is None else name, None)
     refuse_other_tools_options(given)
     codes = value_of_option(given, "--retry-codes")
     codes_of(codes)
     word = value_of_option(given, "--resume")
     target = find_target(word, name, output) if word else None
     if target is None and parts.command is None:
-        raise UsageError("there is no command to run: longhaul exec [options] -- COMMAND")
+        raise OwnOptionError("there is no command to run: longhaul exec [options] -- COMMAND")
     if word is not None:
         given = without_option(given, "--resume")
         if target is not None:
@@ -62,7 +62,9 @@ def script_of(words: Sequence[str]) -> CommandScript:
     given = with_absolute_jobs(given)
     given += hidden_words(parts, resumed=target is not None)
     given += _one_retry(codes, given, target)
-    return _script(given, target.name if target else name or DEFAULT_NAME, target)
+    if target is not None:
+        return _script(given, target.name, target)
+    return _script(given, DEFAULT_NAME if name is None else name, None)
 
 
 def _one_retry(codes: str | None, given: Sequence[str], target: CommandTarget | None) -> list[str]:

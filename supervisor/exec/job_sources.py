@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import cut, one_line
+from supervisor.options.script_options import OwnOptionError
 from workers.program.command_template import LINE, NUMBER
 
 STDIN = "-"
@@ -45,15 +45,17 @@ class Params:
         for word in words:
             name, equals, text = word.partition("=")
             if not equals or not name:
-                raise UsageError(
+                raise OwnOptionError(
                     f"--param {_said(word)}: expected NAME=VALUES, such as lr=0.1,0.01 or seed=1..5"
                 )
             check_name(name, f"--param {_said(word)}")
             if name in self.values:
-                raise UsageError(f"--param {name} is given twice: give all values at once: {name}=0.1,0.01")
+                raise OwnOptionError(
+                    f"--param {name} is given twice: give all values at once: {name}=0.1,0.01"
+                )
             self.values[name] = _values(text, f"--param {_said(word)}")
         if math.prod(map(len, self.values.values())) > MOST_JOBS:
-            raise UsageError(f"--param: these are more than {MOST_JOBS:,} jobs")
+            raise OwnOptionError(f"--param: these are more than {MOST_JOBS:,} jobs")
 
     def combinations(self) -> Iterator[dict[str, str]]:
         """All combinations; the last name changes first. One without values if there is no `--param`."""
@@ -64,20 +66,20 @@ class Params:
 def check_name(name: str, where: str) -> None:
     """Raises UsageError for a name that cannot stand in braces."""
     if set(name) & set("{}=") or name == NUMBER or name != name.strip() or not name:
-        raise UsageError(f"{where}: {name!r} cannot be the name of a value")
+        raise OwnOptionError(f"{where}: {name!r} cannot be the name of a value")
 
 
 def _values(text: str, where: str) -> Sequence[str]:
     if found := _RANGE.match(text):
         return _range(found, where)
     if _NEARLY_RANGE.match(text):
-        raise UsageError(
+        raise OwnOptionError(
             f"{where}: a range has whole numbers: 1..5, or 1..10..3 for every third; name others by comma"
         )
     values = text.split(",")
     if "" in values:
         what = "one of the values is empty" if text else "there is no value after the ="
-        raise UsageError(f"{where}: {what}")
+        raise OwnOptionError(f"{where}: {what}")
     return values
 
 
@@ -85,12 +87,12 @@ def _range(found: re.Match[str], where: str) -> Sequence[str]:
     first, last, step = found.groups()
     size = int(step) if step is not None else 1
     if not size:
-        raise UsageError(f"{where}: a range cannot have steps of 0")
+        raise OwnOptionError(f"{where}: a range cannot have steps of 0")
     down = int(last) < int(first)
     size = -abs(size) if down else abs(size)
     numbers = range(int(first), int(last) + (-1 if down else 1), size)
     if len(numbers) > MOST_JOBS:
-        raise UsageError(f"{where}: these are more than {MOST_JOBS:,} jobs")
+        raise OwnOptionError(f"{where}: these are more than {MOST_JOBS:,} jobs")
     padded = any(len(end.lstrip("-")) > 1 and end.lstrip("-").startswith("0") for end in (first, last))
     width = max(len(first), len(last)) if padded else 0  # 01..10, as shells have it
     return [f"{number:0{width}d}" for number in numbers]
@@ -116,15 +118,15 @@ class JobList:
             with open(path, "rb") as file:
                 raw = file.read()
         except FileNotFoundError:
-            raise UsageError(
+            raise OwnOptionError(
                 f"--jobs {path}: there is no such file{_hint_at_workers(os.path.basename(path))}"
             ) from None
         except IsADirectoryError:
-            raise UsageError(
+            raise OwnOptionError(
                 f"--jobs {path} is a directory: list its files with ls, and give that: --jobs -"
             ) from None
         except OSError as error:
-            raise UsageError(f"--jobs {path} cannot be read: {error.strerror}") from None
+            raise OwnOptionError(f"--jobs {path} cannot be read: {error.strerror}") from None
         ending = os.path.splitext(path)[1].lower()
         kind = (
             "tsv" if ending in _TSV else "csv" if ending in _CSV else "jsonl" if ending in _JSON else "lines"
@@ -141,7 +143,7 @@ class JobList:
             nothing = False
             yield row
         if nothing:
-            raise UsageError(f"{self.name} has no jobs: {_NOTHING_IN[self._kind]}")
+            raise OwnOptionError(f"{self.name} has no jobs: {_NOTHING_IN[self._kind]}")
 
     def _lines(self) -> Iterator[SourceRow]:
         # find -print0: a name may hold any other character.
@@ -196,8 +198,8 @@ class JobList:
             raise self._wrong(number, f"the name {twice!r} stands there twice")
         return names
 
-    def _wrong(self, number: int, what: str) -> UsageError:
-        return UsageError(f"line {number} of {self.name}: {cut(one_line(what), 300)}")
+    def _wrong(self, number: int, what: str) -> OwnOptionError:
+        return OwnOptionError(f"line {number} of {self.name}: {cut(one_line(what), 300)}")
 
 
 _NOTHING_IN = {
@@ -211,7 +213,7 @@ _NOTHING_IN = {
 def text_of(raw: bytes, name: str) -> str:
     """Text with lone surrogates for what is not UTF-8. Raises UsageError for UTF-16."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"--jobs {name} is in UTF-16; save it as UTF-8")
+        raise OwnOptionError(f"--jobs {name} is in UTF-16; save it as UTF-8")
     return raw.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
 
 
@@ -225,13 +227,13 @@ def _text_of_json(raw: bytes) -> str | None:
 def read_stdin() -> str:
     """Raises UsageError if there is nothing to read."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(
+        raise OwnOptionError(
             "--jobs - reads the jobs from standard input, which is the terminal here: ls | longhaul exec ..."
         )
     try:
         return text_of(sys.stdin.buffer.read(), STDIN)
     except OSError as error:
-        raise UsageError(f"--jobs -: standard input cannot be read: {error.strerror}") from None
+        raise OwnOptionError(f"--jobs -: standard input cannot be read: {error.strerror}") from None
 
 
 def _hint_at_workers(word: str) -> str:

@@ -24,7 +24,8 @@ from workers.job.file_names import file_name
 
 CLEAN_EVERY = 5.0  # seconds
 _BUDGET = 0.005  # seconds that one call may spend on removing files
-_NAME = re.compile(r"\.?(.+?)(?:~|~damaged)?\.json(\.\d+\.tmp)?")
+# A program keeps its state in a file that ends in .state; its worker removes it when the job is completed.
+_NAME = re.compile(r"\.?(.+?)(?:(?:~|~damaged)?\.json(\.\d+\.tmp)?|\.state)")
 _HEAD = re.compile(rb'\{"save":\d+,"job":("(?:[^"\\]|\\.)*")')
 _HEAD_SIZE = 1 << 16  # bytes in which an id ends
 

@@ -130,7 +130,11 @@ def kind(failure: FailureSnapshot) -> str:
     `exit code 3`, `timed out model.py:90`."""
     if failure.outcome == "crashed":
         # A type only of a program that the job was: "SIGSEGV".
-        words = [failure.type or "crashed" if failure.exit_code is None else f"exit code {failure.exit_code}"]
+        words = [
+            one_line(failure.type) or "crashed"
+            if failure.exit_code is None
+            else f"exit code {failure.exit_code}"
+        ]
         if failure.signal is not None:
             words = [signal_name(failure.signal)]
         return " ".join([*words, *([one_line(failure.where)] if failure.where else [])])

@@ -114,6 +114,11 @@ class CurrentJob:
         return self._directory
 
     @property
+    def jobs_directory(self) -> str:
+        """Where the folders of all jobs are; "" outside a worker."""
+        return self._jobs_directory or ""
+
+    @property
     def states_directory(self) -> str:
         """Where the saved states of all jobs are; "" where nothing is recorded. It is made at the first save."""
         return self._states_directory or ""

@@ -81,12 +81,15 @@ class _Program:
         self._spec = spec
         self._words = [Template(received(word)) for word in spec.command]
         self._states_made = False
+        self._spare = ""  # a folder of a job that has left it empty
+        self._inherited: dict[bytes, bytes] = {}
+        self._inherited_with = -1.0  # the cores of the job that it was made for: caps of threads follow them
 
     def run(self, params: Mapping[str, Any]) -> Any:
         spec = self._spec
         texts = texts_of(params, of_lines=spec.of_lines)
         words = [word.filled(texts) for word in self._words]
-        directory = os.fspath(CURRENT.directory)
+        directory = self._directory()
         result_file = os.path.join(directory, _RESULT_FILE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(result_file)
@@ -98,8 +101,24 @@ class _Program:
             return value
         finally:
             _settle_state(state, completed=completed)
-            with contextlib.suppress(OSError):  # the program has made files there
-                os.rmdir(directory)
+            with contextlib.suppress(OSError):
+                if not os.listdir(directory):
+                    self._spare = directory
+
+    def _directory(self) -> str:
+        """The folder of the job. If the last one has left its own empty, that one is renamed: to remove a folder may
+        take milliseconds."""
+        spare, self._spare = self._spare, ""
+        jobs = CURRENT.jobs_directory
+        if spare and jobs:
+            directory = os.path.join(jobs, file_name(CURRENT.id))
+            try:
+                os.rename(spare, directory)
+            except OSError:  # an earlier attempt has left files there; the spare one stays
+                pass
+            else:
+                return directory
+        return os.fspath(CURRENT.directory)
 
     def _result_of(self, words: list[str], environment: Mapping[bytes, bytes], result_file: str) -> Any:
         spec = self._spec
@@ -141,9 +160,9 @@ class _Program:
         """The variables of the program, and the path of its saved state."""
         job = CURRENT
         state = self._state_file(directory)
-        found = {name: value for name, value in os.environb.items() if not name.startswith(_PARAM.encode())}
-        for name in self._spec.unset:
-            found.pop(name.encode(), None)
+        if self._inherited_with != job.cpus or not inside_worker():
+            self._inherited, self._inherited_with = self._variables_here(), job.cpus
+        found = self._inherited.copy()
         given = {
             "LONGHAUL_JOB": job.id,
             "LONGHAUL_ATTEMPT": str(job.attempt),
@@ -161,6 +180,15 @@ class _Program:
             if len(value) <= _LONGEST:
                 found[name.encode()] = value
         return found, state
+
+    def _variables_here(self) -> dict[bytes, bytes]:
+        """The variables of this process, without values of another job that runs it."""
+        unset = [name.encode() for name in self._spec.unset]
+        return {
+            name: value
+            for name, value in os.environb.items()
+            if not name.startswith(_PARAM.encode()) and name not in unset
+        }
 
     def _state_file(self, directory: str) -> str:
         states = CURRENT.states_directory
