@@ -112,17 +112,25 @@ class ShippedFiles:
         return str(directory / f"parcel-{self._numbers}")
 
     def keep_artifacts(self, job: str, tree: ConfinedTree) -> None:
-        os.makedirs(self.jobs_directory, exist_ok=True)
-        tree.move_to(os.path.join(self.jobs_directory, file_name(job)))
+        """Raises ForbiddenName, too, if something else is in the tree."""
+        name = file_name(job)
+        _refuse_others(tree.files(), "jobs", "states")
+        _refuse_others(tree.files("jobs"), name)
+        if tree.files("jobs"):
+            os.makedirs(self.jobs_directory, exist_ok=True)
+            tree.move(f"jobs/{name}", os.path.join(self.jobs_directory, name))
 
     def keep_states(self, job: str, tree: ConfinedTree) -> None:
-        names = tree.files()
-        if not set(names) <= set(_state_names(job)):
-            raise ForbiddenName(", ".join(map(repr, names)))
-        tree.sync()
+        """The artifacts that the states may name are there before them."""
+        names = tree.files("states")
+        _refuse_others(names, *_state_names(job))
+        tree.sync("states")
+        self.keep_artifacts(job, tree)
         self._disk.make_directory(self.states_directory)
         for name in names:
-            self._disk.rename(os.path.join(tree.path, name), os.path.join(self.states_directory, name))
+            self._disk.rename(
+                os.path.join(tree.path, "states", name), os.path.join(self.states_directory, name)
+            )
         self._disk.sync_directory(self.states_directory)
         self._known_states().update(names)
 
@@ -142,6 +150,11 @@ class ShippedFiles:
             except OSError:
                 self._saved = set()
         return self._saved
+
+
+def _refuse_others(names: list[str], *allowed: str) -> None:
+    if others := set(names).difference(allowed):
+        raise ForbiddenName(", ".join(map(repr, sorted(others))))
 
 
 def _state_names(job: str) -> tuple[str, str]:

@@ -23,8 +23,10 @@ class ForbiddenName(Exception):
 class ConfinedTree:
     """A new directory `path`, whose parent exists. Methods raise ForbiddenName, and OSError as the system gives it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, depth: int = 0) -> None:
+        """`depth`: a link in the folder a/b leads no further up than to that with 2."""
         self.path = path
+        self._depth = depth
         self._file = -1
         self._modified = 0
         self._modes: dict[bytes, int] = {}  # of folders: set last, since nothing can be put into some
@@ -34,11 +36,8 @@ class ConfinedTree:
         os.mkdir(path, 0o700)
 
     def folder(self, path: bytes, mode: int) -> None:
-        """`path` b"": the directory itself."""
-        names = _names(path) if path else ()
+        self._folder(_names(path))
         self._modes[path] = stat.S_IMODE(mode)
-        if names:
-            self._folder(names)
 
     def begin_file(self, path: bytes, mode: int, modified: int) -> None:
         """The file that `write` adds to from now on. `modified`: nanoseconds since the epoch."""
@@ -58,7 +57,7 @@ class ConfinedTree:
     def link(self, path: bytes, target: bytes) -> None:
         """A symbolic link within the directory."""
         *folder, name = _names(path)
-        if not leads_inside(path, target):
+        if not leads_inside(path, target, self._depth):
             raise ForbiddenName(f"a link to {target!r}")
         os.symlink(target, name, dir_fd=self._folder(tuple(folder)))
 
@@ -92,29 +91,36 @@ class ConfinedTree:
             os.close(self._known[1])
             self._known = None
 
-    def files(self) -> list[str]:
-        """The names in the directory itself."""
-        return sorted(os.listdir(self.path))
+    def files(self, folder: str = "") -> list[str]:
+        """The names in a folder; [] if it is missing."""
+        try:
+            return sorted(os.listdir(os.path.join(self.path, folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
-    def sync(self) -> None:
-        """Bring the files that stand in the directory itself onto the disk."""
+    def sync(self, folder: str) -> None:
+        """Bring the files that stand in a folder onto the disk."""
         self._end_file()
-        for name in self.files():
-            descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        for name in self.files(folder):
+            path = os.path.join(self.path, folder, name)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
-    def move_to(self, target: str) -> None:
-        """Move all into the directory `target`. What is there and has other names stays."""
+    def move(self, folder: str, target: str) -> None:
+        """Move what is in a folder into the directory `target`, or make it that. What is there and has other names
+        stays."""
         self._end_file()
         self._forget_folder()
-        os.chmod(self.path, 0o700 | self._modes.get(b"", 0o777 & ~_umask()))
-        merge(self.path, target)
-        for path in sorted(self._modes, key=len, reverse=True):
+        top = os.fsencode(folder)
+        os.chmod(os.path.join(self.path, folder), 0o700 | self._modes.get(top, 0o777 & ~_umask()))
+        merge(os.path.join(self.path, folder), target)
+        inside = [path for path in self._modes if path == top or path.startswith(top + b"/")]
+        for path in sorted(inside, key=len, reverse=True):
             with contextlib.suppress(OSError):
-                os.chmod(os.path.join(os.fsencode(target), path), self._modes[path])
+                os.chmod(os.path.join(os.fsencode(target), path[len(top) + 1 :]), self._modes[path])
 
     def discard(self) -> None:
         """Remove what was not moved."""
@@ -148,11 +154,11 @@ def merge(source: str, target: str) -> None:
     os.rmdir(source)
 
 
-def leads_inside(path: bytes, target: bytes) -> bool:
-    """Whether a link at `path` with this target leads to something in the same tree."""
-    if not target or target.startswith(b"/") or b"\0" in target:
+def leads_inside(path: bytes, target: bytes, least: int = 0) -> bool:
+    """Whether a link at `path` with this target leads to something in the same folder, `least` folders from the top."""
+    depth = path.count(b"/") - least
+    if depth < 0 or not target or target.startswith(b"/") or b"\0" in target:
         return False
-    depth = path.count(b"/")
     for name in target.split(b"/"):
         depth += -1 if name == b".." else name not in (b"", b".")
         if depth < 0:

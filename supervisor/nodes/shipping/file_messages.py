@@ -1,8 +1,9 @@
 """Messages about files between agents and the supervisor.
 
-A **parcel** is a set of files that arrives as a whole: the artifacts of a job, or its saved states. It goes up before
-the outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes of
-its parcels are not acknowledged (`Taken`).
+A **parcel** is a set of files of one job that arrives as a whole: its artifacts, or its saved states with the artifacts
+that they may name. In it stand `jobs/<job>/...` and `states/<job>.json`, as in the experiment's directory. It goes up
+before the outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes
+of its parcels are not acknowledged (`Taken`).
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class FileBytes(msgspec.Struct, tag=46, array_like=True):
 
 
 class LinkIs(msgspec.Struct, tag=47, array_like=True):
-    """A symbolic link to something in the same parcel."""
+    """A symbolic link to something in the directory of the same job."""
 
     number: int
     path: bytes

@@ -31,7 +31,7 @@ from supervisor.nodes.shipping.file_messages import (
     Taken,
 )
 from supervisor.nodes.shipping.output_shipping import NO_LEASE
-from supervisor.nodes.shipping.parcels import Arrived, Parcel, ParcelReceiver, ParcelSender, refusal
+from supervisor.nodes.shipping.parcels import Arrived, Entry, Parcel, ParcelReceiver, ParcelSender, refusal
 from supervisor.system.confined_tree import ConfinedTree, ForbiddenName
 from workers.job.file_names import file_name
 from workers.transport.messages import PlanLine, Run
@@ -183,6 +183,8 @@ class NodeFiles(Generic[Later]):
             head, job = arrived.head, self._job_of(arrived.head)
             if job is not None and head.kind == "artifacts" and results.get(job, head.lease) != head.lease:
                 continue  # another result is on its way; that of this lease counts if it gets lost
+            if any(other.head.lease == head.lease for _, other in self._syncing):
+                continue  # one after the other into the same directory
             self._undecided.remove(arrived)
             if job is None:
                 self._answer(arrived)
@@ -266,13 +268,16 @@ class NodeFiles(Generic[Later]):
             return
         for index, line in enumerate(run.lines.split(b"\n")):
             job, lease = msgspec.json.decode(line, type=PlanLine).id, run.first_lease + index
+            folder, entries = file_name(job), []
             if names := store.states_of(job):
-                yield Parcel("state", incarnation, lease, store.states_directory, names)
-            folder = file_name(job)
-            if (names or run.attempts[index] > 1) and os.path.isdir(
-                os.path.join(store.jobs_directory, folder)
-            ):
-                yield Parcel("artifacts", incarnation, lease, store.jobs_directory, [folder])
+                entries += [
+                    Entry(f"states/{name}", os.path.join(store.states_directory, name)) for name in names
+                ]
+            source = os.path.join(store.jobs_directory, folder)
+            if (names or run.attempts[index] > 1) and os.path.isdir(source):
+                entries.append(Entry(f"jobs/{folder}", source))
+            if entries:
+                yield Parcel("state" if names else "artifacts", incarnation, lease, entries)
 
     def _sent(self, answer: ParcelKept) -> None:
         if (parcel := self._sender.kept(answer, self._now)) is None:

@@ -27,7 +27,17 @@ from supervisor.nodes.shipping.file_messages import (
 )
 from supervisor.nodes.shipping.node_scratch import NodeScratch
 from supervisor.nodes.shipping.output_shipping import NO_LEASE, OutputShipping
-from supervisor.nodes.shipping.parcels import Arrived, Parcel, ParcelReceiver, ParcelSender, refusal
+from supervisor.nodes.shipping.parcels import (
+    Arrived,
+    Entry,
+    Parcel,
+    ParcelReceiver,
+    ParcelSender,
+    Signature,
+    is_settled,
+    refusal,
+    signature_of,
+)
 from supervisor.system.confined_tree import ForbiddenName
 from workers.isolation.output_files import log_path
 from workers.job.file_names import file_name
@@ -39,7 +49,6 @@ STACKS_WITHIN, STACKS_EVERY = 1.0, 0.02  # seconds for which stacks are looked f
 DEATH_WAITS = 10.0  # seconds at most that the death of a worker is held back for the files of its job
 
 Said = Event | FileReport
-_Signature = tuple[int, int, int]
 
 
 class _ShippedWorker:
@@ -51,8 +60,9 @@ class _ShippedWorker:
         self.leases = SentLeases()
         self.ready = False
         self.alive = True
-        self.sent_states: dict[str, _Signature] = {}  # that the supervisor has, by file
+        self.sent_states: dict[str, Signature] = {}  # that the supervisor has, by file
         self.state_parcels: dict[str, int] = {}  # under way, by the job's file name
+        self.known: dict[str, dict[bytes, Signature]] = {}  # artifacts that the supervisor has, by the same
 
     def job_folders(self) -> set[str]:
         """Names of the folders with artifacts."""
@@ -67,7 +77,7 @@ class _ShippedWorker:
     def has_states(self) -> bool:
         return os.path.isdir(self.spec.states_directory)
 
-    def changed_states(self, name: str) -> dict[str, _Signature]:
+    def changed_states(self, name: str) -> dict[str, Signature]:
         """Files with states of this job that the supervisor does not have."""
         found = {}
         for file in (f"{name}.json", f"{name}~.json"):
@@ -75,10 +85,19 @@ class _ShippedWorker:
                 status = os.stat(os.path.join(self.spec.states_directory, file))
             except OSError:
                 continue
-            signature = status.st_mtime_ns, status.st_ino, status.st_size
+            signature = signature_of(status)
             if self.sent_states.get(file) != signature:
                 found[file] = signature
         return found
+
+    def know_artifacts(self, name: str) -> None:
+        """The supervisor has what is there of this job."""
+        found, top = self.known.setdefault(name, {}), os.fsencode(self.spec.jobs_directory)
+        for folder, _, files in os.walk(os.fsencode(self.job_folder(name))):
+            for file in files:
+                path = os.path.join(folder, file)
+                if is_settled(signature := signature_of(os.lstat(path))):
+                    found[b"jobs/" + os.path.relpath(path, top)] = signature
 
     def drop_states(self, name: str) -> None:
         """Of a completed job."""
@@ -155,13 +174,14 @@ class FileShipping:
         worker = self._workers.get(head.incarnation)
         try:
             if worker is not None:
-                state = head.kind == "state"
-                target = worker.spec.states_directory if state else worker.spec.jobs_directory
-                names = arrived.tree.files()
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                arrived.tree.move_to(target)
-                for name in {name.removesuffix(".json").removesuffix("~") for name in names if state}:
-                    worker.sent_states.update(worker.changed_states(name))
+                for name in arrived.tree.files("jobs"):
+                    os.makedirs(worker.spec.jobs_directory, exist_ok=True)
+                    arrived.tree.move(f"jobs/{name}", worker.job_folder(name))
+                    worker.know_artifacts(name)
+                if files := arrived.tree.files("states"):
+                    arrived.tree.move("states", worker.spec.states_directory)
+                    for name in {file.removesuffix(".json").removesuffix("~") for file in files}:
+                        worker.sent_states.update(worker.changed_states(name))
         except (OSError, ForbiddenName) as error:
             answer = refusal(head.number, error)
         arrived.tree.discard()
@@ -255,9 +275,7 @@ class FileShipping:
         event = facts.JobsFinished(worker.spec.incarnation, [outcome])
         held = _HeldEvent(event, outcome.lease, set())
         if name in folders:
-            held.parcels.add(
-                self._send(worker, "artifacts", job, worker.job_folder(name), completed=completed)
-            )
+            held.parcels.add(self._send(worker, "artifacts", job, name, completed=completed))
         if states and completed:
             worker.drop_states(name)
         elif states:
@@ -279,7 +297,7 @@ class FileShipping:
         held = _HeldEvent(event, lease, set(), until=self._now + DEATH_WAITS)
         if job is not None:
             if name in worker.job_folders():
-                held.parcels.add(self._send(worker, "artifacts", job, worker.job_folder(name)))
+                held.parcels.add(self._send(worker, "artifacts", job, name))
             held.state = name if worker.has_states() else ""
         if self._is_free(worker, held):
             self._said.append(event)
@@ -317,27 +335,38 @@ class FileShipping:
         worker: _ShippedWorker,
         kind: ParcelKind,
         job: RunningJob,
-        root: str,
-        names: Sequence[str] | None = None,
+        name: str,
+        states: Sequence[str] = (),
         *,
         completed: bool = False,
     ) -> int:
-        return self._sender.add(Parcel(kind, worker.spec.incarnation, job.lease, root, names, completed))
+        """Send what the job has written into its folder, after these of its states: what they name is there by then.
+        `name`: of the job's files."""
+        spec = worker.spec
+        entries = [Entry(f"states/{file}", os.path.join(spec.states_directory, file)) for file in states]
+        entries.append(Entry(f"jobs/{name}", worker.job_folder(name)))
+        known = dict(worker.known.get(name, {}))
+        return self._sender.add(Parcel(kind, spec.incarnation, job.lease, entries, completed, known))
 
     def _send_states(self, worker: _ShippedWorker, job: RunningJob, name: str) -> None:
         """One parcel at a time: a later one must not be overtaken by an earlier one."""
         if name not in worker.state_parcels and (changed := worker.changed_states(name)):
             worker.sent_states.update(changed)
-            number = self._send(worker, "state", job, worker.spec.states_directory, sorted(changed))
-            worker.state_parcels[name] = number
+            worker.state_parcels[name] = self._send(worker, "state", job, name, sorted(changed))
 
     def _kept(self, number: int, parcel: Parcel) -> None:
         """The supervisor has a parcel, or cannot have it."""
-        worker = self._workers.get(parcel.incarnation)
+        worker, (path, folder) = self._workers.get(parcel.incarnation), parcel.entries[-1]
         if parcel.kind == "artifacts":
-            shutil.rmtree(parcel.root, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         elif worker is not None:
             worker.state_parcels = {name: n for name, n in worker.state_parcels.items() if n != number}
+        if worker is not None:
+            name = os.path.basename(path)
+            if parcel.kind == "artifacts":
+                worker.known.pop(name, None)
+            elif not parcel.problem:
+                worker.known.setdefault(name, {}).update(parcel.sent)
         for held in self._held:
             if number in held.parcels:
                 held.parcels.discard(number)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,23 +35,40 @@ from supervisor.nodes.shipping.file_messages import (
 from supervisor.system.confined_tree import ConfinedTree, ForbiddenName, leads_inside
 
 Got = TypeVar("Got")
+Signature = tuple[int, int, int]  # when a file was modified, its size, which file it is
 
 AGAIN_AFTER = 1.0  # seconds, when the other side had no room
 MOST_AT_ONCE = 64  # parcels that are read in turn
+IN_PARCEL = (
+    2  # folders from the top of a parcel to what is in the directory of a job: no link leads out of that
+)
+_SETTLED = 2 * 10**9  # nanoseconds
 MOST_LEFT_OUT = 20  # names that are told
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _UNREADABLE = (errno.EACCES, errno.EPERM)
 
 
+class Entry(NamedTuple):
+    """A file or a folder `source`, and its path in the parcel."""
+
+    path: str
+    source: str
+
+
 class Parcel(msgspec.Struct):
-    """What is to be sent: of the directory `root` the entries `names`, or all. `problem`: why it was not kept."""
+    """What is to be sent, in this order: what comes first is read first.
+
+    known: files that the other side has already, as they were then. sent: those of this parcel that will not change
+    unnoticed. problem: why it was not kept.
+    """
 
     kind: ParcelKind
     incarnation: int
     lease: int
-    root: str
-    names: Sequence[str] | None = None
+    entries: Sequence[Entry]
     completed: bool = False
+    known: Mapping[bytes, Signature] = {}
+    sent: dict[bytes, Signature] = {}
     problem: str = ""
 
 
@@ -64,6 +82,7 @@ class ParcelSender:
         self._queued: deque[int] = deque()
         self._waiting: dict[int, Parcel] = {}
         self._later: list[tuple[float, int]] = []  # when to send them again
+        self._broken: list[ParcelPart] = []
 
     def add(self, parcel: Parcel) -> int:
         """The number of the parcel."""
@@ -77,7 +96,8 @@ class ParcelSender:
         for due, number in [later for later in self._later if later[0] <= now]:
             self._later.remove((due, number))
             self._queued.append(number)
-        found: list[ParcelPart] = []
+        found, self._broken = self._broken, []
+        self._unacknowledged += sum(map(size_of, found))
         most = min(most, WINDOW - self._unacknowledged)
         while self.ready and most > 0:
             while self._queued and len(self._streams) < MOST_AT_ONCE:
@@ -108,6 +128,9 @@ class ParcelSender:
         parcel = self._waiting.get(answer.number)
         if parcel is None:
             return None
+        for stream in [stream for stream in self._streams if stream[0] == answer.number]:
+            self._streams.remove(stream)
+            self._broken.append(ParcelBroken(answer.number))
         if answer.again:
             self._later.append((now + AGAIN_AFTER, answer.number))
             return None
@@ -121,7 +144,7 @@ class ParcelSender:
     @property
     def ready(self) -> bool:
         """Whether `messages` has something to send."""
-        return bool(self._streams or self._queued) and self._unacknowledged < WINDOW
+        return bool(self._broken or self._streams or self._queued) and self._unacknowledged < WINDOW
 
 
 def size_of(part: ParcelPart) -> int:
@@ -129,37 +152,62 @@ def size_of(part: ParcelPart) -> int:
     return MESSAGE_COSTS + (len(part.data) if isinstance(part, FileBytes) else 0)
 
 
+def signature_of(status: os.stat_result) -> Signature:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def is_settled(signature: Signature) -> bool:
+    """Whether a file that is changed from now on has another signature: clocks of file systems are coarse."""
+    return time.time_ns() - signature[0] > _SETTLED
+
+
 def parts_of(number: int, parcel: Parcel) -> Iterator[ParcelPart]:
     """The messages of a parcel, read while they are asked for. Raises OSError. What vanishes meanwhile is left out."""
     yield ParcelBegins(number, parcel.kind, parcel.incarnation, parcel.lease, parcel.completed)
-    root, left_out = os.fsencode(parcel.root), [""] * 0
+    left_out: list[str] = []
+    parcel.sent = {}
+    for entry in parcel.entries:
+        yield from _parts_of_entry(number, parcel, entry, left_out)
+    yield ParcelEnds(number, left_out)
+
+
+def _parts_of_entry(number: int, parcel: Parcel, entry: Entry, left_out: list[str]) -> Iterator[ParcelPart]:
+    top, root = os.fsencode(entry.path), os.fsencode(entry.source)
     todo = deque([b""])
-    if parcel.names is not None:
-        todo = deque(os.fsencode(name) for name in parcel.names)
     while todo:
-        path = todo.popleft()
-        full = os.path.join(root, path) if path else root
+        inner = todo.popleft()
+        source, path = (os.path.join(root, inner), os.path.join(top, inner)) if inner else (root, top)
         try:
-            status = os.lstat(full)
+            status = os.lstat(source)
             if stat.S_ISDIR(status.st_mode):
-                names = _readable(os.listdir, full, status.st_mode)
+                names = _readable(os.listdir, source, status.st_mode)
                 yield FolderIs(number, path, stat.S_IMODE(status.st_mode))
-                todo.extendleft(os.path.join(path, name) for name in sorted(names, reverse=True))
+                todo.extendleft(os.path.join(inner, name) for name in sorted(names, reverse=True))
             elif stat.S_ISREG(status.st_mode):
-                descriptor = _readable(_open, full, status.st_mode)
-                try:
-                    yield FileBegins(number, path, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
-                    while data := os.read(descriptor, PIECE):
-                        yield FileBytes(number, data)
-                finally:
-                    os.close(descriptor)
-            elif stat.S_ISLNK(status.st_mode) and (target := _inside(root, path, os.readlink(full))):
+                yield from _parts_of_file(number, parcel, path, source, status)
+            elif stat.S_ISLNK(status.st_mode) and (target := _inside(root, inner, os.readlink(source))):
                 yield LinkIs(number, path, target)
             elif len(left_out) < MOST_LEFT_OUT:
-                left_out.append(_shown(path))
+                left_out.append(_shown(inner))
         except FileNotFoundError:
             continue
-    yield ParcelEnds(number, left_out)
+
+
+def _parts_of_file(
+    number: int, parcel: Parcel, path: bytes, source: bytes, status: os.stat_result
+) -> Iterator[ParcelPart]:
+    signature = signature_of(status)
+    if parcel.known.get(path) == signature:
+        return
+    descriptor = _readable(_open, source, status.st_mode)
+    try:
+        yield FileBegins(number, path, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+        while data := os.read(descriptor, PIECE):
+            yield FileBytes(number, data)
+    finally:
+        os.close(descriptor)
+    if is_settled(signature):
+        parcel.sent[path] = signature
 
 
 def _open(path: bytes) -> int:
@@ -206,8 +254,7 @@ class ParcelReceiver:
     def __init__(self, beside: Callable[[ParcelBegins], str | None]) -> None:
         """`beside`: None for a parcel that nobody needs. It may raise OSError."""
         self._beside = beside
-        self._open: dict[int, tuple[ParcelBegins, ConfinedTree | None]] = {}
-        self._problems: dict[int, ParcelKept] = {}
+        self._trees: dict[int, tuple[ParcelBegins, ConfinedTree]] = {}
         self.answers: list[Taken | ParcelKept] = []
         self._taken = 0
 
@@ -216,35 +263,35 @@ class ParcelReceiver:
         self._taken += size_of(part)
         number = part.number
         if isinstance(part, ParcelBegins):
-            self._open[number] = part, None
-            if (tree := self._try(part, lambda: self._begin(part))) is not None:
-                self._open[number] = part, tree
-            return None
-        head, tree = self._open.get(number, (None, None))
-        if head is None:
-            return None
-        if isinstance(part, ParcelEnds | ParcelBroken):
-            del self._open[number]
-            problem = self._problems.pop(number, None)
-            if isinstance(part, ParcelEnds) and tree is not None and problem is None:
-                return Arrived(head, tree, part.left_out)
-            if tree is not None:
+            self._begin(part)
+        elif isinstance(part, ParcelEnds | ParcelBroken):
+            if number in self._trees:
+                head, tree = self._trees.pop(number)
+                if isinstance(part, ParcelEnds):
+                    return Arrived(head, tree, part.left_out)
                 tree.discard()
-            self.answers.append(problem or ParcelKept(number))
-        elif tree is not None and number not in self._problems:
-            self._try(head, lambda: _write(tree, part))
+                self.answers.append(ParcelKept(number))
+        elif number in self._trees:
+            try:
+                _write(self._trees[number][1], part)
+            except (OSError, ForbiddenName) as error:
+                self._refuse(refusal(number, error))
         return None
 
-    def _begin(self, head: ParcelBegins) -> ConfinedTree | None:
-        path = self._beside(head)
-        return None if path is None else ConfinedTree(path)
-
-    def _try(self, head: ParcelBegins, do: Callable[[], Got]) -> Got | None:
+    def _begin(self, head: ParcelBegins) -> None:
+        """Who sends a parcel that is not needed, or cannot be kept, is told at once, and sends no more of it."""
         try:
-            return do()
-        except (OSError, ForbiddenName) as error:
-            self._problems[head.number] = refusal(head.number, error)
-            return None
+            if (path := self._beside(head)) is None:
+                self._refuse(ParcelKept(head.number))
+            else:
+                self._trees[head.number] = head, ConfinedTree(path, IN_PARCEL)
+        except OSError as error:
+            self._refuse(refusal(head.number, error))
+
+    def _refuse(self, answer: ParcelKept) -> None:
+        if answer.number in self._trees:
+            self._trees.pop(answer.number)[1].discard()
+        self.answers.append(answer)
 
     def collect_answers(self) -> list[Taken | ParcelKept]:
         if self._taken:
@@ -255,10 +302,9 @@ class ParcelReceiver:
 
     def discard(self) -> None:
         """Nothing more comes: remove what has not arrived as a whole."""
-        for _, tree in self._open.values():
-            if tree is not None:
-                tree.discard()
-        self._open.clear()
+        for _, tree in self._trees.values():
+            tree.discard()
+        self._trees.clear()
 
 
 def refusal(number: int, error: OSError | ForbiddenName) -> ParcelKept:
