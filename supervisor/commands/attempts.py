@@ -58,6 +58,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     given: dict[str, Any] | msgspec.UnsetType = (
         msgspec.UNSET
     )  # what it might use (`terms.needs.given`), if it said
+    place: str | msgspec.UnsetType = msgspec.UNSET  # the node that it ran on, if there were any
 
 
 class _AttemptLease(msgspec.Struct):
@@ -67,6 +68,7 @@ class _AttemptLease(msgspec.Struct):
     at: str
     run: int
     given: dict[str, Any]
+    place: str
     peak_rss: int = 0
     peak_at: str = ""
 
@@ -92,7 +94,7 @@ class Attempts:
             self._end(record)  # type: ignore[arg-type]
         elif isinstance(record, Leased):
             pid = self._pids.get(record.incarnation, 0)
-            known = (record.worker, pid, record.at, self._run, record.given)
+            known = (record.worker, pid, record.at, self._run, record.given, record.place)
             self._open.hand_out(record, (_AttemptLease(job, *known) for job in record.jobs))
         elif isinstance(record, Returned):
             self._open.give_back(record)
@@ -144,7 +146,7 @@ class Attempts:
         )
         if lease is not None:
             attempt.worker, attempt.pid, attempt.handed_out = lease.worker, lease.pid or None, lease.at
-            attempt.given = lease.given or msgspec.UNSET
+            attempt.given, attempt.place = lease.given or msgspec.UNSET, lease.place or msgspec.UNSET
             _sampled(attempt, lease)
         if record.outcome == "lost":  # its duration and end are unknown
             attempt.started, attempt.ended, attempt.seconds = attempt.handed_out, "", None
@@ -168,6 +170,7 @@ class Attempts:
                 pid=lease.pid or None if lease else None,
                 handed_out=lease.at if lease else "",
                 given=(lease.given if lease else {}) or msgspec.UNSET,
+                place=(lease.place if lease else "") or msgspec.UNSET,
                 ended=record.at,
                 error=detail.get("error"),
                 code=self._codes.version(number),
@@ -188,6 +191,7 @@ class Attempts:
                 lease=number,
                 handed_out=lease.at,
                 given=lease.given or msgspec.UNSET,
+                place=lease.place or msgspec.UNSET,
                 code=self._codes.version(number),
             )
             _sampled(attempt, lease)

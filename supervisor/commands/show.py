@@ -154,6 +154,8 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
     heads += ["code"] if several else []
     told = any(one.given is not msgspec.UNSET for one in tries)
     heads += ["given"] if told else []
+    placed = any(one.place is not msgspec.UNSET for one in tries)
+    heads += ["node"] if placed else []
     rows = [
         [
             str(one.attempt or "-"),
@@ -168,6 +170,7 @@ def _tell_attempts(tries: list[Attempt], counted: int) -> None:
             _then(one),
             *([one.code or "-"] if several else []),
             *([_given(one)] if told else []),
+            *(["-" if one.place is msgspec.UNSET else one_line(one.place)] if placed else []),
         ]
         for one in tries
     ]

@@ -139,4 +139,5 @@ def _worker(worker: ProgressWorker, now: datetime) -> str:
     name = shorten(one_line(worker.job or ""), 60)
     usage = f"{size(worker.rss_bytes):>6} {worker.cpu_percent:4.0f}%"
     done = "" if worker.fraction is None else f"  {worker.fraction:.0%} done"
-    return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {usage}{done}{'  slow' * worker.slow}"
+    place = "" if worker.place is msgspec.UNSET else f"  on {one_line(worker.place)}"
+    return f"  {worker.worker:>4}  {name:<40}  {running:>8}  {usage}{done}{'  slow' * worker.slow}{place}"

@@ -131,6 +131,7 @@ def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
         told=list(opened.store.history.reported_conversions),
         chosen=opened.mask.count(1),
         cores=usable_cores(),
+        nodes=request.engine != "local" or opened.store.history.of_nodes,
     )
 
 

@@ -38,6 +38,7 @@ class ProgressWorker(msgspec.Struct):
     cpu_percent: float = 0.0
     fraction: float | None = None
     slow: bool = False
+    place: str | msgspec.UnsetType = msgspec.UNSET  # the node, if there are several
 
 
 class ProgressSupervisor(msgspec.Struct):
@@ -153,4 +154,5 @@ class ProgressFile:
 def _worker(worker: dict[str, object]) -> dict[str, object]:
     keys = ("worker", "pid", "incarnation", "status", "job", "attempt", "since", "rss_bytes", "cpu_percent")
     more = ("fraction", "metrics", "slow") if worker["job"] is not None else ()
-    return {key: worker[key] for key in (*keys, *more)}
+    where = ("place",) if worker["place"] else ()
+    return {key: worker[key] for key in (*keys, *more, *where)}

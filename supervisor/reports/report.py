@@ -25,7 +25,7 @@ from supervisor.core.terms.experiment_id import check_id
 from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
 from supervisor.core.terms.records import NO_RESULT, Ended
 from supervisor.reports.experiment_list import experiments
-from supervisor.reports.given_amounts import GivenAmounts
+from supervisor.reports.hand_outs import HandOuts
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -49,7 +49,7 @@ IS_COMPLETED = bytes(state == COMPLETED for state in range(256))
 
 class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
     """One job in logs_final.json; `result` is there when completed, `error` when failed, `needs` and `given` when
-    the job, or the experiment for all jobs, says what is needed."""
+    the job, or the experiment for all jobs, says what is needed, `place` when it ran on a node."""
 
     job: str
     domain: str | None
@@ -63,6 +63,7 @@ class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
     code: str | None = None
     needs: msgspec.Raw = NO_RESULT
     given: msgspec.Raw = NO_RESULT
+    place: str = ""
 
 
 class Report:
@@ -218,13 +219,14 @@ class Report:
     def final_text(self) -> Iterator[bytes]:
         """The text of logs_final.json as it is now, some hundred lines at a time.
 
-        What jobs were given stands in other records of the journal than what came of them. So that is read once
-        more as soon as one says what it needs, and never if none does.
+        What jobs were given, and where they ran, stands in other records of the journal than what came of them. So
+        that is read once more as soon as one says what it needs, or if there were nodes, and never else.
         """
         yield b"["
-        given: GivenAmounts | None = None
+        hand_outs: HandOuts | None = None
         settings = self._results.history.settings
         for_all = any(settings.get(name) is not None for name in ("job_cpus", "job_memory", "job_gpus"))
+        for_all |= self._results.history.of_nodes
         table, codes = self._results.table, self._results.history.codes
         self._codes.clear()
         before = b"\n"
@@ -252,10 +254,10 @@ class Report:
             )
             lines = list(entries)
             if for_all or any(needs):
-                if given is None:
-                    given = GivenAmounts(self._results.hand_outs_with_needs())
+                if hand_outs is None:
+                    hand_outs = HandOuts(self._results.hand_outs_with_needs())
                 for line, its, one in zip(lines, needs, found, strict=True):
-                    line.needs, line.given = its, given.of(one.lease)
+                    line.needs, (line.given, line.place) = its, hand_outs.of(one.lease)
             yield before + _encode_lines(lines)[:-1].replace(b"\n", b",\n")
             before = b",\n"
         yield b"\n]\n"

@@ -27,3 +27,6 @@ def test_nothing_of_this_room_is_imported(experiment: Experiment) -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout == "[]\n"
     assert experiment.final()["one"]["result"] == []
+    written = experiment.path("journal").read_text() + experiment.path("progress").read_text()
+    assert '"place"' not in written and '"nodes"' not in written
+    assert "place" not in experiment.final()["one"]

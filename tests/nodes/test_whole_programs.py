@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -36,6 +40,20 @@ NODES = ("--engine", "pipes", "--nodes", "2")
 
 def write(experiment: Experiment, jobs: int = 24) -> None:
     experiment.write(SCRIPT.replace("@JOBS@", str(jobs)))
+
+
+def attempts(experiment: Experiment, job: str) -> list[dict[str, Any]]:
+    """As `longhaul show` has them."""
+    command = [sys.executable, "-m", "supervisor", "show", job, "--json", str(experiment.output)]
+    shown = subprocess.run(command, env=experiment.environment(), capture_output=True, text=True, check=True)
+    tries: list[dict[str, Any]] = json.loads(shown.stdout)["attempts"]
+    return tries
+
+
+def shown_places(experiment: Experiment) -> set[str]:
+    """Of the workers in the progress file."""
+    progress = json.loads(experiment.path("progress").read_text())
+    return {worker["place"] for worker in progress["workers"]}
 
 
 def open_gate(experiment: Experiment) -> None:
@@ -102,11 +120,28 @@ def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: s
     open_gate(experiment)
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
-    all_completed(experiment)
+    final = all_completed(experiment)
     ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
     how_it_ended = "interrupted" if how == "terminated" else "lost"
     assert Counter(ended) == {"completed": 24, how_it_ended: 2}
     assert not experiment.processes()
+    said = {
+        "killed": " is lost: it closed the connection",
+        "terminated": " has ended: it was sent SIGTERM",
+        "frozen": " is lost: nothing was heard of it for 2s",
+    }[how]
+    told = f"({platform.node()}){said}; 2 jobs that ran there run again"
+    (log,) = experiment.output.glob("*/supervisor.log")
+    assert told in log.read_text()
+    assert how == "terminated" or told in err
+    assert {entry["place"] for entry in final.values()} == {f"node{n} ({platform.node()})" for n in (0, 1)}
+    job = next(
+        r["job"] for r in experiment.journal() if r["type"] == "ended" and r["outcome"] == how_it_ended
+    )
+    again = attempts(experiment, job)
+    assert [attempt["outcome"] for attempt in again] == [how_it_ended, "completed"]
+    assert again[0]["error"]["message"] == again[0]["place"].partition(" ")[0] + f" ({platform.node()}){said}"
+    assert again[1]["place"] == final[job]["place"]
 
 
 def test_what_ends_while_the_supervisor_stands_still_is_interrupted(experiment: Experiment) -> None:
@@ -146,6 +181,7 @@ def test_no_process_outlives_the_supervisor_and_one_machine_goes_on_with_its_run
     write(experiment)
     supervisor = experiment.start(*NODES)
     all_four_run(experiment)
+    wait_for(lambda: len(shown_places(experiment)) == 2, "the progress file to name both nodes")
     recorded = set(experiment.completed_in_journal())
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.communicate()
@@ -155,6 +191,8 @@ def test_no_process_outlives_the_supervisor_and_one_machine_goes_on_with_its_run
     run = experiment.run("--resume", "latest")
     assert run.returncode == 0, run.stderr
     all_completed(experiment)
+    for job, entry in experiment.final().items():
+        assert ("place" in entry) == (job in recorded), "only those ran on a node"
     after = Counter(experiment.executions())
     assert all(after[job] == before[job] for job in recorded)
 

@@ -28,7 +28,7 @@ from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.records import Ended, Leased
 from supervisor.reports import final_files
 from supervisor.reports.final_files import write_reports
-from supervisor.reports.given_amounts import GivenAmounts
+from supervisor.reports.hand_outs import HandOuts
 from supervisor.reports.progress_file import ProgressFile, read_progress
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
@@ -227,14 +227,18 @@ def test_what_was_given_is_found_by_the_lease() -> None:
         Leased(0, 1, 3, ["a", "b"], AT, big),
         Leased(1, 2, 7, ["c"], AT, shared),
         Leased(0, 1, 8, ["d"], AT, big),
+        Leased(2, 3, 9, ["e"], AT, big, "node1 (b)"),
+        Leased(2, 3, 10, ["f"], AT, {}, "node1 (b)"),
     ]
-    given = GivenAmounts(hand_outs)
-    found = {lease: bytes(given.of(lease)) for lease in range(11)}
+    known = HandOuts(hand_outs)
+    assert [known.of(lease)[1] for lease in range(8, 12)] == ["", "node1 (b)", "node1 (b)", ""]
+    found = {lease: bytes(known.of(lease)[0]) for lease in range(12)}
     assert {lease: json.loads(text) for lease, text in found.items() if text} == {
         3: big,
         4: big,
         7: shared,
         8: big,
+        9: big,
     }
 
 

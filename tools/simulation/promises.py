@@ -153,6 +153,9 @@ class Promises:
             if isinstance(record, Leased):
                 numbers = range(record.lease, record.lease + len(record.jobs))
                 self.worker_of.update(dict.fromkeys(numbers, record.incarnation))
+                place = world.workers[record.incarnation].place
+                if record.place != (f"node{place}" if world.nodes else ""):
+                    raise Violation(f"{record.jobs} run in place {place}, and {record.place!r} is on record")
             elif isinstance(record, Ended) and record.outcome == "completed":
                 self._note_completion(core.table, record, n)
             elif isinstance(record, Ended) and record.state:

@@ -493,6 +493,6 @@ class Dispatcher:
         worker.leases.add(first, jobs)
         worker.handed += len(jobs)
         ids = list(get(self.table.ids, jobs))
-        got, cpus = self.placement.grant(worker.holding) if self.placement is not None else ({}, 0)
-        turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at, got))
+        got, cpus, place = self.placement.grant(worker) if self.placement is not None else ({}, 0, "")
+        turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at, got, place))
         turn.effects.commands.append(StartJobs(worker.incarnation, first, jobs, attempts, cpus))

@@ -129,11 +129,13 @@ class Placement:
         names = self.places[holding.place].totals.gpus
         return tuple(names[device] for device in holding.devices)
 
-    def grant(self, holding: Holding | None) -> tuple[dict[str, Any], int]:
-        """(what a job is given, for the record; thousandths of a core, if it or the experiment names them)."""
+    def grant(self, worker: WorkerState) -> tuple[dict[str, Any], int, str]:
+        """(what a job is given, for the record; thousandths of a core, if it or the experiment names them; the name
+        of its place)."""
+        holding, name = worker.holding, self.places[worker.place].name
         if holding is None or (kind := self.kinds.kinds[holding.kind]).silent:
-            return {}, 0
-        return given(kind.amounts, self.devices_of(holding) or ()), kind.cpus
+            return {}, 0, name
+        return given(kind.amounts, self.devices_of(holding) or ()), kind.cpus, name
 
     def memory_of(self, worker: WorkerState) -> int:
         """Bytes that the job of this worker asked for; 0 if it did not say."""

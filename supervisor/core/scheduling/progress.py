@@ -120,6 +120,9 @@ class ProgressObserver:
 
     def _worker(self, worker: WorkerState, now: float) -> WorkerSnapshot:
         view = WorkerSnapshot(worker.slot, worker.pid, worker.incarnation, worker.status)
+        placement = self.scheduler.dispatcher.placement
+        if placement is not None and (place := placement.places.get(worker.place)) is not None:
+            view.place = place.name
         if worker.leases and worker.status != STARTING:
             job = worker.leases[0][1]
             table = self.scheduler.table

@@ -43,6 +43,7 @@ from supervisor.core.scheduling.hand_out_pauses import HandOutPauses
 from supervisor.core.scheduling.held_files import HeldFiles
 from supervisor.core.scheduling.limits import Limits
 from supervisor.core.scheduling.orders import Orders
+from supervisor.core.scheduling.place_notices import PlaceNotices
 from supervisor.core.scheduling.worker_notices import CodeSeen, SharedFiles
 from supervisor.core.state.columns import indices_of
 from supervisor.core.state.job_table import JobTable
@@ -141,6 +142,7 @@ class Scheduler:
             facts.ClockJumped: self._on_clock_jumped,
             facts.PlacesChanged: self._on_places_changed,
         }
+        self.place_notices = PlaceNotices(self.dispatcher, places or ())
 
     # ------------------------------------------------------------------ the interface
 
@@ -390,6 +392,8 @@ class Scheduler:
             message = (
                 worker.kill_reason.message
                 if worker.kill_reason is not None and kind == worker.kill_reason.outcome
+                else self.place_notices.why_ended.get(worker.place, "")
+                if event.cause
                 else ""
             )
             if kind == "over_memory":
@@ -442,6 +446,7 @@ class Scheduler:
 
     def _on_places_changed(self, event: facts.PlacesChanged, turn: Turn) -> None:
         if self.dispatcher.placement is not None:
+            self.place_notices.on_changed(event, turn)
             self.dispatcher.placement.set_places(event.places)
         self.earlier.on_places(turn, event.places)
 

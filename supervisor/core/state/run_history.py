@@ -190,6 +190,11 @@ class RunHistory:
             unsure(self.run_started.codes, lease, file.rpartition("/")[2])
 
     @property
+    def of_nodes(self) -> bool:
+        """Whether any run was on several nodes."""
+        return self.run_started is not None and self.run_started.nodes
+
+    @property
     def codes(self) -> CodeSpans:
         """Which code each result was made by."""
         return CodeSpans(self.run_started.codes if self.run_started is not None else ())

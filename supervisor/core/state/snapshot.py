@@ -27,6 +27,7 @@ class WorkerSnapshot(msgspec.Struct):
     metrics: dict[str, Any] = {}  # that the job has reported
     reported: float | None = None  # seconds since the job's last report
     slow: bool = False  # much slower than the other jobs of its domain
+    place: str = ""  # the node where it is, if there are several
 
 
 class FailureSnapshot(msgspec.Struct):

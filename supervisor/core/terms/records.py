@@ -60,6 +60,7 @@ class RunStarted(Record, tag="run_started"):
     told: list[str] = []  # kinds of converted result values that were reported so far in the experiment
     chosen: int = 0  # that this run may hand out (--only), finished ones included
     cores: int = 0  # usable ones; these two are 0 in the records of older versions
+    nodes: bool = False  # whether this run or an earlier one was on several nodes: `Leased` may name them
 
 
 class WorkerStarted(Record, tag="worker_started"):
@@ -95,6 +96,7 @@ class Leased(Record, tag="leased"):
     """Jobs handed to a worker; lease i has number `lease + i`. Written before it is sent.
 
     given: what each of them may use (`terms.needs.given`); absent for jobs that said nothing.
+    place: the name of the node where it runs; absent on the machine of the supervisor alone.
     """
 
     worker: int
@@ -103,6 +105,7 @@ class Leased(Record, tag="leased"):
     jobs: list[str]
     at: str
     given: dict[str, Any] = {}
+    place: str = ""
 
 
 class Returned(Record, tag="returned"):

@@ -254,8 +254,9 @@ def is_unsuccessful_end(line: bytes) -> bool:
 
 
 def tells_what_is_given(line: bytes) -> bool:
-    """Whether a line is a Leased record of jobs that said what they need."""
-    return b',"type":"leased",' in line[:_BEGINNING] and b',"given":{' in line
+    """Whether a line is a Leased record of jobs that said what they need, or that ran on a node."""
+    is_leased = b',"type":"leased",' in line[:_BEGINNING]
+    return is_leased and (b',"given":{' in line or b',"place":"' in line)
 
 
 def ended_jobs(fragment: bytes) -> list[str]:

@@ -122,8 +122,8 @@ def records_in(
 
 
 def hand_outs_with_needs(disk: Disk, fd: int, seed: int) -> Iterator[Leased]:
-    """The hand-outs of jobs that said what they need, in order, from an open file; none if there is no file
-    (`fd` below 0). Reads all of it; raises OSError."""
+    """The hand-outs of jobs that said what they need or ran on a node, in order, from an open file; none if there is
+    no file (`fd` below 0). Reads all of it; raises OSError."""
     for record in records_in(disk, fd, seed, tells_what_is_given) if fd >= 0 else ():
         if isinstance(record, Leased):
             yield record
