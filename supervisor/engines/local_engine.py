@@ -167,6 +167,17 @@ class LocalEngine:
         if worker is not None:
             self._send(worker, Revoke(list(leases)))
 
+    def unstarted(self, incarnation: int, leases: Sequence[int]) -> list[int] | None:
+        """Of these leases, those behind the one that the worker runs. None if that cannot be said now: it has more
+        to say, or was not yet sent all."""
+        worker = self._workers.get(incarnation)
+        if worker is None or worker.dead_at is not None:
+            return []  # its death is told
+        if worker.inbox.pressing or worker.outbox.pressing or worker.outbox_end.poll():
+            return None
+        first = worker.leases.first()
+        return [] if first is None else [lease for lease in leases if lease > first]
+
     def stop_worker(self, incarnation: int) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and not worker.finish_asked:

@@ -65,6 +65,11 @@ class SentLeases:
                     return run, index
         return None
 
+    def first(self) -> int | None:
+        """The first lease without an end: the one that the worker runs, or will run next."""
+        first = self._first()
+        return None if first is None else first[0].first_lease + first[1]
+
     def idle(self) -> bool:
         return self._first() is None
 

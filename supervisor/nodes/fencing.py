@@ -102,9 +102,9 @@ class Heartbeat:
         """What is to be done: ping it; give it up; take its workers for dead."""
         if self.given_up:
             return "ended" if self.confirmed or now >= self.free_at else ""
-        if now - self.heard > self.patience:
+        if now >= self.heard + self.patience:  # the same sums as in `next_time`
             return "silent"
-        return "ping" if self.greeted and now - self.pinged >= self.every else ""
+        return "ping" if self.greeted and now >= self.pinged + self.every else ""
 
     @property
     def patience(self) -> float:

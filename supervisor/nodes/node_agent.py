@@ -55,6 +55,7 @@ from supervisor.nodes.wire import (
     encode,
     report_of,
 )
+from supervisor.nodes.withdrawals import Withdrawals
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.system.capacity.free_memory import usable_memory
 from supervisor.system.capacity.gpu_devices import usable_devices
@@ -91,6 +92,7 @@ class NodeAgent:
         self._selector = selectors.DefaultSelector()
         self._clock = RunClock()
         self._watchdog = Watchdog(boot_time())
+        self._withdrawals = Withdrawals()
         self._greeted = False
         self._why = ""  # it ends
         self._how: HowNodeEnds = "failed"
@@ -218,11 +220,16 @@ class NodeAgent:
         now, due = self._clock.now(), engine.next_deadline()
         if self._files is not None and (at := self._files.next_deadline(self._link.unsent)) is not None:
             due = at if due is None else min(due, at)
-        self._wait(LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY), engine=not full)
+        wait = LOOK_EVERY if full or due is None else min(due - now, LOOK_EVERY)
+        if not full and (certain := self._withdrawals.due()) is not None:
+            wait = min(wait, certain - time.monotonic())
+        self._wait(wait, engine=not full)
         for order in self._orders():
             self._obey(order)
         if self._link.unsent <= MOST_UNSENT:
+            monotonic = time.monotonic()
             events = engine.poll(self._clock.now())
+            events += self._withdrawals.certain(engine.unstarted, monotonic)
             said: Sequence[Said] = events
             if self._files is not None:
                 said = self._files.tell(events, self._clock.now(), self._link.unsent)
@@ -279,6 +286,7 @@ class NodeAgent:
                 engine.lease_jobs(incarnation, run)
             case TakeBack(incarnation, leases):
                 engine.revoke(incarnation, leases)
+                self._withdrawals.revoked(incarnation, leases, time.monotonic())
             case Start(slot, incarnation, devices, local_slot):
                 engine.start_worker(slot, incarnation, devices, local_slot=local_slot)
             case Stop(incarnation):

@@ -324,9 +324,9 @@ class NodesEngine:
         cleared = hello.boot_id if self._resumed and hello.cleared else ""
         if node.seat is not None:
             seat = self._seats[node.seat]
-            return PlaceFacts(node.place, name, seat.slots, seat.totals, cleared)
+            return PlaceFacts(node.place, name, seat.slots, seat.totals, cleared, elsewhere=True)
         totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
-        return PlaceFacts(node.place, name, hello.cpus, totals, cleared)
+        return PlaceFacts(node.place, name, hello.cpus, totals, cleared, elsewhere=True)
 
     def _lose(self, node: Node, why: str, how: HowNodeEnds | None = None) -> None:
         """The place is no more. Its workers are told to be dead when that is certain. `how`: as its agent has said."""
@@ -368,7 +368,11 @@ class NodesEngine:
     def next_deadline(self) -> float | None:
         if self._events:
             return self._now
-        times = [self._now + node.heartbeat.next_time() - self._boot for node in self._nodes.values()]
+        beats = [node.heartbeat for node in self._nodes.values()]
+        times = [self._now + beat.next_time() - self._boot for beat in beats]
+        times += [
+            self._now + beat.every for beat in beats
+        ]  # else nothing to do would look like standing still
         if (due := self._carrier.next_deadline()) is not None:
             times.append(due)
         for node in self._nodes.values():

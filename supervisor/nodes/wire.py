@@ -219,6 +219,7 @@ _FACTS: dict[str, type[Event]] = {
         facts.WorkerNotReady,
         facts.LeasesDropped,
         facts.OutcomesHeld,
+        facts.LeasesWithdrawn,
         facts.JobReported,
         facts.CodeImported,
         facts.FilesShared,

@@ -15,6 +15,7 @@ from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.dispatch.pacing import Durations, TokenBucket
 from supervisor.core.dispatch.placement import Placement
 from supervisor.core.dispatch.retry_policy import Sort, StartFailures
+from supervisor.core.dispatch.revocations import Revocations
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.places.job_kinds import JobKinds
 from supervisor.core.places.place import SharedResources
@@ -36,7 +37,6 @@ from supervisor.core.terms.events import (
     NODE_LOST,
     KillWorker,
     PlaceFacts,
-    RevokeJobs,
     StartJobs,
     StartWorker,
     StopWorker,
@@ -44,7 +44,7 @@ from supervisor.core.terms.events import (
     WorkerDied,
 )
 from supervisor.core.terms.position import Position
-from supervisor.core.terms.records import Leased, Returned
+from supervisor.core.terms.records import Leased
 from supervisor.core.terms.settings import Settings, starts_per_second
 
 MOST_HELD = (
@@ -78,6 +78,7 @@ class Dispatcher:
         self.failure = ""
         self.last_start_error = ""
         self._most_ahead = pacing.most_ahead(job_bytes)  # leases that one worker may hold
+        self.revocations = Revocations(ledger)
         self.starts = StartFailures()
         self.pace = None if settings.rate is None else TokenBucket(starts_per_second(settings.rate))
         self._waiting_reported_until = 0.0  # the user knows that jobs wait until then
@@ -243,7 +244,7 @@ class Dispatcher:
                 and turn.now >= worker.begun + pacing.REVOKE_AFTER
                 and pacing.is_behind(worker, self.workers.values())
             ):
-                self.revoke_waiting(turn, worker)
+                self.revocations.revoke_waiting(turn, worker)
 
     def _watched(self) -> list[WorkerState]:
         """The workers whose first job may have a timeout, or behind whose first job others wait."""
@@ -258,31 +259,6 @@ class Dispatcher:
             if own is not None and own.timeout is not None:
                 return own.timeout or None
         return self.settings.timeout
-
-    # -------------------------------------------------------------------- revoke
-
-    def revoke_waiting(self, turn: Turn, worker: WorkerState) -> None:
-        """Revoke every lease of a worker but that of the job it runs."""
-        waiting = [entry for entry in list(worker.leases)[1:] if entry[0] not in worker.revoked]
-        if not waiting:
-            return
-        numbers = [lease for lease, _ in waiting]
-        worker.revoked.update(numbers)
-        self.returned(turn, worker, waiting)
-        turn.effects.commands.append(RevokeJobs(worker.incarnation, numbers))
-
-    def returned(self, turn: Turn, worker: WorkerState, leases: list[tuple[int, int]]) -> None:
-        """Take back leases that a worker will not run.
-
-        All of them are recorded, also those whose job belongs to another worker by now: a reader of the
-        journal derives from them which job the worker was running.
-        """
-        if not leases:
-            return
-        self.ledger.give_back(leases)
-        worker.handed -= len(leases)
-        numbers = [lease for lease, _ in leases]
-        turn.effects.records.append(Returned(worker.incarnation, numbers, turn.at))
 
     # --------------------------------------------------------------------- staffing
 
@@ -353,14 +329,14 @@ class Dispatcher:
             self.placement.resize(slots)
             for worker in self.workers.values():  # what waits behind a running job may no longer fit
                 if worker.status == READY:
-                    self.revoke_waiting(turn, worker)
+                    self.revocations.revoke_waiting(turn, worker)
         idle = busy = 0
         for worker in self.workers.values():
             if worker.slot < slots or worker.status not in (STARTING, READY):
                 continue
             if worker.status == READY and worker.leases:
                 busy += 1
-                self.revoke_waiting(turn, worker)
+                self.revocations.revoke_waiting(turn, worker)
                 worker.status = STOPPING
                 turn.effects.commands.append(StopWorker(worker.incarnation))
             else:

@@ -62,6 +62,7 @@ class Placement:
         """These are the places now: some kinds of jobs may no longer fit anywhere, or fit again. While there is no
         place at all, jobs wait for one."""
         known, self.places = self.places, {}
+        self._dispatcher.revocations.elsewhere |= any(each.elsewhere for each in facts)
         for each in facts:
             before = known.get(each.place)
             same = before is not None and before.slots == each.slots

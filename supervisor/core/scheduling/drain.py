@@ -78,7 +78,7 @@ class Drain:
             if worker.status == STARTING:
                 dispatcher.dismiss(turn, worker)
             else:
-                dispatcher.revoke_waiting(turn, worker)
+                dispatcher.revocations.revoke_waiting(turn, worker)
 
     def begin_without_signal(
         self, turn: Turn, reason: str, detail: dict[str, Any], *, asked: bool, tell: bool = True

@@ -91,7 +91,7 @@ class Orders:
         self.blocked[BY_HAND] = turn.now
         turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, uid {event.uid}"))
         for worker in self.dispatcher.workers.values():
-            self.dispatcher.revoke_waiting(turn, worker)
+            self.dispatcher.revocations.revoke_waiting(turn, worker)
         busy = len(self.dispatcher.running())
         if not busy:
             return _Reply("paused: nothing is running, nothing new is handed out")
@@ -217,7 +217,7 @@ class Orders:
                 running += 1
                 self._end_attempt(turn, worker, current)
             else:
-                self.dispatcher.revoke_waiting(turn, worker)
+                self.dispatcher.revocations.revoke_waiting(turn, worker)
             for lease, job in held:
                 self.ending.setdefault(job, []).append((worker.incarnation, lease))
         return running

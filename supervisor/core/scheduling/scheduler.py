@@ -120,6 +120,7 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
+            facts.LeasesWithdrawn: self._on_leases_withdrawn,
             facts.OutcomesHeld: self.held_files.on_outcomes_held,
             facts.HeldOutcomesLost: self.held_files.on_lost,
             facts.WorkerLaunched: self._on_worker_started,
@@ -317,11 +318,16 @@ class Scheduler:
         worker = self.workers.get(event.incarnation)
         if worker is None:
             return
+        self.dispatcher.revocations.withdrawn(turn, worker, event.leases)
         unasked = [lease for lease in event.leases if lease not in worker.revoked]
         worker.leaving |= bool(unasked)  # it knew of the drain before this process did
         dropped = {lease: worker.settle(lease) for lease in event.leases}
         returned = [(lease, job) for lease in unasked if (job := dropped[lease]) is not None]
-        self.dispatcher.returned(turn, worker, returned)
+        self.dispatcher.revocations.returned(turn, worker, returned)
+
+    def _on_leases_withdrawn(self, event: facts.LeasesWithdrawn, turn: Turn) -> None:
+        if (worker := self.workers.get(event.incarnation)) is not None:
+            self.dispatcher.revocations.withdrawn(turn, worker, event.leases)
 
     def _on_job_reported(self, event: facts.JobReported, turn: Turn) -> None:
         worker = self.workers.get(event.incarnation)

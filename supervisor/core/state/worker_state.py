@@ -10,7 +10,7 @@ The states of one worker process (an incarnation; slots are reused, incarnation 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count, islice
 from typing import Any, overload
 
@@ -62,6 +62,7 @@ class WorkerState:
         "pid",
         "leases",
         "revoked",
+        "withdrawing",
         "leaving",
         "since",
         "begun",
@@ -95,6 +96,7 @@ class WorkerState:
         self.process_start = 0.0
         self.leases = Leases()
         self.revoked: set[int] = set()  # leases whose revocation is not acknowledged yet
+        self.withdrawing: set[int] = set()  # of these, those that may start yet: their jobs are still its own
         self.leaving = False  # it returns its leases without having been asked to
         self.since = (
             0.0  # when the outcome before its first lease was read: the job began then or earlier (run clock)
@@ -125,6 +127,12 @@ class WorkerState:
     def lease_count(self) -> int:
         """Leases that it is still expected to run."""
         return self.leases.size - len(self.revoked)
+
+    def withdraw(self, leases: Iterable[int]) -> list[tuple[int, int]]:
+        """Of these, (lease, job) of those that were revoked and might have started so far."""
+        certain = self.withdrawing.intersection(leases)
+        self.withdrawing -= certain
+        return [entry for entry in self.leases if entry[0] in certain] if certain else []
 
     def running(self) -> tuple[int, int] | None:
         """(lease, job) of the job that it runs; None if it runs none."""
@@ -159,6 +167,7 @@ class WorkerState:
         """Take a lease off its list; the job's number, None if it does not hold the lease. The reference
         for `settle_batch`."""
         self.revoked.discard(lease)
+        self.withdrawing.discard(lease)
         return self.leases.remove(lease)
 
 

@@ -77,6 +77,14 @@ class HeldOutcomesLost(msgspec.Struct, frozen=True):
     cause: str = NODE_LOST
 
 
+class LeasesWithdrawn(msgspec.Struct, frozen=True):
+    """Of the leases that were revoked, these will certainly not start: their worker will read so before it could. Its
+    LeasesDropped follows. Told where `PlaceFacts.elsewhere`."""
+
+    incarnation: int
+    leases: list[int]
+
+
 class JobReported(msgspec.Struct, frozen=True):
     """The running job reports its progress, or a notice for the user."""
 
@@ -193,7 +201,8 @@ class PlaceFacts(msgspec.Struct, frozen=True):
 
     place: its number, never used for another one. name: for people. slots: how many workers it has room for.
     totals: what their jobs may take together. cleared: where nothing that an earlier run had started is left, as of
-    `records.WorkerStarted.boot_id`; "" if that is not known.
+    `records.WorkerStarted.boot_id`; "" if that is not known. elsewhere: an order is under way for an unknown time: a
+    lease that was revoked may start meanwhile, until LeasesWithdrawn or LeasesDropped.
     """
 
     place: int
@@ -201,6 +210,7 @@ class PlaceFacts(msgspec.Struct, frozen=True):
     slots: int
     totals: Totals
     cleared: str = ""
+    elsewhere: bool = False
 
 
 class PlaceEnd(msgspec.Struct, frozen=True):
@@ -229,6 +239,7 @@ Event = (
     | WorkerNotReady
     | JobsFinished
     | LeasesDropped
+    | LeasesWithdrawn
     | OutcomesHeld
     | HeldOutcomesLost
     | JobReported

@@ -1,0 +1,98 @@
+"""Leases that were taken back from a worker elsewhere: when others may have their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.terms import events as facts
+from supervisor.core.terms.events import Command, Event, PlaceFacts, RevokeJobs, StartJobs
+from supervisor.core.terms.jobs import COMPLETED
+from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.settings import Settings
+from supervisor.nodes.withdrawals import CERTAIN_AFTER, Withdrawals
+from workers.transport.messages import Completed
+
+
+class Played:
+    """A scheduler with two workers, the first with a long job and others behind it."""
+
+    def __init__(self, *, elsewhere: bool) -> None:
+        table = JobTable()
+        for number in range(40):
+            table.add(f"job/{number}")
+        self.core = Scheduler(table, Settings(), 0, Position(), places=[])
+        self.now = 0.0
+        self.said: list[Command] = []
+        self.core.begin(0.0, "", 1)
+        places = [PlaceFacts(n, f"node{n}", 1, Totals(1000), elsewhere=elsewhere) for n in range(2)]
+        self.tell(facts.PlacesChanged(places[:1]))
+        self.tell(facts.WorkerReady(1))
+        self.tell(facts.JobsFinished(1, [Completed(1, 0.01, b"0")]))
+        (self.batch,) = self.handed(1)[1:]
+        assert len(self.batch.jobs) > 3
+        self.tell(facts.PlacesChanged(places))
+        self.now += 1.0
+        self.tell(facts.WorkerReady(2))
+        (revoked,) = [command for command in self.said if isinstance(command, RevokeJobs)]
+        self.revoked = revoked.leases
+
+    def tell(self, *events: Event) -> None:
+        self.said += self.core.handle(events, self.now, "", 1).commands
+
+    def handed(self, incarnation: int) -> list[StartJobs]:
+        return [c for c in self.said if isinstance(c, StartJobs) and c.incarnation == incarnation]
+
+    def handed_again(self) -> bool:
+        return any(job in self.batch.jobs for command in self.handed(2) for job in command.jobs)
+
+
+def test_on_this_machine_others_get_them_at_once() -> None:
+    assert Played(elsewhere=False).handed_again()
+
+
+def test_elsewhere_others_get_them_when_it_is_certain_that_they_do_not_start() -> None:
+    played = Played(elsewhere=True)
+    assert played.revoked == list(range(played.batch.first_lease + 1, played.revoked[-1] + 1))
+    assert not played.handed_again()
+    played.tell(facts.LeasesWithdrawn(1, played.revoked[1:]))
+    assert played.handed_again()
+    assert all(played.batch.jobs[1] not in command.jobs for command in played.handed(2))
+    played.tell(facts.LeasesDropped(1, played.revoked))
+    assert played.core.workers[1].revoked == set()
+
+
+def test_one_that_had_started_after_all_is_not_run_twice() -> None:
+    played = Played(elsewhere=True)
+    first = played.batch.first_lease
+    played.tell(facts.LeasesWithdrawn(1, played.revoked[1:]))
+    outcomes = [Completed(first, 1.0, b"1"), Completed(first + 1, 1.0, b"2")]
+    played.tell(facts.JobsFinished(1, list(outcomes)))
+    for job in played.batch.jobs[:2]:
+        assert played.core.table.state[job] == COMPLETED
+        assert all(job not in command.jobs for command in played.handed(2))
+
+
+def test_they_come_back_with_the_end_of_their_place() -> None:
+    played = Played(elsewhere=True)
+    played.tell(facts.PlacesChanged([PlaceFacts(1, "node1", 1, Totals(1000), elsewhere=True)]))
+    assert not played.handed_again()
+    played.tell(facts.WorkerDied(1, cause=facts.NODE_LOST))
+    assert played.handed_again()
+
+
+def unstarted(first: int | None) -> Callable[[int, Sequence[int]], list[int] | None]:
+    return lambda _, leases: None if first is None else [lease for lease in leases if lease > first]
+
+
+def test_what_a_worker_may_have_started_is_not_withdrawn() -> None:
+    withdrawals = Withdrawals()
+    withdrawals.revoked(1, [5, 6, 7], 10.0)
+    due = 10.0 + CERTAIN_AFTER
+    assert withdrawals.due() == due
+    assert withdrawals.certain(unstarted(4), due - 0.001) == []  # it may not have read it yet
+    assert withdrawals.certain(unstarted(None), due) == []  # it has more to say
+    assert withdrawals.certain(unstarted(5), due + 1.0) == [facts.LeasesWithdrawn(1, [6, 7])]
+    assert withdrawals.due() is None
