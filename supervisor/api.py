@@ -109,6 +109,11 @@ def main(
     memory="auto": bytes that jobs may ask for together, or text; "auto": what the machine has.
     gpus="auto": the devices that jobs may use: "auto", "none", a number, or names such as "0,2,3".
     resources={}: anything else that jobs may ask for, and how much there is: {"license": 2}.
+    engine="local": where jobs run: "local" (this machine) or "ray" (a Ray cluster).
+    address="auto": the cluster: "auto", "local" (start one on this machine) or "host:port".
+    nodes=None: use so many nodes of the cluster at most.
+    files="auto": whether nodes have this machine's file system: "shared", "ship" (no), "auto": each finds out.
+    node_timeout=30.0: seconds after which a node that says nothing is given up.
 
     Raises
     ------
@@ -236,6 +241,11 @@ def run(
     memory="auto": bytes that jobs may ask for together, or text; "auto": what the machine has.
     gpus="auto": the devices that jobs may use: "auto", "none", a number, or names such as "0,2,3".
     resources={}: anything else that jobs may ask for, and how much there is: {"license": 2}.
+    engine="local": where jobs run: "local" (this machine) or "ray" (a Ray cluster).
+    address="auto": the cluster: "auto", "local" (start one on this machine) or "host:port".
+    nodes=None: use so many nodes of the cluster at most.
+    files="auto": whether nodes have this machine's file system: "shared", "ship" (no), "auto": each finds out.
+    node_timeout=30.0: seconds after which a node that says nothing is given up.
 
     Raises
     ------

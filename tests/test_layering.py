@@ -27,6 +27,7 @@ ROOMS = (
     "supervisor.page",
     "supervisor.views",
     "supervisor.control",
+    "supervisor.nodes.ray",
     "supervisor.nodes",
     "supervisor.nodes.shipping",
     "supervisor.engines",
@@ -78,9 +79,12 @@ ENTERED_BY = {
         "supervisor.nodes.shipping",
         "supervisor",
     ),
-    "supervisor.nodes": ("supervisor.session",),
+    "supervisor.nodes": ("supervisor.session", "supervisor.nodes.ray"),
+    "supervisor.nodes.ray": ("supervisor.session",),
     "supervisor.core.scheduling": ("supervisor.session", "supervisor.core.scheduling"),
 }
+# Who may import Ray: nothing that runs in the supervisor, in an agent or in a worker.
+RAY_ENTERED_BY = ("supervisor.nodes.ray.ray_cluster",)
 # What a worker and the core share.
 SHARED_WITH_CORE = "workers.transport.messages"
 MOST_MODULES = 13  # of a room; commands, one to a command, may be more
@@ -161,6 +165,8 @@ def why_not(module: str, name: str) -> str:
     """Why a module may not import a name; "" if it may."""
     if is_in(module, "workers") and is_in(name, "supervisor"):
         return "workers never import supervisor"
+    if is_in(name, "ray") and module not in RAY_ENTERED_BY:
+        return f"Ray is imported by {' and '.join(RAY_ENTERED_BY)} alone"
     if is_in(name, "tests", "tools", "examples"):
         return "packages do not import what stands beside them"
     if is_in(module, "supervisor.core") and not is_in(name, *PURE):
@@ -242,6 +248,9 @@ def test_no_name_of_a_module_or_class_stands_twice() -> None:
         ("workers.runner", "from supervisor.core.terms.jobs import Job"),
         ("workers.runner", "def f():\n    from supervisor.core.terms import jobs"),
         ("workers.runner", "from tests import something"),
+        ("workers.runner", "import ray"),
+        ("supervisor.nodes.ray.ray_carrier", "def f():\n    from ray.util import state"),
+        ("supervisor.nodes.node_agent", "from supervisor.nodes.ray.ray_carrier import RayCarrier"),
         ("supervisor.core.dispatch.retry_policy", "import os"),
         ("supervisor.core.dispatch.retry_policy", "import time"),
         ("supervisor.core.dispatch.retry_policy", "from pathlib import Path"),
@@ -291,6 +300,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
         ("supervisor.core.dispatch.retry_policy", "from workers.transport.messages import Failed"),
         ("supervisor.session.loop", "import os\nfrom supervisor.storage.store import Store"),
         ("supervisor.session.loop", "from supervisor.core.terms import events"),
+        ("supervisor.nodes.ray.ray_cluster", "import ray\nfrom ray.util import state"),
         ("supervisor.api", "from supervisor.session.execution import execute"),
     ],
 )

@@ -24,6 +24,7 @@ from supervisor.core.terms.wording import count
 from supervisor.experiment import code_changes, job_selection, provenance
 from supervisor.experiment.code_changes import CodeHistory
 from supervisor.experiment.deadline import Deadline, deadline_of
+from supervisor.experiment.fitting.machine_totals import Machine, MachineFor, this_machine
 from supervisor.experiment.job_selection import JobsToRerun, PilotSelection
 from supervisor.experiment.plan_changes import judge_changes
 from supervisor.experiment.planning import Plan, build_plan
@@ -82,15 +83,18 @@ class OpenedExperiment(msgspec.Struct, frozen=True, kw_only=True):
         return self.store.table
 
 
-def open_experiment(request: Request, signals: Signals) -> OpenedExperiment:
-    """Find the experiment that is requested, or make it. Raises LonghaulError; Stopped if a signal
+def open_experiment(
+    request: Request, signals: Signals, machine_for: MachineFor = this_machine
+) -> OpenedExperiment:
+    """Find the experiment that is requested, or make it. `machine_for`: what there is for its jobs, by the settings;
+    it may refuse them, and is asked before anything is on disk. Raises LonghaulError; Stopped if a signal
     comes while the script generates its jobs. `start_run` has to follow."""
     with _disk_errors_in_words(request.directory):
         target = resume_target(request)
         if target.layout is not None:
-            return _open_earlier(request, target.layout, target.notices, signals)
+            return _open_earlier(request, target.layout, target.notices, signals, machine_for)
         try:
-            return _open_new(request, target.notices, signals)
+            return _open_new(request, target.notices, signals, machine_for)
         except ExperimentExists as taken:
             # `--resume auto` with an id means that experiment, also if another process has made it since the
             # last check: the same command may be started twice at once. The lock decides between the two.
@@ -98,7 +102,7 @@ def open_experiment(request: Request, signals: Signals) -> OpenedExperiment:
                 request.jobs, Iterator
             ):  # an iterator gives its jobs once
                 raise
-            return _open_earlier(request, taken.layout, [], signals)
+            return _open_earlier(request, taken.layout, [], signals, machine_for)
 
 
 def start_run(request: Request, opened: OpenedExperiment) -> None:
@@ -131,7 +135,7 @@ def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
         told=list(opened.store.history.reported_conversions),
         chosen=opened.mask.count(1),
         cores=usable_cores(),
-        nodes=request.engine != "local" or opened.store.history.of_nodes,
+        nodes=opened.settings.engine != "local" or opened.store.history.of_nodes,
     )
 
 
@@ -181,7 +185,9 @@ def _plan(
 # -------------------------------------------------------------------------------- new
 
 
-def _open_new(request: Request, notices: list[Notice], signals: Signals) -> OpenedExperiment:
+def _open_new(
+    request: Request, notices: list[Notice], signals: Signals, machine_for: MachineFor
+) -> OpenedExperiment:
     """Raises ExperimentExists if there is one of the id that was asked for."""
     terms = _terms(request, {}, {})
     if request.experiment_id is not None:
@@ -190,7 +196,9 @@ def _open_new(request: Request, notices: list[Notice], signals: Signals) -> Open
     table = JobTable()
     plan.builder.fill(table)
     mask = job_selection.select(table, request.only)
-    offer = _offer(table, terms.settings, mask)
+    with signals.raising():
+        machine = machine_for(terms.settings)
+    offer = _offer(table, terms.settings, machine, mask)
     layout, lock = reserve(request.directory, request.experiment_id, recording=request.recording)
     store = _create_store(request, terms, layout, lock, plan, table)
     return OpenedExperiment(
@@ -208,7 +216,7 @@ def _open_new(request: Request, notices: list[Notice], signals: Signals) -> Open
     )
 
 
-def _offer(table: JobTable, settings: Settings, first: bytes | None = None) -> Offer | None:
+def _offer(table: JobTable, settings: Settings, machine: Machine, first: bytes | None = None) -> Offer | None:
     """What there is for the jobs; None if none of them says what it needs. `first`: the mask of a first start,
     where UsageError is raised for what can never be given."""
     if not table.own and not name_needs(settings):
@@ -216,8 +224,8 @@ def _offer(table: JobTable, settings: Settings, first: bytes | None = None) -> O
     from supervisor.experiment.fitting import unfit_jobs
 
     if first is not None:
-        return unfit_jobs.first_offer(table, first, settings)
-    return unfit_jobs.later_offer(table, settings)
+        return unfit_jobs.first_offer(table, first, settings, machine)
+    return unfit_jobs.later_offer(table, settings, machine)
 
 
 def _create_store(
@@ -261,6 +269,7 @@ class _Earlier(NamedTuple):
 
     recovered: Recovered
     terms: _Terms
+    machine: Machine
     plan: Plan
     comparison: Comparison
     last_run: RunStarted
@@ -272,14 +281,14 @@ class _Earlier(NamedTuple):
 
 
 def _open_earlier(
-    request: Request, layout: Layout, notices: list[Notice], signals: Signals
+    request: Request, layout: Layout, notices: list[Notice], signals: Signals, machine_for: MachineFor
 ) -> OpenedExperiment:
     """Check everything that may be refused, then repair and extend the files."""
     disk = Disk()
     lock = Lock.acquire(layout.lock, layout.experiment_id)
     try:
         probe_directory(disk, layout.logs, layout.experiment_id)
-        earlier = _survey_and_compare(request, layout, disk, signals)
+        earlier = _survey_and_compare(request, layout, disk, signals, machine_for)
         store = _open_store(request, earlier, lock)
         return _resumed(
             request, earlier, store, [*notices, *earlier.damage, *_warnings_of(lock), *earlier.changes]
@@ -289,17 +298,21 @@ def _open_earlier(
         raise
 
 
-def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: Signals) -> _Earlier:
+def _survey_and_compare(
+    request: Request, layout: Layout, disk: Disk, signals: Signals, machine_for: MachineFor
+) -> _Earlier:
     """Raises UsageError if the script's jobs do not fit those of the experiment."""
     from supervisor.experiment.results_by_code import MadeBy
     from supervisor.storage.recovery.survey import survey
 
     recovered = survey(layout, disk)
     terms = _terms(request, recovered.settings, recovered.options)
+    with signals.raising():
+        machine = machine_for(terms.settings)
     if "gpus" in request.settings_now:
         from supervisor.experiment.fitting.unfit_jobs import refuse_missing_devices
 
-        refuse_missing_devices(terms.settings)
+        refuse_missing_devices(terms.settings, machine)
     repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
@@ -310,6 +323,7 @@ def _survey_and_compare(request: Request, layout: Layout, disk: Disk, signals: S
     return _Earlier(
         recovered=recovered,
         terms=terms,
+        machine=machine,
         plan=plan,
         comparison=comparison,
         last_run=last_run,
@@ -360,7 +374,7 @@ def _resumed(request: Request, earlier: _Earlier, store: Store, notices: list[No
     if anew:
         store.states.drop(table.ids[job] for job in anew)
     resets = job_selection.reset_jobs(table, again)
-    offer = _offer(table, terms.settings)
+    offer = _offer(table, terms.settings, earlier.machine)
     return OpenedExperiment(
         layout=store.layout,
         settings=terms.settings,

@@ -11,7 +11,8 @@ class Arrival(NamedTuple):
     """An agent that waits for its HelloAgent.
 
     key: of the carrier, for this agent alone. name: of its node, for people. seat: which share of what there is
-    its node offers, None: all that it has.
+    its node offers, None: all that it has, or as many `cpus` as the carrier has taken there, for as many workers as
+    `slots`.
     tag: of all its processes: `<experiment's tag>/<of this run>-<number>`.
     """
 
@@ -20,6 +21,8 @@ class Arrival(NamedTuple):
     seat: int | None
     tag: str
     link: Link
+    cpus: int | None = None
+    slots: int | None = None
 
 
 class Carrier(Protocol):
@@ -27,6 +30,9 @@ class Carrier(Protocol):
 
     def start(self) -> None:
         """Begin to bring agents. Raises LonghaulError or OSError."""
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when `poll` wants to be called; None: `next_deadline` says when."""
 
     def poll(self, now: float) -> list[Arrival]:
         """The agents that have arrived since the last call. `now`: the loop's clock."""

@@ -18,7 +18,8 @@ class Node:
     def __init__(self, place: int, arrival: Arrival, heartbeat: Heartbeat) -> None:
         self.place = place
         self.heartbeat = heartbeat
-        self.key, self.name, self.seat, self.tag, self.link = arrival
+        self.key, self.name, self.seat, self.tag, self.link = arrival[:5]
+        self.cpus, self.slots = arrival.cpus, arrival.slots
         self.hello: HelloNode | None = None
         self.files: NodeFiles[Order] | None = None  # if it shares no file system with us
         self.members: dict[int, int] = {}

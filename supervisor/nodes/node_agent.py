@@ -74,10 +74,11 @@ SAY_END_WITHIN = 1.0
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-def run(orders: int, reports: int) -> None:
-    """The agent's process; both are descriptors."""
+def run(orders: int, reports: int, host: int = -1) -> None:
+    """The agent's process; all are descriptors. `host`: readable when the agent has to end, with whatever it is a part
+    of; -1: nothing is."""
     link = Link(orders, reports)
-    agent = NodeAgent(link)
+    agent = NodeAgent(link, host)
     try:
         agent.run()
     finally:
@@ -87,9 +88,13 @@ def run(orders: int, reports: int) -> None:
 class NodeAgent:
     """`run` returns when all processes that the agent has started are dead."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, host: int = -1) -> None:
         self._link = link
+        self._host = host
         self._selector = selectors.DefaultSelector()
+        if host >= 0:
+            os.set_inheritable(host, False)
+            self._selector.register(host, selectors.EVENT_READ)
         self._clock = RunClock()
         self._watchdog = Watchdog(boot_time())
         self._withdrawals = Withdrawals()
@@ -200,7 +205,7 @@ class NodeAgent:
                 HelloNode(
                     version=VERSION,
                     python=platform.python_version(),
-                    cpus=usable_cores(),
+                    cpus=hello.cpus or usable_cores(),
                     memory=usable_memory(),
                     gpus=devices.names if devices is not None else (),
                     gpus_by_driver=devices is not None and devices.by_driver,
@@ -242,7 +247,9 @@ class NodeAgent:
         self._link.watch(self._selector)
         if engine and self._engine is not None:
             self._selector.register(self._engine.fileno(), selectors.EVENT_READ)
-        self._selector.select(max(0.0, timeout))
+        ready = self._selector.select(max(0.0, timeout))
+        if any(key.fd == self._host for key, _ in ready):
+            self._end("the process that its node belongs to has ended")
         if engine and self._engine is not None:
             self._selector.unregister(self._engine.fileno())
         self._clock.tick(max(0.0, timeout))

@@ -122,6 +122,8 @@ class NodesEngine:
             self._carrier.start()
         except OSError as error:
             raise WorkersError(f"no agent of a node can be started: {error}") from error
+        if (descriptor := self._carrier.fileno()) is not None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
         self._boot = boot_time()
         for arrival in self._carrier.poll(0.0):
             self._welcome(arrival)
@@ -194,7 +196,8 @@ class NodesEngine:
         for arrival in self._carrier.poll(now):
             self._welcome(arrival)
         for key, _ in self._selector.select(0):
-            self._read(key.data)
+            if key.data is not None:
+                self._read(key.data)
         for node in list(self._nodes.values()):
             self._check_time(node)
             if node.files is not None and node.lost is None:
@@ -225,6 +228,7 @@ class NodesEngine:
             caps=arrival.seat is None,
             files="shared" if self._files is None else self._files.mode,
             token="" if self._files is None else sendable(self._files.token),
+            cpus=arrival.cpus or 0,
         )
         self._send(node, hello)
 
@@ -326,7 +330,7 @@ class NodesEngine:
             seat = self._seats[node.seat]
             return PlaceFacts(node.place, name, seat.slots, seat.totals, cleared, elsewhere=True)
         totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
-        return PlaceFacts(node.place, name, hello.cpus, totals, cleared, elsewhere=True)
+        return PlaceFacts(node.place, name, node.slots or hello.cpus, totals, cleared, elsewhere=True)
 
     def _lose(self, node: Node, why: str, how: HowNodeEnds | None = None) -> None:
         """The place is no more. Its workers are told to be dead when that is certain. `how`: as its agent has said."""
@@ -425,7 +429,8 @@ class NodesEngine:
                 self._send(node, Close())
         while (left := _alive(self._nodes.values())) and (rest := deadline - time.monotonic()) > 0:
             for key, _ in self._selector.select(min(rest, 0.1)):
-                self._read(key.data)
+                if key.data is not None:
+                    self._read(key.data)
             self._boot = boot_time()
         for node in left:
             self._lose(node, "it did not end")

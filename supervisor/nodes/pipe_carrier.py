@@ -55,6 +55,9 @@ class PipeCarrier:
         os.makedirs(self._directory, exist_ok=True)
         self._due = dict.fromkeys(range(self._seats), 0.0)
 
+    def fileno(self) -> None:
+        return None
+
     def poll(self, now: float) -> list[Arrival]:
         self._now = now
         self._dying = [process for process in self._dying if process.poll() is None]

@@ -48,6 +48,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     silence: seconds without a word of the supervisor after which the agent ends its workers.
     caps: work out the thread caps of the workers there; else those of the spec hold.
     files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
+    cpus: how many cores of the node are for us, 0: all that the agent may use.
     """
 
     version: int
@@ -64,6 +65,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     caps: bool = False
     files: FilesMode = "shared"
     token: str = ""
+    cpus: int = 0
 
 
 class Start(msgspec.Struct, tag=2, array_like=True):

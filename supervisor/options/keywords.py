@@ -47,6 +47,11 @@ class MainSettings(TypedDict, total=False):
     memory: int | str
     gpus: int | str
     resources: Mapping[str, float]
+    engine: str
+    address: str
+    nodes: int | None
+    files: Literal["auto", "shared", "ship"]
+    node_timeout: float | str
 
 
 class RunSettings(MainSettings, total=False):

@@ -15,7 +15,7 @@ import msgspec
 
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.needs import parse_resource
-from supervisor.core.terms.settings import START_METHODS, Settings, option_of, parse_duration, sized
+from supervisor.core.terms.settings import START_METHODS, Settings, option_of, sized
 from supervisor.core.terms.version import VERSION
 from supervisor.core.terms.wording import as_given
 from supervisor.options.script_options import (
@@ -41,17 +41,11 @@ ACTIONS = (
     "debug",
     "show_output",
 )
-# For our own tests, and examples of carriers: in no help, never remembered.
-_HIDDEN: dict[str, dict[str, Any]] = {
-    "engine": {},
-    "nodes": {"type": int},
-    "files": {"choices": ("auto", "shared", "ship")},
-    "node_timeout": {"type": parse_duration},
-}
 PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the script's
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
 _BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
+_PLACES = ("engine", "address", "nodes", "files", "node_timeout")
 _NEEDS = ("job_cpus", "job_memory", "job_gpus", "memory", "gpus", "resources")
 _SETTING_HELP = {
     "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
@@ -90,6 +84,17 @@ _SETTING_HELP = {
         "NAME=N",
         "anything else that jobs may ask for, and how much there is; may be repeated, replaces all remembered; or none",
     ),
+    "engine": ("NAME", "where jobs run: local, on this machine, or ray, on a Ray cluster"),
+    "address": (
+        "HOST:PORT",
+        "the Ray cluster; auto: the one that this machine is part of; local: start one here",
+    ),
+    "nodes": ("N", "use so many nodes of the cluster at most"),
+    "files": (
+        "HOW",
+        "whether nodes have the file system of this machine: shared, ship (no), or auto: each finds out",
+    ),
+    "node_timeout": ("TIME", "give a node up that says nothing for so long"),
 }
 
 
@@ -202,8 +207,6 @@ def _add_actions(parser: Parser, taken: Container[str]) -> None:
     add = _adder(parser.add_argument_group("what is shown"), taken)
     add("show_output", None, "show what jobs print (default: no)", "-s", action=_YesNo)
     version = f"longhaul {VERSION}"
-    for hidden, more in _HIDDEN.items():
-        add(hidden, None, argparse.SUPPRESS, **more)
     add("version", None, "the version of longhaul, and exit", action="version", version=version)
 
 
@@ -252,14 +255,15 @@ def _add_which_jobs(add: Callable[..., None]) -> None:
 
 def _add_settings(parser: Parser, keywords: Mapping[str, Any], taken: Container[str]) -> None:
     # In the order in which they are shown.
-    how_it_is_run, retries, bounds, needs = (
+    how_it_is_run, retries, bounds, needs, places = (
         _adder(parser.add_argument_group(f"{title} (remembered by a resume)"), taken)
-        for title in ("how it is run", "another attempt", "bounds", "what jobs need")
+        for title in ("how it is run", "another attempt", "bounds", "what jobs need", "several machines")
     )
     groups = {
         **dict.fromkeys(_RETRIES, retries),
         **dict.fromkeys(_BOUNDS, bounds),
         **dict.fromkeys(_NEEDS, needs),
+        **dict.fromkeys(_PLACES, places),
     }
     defaults = Settings()
     for field in msgspec.structs.fields(Settings):
@@ -330,5 +334,5 @@ def _shown(name: str, value: Any) -> str:
         return sized(value)
     if name == "resources":
         return ", ".join(f"{each}={amount:g}" for each, amount in value.items()) or "none"
-    seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout")
+    seconds = ("timeout", "grace", "backoff", "stall", "hook_timeout", "node_timeout")
     return f"{value:g}s" if name in seconds else str(value)

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -75,12 +75,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     )
     command_line: list[str]  # sys.orig_argv: recorded, and made into the commands that resume
     arguments: list[str] = []  # of the script (sys.argv[1:]), likewise
-    engine: str = "local"  # or the name of a carrier (`supervisor.nodes.carriers`)
-    nodes: int = 1
-    files: Literal["auto", "shared", "ship"] = (
-        "auto"  # whether nodes share our file system: auto (each says so), shared, ship
-    )
-    node_timeout: float = 30.0  # seconds without a word, until a node is given up
     interactive: bool = True  # False for run(): no summary, no process exit
     progress: bool = True  # False: no view at all
 
@@ -341,19 +335,8 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
             raise UsageError(f"{name(key)}: expected a pattern of job ids, such as 'iris/*'")
     if asked.get("changed", "refuse") not in CHANGED:
         raise UsageError(f"{name('changed')} {asked['changed']}: expected one of {', '.join(CHANGED)}")
-    _refuse_nodes(asked, name)
     if asked["output"] is not None and not str(asked["output"]).strip():
         raise UsageError(f"{name('output')}: expected a directory")
-
-
-def _refuse_nodes(asked: Mapping[str, Any], name: _Names) -> None:
-    if asked.get("nodes", 1) < 1:
-        raise UsageError(f"{name('nodes')} {asked['nodes']}: expected a number from 1 on")
-    for key in ("nodes", "node_timeout", "files"):
-        if key in asked and asked.get("engine", "local") == "local":
-            raise UsageError(f"{name(key)} needs {name('engine')} pipes: this machine alone has no nodes")
-    if not 1.0 <= asked.get("node_timeout", 30.0) <= 86400.0:
-        raise UsageError(f"{name('node_timeout')}: expected a time between 1s and 1d")
 
 
 # ------------------------------------------------------------------------- near misses

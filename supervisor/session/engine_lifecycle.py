@@ -6,27 +6,34 @@ It starts before the rest of the run is put together, so that the zygote imports
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from supervisor.core.terms.errors import LonghaulError, UsageError
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.file_owner import FileOwner
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING
+from supervisor.core.terms.settings import Settings, option_of
 from supervisor.engines.engine import Engine
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
-from supervisor.experiment.fitting.machine_totals import slots_of, totals_of
+from supervisor.experiment.fitting.machine_totals import THIS_MACHINE, Machine, slots_of, totals_of
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
 from supervisor.system.capacity.cpu_limits import thread_caps
+from supervisor.system.capacity.gpu_devices import GpuDevices
 from supervisor.system.process_cleanup import end_recorded, survivors, sweep
 from workers.isolation.output_files import leftovers
 from workers.script.callables import CannotSend, describe
 from workers.transport.messages import FunctionSpec, WorkerSpec
 
 if TYPE_CHECKING:
+    from supervisor.nodes.carrier import Carrier
+    from supervisor.nodes.ray.driver_protocol import ClusterNode
+    from supervisor.nodes.ray.ray_connection import RayConnection
     from supervisor.storage.shipped_files import ShippedFiles
+
+RAY = "ray"  # the engine
 
 
 def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
@@ -53,18 +60,32 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
 
 def _carrier_name(engine: str) -> str:
     """ "": this machine alone. Raises UsageError."""
-    if engine == "local":
-        return ""
+    if engine in ("local", RAY):
+        return "" if engine == "local" else RAY
     from supervisor.nodes.carriers import carrier_names
 
-    if engine not in (known := carrier_names()):
-        raise UsageError(f"--engine {engine}: expected local or {' or '.join(known)}")
+    if engine not in carrier_names():
+        raise UsageError(f"--engine {engine}: expected local or ray")
     return engine
 
 
+def _machine_of(nodes: Sequence[ClusterNode], settings: Settings) -> Machine:
+    """What a cluster has. What its nodes have of memory is known when their agents say so."""
+    per_job = settings.job_cpus or 1.0
+    largest = sorted((node.cpus for node in nodes), reverse=True)[: settings.nodes]
+    gpus = max(node.gpus for node in nodes)
+    devices = GpuDevices(tuple(map(str, range(gpus))), False, "the Ray cluster has so many on one node")
+    return Machine(
+        cores=lambda: max(1, sum(int(cpus / per_job) for cpus in largest)),
+        memory=lambda: None,
+        devices=lambda: devices,
+        listed=lambda: None,
+        largest=largest[0],
+    )
+
+
 class EngineLifecycle:
-    """Raises UsageError for an unknown engine and for functions that workers cannot be given: before anything is
-    on disk.
+    """Raises UsageError for functions that workers cannot be given: before anything is on disk.
 
     slots: how many workers there may be. tag: in the environment of all their processes.
     """
@@ -76,16 +97,38 @@ class EngineLifecycle:
         except CannotSend as error:
             raise UsageError(str(error)) from None
         self._prestarted = prestarted
-        self._carrier = _carrier_name(request.engine)
-        self._nodes = request.nodes
-        self._node_timeout = request.node_timeout
-        self._files = request.files
+        self._asked = request.settings_now
+        self._carrier = ""
+        self._ray: RayConnection | None = None
+        self._machine = THIS_MACHINE
         self._shipped: ShippedFiles | None = None
         self.owner_of: Callable[[int, int], FileOwner | None] | None = (
             None  # of a lease; known with the scheduler
         )
         self._engine: Engine | None = None
         self._failure: LonghaulError | OSError | None = None
+        if request.resume is None:  # it takes a while, in which the script may make its jobs
+            self._connect(request.settings())
+
+    def _connect(self, settings: Settings) -> None:
+        """Begin to connect to a cluster, if one is asked for. Raises WorkersError."""
+        if settings.engine == RAY and self._ray is None:
+            from supervisor.nodes.ray.ray_connection import RayConnection
+
+            self._ray = RayConnection(settings.address)
+
+    def machine_for(self, settings: Settings) -> Machine:
+        """What there is for the jobs. Waits until a cluster is connected. Raises UsageError for an engine or a
+        cluster that is not there, WorkersError if it fails."""
+        self._carrier = _carrier_name(settings.engine)
+        if not self._carrier:
+            for key in ("address", "nodes", "files", "node_timeout"):
+                if self._asked.get(key) is not None:
+                    raise UsageError(f"{option_of(key)} needs --engine ray: this machine alone has no nodes")
+        self._connect(settings)
+        if self._ray is not None:
+            self._machine = _machine_of(self._ray.nodes(), settings)
+        return self._machine
 
     def begin(self, opened: OpenedExperiment) -> None:
         """Start the engine of a new experiment. To be called when nothing can be refused any more, before or
@@ -94,7 +137,7 @@ class EngineLifecycle:
         On a resume `engine` starts it: processes of earlier runs have to be ended first.
         """
         self._opened = opened
-        self.slots = slots_of(opened.settings)
+        self.slots = slots_of(opened.settings, self._machine)
         self.tag = f"{opened.layout.experiment_id}:{opened.store.uuid}"
         self._caps = thread_caps(self.slots)
         if not opened.resumed and self.anything_to_do():
@@ -141,9 +184,8 @@ class EngineLifecycle:
         )
 
     def _engine_of_nodes(self) -> Engine:
-        from supervisor.nodes.carriers import CarrierSurroundings, carrier_of
         from supervisor.nodes.nodes_engine import NodesEngine
-        from supervisor.nodes.seats import seats_of
+        from supervisor.nodes.seats import Seat, seats_of
         from supervisor.nodes.shipping.file_receipt import FileReceipt
         from supervisor.storage.shipped_files import ShippedFiles
 
@@ -151,21 +193,30 @@ class EngineLifecycle:
             self._prestarted.discard()
         offer, settings = self._opened.offer, self._opened.settings
         totals = totals_of(settings) if offer is None else offer.totals
-        seats = seats_of(self.slots, totals, self._nodes)
-        around = CarrierSurroundings(self.tag, str(self._opened.layout.output_directory), len(seats))
+        gpus = offer is not None and offer.gpu_jobs
+        directory = str(self._opened.layout.output_directory)
+        seats: list[Seat] = []
+        carrier: Carrier
+        if self._ray is not None:
+            carrier = self._ray.carrier(settings, self.tag, directory, gpus=gpus)
+        else:
+            from supervisor.nodes.carriers import CarrierSurroundings, carrier_of
+
+            seats = seats_of(self.slots, totals, settings.nodes or 1)
+            carrier = carrier_of(self._carrier, CarrierSurroundings(self.tag, directory, len(seats)))
         store = self._shipped = ShippedFiles(
             self._opened.layout, self._spec(0, 0).output_limit, self._opened.store.notices.append
         )
-        mode = self._files
+        mode = settings.files
         token = store.make_token() if mode == "auto" else ""
         return NodesEngine(
             self._spec,
-            carrier_of(self._carrier, around),
+            carrier,
             seats=seats,
             start_method=settings.start_method,
-            gpus=offer is not None and offer.gpu_jobs,
+            gpus=gpus,
             gpus_by_driver=totals.by_driver,
-            timeout=self._node_timeout,
+            timeout=settings.node_timeout,
             files=FileReceipt(store, self._owner, mode=mode, token=token),
             resumed=self._opened.resumed,
         )
@@ -180,6 +231,8 @@ class EngineLifecycle:
             engine.close()
         if self._shipped is not None:
             self._shipped.close()
+        if self._ray is not None:  # nothing, if the engine has used it
+            self._ray.discard()
 
     def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
         layout, settings = self._opened.layout, self._opened.settings

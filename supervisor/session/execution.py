@@ -43,9 +43,13 @@ def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutc
 
 def _open_and_run(request: Request, engines: EngineLifecycle, signals: Signals) -> RunOutcome:
     try:
-        opened = open_experiment(request, signals)
+        opened = open_experiment(request, signals, engines.machine_for)
     except Stopped as stop:
+        engines.close()
         return _stopped_before_start(request, stop.signum)
+    except BaseException:
+        engines.close()
+        raise
     return _run_opened(request, opened, engines, signals)
 
 

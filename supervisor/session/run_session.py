@@ -144,7 +144,7 @@ class RunSession:
         self._tell("info", user_messages.opening_line(request, opened, self.engines.slots))
         at_work = user_messages.workers_at_work(opened, self.engines.slots)
         auto = "--workers auto" if request.interactive else 'workers="auto"'
-        if notice := shared_cores(at_work, usable_cores(), auto):
+        if self.engines.places is None and (notice := shared_cores(at_work, usable_cores(), auto)):
             self._tell("info", notice)
         over_ssh = not os.environ.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY"))
         if over_ssh and request.interactive and request.progress:

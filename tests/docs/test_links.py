@@ -21,6 +21,7 @@ ANY_PROGRAM = ROOT / "docs" / "any-program.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 NEEDS = ROOT / "docs" / "needs.md"
 REPORT = ROOT / "docs" / "report.md"
+SEVERAL_MACHINES = ROOT / "docs" / "several-machines.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 PROCESSES = ROOT / "docs" / "processes.md"
 DEVELOPING = ROOT / "docs" / "developing.md"
@@ -41,6 +42,7 @@ DOCUMENTS = (
     BETWEEN,
     COMING,
     ANY_PROGRAM,
+    SEVERAL_MACHINES,
     RESULTS,
     SCHEDULERS,
 )

@@ -88,6 +88,9 @@ class TcpCarrier:
         looks = [self._now + _LOOK_EVERY] if self._attempts else []
         return min([*self._due.values(), *looks], default=None)
 
+    def fileno(self) -> None:
+        return None
+
     def greeted(self, key: int) -> None:
         pass
 

@@ -92,6 +92,9 @@ class Stage:
     def next_deadline(self) -> float | None:
         return None
 
+    def fileno(self) -> None:
+        return None
+
     def greeted(self, key: int) -> None:
         self.greeted_keys.append(key)
 

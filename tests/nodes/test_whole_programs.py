@@ -95,14 +95,14 @@ def test_two_nodes_share_the_jobs(experiment: Experiment) -> None:
     assert len(logs) == 24 and not list(experiment.output.glob("*/output/.*"))
 
 
-def test_the_options_are_in_no_help_and_need_each_other(experiment: Experiment) -> None:
+def test_this_carrier_is_in_no_help_and_the_options_need_each_other(experiment: Experiment) -> None:
     write(experiment)
     shown = experiment.run("--help").stdout
-    assert "--nodes" not in shown and "--engine" not in shown and "pipes" not in shown
+    assert "--nodes" in shown and "--engine" in shown and "pipes" not in shown
     for arguments, part in (
-        (("--nodes", "2"), "--nodes needs --engine pipes"),
-        (("--engine", "pipes", "--nodes", "0"), "expected a number from 1 on"),
-        (("--engine", "carts"), "expected local or pipes"),
+        (("--nodes", "2"), "--nodes needs --engine ray"),
+        (("--engine", "pipes", "--nodes", "0"), "expected a whole number, at least 1"),
+        (("--engine", "carts"), "expected local or ray"),
     ):
         run = experiment.run(*arguments)
         assert run.returncode == 2 and part in run.stderr and len(run.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from numbers import Integral
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -52,6 +52,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     memory: int | str = "auto"  # bytes that jobs may ask for together, or "auto": what the machine has
     gpus: str = "auto"  # devices that jobs may use: auto, none, a number, or names ("0,2,3")
     resources: dict[str, float] = {}  # anything else that jobs may ask for, by name
+    engine: str = "local"  # local: this machine alone; ray: a cluster; or another carrier of agents to nodes
+    address: str = "auto"  # of the cluster: auto, local (start one here) or HOST:PORT
+    nodes: int | None = None  # at most
+    files: Literal["auto", "shared", "ship"] = (
+        "auto"  # whether nodes share our file system: auto (each says so)
+    )
+    node_timeout: float = 30.0  # seconds without a word, until a node is given up
 
 
 def name_needs(settings: Settings) -> bool:
@@ -64,6 +71,7 @@ def name_needs(settings: Settings) -> bool:
 _OPTIONS = {"resources": "--resource"}
 MOST_DEVICES = 1024
 _LEAST_MEMORY, _MOST_MEMORY = 1 << 20, 1 << 62  # JSON has no larger numbers
+FILES = ("auto", "shared", "ship")
 START_METHODS = ("auto", "zygote", "spawn")
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|min|h)$")
@@ -74,6 +82,8 @@ _PARTS = re.compile(
     r"(?:(\d+)\s*d\s*)?(?:(\d+)\s*h\s*)?(?:(\d+)\s*m(?:in)?\s*)?(?:(\d+(?:\.\d+)?)\s*s)?$", re.IGNORECASE
 )
 _DEVICE = re.compile(r"0|[1-9][0-9]*|[A-Za-z_][A-Za-z0-9_./:-]*")
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _NUMBER_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)$")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -310,6 +320,34 @@ def _gpus(value: Any) -> str:
     return text
 
 
+def _engine(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("expected local or ray")
+    return value
+
+
+def _address(value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    port = text.rpartition(":")[2]
+    is_place = _PLACE.fullmatch(text) is not None and 0 < int(port) < 65536
+    if text not in ("auto", "local") and not is_place:
+        raise ValueError("expected auto, local or HOST:PORT, such as 10.0.0.1:6379")
+    return text
+
+
+def _files(value: Any) -> str:
+    if value not in FILES:
+        raise ValueError(f"expected one of {', '.join(FILES)}")
+    return str(value)
+
+
+def _node_timeout(value: Any) -> float:
+    seconds: float = _duration(0.0)(value)
+    if not 1.0 <= seconds <= 86400.0:
+        raise ValueError("expected a time between 1s and 1d")
+    return seconds
+
+
 def _start_method(value: Any) -> str:
     if value not in START_METHODS:
         raise ValueError(f"expected one of {', '.join(START_METHODS)}")
@@ -347,6 +385,11 @@ _PARSERS: dict[str, Any] = {
     "memory": _memory,
     "gpus": _gpus,
     "resources": parse_resources,
+    "engine": _engine,
+    "address": _address,
+    "nodes": _optional(_whole(1)),
+    "files": _files,
+    "node_timeout": _node_timeout,
 }
 
 # Of what only a job has, or what means something else there.

@@ -20,9 +20,16 @@ class Machine(NamedTuple):
     memory: Callable[[], int | None] = usable_memory
     devices: Callable[[], GpuDevices] = usable_devices
     listed: Callable[[], int | None] = listed_devices
+    largest: int | None = None  # cores of the largest node, if it is not one machine
 
 
 THIS_MACHINE = Machine()
+MachineFor = Callable[[Settings], Machine]
+
+
+def this_machine(settings: Settings) -> Machine:
+    """Of a run on this machine alone, whatever the settings are."""
+    return THIS_MACHINE
 
 
 def slots_of(settings: Settings, machine: Machine = THIS_MACHINE) -> int:
@@ -34,8 +41,9 @@ def totals_of(settings: Settings, machine: Machine = THIS_MACHINE) -> Totals:
     """What the jobs may take together. GPUs that the settings count and that are not there are left out:
     `missing_devices` says so."""
     names, by_driver = _devices(settings.gpus, machine)
+    cores = slots_of(settings, machine)
     return Totals(
-        cpus=slots_of(settings, machine) * THOUSAND,
+        cpus=(cores if machine.largest is None else min(cores, machine.largest)) * THOUSAND,
         memory=_memory(settings, machine),
         gpus=names,
         resources={name: thousandths(amount) for name, amount in settings.resources.items()},

@@ -353,6 +353,9 @@ class SimulatedCarrier:
             self._places += 1
         return arrivals
 
+    def fileno(self) -> int | None:
+        return None
+
     def next_deadline(self) -> float | None:
         return None
 

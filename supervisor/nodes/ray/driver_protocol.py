@@ -1,0 +1,157 @@
+"""What the supervisor and its Ray driver say to each other: small packets. What the agents say goes past these,
+through a socket for each agent whose descriptor comes with `AgentArrived`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+
+MAX_PACKET = 60_000  # bytes
+_MAX_TEXT = 2_000
+
+# ------------------------------------------------------------------------------ down
+
+
+class Connect(msgspec.Struct, tag=1):
+    """The first packet. address: `auto`, `local` or HOST:PORT."""
+
+    address: str
+
+
+class Bring(msgspec.Struct, tag=2):
+    """Start agents, and others for those that end, until `End` or the end of the connection.
+
+    tag: of the experiment. token: of this run, in the tags of its agents; their keys begin with `first_key`.
+    cpus: as many of the cluster's CPUs at most, None: all. per_job: CPUs that a job takes, if it does not say.
+    nodes: on as many nodes at most. gpus: take the GPUs of these nodes as well.
+    """
+
+    tag: str
+    token: str
+    first_key: int
+    cpus: int | None
+    per_job: float
+    nodes: int | None
+    gpus: bool
+    library: str  # where msgspec is, for `interpreter_of`
+    bootstrap: str
+    options: list[str]  # of the interpreter
+    directory: str | None  # that the script was started in
+
+
+class EndAgent(msgspec.Struct, tag=3):
+    key: int
+
+
+class Greeted(msgspec.Struct, tag=5):
+    """This agent has said Hello."""
+
+    key: int
+
+
+class Quit(msgspec.Struct, tag=4):
+    """Leave the cluster, in order."""
+
+
+Order = Connect | Bring | EndAgent | Greeted | Quit
+
+# -------------------------------------------------------------------------------- up
+
+
+class ClusterNode(msgspec.Struct, frozen=True):
+    """memory: bytes, as Ray counts it."""
+
+    name: str
+    cpus: int
+    gpus: int
+    memory: int
+
+
+class Connected(msgspec.Struct, tag=10):
+    """address: HOST:PORT, whatever was asked for."""
+
+    address: str
+    nodes: list[ClusterNode]
+
+
+class NotConnected(msgspec.Struct, tag=11):
+    why: str
+    wrong: bool = True  # what was asked for; else something failed
+
+
+class AgentArrived(msgspec.Struct, tag=12):
+    """An agent was started; a descriptor comes with it. name: of its node. cpus: taken there."""
+
+    key: int
+    name: str
+    cpus: int
+    slots: int
+
+
+class AgentEnded(msgspec.Struct, tag=13):
+    """An agent, or its start, is over; another one may come."""
+
+    key: int
+    why: str
+
+
+class NoneLeft(msgspec.Struct, tag=14):
+    """No agent runs, and no node is left on which one might start. `why` is "" when one may again."""
+
+    why: str
+
+
+class Notice(msgspec.Struct, tag=15):
+    """For the user."""
+
+    level: str
+    text: str
+
+
+Report = Connected | NotConnected | AgentArrived | AgentEnded | NoneLeft | Notice
+
+_encoder = msgspec.msgpack.Encoder()
+_orders = msgspec.msgpack.Decoder(Order)
+_reports = msgspec.msgpack.Decoder(Report)
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Two ends; a packet arrives whole, and with its descriptor."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, packet: Order | Report, descriptor: int | None = None) -> None:
+    """Raises OSError if the other side is gone."""
+    data = _encoder.encode(packet)
+    socket.send_fds(end, [data], [] if descriptor is None else [descriptor])
+
+
+def receive_order(end: socket.socket) -> Order | None:
+    """None: the supervisor is gone. Raises BlockingIOError."""
+    data = end.recv(MAX_PACKET)
+    return _orders.decode(data) if data else None
+
+
+def receive_report(end: socket.socket) -> tuple[Report, int | None] | None:
+    """A report and its descriptor, which is the caller's now. None: the driver is gone. Raises BlockingIOError."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(end, MAX_PACKET, 1)
+    except ConnectionError:
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return (_reports.decode(data), descriptors[0] if descriptors else None) if data else None
+
+
+def tag_of_agent(tag: str, key: int, token: str) -> str:
+    """Of all processes of this agent; `tag`: of the experiment."""
+    return f"{tag}/{token}-{key}"
+
+
+def in_one_line(text: str) -> str:
+    """The last line of an error of Ray's, which may have hundreds."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_MAX_TEXT] if lines else ""

@@ -1,0 +1,195 @@
+"""The carrier of a Ray cluster (`supervisor.nodes.carrier.Carrier`): agents on its nodes, through a driver process.
+
+The driver may be lost, with all agents: then there is another one, for a while.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+
+from supervisor.core.terms.errors import LonghaulError
+from supervisor.nodes.carrier import Arrival
+from supervisor.nodes.link import Link
+from supervisor.nodes.ray.driver_process import DriverProcess
+from supervisor.nodes.ray.driver_protocol import (
+    AgentArrived,
+    AgentEnded,
+    Bring,
+    Connected,
+    EndAgent,
+    Greeted,
+    NoneLeft,
+    NotConnected,
+    Notice,
+    Report,
+    tag_of_agent,
+)
+
+AGAIN_AFTER = 1.0  # seconds from the start of a driver to that of its successor, at least
+GIVE_UP_AFTER = 120.0  # seconds without a driver that is connected
+_KEYS_OF_ONE = 1_000_000  # of agents, for one driver
+_LEAVE_WITHIN = 4.0
+
+
+class RayCarrier:
+    """driver: connected. directory: where what it prints is kept.
+
+    cpus, per_job, nodes, gpus: as of `Bring`.
+    """
+
+    def __init__(
+        self,
+        driver: DriverProcess,
+        tag: str,
+        directory: str,
+        *,
+        cpus: int | None,
+        per_job: float,
+        nodes: int | None,
+        gpus: bool,
+        bootstrap: str,
+        library: str,
+        options: list[str],
+        start_directory: str | None,
+    ) -> None:
+        self._driver: DriverProcess | None = driver
+        self._tag, self._directory = tag, directory
+        self._token = os.urandom(4).hex()  # other runs of the experiment have agents as well
+        self._bring = Bring(
+            tag,
+            self._token,
+            0,
+            cpus,
+            per_job,
+            nodes,
+            gpus,
+            library=library,
+            bootstrap=bootstrap,
+            options=options,
+            directory=start_directory,
+        )
+        self._selector = selectors.DefaultSelector()
+        self._drivers = 0
+        self._address = ""
+        self._due: float | None = None  # when to start the next driver, on the loop's clock
+        self._lost_at: float | None = None  # when there was a connected one last
+        self._began = 0.0
+        self._none_left = ""
+        self._error = ""
+        self._now = 0.0
+        self._living: set[int] = set()  # keys of agents
+        self._notices: list[tuple[str, str]] = []
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def start(self) -> None:
+        os.makedirs(self._directory, exist_ok=True)
+        assert self._driver is not None and self._driver.connected is not None
+        self._selector.register(self._driver.control, selectors.EVENT_READ)
+        self._use(self._driver.connected)
+
+    def _use(self, connected: Connected) -> None:
+        """Let the driver bring agents."""
+        assert self._driver is not None
+        self._address = connected.address
+        self._lost_at = None
+        self._bring.first_key = self._drivers * _KEYS_OF_ONE
+        self._drivers += 1
+        self._none_left = ""
+        self._driver.send(self._bring)
+
+    def poll(self, now: float) -> list[Arrival]:
+        self._now = now
+        if self._driver is None and self._due is not None and now >= self._due:
+            self._start_driver()
+        arrivals: list[Arrival] = []
+        while self._driver is not None and self._selector.select(0):
+            reports = self._driver.receive()
+            if reports is None:
+                self._lose_driver(self._driver.why_over())
+                break
+            if not reports:
+                break
+            for report, descriptor in reports:
+                arrivals += self._on_report(report, descriptor)
+        return arrivals
+
+    def _on_report(self, report: Report, descriptor: int | None) -> list[Arrival]:
+        match report:
+            case AgentArrived(key, name, cpus, slots):
+                assert descriptor is not None
+                self._living.add(key)
+                tag = tag_of_agent(self._tag, key, self._token)
+                link = Link(descriptor, descriptor)
+                return [Arrival(key, name, None, tag, link, cpus=cpus, slots=slots)]
+            case AgentEnded(key, why):
+                self._living.discard(key)
+                self._error = why
+            case NoneLeft(why):
+                self._none_left = why
+            case Notice(level, text):
+                self._notices.append((level, text))
+            case Connected():
+                self._use(report)
+            case NotConnected(why):
+                self._error = why
+        return []
+
+    def next_deadline(self) -> float | None:
+        return self._due if self._driver is None else None
+
+    def greeted(self, key: int) -> None:
+        if self._driver is not None:
+            self._driver.send(Greeted(key))
+
+    def end(self, key: int) -> None:
+        if self._driver is not None:
+            self._driver.send(EndAgent(key))
+
+    def why_none(self) -> str:
+        if self._driver is None and self._due is None:
+            return self._error
+        return "" if self._living else self._none_left
+
+    # ---------------------------------------------------------------------- driver
+
+    def _lose_driver(self, why: str) -> None:
+        """It is over, and all agents with it; another one has to be connected."""
+        driver, self._driver = self._driver, None
+        assert driver is not None
+        self._selector.unregister(driver.control)
+        if driver.connected is not None:
+            self._lost_at = self._now
+        if driver.problem is None:
+            self._error = why
+        driver.close(0.0, self._log)
+        self._living.clear()
+        since = self._now if self._lost_at is None else self._lost_at
+        given_up = self._now - since > GIVE_UP_AFTER
+        self._due = None if given_up else max(self._now, self._began + AGAIN_AFTER)
+
+    def _start_driver(self) -> None:
+        self._began, self._due = self._now, None
+        try:
+            self._driver = DriverProcess(self._address)
+        except (OSError, LonghaulError) as error:
+            self._error = f"the Ray driver cannot be started: {error}"
+            self._due = self._now + AGAIN_AFTER
+            return
+        self._selector.register(self._driver.control, selectors.EVENT_READ)
+
+    @property
+    def _log(self) -> str:
+        return os.path.join(self._directory, "%ray.log")
+
+    def close(self, deadline: float) -> None:
+        self._due = None
+        if self._driver is not None:
+            self._selector.unregister(self._driver.control)
+            within = min(_LEAVE_WITHIN, max(0.5, deadline - time.monotonic()))
+            self._driver.close(within, self._log)
+            self._driver = None
+        self._selector.close()

@@ -1,0 +1,286 @@
+"""What the driver asks of Ray: to be connected, which nodes there are, an actor on one of them.
+
+Everything here may wait for the cluster's head. The share of a node is what its actor takes of Ray, so that others
+on the cluster see it taken.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from supervisor.nodes.ray import agent_launch
+from supervisor.nodes.ray.driver_protocol import Bring, ClusterNode, in_one_line
+
+PROBE = 5.0  # seconds for a connection to an address
+WAIT_FOR_CPUS = 3.0  # seconds without an agent, before it is said what is waited for
+FAILURES_IN_A_ROW = 3  # agents of one node that ended before they were ready
+FREED_WITHIN = 2.0  # seconds until Ray knows what an actor has left
+START_WITHIN = 60.0
+AGAIN_AFTER = 1.0  # seconds from the start of an agent to that of its successor, at least
+
+
+class CannotConnect(Exception):
+    """wrong: what was asked for, else something failed."""
+
+    def __init__(self, text: str, *, wrong: bool = True) -> None:
+        super().__init__(text)
+        self.text, self.wrong = text, wrong
+
+
+class Share(NamedTuple):
+    """What is taken of a node: its Ray id, its name, CPUs, workers at most, GPUs."""
+
+    node: str
+    name: str
+    cpus: int
+    slots: int
+    gpus: int
+    began: float
+
+
+class Listener(Protocol):
+    """Whom `RayCluster.watch` tells; see `supervisor.nodes.ray.ray_driver`."""
+
+    def start(self, share: Share, actor: Any) -> None: ...
+
+    def overdue(self, share: Share) -> None: ...
+
+    def notice(self, level: str, text: str) -> None: ...
+
+    def none_left(self, why: str) -> None: ...
+
+
+class RayCluster:
+    """One connection. `watch` runs in a thread of its own, `began` and `ended` may be called from another."""
+
+    def __init__(self, ray: Any, address: str) -> None:
+        self._ray = ray
+        self.address = address
+        self._taken: dict[str, Share] = {}  # by node: agents that run or are being started
+        self._starting: set[Share] = set()
+        self._failures: Counter[str] = Counter()
+        self._errors: dict[str, str] = {}
+        self._not_before: dict[str, float] = {}
+        self._freed: dict[str, tuple[int, float]] = {}  # CPUs of agents that have just ended, until when
+        self._gone: set[str] = set()  # nodes that have said so, of which Ray does not know it yet
+        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle_since = time.monotonic()
+        self._said: set[str] = set()
+        self._none_left = ""
+
+    @classmethod
+    def connect(cls, address: str) -> RayCluster:
+        """Raises CannotConnect."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            if error.name == "ray":
+                raise CannotConnect("Ray is not installed: pip install 'longhaul[ray]'") from None
+            raise CannotConnect(f"Ray cannot be imported: {error}") from None
+        if address == "auto" and os.environ.get("RAY_ADDRESS"):
+            address = os.environ["RAY_ADDRESS"]
+        if address not in ("auto", "local"):
+            _probe(address)
+        more: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error", **more)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise CannotConnect(_why_not(error, address)) from None
+        except Exception as error:
+            raise CannotConnect(f"Ray failed: {words_of(error)}", wrong=False) from None
+        cluster = cls(ray, ray.get_runtime_context().gcs_address)
+        ray.cloudpickle.register_pickle_by_value(agent_launch)  # longhaul need not be importable there
+        cluster._actor = ray.remote(
+            max_restarts=0, max_task_retries=0, concurrency_groups={"down": 1, "up": 1}
+        )(agent_launch.AgentActor)
+        return cluster
+
+    _actor: Any
+
+    def nodes(self) -> list[ClusterNode]:
+        return [
+            ClusterNode(
+                _name_of(node), _whole(node, "CPU"), _whole(node, "GPU"), int(_has(node, "memory") or 0)
+            )
+            for node in self._alive()
+        ]
+
+    def _alive(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"] and _whole(node, "CPU") > 0]
+
+    def leave(self) -> None:
+        self._ray.shutdown()
+
+    # ---------------------------------------------------------------------- agents
+
+    def begin(self, bring: Bring, listener: Listener) -> None:
+        """What is wanted, and whom to tell."""
+        self._bring, self._listener = bring, listener
+
+    def began(self, share: Share) -> None:
+        """Its actor is there."""
+        self._starting.discard(share)
+
+    def ended(self, share: Share, actor: Any, why: str, *, failed: bool) -> None:
+        """Its agent is over: end the actor, and look for another one. `failed`: it was never ready."""
+        self._asked.put(lambda: self._end(share, actor, why, failed))
+
+    def watch(self, every: float) -> None:
+        """Start an agent on each node that has room, for ever."""
+        due = 0.0
+        while True:
+            wait = due - time.monotonic()
+            try:
+                self._asked.get(timeout=max(0.0, wait))()
+                while not self._asked.empty():
+                    self._asked.get()()
+            except queue.Empty:
+                pass
+            due = min([time.monotonic() + every, *self._not_before.values()])
+            self._look()
+
+    def _end(self, share: Share, actor: Any, why: str, failed: bool) -> None:
+        now = time.monotonic()
+        self._taken.pop(share.node, None)
+        self._starting.discard(share)
+        if "raylet" in why:
+            self._gone.add(share.node)
+        if failed:
+            self._failures[share.node] += 1
+            self._errors[share.node] = f"{share.name}: {why}"
+        else:
+            self._failures[share.node] = 0
+        self._not_before[share.node] = max(now, share.began + AGAIN_AFTER)
+        self._freed[share.node] = share.cpus, now + FREED_WITHIN
+        if not self._taken:
+            self._idle_since = now
+        self._ray.kill(actor)
+
+    def _look(self) -> None:
+        now, bring = time.monotonic(), self._bring
+        alive = self._alive()
+        names = {node["NodeID"] for node in alive}
+        self._gone &= names
+        self._not_before = {node: at for node, at in self._not_before.items() if node in names and at > now}
+        free = {node["NodeID"]: self._free(node["NodeID"]) for node in alive}
+        able = [
+            node
+            for node in alive
+            if node["NodeID"] not in self._taken
+            and node["NodeID"] not in self._gone
+            and self._failures[node["NodeID"]] < FAILURES_IN_A_ROW
+        ]
+        able.sort(key=lambda node: -free[node["NodeID"]][0])
+        least = max(1, math.ceil(bring.per_job))
+        for node in able:
+            if bring.nodes is not None and len(self._taken) >= bring.nodes:
+                break
+            key = node["NodeID"]
+            rest = math.inf if bring.cpus is None else bring.cpus - sum(s.cpus for s in self._taken.values())
+            cpus = int(min(free[key][0], rest))
+            if cpus >= least and key not in self._not_before:
+                gpus = free[key][1] if bring.gpus else 0
+                slots = max(1, int(cpus / bring.per_job))
+                self._take(Share(key, _name_of(node), cpus, slots, gpus, now))
+        for share in [share for share in self._starting if now - share.began > START_WITHIN]:
+            self._starting.discard(share)
+            self._listener.overdue(share)
+        self._tell(alive, able, now)
+
+    def _take(self, share: Share) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._taken[share.node] = share
+        self._starting.add(share)
+        here = NodeAffinitySchedulingStrategy(share.node, soft=False)
+        options = self._actor.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=here)
+        self._listener.start(share, options.remote())
+
+    def _free(self, node: str) -> tuple[int, int]:
+        """CPUs and GPUs that nobody has taken there. Ray takes a moment to see that an actor has ended."""
+        from ray._private import state  # nothing public tells this of each node
+
+        has: dict[str, float] = state.available_resources_per_node().get(node, {})
+        cpus = int(has.get("CPU", 0))
+        freed, until = self._freed.get(node, (0, 0.0))
+        if time.monotonic() < until:
+            cpus = max(cpus, freed)
+        return cpus, int(has.get("GPU", 0))
+
+    def _tell(self, alive: list[dict[str, Any]], able: list[dict[str, Any]], now: float) -> None:
+        """What the user should know if there is nothing to run on."""
+        none_left = ""
+        if not self._taken and not able and self._errors and not self._gone:
+            none_left = next(reversed(self._errors.values()))
+        if none_left != self._none_left:
+            self._none_left = none_left
+            self._listener.none_left(none_left)
+        if not self._taken and able and now - self._idle_since > WAIT_FOR_CPUS and "cpus" not in self._said:
+            self._said.add("cpus")
+            total = sum(_whole(node, "CPU") for node in alive)
+            text = f"waiting for free CPUs: others have taken those of the Ray cluster ({total} in all)"
+            self._listener.notice("info", text)
+
+
+def words_of(error: BaseException) -> str:
+    """What Ray says of the end of an actor, in a line."""
+    name = type(error).__name__
+    text = str(error)
+    if "memory" in text and name == "OutOfMemoryError":
+        return (
+            "Ray's memory monitor killed its agent, because its jobs took the memory of the node: give jobs "
+            "--memory-limit, keep some free (--keep-free), or start Ray with RAY_memory_monitor_refresh_ms=0"
+        )
+    if name in ("ActorDiedError", "RayActorError", "ActorUnavailableError"):
+        return "the Ray actor of its agent died"
+    if name == "ActorUnschedulableError":
+        return "the Ray node is gone"
+    return f"{name}: {in_one_line(text)}"
+
+
+def _probe(address: str) -> None:
+    """Ray itself takes 40 seconds to say that nobody answers. Raises CannotConnect."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdecimal():
+        raise CannotConnect(f"{address}: expected auto, local or HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotConnect(
+            f"no Ray cluster answers at {address} ({why}): `ray status` there says whether one runs"
+        ) from None
+
+
+def _why_not(error: Exception, address: str) -> str:
+    text = str(error)
+    if "Could not find any running Ray" in text:
+        return (
+            "no Ray cluster runs here: start one with `ray start --head`, and `ray start --address=HOST:6379` on "
+            "each further machine; or give --address HOST:PORT, or --address local"
+        )
+    if "ersion mismatch" in text:
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        return f"the cluster at {address} has other versions than this process: {' '.join(lines)[:600]}"
+    return f"cannot join the Ray cluster at {address}: {in_one_line(text)}"
+
+
+def _has(node: dict[str, Any], resource: str) -> float:
+    return float(node["Resources"].get(resource, 0.0))
+
+
+def _whole(node: dict[str, Any], resource: str) -> int:
+    return int(_has(node, resource))
+
+
+def _name_of(node: dict[str, Any]) -> str:
+    """Of one raylet: several may run on a machine, or in containers that share its address."""
+    return f"{node['NodeName']}#{node['NodeID'][:6]}"

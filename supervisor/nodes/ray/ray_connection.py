@@ -1,0 +1,63 @@
+"""What a run needs of Ray, in the order in which it needs it: a connection before anything is on disk, what there is
+for its jobs, and then the carrier of its agents.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+from supervisor.core.terms.errors import UsageError, WorkersError
+from supervisor.core.terms.settings import Settings
+from supervisor.nodes.ray.driver_process import DriverProcess
+from supervisor.nodes.ray.driver_protocol import ClusterNode
+from supervisor.nodes.ray.ray_carrier import RayCarrier
+from supervisor.system.interpreter import interpreter
+from supervisor.system.script_start import interpreter_options, start_directory
+
+
+class RayConnection:
+    """Begins to connect. Raises UsageError or WorkersError."""
+
+    def __init__(self, address: str) -> None:
+        if not sys.platform.startswith("linux"):
+            raise UsageError("--engine ray: supported on Linux")
+        try:
+            self._driver: DriverProcess | None = DriverProcess(address)
+        except OSError as error:
+            raise WorkersError(f"--engine ray: the Ray driver cannot be started: {error}") from error
+
+    def nodes(self) -> list[ClusterNode]:
+        """Of the cluster, once it is connected. Raises UsageError if there is none, WorkersError if Ray fails."""
+        assert self._driver is not None
+        connected = self._driver.wait_connected()
+        if not connected.nodes:
+            raise UsageError(f"--engine ray: no node of the cluster at {connected.address} has a CPU")
+        return connected.nodes
+
+    def carrier(self, settings: Settings, tag: str, directory: str, *, gpus: bool) -> RayCarrier:
+        """To be called once; the driver is the carrier's then."""
+        driver, self._driver = self._driver, None
+        assert driver is not None
+        per_job = settings.job_cpus or 1.0
+        line = interpreter("")
+        return RayCarrier(
+            driver,
+            tag,
+            directory,
+            cpus=None if settings.workers == "auto" else math.ceil(int(settings.workers) * per_job),
+            per_job=per_job,
+            nodes=settings.nodes,
+            gpus=gpus,
+            bootstrap=line[-3],
+            library=line[-1],
+            options=interpreter_options(),
+            start_directory=start_directory() or os.getcwd(),
+        )
+
+    def discard(self) -> None:
+        """End it, unless it is a carrier's."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.discard()

@@ -1,0 +1,106 @@
+"""A real Ray cluster of three raylets with one CPU each, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.experiment_fixture import Experiment, experiment, wait_for
+
+__all__ = ["experiment"]
+HAS_RAY = importlib.util.find_spec("ray") is not None
+MEMORY = 80_000_000  # bytes of each object store
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(
+        reason="Ray is not installed (pip install 'longhaul[ray]'): no test of the cluster"
+    )
+    for item in items:
+        if not HAS_RAY and item.get_closest_marker("needs_ray") is not None:
+            item.add_marker(skip)
+
+
+class RayNodes:
+    """The cluster. `node` is of Ray (`ray._private.node.Node`)."""
+
+    def __init__(self) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from ray.cluster_utils import Cluster
+
+            head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+            self._cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=head)
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = [self._cluster.head_node]
+        for _ in range(2):
+            self.add()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """For a script."""
+        return ("--engine", "ray", "--address", self.address)
+
+    def add(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY))
+
+    def raylet(self, node: Any) -> psutil.Process:
+        return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+    def kill(self, node: Any) -> None:
+        """SIGKILL its raylet."""
+        node.kill_raylet(check_alive=False)
+
+    def complete(self) -> None:
+        """Three nodes again."""
+        for node in list(self.nodes):
+            if not node.all_processes.get("raylet"):
+                self.nodes.remove(node)
+                self._cluster.remove_node(node)
+        while len(self.nodes) < 3:
+            self.add()
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[RayNodes]:
+    nodes = RayNodes()
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.fixture
+def cluster(ray_nodes: RayNodes) -> RayNodes:
+    """With three nodes."""
+    ray_nodes.complete()
+    return ray_nodes
+
+
+def driver_of(experiment: Experiment, supervisor: int) -> psutil.Process:
+    """The Ray driver of this supervisor."""
+
+    def found() -> psutil.Process | None:
+        for child in psutil.Process(supervisor).children():
+            if any("ray_driver" in word for word in child.cmdline()):
+                return child
+        return None
+
+    process: psutil.Process = wait_for(found, "the driver")
+    return process
+
+
+def agents_of(experiment: Experiment) -> list[psutil.Process]:
+    """The agents of all nodes."""
+    found = [psutil.Process(pid) for pid in experiment.processes()]
+    return [process for process in found if any("node_agent" in word for word in process.cmdline())]

@@ -1,0 +1,184 @@
+"""The same script on a real Ray cluster of three raylets: what comes of it, and what must survive what."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.experiment_fixture import PATIENCE, Experiment, wait_for
+from tests.nodes.ray.conftest import RayNodes, agents_of, driver_of
+
+pytestmark = pytest.mark.needs_ray
+
+SCRIPT = """
+    import sys
+
+    def jobs():
+        for number in range(@JOBS@):
+            yield Job(id=f"job/{number}", params={"number": number})
+
+    def evaluate(number):
+        note("ran")
+        gate = Path(LOG).with_name("gate")
+        while number >= 3 and not gate.exists():
+            time.sleep(0.005)
+        print("job", number)
+        return {
+            "local": current_job().local_worker,
+            "node": os.environ["LONGHAUL_EXPERIMENT"].rpartition("/")[2],
+            "niceness": os.nice(0),
+            "ray": "ray" in sys.modules,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+        }
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="cluster", workers="auto", all_tasks=True, crash_limit=1)
+"""
+
+
+def write(experiment: Experiment, jobs: int = 12) -> None:
+    experiment.write(SCRIPT.replace("@JOBS@", str(jobs)))
+
+
+def open_gate(experiment: Experiment) -> None:
+    experiment.folder.joinpath("gate").touch()
+
+
+def all_three_run(experiment: Experiment) -> None:
+    """The worker of each node has a job that waits for the gate."""
+    wait_for(lambda: len(experiment.executions()) >= 6, "three jobs that wait")
+
+
+def all_completed(experiment: Experiment, jobs: int = 12) -> dict[str, dict[str, Any]]:
+    final = experiment.final()
+    assert sorted(final) == sorted(f"job/{number}" for number in range(jobs))
+    assert {entry["state"] for entry in final.values()} == {"completed"}
+    assert Counter(experiment.completed_in_journal()) == Counter(final.keys())
+    return final
+
+
+def ended_otherwise(experiment: Experiment) -> Counter[str]:
+    ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
+    return Counter(outcome for outcome in ended if outcome != "completed")
+
+
+def test_the_nodes_of_a_cluster_share_the_jobs(experiment: Experiment, cluster: RayNodes) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    with open(f"/proc/{supervisor.pid}/maps", encoding="ascii") as maps:
+        assert "/ray/" not in maps.read()
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    assert "12 tasks, 3 workers" in err
+    results = [entry["result"] for entry in all_completed(experiment).values()]
+    assert Counter(experiment.executions()) == Counter(f"job/{number}" for number in range(12))
+    assert len({result["node"] for result in results}) == 3
+    assert {result["local"] for result in results} == {0}
+    # Ray's workers are at 15 and may use as many threads as the node has CPUs; what it has set is undone.
+    assert {result["niceness"] for result in results} == {os.nice(0)}
+    assert {result["ray"] for result in results} == {False}
+    assert len(list(experiment.output.glob("*/output/*.log"))) == 12
+    assert not experiment.processes()
+
+
+def test_the_engine_may_change_from_one_resume_to_the_next(experiment: Experiment, cluster: RayNodes) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    recorded = set(experiment.completed_in_journal())
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.communicate()
+    wait_for(lambda: not experiment.processes(), "the processes of all nodes to end")
+    before = Counter(experiment.executions())
+    supervisor = experiment.start("--resume", "latest", "--engine", "local", "--workers", "2")
+    wait_for(lambda: len(experiment.executions()) >= before.total() + 2, "two jobs that wait")
+    os.kill(supervisor.pid, signal.SIGINT)
+    os.kill(supervisor.pid, signal.SIGINT)
+    supervisor.communicate(timeout=PATIENCE)
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest", "--engine", "ray", "--workers", "auto")
+    assert run.returncode == 0, run.stderr
+    assert "3 workers" in run.stderr  # the address was remembered
+    all_completed(experiment)
+    after = Counter(experiment.executions())
+    assert all(after[job] == before[job] for job in recorded)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_drains_the_cluster_and_a_second_one_ends_its_jobs(
+    experiment: Experiment, cluster: RayNodes, times: int
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    os.kill(supervisor.pid, signal.SIGINT)
+    if times == 2:
+        wait_for(lambda: "draining" in progress(experiment), "the drain")
+        os.kill(supervisor.pid, signal.SIGINT)
+    else:
+        open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == -signal.SIGINT, err
+    assert not experiment.processes()
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest")
+    assert run.returncode == 0, run.stderr
+    all_completed(experiment)
+
+
+def progress(experiment: Experiment) -> str:
+    return experiment.path("progress").read_text()
+
+
+def test_a_carrier_or_an_agent_that_is_killed_costs_its_job_nothing(
+    experiment: Experiment, cluster: RayNodes
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    first, second, _ = agents_of(experiment)
+    psutil.Process(first.ppid()).kill()
+    second.kill()
+    wait_for(lambda: len(experiment.executions()) >= 8, "the jobs of both nodes to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    assert ended_otherwise(experiment) == Counter(lost=2)
+
+
+def test_a_driver_that_is_killed_costs_its_jobs_nothing(experiment: Experiment, cluster: RayNodes) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    driver_of(experiment, supervisor.pid).kill()
+    wait_for(lambda: len(experiment.executions()) >= 9, "all jobs to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    assert ended_otherwise(experiment) == Counter(lost=3)
+
+
+def test_a_raylet_that_is_killed_costs_its_jobs_nothing_and_another_joins(
+    experiment: Experiment, cluster: RayNodes
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    cluster.kill(cluster.nodes[2])
+    wait_for(lambda: len(agents_of(experiment)) == 2, "the agent to end")
+    wait_for(lambda: ended_otherwise(experiment)["lost"] == 1, "its job to be told lost")
+    cluster.add()
+    wait_for(lambda: len(experiment.executions()) >= 7, "its job to run again, on a node that has joined")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
