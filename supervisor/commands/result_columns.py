@@ -19,6 +19,7 @@ from supervisor.reports.report import Report
 _FIRST = ("experiment", "job", "domain", "state", "seconds", "outcome")
 _LAST = ("error.type", "error.message", "code")
 _SHOWN = 12
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?\Z")
 _DIGITS = re.compile(r"([0-9]+)")
 
 Row = dict[str, Any]
@@ -118,6 +119,8 @@ def _rank(value: Any) -> tuple[int, Any]:
     """Numbers before texts before lists; in texts `run/9` before `run/10`."""
     if isinstance(value, int | float):
         return 0, value
+    if isinstance(value, str) and _NUMBER.match(value):  # of `longhaul exec`, where all values are text
+        return 0, float(value)
     if isinstance(value, str):
         parts = _DIGITS.split(value)
         numbers = ((len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2])

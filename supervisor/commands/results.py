@@ -13,10 +13,12 @@ from typing import Any, TextIO
 
 import msgspec
 
+from supervisor.commands.column_fitting import fitted, terminal_width
 from supervisor.commands.lookup import add_experiments, find_and_tell, root_of
 from supervisor.commands.result_columns import Rows, finite
+from supervisor.commands.result_database import write_database
 from supervisor.commands.tables import emit, on_terminal, plain_table, show_table
-from supervisor.core.terms.errors import CannotCreate
+from supervisor.core.terms.errors import CannotCreate, UsageError
 from supervisor.core.terms.wording import cut, harmless, harmless_json, one_line
 from supervisor.reports.report import load
 from supervisor.storage.files.atomic_files import write_atomically
@@ -30,7 +32,7 @@ _BUFFER = 1 << 16
 def describe(parser: argparse.ArgumentParser) -> None:
     add_experiments(parser, "experiments, the name of one (its latest), `latest`, or directories")
     parser.add_argument(
-        "-f", "--format", choices=("table", "csv", "jsonl"), default="table", help="default: table"
+        "-f", "--format", choices=("table", "csv", "jsonl", "sqlite"), default="table", help="default: table"
     )
     parser.add_argument(
         "--json", action="store_const", const="jsonl", dest="format", help="the same as --format jsonl"
@@ -42,6 +44,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAMES",
         help="only these columns, in this order: job,params.steps,result.* (the last part of a name is enough)",
+    )
+    parser.add_argument(
+        "-a",
+        "--all-columns",
+        action="store_true",
+        help="all columns, also in a terminal that has no room for them",
     )
     parser.add_argument(
         "-s",
@@ -58,20 +66,45 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.format == "sqlite":
+        _refuse_for_database(arguments)
     layouts = [find_and_tell(word, root_of(arguments)) for word in arguments.experiments]
     with contextlib.ExitStack() as stack:
         reports = [stack.enter_context(load(one.directory, one.experiment_id)) for one in layouts]
         columns = [name for words in arguments.columns for name in words.split(",") if name]
+        if arguments.format == "sqlite":
+            write_database(arguments.output, reports)
+            emit(f"written: {arguments.output.absolute()}")
+            return 0
         found = Rows(reports, columns, arguments.sort, reverse=arguments.reverse)
         if arguments.format == "table" and arguments.output is None and on_terminal():
-            heads, rows = table_of(found)
-            show_table(heads, rows, right=_numeric(heads, rows))
+            _show(found, everything=arguments.all_columns)
         elif arguments.output is None:
             for text in written(found, arguments.format):
                 _print(text, arguments.format)
         else:
             _save(arguments.output, found, arguments.format)
     return 0
+
+
+def _refuse_for_database(arguments: argparse.Namespace) -> None:
+    if arguments.output is None:
+        raise UsageError("--format sqlite makes a file: say which one with -o FILE")
+    if arguments.columns or arguments.sort or arguments.reverse:
+        raise UsageError("--format sqlite has all columns and no order: choose and sort with SQL")
+
+
+def _show(found: Rows, *, everything: bool) -> None:
+    """As a table in a terminal: what there is room for, unless columns were chosen."""
+    heads, rows = table_of(found)
+    notes: list[str] = []
+    if not (everything or found.chosen):
+        from rich.cells import cell_len
+
+        heads, rows, notes = fitted(heads, rows, terminal_width(), cell_len)
+    show_table(heads, rows, right=_numeric(heads, rows))
+    for note in notes:
+        emit(note)
 
 
 def _print(text: str, form: str) -> None:

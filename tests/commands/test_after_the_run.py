@@ -192,7 +192,7 @@ def test_rows_are_sorted_and_what_has_no_value_stands_last(outputs: Path, longha
     )
     assert by_two[1:] == sorted(by_two[1:])
     texts = ["run/10", "run/9", "run", "run/010b", "9", "", "\u0669", 3, [1], True, "run/10/2"]
-    wanted = [True, 3, "", "9", "run", "run/9", "run/10", "run/10/2", "run/010b", "\u0669", [1]]
+    wanted = [True, 3, "9", "", "run", "run/9", "run/10", "run/10/2", "run/010b", "\u0669", [1]]
     assert sorted(texts, key=_rank) == wanted
 
 

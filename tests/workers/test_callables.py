@@ -32,11 +32,18 @@ def test_what_can_be_imported_is_named() -> None:
     assert load(spec) is subprocess.Popen.communicate
 
 
+def test_a_partial_with_plain_values_is_named() -> None:
+    spec = describe(functools.partial(max, 4, 5))
+    assert spec == FunctionSpec("builtins", "max", constants=[4, 5])
+    assert load(spec)() == 5
+    assert load(spec)(6) == 6
+
+
 def test_what_cannot_be_imported_goes_by_value() -> None:
     k = 2
     for function, result in (
         (lambda: k + 1, 3),
-        (functools.partial(max, 4, 5), 5),
+        (functools.partial(max, 4, (5,), key=bool), 4),
         (Model(), "called"),
     ):
         spec = describe(function)
