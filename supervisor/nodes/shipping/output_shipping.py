@@ -63,7 +63,7 @@ class OutputShipping:
         """What a job has printed, `size` bytes, is complete: its worker, or for a dead one the engine, has made the
         log `path` of it."""
         live, whole = self._live, False
-        if live is not None and not self._is_scratch(live.descriptor):
+        if live is not None and _became(live.descriptor, path, size):
             self._live = None
             if dead:
                 live.sent = max(0, min(live.sent, _size(live.descriptor)) - _REWRITTEN)
@@ -72,17 +72,10 @@ class OutputShipping:
                 followed = _SentFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             except OSError:  # the disk of the node is full: it is lost, as here
                 return
-            if live is not None:  # of the next job, which has to wait for this one
+            if live is not None:  # of a later job, which has to wait for this one
                 live.sent = 0
             live, whole = followed, size > self._limit
         self._logs.append(_EndedLog(live, path, lease, attempt, whole))
-
-    def _is_scratch(self, descriptor: int) -> bool:
-        """Whether it is the file that the worker prints to now."""
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._scratch))
-        except OSError:
-            return False
 
     def messages(self, most: int) -> list[Printed | LogEnds]:
         """About `most` bytes of what has not been sent."""
@@ -94,6 +87,9 @@ class OutputShipping:
                 return found
             found.append(LogEnds(self._incarnation, log.lease, log.attempt, log.whole))
             self._forget(self._logs.popleft())
+        if self._live is not None and not os.fstat(self._live.descriptor).st_nlink:
+            os.close(self._live.descriptor)  # of a job whose end was told without it
+            self._live = None
         if self._live is None:
             self._live = self._open_scratch()
         if self._live is not None:
@@ -154,6 +150,16 @@ class OutputShipping:
         if self._live is not None:
             os.close(self._live.descriptor)
             self._live = None
+
+
+def _became(descriptor: int, path: str, size: int) -> bool:
+    """Whether the scratch file became this log of `size` bytes: by its name alone, or cut to the limit. Many short jobs
+    may have ended since it was opened."""
+    status = os.fstat(descriptor)
+    try:
+        return os.path.samestat(status, os.stat(path)) or (status.st_nlink == 0 and status.st_size == size)
+    except OSError:
+        return False
 
 
 def _size(descriptor: int) -> int:
