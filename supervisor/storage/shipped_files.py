@@ -113,19 +113,23 @@ class ShippedFiles:
 
     def keep_artifacts(self, job: str, tree: ConfinedTree) -> None:
         """Raises ForbiddenName, too, if something else is in the tree."""
-        name = file_name(job)
-        _refuse_others(tree.files(), "jobs", "states")
-        _refuse_others(tree.files("jobs"), name)
-        if tree.files("jobs"):
+        _refuse_others(tree.files(), "jobs")
+        self._move_artifacts(job, tree)
+
+    def _move_artifacts(self, job: str, tree: ConfinedTree) -> None:
+        name, there = file_name(job), tree.files("jobs")
+        _refuse_others(there, name)
+        if there:
             os.makedirs(self.jobs_directory, exist_ok=True)
             tree.move(f"jobs/{name}", os.path.join(self.jobs_directory, name))
 
     def keep_states(self, job: str, tree: ConfinedTree) -> None:
         """The artifacts that the states may name are there before them."""
         names = tree.files("states")
+        _refuse_others(tree.files(), "jobs", "states")
         _refuse_others(names, *_state_names(job))
         tree.sync("states")
-        self.keep_artifacts(job, tree)
+        self._move_artifacts(job, tree)
         self._disk.make_directory(self.states_directory)
         for name in names:
             self._disk.rename(

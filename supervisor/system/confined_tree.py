@@ -99,12 +99,14 @@ class ConfinedTree:
             return []
 
     def sync(self, folder: str) -> None:
-        """Bring the files that stand in a folder onto the disk."""
+        """Bring the files that stand in a folder onto the disk. Nothing else may stand there."""
         self._end_file()
         for name in self.files(folder):
             path = os.path.join(self.path, folder, name)
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise ForbiddenName(repr(name))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -114,6 +116,8 @@ class ConfinedTree:
         stays."""
         self._end_file()
         self._forget_folder()
+        if not os.path.isdir(os.path.join(self.path, folder)):
+            raise ForbiddenName(repr(folder))
         top = os.fsencode(folder)
         os.chmod(os.path.join(self.path, folder), 0o700 | self._modes.get(top, 0o777 & ~_umask()))
         merge(os.path.join(self.path, folder), target)

@@ -49,9 +49,9 @@ def test_nothing_is_written_through_a_link(tree: ConfinedTree, tmp_path: Path) -
     (tmp_path / "elsewhere").mkdir()
     os.symlink(tmp_path / "elsewhere", tmp_path / "beside" / "way")
     for path in (b"way/file", b"way"):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links|File exists"):
             put(tree, path)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         tree.folder(b"way/deep", 0o755)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
