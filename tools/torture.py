@@ -6,11 +6,15 @@ Round after round it makes an experiment of good and bad jobs in a temporary dir
 runs it, interrupted and resumed, until it is finished. Every execution of a job is logged
 outside of the runner, by the job itself. After each interruption and at the end the
 promises are checked: what was recorded as completed did not run again and is still there,
-every job ended as it should, nothing is left alive, no temporary file is left over.
+no job ran while another execution of it did, every job ended as it should, nothing is
+left alive, no temporary file is left over.
 
 Prints a table of the faults injected and exits 1 on a violation. strace (failing calls),
 root with loop devices (power cuts and full disks, on ext4 and XFS) are used where they are
 there; what is missing is said at the start.
+
+With `--nodes 3` every second run has three places on this machine, whose agents are killed and stopped as
+well, and the runs between are resumed without them.
 """
 
 from __future__ import annotations
@@ -26,14 +30,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.fault_injection.faults import IMAGES, Faults, LoopImage
-from tools.fault_injection.program import Program, describe
+from tools.fault_injection.program import SIZES, Program, describe
 
 PATIENCE = 120.0  # seconds without anything new in the journal until a run hangs
 
@@ -45,11 +49,13 @@ class Violation(Exception):
 class Torture:
     """One round: one experiment until it is finished."""
 
-    def __init__(self, rng: random.Random, program: Program, faults: Faults) -> None:
+    def __init__(self, rng: random.Random, program: Program, faults: Faults, *, calm_after: int = 25) -> None:
         self.rng = rng
         self.program = program
         self.faults = faults
         self.resumes = 0
+        self._beside: list[str] = []
+        self._calm_after = calm_after  # runs: let it come to an end
 
     # ------------------------------------------------------------------------- checks
 
@@ -95,6 +101,16 @@ class Torture:
             elif not good and entry["state"] != "failed":
                 raise Violation(f"{job} ended as {entry['state']}")
 
+    def _in_two_places(self) -> list[str]:
+        """Executions of the last run beside another one of the same job. On one machine a job may run twice that was
+        taken back when its worker had just started it; the journal says so."""
+        beside, self._beside = self._beside, self.program.in_two_places()
+        new = self._beside[len(beside) :]
+        if self.program.over_nodes:
+            return new
+        twice = self.program.superseded()
+        return [line for line in new if line.split()[0] not in twice]
+
     # -------------------------------------------------------------------------- round
 
     def play(self, wrappers: Callable[[], list[str]], image: LoopImage | None) -> None:
@@ -110,6 +126,8 @@ class Torture:
             if again:
                 raise Violation(f"recorded as completed and run again: {sorted(again)[:5]}")
             recorded = self.program.recorded()
+            if beside := self._in_two_places():
+                raise Violation(f"ran in two places at once: {beside[:5]}")
             assert self.program.process is not None
             self.check_no_traceback()
             if self.program.process.returncode in (0, 1) and self.program.finished():
@@ -121,7 +139,7 @@ class Torture:
 
     def _run_under_fire(self, image: LoopImage | None) -> None:
         written, end = 0, 0.0
-        calm = self.resumes > 25  # let it come to an end
+        calm = self.resumes > self._calm_after
         while not self.program.over():
             time.sleep(self.rng.choice([0.02, 0.1, 0.4, 0.8]))
             if written != (written := self.program.written()):
@@ -156,13 +174,26 @@ class Torture:
             raise Violation(f"the power cut lost {sorted(missing)[:5]} of the checkpoint")
 
 
-def _round(rng: random.Random, counts: Counter[str], *, disk: str, with_strace: bool) -> Torture:
-    """`disk`: the file system that a power cut may hit, "" for the one that is there."""
+def play_round(
+    rng: random.Random,
+    counts: Counter[str],
+    *,
+    disk: str = "",
+    with_strace: bool = False,
+    nodes: int = 0,
+    sizes: Sequence[int] = SIZES,
+    calm_after: int = 25,
+) -> Torture:
+    """One experiment, to its end. Raises Violation.
+
+    disk: the file system that a power cut may hit, "" for the one that is there. nodes: how many places every second
+    run has. sizes: how many jobs there may be. calm_after: so many runs are hit.
+    """
     folder = Path(tempfile.mkdtemp(prefix="longhaul-torture-"))
     image = LoopImage(folder, disk) if disk else None
     output = image.mount_point / "out" if image is not None else folder / "out"
-    program = Program(rng, folder, output)
-    torture = Torture(rng, program, Faults(rng, program, counts))
+    program = Program(rng, folder, output, nodes=nodes, sizes=sizes)
+    torture = Torture(rng, program, Faults(rng, program, counts), calm_after=calm_after)
 
     def wrapper() -> list[str]:
         return torture.faults.strace() if with_strace and rng.random() < 0.3 else []
@@ -184,6 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--nodes", type=int, default=0, help="places of every second run (--engine pipes)")
     parser.add_argument("--no-power-cuts", action="store_true")
     parser.add_argument("--no-strace", action="store_true")
     arguments = parser.parse_args()
@@ -203,7 +235,8 @@ def main() -> int:
     while time.monotonic() < end and not violation:
         try:
             disk = rng.choice(disks) if disks and rng.random() < 0.4 else ""
-            torture = _round(rng, counts, disk=disk, with_strace=can_trace and not disk)
+            tracing = can_trace and not disk
+            torture = play_round(rng, counts, disk=disk, with_strace=tracing, nodes=arguments.nodes)
         except Violation as found:
             violation = str(found)
             break

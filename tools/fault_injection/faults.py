@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tools.fault_injection.program import Program
+from tools.fault_injection.program import NODE_TIMEOUT, Program
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 NO_FLUSH = 2
@@ -36,8 +36,15 @@ class Faults:
 
     def hit(self) -> None:
         """One fault, chosen at random, on what is running now."""
+        agents = [self.kill_agent] * 3 + [
+            self.terminate_agent,
+            self.stop_agent,
+            self.stop_agent,
+            self.freeze_agent,
+        ]
         fault = self.rng.choice(
             [self.kill_worker] * 4
+            + (agents if self.program.over_nodes else [])
             + [self.crash_worker, self.stop_worker, self.stop_zygote, self.kill_zygote]
             + [
                 self.stop_supervisor,
@@ -59,7 +66,8 @@ class Faults:
             self.counts[name] += 1
 
     def _victim(self) -> int | None:
-        pids = [pid for pid in self.program.marked() if pid != self.program.zygote()]
+        others = {self.program.zygote(), *self.program.agents()}
+        pids = [pid for pid in self.program.marked() if pid not in others]
         return self.rng.choice(pids) if pids else None
 
     def kill_worker(self) -> None:
@@ -80,9 +88,34 @@ class Faults:
     def stop_supervisor(self) -> None:
         self._stop_and_continue(self.program.supervisor(), "SIGSTOP supervisor")
 
+    def _agent(self) -> int | None:
+        agents = self.program.agents()
+        return self.rng.choice(agents) if agents else None
+
+    def kill_agent(self) -> None:
+        self._send(self._agent(), signal.SIGKILL, "SIGKILL agent")
+
+    def terminate_agent(self) -> None:
+        self._send(self._agent(), signal.SIGTERM, "SIGTERM agent")
+
+    def stop_agent(self) -> None:
+        self._stop_and_continue(self._agent(), "SIGSTOP agent")
+
+    def freeze_agent(self) -> None:
+        """For longer than the timeout, with all that it has started."""
+        agent = self._agent()
+        if agent is not None:
+            for pid in (agent, *self.program.below(agent)):
+                self._send(pid, signal.SIGSTOP, "SIGSTOP whole node")
+            time.sleep(1.5 * NODE_TIMEOUT)
+            for pid in (agent, *self.program.below(agent)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def _stop_and_continue(self, pid: int | None, name: str) -> None:
         self._send(pid, signal.SIGSTOP, name)
-        time.sleep(self.rng.choice([0.01, 0.2, 1.5]))
+        long = [2.0 * NODE_TIMEOUT] if self.program.over_nodes else []
+        time.sleep(self.rng.choice([0.01, 0.2, 1.5, *long]))
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)

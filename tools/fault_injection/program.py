@@ -12,12 +12,14 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
-import os, signal, subprocess, sys, time
+import fcntl, os, signal, subprocess, sys, time
 from supervisor import Job, main
 
 def jobs():
@@ -28,9 +30,21 @@ def jobs():
                       params={"number": int(number), "kind": kind, "seconds": float(seconds)})
 
 def evaluate(number, kind, seconds):
+    lock = os.open(os.path.join(os.environ["TORTURE_LOCKS"], str(number)), os.O_RDWR | os.O_CREAT)
+    try:  # for as long as this process is there
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        word = "alone"
+    except BlockingIOError:
+        word = "beside"
     log = os.open(os.environ["TORTURE_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(log, f"{kind}/{number} {time.time()}\\n".encode())
+    os.write(log, f"{kind}/{number} {word} {os.getpid()} {time.clock_gettime(time.CLOCK_BOOTTIME)}\\n".encode())
     os.close(log)
+    try:
+        return work(number, kind, seconds)
+    finally:
+        os.close(lock)
+
+def work(number, kind, seconds):
     if kind == "child":
         subprocess.run(["sleep", str(seconds)])
     elif seconds > 0:
@@ -52,15 +66,32 @@ if __name__ == "__main__":
 KINDS = ["good"] * 40 + ["child"] * 3 + ["large"] * 2 + ["raises"] * 2 + ["crashes"]
 
 
-class Program:
-    """One experiment of good and bad jobs, in a folder of its own. `jobs`: their kinds, by id."""
+NODE_TIMEOUT = 2.0  # seconds
+SIZES = (20, 60, 200, 600)
 
-    def __init__(self, rng: random.Random, folder: Path, output: Path) -> None:
+
+class Program:
+    """One experiment of good and bad jobs, in a folder of its own. `jobs`: their kinds, by id.
+
+    nodes: 0, or how many places every second run has, each with an agent (`--engine pipes`).
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        folder: Path,
+        output: Path,
+        *,
+        nodes: int = 0,
+        sizes: Sequence[int] = SIZES,
+    ) -> None:
         self.rng = rng
         self.folder = folder
         self.output = output
         self.journal = output / "logs" / "journal_torture.jsonl"
         self.checkpoint = output / "logs" / "checkpoint_torture.json"
+        self.nodes, self._sizes = nodes, sizes
+        self.over_nodes = False  # the present run
         self.jobs: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.traced = False
@@ -68,19 +99,21 @@ class Program:
 
     def _write_script(self) -> None:
         lines = []
-        for number in range(self.rng.choice([20, 60, 200, 600])):
+        for number in range(self.rng.choice(self._sizes)):
             kind = self.rng.choice(KINDS)
             seconds = self.rng.choice([0.0, 0.0, 0.002, 0.02, 0.1])
             self.jobs[f"{kind}/{number}"] = kind
             lines.append(f"{number} {kind} {seconds}\n")
         (self.folder / "jobs.txt").write_text("".join(lines))
         (self.folder / "exp.py").write_text(SCRIPT)
+        (self.folder / "locks").mkdir()
 
     def start(self, wrapper: list[str]) -> None:
         environment = {
             **os.environ,
             "TORTURE_JOBS": str(self.folder / "jobs.txt"),
             "TORTURE_LOG": str(self.folder / "executions.txt"),
+            "TORTURE_LOCKS": str(self.folder / "locks"),
             "PYTHONPATH": str(ROOT),
         }
         self.traced = bool(wrapper)
@@ -91,8 +124,12 @@ class Program:
             "--resume",
             "auto",
             "--workers",
-            str(self.rng.randint(1, 4)),
+            str(self.rng.randint(1, 4) if not self.nodes else self.nodes + self.rng.randint(0, 2)),
         ]
+        if self.nodes:
+            self.over_nodes = not self.over_nodes
+        if self.over_nodes:
+            command += ["--engine", "pipes", "--nodes", str(self.nodes), "--node-timeout", f"{NODE_TIMEOUT}s"]
         with open(self.folder / "stderr.txt", "ab") as stderr:
             self.process = subprocess.Popen(
                 [*wrapper, *command],
@@ -134,24 +171,54 @@ class Program:
         return found
 
     def zygote(self) -> int | None:
+        """One of them, if each node has its own."""
+        agents = self.agents()
+        parents = agents if self.over_nodes else [self.supervisor()]
+        found = [pid for pid in self.marked() if _parent(pid) in parents]
+        return self.rng.choice(found) if found else None
+
+    def agents(self) -> list[int]:
+        """Pids of the agents of nodes."""
         supervisor = self.supervisor()
-        return next((pid for pid in self.marked() if _parent(pid) == supervisor), None)
+        if not self.over_nodes or supervisor is None:
+            return []
+        return [pid for pid in self.marked() if _parent(pid) == supervisor]
 
     def executions(self) -> list[str]:
         path = self.folder / "executions.txt"
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
+    def below(self, pid: int) -> list[int]:
+        """What a process has started, and what that has, as far as it is marked."""
+        found: list[int] = [pid]
+        marked = self.marked()
+        for parent in found:
+            found += [each for each in marked if _parent(each) == parent and each not in found]
+        return found[1:]
+
+    def in_two_places(self) -> list[str]:
+        """Jobs of which an execution began while another one was there."""
+        path = self.folder / "executions.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.split()[1] == "beside"]
+
     def recorded(self) -> set[str]:
         """Jobs that whole lines of the journal call completed."""
-        if not self.journal.exists():
-            return set()
-        found = set()
-        for line in self.journal.read_bytes().split(b"\n")[:-1]:
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if record.get("type") == "ended" and record.get("outcome") == "completed":
-                    found.add(record["job"])
-        return found
+        return {
+            record["job"]
+            for record in self._records()
+            if record.get("type") == "ended" and record.get("outcome") == "completed"
+        }
+
+    def superseded(self) -> set[str]:
+        """Jobs of which a lease ended after another one had been made."""
+        return {record["detail"]["job"] for record in self._records() if record.get("what") == "superseded"}
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        if self.journal.exists():
+            for line in self.journal.read_bytes().split(b"\n")[:-1]:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
 
     def finished(self) -> bool:
         """Whether the run said so: an interpreter that Ctrl+C meets while it starts exits
