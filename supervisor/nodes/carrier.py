@@ -46,6 +46,12 @@ class Carrier(Protocol):
     def end(self, key: int) -> None:
         """This agent is over, or is given up: see that it is gone, if that is possible. Another one may come."""
 
+    def why_ended(self, key: int) -> str:
+        """What is known of the end of an agent that has not said it itself; "" if nothing."""
+
+    def notices(self) -> list[tuple[str, str]]:
+        """What the user should know, each with a level (`events.Tell`); once."""
+
     def why_none(self) -> str:
         """Why no agent will ever arrive; "" if one may."""
 

@@ -195,6 +195,7 @@ class NodesEngine:
             node.heartbeat.stood_still(stand_still(before, self._boot, node.heartbeat.every))
         for arrival in self._carrier.poll(now):
             self._welcome(arrival)
+        self._events += [facts.CarrierNotice(level, text) for level, text in self._carrier.notices()]
         for key, _ in self._selector.select(0):
             if key.data is not None:
                 self._read(key.data)
@@ -336,6 +337,8 @@ class NodesEngine:
         """The place is no more. Its workers are told to be dead when that is certain. `how`: as its agent has said."""
         if node.lost is None:
             was_usable = node.usable
+            if how is None:
+                why = self._carrier.why_ended(node.key) or why
             node.lost = why
             node.blameless = how == "asked" or (how != "failed" and node.heartbeat.missed_us)
             node.heartbeat.give_up()

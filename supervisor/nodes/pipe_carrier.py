@@ -123,6 +123,12 @@ class PipeCarrier:
     def _again(self, seat: int) -> None:
         self._due[seat] = max(self._now, self._began.get(seat, self._now) + AGAIN_AFTER)
 
+    def why_ended(self, key: int) -> str:
+        return ""
+
+    def notices(self) -> list[tuple[str, str]]:
+        return []
+
     def why_none(self) -> str:
         return "" if self._agents or self._due else self._error
 

@@ -97,6 +97,12 @@ class TcpCarrier:
     def end(self, key: int) -> None:
         self._due[self._seats.pop(key)] = self._now + AGAIN_AFTER
 
+    def why_ended(self, key: int) -> str:
+        return ""
+
+    def notices(self) -> list[tuple[str, str]]:
+        return []
+
     def why_none(self) -> str:
         return ""
 

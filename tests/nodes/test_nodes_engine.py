@@ -101,6 +101,12 @@ class Stage:
     def end(self, key: int) -> None:
         self.ended.append(key)
 
+    def why_ended(self, key: int) -> str:
+        return ""
+
+    def notices(self) -> list[tuple[str, str]]:
+        return []
+
     def why_none(self) -> str:
         return self.none
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.turn import Turn
-from supervisor.core.terms.events import PlaceEnd, PlaceFacts, PlacesChanged, Tell
+from supervisor.core.terms.events import CarrierNotice, PlaceEnd, PlaceFacts, PlacesChanged, Tell
 from supervisor.core.terms.records import Noted
 from supervisor.core.terms.wording import count, one_line
 
@@ -32,6 +32,9 @@ class PlaceNotices:
         if before and not self._known:
             text = "no node is left: jobs wait for one that joins"
             turn.effects.commands.append(Tell("warning", text))
+
+    def on_notice(self, event: CarrierNotice, turn: Turn) -> None:
+        turn.effects.commands.append(Tell(event.level, one_line(event.text)))
 
     def _has_ended(self, place: PlaceFacts, end: PlaceEnd, turn: Turn) -> None:
         at_work = sum(worker.place == place.place for worker, _ in self._dispatcher.running())

@@ -117,6 +117,7 @@ class Scheduler:
         self.pauses = HandOutPauses()
         self.limits = Limits(self.dispatcher, self.drain, self.pauses.since)
         self.orders = Orders(table, self.ledger, self.dispatcher, self.drain, self.pauses.since)
+        self.place_notices = PlaceNotices(self.dispatcher, places or ())
         self._handlers: dict[type, Callable[[Any, Turn], None]] = {
             facts.JobsFinished: self._on_jobs_finished,
             facts.LeasesDropped: self._on_leases_dropped,
@@ -142,8 +143,8 @@ class Scheduler:
             facts.ControlAsked: self.orders.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
             facts.PlacesChanged: self._on_places_changed,
+            facts.CarrierNotice: self.place_notices.on_notice,
         }
-        self.place_notices = PlaceNotices(self.dispatcher, places or ())
 
     # ------------------------------------------------------------------ the interface
 

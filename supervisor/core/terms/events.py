@@ -232,6 +232,13 @@ class PlacesChanged(msgspec.Struct, frozen=True):
     ended: list[PlaceEnd] = []
 
 
+class CarrierNotice(msgspec.Struct, frozen=True):
+    """What brings the supervisor in touch with other places has something to say to the user. `level`: as of `Tell`."""
+
+    level: str
+    text: str
+
+
 Event = (
     WorkerLaunched
     | WorkerStartFailed
@@ -257,6 +264,7 @@ Event = (
     | ControlAsked
     | ClockJumped
     | PlacesChanged
+    | CarrierNotice
 )
 
 # ---------------------------------------------------------------------------- commands

@@ -81,6 +81,7 @@ class RayCarrier:
         self._now = 0.0
         self._living: set[int] = set()  # keys of agents
         self._notices: list[tuple[str, str]] = []
+        self._why_ended: dict[int, str] = {}  # by key, until somebody wants to know
 
     def fileno(self) -> int:
         return self._selector.fileno()
@@ -127,7 +128,7 @@ class RayCarrier:
                 return [Arrival(key, name, None, tag, link, cpus=cpus, slots=slots)]
             case AgentEnded(key, why):
                 self._living.discard(key)
-                self._error = why
+                self._error = self._why_ended[key] = why
             case NoneLeft(why):
                 self._none_left = why
             case Notice(level, text):
@@ -146,8 +147,16 @@ class RayCarrier:
             self._driver.send(Greeted(key))
 
     def end(self, key: int) -> None:
+        self._why_ended.pop(key, None)
         if self._driver is not None:
             self._driver.send(EndAgent(key))
+
+    def why_ended(self, key: int) -> str:
+        return self._why_ended.get(key, "")
+
+    def notices(self) -> list[tuple[str, str]]:
+        found, self._notices = self._notices, []
+        return found
 
     def why_none(self) -> str:
         if self._driver is None and self._due is None:
@@ -166,6 +175,7 @@ class RayCarrier:
         if driver.problem is None:
             self._error = why
         driver.close(0.0, self._log)
+        self._why_ended.update(dict.fromkeys(self._living, f"the Ray driver is lost: {why}"))
         self._living.clear()
         since = self._now if self._lost_at is None else self._lost_at
         given_up = self._now - since > GIVE_UP_AFTER

@@ -298,6 +298,7 @@ class RayDriver:
             return
         passage.over = True
         del self._passages[passage.key]
+        self._say(AgentEnded(passage.key, why))  # the reason comes before the end
         end, passage.end = passage.end, None
         if end is not None:
             if end in self._selector.get_map():
@@ -308,7 +309,6 @@ class RayDriver:
                 for data in passage.unsent:
                     end.sendall(data)
             end.close()
-        self._say(AgentEnded(passage.key, why))
         self._cluster.ended(passage.share, passage.actor, why, failed=not passage.greeted)
 
 

@@ -382,6 +382,12 @@ class SimulatedCarrier:
         elif agent.alive:
             agent.die()
 
+    def why_ended(self, key: int) -> str:
+        return ""
+
+    def notices(self) -> list[tuple[str, str]]:
+        return []
+
     def why_none(self) -> str:
         return ""
 
