@@ -72,6 +72,7 @@ class RunSession:
             job_bytes,
             None if opened.offer is None else opened.offer.totals,
             engines.places,
+            None if opened.offer is None else opened.offer.kinds,
         )
         engines.owner_of = self.scheduler.held_files.owner
         history = opened.store.history

@@ -10,6 +10,7 @@ import pytest
 from supervisor.core.dispatch.job_queue import Line
 from supervisor.core.dispatch.placement_pass import MOST_WAITING
 from supervisor.core.dispatch.turn import Turn
+from supervisor.core.places.job_kinds import JobKinds
 from supervisor.core.places.place import Place
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
@@ -183,6 +184,15 @@ def test_another_number_of_workers_lets_jobs_fit_or_not() -> None:
     assert not run.core.unfit_jobs() and sorted(run.running) == [0, 1]
     run.end(0, 1)
     assert sorted(run.running) == [2]
+
+
+def test_the_kinds_of_jobs_that_are_known_already_are_not_found_out_again() -> None:
+    table = JobTable()
+    table.add("j0")
+    table.own[0] = OwnSettings(needs=Needs(cpus=2))
+    known = JobKinds(table, Settings())
+    core = Scheduler(table, Settings(), 2, Position(1, 1, 1, [], []), kinds=known)
+    assert core.dispatcher.placement is not None and core.dispatcher.placement.kinds is known
 
 
 # ----------------------------------------------------------------------- several places

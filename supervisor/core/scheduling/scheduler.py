@@ -35,7 +35,7 @@ from supervisor.core.dispatch.worker_exits import (
     with_measured_peak,
     worker_ended_record,
 )
-from supervisor.core.places.job_kinds import job_kinds
+from supervisor.core.places.job_kinds import JobKinds, job_kinds
 from supervisor.core.places.place import SharedResources
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.earlier_leases import EarlierLeases
@@ -79,6 +79,7 @@ class Scheduler:
     totals: what jobs may take together, if some say what they need; by default the slots' cores alone.
     places: where workers may run, instead of `slots`, and of `totals` but for its `resources`; more may join
         (`PlacesChanged`).
+    kinds: of these jobs under these settings, if they are known already.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class Scheduler:
         job_bytes: float = 0.0,
         totals: Totals | None = None,
         places: Sequence[PlaceFacts] | None = None,
+        kinds: JobKinds | None = None,
     ) -> None:
         self.table = table
         self.settings = settings
         self.run = position.run
-        kinds = job_kinds(table, settings, always=places is not None)
+        if kinds is None:
+            kinds = job_kinds(table, settings, always=places is not None)
         self.queue = (
             JobQueue(table.state) if kinds is None else JobQueue(table.state, kinds.kind_of, len(kinds.kinds))
         )

@@ -25,12 +25,17 @@ _NAME_THEM = "Ask for less, or name them: --gpus 0,1"
 class Offer(NamedTuple):
     """What there is for the jobs of an experiment in which some say what they need.
 
-    gpu_jobs: some of them ask for devices. missing: what to say of devices that are not there.
+    kinds: the jobs by what they need. missing: what to say of devices that are not there.
     """
 
     totals: Totals
-    gpu_jobs: bool
+    kinds: JobKinds
     missing: str
+
+    @property
+    def gpu_jobs(self) -> bool:
+        """Whether some of the jobs ask for devices."""
+        return self.kinds.use_gpus()
 
 
 def first_offer(
@@ -46,7 +51,7 @@ def first_offer(
         return None
     totals = totals_of(settings, machine)
     refuse_unfit(table, mask, kinds, totals, detected_devices(settings, machine))
-    return Offer(totals, kinds.use_gpus(), "")
+    return Offer(totals, kinds, "")
 
 
 def later_offer(table: JobTable, settings: Settings, machine: Machine = THIS_MACHINE) -> Offer | None:
@@ -58,7 +63,7 @@ def later_offer(table: JobTable, settings: Settings, machine: Machine = THIS_MAC
     missing = missing_devices(settings, machine)
     if not missing and _waits_for_devices(table, kinds, totals):
         missing = detected_devices(settings, machine)
-    return Offer(totals, kinds.use_gpus(), missing)
+    return Offer(totals, kinds, missing)
 
 
 def _waits_for_devices(table: JobTable, kinds: JobKinds, totals: Totals) -> bool:
