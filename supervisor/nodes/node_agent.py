@@ -62,6 +62,7 @@ from supervisor.system.capacity.gpu_devices import usable_devices
 from supervisor.system.clock import RunClock, boot_time
 from supervisor.system.process_cleanup import survivors, sweep
 from supervisor.system.processes import boot_id
+from workers.isolation.thread_caps import THREAD_VARIABLES
 from workers.process.surrogates import received
 from workers.transport.messages import WorkerSpec
 
@@ -177,8 +178,8 @@ class NodeAgent:
             ended += sweep(hello.earlier, spared=hello.spared)
         spec = msgspec.structs.replace(hello.spec.unpacked(), tag=hello.tag)
         if hello.caps:
-            caps = thread_caps(usable_cores())
-            spec = msgspec.structs.replace(spec, environment={**spec.environment, **caps})
+            others = {k: value for k, value in spec.environment.items() if k not in THREAD_VARIABLES}
+            spec = msgspec.structs.replace(spec, environment={**others, **thread_caps(usable_cores())})
 
         if not shares_files(hello):
             self._files = FileShipping()

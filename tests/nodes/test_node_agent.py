@@ -37,6 +37,7 @@ from supervisor.nodes.wire import (
     event_of,
 )
 from tests.experiment_fixture import PATIENCE
+from workers.isolation.thread_caps import THREAD_VARIABLES
 from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
@@ -45,7 +46,15 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it
 class Held:
     """An agent, with the test as its supervisor."""
 
-    def __init__(self, root: Path, *, silence: float = 1000.0, before: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        silence: float = 1000.0,
+        before: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        caps: bool = False,
+    ) -> None:
         self.carrier = PipeCarrier(1, f"test:{root}", str(root / "output"))
         self.carrier.start()
         (arrival,) = self.carrier.poll(0.0)
@@ -61,9 +70,13 @@ class Held:
             seed=7,
             output_directory=str(root / "output"),
             jobs_directory=str(root / "jobs"),
+            environment=environment or {},
         )
         preparation = preparation_for(spec)
-        self.tell(HelloAgent(VERSION, spec, preparation, self.tag, silence=silence, before=list(before)))
+        hello = HelloAgent(
+            VERSION, spec, preparation, self.tag, silence=silence, before=list(before), caps=caps
+        )
+        self.tell(hello)
 
     @property
     def pid(self) -> int:
@@ -176,6 +189,29 @@ def test_it_ends_its_workers_when_nobody_is_at_the_other_end(
     while tagged(node.tag):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("of_the_node", "caps", "expected"), [(None, True, "1"), ("3", True, "3"), (None, False, "7")]
+)
+def test_thread_caps_are_worked_out_where_the_place_is(
+    hold: Callable[..., Held],
+    monkeypatch: pytest.MonkeyPatch,
+    of_the_node: str | None,
+    caps: bool,
+    expected: str,
+) -> None:
+    """A place has a worker for each core, and leaves alone what its own environment says. With seats the caps of the
+    supervisor hold, whose machine they share."""
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if of_the_node is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", of_the_node)
+    node = hold(environment={"OMP_NUM_THREADS": "7"}, caps=caps)
+    node.worker()
+    node.lease(5, what="cores")
+    (outcome,) = node.event(facts.JobsFinished).outcomes
+    assert json.loads(outcome.result) == [1, expected]
 
 
 def test_sigterm_is_an_end_in_order(hold: Callable[..., Held]) -> None:
