@@ -6,6 +6,7 @@ import argparse
 import functools
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from supervisor.core.terms.wording import cut, one_line
 from supervisor.exec.command_options import unpacked
 from supervisor.exec.job_sources import STDIN, JobList, Params, SourceRow
 from supervisor.options.script_options import OwnOptionError
+from supervisor.views.console import print_lines
 from supervisor.views.suggested_commands import shown
 from workers.program.command_template import (
     LINE,
@@ -38,8 +40,9 @@ class CommandJobs:
     """Makes the jobs, and with them the specification of their programs. Called with the script's options, as
     `jobs` of `main`."""
 
-    def __init__(self, unset: list[str]) -> None:
+    def __init__(self, unset: list[str], *, is_new: bool) -> None:
         self._unset = unset
+        self.is_new = is_new  # no resume
         # Empty until the options are known, remembered ones included: function and setup refer to it.
         self._spec: dict[str, Any] = {}
         self.function = functools.partial(run_program, self._spec)
@@ -49,7 +52,9 @@ class CommandJobs:
         """Raises UsageError for whatever cannot be run."""
         source = _Source(options)
         self._spec.update(msgspec.to_builtins(source.spec(self._unset)))
-        return source.jobs()
+        yield from source.jobs()
+        if self.is_new and (notice := source.notice()):
+            print_lines(sys.stderr, notice)
 
 
 class _Source:
@@ -94,6 +99,16 @@ class _Source:
                 raise OwnOptionError(self._told_twice(job_id, first[job_id], place))
             first[job_id] = place
             yield job
+
+    def notice(self) -> str:
+        """A warning about what is probably meant otherwise; "" if there is none."""
+        if names_in(self._words) or not (self._list is not None or self._params.values):
+            return ""
+        example = LINE if self._of_lines else next(iter(self._params.values), "name")
+        return (
+            f"warning: no {{name}} stands in the command, so it is the same for all jobs; {{{example}}} puts a value "
+            f"there (programs find theirs in LONGHAUL_PARAM_{example}, too)"
+        )
 
     @property
     def _of_lines(self) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import tempfile
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from supervisor.core.terms.wording import cut, one_line
-from supervisor.exec.job_sources import STDIN, read_stdin
+from supervisor.exec.job_sources import STDIN, read_stdin, text_of
 from supervisor.options.script_options import OwnOptionError
 from workers.process.surrogates import received, sendable
 from workers.program.program_job import RESULTS
@@ -127,12 +128,19 @@ def with_absolute_jobs(words: Sequence[str]) -> list[str]:
         if value != STDIN:
             given[at] = (f"{option}=" if equals else "") + os.path.abspath(value)
     if _jobs_given(given) == STDIN:
+        raw = read_stdin()
         if "--detach" in given:
-            raise OwnOptionError(
-                "--detach has no standard input: write the list to a file first, and give that: --jobs FILE"
-            )
-        given.append(f"--stdin-list={_packed(read_stdin())}")
+            _offer_again(raw)
+        given.append(f"--stdin-list={_packed(text_of(raw, STDIN))}")
     return given
+
+
+def _offer_again(raw: bytes) -> None:
+    """Let the process that `--detach` starts read the same from standard input."""
+    with tempfile.TemporaryFile() as file:
+        file.write(raw)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
 
 
 def _jobs_given(words: Sequence[str]) -> str | None:

@@ -76,7 +76,7 @@ def _one_retry(codes: str | None, given: Sequence[str], target: CommandTarget | 
 
 def _script(given: list[str], name: str, target: CommandTarget | None) -> CommandScript:
     return CommandScript(
-        jobs=CommandJobs(_only_ours()),
+        jobs=CommandJobs(_only_ours(), is_new=target is None),
         name=name,
         output=str(target.layout.directory) if target is not None else None,
         parser=build_own_parser(),

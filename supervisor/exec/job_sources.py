@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -224,25 +224,20 @@ def _text_of_json(raw: bytes) -> str | None:
     return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
 
 
-def read_stdin() -> str:
+def read_stdin() -> bytes:
     """Raises UsageError if there is nothing to read."""
     if sys.stdin is None or sys.stdin.isatty():
         raise OwnOptionError(
             "--jobs - reads the jobs from standard input, which is the terminal here: ls | longhaul exec ..."
         )
     try:
-        return text_of(sys.stdin.buffer.read(), STDIN)
+        return sys.stdin.buffer.read()
     except OSError as error:
         raise OwnOptionError(f"--jobs -: standard input cannot be read: {error.strerror}") from None
 
 
 def _hint_at_workers(word: str) -> str:
     return f"; for {word} at the same time, it is --workers {word}" if word.isdigit() else ""
-
-
-def without(values: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Those of the names that have no value."""
-    return [name for name in names if name not in values]
 
 
 def _said(word: str) -> str:

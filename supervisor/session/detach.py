@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ def start_detached() -> int:
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=None if _input_is_a_file() else subprocess.DEVNULL,
             env={**(environment_at_start() or os.environb), DETACHED.encode(): str(writer).encode()},
             cwd=start_directory(),
             pass_fds=[writer],
@@ -79,6 +80,14 @@ def start_detached() -> int:
     print_lines(sys.stderr, _started_message(started, process.pid))
     process.returncode = 0  # it continues; Popen must not warn that it was not waited for
     return 0
+
+
+def _input_is_a_file() -> bool:
+    """Whether the script may read its input once more, as this process did: a file, no terminal and no pipe."""
+    try:
+        return stat.S_ISREG(os.fstat(0).st_mode)
+    except OSError:
+        return False
 
 
 def _command_line() -> list[str]:

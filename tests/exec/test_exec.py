@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -146,6 +145,19 @@ def test_a_program_is_killed_with_its_tree_when_the_supervisor_is_killed(folder:
     wait_for(lambda: not folder.processes("1231.5"))
 
 
+def test_a_list_of_standard_input_is_run_in_the_background(folder: Folder) -> None:
+    start = folder.exec("--detach", "--jobs", "-", "--", "echo", "{line}", stdin="a\nb\n")
+    assert start.returncode == 0 and "runs in the background" in start.stderr, start.stderr
+    wait_for(lambda: list(folder.outputs().glob("*/logs_final.json")))
+    assert set(folder.final()) == {"a", "b"}
+
+
+def test_a_command_without_a_name_in_braces_is_told(folder: Folder) -> None:
+    run = folder.exec("--jobs", "-", "--", "sh", "-c", "echo $LONGHAUL_PARAM_line", stdin="a\n")
+    assert "no {name} stands in the command" in run.stderr and folder.log("a") == "a\n"
+    assert "no {name}" not in folder.exec("--resume", "latest").stderr
+
+
 def test_dry_run_prints_command_lines_for_a_shell_and_leaves_nothing(folder: Folder) -> None:
     run = folder.exec(
         "--dry-run", "--param", "x=a b,c", "--param", "n=9..11", "--", "echo", "{x}", "it's {n}"
@@ -155,4 +167,3 @@ def test_dry_run_prints_command_lines_for_a_shell_and_leaves_nothing(folder: Fol
     assert len(lines) == 6
     assert lines[0] == "echo 'a b' 'it'\"'\"'s 9'"
     assert list(folder.path.iterdir()) == []
-    assert json.loads("1") == 1

@@ -125,12 +125,6 @@ def test_bad_values_of_every_option(
     assert sorted(os.listdir(tmp_path)) == sorted(FILES)
 
 
-def test_a_list_on_a_terminal_and_in_the_background_is_refused(folder: Folder) -> None:
-    run = folder.exec("--jobs", "-", "--detach", "--", "echo", "{line}", stdin="a\n")
-    assert run.returncode == 2 and "write the list to a file first" in run.stderr
-    assert not folder.outputs().exists()
-
-
 def test_a_resume_of_what_is_gone_is_refused_and_changes_nothing(folder: Folder, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
