@@ -127,6 +127,8 @@ class NodeAgent:
 
     def finish(self) -> None:
         """End all processes, then say so to whoever has said Hello."""
+        if self._files is not None and self._engine is not None:
+            self._tell_of(self._files.last_output())
         if self._engine is not None:
             self._engine.close()
         if self._files is not None:
@@ -239,7 +241,7 @@ class NodeAgent:
             said: Sequence[Said] = events
             if self._files is not None:
                 said = self._files.tell(events, self._clock.now(), self._link.unsent)
-            self._tell([each if isinstance(each, FILE_REPORTS) else report_of(each) for each in said])
+            self._tell_of(said)
             if (nap := nap_after(events)) and not self._why and not engine.pressing():
                 self._wait(nap)
 
@@ -283,6 +285,9 @@ class NodeAgent:
     def _tell(self, reports: list[Report]) -> None:
         if reports:
             self._link.send(encode(reports))
+
+    def _tell_of(self, said: Sequence[Said]) -> None:
+        self._tell([each if isinstance(each, FILE_REPORTS) else report_of(each) for each in said])
 
     def _obey(self, order: Order) -> None:
         engine = self._engine

@@ -352,8 +352,10 @@ class NodesEngine:
 
     def _free(self, node: Node) -> None:
         """Nothing of this place computes any more."""
-        for incarnation in list(node.members):
+        for incarnation, slot in list(node.members.items()):
             self._forget(node, incarnation)
+            if node.files is not None:
+                self._events += node.files.worker_lost(incarnation, slot)
             self._events.append(_lost_with_node(incarnation, blameless=node.blameless))
         if node.files is not None:
             if node.files.held:

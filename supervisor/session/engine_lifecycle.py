@@ -102,7 +102,7 @@ class EngineLifecycle:
         self._ray: RayConnection | None = None
         self._machine = THIS_MACHINE
         self._shipped: ShippedFiles | None = None
-        self.owner_of: Callable[[int, int], FileOwner | None] | None = (
+        self.owner_of: Callable[[int, int | None], FileOwner | None] | None = (
             None  # of a lease; known with the scheduler
         )
         self._engine: Engine | None = None
@@ -221,7 +221,7 @@ class EngineLifecycle:
             resumed=self._opened.resumed,
         )
 
-    def _owner(self, incarnation: int, lease: int) -> FileOwner | None:
+    def _owner(self, incarnation: int, lease: int | None) -> FileOwner | None:
         return None if self.owner_of is None else self.owner_of(incarnation, lease)
 
     def close(self) -> None:

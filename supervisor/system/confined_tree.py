@@ -119,7 +119,7 @@ class ConfinedTree:
         if not os.path.isdir(os.path.join(self.path, folder)):
             raise ForbiddenName(repr(folder))
         top = os.fsencode(folder)
-        os.chmod(os.path.join(self.path, folder), 0o700 | self._modes.get(top, 0o777 & ~_umask()))
+        os.chmod(os.path.join(self.path, folder), 0o700 | self._modes.get(top, 0))
         merge(os.path.join(self.path, folder), target)
         inside = [path for path in self._modes if path == top or path.startswith(top + b"/")]
         for path in sorted(inside, key=len, reverse=True):
@@ -175,9 +175,3 @@ def _names(path: bytes) -> tuple[bytes, ...]:
     if b"\0" in path or any(name in (b"", b".", b"..") for name in names):
         raise ForbiddenName(repr(path))
     return names
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from supervisor.core.dispatch.dispatcher import MOST_HELD
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.events import KillWorker, StartJobs
+from supervisor.core.terms.events import AnswerControl, KillWorker, StartJobs
 from supervisor.core.terms.file_owner import FileOwner
-from supervisor.core.terms.jobs import COMPLETED, INTERRUPTED, LEASED
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED
 from tests.core.test_scheduler import Core, bad, good, leases
 
 
@@ -100,5 +100,29 @@ def test_whose_files_they_are() -> None:
     core.tell(facts.OutcomesHeld(1, [1]))
     assert owner(1, 1) == FileOwner("job/0", 1, of_use=True, completed=False)
     assert owner(2, 1) is owner(1, 77) is None
+    assert owner(1, None) == FileOwner("job/1", 1, of_use=True, completed=False)  # which it runs now
     core.tell(facts.JobsFinished(1, [good(1)]))
     assert owner(1, 1) is None
+
+
+def test_it_can_be_cancelled() -> None:
+    core = Core(2, workers=1)
+    core.start()
+    core.tell(facts.OutcomesHeld(1, [1]))
+    commands = core.tell(facts.ControlAsked(1, 0, "cancel", jobs=["job/0"])).commands
+    (answer,) = [command.text for command in commands if isinstance(command, AnswerControl)]
+    assert "job/0: cancelled (1 running is ended)" in answer
+    assert [(record.job, record.outcome, record.state) for record in core.ended()] == [
+        ("job/0", "cancelled", "failed")
+    ]
+    core.tell(facts.JobsFinished(1, [good(1)]))
+    assert core.table.state[0] == FAILED
+
+
+def test_a_retry_is_told_that_it_has_ended() -> None:
+    core = Core(1, workers=1)
+    core.start()
+    core.tell(facts.OutcomesHeld(1, [1]))
+    commands = core.tell(facts.ControlAsked(1, 0, "retry", jobs=["job/0"])).commands
+    (answer,) = [command.text for command in commands if isinstance(command, AnswerControl)]
+    assert "its files are on their way" in answer

@@ -221,11 +221,11 @@ class Dispatcher:
         self.starts.forget_delays()
         for worker in self.workers.values():
             self.kill(turn, worker, "interrupted", stack=stack)
-        self.end_held(turn, list(self.held))
+        self.end_held(turn, list(self.held), "interrupted")
 
-    def end_held(self, turn: Turn, leases: Sequence[int], cause: str = NODE_ENDED) -> None:
-        """Wait no longer for these outcomes. `cause`: as of `WorkerDied`."""
-        kind = "lost" if cause == NODE_LOST else "interrupted"
+    def end_held(self, turn: Turn, leases: Sequence[int], kind: str) -> None:
+        """Wait no longer for these outcomes: their attempts end as `kind`."""
+        cause = NODE_LOST if kind == "lost" else NODE_ENDED
         message = "stopped before its files had arrived" if kind == "interrupted" else ""
         for lease in leases:
             held = self.held.pop(lease)

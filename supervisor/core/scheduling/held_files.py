@@ -13,7 +13,7 @@ import msgspec
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.turn import Turn
 from supervisor.core.state.held_outcomes import HeldOutcome
-from supervisor.core.terms.events import HeldOutcomesLost, JobsFinished, OutcomesHeld
+from supervisor.core.terms.events import NODE_LOST, HeldOutcomesLost, JobsFinished, OutcomesHeld
 from supervisor.core.terms.file_owner import FileOwner
 from supervisor.core.terms.jobs import COMPLETED
 from workers.transport.messages import Failed
@@ -56,17 +56,21 @@ class HeldFiles:
 
     def on_lost(self, event: HeldOutcomesLost, turn: Turn) -> None:
         known = [lease for lease in event.leases if lease in self._dispatcher.held]
-        self._dispatcher.end_held(turn, known, event.cause)
+        self._dispatcher.end_held(turn, known, "lost" if event.cause == NODE_LOST else "interrupted")
         self._ended(len(known))
 
-    def owner(self, incarnation: int, lease: int) -> FileOwner | None:
-        """Whose files those of this lease are; None if the worker does not hold it, or no more."""
+    def owner(self, incarnation: int, lease: int | None) -> FileOwner | None:
+        """Whose files those of this lease are, None: of the job that the worker runs; None if the worker does not
+        hold it, or no more."""
         dispatcher = self._dispatcher
+        worker = dispatcher.workers.get(incarnation)
+        if lease is None:
+            running = None if worker is None else worker.running()
+            lease = 0 if running is None else running[0]
         held = dispatcher.held.get(lease)
         if held is not None:
             job: int | None = held.job if held.incarnation == incarnation else None
         else:
-            worker = dispatcher.workers.get(incarnation)
             job = None if worker is None else worker.leases.job_of(lease)
         if job is None:
             return None

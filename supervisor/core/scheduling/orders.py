@@ -198,6 +198,9 @@ class Orders:
             return problem
         running = self._end_running(turn, set(open_ones))
         self._cancel_waiting(turn, [job for job in open_ones if self.table.state[job] != LEASED])
+        held = [lease for lease, held in self.dispatcher.held.items() if held.job in open_ones]
+        self.dispatcher.end_held(turn, held, "cancelled")
+        running += len(held)
         waiting = len(open_ones) - running
         parts = [f"{running} running {_verb(running, 'are')} ended"] if running else []
         parts += [f"{waiting} waiting {_verb(waiting, 'are')} not started"] if waiting else []
@@ -292,6 +295,8 @@ class Orders:
             return "is completed"
         if state == FAILED:
             return f"has failed ({self.table.outcome.get(job, 'failed')})"
+        if any(held.job == job for held in self.dispatcher.held.values()):
+            return "has ended, and its files are on their way"
         running = any(at == job for _, at in self.dispatcher.running())
         return "is running" if running else "waits for its turn"
 

@@ -6,11 +6,13 @@ still count: files of a lease whose job was given to another worker, or has a re
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -39,7 +41,7 @@ from workers.transport.messages import PlanLine, Run
 MOST_AT_ONCE = 512 << 10  # bytes of files that are given to a link at a time
 LOOK_EVERY = 0.02  # seconds, while a state is brought onto the disk
 
-OwnerOf = Callable[[int, int], FileOwner | None]
+OwnerOf = Callable[[int, int | None], FileOwner | None]
 Later = TypeVar("Later")
 
 
@@ -85,7 +87,7 @@ class FileReceipt:
     """For all nodes of a run.
 
     mode: auto (ask the node), shared, ship. token: a file that a node sees if it shares the file system.
-    owner_of: whose files those of (incarnation, lease) are.
+    owner_of: whose files those of (incarnation, lease) are; lease None: of the job that it runs.
     """
 
     def __init__(
@@ -97,16 +99,28 @@ class FileReceipt:
         self.token = token
         # Completed results by job: under which lease its files were kept, while its outcome is on its way.
         self.results: dict[str, int] = {}
-        self._syncing: concurrent.futures.ThreadPoolExecutor | None = None
+        self._work: SimpleQueue[tuple[Future[None], Callable[[], None]]] | None = None
 
-    def in_background(self, work: Callable[[], None]) -> concurrent.futures.Future[None]:
-        if self._syncing is None:
-            self._syncing = concurrent.futures.ThreadPoolExecutor(1, "longhaul-states")
-        return self._syncing.submit(work)
+    def in_background(self, work: Callable[[], None]) -> Future[None]:
+        """What waits for the disk, one after the other. A disk that does not answer does not hold up the end of this
+        process."""
+        if self._work is None:
+            self._work = SimpleQueue()
+            threading.Thread(target=_do, args=(self._work,), name="longhaul-states", daemon=True).start()
+        future: Future[None] = Future()
+        self._work.put((future, work))
+        return future
 
-    def close(self) -> None:
-        if self._syncing is not None:
-            self._syncing.shutdown(cancel_futures=True)
+
+def _do(queue: SimpleQueue[tuple[Future[None], Callable[[], None]]]) -> None:
+    while True:
+        future, work = queue.get()
+        try:
+            work()
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
 
 
 class QueuedOrders(Generic[Later]):
@@ -130,7 +144,7 @@ class NodeFiles(Generic[Later]):
             int, str
         ] = {}  # jobs whose files were kept and whose outcome was not told, by lease
         self._undecided: list[Arrived] = []
-        self._syncing: list[tuple[concurrent.futures.Future[None], Arrived]] = []
+        self._syncing: list[tuple[Future[None], Arrived]] = []
         self._waiting: dict[int, QueuedOrders[Later]] = {}  # by incarnation
         self._now = 0.0
 
@@ -325,6 +339,14 @@ class NodeFiles(Generic[Later]):
         if (due := self._sender.next_deadline()) is not None:
             times.append(due)
         return min(times, default=None)
+
+    def worker_lost(self, incarnation: int, slot: int) -> list[Event]:
+        """It has ended with its node: what it had printed by then is kept. What the core is to be told first."""
+        owner = self._receipt.owner_of(incarnation, None)
+        if owner is not None:
+            self._store.log_ended(slot, incarnation, owner.job, owner.attempt, whole=False)
+        self._store.worker_ended(slot, incarnation)
+        return list(self._not_leased(incarnation))
 
     def close(self) -> None:
         """Nothing more comes from this node: what is not complete is thrown away."""

@@ -408,6 +408,13 @@ class FileShipping:
             else:
                 self._said += worker.output.stacks()
 
+    def last_output(self) -> list[Said]:
+        """What jobs have printed that will not end: the agent ends."""
+        self._room, self._said = MOST_AT_ONCE, []
+        for worker in self._workers.values():
+            self._send_output(worker)
+        return self._said
+
     def close(self) -> None:
         for worker in self._workers.values():
             worker.output.close()
