@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.fencing import Heartbeat
 from supervisor.nodes.shipping.file_receipt import NodeFiles
-from supervisor.nodes.wire import HelloNode, Order, Ping, Report, Used, decode_reports, encode
+from supervisor.nodes.wire import HelloNode, Order, Ping, Used, encode
 from supervisor.system.resource_usage import Usage
 
 
@@ -42,12 +42,11 @@ class Node:
     def ping(self, now: float) -> None:
         self.send(Ping(*self.heartbeat.ping(now)))
 
-    def receive(self, now: float) -> list[list[Report]]:
-        """Raises WireError."""
+    def receive(self, now: float) -> list[bytes]:
         messages = self.link.receive()
         if messages:
             self.heartbeat.hear(now)
-        return [decode_reports(message) for message in messages]
+        return messages
 
     def measured(self, used: Used) -> None:
         if used.usage is not None:

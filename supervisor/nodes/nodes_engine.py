@@ -53,6 +53,7 @@ from supervisor.nodes.wire import (
     TakeBack,
     Used,
     WireError,
+    decode_reports,
     event_of,
 )
 from supervisor.system.clock import boot_time
@@ -190,9 +191,8 @@ class NodesEngine:
     # ------------------------------------------------------------------------ facts
 
     def poll(self, now: float) -> list[Event]:
-        self._now, before, self._boot = now, self._boot, boot_time()
-        for node in self._nodes.values():
-            node.heartbeat.stood_still(stand_still(before, self._boot, node.heartbeat.every))
+        self._now = now
+        self._look_at_clock()
         for arrival in self._carrier.poll(now):
             self._welcome(arrival)
         self._events += [facts.CarrierNotice(level, text) for level, text in self._carrier.notices()]
@@ -207,6 +207,11 @@ class NodesEngine:
             raise WorkersError(f"no place is left to run jobs: {self._refused or why}")
         events, self._events = self._events, []
         return events
+
+    def _look_at_clock(self) -> None:
+        before, self._boot = self._boot, boot_time()
+        for node in self._nodes.values():
+            node.heartbeat.stood_still(stand_still(before, self._boot, node.heartbeat.every))
 
     def _welcome(self, arrival: Arrival) -> None:
         place = self._next_place
@@ -236,8 +241,10 @@ class NodesEngine:
     def _read(self, node: Node) -> None:
         node.link.flush()
         try:
-            for reports in node.receive(self._boot):
-                for report in reports:
+            messages = node.receive(self._boot)
+            self._look_at_clock()  # what has come, has come before now: this process may have stood still meanwhile
+            for message in messages:
+                for report in decode_reports(message):
                     self._on_report(node, report)
         except WireError as error:
             self._lose(node, str(error))
@@ -257,7 +264,7 @@ class NodesEngine:
                 node.heartbeat.confirm()
                 self._lose(node, why, how)
             case Pong(number):
-                node.heartbeat.pong(number, boot_time())
+                node.heartbeat.pong(number, self._boot)
             case _ if isinstance(report, FILE_REPORTS) and node.files is not None:
                 node.files.take(report, node.members.get(getattr(report, "incarnation", 0)))
 
@@ -309,7 +316,7 @@ class NodesEngine:
         node.hello = hello
         if hello.ships and self._files is not None:
             node.files = NodeFiles(self._files)
-        node.heartbeat.greet(boot_time())
+        node.heartbeat.greet(self._boot)
         self._carrier.greeted(node.key)
         for other in node.confirms:
             if other.hello is not None and shows_end(hello.cleared, hello.boot_id, other.hello.boot_id):

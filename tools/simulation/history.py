@@ -70,6 +70,10 @@ class History:
         self.world.nodes = self.has_nodes
         self.nodes = 0
 
+    @property
+    def number_of_jobs(self) -> int:
+        return len(self.jobs)
+
     # -- one run
 
     def play(self) -> None:

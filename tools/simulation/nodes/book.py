@@ -38,6 +38,7 @@ class Book:
         self.count: dict[int, int] = defaultdict(int)  # executions ever begun
         self.troubles: list[Trouble] = []
         self.losses = 0
+        self.trouble_until = 0.0
         self.over = False  # all jobs have ended, and nobody pings any more
 
     # -- nobody runs twice
@@ -85,6 +86,16 @@ class Book:
             for each in self.troubles
             if each.host in (host, None)
         )
+
+    def was_our_silence(self, host: Host) -> bool:
+        """Whether the supervisor stood still for so long that the agent had to end, and nothing was wrong there."""
+        now = self.network.now
+        recent = [each for each in self.troubles if each.end > now - 3 * WINDOW]
+        still = any(
+            each.host is None and min(each.end, now) - each.begin > TIMEOUT and each.end > now - 1.0
+            for each in recent
+        )
+        return still and not any(each.host is host for each in recent)
 
     def check_loss(self, host: Host) -> None:
         """A living agent was given up, or ended by itself: only after much trouble."""

@@ -105,7 +105,7 @@ class AgentProcess(Process):
                 wire.mend()
 
     def pause_in_turn(self) -> None:
-        if self.network.rng.random() < self.pauses:
+        if self.network.rng.random() < self.pauses and self.network.now < self.book.trouble_until:
             seconds = self.network.rng.choice([0.5, 4.0, 20.0, 33.0])
             with self.book.trouble(self.host):
                 self.host.halt()
@@ -243,6 +243,7 @@ class HostEngine:
         self.process.network.after(0.0, self.process.wake)
 
     def start_worker(self, slot: int, incarnation: int, devices: object, *, local_slot: int) -> None:
+        self._check_order()
         worker = self.workers[incarnation] = HostWorker(self, incarnation)
         self.tell(facts.WorkerLaunched(incarnation, 1000 + incarnation, 0.0))
 
@@ -254,15 +255,20 @@ class HostEngine:
 
         self.process.network.after(self.process.network.rng.choice([0.05, 0.5]), ready)
 
-    def lease_jobs(self, incarnation: int, run: Run) -> None:
+    def _check_order(self) -> None:
+        """Others may have its jobs: only if it stood still after it had looked at the time it may not know."""
         if self.process.freed and not self.process.pauses:
             raise Violation(f"{self.process.tag} obeys an order although it was taken for dead")
+
+    def lease_jobs(self, incarnation: int, run: Run) -> None:
+        self._check_order()
         if (worker := self.workers.get(incarnation)) is not None:
             jobs = [int(line) for line in run.lines.split(b",")]
             worker.queue.extend(enumerate(jobs, run.first_lease))
             worker.next_job()
 
     def revoke(self, incarnation: int, leases: list[int]) -> None:
+        self._check_order()
         if (worker := self.workers.get(incarnation)) is not None:
             worker.revoked.append((self.process.network.now, leases))
             if worker.running is None:

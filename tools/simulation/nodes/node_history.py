@@ -58,13 +58,18 @@ class NodeHistory:
         self.book.seconds = [
             rng.choice([0.02, 0.3, 3.0, 20.0, 70.0]) for _ in range(rng.choice([3, 12, 40, 90]))
         ]
-        self.pauses = rng.choice([0.0, 0.0, 0.001, 0.01])
+        self.pauses = rng.choice([0.0, 0.0, 0.001, 0.02])
         self.hosts = [self._new_host(f"host{number}") for number in range(rng.choice([1, 2, 3]))]
         self.records: list[AnyRecord | Completions] = []
         self.keys = 0
         self.trouble_until = self.network.now + rng.choice([0.0, 60.0, 200.0, 400.0])
+        self.book.trouble_until = self.trouble_until
         self.runs = 0
         self.supervisor: SupervisorProcess | None = None
+
+    @property
+    def number_of_jobs(self) -> int:
+        return len(self.book.seconds)
 
     def _new_host(self, name: str) -> Host:
         rng = self.rng
@@ -91,6 +96,8 @@ class NodeHistory:
             if network.now > deadline:
                 raise Violation(f"jobs wait for ever: {self.unfinished()} of {len(jobs)} have not ended")
             network.run_until(network.now + 5.0)
+        if left := self.unfinished():
+            raise Violation(f"the run is over, and {left} jobs have not ended")
 
     def is_over(self) -> bool:
         return self.supervisor is not None and self.supervisor.alive and self.supervisor.core.finished
@@ -153,9 +160,15 @@ class NodeHistory:
         elif what < 0.8 and host.agents:
             agent = rng.choice(host.agents)
             self.say(f"{agent.tag} crashes")
+            agent.excused = True
             agent.die(unheard=rng.random() < 0.3)
-        elif what < 0.95 and host.agents:
+        elif what < 0.88 and host.agents:
             self.lose_connection(rng.choice(host.agents))
+        elif what < 0.95 and host.agents:
+            agent = rng.choice(host.agents)
+            self.say(f"{agent.tag} talks nonsense")
+            agent.excused = True
+            agent.up.put(b"\xc1")
         elif host.agents and host.reachable():
             agent = rng.choice(host.agents)
             seconds = rng.choice([2.0, 10.0])  # a cut would let its workers run on: see `fencing`
@@ -230,10 +243,11 @@ class SupervisorProcess(Process):
         return self.network.now - self.stood_still
 
     def pause_in_turn(self) -> None:
-        if self.network.rng.random() < self.history.pauses / 3:
-            seconds = self.network.rng.choice([0.5, 3.0, 12.0, 33.0])
-            self.history.say(f"the supervisor stands still in its turn for {seconds} s")
-            with self.history.book.trouble(None):
+        history, network = self.history, self.network
+        if network.rng.random() < history.pauses and network.now < history.book.trouble_until:
+            seconds = network.rng.choice([0.5, 3.0, 8.0, 12.0, 20.0, 33.0])
+            history.say(f"the supervisor stands still in its turn for {seconds} s")
+            with history.book.trouble(None):
                 self.stand_still(seconds)
 
     def turn(self) -> None:
@@ -249,7 +263,6 @@ class SupervisorProcess(Process):
         events += self.engine.poll(self.now())
         for event in events:
             self.history.say(event)
-            self._check_blame(event)
         events.append(facts.Synced(self.next_n - 1))
         effects = self.core.handle(events, self.now(), AT, self.next_n)
         self.carry_out(effects.records, effects)
@@ -289,9 +302,6 @@ class SupervisorProcess(Process):
                     engine.kill_worker(incarnation, stack=stack)
                 case SignalWorker(incarnation, signum):
                     engine.signal_worker(incarnation, signum)
-
-    def _check_blame(self, event: Event) -> None:
-        """What ended because this process was silent for long is counted as nobody's loss."""
 
     def _check_places(self) -> None:
         """Who is gone is given up in bounded time, and its workers are taken for dead soon after."""
@@ -365,8 +375,12 @@ class SimulatedCarrier:
         """Kill it, perhaps, when its host can be reached; and bring another one."""
         history, agent = self._history, self.agents[key]
         history.say(f"{agent.tag} is given up")
-        if agent.alive and not agent.excused:
-            history.book.check_loss(agent.host)
+        if not agent.excused:
+            if agent.alive:
+                history.book.check_loss(agent.host)
+            node = self._supervisor.engine._nodes[agent.place]
+            if not node.blameless and history.book.was_our_silence(agent.host):
+                raise Violation(f"{agent.tag} is counted as lost, and it was the supervisor that was silent")
         agent.excused = True
         host = agent.host
         if history.rng.random() < 0.5:
