@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
 from tools.benchmark.peers import PEERS, WORKERS, installed
 from tools.benchmark.report import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
 from tools.benchmark.rows import MORE_ROWS, ROWS, Round, chosen
-from tools.benchmark.samples import measure
+from tools.benchmark.samples import GNU_PARALLEL, measure
 
 REPEAT = 5
 README = ROOT / "README.md"
@@ -96,7 +97,8 @@ def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[s
             for name in contenders
             if name not in PEERS or situation in PEERS[name].situations
         ]
-    measurable = {f"{name}/" for name in contenders}
+    programs = [GNU_PARALLEL] if shutil.which(GNU_PARALLEL) else []
+    measurable = {f"{name}/" for name in (*contenders, *programs)}
     return [sample for sample in dict.fromkeys(wanted) if sample.partition("/")[0] + "/" in measurable]
 
 

@@ -40,6 +40,7 @@ class Sizes(NamedTuple):
     imports: int = 10
     big: int = 200
     big_bytes: int = 5_000_000
+    programs: int = 2_000
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 
 
@@ -60,6 +61,7 @@ QUICK = Sizes(
     imports=2,
     big=20,
     big_bytes=1_000_000,
+    programs=200,
     hang_seconds=6.0,
 )
 

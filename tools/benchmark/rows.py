@@ -267,6 +267,39 @@ MORE_ROWS: tuple[Row, ...] = (
 )
 
 
+_PROGRAMS = ("longhaul/programs", "parallel/programs")
+
+
+def _cpu_of_programs(taken: Round) -> float:
+    return float(taken[_PROGRAMS[0]]["cpu_us"] / taken[_PROGRAMS[1]]["cpu_us"])
+
+
+def _about_cpu_of_programs(rounds: Sequence[Round]) -> str:
+    ours, theirs = (median(rounds, sample, "cpu_us") / 1000 for sample in _PROGRAMS)
+    return f"{ours:.2f} against {theirs:.2f} ms of CPU a job, with the program's own"
+
+
+MORE_ROWS = (
+    *MORE_ROWS,
+    _row(
+        "exec",
+        "programs",
+        "2,000 times `true` by `longhaul exec`, two at a time, against GNU parallel with `--joblog`",
+        (5, 10, "×"),
+        _PROGRAMS,
+        _against(*_PROGRAMS, "rate"),
+    ),
+    _row(
+        "exec-cpu",
+        "programs, CPU",
+        "the same: CPU time for each job, of all processes",
+        (0.5, 0.25, "×"),
+        _PROGRAMS,
+        (_cpu_of_programs, _about_cpu_of_programs),
+    ),
+)
+
+
 def chosen(only: Sequence[str] | None) -> list[Row]:
     """The rows that are named; None: those of the README."""
     return [*ROWS] if only is None else [row for row in (*ROWS, *MORE_ROWS) if row.key in only]

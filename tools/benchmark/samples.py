@@ -20,9 +20,11 @@ from typing import Any
 
 import psutil
 
-from tools.benchmark.child_processes import PATIENCE, Bench, Failed, Hangs, Numbers, end, start
+from tools.benchmark.child_processes import LAST_WORDS, PATIENCE, Bench, Failed, Hangs, Numbers, end, start
 from tools.benchmark.jobs import FRAGILE_JOBS, KILLED
 from tools.benchmark.peers import PEERS, WORKERS
+
+GNU_PARALLEL = "parallel"  # no library, but a program that is installed or not
 
 
 def measure(bench: Bench, sample: str) -> Numbers:
@@ -306,6 +308,27 @@ def _write_once(path: Path, pieces: int, size: int) -> float:
     return seconds
 
 
+def _programs(bench: Bench, contender: str) -> Numbers:
+    """`true` as the program of each job, two at a time, from the start of the command to its end."""
+    jobs, place = bench.sizes.programs, Path(bench.place())
+    values = place / "values.txt"
+    values.write_text("".join(f"{number}\n" for number in range(jobs)))
+    ours = f"{sys.executable} -m supervisor exec --workers {WORKERS} --output {place} --jobs {values} -- true {{line}}"
+    theirs = f"{GNU_PARALLEL} --will-cite -j {WORKERS} --joblog {place}/joblog -a {values} true {{}}"
+    command = (theirs if contender == GNU_PARALLEL else ours).split()
+    root = Path(__file__).resolve().parents[2]
+    with (bench.folder / "stderr.txt").open("w+") as errors:
+        began = time.monotonic()
+        process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        if status:
+            raise Failed(errors.read()[-LAST_WORDS:])
+    return {"jobs": jobs, "rate": jobs / seconds, "cpu_us": 1e6 * (used.ru_utime + used.ru_stime) / jobs}
+
+
 SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "tiny": _tiny,
     "cpu_1ms": _cpu_1ms,
@@ -320,4 +343,5 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "start": _start,
     "import": _import,
     "big": _big,
+    "programs": _programs,
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from workers.process.surrogates import has_surrogates, received, sendable
@@ -75,7 +74,6 @@ def texts_of(params: Mapping[str, Any], *, of_lines: bool) -> dict[str, str]:
     """The values that names in braces have. `of_lines`: the job is a line of a list, and has `OF_PATH` as well."""
     texts = {name: as_text(value) for name, value in params.items()}
     if of_lines and LINE in texts:
-        path = PurePosixPath(texts[LINE])
-        for name in OF_PATH:
-            texts.setdefault(name, os.fspath(getattr(path, name)))
+        parent, name = os.path.split(texts[LINE].rstrip("/"))
+        texts["name"], texts["stem"], texts["parent"] = name, os.path.splitext(name)[0], parent or "."
     return texts

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -81,6 +82,7 @@ class _Program:
         self._spec = spec
         self._words = [Template(received(word)) for word in spec.command]
         self._states_made = False
+        self._log = _Log()
         self._spare = ""  # a folder of a job that has left it empty
         self._inherited: dict[bytes, bytes] = {}
         self._inherited_with = -1.0  # the cores of the job that it was made for: caps of threads follow them
@@ -91,23 +93,18 @@ class _Program:
         words = [word.filled(texts) for word in self._words]
         directory = self._directory()
         result_file = os.path.join(directory, _RESULT_FILE)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(result_file)
         environment, state = self._environment(directory, result_file, texts)
         completed = False
         try:
-            value = self._result_of(words, environment, result_file)
+            value = self._result_of(words, environment, directory)
             completed = True
             return value
         finally:
             _settle_state(state, completed=completed)
-            with contextlib.suppress(OSError):
-                if not os.listdir(directory):
-                    self._spare = directory
 
     def _directory(self) -> str:
-        """The folder of the job. If the last one has left its own empty, that one is renamed: to remove a folder may
-        take milliseconds."""
+        """The folder of the job, without a result. If the last one has left its own empty, that one is renamed: to
+        remove a folder may take milliseconds."""
         spare, self._spare = self._spare, ""
         jobs = CURRENT.jobs_directory
         if spare and jobs:
@@ -118,9 +115,12 @@ class _Program:
                 pass
             else:
                 return directory
-        return os.fspath(CURRENT.directory)
+        directory = os.fspath(CURRENT.directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, _RESULT_FILE))
+        return directory
 
-    def _result_of(self, words: list[str], environment: Mapping[bytes, bytes], result_file: str) -> Any:
+    def _result_of(self, words: list[str], environment: Mapping[bytes, bytes], directory: str) -> Any:
         spec = self._spec
         asked_to_stop = False
 
@@ -129,7 +129,8 @@ class _Program:
             asked_to_stop = CURRENT.stopping
             return asked_to_stop
 
-        with _standard_output() as stdout:
+        stdout = self._log if self._log.begin() else _Passed()
+        try:
             pid = _start(words, environment, stdout.descriptor)
             try:
                 status = _PROCESSES.wait(pid, stopping if spec.on_drain == "term" else None)
@@ -142,17 +143,28 @@ class _Program:
                 _tell(f"longhaul: killed what the program has left behind: {', '.join(left[:5])}")
             if failure is not None:
                 raise failure
-            written, value = False, None
-            if spec.result in ("auto", "file"):
-                written, value = read_result_file(result_file)
-                if written:
-                    os.unlink(result_file)
+            written, value = self._result_file(directory)
             if not written and spec.result in ("auto", "last-line"):
                 value = object_of(stdout.last_line())
                 written = value is not None
+        finally:
+            stdout.end()
         if asked_to_stop and not written:
             raise JobInterrupted("the program ended after SIGTERM without a result")
         return value
+
+    def _result_file(self, directory: str) -> tuple[bool, Any]:
+        """Whether the program has written a result, and the result. The folder is kept for the next job if there is
+        nothing else in it."""
+        written, value = False, None
+        there = os.listdir(directory)
+        if _RESULT_FILE in there and self._spec.result in ("auto", "file"):
+            path = os.path.join(directory, _RESULT_FILE)
+            written, value = read_result_file(path)
+            os.unlink(path)
+        if not there or (written and len(there) == 1):
+            self._spare = directory
+        return written, value
 
     def _environment(
         self, directory: str, result_file: str, texts: Mapping[str, str]
@@ -174,7 +186,7 @@ class _Program:
             "LONGHAUL_CPUS": f"{job.cpus:g}",
             "LONGHAUL_GPUS": ",".join(job.gpus),
         }
-        given |= {_PARAM + _variable(name): text for name, text in texts.items()}
+        given |= {_variable(name): text for name, text in texts.items()}
         for name, text in given.items():
             value = os.fsencode(text)
             if len(value) <= _LONGEST:
@@ -209,9 +221,10 @@ def _start(words: list[str], environment: Mapping[bytes, bytes], stdout: int) ->
         raise ProgramFailed("raised", "cannot be started", message, output=message) from None
 
 
+@functools.cache
 def _variable(name: str) -> str:
-    """A name as shells can read it."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    """The variable with the value of this name, as shells can read it."""
+    return _PARAM + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
 
 
 def _settle_state(state: str, *, completed: bool) -> None:
@@ -239,17 +252,38 @@ class _Log:
     """Standard output of a program in a worker: the log of the job, through a description of its own."""
 
     def __init__(self) -> None:
-        """Raises OSError where there is no such log."""
-        self.descriptor = os.open("/proc/self/fd/1", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self.descriptor = -1
+        self._file = (-1, -1)
+        self._before = 0
+
+    def begin(self) -> bool:
+        """Before a job; false where there is no such log. A job that has printed nothing leaves its to the next."""
+        if not inside_worker():
+            return False
+        status = os.fstat(1)
+        if self._file != (status.st_dev, status.st_ino):
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor, self._file = -1, (-1, -1)
+            try:
+                if not stat.S_ISREG(status.st_mode):
+                    return False
+                self.descriptor = os.open("/proc/self/fd/1", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            except OSError:
+                return False
+            self._file = status.st_dev, status.st_ino
+        self._before = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+        return True
 
     def last_line(self) -> bytes:
-        return last_line(self.descriptor, os.lseek(self.descriptor, 0, os.SEEK_CUR))
+        end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+        return last_line(self.descriptor, end) if end != self._before else b""
 
     def tail(self) -> str:
         return tail("/proc/self/fd/1")
 
-    def close(self) -> None:
-        os.close(self.descriptor)
+    def end(self) -> None:
+        """It is kept."""
 
 
 class _Passed:
@@ -271,33 +305,23 @@ class _Passed:
                     break
 
     def last_line(self) -> bytes:
-        self._end()
+        self._close_writer()
         return self._tail.last_line()
 
     def tail(self) -> str:
-        self._end()
+        self._close_writer()
         return ""  # it has just been shown
 
-    def _end(self) -> None:
+    def _close_writer(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
             self._thread.join(1.0)
 
-    def close(self) -> None:
-        self._end()
+    def end(self) -> None:
+        self._close_writer()
         if not self._thread.is_alive():
             os.close(self._reader)
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[_Log | _Passed]:
-    log = inside_worker() and stat.S_ISREG(os.fstat(1).st_mode)
-    stdout = _Log() if log and os.path.exists("/proc/self/fd/1") else _Passed()
-    try:
-        yield stdout
-    finally:
-        stdout.close()
 
 
 __all__ = ["ProgramFailed", "ProgramSpec", "enter", "run_program"]
