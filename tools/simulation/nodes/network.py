@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 START = 1000.0  # of the clock
+_NO_DESCRIPTOR = -2
 
 
 class Gone(BaseException):
@@ -205,7 +206,7 @@ class SimulatedSelector:
 
     def select(self, timeout: float | None = None) -> list[tuple[Any, int]]:
         ready = [data for link, data in self.links.items() if link.reader.arrived and not link.ended]
-        return [(SimpleNamespace(data=data), 1) for data in ready]
+        return [(SimpleNamespace(data=data, fd=_NO_DESCRIPTOR), 1) for data in ready]
 
     def register(self, *_: object) -> None: ...
 
