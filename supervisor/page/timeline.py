@@ -37,7 +37,11 @@ MOST_MARKS = 2_000  # of one kind
 COMPLETED, FAILED, AGAIN, INTERRUPTED, LOST, RUNNING = range(6)
 OUTCOMES = ("completed", "failed", "failed, ran again", "interrupted", "lost with its run", "running")
 
+_FAILURES = frozenset((FAILED, AGAIN))
+
 _NOT_BY_ITSELF = ("interrupted", "lost")
+
+_MOST_HELD = 5_000  # ends of one worker that wait to be placed
 
 
 class RecordedRun(msgspec.Struct):
@@ -89,13 +93,16 @@ class PlacedAttempt(msgspec.Struct, gc=False):
     job: str
 
 
-class _Pending(msgspec.Struct, gc=False):
-    """Ends of one worker that came together."""
+class _Held:
+    """Ends of one worker that are not placed yet, in columns. `ats` are as recorded."""
 
-    at: float
-    jobs: list[str]
-    seconds: list[float]
-    outcomes: list[int]
+    __slots__ = ("ats", "jobs", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.ats: list[str] = []
+        self.jobs: list[str] = []
+        self.seconds: list[float] = []
+        self.outcomes: list[int] = []
 
 
 class Timeline:
@@ -126,136 +133,157 @@ class Timeline:
         self.unread = 0
         self.peaks: dict[int, int] = {}  # bytes, the largest of any worker in a slot
         self._most_attempts = most_attempts
-        self._pending: dict[int, _Pending] = {}
+        self._held: dict[int, _Held] = {}
         self._free_since: dict[int, float] = {}  # when a slot's last attempt ended
-        self._leased = array("Q"), array("d")  # first lease of each hand-out, and when
-        self._times: dict[str, float] = {}
+        self._leased = array("Q"), array("d"), array("i")  # of each hand-out: first lease, when, slot
+        self._minutes: dict[str, float] = {}
         self._marked: dict[str, int] = {}
 
     # ------------------------------------------------------------------------- lines
 
     def take(
-        self, heads: Sequence[Any], lines: Sequence[bytes], decode: Callable[[bytes], AnyRecord | None]
+        self,
+        heads: Sequence[Any],
+        lines: Sequence[bytes],
+        decode: Callable[[bytes], AnyRecord | None],
+        bad_end: Callable[[Any, bytes], None] | None = None,
     ) -> None:
-        """heads, lines: of a follower. decode: makes the record of a line, for kinds that are rare."""
-        index, number = 0, len(heads)
-        while index < number:
-            head = heads[index]
-            index += 1
+        """heads, lines: of a follower. decode: makes the record of a line, for kinds that are rare. bad_end: is called
+        with head and line of each attempt that did not complete."""
+        held_of = self._held
+        for head, line in zip(heads, lines, strict=True):
             if head is None:
                 self.unread += 1
             elif head.type == "ended":
-                begun = index - 1
-                worker, at = head.worker, head.at
-                while index < number and (other := heads[index]) is not None:
-                    if other.at != at or other.worker != worker or other.type != "ended":
-                        break
-                    index += 1
-                self._ended(heads[begun:index])
+                outcome, slot = COMPLETED, head.worker
+                if head.outcome != "completed":
+                    outcome = self._bad_outcome(head)
+                    if bad_end is not None:
+                        bad_end(head, line)
+                    if outcome == LOST or slot < 0:
+                        self.ended += 1
+                        self.failed += outcome in _FAILURES
+                        continue
+                held = held_of.get(slot)
+                if held is None:
+                    held = held_of[slot] = _Held()
+                held.ats.append(head.at)
+                held.jobs.append(head.job)
+                held.seconds.append(head.seconds)
+                held.outcomes.append(outcome)
             elif head.type == "leased":
-                self._leased[0].append(head.lease)
-                self._leased[1].append(self._seconds(head.at))
+                self._note_hand_out(head)
             elif (handler := _HANDLERS.get(head.type)) is not None:
-                record = decode(lines[index - 1])
+                record = decode(line)
                 if record is None:
                     self.unread += 1
                 else:
                     handler(self, record)
+        for slot, held in held_of.items():
+            if len(held.ats) > _MOST_HELD:
+                self._place(slot, held, whole=False)
 
     def _seconds(self, at: str) -> float:
-        """Seconds since the epoch; times repeat, so the last ones are kept."""
-        known = self._times.get(at)
-        if known is None:
+        """Seconds since the epoch of a record's time; the last known time if it cannot be read."""
+        minute = self._minutes.get(at[:16])
+        if minute is None:
             try:
-                known = datetime.fromisoformat(at).timestamp()
+                minute = datetime.fromisoformat(f"{at[:16]}+00:00").timestamp()
             except ValueError:
-                known = self.last or 0.0
-            if len(self._times) > 1000:
-                self._times.clear()
-            self._times[at] = known
-            if known:
-                self.first = known if self.first is None else min(self.first, known)
-                self.last = known if self.last is None else max(self.last, known)
+                return self.last or 0.0
+            self._minutes[at[:16]] = minute
+        try:
+            known = minute + float(at[17:].rstrip("Z"))
+        except ValueError:
+            return self.last or 0.0
+        if self.last is None or known > self.last:
+            self.last = known
+        if self.first is None or known < self.first:
+            self.first = known
         return known
 
-    def _ended(self, heads: Sequence[Any]) -> None:
-        """Ends of one worker that came together."""
-        at, slot = self._seconds(heads[0].at), heads[0].worker
-        self.ended += len(heads)
-        if self.runs and at > self.runs[-1].end:
-            self.runs[-1].end = at
-        outcomes = [
-            COMPLETED if head.outcome == "completed" else self._bad_outcome(head, at) for head in heads
-        ]
-        self.failed += sum(1 for outcome in outcomes if outcome in (FAILED, AGAIN))
-        if slot < 0 or (len(heads) == 1 and outcomes[0] == LOST):
-            return
-        pending = self._pending.get(slot)
-        if pending is not None and pending.at != at:
-            self._place(slot, pending)
-            pending = None
-        if pending is None:
-            pending = self._pending[slot] = _Pending(at, [], [], [])
-        pending.jobs += [head.job for head in heads]
-        pending.seconds += [head.seconds for head in heads]
-        pending.outcomes += outcomes
+    def _note_hand_out(self, head: Any) -> None:
+        leases, times, slots = self._leased
+        if (
+            not leases or head.lease > leases[-1]
+        ):  # else of a journal that was written anew: they are searched in order
+            leases.append(head.lease)
+            times.append(self._touch(head.at))
+            slots.append(head.worker)
 
-    def _bad_outcome(self, head: Any, at: float) -> int:
+    def _bad_outcome(self, head: Any) -> int:
         if head.outcome == "lost":
-            self._lost(head, at)
+            self._lost(head)
             return LOST
         if head.outcome in _NOT_BY_ITSELF or not head.state:
             return INTERRUPTED
         return FAILED if head.state == "failed" else AGAIN
 
-    def _lost(self, head: Any, at: float) -> None:
+    def _lost(self, head: Any) -> None:
         """An attempt that ran when its run died: from its hand-out to the last thing known of that run."""
         ended_runs = [run for run in self.runs[:-1] if run.start is not None] or self.runs[:1]
-        if head.worker < 0 or not ended_runs:
+        given = self._hand_out(head.lease)
+        if given is None or not ended_runs:
             return
-        end, handed_out = ended_runs[-1].end, self.handed_out(head.lease)
-        if handed_out is not None and handed_out > end:  # of this very run: its node was lost
-            end = at
-        start = max(handed_out or end, self._free_since.get(head.worker, 0.0))
-        if start <= end:
-            self._add(head.worker, start, end, LOST, head.job)
-            self.bins.busy(head.worker, start, end)
-        self.bins.ended(head.worker, end, 1, 0)
+        handed_out, slot = given
+        end = ended_runs[-1].end
+        if handed_out > end:  # of this very run: its node was lost
+            end = self._seconds(head.at)
+        start = max(handed_out, self._free_since.get(slot, 0.0))
+        if slot >= 0 and start <= end:
+            self._add(slot, start, end, LOST, head.job)
+            self.bins.busy(slot, start, end)
 
-    def handed_out(self, lease: int) -> float | None:
-        """When a lease was given; None if that line is gone."""
-        leases, times = self._leased
+    def _hand_out(self, lease: int) -> tuple[float, int] | None:
+        """When a lease was given, and to which slot; None if that line is gone."""
+        leases, times, slots = self._leased
         index = bisect_right(leases, lease) - 1
-        return times[index] if index >= 0 else None
+        return (times[index], slots[index]) if index >= 0 else None
 
     def running(self, slot: int, lease: int, job: str, now: float) -> None:
         """An attempt that has not ended: it lasts from its hand-out until `now`. Call it after `finish`."""
-        start = max(self.handed_out(lease) or now, self._free_since.get(slot, 0.0))
+        given = self._hand_out(lease)
+        start = max(now if given is None else given[0], self._free_since.get(slot, 0.0))
         if start <= now:
             self._add(slot, start, now, RUNNING, job)
             self.bins.busy(slot, start, now)
 
-    def _place(self, slot: int, pending: _Pending) -> None:
-        """Stack the ends backwards from when they came."""
-        end, total = pending.at, sum(pending.seconds)
-        width = self.bins.width
-        failed = sum(1 for outcome in pending.outcomes if outcome in (FAILED, AGAIN))
-        if int((end - total) // width) == int(end // width) or total < width / 100:
-            self.bins.ended(slot, end, len(pending.jobs), failed)
-            self.bins.busy(slot, end - total, end)
-        else:
-            at = end
-            rows = zip(reversed(pending.seconds), reversed(pending.outcomes), strict=True)
-            for seconds, outcome in rows:
-                self.bins.ended(slot, at, 1, outcome in (FAILED, AGAIN))
-                self.bins.busy(slot, at - seconds, at)
-                at -= seconds
+    def _place(self, slot: int, held: _Held, *, whole: bool = True) -> None:
+        """Stack the ends backwards from when they came. Those that came last may have more to come with them: they
+        stay if it is not the `whole`."""
+        ats, number = held.ats, len(held.ats)
+        if not whole:
+            while number and ats[number - 1] == ats[-1]:
+                number -= 1
+        if not number:
+            return
+        seconds, outcomes = held.seconds[:number], held.outcomes[:number]
+        ends = self._ends(ats[:number], seconds)
+        self.ended += number
+        bad = [0] * number
+        if any(outcomes):
+            bad = [outcome in _FAILURES for outcome in outcomes]
+            self.failed += sum(bad)
+        self.bins.add_batch(slot, ends, seconds, bad)
+        self._free_since[slot] = ends[-1]
+        if self.runs:
+            self.runs[-1].end = max(self.runs[-1].end, ends[-1])
         if self.attempts is not None:
-            at = end - total
-            for job, seconds, outcome in zip(pending.jobs, pending.seconds, pending.outcomes, strict=True):
-                self._add(slot, at, at + seconds, outcome, job)
-                at += seconds
-        self._free_since[slot] = end
+            for job, end, took, outcome in zip(held.jobs, ends, seconds, outcomes, strict=False):
+                self._add(slot, end - took, end, outcome, job)
+        for column in (held.ats, held.jobs, held.seconds, held.outcomes):
+            del column[:number]
+
+    def _ends(self, ats: Sequence[str], seconds: Sequence[float]) -> list[float]:
+        """When each of these attempts of one worker ended."""
+        ends: list[float] = []
+        before, end, took = "", 0.0, 0.0
+        for at, each in zip(reversed(ats), reversed(seconds), strict=True):
+            end = end - took if at == before else self._seconds(at)
+            before, took = at, each
+            ends.append(end)
+        ends.reverse()
+        return ends
 
     def _add(self, slot: int, start: float, end: float, outcome: int, job: str) -> None:
         if self.attempts is None:
@@ -267,9 +295,8 @@ class Timeline:
 
     def finish(self) -> None:
         """Place what is still held. More lines may follow later."""
-        for slot, pending in self._pending.items():
-            self._place(slot, pending)
-        self._pending.clear()
+        for slot, held in self._held.items():
+            self._place(slot, held)
 
     # ----------------------------------------------------------------------- records
 
@@ -354,11 +381,17 @@ class Timeline:
             order, what = str(detail.get("order", "")), str(detail.get("what", ""))
             self._mark("order", at, f"longhaul ctl {order}: {what}".strip(": "))
         elif record.what == "drain":
-            why = ", ".join(f"{key} {value}" for key, value in detail.items())
+            why = ", ".join(_reason(key, value) for key, value in detail.items())
             self._mark("drain", at, f"no new jobs from here on: {why}" if why else "no new jobs from here on")
         elif record.what in _NOTED:
             kind, words = _NOTED[record.what]
             self._mark(kind, at, f"{words}: {detail.get('job', '')}".strip(": "))
+
+
+def _reason(key: str, value: Any) -> str:
+    if key == "signal" and isinstance(value, int):
+        return signal_name(value)
+    return key.replace("_", " ") if value is True else f"{key.replace('_', ' ')} {value}"
 
 
 _NOTED = {

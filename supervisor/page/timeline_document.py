@@ -7,10 +7,11 @@ from typing import Any
 
 from supervisor.page.markup import clean
 from supervisor.page.timeline import OUTCOMES, MemorySample, Timeline
-from supervisor.page.worker_bins import Bin, merged
+from supervisor.page.worker_bins import WorkerBins
 
 MOST_CELLS = 60_000  # bins of lanes in a document
 MOST_POINTS = 1_500  # of a series
+MOST_SPANS = 20_000  # bins by which the axis is made
 MOST_MEMORY = 60_000  # values of memory, all workers together
 
 _BREAK = 60.0  # seconds without anything that are left out of the axis, at least
@@ -19,15 +20,14 @@ _SHARE = 0.04  # and this share of all that is on it
 
 def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
     """now: until when a live run has come; None if nobody runs it."""
-    bins = list(timeline.bins)
-    origin = _origin(timeline, bins)
+    sums = timeline.bins.together().at_most(MOST_POINTS)
+    origin = origin_of(timeline)
     last = max(filter(None, [timeline.last, now]), default=0.0)
-    series = _series(bins, timeline.bins.width)
     return {
         "origin": round(origin, 3),
         "now": None if now is None else round(now - origin, 3),
-        "pieces": [[_ms(a, origin), _ms(b, origin)] for a, b in axis_pieces(timeline, bins, last)],
-        "slots": sorted({one.slot for one in bins} | set(timeline.peaks)),
+        "pieces": [[_ms(a, origin), _ms(b, origin)] for a, b in axis_pieces(timeline, last)],
+        "slots": sorted({*timeline.bins.slots, *timeline.peaks}),
         "outcomes": OUTCOMES,
         "runs": [
             {
@@ -54,7 +54,7 @@ def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
         ],
         "moreMarks": timeline.more_marks,
         "rewritten": None if timeline.rewritten is None else _ms(timeline.rewritten, origin),
-        "series": {**series, "t": [_ms(at, origin) for at in series["t"]]},
+        "series": _series(sums, origin, len(timeline.bins.slots)),
         "memory": _memory(timeline.samples, origin),
         "peaks": {str(slot): peak for slot, peak in sorted(timeline.peaks.items())},
     }
@@ -62,9 +62,7 @@ def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
 
 def lanes_document(timeline: Timeline) -> dict[str, Any]:
     """Attempts one by one, or bins if there are too many; times from the same origin."""
-    bins = list(timeline.bins)
-    origin = _origin(timeline, bins)
-    attempts = timeline.attempts
+    origin, attempts = origin_of(timeline), timeline.attempts
     if attempts is not None:
         places: dict[str, int] = {}
         jobs = [places.setdefault(one.job, len(places)) for one in attempts]
@@ -76,33 +74,33 @@ def lanes_document(timeline: Timeline) -> dict[str, Any]:
             "outcome": [one.outcome for one in attempts],
             "job": jobs,
         }
-    width = timeline.bins.width
-    while len(bins) > MOST_CELLS:
-        width *= 2
-        bins = merged(bins, width)
+    bins = timeline.bins.at_most(MOST_CELLS)
+    rows = list(bins)
     return {
-        "width": width,
-        "slot": [one.slot for one in bins],
-        "start": [_ms(one.start, origin) for one in bins],
-        "busy": [round(min(one.busy, width), 2) for one in bins],
-        "ended": [one.ended for one in bins],
-        "failed": [one.failed for one in bins],
+        "width": bins.width,
+        "slot": [one.slot for one in rows],
+        "start": [_ms(one.start, origin) for one in rows],
+        "busy": [round(min(one.busy, bins.width), 2) for one in rows],
+        "ended": [one.ended for one in rows],
+        "failed": [one.failed for one in rows],
     }
 
 
-def _origin(timeline: Timeline, bins: Sequence[Bin]) -> float:
+def origin_of(timeline: Timeline) -> float:
     """From when the times in both documents count."""
-    return min(timeline.first or 0.0, *(one.start for one in bins)) if bins else timeline.first or 0.0
+    starts = [run.start for run in timeline.runs if run.start is not None]
+    return min([*starts, timeline.first or 0.0])
 
 
 def _ms(at: float, origin: float) -> float:
     return round(at - origin, 3)
 
 
-def axis_pieces(timeline: Timeline, bins: Sequence[Bin], last: float) -> list[tuple[float, float]]:
+def axis_pieces(timeline: Timeline, last: float) -> list[tuple[float, float]]:
     """The stretches of time in which something happened; what lies between two of them is left out of the axis."""
-    width = timeline.bins.width
-    spans = [(one.start, one.start + width) for one in bins]
+    sums = timeline.bins.together().at_most(MOST_SPANS)
+    first = origin_of(timeline)
+    spans = [(max(first, one.start), one.start + sums.width) for one in sums]
     spans += [(run.end if run.start is None else run.start, run.end) for run in timeline.runs]
     if timeline.runs and not timeline.runs[-1].state:
         spans.append((timeline.runs[-1].end, max(timeline.runs[-1].end, last)))
@@ -125,29 +123,15 @@ def _length(spans: Iterable[tuple[float, float]]) -> float:
     return sum(end - start for start, end in spans)
 
 
-def _series(bins: Sequence[Bin], width: float) -> dict[str, Any]:
+def _series(sums: WorkerBins, origin: float, workers: int) -> dict[str, Any]:
     """Attempts ended and failed, and workers busy, of all workers together."""
-    found: dict[float, list[float]] = {}
-    for one in bins:
-        cell = found.setdefault(one.start, [0.0, 0, 0])
-        cell[0] += min(one.busy, width)
-        cell[1] += one.ended
-        cell[2] += one.failed
-    while len(found) > MOST_POINTS:
-        width *= 2
-        wider: dict[float, list[float]] = {}
-        for at, cell in found.items():
-            sums = wider.setdefault(at // width * width, [0.0, 0, 0])
-            for index, value in enumerate(cell):
-                sums[index] += value
-        found = wider
-    ordered = sorted(found.items())
+    rows, width = list(sums), sums.width
     return {
         "width": width,
-        "t": [at for at, _ in ordered],
-        "busy": [round(cell[0] / width, 3) for _, cell in ordered],
-        "ended": [int(cell[1]) for _, cell in ordered],
-        "failed": [int(cell[2]) for _, cell in ordered],
+        "t": [_ms(one.start, origin) for one in rows],
+        "busy": [round(min(workers, one.busy / width), 3) for one in rows],
+        "ended": [one.ended for one in rows],
+        "failed": [one.failed for one in rows],
     }
 
 

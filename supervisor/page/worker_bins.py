@@ -8,12 +8,14 @@ so that weeks between two runs cost nothing.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from operator import add
+from typing import Any, NamedTuple
 
 MOST_CELLS = 2_000_000
 
-_CHUNK = 256  # bins that are allocated together
+_BITS = 8
+_CHUNK = 1 << _BITS  # bins that are allocated together
 
 
 class Bin(NamedTuple):
@@ -27,12 +29,33 @@ class Bin(NamedTuple):
 
 
 class _Chunk:
+    """The three columns of bins that follow each other."""
+
     __slots__ = ("busy", "ended", "failed")
 
     def __init__(self) -> None:
         self.busy = array("d", bytes(8 * _CHUNK))
         self.ended = array("I", bytes(array("I").itemsize * _CHUNK))
         self.failed = array("I", bytes(array("I").itemsize * _CHUNK))
+
+    def columns(self) -> tuple[array[Any], ...]:
+        return self.busy, self.ended, self.failed
+
+    def add(self, other: _Chunk) -> None:
+        for mine, more in zip(self.columns(), other.columns(), strict=True):
+            mine[:] = array(mine.typecode, map(add, mine, more))
+
+    def add_halved(self, other: _Chunk, half: int) -> None:
+        """The sums of pairs of the other's bins, into the first or the second half of this one."""
+        start = half * _CHUNK // 2
+        for mine, more in zip(self.columns(), other.columns(), strict=True):
+            mine[start : start + _CHUNK // 2] = array(mine.typecode, map(add, more[0::2], more[1::2]))
+
+    def filled(self) -> int:
+        return _CHUNK - min(self.busy.count(0.0), self.ended.count(0))
+
+
+_Chunks = dict[int, dict[int, _Chunk]]  # by slot, by number
 
 
 class WorkerBins:
@@ -41,7 +64,7 @@ class WorkerBins:
     def __init__(self, most_cells: int = MOST_CELLS) -> None:
         self.width = 1.0
         self._most = most_cells
-        self._chunks: dict[int, dict[int, _Chunk]] = {}  # by slot, by number
+        self._chunks: _Chunks = {}
         self._cells = 0
 
     def __len__(self) -> int:
@@ -52,85 +75,121 @@ class WorkerBins:
     def slots(self) -> list[int]:
         return sorted(self._chunks)
 
-    def ended(self, slot: int, at: float, number: int, failed: int) -> None:
-        """So many attempts ended then, so many of them badly."""
-        self._reserve(slot, at, at)
-        chunk, index = self._cell(slot, int(at // self.width))
-        chunk.ended[index] += number
-        chunk.failed[index] += failed
+    # ------------------------------------------------------------------------ filling
+
+    def add_batch(
+        self, slot: int, ends: Sequence[float], seconds: Sequence[float], bad: Sequence[int]
+    ) -> None:
+        """Attempts of one slot: when they ended, in seconds since the epoch, how long they took, and 1 for those that
+        ended badly."""
+        width, chunks, current = self.width, self._chunks.setdefault(slot, {}), -1
+        ended = failed = busy = array("d")
+        for end, took, failure in zip(ends, seconds, bad, strict=True):
+            number = int(end // width)
+            if number >> _BITS != current:
+                self._reserve(slot, end, end)
+                if self.width != width:
+                    width, chunks = self.width, self._chunks[slot]
+                    number = int(end // width)
+                current = number >> _BITS
+                busy, ended, failed = chunks[current].columns()
+            index = number & (_CHUNK - 1)
+            ended[index] += 1
+            if failure:
+                failed[index] += 1
+            if took <= end - number * width:
+                busy[index] += took
+            else:
+                self.busy(slot, end - took, end)
+                if self.width != width:
+                    width, chunks, current = self.width, self._chunks[slot], -1
 
     def busy(self, slot: int, start: float, end: float) -> None:
         """A worker had work from `start` to `end`, seconds since the epoch, and nothing else meanwhile."""
         end = max(start, end)
         self._reserve(slot, start, end)
-        width = self.width
+        width, chunks = self.width, self._chunks[slot]
         first, last = int(start // width), int(end // width)
-        chunk, index = self._cell(slot, first)
-        chunk.busy[index] += min(end, (first + 1) * width) - start
         if first == last:
+            chunks[first >> _BITS].busy[first & (_CHUNK - 1)] += end - start
             return
-        chunk, index = self._cell(slot, last)
-        chunk.busy[index] += end - last * width
+        chunks[first >> _BITS].busy[first & (_CHUNK - 1)] += (first + 1) * width - start
+        chunks[last >> _BITS].busy[last & (_CHUNK - 1)] += end - last * width
         number = first + 1
         while number < last:  # what lies between is busy throughout
-            chunk, index = self._cell(slot, number)
+            index = number & (_CHUNK - 1)
             more = min(_CHUNK - index, last - number)
-            chunk.busy[index : index + more] = array("d", [width]) * more
+            chunks[number >> _BITS].busy[index : index + more] = array("d", [width]) * more
             number += more
 
     def _reserve(self, slot: int, start: float, end: float) -> None:
         """Have cells for this time, however wide they must be for it."""
         while True:
-            numbers = range(int(start // self.width) // _CHUNK, int(end // self.width) // _CHUNK + 1)
-            chunks = self._chunks.setdefault(slot, {})
-            room = (self._most - self._cells) // _CHUNK
-            if len(numbers) == 1 and numbers[0] in chunks:
+            chunks, width = self._chunks.setdefault(slot, {}), self.width
+            first, last = int(start // width) >> _BITS, int(end // width) >> _BITS
+            if first in chunks and (first == last or (last == first + 1 and last in chunks)):
                 return
-            if len(numbers) - len(chunks) <= room:
-                missing = [number for number in numbers if number not in chunks]
-                if len(missing) <= room:
+            room = (self._most - self._cells) // _CHUNK
+            # Each slot needs a piece or two, however wide the bins are: then more of them is no reason to widen.
+            least = self._cells <= 2 * _CHUNK * len(self._chunks)
+            if last - first - len(chunks) < room or least:
+                missing = [number for number in range(first, last + 1) if number not in chunks]
+                if len(missing) <= room or (least and len(missing) <= 2):
                     chunks.update((number, _Chunk()) for number in missing)
                     self._cells += _CHUNK * len(missing)
                     return
-            self._double()
+            self._become(self.widened())
 
-    def _cell(self, slot: int, number: int) -> tuple[_Chunk, int]:
-        return self._chunks[slot][number // _CHUNK], number % _CHUNK
+    def _become(self, other: WorkerBins) -> None:
+        self.width, self._chunks, self._cells = other.width, other._chunks, other._cells
 
-    def _double(self) -> None:
-        kept = list(self)
-        self.width *= 2
-        self._chunks, self._cells = {slot: {} for slot in self._chunks}, 0
-        for slot, start, busy, ended, failed in kept:
-            number = int(start // self.width)
-            chunks = self._chunks[slot]
-            if number // _CHUNK not in chunks:
-                chunks[number // _CHUNK] = _Chunk()
-                self._cells += _CHUNK
-            chunk, index = self._cell(slot, number)
-            chunk.busy[index] += busy
-            chunk.ended[index] += ended
-            chunk.failed[index] += failed
+    # ------------------------------------------------------------------------ reading
+
+    def widened(self) -> WorkerBins:
+        """The same in bins that are twice as wide."""
+        found = WorkerBins(self._most)
+        found.width = 2 * self.width
+        for slot, chunks in self._chunks.items():
+            wide: dict[int, _Chunk] = {}
+            for number, chunk in chunks.items():
+                into = wide.get(number >> 1)
+                if into is None:
+                    into = wide[number >> 1] = _Chunk()
+                into.add_halved(chunk, number & 1)
+            found._chunks[slot] = wide
+            found._cells += _CHUNK * len(wide)
+        return found
+
+    def at_most(self, cells: int) -> WorkerBins:
+        """The same in bins so wide that so many of them are filled, at most."""
+        found = self
+        while found.filled() > cells:
+            found = found.widened()
+        return found
+
+    def filled(self) -> int:
+        """About how many bins there are in which something happened."""
+        return sum(chunk.filled() for chunks in self._chunks.values() for chunk in chunks.values())
+
+    def together(self) -> WorkerBins:
+        """All slots as one, number 0."""
+        found = WorkerBins(self._most)
+        found.width = self.width
+        sums = found._chunks[0] = {}
+        for chunks in self._chunks.values():
+            for number, chunk in chunks.items():
+                into = sums.get(number)
+                if into is None:
+                    into = sums[number] = _Chunk()
+                into.add(chunk)
+        found._cells = _CHUNK * len(sums)
+        return found
 
     def __iter__(self) -> Iterator[Bin]:
         """The bins in which something happened, by slot and time."""
         for slot in self.slots:
             for number, chunk in sorted(self._chunks[slot].items()):
-                for index in range(_CHUNK):
-                    if chunk.ended[index] or chunk.busy[index]:
-                        start = (number * _CHUNK + index) * self.width
-                        yield Bin(slot, start, chunk.busy[index], chunk.ended[index], chunk.failed[index])
-
-
-def merged(bins: Iterable[Bin], width: float) -> list[Bin]:
-    """The same in wider bins: `width` is a multiple of theirs."""
-    found: dict[tuple[int, int], list[float]] = {}
-    for slot, start, busy, ended, failed in bins:
-        cell = found.setdefault((slot, int(start // width)), [0.0, 0, 0])
-        cell[0] += busy
-        cell[1] += ended
-        cell[2] += failed
-    return [
-        Bin(slot, number * width, busy, int(ended), int(failed))
-        for (slot, number), (busy, ended, failed) in sorted(found.items())
-    ]
+                rows = zip(*chunk.columns(), strict=True)
+                for at, (busy, ended, failed) in enumerate(rows, number << _BITS):
+                    if ended or busy:
+                        yield Bin(slot, at * self.width, busy, ended, failed)

@@ -29,7 +29,7 @@ from supervisor.storage.files.atomic_files import write_atomically
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.lock import is_held
 from supervisor.storage.journal.journal_follower import JournalFollower
-from supervisor.storage.journal.journal_format import decode_record
+from supervisor.storage.journal.journal_format import LineHead, decode_record
 from supervisor.system.clock import utc_now
 from supervisor.views.suggested_commands import longhaul_command, pasted, resume_command
 from workers.process.surrogates import received
@@ -120,16 +120,16 @@ def _follow(
 ) -> tuple[Timeline, list[str]]:
     """One pass over the journal: the timeline, and into `groups` the failed attempts that ran again."""
     timeline, follower = Timeline(), JournalFollower(results.layout)
+
+    def bad_end(head: LineHead, line: bytes) -> None:
+        if not head.state or head.outcome in NOBODYS_FAULT or (head.job, head.attempt) in final:
+            return
+        record = decode_record(line)
+        if isinstance(record, Ended):
+            groups.add(msgspec.structs.replace(failure_of(record, None), final=False))
+
     for heads, lines in follower.read():
-        timeline.take(heads, lines, decode_record)
-        for head, line in zip(heads, lines, strict=True):
-            if head is None or head.type != "ended" or head.outcome == "completed" or not head.state:
-                continue
-            if head.outcome in NOBODYS_FAULT or (head.job, head.attempt) in final:
-                continue
-            record = decode_record(line)
-            if isinstance(record, Ended):
-                groups.add(msgspec.structs.replace(failure_of(record, None), final=False))
+        timeline.take(heads, lines, decode_record, bad_end)
     timeline.finish()
     damage = []
     if follower.damaged or follower.lost:
@@ -226,7 +226,7 @@ def _eta(timeline: Timeline, left: int) -> float | None:
     if last is None or not timeline.runs or timeline.runs[-1].start is None:
         return None
     since = max(timeline.runs[-1].start, last - _WINDOW)
-    ended = sum(one.ended for one in timeline.bins if one.start >= since)
+    ended = sum(one.ended for one in timeline.bins.together() if one.start >= since)
     return left * (last - since) / ended if ended and last > since else None
 
 

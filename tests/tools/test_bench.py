@@ -35,6 +35,7 @@ LEAST = Sizes(
     imports=1,
     big=2,
     big_bytes=10_000,
+    reported=(50, 200),
     hang_seconds=10.0,
 )
 

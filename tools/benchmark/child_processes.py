@@ -41,6 +41,7 @@ class Sizes(NamedTuple):
     big: int = 200
     big_bytes: int = 5_000_000
     programs: int = 2_000
+    reported: tuple[int, int] = (10_000, 1_000_000)
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 
 
@@ -62,6 +63,7 @@ QUICK = Sizes(
     big=20,
     big_bytes=1_000_000,
     programs=200,
+    reported=(500, 5_000),
     hang_seconds=6.0,
 )
 

@@ -264,6 +264,38 @@ MORE_ROWS: tuple[Row, ...] = (
         ("longhaul/first_failure",),
         _number("longhaul/first_failure", "ms", "a turn before it {median_ms:.1f} ms"),
     ),
+    _row(
+        "report",
+        "report",
+        "`longhaul report` of a night with 1,000,000 jobs on 64 workers, from the start of Python",
+        (10.0, 7.0, "s"),
+        ("longhaul/report",),
+        _number("longhaul/report", "seconds", "peak memory {peak_mb:.0f} MB"),
+    ),
+    _row(
+        "report:size",
+        "report, size",
+        "the file",
+        (10.0, 2.0, "MB"),
+        ("longhaul/report",),
+        _number("longhaul/report", "megabytes", "all curves and failures, a sample of the rows"),
+    ),
+    _row(
+        "report:small",
+        "report, 10,000 jobs",
+        "the same of a night with 10,000 jobs on 16 workers",
+        (1.0, 0.7, "s"),
+        ("longhaul/report",),
+        _number("longhaul/report", "small_seconds", "peak memory {small_peak_mb:.0f} MB"),
+    ),
+    _row(
+        "report:small-size",
+        "report, 10,000 jobs, size",
+        "the file",
+        (2.0, 1.0, "MB"),
+        ("longhaul/report",),
+        _number("longhaul/report", "small_megabytes", "each attempt singly"),
+    ),
 )
 
 
@@ -301,5 +333,8 @@ MORE_ROWS = (
 
 
 def chosen(only: Sequence[str] | None) -> list[Row]:
-    """The rows that are named; None: those of the README."""
-    return [*ROWS] if only is None else [row for row in (*ROWS, *MORE_ROWS) if row.key in only]
+    """The rows that are named, with those that belong to them (`report:size` to `report`); None: those of the
+    README."""
+    if only is None:
+        return [*ROWS]
+    return [row for row in (*ROWS, *MORE_ROWS) if row.key in only or row.key.partition(":")[0] in only]

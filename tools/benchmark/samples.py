@@ -329,6 +329,39 @@ def _programs(bench: Bench, contender: str) -> Numbers:
     return {"jobs": jobs, "rate": jobs / seconds, "cpu_us": 1e6 * (used.ru_utime + used.ru_stime) / jobs}
 
 
+def _report(bench: Bench, contender: str) -> Numbers:
+    """`longhaul report` of a small and a large night, written without running a job."""
+    few, many = bench.sizes.reported
+    found: Numbers = {}
+    for prefix, jobs, workers in (("small_", few, 16), ("", many, 64)):
+        output = bench.place()
+        bench.child("long_history.py", json.dumps({"output": output, "jobs": jobs, "workers": workers}))
+        path = Path(bench.place()) / "report.html"
+        took, peak = _report_once(Path(output) / "night", path)
+        found |= {f"{prefix}seconds": took, f"{prefix}megabytes": path.stat().st_size / 1e6}
+        found[f"{prefix}peak_mb"] = peak
+    return found
+
+
+def _report_once(experiment: Path, path: Path) -> tuple[float, float]:
+    """Seconds, and megabytes at the peak."""
+    command = [sys.executable, "-m", "supervisor", "report", str(experiment), "-o", str(path)]
+    root = Path(__file__).resolve().parents[2]
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise Failed(said[-2000:])
+    return seconds, _megabytes(usage.ru_maxrss)
+
+
 SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "tiny": _tiny,
     "cpu_1ms": _cpu_1ms,
@@ -342,6 +375,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "quiet": _quiet,
     "start": _start,
     "import": _import,
+    "report": _report,
     "big": _big,
     "programs": _programs,
 }

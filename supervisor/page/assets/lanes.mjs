@@ -72,7 +72,9 @@ class LanesView {
     }
     const more = Object.entries(this.timeline.moreMarks).map(([kind, number]) => `${counted(number, "more mark")} of ${kind}`);
     const bins = this.singly ? "" : `So many attempts that each cell stands for ${duration(this.lanes.width)} of one worker: the darker, the busier; red: failed.`;
-    return [tools, this.frame, this.told, legend, ...notes(bins, more.length ? `Not drawn: ${more.join(", ")}.` : ""), this.table()];
+    const until = this.unknownUntil();
+    const gone = until === null ? "" : `Before ${this.axis.words(until, true)}, hatched: the journal was written anew after damage, and of earlier runs only the last attempt of each finished job is known.`;
+    return [tools, this.frame, this.told, legend, ...notes(bins, gone, more.length ? `Not drawn: ${more.join(", ")}.` : ""), this.table()];
   }
 
   table() {
@@ -158,6 +160,7 @@ class LanesView {
     context.beginPath();
     context.rect(LEFT, 0, width - LEFT - 6, height);
     context.clip();
+    this.drawUnknown(context, colour);
     if (this.singly) this.drawAttempts(context, colour);
     else this.drawBins(context, colour);
     this.drawPauses(context, colour);
@@ -247,6 +250,17 @@ class LanesView {
     }
   }
 
+  /** Where the journal was written anew, what is left of the runs before has holes. */
+  drawUnknown(context, colour) {
+    const until = this.unknownUntil();
+    if (until !== null) this.hatched(context, this.x(0), this.x(until), colour["--line"]);
+  }
+
+  unknownUntil() {
+    const { rewritten, runs } = this.timeline;
+    return rewritten === null ? null : (runs[0]?.start ?? rewritten);
+  }
+
   drawBreaks(context, colour) {
     context.textAlign = "center";
     for (const gap of this.axis.breaks()) {
@@ -273,11 +287,13 @@ class LanesView {
         context.moveTo(Math.max(LEFT + 0.5, x), 4);
         context.lineTo(Math.max(LEFT + 0.5, x), this.height - BOTTOM);
         context.stroke();
-        const label = runs.length > 1 ? `run ${run.number}` : "began";
-        if (x > free) {
+        const label = runs.length > 1 || this.timeline.rewritten !== null ? `run ${run.number}` : "began";
+        const wide = context.measureText(label).width;
+        const left = Math.min(x + 3, this.width - wide - 8);
+        if (left > free) {
           context.fillStyle = colour["--fg"];
-          context.fillText(label, x + 3, 8);
-          free = x + context.measureText(label).width + 8;
+          context.fillText(label, left, 8);
+          free = left + wide + 4;
         }
       }
       const died = !run.state && !(this.timeline.now !== null && run === runs.at(-1));
@@ -285,8 +301,9 @@ class LanesView {
       if (died && end >= LEFT && end <= this.width) {
         context.fillStyle = colour["--bad"];
         context.fillRect(end - 1.5, TOP - 6, 3, this.height - TOP - BOTTOM + 6);
-        context.textAlign = "right";
-        context.fillText("✗ died", Math.max(end - 3, LEFT + 40), 19);
+        const room = end - this.x(start) > 48;
+        context.textAlign = room ? "right" : "center";
+        context.fillText(room ? "✗ died" : "✗", room ? end - 3 : end, 19);
         context.textAlign = "left";
       }
     });

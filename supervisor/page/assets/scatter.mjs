@@ -29,7 +29,10 @@ export function firstChoice(columns) {
   const named = metrics.filter((column) => known.test(column.name));
   const y = (named[0] ?? by(metrics.filter((column) => column.name !== "seconds"))[0] ?? metrics[0])?.name ?? "";
   const params = columns.filter((column) => isParam(column) && column.varies);
-  const numbers = by(params.filter((column) => column.kind === "number"));
+  // A number that is another one for nearly every job is a count of them, or a seed.
+  const isIndex = (column) => spread.get(column.name) > 0.9 * column.values.length && column.values.length > 20;
+  const numeric = params.filter((column) => column.kind === "number");
+  const numbers = [...by(numeric.filter((column) => !isIndex(column))), ...numeric.filter(isIndex)];
   const groups = by(params.filter((column) => column.kind === "text" && spread.get(column.name) <= MOST_CATEGORIES));
   const x = (numbers[0] ?? groups[0])?.name ?? (y === "seconds" ? "" : "seconds");
   const few = [...groups, ...numbers].filter((column) => column.name !== x && spread.get(column.name) <= MOST_COLOURS);

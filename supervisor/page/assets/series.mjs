@@ -20,7 +20,7 @@ export function drawSeries(place, timeline, shown, counts) {
 }
 
 function throughput(series, shown) {
-  const scale = series.width < 60 && Math.max(...series.ended) / series.width >= 1 ? 1 : 60;
+  const scale = series.width < 60 && Math.max(...series.ended) / series.width >= 5 ? 1 : 60;
   const unit = scale === 1 ? "second" : "minute";
   const per = (values) => values.map((value) => (value / series.width) * scale);
   const total = series.ended.reduce((sum, value) => sum + value, 0);
@@ -68,10 +68,10 @@ export function expectedEnds(timeline, counts) {
 function endTime(ends, timeline, shown) {
   const last = ends.ends.at(-1);
   const close = Math.max(...ends.ends) - Math.min(...ends.ends) < 600;
-  const words = (value) => shown.axis.words(value, close);
+  const words = (value) => shown.axis.shortWords(value, close);
   const summary = `At the end the last job was expected for ${words(last)}. A flat line: the estimate held; a rising one: it was late.`;
   const curves = [{ label: "expected end", colour: "--c1", values: ends.ends }];
-  return chart("When the end was expected", summary, ends.t, curves, shown, words, timeline.series.width, shown.axis.severalDays() ? 110 : 64);
+  return chart("When the end was expected", summary, ends.t, curves, shown, words, timeline.series.width, shown.axis.severalDays() ? 100 : close ? 78 : 60);
 }
 
 function memory(timeline, shown) {
@@ -90,7 +90,9 @@ function memory(timeline, shown) {
   const largest = Object.entries(timeline.peaks).sort((one, other) => other[1] - one[1])[0];
   let summary = largest ? `The largest worker was ${largest[0]}, with ${memorySize(largest[1] / 2 ** 20)}.` : "";
   if (together > 1) summary += ` Each point stands for ${together} samples.`;
-  return chart("Memory of the workers", summary, t, curves, shown, memorySize, Infinity, 64, several ? peaksTable(timeline) : null);
+  const steps = t.slice(1).map((at, index) => at - t[index]);
+  const usual = steps.sort((one, other) => one - other)[Math.floor(steps.length / 2)] ?? Infinity;
+  return chart("Memory of the workers", summary, t, curves, shown, memorySize, 2 * usual, 64, several ? peaksTable(timeline) : null);
 }
 
 function peaksTable(timeline) {

@@ -51,6 +51,12 @@ export class TimeAxis {
     return clockTime(this.origin + time, this.severalDays(), withSeconds);
   }
 
+  /** @param {number} time @param {boolean} [withSeconds] @returns {string} the same without the year */
+  shortWords(time, withSeconds = false) {
+    const words = this.words(time, withSeconds);
+    return this.severalDays() ? words.slice(5) : words;
+  }
+
   /** @returns {boolean} */
   severalDays() {
     const last = this.pieces.at(-1);
