@@ -134,7 +134,7 @@ def test_nothing_that_a_program_has_started_outlives_it(folder: Folder) -> None:
     assert run.returncode == 0, run.stderr
     assert folder.results() == {f"x={x}": {"x": 1} for x in (1, 2, 3)}
     assert folder.processes("1230.5") == []
-    assert "killed what the program has left behind: sleep" in folder.log("x=1")
+    assert "killed what the program has left behind: " in folder.log("x=1")
 
 
 def test_a_program_is_killed_with_its_tree_when_the_supervisor_is_killed(folder: Folder) -> None:
