@@ -25,6 +25,7 @@ from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.places.place import Place, SharedResources
 from supervisor.core.scheduling import scheduler
 from supervisor.core.scheduling.drain import Drain
+from supervisor.core.scheduling.earlier_leases import EarlierLeases
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, IllegalMove, JobTable
 from supervisor.core.state.worker_state import Leases
@@ -158,10 +159,10 @@ def _wrong_place(self: Store, records: Any, *, urgent: bool = False) -> int:
 _APPEND = Store.append
 
 
-def _first_lease_is_not_lost(self: Scheduler, turn: Any, incarnation: int, leases: Any, mask: bytes) -> None:
+def _first_lease_is_not_lost(self: EarlierLeases, turn: Any, incarnation: int, leases: Any) -> None:
     """The job that ran when the supervisor was killed is forgotten: nobody queues it."""
     for _, job in leases:
-        self.table.state[job] = LEASED
+        self._ledger.table.state[job] = LEASED
 
 
 def _any_lease_counts_batch(
@@ -333,7 +334,7 @@ MUTANTS: dict[str, list[Patch]] = {
     ],
     "some results are read from another job's place": [(Store, "append", _wrong_place)],
     "what ran at a kill of the supervisor is forgotten": [
-        (Scheduler, "_settle_lost", _first_lease_is_not_lost)
+        (EarlierLeases, "_settle", _first_lease_is_not_lost)
     ],
     "results that come together count under any lease": [
         (Ledger, "completed_batch", _any_lease_counts_batch)

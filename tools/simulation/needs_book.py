@@ -95,8 +95,7 @@ class NeedsBook:
         that is lost, while it may compute."""
         used: _Amounts = defaultdict(float)
         for worker in world.workers.values():
-            at = worker.busy_with or (worker.queue[0] if worker.queue else None)
-            if at is not None and not worker.dead:
+            if (at := worker.at()) is not None:
                 for name, amount in taken_by(self.jobs[at[1]]).items():
                     used[name] += amount if worker.place == place or name in self.shared else 0
         return used
@@ -122,8 +121,7 @@ class NeedsBook:
             raise Overdrawn(f"{wanted} devices are wanted, and the worker has {worker.devices}")
         shares: _Amounts = defaultdict(float)
         for other in world.workers.values():
-            at = other.busy_with or (other.queue[0] if other.queue else None)
-            if at is not None and not other.dead and other.place == worker.place:
+            if (at := other.at()) is not None and other.place == worker.place:
                 for device in other.devices or ():
                     shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
         if any(share > 1 + _TINY for share in shares.values()):
@@ -173,6 +171,8 @@ class NeedsBook:
         before, self._claimed = self._claimed, claimed
         if claimed is None or before is None or before != claimed:
             return
+        if any(worker.status in (STARTING, STOPPING) for worker in core.workers.values()):
+            return  # the claim may have been met by a worker that is coming, and the next job of its kind claims
         claimant, holding = claimed
         claim = taken_by(self.jobs[claimant])
         if any(taken_by(self.jobs[command.jobs[0]]) == claim for command in started):
@@ -230,8 +230,7 @@ class NeedsBook:
         """Whether there are so many whole devices, or a device with such a share."""
         shares = dict.fromkeys(self.totals[place].gpus, 0.0)
         for worker in world.workers.values():
-            at = worker.busy_with or (worker.queue[0] if worker.queue else None)
-            if at is not None and not worker.dead and worker.place == place:
+            if (at := worker.at()) is not None and worker.place == place:
                 for device in worker.devices or ():
                     shares[device] += min(1, taken_by(self.jobs[at[1]]).get("gpus", 0))
         room = [share for share in shares.values() if share + min(1, gpus) <= 1 + _TINY]

@@ -98,8 +98,16 @@ class FakeWorker:
         self.stopping = False
         self.dead = False
         self.cut = False  # its node is lost: nobody hears it, and it computes on for a while
+        self.last: tuple[int, int] | None = None  # what it began last
+        self.held: tuple[int, int] | None = None  # what it was at when it was cut, by what had been heard
         self.kill_asked = False
         self.ended_with_node = ""  # the cause of its death, if it was that of its node
+
+    def at(self) -> tuple[int, int] | None:
+        """The lease and the job for which it takes something, as far as anybody can know."""
+        if self.dead or self.cut:
+            return None if self.dead else self.held
+        return self.busy_with or (self.queue[0] if self.queue else None)
 
     def has_leases(self) -> bool:
         return not self.dead and (self.busy_with is not None or bool(self.queue))
@@ -178,7 +186,7 @@ class World:
             worker.revoked.difference_update(dropped)
             self.say(worker, facts.LeasesDropped(worker.incarnation, dropped))
         if worker.queue:
-            lease, job = worker.busy_with = worker.queue.popleft()
+            lease, job = worker.busy_with = worker.last = worker.queue.popleft()
             self.executions[job].append(self.now)
             worker.revoked.discard(lease)
             kind, seconds = self.jobs[job].kind, self.jobs[job].seconds
@@ -255,8 +263,10 @@ class World:
         """A node ends: what its workers had said is not heard. They compute for so many seconds."""
         lost = [worker for worker in self.workers.values() if worker.place == place and not worker.dead]
         numbers = {worker.incarnation for worker in lost}
+        unheard = {event.incarnation for event in self.inbox if isinstance(event, facts.JobsFinished)}
         self.inbox = [event for event in self.inbox if getattr(event, "incarnation", 0) not in numbers]
         for worker in lost:
+            worker.held = worker.at() or (worker.last if worker.incarnation in unheard else None)
             worker.cut = True
             self.plan_event(delay, cause, worker)
 

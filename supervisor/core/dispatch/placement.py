@@ -158,11 +158,15 @@ class Placement:
     def hand_out(self, turn: Turn, held: Collection[int] = ()) -> None:
         """Give every job that fits to a worker, in order, and start the workers that are missing. `held`: the places
         in which a job runs alone."""
-        claim = self._claim
-        if claim is not None and not self._queue.lines[claim.kind].has_ready():
+        if self._claim is not None and not self._queue.lines[self._claim.kind].has_ready():
             self._claim = None
+        claim = self._claim
         self.count_taken()
         PlacementPass(self, self._dispatcher, turn, held).run()
+        if claim is not None and self._claim is not claim and len(self.places) > 1:
+            # It may have been met in another place than the one where others have left room for it.
+            self.count_taken()
+            PlacementPass(self, self._dispatcher, turn, held).run()
 
     def went_ahead(self, number: int, waiting: Iterable[int]) -> None:
         """So many jobs went ahead of the first jobs of the kinds in `waiting`, which do not fit. When as many as
