@@ -112,29 +112,21 @@ class ShippedFiles:
         return str(directory / f"parcel-{self._numbers}")
 
     def keep_artifacts(self, job: str, tree: ConfinedTree) -> None:
-        """Raises ForbiddenName, too, if something else is in the tree."""
-        _refuse_others(tree.files(), "jobs")
-        self._move_artifacts(job, tree)
+        os.makedirs(self.jobs_directory, exist_ok=True)
+        tree.move_to(os.path.join(self.jobs_directory, file_name(job)))
 
-    def _move_artifacts(self, job: str, tree: ConfinedTree) -> None:
-        name, there = file_name(job), tree.files("jobs")
-        _refuse_others(there, name)
-        if there:
-            os.makedirs(self.jobs_directory, exist_ok=True)
-            tree.move(f"jobs/{name}", os.path.join(self.jobs_directory, name))
-
-    def keep_states(self, job: str, tree: ConfinedTree) -> None:
-        """The artifacts that the states may name are there before them."""
-        names = tree.files("states")
-        _refuse_others(tree.files(), "jobs", "states")
-        _refuse_others(names, *_state_names(job))
-        tree.sync("states")
-        self._move_artifacts(job, tree)
+    def keep_states(self, job: str, states: ConfinedTree, artifacts: ConfinedTree | None) -> None:
+        """The artifacts that the states may name are there before them. Raises ForbiddenName, too, if another file is
+        among the states."""
+        names = states.files()
+        if others := set(names).difference(_state_names(job)):
+            raise ForbiddenName(", ".join(map(repr, sorted(others))))
+        states.sync()
+        if artifacts is not None:
+            self.keep_artifacts(job, artifacts)
         self._disk.make_directory(self.states_directory)
         for name in names:
-            self._disk.rename(
-                os.path.join(tree.path, "states", name), os.path.join(self.states_directory, name)
-            )
+            self._disk.rename(os.path.join(states.path, name), os.path.join(self.states_directory, name))
         self._disk.sync_directory(self.states_directory)
         self._known_states().update(names)
 
@@ -154,11 +146,6 @@ class ShippedFiles:
             except OSError:
                 self._saved = set()
         return self._saved
-
-
-def _refuse_others(names: list[str], *allowed: str) -> None:
-    if others := set(names).difference(allowed):
-        raise ForbiddenName(", ".join(map(repr, sorted(others))))
 
 
 def _state_names(job: str) -> tuple[str, str]:

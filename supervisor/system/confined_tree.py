@@ -23,10 +23,8 @@ class ForbiddenName(Exception):
 class ConfinedTree:
     """A new directory `path`, whose parent exists. Methods raise ForbiddenName, and OSError as the system gives it."""
 
-    def __init__(self, path: str, depth: int = 0) -> None:
-        """`depth`: a link in the folder a/b leads no further up than to that with 2."""
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._depth = depth
         self._file = -1
         self._modified = 0
         self._modes: dict[bytes, int] = {}  # of folders: set last, since nothing can be put into some
@@ -36,7 +34,9 @@ class ConfinedTree:
         os.mkdir(path, 0o700)
 
     def folder(self, path: bytes, mode: int) -> None:
-        self._folder(_names(path))
+        """`path` b"": the directory itself."""
+        if path:
+            self._folder(_names(path))
         self._modes[path] = stat.S_IMODE(mode)
 
     def begin_file(self, path: bytes, mode: int, modified: int) -> None:
@@ -57,7 +57,7 @@ class ConfinedTree:
     def link(self, path: bytes, target: bytes) -> None:
         """A symbolic link within the directory."""
         *folder, name = _names(path)
-        if not leads_inside(path, target, self._depth):
+        if not leads_inside(path, target):
             raise ForbiddenName(f"a link to {target!r}")
         os.symlink(target, name, dir_fd=self._folder(tuple(folder)))
 
@@ -91,18 +91,15 @@ class ConfinedTree:
             os.close(self._known[1])
             self._known = None
 
-    def files(self, folder: str = "") -> list[str]:
-        """The names in a folder; [] if it is missing."""
-        try:
-            return sorted(os.listdir(os.path.join(self.path, folder)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    def files(self) -> list[str]:
+        """The names in the directory itself."""
+        return sorted(os.listdir(self.path))
 
-    def sync(self, folder: str) -> None:
-        """Bring the files that stand in a folder onto the disk. Nothing else may stand there."""
+    def sync(self) -> None:
+        """Bring the files that stand in the directory onto the disk. Nothing else may stand there."""
         self._end_file()
-        for name in self.files(folder):
-            path = os.path.join(self.path, folder, name)
+        for name in self.files():
+            path = os.path.join(self.path, name)
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -111,20 +108,15 @@ class ConfinedTree:
             finally:
                 os.close(descriptor)
 
-    def move(self, folder: str, target: str) -> None:
-        """Move what is in a folder into the directory `target`, or make it that. What is there and has other names
-        stays."""
+    def move_to(self, target: str) -> None:
+        """Move all into the directory `target`, or make it that. What is there and has other names stays."""
         self._end_file()
         self._forget_folder()
-        if not os.path.isdir(os.path.join(self.path, folder)):
-            raise ForbiddenName(repr(folder))
-        top = os.fsencode(folder)
-        os.chmod(os.path.join(self.path, folder), 0o700 | self._modes.get(top, 0))
-        merge(os.path.join(self.path, folder), target)
-        inside = [path for path in self._modes if path == top or path.startswith(top + b"/")]
-        for path in sorted(inside, key=len, reverse=True):
+        merge(self.path, target)
+        for path in sorted(self._modes, key=len, reverse=True):
             with contextlib.suppress(OSError):
-                os.chmod(os.path.join(os.fsencode(target), path[len(top) + 1 :]), self._modes[path])
+                os.chmod(os.path.join(os.fsencode(target), path) if path else target, self._modes[path])
+        self.path = ""
 
     def discard(self) -> None:
         """Remove what was not moved."""
@@ -132,7 +124,8 @@ class ConfinedTree:
             os.close(self._file)
             self._file = -1
         self._forget_folder()
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def merge(source: str, target: str) -> None:
@@ -158,10 +151,10 @@ def merge(source: str, target: str) -> None:
     os.rmdir(source)
 
 
-def leads_inside(path: bytes, target: bytes, least: int = 0) -> bool:
-    """Whether a link at `path` with this target leads to something in the same folder, `least` folders from the top."""
-    depth = path.count(b"/") - least
-    if depth < 0 or not target or target.startswith(b"/") or b"\0" in target:
+def leads_inside(path: bytes, target: bytes) -> bool:
+    """Whether a link at `path` with this target leads to something in the same tree."""
+    depth = path.count(b"/")
+    if not target or target.startswith(b"/") or b"\0" in target:
         return False
     for name in target.split(b"/"):
         depth += -1 if name == b".." else name not in (b"", b".")

@@ -304,7 +304,7 @@ def test_what_is_killed_in_the_middle_of_a_transfer_leaves_nothing_half(
 ) -> None:
     experiment.write(LARGE.replace("@SIZE@", "120"))
     supervisor = experiment.start(*SHIP)
-    parts = lambda: [*experiment.output.glob("*/.from-nodes/parcel-*/jobs/large/data.bin")]  # noqa: E731
+    parts = lambda: [*experiment.output.glob("*/.from-nodes/parcel-*/data.bin")]  # noqa: E731
     wait_for(lambda: any(path.stat().st_size > 5 << 20 for path in parts()), "the transfer to begin")
     if whom == "supervisor":
         supervisor.kill()

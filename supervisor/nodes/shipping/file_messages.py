@@ -1,9 +1,9 @@
 """Messages about files between agents and the supervisor.
 
-A **parcel** is a set of files of one job that arrives as a whole: its artifacts, or its saved states with the artifacts
-that they may name. In it stand `jobs/<job>/...` and `states/<job>.json`, as in the experiment's directory. It goes up
-before the outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes
-of its parcels are not acknowledged (`Taken`).
+A **parcel** is a set of files of one job that arrives as a whole: its artifacts, or its saved states with the
+artifacts that they may name. Paths in it begin with `jobs` (the job's directory) or `states`. It goes up before the
+outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes of its
+parcels are not acknowledged (`Taken`).
 """
 
 from __future__ import annotations
@@ -55,17 +55,19 @@ class StacksWritten(msgspec.Struct, tag=42, array_like=True):
 
 
 class ParcelBegins(msgspec.Struct, tag=43, array_like=True):
-    """number: of the parcel, on this way of this node. completed: what the lease has ended with is a result."""
+    """number: of the parcel, on this way of this node. completed: what the lease has ended with is a result. name: of
+    the job's directory, on the way down; on the way up the supervisor knows it."""
 
     number: int
     kind: ParcelKind
     incarnation: int
     lease: int
     completed: bool = False
+    name: str = ""
 
 
 class FolderIs(msgspec.Struct, tag=44, array_like=True):
-    """A folder in a parcel; `path` from the top of the parcel on, as of the file system (bytes)."""
+    """A folder; `path` in the parcel, as of the file system (bytes)."""
 
     number: int
     path: bytes

@@ -7,12 +7,10 @@ still count: files of a lease whose job was given to another worker, or has a re
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -20,6 +18,7 @@ import msgspec
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.core.terms.file_owner import FileOwner
+from supervisor.nodes.shipping.background_work import BackgroundWork
 from supervisor.nodes.shipping.file_messages import (
     PARCEL_PARTS,
     FileOrder,
@@ -28,6 +27,7 @@ from supervisor.nodes.shipping.file_messages import (
     LogEnds,
     ParcelBegins,
     ParcelKept,
+    ParcelKind,
     Printed,
     StacksWritten,
     Taken,
@@ -70,7 +70,7 @@ class FileStore(Protocol):
 
     def keep_artifacts(self, job: str, tree: ConfinedTree) -> None: ...
 
-    def keep_states(self, job: str, tree: ConfinedTree) -> None:
+    def keep_states(self, job: str, states: ConfinedTree, artifacts: ConfinedTree | None) -> None:
         """Returns when they are on the disk; called by another thread."""
 
     def states_of(self, job: str) -> list[str]:
@@ -99,28 +99,7 @@ class FileReceipt:
         self.token = token
         # Completed results by job: under which lease its files were kept, while its outcome is on its way.
         self.results: dict[str, int] = {}
-        self._work: SimpleQueue[tuple[Future[None], Callable[[], None]]] | None = None
-
-    def in_background(self, work: Callable[[], None]) -> Future[None]:
-        """What waits for the disk, one after the other. A disk that does not answer does not hold up the end of this
-        process."""
-        if self._work is None:
-            self._work = SimpleQueue()
-            threading.Thread(target=_do, args=(self._work,), name="longhaul-states", daemon=True).start()
-        future: Future[None] = Future()
-        self._work.put((future, work))
-        return future
-
-
-def _do(queue: SimpleQueue[tuple[Future[None], Callable[[], None]]]) -> None:
-    while True:
-        future, work = queue.get()
-        try:
-            work()
-        except Exception as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
+        self.background = BackgroundWork("longhaul-states")
 
 
 class QueuedOrders(Generic[Later]):
@@ -202,16 +181,19 @@ class NodeFiles(Generic[Later]):
             self._undecided.remove(arrived)
             if job is None:
                 self._answer(arrived)
-            elif head.kind == "state":
-                work = partial(self._store.keep_states, job, arrived.tree)
-                self._syncing.append((self._receipt.in_background(work), arrived))
+            elif arrived.states is not None and head.kind == "state":
+                work = partial(self._store.keep_states, job, arrived.states, arrived.artifacts)
+                self._syncing.append((self._receipt.background.submit(work), arrived))
             else:
                 self._keep_artifacts(job, arrived)
 
     def _keep_artifacts(self, job: str, arrived: Arrived) -> None:
         head = arrived.head
         try:
-            self._store.keep_artifacts(job, arrived.tree)
+            if arrived.states is not None:
+                raise ForbiddenName("states")
+            if arrived.artifacts is not None:
+                self._store.keep_artifacts(job, arrived.artifacts)
         except (OSError, ForbiddenName) as error:
             self._answer(arrived, error)
             return
@@ -230,7 +212,7 @@ class NodeFiles(Generic[Later]):
         else:
             problem = "" if error is None else repr(error)
             self._receiver.answers.append(ParcelKept(number, problem))
-        arrived.tree.discard()
+        arrived.discard()
 
     def holds(self, event: Event) -> bool:
         """Whether this is an outcome that waited for files; its worker may have ended since."""
@@ -289,9 +271,10 @@ class NodeFiles(Generic[Later]):
                 ]
             source = os.path.join(store.jobs_directory, folder)
             if (names or run.attempts[index] > 1) and os.path.isdir(source):
-                entries.append(Entry(f"jobs/{folder}", source))
+                entries.append(Entry("jobs", source))
             if entries:
-                yield Parcel("state" if names else "artifacts", incarnation, lease, entries)
+                kind: ParcelKind = "state" if names else "artifacts"
+                yield Parcel(kind, incarnation, lease, entries, name=folder)
 
     def _sent(self, answer: ParcelKept) -> None:
         if (parcel := self._sender.kept(answer, self._now)) is None:
@@ -352,7 +335,7 @@ class NodeFiles(Generic[Later]):
         """Nothing more comes from this node: what is not complete is thrown away."""
         self._receiver.discard()
         for arrived in self._undecided:
-            arrived.tree.discard()
+            arrived.discard()
         self._undecided.clear()
         for lease in list(self._results):
             self._forget_result(lease)

@@ -7,15 +7,18 @@ so, and the outcome follows when the supervisor has the files.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.engines.sent_leases import RunningJob, SentLeases
+from supervisor.nodes.shipping.background_work import BackgroundWork
 from supervisor.nodes.shipping.file_messages import (
     PARCEL_PARTS,
     FileOrder,
@@ -92,8 +95,8 @@ class _ShippedWorker:
 
     def know_artifacts(self, name: str) -> None:
         """The supervisor has what is there of this job."""
-        found, top = self.known.setdefault(name, {}), os.fsencode(self.spec.jobs_directory)
-        for folder, _, files in os.walk(os.fsencode(self.job_folder(name))):
+        found, top = self.known.setdefault(name, {}), os.fsencode(self.job_folder(name))
+        for folder, _, files in os.walk(top):
             for file in files:
                 path = os.path.join(folder, file)
                 if is_settled(signature := signature_of(os.lstat(path))):
@@ -133,6 +136,7 @@ class FileShipping:
         self._held: list[_HeldEvent] = []
         self._sender = ParcelSender()
         self._receiver = ParcelReceiver(self._beside)
+        self._background = BackgroundWork("longhaul-removal")
         self._tick_at = 0.0
         self._stacks_until: dict[int, float] = {}  # by incarnation; 0.0: the next `tell` sets it
         self._now = 0.0
@@ -166,7 +170,7 @@ class FileShipping:
 
     def _beside(self, head: ParcelBegins) -> str | None:
         known = head.incarnation in self._workers
-        return os.path.join(self._scratch.parcels(), str(head.number)) if known else None
+        return self._scratch.aside() if known else None
 
     def _put(self, arrived: Arrived) -> None:
         """What the supervisor has of a job, before its next lease."""
@@ -174,17 +178,16 @@ class FileShipping:
         worker = self._workers.get(head.incarnation)
         try:
             if worker is not None:
-                for name in arrived.tree.files("jobs"):
+                if arrived.artifacts is not None:
                     os.makedirs(worker.spec.jobs_directory, exist_ok=True)
-                    arrived.tree.move(f"jobs/{name}", worker.job_folder(name))
-                    worker.know_artifacts(name)
-                if files := arrived.tree.files("states"):
-                    arrived.tree.move("states", worker.spec.states_directory)
-                    for name in {file.removesuffix(".json").removesuffix("~") for file in files}:
-                        worker.sent_states.update(worker.changed_states(name))
+                    arrived.artifacts.move_to(worker.job_folder(head.name))
+                    worker.know_artifacts(head.name)
+                if arrived.states is not None:
+                    arrived.states.move_to(worker.spec.states_directory)
+                    worker.sent_states.update(worker.changed_states(head.name))
         except (OSError, ForbiddenName) as error:
             answer = refusal(head.number, error)
-        arrived.tree.discard()
+        arrived.discard()
         self._receiver.answers.append(answer)
 
     # ------------------------------------------------------------------------ facts
@@ -344,9 +347,9 @@ class FileShipping:
         `name`: of the job's files."""
         spec = worker.spec
         entries = [Entry(f"states/{file}", os.path.join(spec.states_directory, file)) for file in states]
-        entries.append(Entry(f"jobs/{name}", worker.job_folder(name)))
+        entries.append(Entry("jobs", worker.job_folder(name)))
         known = dict(worker.known.get(name, {}))
-        return self._sender.add(Parcel(kind, spec.incarnation, job.lease, entries, completed, known))
+        return self._sender.add(Parcel(kind, spec.incarnation, job.lease, entries, completed, known=known))
 
     def _send_states(self, worker: _ShippedWorker, job: RunningJob, name: str) -> None:
         """One parcel at a time: a later one must not be overtaken by an earlier one."""
@@ -356,13 +359,13 @@ class FileShipping:
 
     def _kept(self, number: int, parcel: Parcel) -> None:
         """The supervisor has a parcel, or cannot have it."""
-        worker, (path, folder) = self._workers.get(parcel.incarnation), parcel.entries[-1]
+        worker, folder = self._workers.get(parcel.incarnation), parcel.entries[-1].source
         if parcel.kind == "artifacts":
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
         elif worker is not None:
             worker.state_parcels = {name: n for name, n in worker.state_parcels.items() if n != number}
         if worker is not None:
-            name = os.path.basename(path)
+            name = os.path.basename(folder)
             if parcel.kind == "artifacts":
                 worker.known.pop(name, None)
             elif not parcel.problem:
@@ -372,6 +375,13 @@ class FileShipping:
                 held.parcels.discard(number)
                 if parcel.problem and isinstance(held.event, facts.JobsFinished):
                     held.event.outcomes[:] = [_without_files(held.event.outcomes[0], parcel.problem)]
+
+    def _remove(self, folder: str) -> None:
+        """At once out of the way of the job's next attempt; file systems take their time to remove."""
+        with contextlib.suppress(OSError):
+            aside = self._scratch.aside()
+            os.rename(folder, aside)
+            self._background.submit(partial(shutil.rmtree, aside, ignore_errors=True))
 
     def _is_free(self, worker: _ShippedWorker, held: _HeldEvent) -> bool:
         """Whether all that this event waits for has gone. What the job has saved meanwhile is sent first."""

@@ -22,6 +22,7 @@ class NodeScratch:
     def __init__(self) -> None:
         """Raises OSError."""
         remove_abandoned(tempfile.gettempdir())
+        self._numbers = 0
         self.path = tempfile.mkdtemp(prefix=_PREFIX)
         self._lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -39,11 +40,10 @@ class NodeScratch:
     def remove_worker(self, incarnation: int) -> None:
         shutil.rmtree(os.path.join(self.path, f"worker-{incarnation}"), ignore_errors=True)
 
-    def parcels(self) -> str:
-        """Where parcels are put together; on the file system of the workers' directories."""
-        path = os.path.join(self.path, "parcels")
-        os.makedirs(path, exist_ok=True)
-        return path
+    def aside(self) -> str:
+        """A new path on the file system of the workers' directories, for a parcel or for what is to be removed."""
+        self._numbers += 1
+        return os.path.join(self.path, f"aside-{self._numbers}")
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

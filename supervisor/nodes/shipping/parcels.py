@@ -43,6 +43,7 @@ IN_PARCEL = (
     2  # folders from the top of a parcel to what is in the directory of a job: no link leads out of that
 )
 _SETTLED = 2 * 10**9  # nanoseconds
+_ROOMS = (b"jobs", b"states")
 MOST_LEFT_OUT = 20  # names that are told
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _UNREADABLE = (errno.EACCES, errno.EPERM)
@@ -58,8 +59,8 @@ class Entry(NamedTuple):
 class Parcel(msgspec.Struct):
     """What is to be sent, in this order: what comes first is read first.
 
-    known: files that the other side has already, as they were then. sent: those of this parcel that will not change
-    unnoticed. problem: why it was not kept.
+    name: of the job's directory, on the way down. known: files that the other side has already, as they were then.
+    sent: those of this parcel that will not change unnoticed. problem: why it was not kept.
     """
 
     kind: ParcelKind
@@ -67,6 +68,7 @@ class Parcel(msgspec.Struct):
     lease: int
     entries: Sequence[Entry]
     completed: bool = False
+    name: str = ""
     known: Mapping[bytes, Signature] = {}
     sent: dict[bytes, Signature] = {}
     problem: str = ""
@@ -163,7 +165,7 @@ def is_settled(signature: Signature) -> bool:
 
 def parts_of(number: int, parcel: Parcel) -> Iterator[ParcelPart]:
     """The messages of a parcel, read while they are asked for. Raises OSError. What vanishes meanwhile is left out."""
-    yield ParcelBegins(number, parcel.kind, parcel.incarnation, parcel.lease, parcel.completed)
+    yield ParcelBegins(number, parcel.kind, parcel.incarnation, parcel.lease, parcel.completed, parcel.name)
     left_out: list[str] = []
     parcel.sent = {}
     for entry in parcel.entries:
@@ -241,11 +243,33 @@ def _shown(path: object) -> str:
 
 
 class Arrived(msgspec.Struct):
-    """A parcel that is complete beside its place: its tree is to be moved there or discarded, then answered."""
+    """A parcel beside its place: when it is complete, its trees are to be moved there or discarded, and it is to be
+    answered.
+
+    artifacts, states: what is in the directory of the job, and its states; None: nothing.
+    """
 
     head: ParcelBegins
-    tree: ConfinedTree
-    left_out: list[str]
+    path: str
+    left_out: list[str] = []
+    artifacts: ConfinedTree | None = None
+    states: ConfinedTree | None = None
+
+    def tree_of(self, path: bytes) -> tuple[ConfinedTree, bytes]:
+        """The tree, and the path in it. Raises ForbiddenName, OSError."""
+        room, _, inner = path.partition(b"/")
+        if room not in _ROOMS or (not inner and path != _ROOMS[0]):
+            raise ForbiddenName(repr(path))
+        if room == _ROOMS[0]:
+            self.artifacts = self.artifacts or ConfinedTree(self.path)
+            return self.artifacts, inner
+        self.states = self.states or ConfinedTree(self.path + "-states")
+        return self.states, inner
+
+    def discard(self) -> None:
+        for tree in (self.artifacts, self.states):
+            if tree is not None:
+                tree.discard()
 
 
 class ParcelReceiver:
@@ -254,7 +278,8 @@ class ParcelReceiver:
     def __init__(self, beside: Callable[[ParcelBegins], str | None]) -> None:
         """`beside`: None for a parcel that nobody needs. It may raise OSError."""
         self._beside = beside
-        self._trees: dict[int, tuple[ParcelBegins, ConfinedTree]] = {}
+        self._open: dict[int, Arrived] = {}
+        self._writing: dict[int, ConfinedTree] = {}  # of the file that was begun last
         self.answers: list[Taken | ParcelKept] = []
         self._taken = 0
 
@@ -265,15 +290,16 @@ class ParcelReceiver:
         if isinstance(part, ParcelBegins):
             self._begin(part)
         elif isinstance(part, ParcelEnds | ParcelBroken):
-            if number in self._trees:
-                head, tree = self._trees.pop(number)
+            self._writing.pop(number, None)
+            if (parcel := self._open.pop(number, None)) is not None:
                 if isinstance(part, ParcelEnds):
-                    return Arrived(head, tree, part.left_out)
-                tree.discard()
+                    parcel.left_out = part.left_out
+                    return parcel
+                parcel.discard()
                 self.answers.append(ParcelKept(number))
-        elif number in self._trees:
+        elif number in self._open:
             try:
-                _write(self._trees[number][1], part)
+                self._write(self._open[number], part)
             except (OSError, ForbiddenName) as error:
                 self._refuse(refusal(number, error))
         return None
@@ -284,14 +310,30 @@ class ParcelReceiver:
             if (path := self._beside(head)) is None:
                 self._refuse(ParcelKept(head.number))
             else:
-                self._trees[head.number] = head, ConfinedTree(path, IN_PARCEL)
+                self._open[head.number] = Arrived(head, path)
         except OSError as error:
             self._refuse(refusal(head.number, error))
 
     def _refuse(self, answer: ParcelKept) -> None:
-        if answer.number in self._trees:
-            self._trees.pop(answer.number)[1].discard()
+        if (parcel := self._open.pop(answer.number, None)) is not None:
+            parcel.discard()
         self.answers.append(answer)
+
+    def _write(self, parcel: Arrived, part: ParcelPart) -> None:
+        if isinstance(part, FileBytes):
+            if (writing := self._writing.get(part.number)) is None:
+                raise ForbiddenName("bytes of no file")
+            writing.write(part.data)
+        elif isinstance(part, FolderIs | FileBegins | LinkIs):
+            tree, path = parcel.tree_of(part.path)
+            match part:
+                case FolderIs(_, _, mode):
+                    tree.folder(path, mode)
+                case FileBegins(_, _, mode, modified):
+                    tree.begin_file(path, mode, modified)
+                    self._writing[part.number] = tree
+                case LinkIs(_, _, target):
+                    tree.link(path, target)
 
     def collect_answers(self) -> list[Taken | ParcelKept]:
         if self._taken:
@@ -302,9 +344,9 @@ class ParcelReceiver:
 
     def discard(self) -> None:
         """Nothing more comes: remove what has not arrived as a whole."""
-        for _, tree in self._trees.values():
-            tree.discard()
-        self._trees.clear()
+        for parcel in self._open.values():
+            parcel.discard()
+        self._open.clear()
 
 
 def refusal(number: int, error: OSError | ForbiddenName) -> ParcelKept:
@@ -312,15 +354,3 @@ def refusal(number: int, error: OSError | ForbiddenName) -> ParcelKept:
     if isinstance(error, ForbiddenName):
         return ParcelKept(number, f"its directory cannot hold {error}")
     return ParcelKept(number, f"{error.strerror}: {_shown(error.filename)}", again=error.errno in _NO_ROOM)
-
-
-def _write(tree: ConfinedTree, part: ParcelPart) -> None:
-    match part:
-        case FolderIs(_, path, mode):
-            tree.folder(path, mode)
-        case FileBegins(_, path, mode, modified):
-            tree.begin_file(path, mode, modified)
-        case FileBytes(_, data):
-            tree.write(data)
-        case LinkIs(_, path, target):
-            tree.link(path, target)

@@ -98,7 +98,7 @@ KEPT = [ParcelKept(1)]
 
 def test_files_are_in_their_place_when_they_are_acknowledged_and_not_before(place: Place) -> None:
     place.own(5)
-    assert place.send(5, {b"jobs/j/a/b": b"data"}, to_its_end=False) == []
+    assert place.send(5, {b"jobs/a/b": b"data"}, to_its_end=False) == []
     assert place.content() == {}
     place.node.take(ParcelEnds(1, ["sock"]), None)
     assert (place.answers() == KEPT and place.content() == {"a/b": "data"} | {}) or place.content() == {
@@ -110,22 +110,22 @@ def test_files_are_in_their_place_when_they_are_acknowledged_and_not_before(plac
 @pytest.mark.parametrize("completed", [True, False])
 def test_late_files_of_a_lease_that_is_superseded_are_dropped(place: Place, completed: bool) -> None:
     place.own(9, of_use=True)
-    place.send(9, {b"jobs/j/out": b"of the newer attempt"}, completed=False)
+    place.send(9, {b"jobs/out": b"of the newer attempt"}, completed=False)
     place.own(5, of_use=False)
-    assert place.send(5, {b"jobs/j/out": b"of the older one"}, completed=False) == KEPT
+    assert place.send(5, {b"jobs/out": b"of the older one"}, completed=False) == KEPT
     assert place.content() == {"j/out": "of the newer attempt"}
     place.own(9, of_use=True, completed=True)
     place.own(5, of_use=False, completed=True)
-    assert place.send(5, {b"jobs/j/out": b"too late"}, completed=completed) == KEPT
+    assert place.send(5, {b"jobs/out": b"too late"}, completed=completed) == KEPT
     assert place.content() == {"j/out": "of the newer attempt"}
 
 
 def test_the_first_result_counts_with_its_files_whichever_lease_it_has(place: Place) -> None:
     place.own(5, of_use=False)  # was revoked just after it had begun
     place.own(9)
-    assert place.send(5, {b"jobs/j/out": b"first"}) == KEPT
+    assert place.send(5, {b"jobs/out": b"first"}) == KEPT
     assert (
-        place.send(9, {b"jobs/j/out": b"second"}, node=place.other) == []
+        place.send(9, {b"jobs/out": b"second"}, node=place.other) == []
     )  # it waits for the outcome of the first
     place.node.on_event(facts.JobsFinished(1, [Completed(5, 1.0, b"1")]), 0)
     place.own(9, completed=True)
@@ -136,15 +136,15 @@ def test_the_first_result_counts_with_its_files_whichever_lease_it_has(place: Pl
 def test_a_result_that_is_lost_with_its_node_makes_room_for_the_next(place: Place) -> None:
     place.own(5)
     place.own(9)
-    place.send(5, {b"jobs/j/out": b"first"})
-    assert place.send(9, {b"jobs/j/out": b"second"}, node=place.other) == []
+    place.send(5, {b"jobs/out": b"first"})
+    assert place.send(9, {b"jobs/out": b"second"}, node=place.other) == []
     place.node.close()
     assert place.answers(place.other) == KEPT and place.content() == {"j/out": "second"}
 
 
 def test_what_is_cut_off_leaves_nothing(place: Place) -> None:
     place.own(5)
-    place.send(5, {b"jobs/j/out": b"half"}, to_its_end=False)
+    place.send(5, {b"jobs/out": b"half"}, to_its_end=False)
     assert len(list(place.layout.from_nodes.iterdir())) == 1
     place.node.close()
     assert list(place.layout.from_nodes.iterdir()) == [] and place.content() == {}
@@ -155,13 +155,13 @@ def test_what_is_cut_off_leaves_nothing(place: Place) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        b"jobs/k/of another job",
+        b"jobs/../k/of another job",
         b"logs/journal",
-        b"jobs/j/../../x",
+        b"jobs",
+        b"jobs/../../x",
         b"output/j.log",
         b"states/k.json",
         b"states/j.json/x",
-        b"jobs/j",
     ],
 )
 @pytest.mark.parametrize("kind", ["artifacts", "state"])
@@ -183,7 +183,7 @@ def test_a_node_writes_nowhere_but_into_the_directory_of_the_job(
 def test_a_link_out_of_the_directory_of_the_job_is_refused(place: Place) -> None:
     place.own(5)
     place.node.take(ParcelBegins(1, "artifacts", 1, 5, True), None)
-    place.node.take(LinkIs(1, b"jobs/j/link", b"../../states"), None)
+    place.node.take(LinkIs(1, b"jobs/link", b"../states"), None)
     (answer,) = place.answers()
     assert isinstance(answer, ParcelKept) and "cannot hold a link" in answer.problem
 
@@ -193,9 +193,7 @@ def test_a_state_is_there_with_its_artifacts_when_it_is_acknowledged(
 ) -> None:
     place.own(5)
     assert not place.store.has_states() and place.store.states_of("j") == []
-    answers = place.send(
-        5, {b"states/j~.json": b"{}", b"jobs/j/step1": b"one"}, kind="state", completed=False
-    )
+    answers = place.send(5, {b"states/j~.json": b"{}", b"jobs/step1": b"one"}, kind="state", completed=False)
     assert place.node.next_deadline(0) is not None or answers
     place.until(lambda: answers or answers.extend(place.answers()))
     assert answers == KEPT and place.content() == {"j/step1": "one"}
@@ -214,9 +212,9 @@ def test_a_full_disk_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(ConfinedTree, "write", refuse)
-        (answer,) = place.send(5, {b"jobs/j/out": b"data"})
+        (answer,) = place.send(5, {b"jobs/out": b"data"})
     assert isinstance(answer, ParcelKept) and answer.again
-    assert place.send(5, {b"jobs/j/out": b"data"}) == KEPT and place.content() == {"j/out": "data"}
+    assert place.send(5, {b"jobs/out": b"data"}) == KEPT and place.content() == {"j/out": "data"}
 
 
 def test_output_of_a_lease_that_nobody_knows_is_dropped(place: Place) -> None:
@@ -260,10 +258,10 @@ def test_a_lease_waits_for_the_states_of_its_jobs_and_orders_behind_it_wait_too(
     assert not node.queue(2, Stop(2))  # another worker
     parts = place.answers()
     paths = [part.path for part in parts if isinstance(part, FileBegins | FolderIs)]
-    assert paths == [b"states/k.json", b"jobs/k", b"jobs/k/file"]
+    assert paths == [b"states/k.json", b"jobs", b"jobs/file"]
     assert node.orders() == []
     (begin,) = [part for part in parts if isinstance(part, ParcelBegins)]
-    assert (begin.kind, begin.incarnation, begin.lease) == ("state", 1, 6)
+    assert (begin.kind, begin.incarnation, begin.lease, begin.name) == ("state", 1, 6, "k")
     node.take(ParcelKept(begin.number), None)
     assert node.orders() == [second, Stop(1)] and not node.queue(1, Stop(1))
 

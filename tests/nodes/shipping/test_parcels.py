@@ -35,7 +35,7 @@ ALL = 1 << 40
 
 
 def parcel_of(root: Path, lease: int = 1, *, completed: bool = True) -> Parcel:
-    return Parcel("artifacts", 7, lease, [Entry("jobs/j", str(root))], completed)
+    return Parcel("artifacts", 7, lease, [Entry("jobs", str(root))], completed)
 
 
 def receiver_in(directory: Path) -> ParcelReceiver:
@@ -67,8 +67,8 @@ def test_what_arrives_is_what_was_sent(tmp_path: Path) -> None:
     sender, receiver = ParcelSender(), receiver_in(tmp_path / "to")
     sender.add(parcel_of(root))
     (arrived,) = bring(sender, receiver)
-    there = tmp_path / "to" / "1" / "jobs" / "j"
-    arrived.tree.move("jobs/j", str(tmp_path / "moved"))
+    assert arrived.artifacts is not None and arrived.states is None
+    arrived.artifacts.move_to(str(tmp_path / "moved"))
     there = tmp_path / "moved"
     assert (there / "a" / "b" / "large").read_bytes() == (root / "a" / "b" / "large").read_bytes()
     assert os.readlink(there / "in") == "a/b" and (there / "nothing").stat().st_size == 0
@@ -108,13 +108,13 @@ def test_files_that_the_other_side_has_are_not_sent_again(
         return [part.path for part in parcels.parts_of(1, parcel) if isinstance(part, FileBegins)]
 
     first = parcel_of(root)
-    assert sent(first) == [b"jobs/j/new", b"jobs/j/old"]
-    assert list(first.sent) == [b"jobs/j/old"]  # new may change within one tick of its clock
+    assert sent(first) == [b"jobs/new", b"jobs/old"]
+    assert list(first.sent) == [b"jobs/old"]  # new may change within one tick of its clock
     again = parcel_of(root)
     again.known = first.sent
-    assert sent(again) == [b"jobs/j/new"]
+    assert sent(again) == [b"jobs/new"]
     (root / "old").write_text("changed")
-    assert sent(again) == [b"jobs/j/new", b"jobs/j/old"]
+    assert sent(again) == [b"jobs/new", b"jobs/old"]
 
 
 def test_who_cannot_keep_it_says_so_at_once_and_gets_it_again_when_there_is_room(
@@ -147,7 +147,7 @@ def test_who_cannot_keep_it_says_so_at_once_and_gets_it_again_when_there_is_room
     assert sender.messages(ALL, 10.0) == [] and sender.next_deadline() == 10.0 + AGAIN_AFTER
     full = False
     (arrived,) = bring(sender, receiver, 10.0 + AGAIN_AFTER)
-    assert (Path(arrived.tree.path) / "jobs" / "j" / "data").stat().st_size == 3 * WINDOW
+    assert (tmp_path / "to" / "1" / "data").stat().st_size == 3 * WINDOW
 
 
 def test_a_parcel_that_nobody_needs_is_called_off(tmp_path: Path) -> None:
@@ -162,6 +162,9 @@ def test_a_parcel_that_nobody_needs_is_called_off(tmp_path: Path) -> None:
     [
         FileBegins(1, b"../evil", 0o644, 0),
         FileBegins(1, b"/tmp/evil", 0o644, 0),
+        FileBegins(1, b"jobs/../../evil", 0o644, 0),
+        FileBegins(1, b"output/evil", 0o644, 0),
+        FileBegins(1, b"states", 0o644, 0),
         FileBytes(1, b"of no file"),
     ],
 )
@@ -181,7 +184,7 @@ def test_what_cannot_be_read_is_a_problem_of_its_parcel_alone(tmp_path: Path) ->
     (root / "data").write_text("x")
     sender, receiver = ParcelSender(), receiver_in(tmp_path / "to")
     bad = parcel_of(root)
-    bad.entries = [Entry("jobs/j", str(root) + "/data/below")]
+    bad.entries = [Entry("jobs", str(root) + "/data/below")]
     sender.add(bad)
     sender.add(parcel_of(root))
     parts = sender.messages(ALL, 0.0)
