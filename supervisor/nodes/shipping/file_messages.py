@@ -2,8 +2,10 @@
 
 A **parcel** is a set of files of one job that arrives as a whole: its artifacts, or its saved states with the
 artifacts that they may name. Paths in it begin with `jobs` (the job's directory) or `states`. It goes up before the
-outcome of its lease, and down before the next lease of its job. Whoever sends one waits when `WINDOW` bytes of its
-parcels are not acknowledged (`Taken`).
+outcome of its lease, and down before the next lease of its job.
+
+Whoever sends output or parcels waits when `WINDOW` bytes are not acknowledged (`Taken`): neither side has to hold more,
+and no turn of the supervisor takes long.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Literal
 import msgspec
 
 PIECE = 64 << 10  # bytes of a file in one message: it fits into one frame
-WINDOW = 4 << 20  # bytes of parcels that are under way, at most
-MESSAGE_COSTS = 100  # bytes of a message beside those of a file, about
+WINDOW = 4 << 20  # bytes of files that are under way, at most
+# What a message counts beside the bytes in it: about as many bytes are written while a file is made.
+MESSAGE_COSTS, FILE_COSTS = 100, 8 << 10
 
 ParcelKind = Literal["artifacts", "state"]
 # Whether a node shares the file system of the supervisor; auto: it does if it sees a file that is named to it.
@@ -112,7 +115,7 @@ class ParcelBroken(msgspec.Struct, tag=49, array_like=True):
 
 
 class Taken(msgspec.Struct, tag=50, array_like=True):
-    """So many bytes of parcels were written or thrown away, since the Hello."""
+    """So many bytes (`cost_of`) were written or thrown away, since the last such message."""
 
     size: int
 
@@ -132,3 +135,10 @@ FileReport = Printed | LogEnds | StacksWritten | FileOrder  # up
 PARCEL_PARTS = (ParcelBegins, FolderIs, FileBegins, FileBytes, LinkIs, ParcelEnds, ParcelBroken)
 FILE_ORDERS = (*PARCEL_PARTS, Taken, ParcelKept)
 FILE_REPORTS = (Printed, LogEnds, StacksWritten, *FILE_ORDERS)
+
+
+def cost_of(message: Printed | LogEnds | StacksWritten | ParcelPart) -> int:
+    """Bytes that it counts in the window."""
+    if isinstance(message, Printed | FileBytes | StacksWritten):
+        return MESSAGE_COSTS + len(message.data)
+    return FILE_COSTS if isinstance(message, LogEnds | FileBegins | FolderIs) else MESSAGE_COSTS

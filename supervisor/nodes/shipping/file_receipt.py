@@ -31,6 +31,7 @@ from supervisor.nodes.shipping.file_messages import (
     Printed,
     StacksWritten,
     Taken,
+    cost_of,
 )
 from supervisor.nodes.shipping.output_shipping import NO_LEASE
 from supervisor.nodes.shipping.parcels import Arrived, Entry, Parcel, ParcelReceiver, ParcelSender, refusal
@@ -132,6 +133,8 @@ class NodeFiles(Generic[Later]):
     def take(self, report: FileReport, slot: int | None) -> None:
         """`slot`: of the worker that it is about, None if that is none of this node, or over."""
         store = self._store
+        if isinstance(report, Printed | LogEnds | StacksWritten):
+            self._receiver.count(cost_of(report))
         match report:
             case Printed(incarnation, offset, data):
                 if slot is not None:

@@ -27,6 +27,7 @@ from supervisor.nodes.shipping.file_messages import (
     ParcelKept,
     ParcelKind,
     Taken,
+    cost_of,
 )
 from supervisor.nodes.shipping.node_scratch import NodeScratch
 from supervisor.nodes.shipping.output_shipping import NO_LEASE, OutputShipping
@@ -194,7 +195,7 @@ class FileShipping:
 
     def tell(self, events: Sequence[Event], now: float, unsent: int) -> list[Said]:
         """What is to be told of these events of the engine, and of files. `unsent`: bytes that the link holds."""
-        self._now, self._room, self._said = now, MOST_AT_ONCE - unsent, []
+        self._now, self._room, self._said = now, min(MOST_AT_ONCE - unsent, self._sender.room), []
         for event in events:
             self._pass_on(event)
         if now >= self._tick_at:
@@ -219,7 +220,7 @@ class FileShipping:
         if (due := self._sender.next_deadline()) is not None:
             times.append(due)
         waiting = any(worker.output.waiting for worker in self._workers.values())
-        if unsent < MOST_AT_ONCE and (self._sender.ready or waiting):
+        if unsent < MOST_AT_ONCE and (self._sender.ready or (waiting and self._sender.room > 0)):
             times.append(self._now)
         return min(times, default=None)
 
@@ -321,7 +322,9 @@ class FileShipping:
     def _send_output(self, worker: _ShippedWorker) -> None:
         if self._room > 0:
             messages = worker.output.messages(self._room)
-            self._room -= sum(len(getattr(message, "data", b"")) for message in messages)
+            cost = sum(map(cost_of, messages))
+            self._room -= cost
+            self._sender.spend(cost)
             self._said += messages
 
     def _send_stray(self, worker: _ShippedWorker) -> None:
@@ -416,7 +419,9 @@ class FileShipping:
             if worker is None or self._now >= until:
                 del self._stacks_until[incarnation]
             else:
-                self._said += worker.output.stacks()
+                stacks = worker.output.stacks()
+                self._sender.spend(sum(map(cost_of, stacks)))
+                self._said += stacks
 
     def last_output(self) -> list[Said]:
         """What jobs have printed that will not end: the agent ends."""

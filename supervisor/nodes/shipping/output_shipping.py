@@ -12,7 +12,7 @@ from collections import deque
 
 import msgspec
 
-from supervisor.nodes.shipping.file_messages import PIECE, LogEnds, Printed, StacksWritten
+from supervisor.nodes.shipping.file_messages import FILE_COSTS, PIECE, LogEnds, Printed, StacksWritten
 from workers.isolation.output_files import scratch_path, stacks_path, stray_path
 from workers.transport.messages import WorkerSpec
 
@@ -80,13 +80,16 @@ class OutputShipping:
     def messages(self, most: int) -> list[Printed | LogEnds]:
         """About `most` bytes of what has not been sent."""
         found: list[Printed | LogEnds] = []
-        while self._logs:
+        while self._logs and most > 0:
             log = self._logs[0]
             most = self._read(log.followed, most, found, whole=log.whole)
             if log.followed.sent < _size(log.followed.descriptor):
                 return found
             found.append(LogEnds(self._incarnation, log.lease, log.attempt, log.whole))
+            most -= FILE_COSTS
             self._forget(self._logs.popleft())
+        if self._logs:
+            return found
         if self._live is not None and not os.fstat(self._live.descriptor).st_nlink:
             os.close(self._live.descriptor)  # of a job whose end was told without it
             self._live = None

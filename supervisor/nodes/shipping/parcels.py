@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from supervisor.nodes.shipping.file_messages import (
-    MESSAGE_COSTS,
     PIECE,
     WINDOW,
     FileBegins,
@@ -31,6 +30,7 @@ from supervisor.nodes.shipping.file_messages import (
     ParcelKind,
     ParcelPart,
     Taken,
+    cost_of,
 )
 from supervisor.system.confined_tree import ConfinedTree, ForbiddenName, leads_inside
 
@@ -99,8 +99,8 @@ class ParcelSender:
             self._later.remove((due, number))
             self._queued.append(number)
         found, self._broken = self._broken, []
-        self._unacknowledged += sum(map(size_of, found))
-        most = min(most, WINDOW - self._unacknowledged)
+        self._unacknowledged += sum(map(cost_of, found))
+        most = min(most, self.room)
         while self.ready and most > 0:
             while self._queued and len(self._streams) < MOST_AT_ONCE:
                 number = self._queued.popleft()
@@ -116,11 +116,19 @@ class ParcelSender:
             else:
                 self._streams.rotate(-1)
             if part is not None:
-                size = size_of(part)
+                size = cost_of(part)
                 most -= size
                 self._unacknowledged += size
                 found.append(part)
         return found
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent; others than parcels `spend` some of them."""
+        return WINDOW - self._unacknowledged
+
+    def spend(self, size: int) -> None:
+        self._unacknowledged += size
 
     def taken(self, size: int) -> None:
         self._unacknowledged -= size
@@ -146,12 +154,7 @@ class ParcelSender:
     @property
     def ready(self) -> bool:
         """Whether `messages` has something to send."""
-        return bool(self._broken or self._streams or self._queued) and self._unacknowledged < WINDOW
-
-
-def size_of(part: ParcelPart) -> int:
-    """Bytes that a message counts in the window."""
-    return MESSAGE_COSTS + (len(part.data) if isinstance(part, FileBytes) else 0)
+        return bool(self._broken or self._streams or self._queued) and self.room > 0
 
 
 def signature_of(status: os.stat_result) -> Signature:
@@ -285,7 +288,7 @@ class ParcelReceiver:
 
     def take(self, part: ParcelPart) -> Arrived | None:
         """The parcel, if this was its last part and it is needed."""
-        self._taken += size_of(part)
+        self.count(cost_of(part))
         number = part.number
         if isinstance(part, ParcelBegins):
             self._begin(part)
@@ -303,6 +306,10 @@ class ParcelReceiver:
             except (OSError, ForbiddenName) as error:
                 self._refuse(refusal(number, error))
         return None
+
+    def count(self, size: int) -> None:
+        """So many bytes have come, of parcels or others, and need room no longer."""
+        self._taken += size
 
     def _begin(self, head: ParcelBegins) -> None:
         """Who sends a parcel that is not needed, or cannot be kept, is told at once, and sends no more of it."""
