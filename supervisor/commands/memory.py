@@ -1,9 +1,9 @@
 """`longhaul memory`: the jobs with the highest peak memory, and when they had it.
 
-The journal has three sources. Samples are taken every five minutes, and when a worker has grown much. If a
-worker died during a job, the record of that attempt has the peak. The record of a worker's end has the peak
-of its whole life. If it names the job that caused the peak, that job gets it. Otherwise the worker is listed,
-if its peak is higher than all samples of its jobs.
+The journal has three sources. Samples are taken every minute, of more than 64 workers every five, and when a
+worker has grown much. If a worker died during a job, the record of that attempt has the peak. The record of a
+worker's end has the peak of its whole life. If it names the job that caused the peak, that job gets it.
+Otherwise the worker is listed, if its peak is higher than all samples of its jobs.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     unnamed = [worker for worker in use.workers if not worker.job]
     if not use.attempts:
-        sampled = "samples are taken every 5 minutes, and when a worker has grown beyond 192M"
+        sampled = "samples are taken every minute, and when a worker has grown beyond 192M"
         text = f"{layout.experiment_id}: no memory use of single jobs was recorded ({sampled})"
         emit(f"{text}; peaks of whole workers:" if unnamed else text)
     else:

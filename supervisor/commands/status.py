@@ -12,9 +12,10 @@ import msgspec
 from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
 from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSnapshot
-from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.wording import duration, one_line, shorten, size
 from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
+from supervisor.reports.journal_watch import JournalWatch
 from supervisor.reports.progress_file import OVER, Progress, ProgressWorker, read_progress, seconds_since
 from supervisor.storage.files.layout import Layout
 from supervisor.views.experiment_table import checkpoint_table
@@ -42,12 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
             "or follow the progress file"
         )
     layout = the_experiment(arguments)
+    journal = JournalWatch(layout)
     shown = ""
     while True:
         if not arguments.watch:
             _print(layout, as_json=arguments.json)
             return 0
         text, over = _state_in_words(layout)
+        if shown:  # at first what can be had at once: a journal of a million lines takes some seconds
+            text = "\n".join([text, *(f"  {line}" for line in _lines_of(journal))])
         if on_terminal():
             lines = "".join(f"{line}{_CLEAR_LINE}\n" for line in text.splitlines())
             start = _HOME + _CLEAR_BELOW if not shown else _HOME
@@ -59,6 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
         if over:
             return 0
         time.sleep(_EVERY)
+
+
+def _lines_of(journal: JournalWatch) -> list[str]:
+    """What the journal tells; nothing while it cannot be read."""
+    try:
+        journal.update()
+    except StorageError:
+        return []
+    return journal.lines(datetime.now(UTC))
 
 
 def _state_in_words(layout: Layout) -> tuple[str, bool]:

@@ -20,7 +20,11 @@ from supervisor.system.resource_usage import MemoryMeter, Usage, UsageMeter
 from workers.forking.process_owner import owner_of, process_ids_of
 from workers.process.linux import children_of
 
-SAMPLE_EVERY = 300.0  # seconds
+SAMPLE_EVERY = 60.0  # seconds; curves of a night are made of them
+
+SAMPLE_MANY_EVERY = 300.0  # with more workers than these, whose records are long
+
+MANY = 64
 
 GROWTH = 1.5
 
@@ -32,7 +36,7 @@ class Sampler:
 
     def __init__(self, workers: Mapping[int, WorkerState], now: float) -> None:
         self._workers = workers
-        self._next = now + SAMPLE_EVERY
+        self._next = now + self._pause()
         self._seen: Mapping[int, Usage] = {}
         self._sampled: dict[tuple[int, int], int] = {}  # bytes, by worker and lease
 
@@ -42,16 +46,20 @@ class Sampler:
         self._seen = usage
         return bool(usage) and (now >= self._next or (new and self._has_grown(usage)))
 
-    def sample(self, usage: Mapping[int, Usage], now: float, at: str) -> Sampled:
-        """The record of a reading."""
-        self._next = now + SAMPLE_EVERY
+    def sample(self, usage: Mapping[int, Usage], now: float, at: str, free: int | None = None) -> Sampled:
+        """The record of a reading. free: bytes that the machine has left, if that is known."""
+        self._next = now + self._pause()
         self._sampled = {self._running(key): used.rss_bytes for key, used in usage.items()}
         slots = {key: str(self._workers[key].slot) for key in usage if key in self._workers}
         return Sampled(
             at,
             rss={slot: usage[key].rss_bytes for key, slot in slots.items()},
             cpu={slot: usage[key].cpu_percent for key, slot in slots.items()},
+            free=free or 0,
         )
+
+    def _pause(self) -> float:
+        return SAMPLE_EVERY if len(self._workers) <= MANY else SAMPLE_MANY_EVERY
 
     def _has_grown(self, usage: Mapping[int, Usage]) -> bool:
         known = self._sampled

@@ -115,7 +115,7 @@ class Timeline:
     ended, failed: attempts, of all runs together. first, last: of all times, None if there is none.
     rewritten: when the journal was written anew, with nothing of earlier runs but the last attempt of each
     finished job; None if it never was.
-    unread: lines that this version cannot read.
+    unread: lines that this version cannot read. nodes: by slot, of a run on several nodes.
     """
 
     def __init__(self, most_attempts: int = MOST_ATTEMPTS) -> None:
@@ -132,6 +132,7 @@ class Timeline:
         self.rewritten: float | None = None
         self.unread = 0
         self.peaks: dict[int, int] = {}  # bytes, the largest of any worker in a slot
+        self.nodes: dict[int, str] = {}
         self._most_attempts = most_attempts
         self._held: dict[int, _Held] = {}
         self._free_since: dict[int, float] = {}  # when a slot's last attempt ended
@@ -204,6 +205,8 @@ class Timeline:
 
     def _note_hand_out(self, head: Any) -> None:
         leases, times, slots = self._leased
+        if head.place:
+            self.nodes[head.worker] = head.place
         if (
             not leases or head.lease > leases[-1]
         ):  # else of a journal that was written anew: they are searched in order

@@ -27,7 +27,10 @@ def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
         "origin": round(origin, 3),
         "now": None if now is None else round(now - origin, 3),
         "pieces": [[_ms(a, origin), _ms(b, origin)] for a, b in axis_pieces(timeline, last)],
-        "slots": sorted({*timeline.bins.slots, *timeline.peaks}),
+        "slots": sorted(
+            {*timeline.bins.slots, *timeline.peaks}, key=lambda slot: (timeline.nodes.get(slot, ""), slot)
+        ),
+        "nodes": {str(slot): clean(name) for slot, name in sorted(timeline.nodes.items())},
         "outcomes": OUTCOMES,
         "runs": [
             {

@@ -64,6 +64,15 @@ class Progress(msgspec.Struct):
     control: str | None = None  # the socket for `longhaul ctl`
     workers: list[ProgressWorker] = []
     recent_failures: list[FailureSnapshot] = []
+    retries: int = 0  # of the whole experiment, as are the next two
+    crashes: int = 0
+    timeouts: int = 0
+    unselected: int = 0  # jobs that --only leaves out
+    grace_left: float | None = None  # seconds, while the run is being stopped
+    checkpoint_age: float | None = None  # seconds
+    disk_free: int | None = None  # bytes, where the experiment is
+    memory_free: int | None = None  # bytes
+    memory_total: int | None = None
     needs: NeedsSnapshot | msgspec.UnsetType = msgspec.UNSET  # if jobs say what they need
 
 
@@ -93,6 +102,19 @@ def read_progress(layout: Layout) -> Progress | None:
 _STATES = {"stopped": "interrupted"}
 
 
+_AS_THEY_ARE = (
+    "retries",
+    "crashes",
+    "timeouts",
+    "unselected",
+    "grace_left",
+    "checkpoint_age",
+    "disk_free",
+    "memory_free",
+    "memory_total",
+)
+
+
 class ProgressFile:
     """Writes `progress_<id>.json`; the caller sees to it that this is once a second at most."""
 
@@ -116,6 +138,7 @@ class ProgressFile:
             "eta_seconds": snapshot.eta_seconds,
             "elapsed_seconds": snapshot.elapsed,
             "waiting_for": snapshot.waiting_for,
+            **{name: getattr(snapshot, name) for name in _AS_THEY_ARE},
             "supervisor": self._supervisor,
             "control": self.control,
             "workers": [_worker(worker) for worker in msgspec.to_builtins(snapshot.workers)],

@@ -380,4 +380,4 @@ class Loop:
     def _sample(self, now: float) -> None:
         usage = self._monitor.usage
         if self._sampler.is_due(usage, now):
-            self.store.append([self._sampler.sample(usage, now, utc_now())])
+            self.store.append([self._sampler.sample(usage, now, utc_now(), self._free[1])])

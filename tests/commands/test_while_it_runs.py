@@ -82,6 +82,7 @@ def test_a_run_is_seen_from_outside_and_not_disturbed(experiment: Experiment, lo
     said, complaint = following.communicate(timeout=60)
     assert (said, complaint, following.returncode) == ("last words\n", "", 0)
     said, complaint = watching.communicate(timeout=60)
+    assert "last minute: " in said
     assert "trial live: finished" in said and complaint == "" and watching.returncode == 0
     assert longhaul("verify", "live", "-d", out)[0] == 0
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import pytest
 
+from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms.events import MemoryMeasured, UsageSampled
 from supervisor.core.terms.settings import Settings
 from supervisor.engines.resource_monitor import (
     MEMORY_EVERY,
     MEMORY_EVERY_NEAR_LIMIT,
+    SAMPLE_EVERY,
+    SAMPLE_MANY_EVERY,
     USAGE_EVERY,
     ResourceMonitor,
+    Sampler,
 )
 from supervisor.system.resource_usage import Usage
 
@@ -73,3 +78,17 @@ def test_memory_is_measured_if_only_a_job_has_a_limit() -> None:
     limits[1] = 19
     monitor.measure(0.5)
     assert monitor.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT
+
+
+@pytest.mark.parametrize(("workers", "pause"), [(64, SAMPLE_EVERY), (65, SAMPLE_MANY_EVERY)])
+def test_samples_of_many_workers_are_rare(workers: int, pause: float) -> None:
+    states = {key: WorkerState(slot=key, incarnation=key) for key in range(workers)}
+    sampler = Sampler(states, 0.0)
+    usage = {key: Usage(100 << 20, 50.0) for key in range(workers)}
+    assert not sampler.is_due(usage, pause - 1)
+    assert sampler.is_due(usage, pause)
+    record = sampler.sample(usage, pause, "2026-03-01T00:00:00.000Z", 7 << 30)
+    assert (len(record.rss), record.rss["3"], record.free) == (workers, 100 << 20, 7 << 30)
+    assert not sampler.is_due({**usage}, 2 * pause - 1)
+    assert sampler.is_due(usage, 2 * pause)
+    assert sampler.sample(usage, 2 * pause, "").free == 0  # where the system does not tell

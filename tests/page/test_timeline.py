@@ -192,3 +192,13 @@ def test_following_in_small_steps_comes_to_the_same(tmp_path: Path) -> None:
     assert sorted(places(steps)) == sorted(places(whole))
     for step, one in zip(steps.bins, whole.bins, strict=True):
         assert tuple(step) == pytest.approx(tuple(one))
+
+
+def test_workers_of_a_node_stand_together(tmp_path: Path) -> None:
+    records: list[AnyRecord | Completions] = [RunStarted(1, at(0))]
+    for slot, node in enumerate(["b", "a", "b", "a"]):
+        records.append(Leased(slot, slot + 1, 10 * slot + 1, ["x"], at(1), place=node))
+        records.append(batch(slot, 3, 1.0, first=10 * slot + 1))
+    document = timeline_document(run_of(tmp_path, *records), None)
+    assert document["slots"] == [1, 3, 0, 2]
+    assert document["nodes"] == {"0": "b", "1": "a", "2": "b", "3": "a"}

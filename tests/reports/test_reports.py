@@ -254,9 +254,15 @@ def test_the_progress_file_has_the_promised_keys(made: Made) -> None:
     progress = ProgressFile(made.layout)
     made.hand_out("wine/d")
     failure = FailureSnapshot("wine/c", "wine", "raised", "ValueError", "no", "m.py:3", 1, True)
-    assert progress.write(snapshot(made), [failure])
+    now = snapshot(made)
+    now.disk_free, now.memory_free, now.memory_total, now.grace_left, now.crashes = 7, 5, 9, 2.5, 3
+    assert progress.write(now, [failure])
     document = json.loads(made.layout.progress.read_bytes())
     assert document["experiment_id"] == "e1"
+    told = read_progress(made.layout)
+    assert told is not None
+    assert (told.disk_free, told.memory_free, told.memory_total) == (7, 5, 9)
+    assert (told.grace_left, told.crashes, told.retries, told.checkpoint_age) == (2.5, 3, 0, None)
     assert document["state"] == "running"
     assert document["domains"]["iris"] == {
         "total": 2,

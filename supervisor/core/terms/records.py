@@ -227,7 +227,8 @@ class Unpaused(Record, tag="unpaused"):
 
 
 class Sampled(Record, tag="sampled"):
-    """A sample of resource use: RSS in bytes and CPU in percent, by worker slot."""
+    """A sample of resource use: RSS in bytes and CPU in percent, by worker slot; bytes that the machine has left (0 if
+    unknown, and in the records of older versions)."""
 
     at: str
     rss: dict[str, int]

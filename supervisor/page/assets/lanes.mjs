@@ -6,6 +6,7 @@ import { counted, duration } from "./words.mjs";
 const LEFT = 34;
 const TOP = 26;
 const BOTTOM = 20;
+const NODE = 15;
 const OUTCOME_COLOURS = ["--lane-good", "--lane-bad", "--lane-again", "--lane-cut", "--lane-lost", "--lane-running"];
 const OUTCOME_GLYPHS = ["✓", "✗", "↻", "‖", "?", "●"];
 
@@ -27,13 +28,28 @@ class LanesView {
     this.selected = -1;
     this.rows = new Map(timeline.slots.map((slot, index) => [slot, index]));
     this.laneHeight = Math.max(5, Math.min(22, Math.floor(420 / Math.max(1, timeline.slots.length))));
-    this.height = TOP + BOTTOM + this.laneHeight * timeline.slots.length;
+    this.place = [];
+    let top = TOP;
+    timeline.slots.forEach((slot, index) => {
+      if (this.beginsNode(index)) top += NODE;
+      this.place.push(top);
+      top += this.laneHeight;
+    });
+    this.height = top + BOTTOM;
     this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": this.summary() });
     this.frame = element("div", { class: "canvas" }, this.canvas);
     this.told = element("p", { class: "told", role: "status" });
     this.tip = element("div", { class: "tip", hidden: true });
     this.frame.append(this.tip);
     this.listen();
+  }
+
+  node(index) {
+    return this.timeline.nodes[this.timeline.slots[index]] ?? "";
+  }
+
+  beginsNode(index) {
+    return this.node(index) !== "" && (index === 0 || this.node(index) !== this.node(index - 1));
   }
 
   /** What the picture shows, in words. */
@@ -120,7 +136,8 @@ class LanesView {
         busy += lanes.busy[index];
       }
     });
-    return `${counted(ended, "attempt")}, ${counted(bad, "failed", "failed")}, busy for ${duration(busy)}`;
+    const where = this.timeline.nodes[slot] ? `on ${this.timeline.nodes[slot]}: ` : "";
+    return `${where}${counted(ended, "attempt")}, ${counted(bad, "failed", "failed")}, busy for ${duration(busy)}`;
   }
 
   // ------------------------------------------------------------------------- drawing
@@ -147,7 +164,12 @@ class LanesView {
     context.font = "11px system-ui, sans-serif";
     context.textBaseline = "middle";
     this.timeline.slots.forEach((slot, row) => {
-      const y = TOP + row * this.laneHeight;
+      const y = this.place[row];
+      if (this.beginsNode(row)) {
+        context.fillStyle = colour["--fg"];
+        context.textAlign = "left";
+        context.fillText(this.node(row), 2, y - NODE / 2, LEFT + 160);
+      }
       context.fillStyle = colour["--card"];
       context.fillRect(LEFT, y + 1, width - LEFT - 6, this.laneHeight - 2);
       if (this.laneHeight >= 10 || row % Math.ceil(10 / this.laneHeight) === 0) {
@@ -182,7 +204,7 @@ class LanesView {
       const start = this.x(lanes.start[index]);
       const end = this.x(lanes.start[index] + lanes.seconds[index]);
       if (end < LEFT || start > this.width) continue;
-      const y = TOP + this.rows.get(lanes.slot[index]) * this.laneHeight;
+      const y = this.place[this.rows.get(lanes.slot[index])];
       const wide = Math.max(1, end - start - (end - start > 3 ? 1 : 0));
       context.fillStyle = colour[OUTCOME_COLOURS[lanes.outcome[index]]];
       context.fillRect(start, y + 1, wide, this.laneHeight - 2);
@@ -206,7 +228,7 @@ class LanesView {
       const start = this.x(lanes.start[index]);
       const end = this.x(lanes.start[index] + lanes.width);
       if (end < LEFT || start > this.width) continue;
-      const y = TOP + this.rows.get(lanes.slot[index]) * this.laneHeight + 1;
+      const y = this.place[this.rows.get(lanes.slot[index])] + 1;
       const wide = Math.max(1, end - start);
       const high = this.laneHeight - 2;
       context.globalAlpha = 0.15 + 0.85 * Math.min(1, lanes.busy[index] / lanes.width);
@@ -318,7 +340,7 @@ class LanesView {
       const row = this.rows.get(mark.slot);
       context.fillStyle = colour["--fg"];
       if (mark.kind === "worker" && row !== undefined) {
-        const y = TOP + row * this.laneHeight + this.laneHeight / 2;
+        const y = this.place[row] + this.laneHeight / 2;
         context.strokeStyle = themeColour("--bg");
         context.lineWidth = 3;
         context.strokeText("✗", x, y);
@@ -391,7 +413,7 @@ class LanesView {
   }
 
   at(x, y) {
-    const row = Math.floor((y - TOP) / this.laneHeight);
+    const row = this.place.findIndex((top) => y >= top && y < top + this.laneHeight);
     const slot = this.timeline.slots[row];
     if (slot === undefined || x < LEFT) return -1;
     const { lanes } = this;

@@ -310,6 +310,7 @@ class LineHead(msgspec.Struct, gc=False):
     state: str = ""
     seconds: float = 0.0
     worker: int = -1
+    place: str = ""  # of a hand-out: the node
 
 
 class _At(msgspec.Struct):
