@@ -93,7 +93,8 @@ def test_every_key_of_the_progress_file_is_told_and_no_other(folder: Path) -> No
 
 def test_every_key_of_a_job_is_told_and_no_other(folder: Path) -> None:
     entries = loaded(folder, "logs_final.json")
-    assert {key for entry in entries for key in entry} == set(keys("key of a job"))
+    of_nodes = {"place"}  # of a run on several nodes: tests/nodes
+    assert {key for entry in entries for key in entry} == set(keys("key of a job")) - of_nodes
     told = keys("key of `error`")
     in_errors = {key for entry in entries for key in entry.get("error", {})}
     assert {"where", "errno", "value_repr", "signal", "quarantined", "output_tail"} <= in_errors
