@@ -347,6 +347,8 @@ def _needs_no_zygote(arguments: Sequence[str], settings: Mapping[str, Any]) -> b
     if settings.get("start_method") == "spawn" or "spawn" in arguments:
         return True
     short = [argument.replace("--longhaul-", "--") for argument in arguments]
+    if settings.get("engine", "local") != "local" or any(word.startswith("--engine") for word in short):
+        return True
     return any(argument in _NO_RUN or argument.startswith("--debug") for argument in short)
 
 

@@ -74,24 +74,25 @@ class AgentActor:
                 while view:
                     view = view[os.write(self._orders, view) :]
 
-    def hear(self) -> tuple[int, bytes, str]:
+    def hear(self) -> tuple[int, bytes, str, str]:
         """The next bytes of the agent, with their number. Without bytes: it is over, and why, as far as can be
-        seen from here."""
+        seen from here, and how: see `_end_of_agent`."""
         with self._lock:
             data = os.read(self._reports, MOST)
             number = self._heard
             self._heard += 1
-        return (number, data, "" if data else self._end_of_agent())
+        return (number, data, "", "") if data else (number, data, *self._end_of_agent())
 
-    def _end_of_agent(self) -> str:
+    def _end_of_agent(self) -> tuple[str, str]:
+        """Why, and "in order", "failed", or "no node" if the raylet is gone as well."""
         try:
             code = self._agent.wait(_END_WITHIN)
         except subprocess.TimeoutExpired:
             self._agent.kill()
-            return "its agent closed the connection and did not end"
+            return "its agent closed the connection and did not end", "failed"
         why = f"its agent ended (exit code {code})"
         if os.getppid() != self._raylet:
-            return "the Ray node (raylet) is gone"
+            return "the Ray node (raylet) is gone", "no node"
         with contextlib.suppress(OSError):
             size = self._printed.seek(0, os.SEEK_END)
             self._printed.seek(max(0, size - 2000))
@@ -99,7 +100,7 @@ class AgentActor:
             words = [line.strip() for line in lines if line.strip()]
             if code and words:
                 why += f": {words[-1]}"
-        return why
+        return why, "failed" if code else "in order"
 
 
 def _undo_what_ray_has_set(raylet: int) -> list[str]:

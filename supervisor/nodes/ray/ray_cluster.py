@@ -23,6 +23,7 @@ WAIT_FOR_CPUS = 3.0  # seconds without an agent, before it is said what is waite
 FAILURES_IN_A_ROW = 3  # agents of one node that ended before they were ready
 FREED_WITHIN = 2.0  # seconds until Ray knows what an actor has left
 START_WITHIN = 60.0
+PAUSE = 1.0  # seconds after an agent has ended in order
 AGAIN_AFTER = 1.0  # seconds from the start of an agent to that of its successor, at least
 
 
@@ -129,9 +130,10 @@ class RayCluster:
         """Its actor is there."""
         self._starting.discard(share)
 
-    def ended(self, share: Share, actor: Any, why: str, *, failed: bool) -> None:
-        """Its agent is over: end the actor, and look for another one. `failed`: it was never ready."""
-        self._asked.put(lambda: self._end(share, actor, why, failed))
+    def ended(self, share: Share, actor: Any, why: str, how: str, *, greeted: bool) -> None:
+        """Its agent is over: end the actor, and look for another one. `how`: see `AgentActor`; `greeted`: it was
+        ready once."""
+        self._asked.put(lambda: self._end(share, actor, why, how, greeted))
 
     def watch(self, every: float) -> None:
         """Start an agent on each node that has room, for ever."""
@@ -147,18 +149,17 @@ class RayCluster:
             due = min([time.monotonic() + every, *self._not_before.values()])
             self._look()
 
-    def _end(self, share: Share, actor: Any, why: str, failed: bool) -> None:
+    def _end(self, share: Share, actor: Any, why: str, how: str, greeted: bool) -> None:
         now = time.monotonic()
         self._taken.pop(share.node, None)
         self._starting.discard(share)
-        if "raylet" in why:
+        if how == "no node":
             self._gone.add(share.node)
-        if failed:
-            self._failures[share.node] += 1
+        self._failures[share.node] = 0 if greeted else self._failures[share.node] + 1
+        if not greeted:
             self._errors[share.node] = f"{share.name}: {why}"
-        else:
-            self._failures[share.node] = 0
-        self._not_before[share.node] = max(now, share.began + AGAIN_AFTER)
+        pause = PAUSE if how == "in order" else 0.0  # the run may be over: then this process is about to end
+        self._not_before[share.node] = max(now + pause, share.began + AGAIN_AFTER)
         self._freed[share.node] = share.cpus, now + FREED_WITHIN
         if not self._taken:
             self._idle_since = now

@@ -41,7 +41,7 @@ from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
 TELLS = 4  # calls under way to an actor; more bytes wait in their socket
 HEARS = 2
 MOST_UNSENT = 1 << 20  # bytes for the supervisor, before no more are asked for
-LOOK_EVERY = 2.0  # seconds between looks at the cluster
+LOOK_EVERY = 3.0  # seconds between looks at the cluster
 QUIT_WITHIN = 3.0
 
 
@@ -63,10 +63,11 @@ class _Passage:
         self.telling = 0  # calls under way
         self.hearing = 0
         self.next = 0  # the number of the next answer
-        self.early: dict[int, tuple[bytes, str]] = {}
+        self.early: dict[int, tuple[bytes, str, str]] = {}
         self.unsent: deque[memoryview] = deque()
         self.size = 0  # of `unsent`
         self.why = ""  # it is over
+        self.how = "failed"
         self.over = False
         self.greeted = False
 
@@ -232,7 +233,7 @@ class RayDriver:
         passage.hearing += 1
         _when_done(passage.hear(), lambda got: self._call(lambda: self._on_heard(passage, got)))
 
-    def _on_heard(self, passage: _Passage, got: tuple[int, bytes, str] | Exception) -> None:
+    def _on_heard(self, passage: _Passage, got: tuple[int, bytes, str, str] | Exception) -> None:
         """What was said before the end is heard before it, whatever comes first here."""
         passage.hearing -= 1
         if passage.over:
@@ -240,15 +241,14 @@ class RayDriver:
         if isinstance(got, Exception):
             passage.why = passage.why or words_of(got)
         else:
-            number, data, why = got
-            passage.early[number] = data, why
+            passage.early[got[0]] = got[1:]
             while (ready := passage.early.pop(passage.next, None)) is not None:
                 passage.next += 1
                 if ready[0]:
                     passage.unsent.append(memoryview(ready[0]))
                     passage.size += len(ready[0])
-                else:
-                    passage.why = passage.why or ready[1]
+                elif not passage.why:
+                    _, passage.why, passage.how = ready
             self._flush(passage)
         if passage.why and not passage.hearing:
             self._finish(passage, passage.why)
@@ -309,7 +309,7 @@ class RayDriver:
                 for data in passage.unsent:
                     end.sendall(data)
             end.close()
-        self._cluster.ended(passage.share, passage.actor, why, failed=not passage.greeted)
+        self._cluster.ended(passage.share, passage.actor, why, passage.how, greeted=passage.greeted)
 
 
 def launch_of(bring: Bring, environment: dict[bytes, bytes], key: int) -> dict[str, Any]:

@@ -182,3 +182,48 @@ def test_a_raylet_that_is_killed_costs_its_jobs_nothing_and_another_joins(
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
     all_completed(experiment)
+
+
+def test_a_run_takes_its_share_and_another_one_gets_the_rest(
+    experiment: Experiment, cluster: RayNodes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write(experiment)
+    other = Experiment(tmp_path_factory.mktemp("other"))
+    write(other, jobs=4)
+    first = experiment.start(*cluster.options, "--workers", "2")
+    wait_for(lambda: len(experiment.executions()) >= 5, "two jobs that wait")
+    second = other.start(*cluster.options)
+    wait_for(lambda: len(other.executions()) >= 4, "the last job")
+    (agent,) = agents_of(other)
+    assert len(agents_of(experiment)) == 2
+    open_gate(experiment)
+    _, err = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0, err
+    wait_for(lambda: len(agents_of(other)) == 3, "the nodes that are free now")
+    assert agent in agents_of(other)
+    open_gate(other)
+    _, err = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 0, err
+    all_completed(experiment)
+    all_completed(other, 4)
+
+
+def test_a_run_for_which_nothing_is_free_says_so_and_waits(
+    experiment: Experiment, cluster: RayNodes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write(experiment)
+    other = Experiment(tmp_path_factory.mktemp("other"))
+    write(other, jobs=3)
+    first = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    second = other.start(*cluster.options, "--nodes", "1")
+    wait_for(lambda: list(other.output.glob("*/supervisor.log")), "its log")
+    (log,) = other.output.glob("*/supervisor.log")
+    wait_for(lambda: "waiting for free CPUs" in log.read_text(), "its notice")
+    open_gate(experiment)
+    _, err = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0, err
+    _, err = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 0, err
+    assert len({entry["result"]["node"] for entry in all_completed(other, 3).values()}) == 1
+    wait_for(lambda: not other.processes(), "its processes to end")
