@@ -28,7 +28,6 @@ from supervisor.nodes.ray.driver_protocol import (
 )
 
 AGAIN_AFTER = 1.0  # seconds from the start of a driver to that of its successor, at least
-GIVE_UP_AFTER = 120.0  # seconds without a driver that is connected
 _KEYS_OF_ONE = 1_000_000  # of agents, for one driver
 _LEAVE_WITHIN = 4.0
 
@@ -36,7 +35,8 @@ _LEAVE_WITHIN = 4.0
 class RayCarrier:
     """driver: connected. directory: where what it prints is kept.
 
-    cpus, per_job, nodes, gpus: as of `Bring`.
+    cpus, per_job, nodes, gpus: as of `Bring`. patience: seconds without a driver that is connected, until none is
+    started any more.
     """
 
     def __init__(
@@ -49,13 +49,14 @@ class RayCarrier:
         per_job: float,
         nodes: int | None,
         gpus: bool,
+        patience: float,
         bootstrap: str,
         library: str,
         options: list[str],
         start_directory: str | None,
     ) -> None:
         self._driver: DriverProcess | None = driver
-        self._tag, self._directory = tag, directory
+        self._tag, self._directory, self._patience = tag, directory, patience
         self._token = os.urandom(4).hex()  # other runs of the experiment have agents as well
         self._bring = Bring(
             tag,
@@ -178,7 +179,7 @@ class RayCarrier:
         self._why_ended.update(dict.fromkeys(self._living, f"the Ray driver is lost: {why}"))
         self._living.clear()
         since = self._now if self._lost_at is None else self._lost_at
-        given_up = self._now - since > GIVE_UP_AFTER
+        given_up = self._now - since > self._patience
         self._due = None if given_up else max(self._now, self._began + AGAIN_AFTER)
 
     def _start_driver(self) -> None:

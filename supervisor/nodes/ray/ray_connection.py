@@ -16,6 +16,8 @@ from supervisor.nodes.ray.ray_carrier import RayCarrier
 from supervisor.system.interpreter import interpreter
 from supervisor.system.script_start import interpreter_options, start_directory
 
+HEAD_PATIENCE = 4  # node timeouts, for a head of the cluster that may come back
+
 
 class RayConnection:
     """Begins to connect. Raises UsageError or WorkersError."""
@@ -50,6 +52,7 @@ class RayConnection:
             per_job=per_job,
             nodes=settings.nodes,
             gpus=gpus,
+            patience=HEAD_PATIENCE * settings.node_timeout,
             bootstrap=line[-3],
             library=line[-1],
             options=interpreter_options(),

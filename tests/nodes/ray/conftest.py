@@ -15,6 +15,7 @@ from tests.experiment_fixture import Experiment, experiment, wait_for
 
 __all__ = ["experiment"]
 HAS_RAY = importlib.util.find_spec("ray") is not None
+GPUS = 2  # of each node but the first, as far as Ray knows
 MEMORY = 80_000_000  # bytes of each object store
 
 
@@ -30,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class RayNodes:
     """The cluster. `node` is of Ray (`ray._private.node.Node`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 3) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -40,7 +41,7 @@ class RayNodes:
             self._cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=head)
         self.address: str = self._cluster.address
         self.nodes: list[Any] = [self._cluster.head_node]
-        for _ in range(2):
+        for _ in range(number - 1):
             self.add()
 
     @property
@@ -51,7 +52,12 @@ class RayNodes:
     def add(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY))
+            node = self._cluster.add_node(num_cpus=1, num_gpus=GPUS, object_store_memory=MEMORY)
+            self.nodes.append(node)
+
+    def free(self, resource: str) -> float:
+        """What nobody on the cluster has taken."""
+        return float(self._cluster.global_state.available_resources().get(resource, 0.0))
 
     def raylet(self, node: Any) -> psutil.Process:
         return psutil.Process(node.all_processes["raylet"][0].process.pid)
@@ -59,6 +65,10 @@ class RayNodes:
     def kill(self, node: Any) -> None:
         """SIGKILL its raylet."""
         node.kill_raylet(check_alive=False)
+
+    def kill_head(self) -> None:
+        """SIGKILL the server that knows of the cluster; its raylets stay."""
+        self._cluster.head_node.kill_gcs_server(check_alive=False)
 
     def complete(self) -> None:
         """Three nodes again."""

@@ -97,9 +97,8 @@ def test_the_engine_may_change_from_one_resume_to_the_next(experiment: Experimen
     supervisor.communicate()
     wait_for(lambda: not experiment.processes(), "the processes of all nodes to end")
     before = Counter(experiment.executions())
-    supervisor = experiment.start("--resume", "latest", "--engine", "local", "--workers", "2")
+    supervisor = experiment.start("--resume", "latest", "--engine", "local", "--workers", "2", "--grace", "0")
     wait_for(lambda: len(experiment.executions()) >= before.total() + 2, "two jobs that wait")
-    os.kill(supervisor.pid, signal.SIGINT)
     os.kill(supervisor.pid, signal.SIGINT)
     supervisor.communicate(timeout=PATIENCE)
     open_gate(experiment)
@@ -181,6 +180,52 @@ def test_a_raylet_that_is_killed_costs_its_jobs_nothing_and_another_joins(
     open_gate(experiment)
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
+    all_completed(experiment)
+
+
+def test_gpus_are_taken_of_ray_and_each_job_sees_its_own(experiment: Experiment, cluster: RayNodes) -> None:
+    experiment.write("""
+        def jobs():
+            for number in range(6):
+                yield Job(id=f"job/{number}", gpus=1)
+
+        def evaluate():
+            note("ran")
+            while not Path(LOG).with_name("gate").exists():
+                time.sleep(0.005)
+            return [os.environ["CUDA_VISIBLE_DEVICES"], list(current_job().gpus), current_job().local_worker]
+
+        if __name__ == "__main__":
+            main(evaluate, jobs, name="gpus", workers="auto", all_tasks=True)
+    """)
+    supervisor = experiment.start(*cluster.options)
+    wait_for(lambda: len(experiment.executions()) == 2, "a job on each node with GPUs")
+    wait_for(lambda: cluster.free("GPU") == 0 and cluster.free("CPU") == 0, "Ray to see them taken")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    results = [entry["result"] for entry in all_completed(experiment, 6).values()]
+    assert all(visible in ("0", "1") and gpus == [visible] and local == 0 for visible, gpus, local in results)
+    wait_for(lambda: cluster.free("GPU") == 4 and cluster.free("CPU") == 3, "Ray to see them free")
+
+
+def test_a_head_that_is_gone_ends_the_run_and_one_machine_goes_on(experiment: Experiment) -> None:
+    cluster = RayNodes(1)
+    try:
+        write(experiment)
+        quick = {**experiment.environment(), "RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+        supervisor = experiment.start(*cluster.options, "--node-timeout", "1s", env=quick)
+        wait_for(lambda: len(experiment.executions()) >= 4, "a job that waits")
+        cluster.kill_head()
+        _, err = supervisor.communicate(timeout=PATIENCE)
+    finally:
+        cluster.shutdown()
+    assert supervisor.returncode == 75, err
+    assert "no Ray cluster answers at" in err
+    assert not experiment.processes()
+    open_gate(experiment)
+    run = experiment.run("--resume", "latest", "--engine", "local")
+    assert run.returncode == 0, run.stderr
     all_completed(experiment)
 
 
