@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from supervisor.core.terms.needs import Totals
 from supervisor.nodes.link import Link
 
 
@@ -45,6 +46,9 @@ class Carrier(Protocol):
 
     def end(self, key: int) -> None:
         """This agent is over, or is given up: see that it is gone, if that is possible. Another one may come."""
+
+    def expected(self) -> list[Totals]:
+        """What the nodes offer whose agents may say Hello soon, as far as that is known."""
 
     def why_ended(self, key: int) -> str:
         """What is known of the end of an agent that has not said it itself; "" if nothing."""

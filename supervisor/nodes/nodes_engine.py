@@ -108,6 +108,7 @@ class NodesEngine:
         self._next_place = 0
         self._events: list[Event] = []
         self._refused = ""  # why an agent could not be used
+        self._expected: list[Totals] = []  # as it was told last
         self._closing = False
         self._now, self._boot = 0.0, boot_time()
         self._files_told: set[str] = set()
@@ -195,6 +196,8 @@ class NodesEngine:
         self._look_at_clock()
         for arrival in self._carrier.poll(now):
             self._welcome(arrival)
+        if self._usable() and self._carrier.expected() != self._expected:
+            self._tell_places()
         self._events += [facts.CarrierNotice(level, text) for level, text in self._carrier.notices()]
         for key, _ in self._selector.select(0):
             if key.data is not None:
@@ -327,7 +330,8 @@ class NodesEngine:
     def _tell_places(self, *ended: PlaceEnd) -> None:
         if not self._closing:
             there = [self._facts_of(node) for node in self._usable()]
-            self._events.append(facts.PlacesChanged(there, list(ended)))
+            self._expected = self._carrier.expected()
+            self._events.append(facts.PlacesChanged(there, list(ended), self._expected))
 
     def _facts_of(self, node: Node) -> PlaceFacts:
         hello = node.hello

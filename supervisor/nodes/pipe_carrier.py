@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+from supervisor.core.terms.needs import Totals
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.link import Link
 from supervisor.system.interpreter import has_ended, interpreter
@@ -122,6 +123,9 @@ class PipeCarrier:
 
     def _again(self, seat: int) -> None:
         self._due[seat] = max(self._now, self._began.get(seat, self._now) + AGAIN_AFTER)
+
+    def expected(self) -> list[Totals]:
+        return []
 
     def why_ended(self, key: int) -> str:
         return ""

@@ -218,6 +218,18 @@ def test_jobs_go_to_the_emptiest_place_that_has_what_they_need() -> None:
     assert places_of(run) == {1: 2, 2: 2, 4: 1}
 
 
+def test_a_job_that_fits_in_no_place_waits_for_one_that_is_expected() -> None:
+    run = Run([None, Needs(cpus=3)], 0, places=[])
+    run.handle(facts.PlacesChanged([node(1, 1)], expected=[Totals(2000), Totals(3000)]))
+    assert places_of(run) == {0: 1} and run.core.unfit_jobs() == []
+    run.end(0)
+    assert not run.core.finished
+    run.handle(facts.PlacesChanged([node(1, 1)], expected=[Totals(2000)]))
+    assert run.core.unfit_jobs() == [1]
+    run.handle(facts.PlacesChanged([node(1, 1), node(2, 4)]))
+    assert places_of(run) == {1: 2}
+
+
 def test_a_place_that_joins_is_used_and_the_end_of_one_costs_its_jobs_nothing() -> None:
     run = Run([None, Needs(cpus=3), None], 0, places=[])
     assert not run.running and not run.core.finished and not run.core.unfit_jobs()

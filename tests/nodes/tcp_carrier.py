@@ -8,6 +8,7 @@ import json
 import os
 import socket
 
+from supervisor.core.terms.needs import Totals
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.carriers import CarrierSurroundings, add_carrier
 from supervisor.nodes.link import Link
@@ -96,6 +97,9 @@ class TcpCarrier:
 
     def end(self, key: int) -> None:
         self._due[self._seats.pop(key)] = self._now + AGAIN_AFTER
+
+    def expected(self) -> list[Totals]:
+        return []
 
     def why_ended(self, key: int) -> str:
         return ""

@@ -13,6 +13,7 @@ import pytest
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
+from supervisor.core.terms.needs import Totals
 from supervisor.nodes import nodes_engine
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.fencing import FENCE, HELLO_WITHIN
@@ -100,6 +101,9 @@ class Stage:
 
     def end(self, key: int) -> None:
         self.ended.append(key)
+
+    def expected(self) -> list[Totals]:
+        return []
 
     def why_ended(self, key: int) -> str:
         return ""

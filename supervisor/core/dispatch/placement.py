@@ -58,9 +58,9 @@ class Placement:
         self._claim: Holding | None = None
         self.places: dict[int, Place] = {}
 
-    def set_places(self, facts: Sequence[PlaceFacts]) -> None:
+    def set_places(self, facts: Sequence[PlaceFacts], expected: Sequence[Totals] = ()) -> None:
         """These are the places now: some kinds of jobs may no longer fit anywhere, or fit again. While there is no
-        place at all, jobs wait for one."""
+        place at all, jobs wait for one. `expected`: as of `PlacesChanged`."""
         known, self.places = self.places, {}
         self._dispatcher.revocations.elsewhere |= any(each.elsewhere for each in facts)
         for each in facts:
@@ -76,7 +76,7 @@ class Placement:
             {
                 number
                 for number, kind in enumerate(self.kinds.kinds)
-                if totals and why_unfit(kind.amounts, *totals)
+                if totals and why_unfit(kind.amounts, *totals, *expected)
             }
         )
 

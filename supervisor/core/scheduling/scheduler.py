@@ -457,7 +457,7 @@ class Scheduler:
     def _on_places_changed(self, event: facts.PlacesChanged, turn: Turn) -> None:
         if self.dispatcher.placement is not None:
             self.place_notices.on_changed(event, turn)
-            self.dispatcher.placement.set_places(event.places)
+            self.dispatcher.placement.set_places(event.places, event.expected)
         self.earlier.on_places(turn, event.places)
 
     def _on_clock_jumped(self, event: facts.ClockJumped, turn: Turn) -> None:

@@ -225,11 +225,13 @@ class PlacesChanged(msgspec.Struct, frozen=True):
     """All places that there are now, by number; one that is missing has ended. Comes before the first worker can
     be started. An engine of this machine alone never says it.
 
-    ended: how those ended that are missing since the last time.
+    ended: how those ended that are missing since the last time. expected: what places offer that may join soon: a job
+    that fits in one of these waits for it.
     """
 
     places: list[PlaceFacts]
     ended: list[PlaceEnd] = []
+    expected: list[Totals] = []
 
 
 class CarrierNotice(msgspec.Struct, frozen=True):

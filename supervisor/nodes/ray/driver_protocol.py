@@ -104,6 +104,12 @@ class NoneLeft(msgspec.Struct, tag=14):
     why: str
 
 
+class Expected(msgspec.Struct, tag=16):
+    """The nodes on which an agent is being started, or may be soon."""
+
+    nodes: list[ClusterNode]
+
+
 class Notice(msgspec.Struct, tag=15):
     """For the user."""
 
@@ -111,7 +117,7 @@ class Notice(msgspec.Struct, tag=15):
     text: str
 
 
-Report = Connected | NotConnected | AgentArrived | AgentEnded | NoneLeft | Notice
+Report = Connected | NotConnected | AgentArrived | AgentEnded | NoneLeft | Expected | Notice
 
 _encoder = msgspec.msgpack.Encoder()
 _orders = msgspec.msgpack.Decoder(Order)

@@ -10,6 +10,7 @@ import selectors
 import time
 
 from supervisor.core.terms.errors import LonghaulError
+from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.link import Link
 from supervisor.nodes.ray.driver_process import DriverProcess
@@ -17,8 +18,10 @@ from supervisor.nodes.ray.driver_protocol import (
     AgentArrived,
     AgentEnded,
     Bring,
+    ClusterNode,
     Connected,
     EndAgent,
+    Expected,
     Greeted,
     NoneLeft,
     NotConnected,
@@ -80,7 +83,10 @@ class RayCarrier:
         self._none_left = ""
         self._error = ""
         self._now = 0.0
-        self._living: set[int] = set()  # keys of agents
+        self._living: dict[int, str] = {}  # names of nodes, by the keys of their agents
+        self._greeted: set[str] = set()  # names of nodes
+        self._expected: list[ClusterNode] = []
+        self._cluster: dict[str, ClusterNode] = {}  # all nodes that were ever told, by name
         self._notices: list[tuple[str, str]] = []
         self._why_ended: dict[int, str] = {}  # by key, until somebody wants to know
 
@@ -97,6 +103,7 @@ class RayCarrier:
         """Let the driver bring agents."""
         assert self._driver is not None
         self._address = connected.address
+        self._expect(connected.nodes)
         self._lost_at = None
         self._bring.first_key = self._drivers * _KEYS_OF_ONE
         self._drivers += 1
@@ -123,13 +130,15 @@ class RayCarrier:
         match report:
             case AgentArrived(key, name, cpus, slots):
                 assert descriptor is not None
-                self._living.add(key)
+                self._living[key] = name
                 tag = tag_of_agent(self._tag, key, self._token)
                 link = Link(descriptor, descriptor)
                 return [Arrival(key, name, None, tag, link, cpus=cpus, slots=slots)]
             case AgentEnded(key, why):
-                self._living.discard(key)
+                self._lost(self._living.pop(key, ""))
                 self._error = self._why_ended[key] = why
+            case Expected(nodes):
+                self._expect(nodes)
             case NoneLeft(why):
                 self._none_left = why
             case Notice(level, text):
@@ -140,10 +149,24 @@ class RayCarrier:
                 self._error = why
         return []
 
+    def _expect(self, nodes: list[ClusterNode]) -> None:
+        self._expected = nodes
+        self._cluster.update({node.name: node for node in nodes})
+
+    def _lost(self, name: str) -> None:
+        """Its agent is over; that another one may come is told in a moment, or that none will."""
+        self._greeted.discard(name)
+        if (node := self._cluster.get(name)) is not None and node not in self._expected:
+            self._expected = [*self._expected, node]
+
+    def expected(self) -> list[Totals]:
+        return [_totals_of(node) for node in self._expected if node.name not in self._greeted]
+
     def next_deadline(self) -> float | None:
         return self._due if self._driver is None else None
 
     def greeted(self, key: int) -> None:
+        self._greeted.add(self._living.get(key, ""))
         if self._driver is not None:
             self._driver.send(Greeted(key))
 
@@ -177,6 +200,8 @@ class RayCarrier:
             self._error = why
         driver.close(0.0, self._log)
         self._why_ended.update(dict.fromkeys(self._living, f"the Ray driver is lost: {why}"))
+        for name in self._living.values():
+            self._lost(name)
         self._living.clear()
         since = self._now if self._lost_at is None else self._lost_at
         given_up = self._now - since > self._patience
@@ -204,3 +229,8 @@ class RayCarrier:
             self._driver.close(within, self._log)
             self._driver = None
         self._selector.close()
+
+
+def _totals_of(node: ClusterNode) -> Totals:
+    """What its agent may offer; how much memory, only the agent knows."""
+    return Totals(node.cpus * THOUSAND, None, tuple(map(str, range(node.gpus))))

@@ -57,6 +57,8 @@ class Listener(Protocol):
 
     def none_left(self, why: str) -> None: ...
 
+    def expected(self, nodes: list[ClusterNode]) -> None: ...
+
 
 class RayCluster:
     """One connection. `watch` runs in a thread of its own, `began` and `ended` may be called from another."""
@@ -66,6 +68,8 @@ class RayCluster:
         self.address = address
         self._taken: dict[str, Share] = {}  # by node: agents that run or are being started
         self._starting: set[Share] = set()
+        self._greeted: set[Share] = set()
+        self._expected: list[ClusterNode] | None = None  # as it was told last
         self._failures: Counter[str] = Counter()
         self._errors: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
@@ -75,11 +79,13 @@ class RayCluster:
         self._idle_since = time.monotonic()
         self._said: set[str] = set()
         self._none_left = ""
+        self._left = False
 
     @classmethod
     def connect(cls, address: str) -> RayCluster:
         """Raises CannotConnect."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would connect again
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -107,17 +113,13 @@ class RayCluster:
     _actor: Any
 
     def nodes(self) -> list[ClusterNode]:
-        return [
-            ClusterNode(
-                _name_of(node), _whole(node, "CPU"), _whole(node, "GPU"), int(_has(node, "memory") or 0)
-            )
-            for node in self._alive()
-        ]
+        return [_facts_of(node) for node in self._alive()]
 
     def _alive(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"] and _whole(node, "CPU") > 0]
 
     def leave(self) -> None:
+        self._left = True
         self._ray.shutdown()
 
     # ---------------------------------------------------------------------- agents
@@ -125,6 +127,10 @@ class RayCluster:
     def begin(self, bring: Bring, listener: Listener) -> None:
         """What is wanted, and whom to tell."""
         self._bring, self._listener = bring, listener
+
+    def greeted(self, share: Share) -> None:
+        """Its agent has said Hello."""
+        self._greeted.add(share)
 
     def began(self, share: Share) -> None:
         """Its actor is there."""
@@ -146,6 +152,8 @@ class RayCluster:
                     self._asked.get()()
             except queue.Empty:
                 pass
+            if self._left:
+                return
             due = min([time.monotonic() + every, *self._not_before.values()])
             self._look()
 
@@ -153,6 +161,8 @@ class RayCluster:
         now = time.monotonic()
         self._taken.pop(share.node, None)
         self._starting.discard(share)
+        self._greeted.discard(share)
+        self._expected = None
         if how == "no node":
             self._gone.add(share.node)
         self._failures[share.node] = 0 if greeted else self._failures[share.node] + 1
@@ -195,6 +205,7 @@ class RayCluster:
             self._starting.discard(share)
             self._listener.overdue(share)
         self._tell(alive, able, now)
+        self._tell_expected(alive, able)
 
     def _take(self, share: Share) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -215,6 +226,18 @@ class RayCluster:
         if time.monotonic() < until:
             cpus = max(cpus, freed)
         return cpus, int(has.get("GPU", 0))
+
+    def _tell_expected(self, alive: list[dict[str, Any]], able: list[dict[str, Any]]) -> None:
+        coming = {share.node for share in self._taken.values() if share not in self._greeted}
+        bring = self._bring
+        most = math.inf if bring.nodes is None else bring.nodes
+        rest = math.inf if bring.cpus is None else bring.cpus - sum(s.cpus for s in self._taken.values())
+        if len(self._taken) < most and rest >= max(1, math.ceil(bring.per_job)):
+            coming |= {node["NodeID"] for node in able}
+        expected = [_facts_of(node) for node in alive if node["NodeID"] in coming]
+        if expected != self._expected:
+            self._expected = expected
+            self._listener.expected(expected)
 
     def _tell(self, alive: list[dict[str, Any]], able: list[dict[str, Any]], now: float) -> None:
         """What the user should know if there is nothing to run on."""
@@ -272,6 +295,10 @@ def _why_not(error: Exception, address: str) -> str:
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         return f"the cluster at {address} has other versions than this process: {' '.join(lines)[:600]}"
     return f"cannot join the Ray cluster at {address}: {in_one_line(text)}"
+
+
+def _facts_of(node: dict[str, Any]) -> ClusterNode:
+    return ClusterNode(_name_of(node), _whole(node, "CPU"), _whole(node, "GPU"), int(_has(node, "memory")))
 
 
 def _has(node: dict[str, Any], resource: str) -> float:

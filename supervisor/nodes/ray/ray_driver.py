@@ -22,9 +22,11 @@ from supervisor.nodes.ray.driver_protocol import (
     AgentArrived,
     AgentEnded,
     Bring,
+    ClusterNode,
     Connect,
     Connected,
     EndAgent,
+    Expected,
     Greeted,
     NoneLeft,
     NotConnected,
@@ -144,6 +146,7 @@ class RayDriver:
             case Greeted(key):
                 if passage := self._passages.get(key):
                     passage.greeted = True
+                    self._cluster.greeted(passage.share)
             case Bring():
                 self._bring, self._next_key = order, order.first_key
                 self._cluster.begin(order, self)
@@ -156,6 +159,9 @@ class RayDriver:
 
     def none_left(self, why: str) -> None:
         self._call(lambda: self._say(NoneLeft(why)))
+
+    def expected(self, nodes: list[ClusterNode]) -> None:
+        self._call(lambda: self._say(Expected(nodes)))
 
     def start(self, share: Share, actor: Any) -> None:
         """An actor was made for this share."""

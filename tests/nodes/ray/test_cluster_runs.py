@@ -84,7 +84,7 @@ def test_the_nodes_of_a_cluster_share_the_jobs(experiment: Experiment, cluster: 
     # Ray's workers are at 15 and may use as many threads as the node has CPUs; what it has set is undone.
     assert {result["niceness"] for result in results} == {os.nice(0)}
     assert {result["ray"] for result in results} == {False}
-    assert len(list(experiment.output.glob("*/output/*.log"))) == 12
+    assert len(list(experiment.output.glob("*/output/job*.log"))) == 12
     assert not experiment.processes()
 
 

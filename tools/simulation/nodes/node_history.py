@@ -29,6 +29,7 @@ from supervisor.core.terms.events import (
     StopWorker,
 )
 from supervisor.core.terms.jobs import COMPLETED
+from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.records import AnyRecord, Completions, RunStarted
 from supervisor.core.terms.settings import Settings
 from supervisor.nodes import node_agent, nodes_engine
@@ -395,6 +396,9 @@ class SimulatedCarrier:
             self._history.network.after(1.0, lambda: self._kill(agent))
         elif agent.alive:
             agent.die()
+
+    def expected(self) -> list[Totals]:
+        return []
 
     def why_ended(self, key: int) -> str:
         return ""
