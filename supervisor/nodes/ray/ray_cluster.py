@@ -6,11 +6,13 @@ on the cluster see it taken.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
 import socket
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -144,18 +146,22 @@ class RayCluster:
     def watch(self, every: float) -> None:
         """Start an agent on each node that has room, for ever."""
         due = 0.0
-        while True:
-            wait = due - time.monotonic()
-            try:
-                self._asked.get(timeout=max(0.0, wait))()
+        while not self._left:
+            with contextlib.suppress(queue.Empty):
+                self._try(self._asked.get(timeout=max(0.0, due - time.monotonic())))
                 while not self._asked.empty():
-                    self._asked.get()()
-            except queue.Empty:
-                pass
-            if self._left:
-                return
+                    self._try(self._asked.get())
             due = min([time.monotonic() + every, *self._not_before.values()])
-            self._look()
+            self._try(self._look)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """The head may be away for a while: the next look does what is left to do."""
+        if self._left:
+            return
+        try:
+            step()
+        except Exception:
+            traceback.print_exc()
 
     def _end(self, share: Share, actor: Any, why: str, how: str, greeted: bool) -> None:
         now = time.monotonic()
