@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from workers.process.surrogates import received, sendable
 from workers.program.program_job import RESULTS
 
 DEFAULT_NAME = "exec"
+_TEXTS = ("--param", "--id", "--domain")
 ON_DRAIN = ("wait", "term")
 _DESCRIPTION = (
     "Run a program for each combination of values, each line of a list, or each line of a CSV file."
@@ -53,12 +55,12 @@ class CommandLineParts(NamedTuple):
 def parts_of(words: Sequence[str]) -> CommandLineParts:
     """Raises UsageError for a `--` without a command."""
     if "--" not in words:
-        return CommandLineParts(list(words), None)
+        return CommandLineParts(_texts_in_utf8(words), None)
     at = words.index("--")
-    command = list(words[at + 1 :])
+    command = [in_utf8(word) for word in words[at + 1 :]]
     if not command or not command[0]:
         raise OwnOptionError("there is no command after --: longhaul exec [options] -- COMMAND")
-    return CommandLineParts(list(words[:at]), command)
+    return CommandLineParts(_texts_in_utf8(words[:at]), command)
 
 
 def build_own_parser() -> argparse.ArgumentParser:
@@ -86,6 +88,21 @@ def build_own_parser() -> argparse.ArgumentParser:
         parser.add_argument(hidden, action=_Hidden, help=argparse.SUPPRESS)
     parser.add_argument("--stdin-list", help=argparse.SUPPRESS)  # packed: it may be long
     return parser
+
+
+def in_utf8(word: str) -> str:
+    """A word of the command line as UTF-8 has it: Python has decoded its bytes by the locale."""
+    return os.fsencode(word).decode("utf-8", "surrogateescape")
+
+
+def _texts_in_utf8(words: Sequence[str]) -> list[str]:
+    """The same words; values of options that are texts, and no paths, as UTF-8 has them."""
+    found: list[str] = []
+    for word in words:
+        before = found[-1] if found else ""
+        is_text = word.partition("=")[0] in _TEXTS or (before in _TEXTS and "=" not in before)
+        found.append(in_utf8(word) if is_text else word)
+    return found
 
 
 class _Hidden(argparse.Action):
@@ -117,6 +134,7 @@ def hidden_words(parts: CommandLineParts, *, resumed: bool) -> list[str]:
 def with_absolute_jobs(words: Sequence[str]) -> list[str]:
     """The words with the path of `--jobs` made absolute, and what standard input has to say."""
     given = list(words)
+    pipe = ""
     for place, word in enumerate(given):
         option, equals, value = word.partition("=")
         if option != "--jobs":
@@ -125,14 +143,35 @@ def with_absolute_jobs(words: Sequence[str]) -> list[str]:
         value = value if equals else "".join(given[at : at + 1])
         if not value:
             raise OwnOptionError("--jobs: expected the name of a file, or - for standard input")
-        if value != STDIN:
-            given[at] = (f"{option}=" if equals else "") + os.path.abspath(value)
-    if _jobs_given(given) == STDIN:
+        path = os.path.abspath(value)
+        given[at] = (f"{option}=" if equals else "") + (path if value != STDIN else value)
+        if value != STDIN and _is_read_once(path):  # <(ls): there is nothing to be read again at a resume
+            given[at] = (f"{option}=" if equals else "") + STDIN
+            pipe = path
+    if pipe and _jobs_given(given) == STDIN:
+        given.append(f"--stdin-list={_packed(text_of(_content_of(pipe), pipe))}")
+    elif _jobs_given(given) == STDIN:
         raw = read_stdin()
         if "--detach" in given:
             _offer_again(raw)
         given.append(f"--stdin-list={_packed(text_of(raw, STDIN))}")
     return given
+
+
+def _is_read_once(path: str) -> bool:
+    """Whether it is a pipe or a device."""
+    try:
+        return not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode)
+    except OSError:
+        return False
+
+
+def _content_of(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise OwnOptionError(f"--jobs {path} cannot be read: {error.strerror}") from None
 
 
 def _offer_again(raw: bytes) -> None:

@@ -16,9 +16,8 @@ from supervisor.options.request import Request, request_of_main
 from supervisor.options.script_options import namespace
 from supervisor.storage.plan.plan_line import decode_line
 from supervisor.storage.recovery.survey import survey
-from supervisor.system.text_encoding import for_programs
 from supervisor.views.suggested_commands import pasted
-from workers.program.command_template import Template, texts_of
+from workers.program.command_template import Template, as_bytes, texts_of
 
 
 def print_command_lines(script: CommandScript) -> int:
@@ -48,8 +47,16 @@ def print_command_lines(script: CommandScript) -> int:
             continue
         texts = texts_of(msgspec.json.decode(job.params), of_lines=of_lines)
         text = pasted([word.filled(texts) for word in words])
-        sys.stdout.write(for_programs(text, sys.stdout) + "\n")
+        _print(text)
     return OK
+
+
+def _print(text: str) -> None:
+    """As bytes that a shell takes for these words, whatever the encoding of the terminal is."""
+    if sys.stdout is None:
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(as_bytes(text) + b"\n")
 
 
 def _remembered(request: Request) -> tuple[dict[str, object], dict[str, object]]:

@@ -227,8 +227,9 @@ def _text_of_json(raw: bytes) -> str | None:
 def read_stdin() -> bytes:
     """Raises UsageError if there is nothing to read."""
     if sys.stdin is None or sys.stdin.isatty():
+        what = "closed" if sys.stdin is None else "the terminal"
         raise OwnOptionError(
-            "--jobs - reads the jobs from standard input, which is the terminal here: ls | longhaul exec ..."
+            f"--jobs - reads from standard input, which is {what} here: ls | longhaul exec ..."
         )
     try:
         return sys.stdin.buffer.read()

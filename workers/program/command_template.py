@@ -58,6 +58,11 @@ def names_in(templates: Iterable[Template]) -> list[str]:
     return list(dict.fromkeys(name for template in templates for name in template.names))
 
 
+def as_bytes(text: str) -> bytes:
+    """The bytes of a word, whatever the encoding of this process is: words are UTF-8, or else surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def as_param(text: str) -> str | dict[str, str]:
     """A value in a form that JSON can hold."""
     return {NOT_UTF8: sendable(text)} if has_surrogates(text) else text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from workers.job.current_job import CURRENT, inside_worker
 from workers.job.file_names import file_name
 from workers.job.job_exceptions import JobInterrupted
 from workers.process.surrogates import received, sendable
-from workers.program.command_template import Template, texts_of
+from workers.program.command_template import Template, as_bytes, texts_of
 from workers.program.program_end import ProgramFailed, failure_of_status
 from workers.program.program_processes import ProgramProcesses
 from workers.program.program_result import Tail, last_line, object_of, read_result_file
@@ -52,10 +54,10 @@ class ProgramSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def enter(spec: dict[str, Any], /) -> None:
-    """Prepare this process for programs: the directory, and that it adopts what they leave behind."""
+    """Prepare this process for programs: the directory, and that it adopts what they leave behind. Nothing else
+    runs in it: it is a worker, or that of a replay."""
     os.chdir(received(spec["directory"]))
-    if inside_worker():
-        _PROCESSES.adopt()
+    _PROCESSES.adopt()
 
 
 def run_program(spec: dict[str, Any], /, **params: Any) -> Any:
@@ -90,7 +92,7 @@ class _Program:
     def run(self, params: Mapping[str, Any]) -> Any:
         spec = self._spec
         texts = texts_of(params, of_lines=spec.of_lines)
-        words = [word.filled(texts) for word in self._words]
+        words = [as_bytes(word.filled(texts)) for word in self._words]
         directory = self._directory()
         result_file = os.path.join(directory, _RESULT_FILE)
         environment, state = self._environment(directory, result_file, texts)
@@ -116,11 +118,10 @@ class _Program:
             else:
                 return directory
         directory = os.fspath(CURRENT.directory)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, _RESULT_FILE))
+        _remove(os.path.join(directory, _RESULT_FILE))
         return directory
 
-    def _result_of(self, words: list[str], environment: Mapping[bytes, bytes], directory: str) -> Any:
+    def _result_of(self, words: list[bytes], environment: Mapping[bytes, bytes], directory: str) -> Any:
         spec = self._spec
         asked_to_stop = False
 
@@ -141,6 +142,10 @@ class _Program:
             failure = failure_of_status(status, stdout.tail(), spec.retry_codes) if status else None
             if left:
                 _tell(f"longhaul: killed what the program has left behind: {', '.join(left[:5])}")
+            if stdout.was_truncated():
+                _tell(
+                    "longhaul: the program has emptied its log: > /dev/stdout does that; >&1 and >&2 do not"
+                )
             if failure is not None:
                 raise failure
             written, value = self._result_file(directory)
@@ -157,11 +162,14 @@ class _Program:
         """Whether the program has written a result, and the result. The folder is kept for the next job if there is
         nothing else in it."""
         written, value = False, None
-        there = os.listdir(directory)
+        try:
+            there = os.listdir(directory)
+        except OSError:  # the program has removed it
+            return False, None
         if _RESULT_FILE in there and self._spec.result in ("auto", "file"):
             path = os.path.join(directory, _RESULT_FILE)
             written, value = read_result_file(path)
-            os.unlink(path)
+            _remove(path)
         if not there or (written and len(there) == 1):
             self._spare = directory
         return written, value
@@ -180,15 +188,14 @@ class _Program:
             "LONGHAUL_ATTEMPT": str(job.attempt),
             "LONGHAUL_SEED": str(job.seed),
             "LONGHAUL_WORKER": str(job.worker),
-            "LONGHAUL_DIRECTORY": directory,
-            "LONGHAUL_RESULT": result_file,
-            "LONGHAUL_STATE": state,
             "LONGHAUL_CPUS": f"{job.cpus:g}",
             "LONGHAUL_GPUS": ",".join(job.gpus),
         }
         given |= {_variable(name): text for name, text in texts.items()}
+        paths = {"LONGHAUL_DIRECTORY": directory, "LONGHAUL_RESULT": result_file, "LONGHAUL_STATE": state}
+        found.update((name.encode(), os.fsencode(path)) for name, path in paths.items())
         for name, text in given.items():
-            value = os.fsencode(text)
+            value = as_bytes(text)
             if len(value) <= _LONGEST:
                 found[name.encode()] = value
         return found, state
@@ -212,12 +219,30 @@ class _Program:
         return os.path.join(states, f"{file_name(CURRENT.id)}.state")
 
 
-def _start(words: list[str], environment: Mapping[bytes, bytes], stdout: int) -> int:
+def _remove(path: str) -> None:
+    """Whatever the program has put there."""
     try:
-        return _PROCESSES.start(words, environment, stdout)
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _start(words: list[bytes], environment: Mapping[bytes, bytes], stdout: int) -> int:
+    try:
+        try:
+            return _PROCESSES.start(words, environment, stdout)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+        # Words and variables together are too long. The words are what was asked for; the values are there twice.
+        begin = _PARAM.encode()
+        fewer = {name: value for name, value in environment.items() if not name.startswith(begin)}
+        return _PROCESSES.start(words, fewer, stdout)
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        message = f"{words[0]}: {why} (in {os.getcwd()})"
+        message = f"{words[0].decode(errors='replace')}: {why} (in {os.getcwd()})"
         raise ProgramFailed("raised", "cannot be started", message, output=message) from None
 
 
@@ -282,6 +307,10 @@ class _Log:
     def tail(self) -> str:
         return tail("/proc/self/fd/1")
 
+    def was_truncated(self) -> bool:
+        """Whether the log is shorter than it was: `> /dev/stderr` opens it once more, and empties it."""
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR) > os.fstat(self.descriptor).st_size
+
     def end(self) -> None:
         """It is kept."""
 
@@ -311,6 +340,9 @@ class _Passed:
     def tail(self) -> str:
         self._close_writer()
         return ""  # it has just been shown
+
+    def was_truncated(self) -> bool:
+        return False
 
     def _close_writer(self) -> None:
         if self.descriptor >= 0:

@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -29,27 +30,29 @@ class ProgramProcesses:
 
     def __init__(self) -> None:
         self._adopts = False
+        self._terminal = False
         self._defaults = [number for number in signal.valid_signals() if number not in _LEFT_ALONE]
 
     def adopt(self) -> None:
         """From now on this process adopts what programs leave behind, and kills it: all children that it will
         have must be such."""
         self._adopts = become_subreaper()
+        self._terminal = _has_terminal()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how programs end
 
-    def start(self, words: Sequence[str], environment: Mapping[bytes, bytes], stdout: int) -> int:
+    def start(self, words: Sequence[bytes], environment: Mapping[bytes, bytes], stdout: int) -> int:
         """Start a program; its pid. Its input is empty, its errors go to descriptor 2. Signals are as in a shell.
 
         Raises OSError if there is no such program, or it cannot be started.
         """
-        command = [os.fsencode(word) for word in words]
+        command = list(words)
         try:
             return self._spawn(command, environment, stdout)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
         # A script without #!: shells execute it.
-        file = command[0] if b"/" in command[0] else os.fsencode(shutil.which(words[0]) or words[0])
+        file = command[0] if b"/" in command[0] else shutil.which(command[0]) or command[0]
         return self._spawn([b"/bin/sh", file, *command[1:]], environment, stdout)
 
     def _spawn(self, command: list[bytes], environment: Mapping[bytes, bytes], stdout: int) -> int:
@@ -61,9 +64,11 @@ class ProgramProcesses:
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
             ],
-            setpgroup=0,
             setsigmask=[],
             setsigdef=self._defaults,
+            # With a terminal, as in a replay, a program that opens it would be stopped by it: not in a session of
+            # its own.
+            **({"setsid": True} if self._terminal else {"setpgroup": 0}),
         )
 
     def wait(self, pid: int, stopping: Callable[[], bool] | None = None) -> int:
@@ -117,6 +122,17 @@ class ProgramProcesses:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         self.end_leftovers()
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, and programs can be started without it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -31,13 +31,16 @@ def read_result_file(path: str) -> tuple[bool, Any]:
         return False, None
     except OSError as error:
         raise _bad(f"the file LONGHAUL_RESULT cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _bad("LONGHAUL_RESULT is not a file")
         if status.st_size > MOST_OF_FILE:
             raise _bad(f"the file LONGHAUL_RESULT has {status.st_size} bytes, more than {MOST_OF_FILE}")
-        text = file.read()
+        with open(descriptor, "rb", closefd=False) as file:
+            text = file.read()
+    finally:
+        os.close(descriptor)
     if not text.strip(_BLANK):
         raise _bad("the file LONGHAUL_RESULT is empty")
     try:
