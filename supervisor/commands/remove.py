@@ -7,20 +7,18 @@ last: an interrupted removal still appears in `longhaul list` and can be repeate
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from supervisor.commands.lookup import add_directory, find_and_tell, root_of
 from supervisor.commands.tables import emit
-from supervisor.core.terms.errors import BeingRun, StorageError, UsageError
+from supervisor.core.terms.errors import BeingRun, UsageError
 from supervisor.core.terms.wording import count, size
 from supervisor.experiment.experiment_status import experiment_row, is_running
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
+from supervisor.storage.files.removal import files_of, remove
 
 _NO = 1  # exit code when the answer was no
 
@@ -46,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         lock = Lock.acquire(layout.lock, layout.experiment_id)
         try:
             files = files_of(layout)
-            _remove(files)
+            remove(files)
         finally:
             lock.release()
         emit(f"removed {layout.experiment_id} from {layout.directory}")
@@ -77,36 +75,6 @@ def _agreed(layout: Layout) -> bool:
     sys.stdout.write("Remove it? [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def files_of(layout: Layout) -> list[Path]:
-    """The files of the experiment, in the order in which they are removed."""
-    name = re.escape(layout.experiment_id)
-    files = r"(?:journal|plan|checkpoint|index|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
-    files = rf"(?:{files}|console_{name}\.log)"
-    ours = re.compile(rf"{files}|\.{files}\.\d+\.tmp|\.{{1,2}}probe_{name}(?:\.\d+\.tmp)?")
-    last = [layout.plan, layout.checkpoint, layout.journal, layout.lock]
-    try:
-        names = sorted(os.listdir(layout.logs))
-    except OSError as error:
-        raise StorageError(f"{layout.logs} cannot be read: {error.strerror}. Nothing was removed.") from None
-    others = [layout.logs / name for name in names if ours.fullmatch(name)]
-    found = [layout.results_directory, *(path for path in others if path not in last), *last]
-    return [path for path in found if os.path.lexists(path)]
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"{error.filename or path} cannot be removed: {error.strerror or error}. What is left can be "
-                f"removed by the same command when this is fixed."
-            ) from None
 
 
 def _bytes(paths: Sequence[Path]) -> int:

@@ -28,6 +28,7 @@ from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
 from supervisor.nodes.link import Link
+from supervisor.nodes.node_code import digest_of
 from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS
 from supervisor.nodes.shipping.file_shipping import FileShipping, Said
 from supervisor.nodes.wire import (
@@ -217,6 +218,7 @@ class NodeAgent:
                     boot_id=boot_id(),
                     cleared=not survivors(ended),
                     ships=self._files is not None,
+                    code=[digest_of(file) for file in hello.code],
                 )
             ]
         )

@@ -11,7 +11,6 @@ since the last Ping to it that it has ended its workers by itself.
 
 from __future__ import annotations
 
-import platform
 import selectors
 import signal
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.errors import WorkersError
+from supervisor.core.terms.errors import NodesRefused, WorkersError
 from supervisor.core.terms.events import Event, PlaceEnd, PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.engines.launcher import preparation_for
@@ -28,6 +27,7 @@ from supervisor.engines.start_methods import resolve
 from supervisor.nodes.carrier import Arrival, Carrier
 from supervisor.nodes.fencing import FENCE, Heartbeat, shows_end, stand_still
 from supervisor.nodes.node import Node
+from supervisor.nodes.node_code import why_unfit
 from supervisor.nodes.seats import Seat
 from supervisor.nodes.shipping.file_messages import FILE_REPORTS
 from supervisor.nodes.shipping.file_receipt import FileReceipt, NodeFiles
@@ -78,6 +78,7 @@ class NodesEngine:
     files: takes in what is written on nodes that share no file system; without it all are taken to share ours.
     timeout: seconds without a word after which a place is given up, and an agent ends its workers.
     resumed: earlier runs of the experiment may have left processes on any host.
+    code: files of the user's modules, with digests (`why_unfit`): nodes that have other ones are refused.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class NodesEngine:
         timeout: float = 30.0,
         files: FileReceipt | None = None,
         resumed: bool = False,
+        code: Mapping[str, str] | None = None,
     ) -> None:
         self._spec_for = spec_for
         self._carrier = carrier
@@ -107,7 +109,9 @@ class NodesEngine:
         self._places: dict[int, Node] = {}  # by incarnation
         self._next_place = 0
         self._events: list[Event] = []
-        self._refused = ""  # why an agent could not be used
+        self._code = code or {}
+        self._refused: list[str] = []  # why agents could not be used
+        self._fitting = False  # whether one could
         self._expected: list[Totals] = []  # as it was told last
         self._closing = False
         self._now, self._boot = 0.0, boot_time()
@@ -207,7 +211,9 @@ class NodesEngine:
             if node.files is not None and node.lost is None:
                 self._send(node, *node.files.messages(now, node.link.unsent), *node.files.orders())
         if not self._nodes and (why := self._carrier.why_none()):
-            raise WorkersError(f"no place is left to run jobs: {self._refused or why}")
+            if self._refused and not self._fitting:
+                raise NodesRefused("; ".join(self._refused))
+            raise WorkersError(f"no place is left to run jobs: {why}")
         events, self._events = self._events, []
         return events
 
@@ -236,6 +242,7 @@ class NodesEngine:
             silence=self._timeout,
             caps=arrival.seat is None,
             files="shared" if self._files is None else self._files.mode,
+            code=list(self._code),
             token="" if self._files is None else sendable(self._files.token),
             cpus=arrival.cpus or 0,
         )
@@ -308,14 +315,13 @@ class NodesEngine:
     # ----------------------------------------------------------------------- places
 
     def _on_hello(self, node: Node, hello: HelloNode) -> None:
-        ours = platform.python_version_tuple()[:2]
-        if hello.version != VERSION or tuple(hello.python.split(".")[:2]) != ours:
-            self._refused = (
-                f"{node.name} ({hello.host}) has Python {hello.python} and version {hello.version} of the "
-                f"messages between nodes, this process has {'.'.join(ours)} and {VERSION}"
-            )
-            self._lose(node, self._refused)
+        if why := why_unfit(node.name, hello, self._code):
+            if why not in self._refused:
+                self._refused.append(why)
+                self._events.append(facts.CarrierNotice("warning", why))
+            self._lose(node, why)
             return
+        self._fitting = True
         node.hello = hello
         if hello.ships and self._files is not None:
             node.files = NodeFiles(self._files)

@@ -49,6 +49,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     caps: work out the thread caps of the workers there; else those of the spec hold.
     files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
     cpus: how many cores of the node are for us, 0: all that the agent may use.
+    code: files of the user's modules that the script has imported (`sendable`).
     """
 
     version: int
@@ -66,6 +67,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     files: FilesMode = "shared"
     token: str = ""
     cpus: int = 0
+    code: list[str] = []
 
 
 class Start(msgspec.Struct, tag=2, array_like=True):
@@ -153,6 +155,7 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     cpus: usable cores. memory: bytes, None if unknown. gpus, gpus_by_driver: as of `Totals`; () if it was not
     told of GPUs. boot_id: of `processes.boot_id`. cleared: nothing is left of the nodes `before` and of earlier runs.
     ships: it does not share the file system of the supervisor, and sends the files of its workers.
+    code: of each file of `HelloAgent.code` how its sha256 begins there, "" if it cannot be read.
     """
 
     version: int
@@ -166,6 +169,7 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     boot_id: str
     cleared: bool
     ships: bool = False
+    code: list[str] = []
 
 
 class Done(msgspec.Struct, tag=21, array_like=True):

@@ -17,6 +17,7 @@ from supervisor.core.terms.settings import Settings, option_of
 from supervisor.engines.engine import Engine
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.engines.zygote_process import PrestartedZygote
+from supervisor.experiment.code_files import modules_now
 from supervisor.experiment.fitting.machine_totals import THIS_MACHINE, Machine, slots_of, totals_of
 from supervisor.experiment.opening import OpenedExperiment
 from supervisor.options.request import Request
@@ -219,6 +220,7 @@ class EngineLifecycle:
             timeout=settings.node_timeout,
             files=FileReceipt(store, self._owner, mode=mode, token=token),
             resumed=self._opened.resumed,
+            code={file: text for name, (file, text) in modules_now("").items() if name != "__main__"},
         )
 
     def _owner(self, incarnation: int, lease: int | None) -> FileOwner | None:

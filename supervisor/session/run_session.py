@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING
 
 from supervisor.core.scheduling.progress import ProgressObserver
 from supervisor.core.scheduling.scheduler import Scheduler
-from supervisor.core.terms.errors import LonghaulError, StorageError, WorkersError
+from supervisor.core.terms.errors import (
+    LonghaulError,
+    NodesRefused,
+    StorageError,
+    UsageError,
+    WorkersError,
+)
 from supervisor.core.terms.events import Effects
 from supervisor.core.terms.records import Noted, RunEnded
 from supervisor.experiment.opening import OpenedExperiment
@@ -105,6 +111,8 @@ class RunSession:
         """The run, and after it the commands of --on-finish and --on-failure."""
         try:
             outcome = self._play()
+        except UsageError:
+            raise
         except LonghaulError as error:
             self._run_hooks(RunOutcome(exit_code=error.exit_code), error)
             raise
@@ -115,6 +123,9 @@ class RunSession:
         error: LonghaulError | None = None
         try:
             self._begin_and_work()
+        except NodesRefused as problem:
+            # An experiment that could not begin at all is taken back, so that the same command works later.
+            error = problem if self.opened.resumed else UsageError(str(problem))
         except LonghaulError as problem:
             error = problem
         except OSError as problem:  # a read that failed: writes have errors of their own
@@ -263,6 +274,8 @@ class RunSession:
         from supervisor.storage.journal.foreign_writes import RecordsLost
 
         opened, scheduler = self.opened, self.scheduler
+        if isinstance(error, UsageError):
+            return self._take_back(error)
         exit_code, signum = exit_of(scheduler, opened, error)
         self.observer.state = state_word(scheduler, opened, error)
         snapshot = self.observer.snapshot(self.clock.now())
@@ -279,6 +292,17 @@ class RunSession:
             if not self.request.recording:
                 self._remove_unrecorded()
         return RunOutcome(exit_code, signum, report, opened.options if report is not None else {})
+
+    def _take_back(self, error: UsageError) -> RunOutcome:
+        """Nothing was run, and nothing stays of the experiment."""
+        from supervisor.storage.files.removal import remove_new
+
+        self.view.close(self.observer.snapshot(self.clock.now()))
+        if self.log is not None:
+            self.log.close()
+        self.opened.store.release()
+        remove_new(self.opened.layout)
+        return RunOutcome(error.exit_code)
 
     def _record_end(self, exit_code: int, signum: int | None, snapshot: RunSnapshot) -> None:
         """The last record and the last checkpoint."""

@@ -54,6 +54,7 @@ class Held:
         before: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
         caps: bool = False,
+        code: tuple[str, ...] = (),
     ) -> None:
         self.carrier = PipeCarrier(1, f"test:{root}", str(root / "output"))
         self.carrier.start()
@@ -74,7 +75,14 @@ class Held:
         )
         preparation = preparation_for(spec)
         hello = HelloAgent(
-            VERSION, spec, preparation, self.tag, silence=silence, before=list(before), caps=caps
+            VERSION,
+            spec,
+            preparation,
+            self.tag,
+            silence=silence,
+            before=list(before),
+            caps=caps,
+            code=list(code),
         )
         self.tell(hello)
 

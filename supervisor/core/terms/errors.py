@@ -92,6 +92,10 @@ class WorkersError(LonghaulError):
     exit_code = BROKE_OFF
 
 
+class NodesRefused(WorkersError):
+    """All nodes that came have other versions than this process, of Python, of longhaul or of the user's code."""
+
+
 class UnguardedMain(LonghaulError, RuntimeError):
     """`main` or `run` was called in a worker process: no `if __name__ == "__main__":`."""
 
