@@ -282,6 +282,26 @@ def test_a_job_that_was_lost_three_times_runs_alone_in_its_place_and_the_other_p
     assert run.core.finished
 
 
+def test_two_jobs_that_have_to_be_alone_do_not_get_one_licence() -> None:
+    run = Run([LICENSED, LICENSED, None, None], 0, licensed(2), places=[node(1, 2)])
+    for place in (1, 2):
+        lose(run, place, [])
+        run.handle(facts.PlacesChanged([node(place + 1, 2)]))
+    gone = [run.worker_of[job] for job in (0, 1)]
+    run.running.clear()
+    run.handle(
+        facts.PlacesChanged([node(8, 1), node(9, 1)]),
+        *[facts.WorkerDied(worker, cause=facts.NODE_LOST) for worker in gone],
+    )
+    run.end(2, 3)  # their workers are idle while the losses are brought to the disk
+    assert run.core.dispatcher.placement is not None
+    run.core.dispatcher.placement.shared.totals["license"] = 1000
+    run.handle(facts.Synced(1000))
+    assert run.running.keys() == {0}
+    run.end(0)
+    assert run.running.keys() == {1}
+
+
 def test_what_ends_with_an_announced_end_is_interrupted_and_still_has_to_be_alone() -> None:
     run = Run([None, None], 0, places=[node(1, 2)])
     lose(run, 1, [node(2, 2)], facts.NODE_ENDED)

@@ -163,8 +163,9 @@ class Placement:
         claim = self._claim
         self.count_taken()
         PlacementPass(self, self._dispatcher, turn, held).run()
-        if claim is not None and self._claim is not claim and len(self.places) > 1:
-            # It may have been met in another place than the one where others have left room for it.
+        if claim is not None and self._claim is not claim:
+            # It may have been met in another place than the one where others have left room for it, or by a worker
+            # that runs such a job already.
             self.count_taken()
             PlacementPass(self, self._dispatcher, turn, held).run()
 

@@ -394,7 +394,7 @@ class PlacementPass:
             worker, holding = found
             worker.holding = holding
             dispatcher.send_alone(self._turn, worker)
-            del self._crews[holding.place]
+            self._crews.pop(holding.place).place.take(holding.amounts, holding.devices)
             return True
         promised = any(kind in crew.promised for crew in self._crews.values())
         if fitting and not promised and self._find_worker(fitting) is None:
