@@ -72,6 +72,8 @@ def exit_summary(path: str, requested: RequestedStack | None, *, crashed: bool) 
 
 def _of_requested_stack(path: str, stack: Stack) -> ExitSummary:
     output = tail(path)
+    if not stack.text:  # it waited for a program
+        return ExitSummary(output, stack)
     with contextlib.suppress(OSError), open(path, "ab") as file:
         start = "\n" if output and not _ends_a_line(path) else ""
         file.write(f"{start}{HEADING}\n{stack.text}".encode())

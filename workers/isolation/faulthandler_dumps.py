@@ -120,6 +120,9 @@ def _told(frames: list[Frame]) -> str:
     return "".join(lines)
 
 
+_OF_PROGRAMS = "/workers/program/"  # in the stack of a worker that waits for the end of a program
+
+
 def cleaned(text: str) -> str:
     """A text with its stacks, without our frames and the list of extension modules. Threads that run no code of
     the user are left out."""
@@ -132,7 +135,7 @@ def cleaned(text: str) -> str:
                 kept.append(line)
                 kept += [f'  File "{f.file}", line {f.line} in {f.function}' for f in thread.frames]
             elif thread.current:
-                kept += [line, "  between two jobs"]
+                kept += [line, "  in the program that it runs" if _OF_PROGRAMS in text else "  between two jobs"]
         elif not (_frame.match(line) or _extensions.match(line)):
             kept.append(line)
     return "\n".join(kept).strip("\n")
