@@ -108,7 +108,7 @@ def build_parser(script: argparse.ArgumentParser | None, keywords: Mapping[str, 
         check_parser(script)
         own = take_in(script)
         own |= {"description": script.description, "epilog": script.epilog}
-        own["formatter_class"] = script.formatter_class
+        own |= {"formatter_class": script.formatter_class, "usage": script.usage}
     parser = Parser(prog=prog, **own)
     taken = option_strings(script)
     _add_actions(parser, taken)
