@@ -4,7 +4,8 @@
 
 `main(function, jobs, name=...)` gives a script its command line and never returns. `run(...)` is
 the same for notebooks and other programs, and returns a `Report`. `load(directory)` returns the
-`Report` of an experiment on disk. `MainSettings` and `RunSettings` are the types of their keywords.
+`Report` of an experiment on disk. `program("./solve", "{case}")` is a function that runs a program.
+`MainSettings` and `RunSettings` are the types of their keywords.
 All errors are `LonghaulError`, except for `RunInterrupted`, which is a KeyboardInterrupt;
 `Interrupted` is an earlier name of it.
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from supervisor.core.terms.errors import UsageError as UsageError
     from supervisor.core.terms.errors import WorkersError as WorkersError
     from supervisor.core.terms.jobs import Job as Job
+    from supervisor.exec.program_function import program as program
     from supervisor.options.keywords import MainSettings as MainSettings
     from supervisor.options.keywords import RunSettings as RunSettings
     from supervisor.reports.report import Report as Report
@@ -46,6 +48,7 @@ _HOMES = {
     "main": "supervisor.api",
     "run": "supervisor.api",
     "load": "supervisor.reports.report",
+    "program": "supervisor.exec.program_function",
     "Report": "supervisor.reports.report",
     "MainSettings": "supervisor.options.keywords",
     "RunSettings": "supervisor.options.keywords",

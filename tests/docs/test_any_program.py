@@ -77,6 +77,24 @@ def test_the_command_lines_do_what_the_page_says(folder: Path) -> None:
     assert (folder / "a b.txt.lines").read_text().strip() == "2"
 
 
+def test_the_script_runs_the_program(folder: Path) -> None:
+    (script,) = blocks(PAGE, "python")
+    (folder / str(script.file)).write_text(script.text)
+    run = subprocess.run(
+        [sys.executable, str(script.file)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert {job: entry["result"] for job, entry in final(folder, "sweep").items()} == {
+        "case/1": {"root": 1.5}, "case/4": {"root": 3.0}
+    }  # fmt: skip
+    (folder / "solve").unlink()
+    again = subprocess.run(
+        [sys.executable, str(script.file), "--resume", "latest", "--rerun", "*"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 1 and "cannot be started: ./solve: No such file or directory" in again.stderr
+
+
 def test_the_page_names_what_there_is() -> None:
     text = re.sub(r"\s+", " ", PAGE.read_text(encoding="utf-8"))
     for option in build_own_parser()._actions:

@@ -135,7 +135,10 @@ def cleaned(text: str) -> str:
                 kept.append(line)
                 kept += [f'  File "{f.file}", line {f.line} in {f.function}' for f in thread.frames]
             elif thread.current:
-                kept += [line, "  in the program that it runs" if _OF_PROGRAMS in text else "  between two jobs"]
+                kept += [
+                    line,
+                    "  in the program that it runs" if _OF_PROGRAMS in text else "  between two jobs",
+                ]
         elif not (_frame.match(line) or _extensions.match(line)):
             kept.append(line)
     return "\n".join(kept).strip("\n")

@@ -92,7 +92,11 @@ class _Program:
     def run(self, params: Mapping[str, Any]) -> Any:
         spec = self._spec
         texts = texts_of(params, of_lines=spec.of_lines)
-        words = [as_bytes(word.filled(texts)) for word in self._words]
+        try:
+            words = [as_bytes(word.filled(texts)) for word in self._words]
+        except KeyError as name:
+            message = f"{{{name.args[0]}}} has no value among the params of the job"
+            raise ProgramFailed("raised", "no value", message, wish="give_up") from None
         directory = self._directory()
         result_file = os.path.join(directory, _RESULT_FILE)
         environment, state = self._environment(directory, result_file, texts)
