@@ -251,6 +251,8 @@ LARGE = """
     def evaluate(size):
         note("ran")
         job = current_job()
+        while not Path(LOG).with_name("gate").exists():
+            time.sleep(0.005)
         with open(job.directory / "data.bin", "wb") as file:
             for _ in range(size):
                 file.write(b"d" * MB)
@@ -277,9 +279,11 @@ def test_a_large_artifact_takes_little_memory_and_holds_back_its_own_outcome_alo
 ) -> None:
     experiment.write(LARGE.replace("@SIZE@", "100"))
     supervisor = experiment.start(*SHIP)
-    wait_for(lambda: len(agents(supervisor.pid)) == 2, "two agents")
+    wait_for(lambda: len(experiment.executions()) == 2, "both agents to have jobs")
     processes = [psutil.Process(supervisor.pid), *agents(supervisor.pid)]
+    assert len(processes) == 3
     most = {process.pid: 0 for process in processes}
+    experiment.folder.joinpath("gate").touch()
 
     def over() -> bool:
         for process in processes:
@@ -304,6 +308,7 @@ def test_what_is_killed_in_the_middle_of_a_transfer_leaves_nothing_half(
 ) -> None:
     experiment.write(LARGE.replace("@SIZE@", "120"))
     supervisor = experiment.start(*SHIP)
+    experiment.folder.joinpath("gate").touch()
     parts = lambda: [*experiment.output.glob("*/.from-nodes/parcel-*/data.bin")]  # noqa: E731
     wait_for(lambda: any(path.stat().st_size > 5 << 20 for path in parts()), "the transfer to begin")
     if whom == "supervisor":
