@@ -42,6 +42,15 @@ def test_no_timeout_and_no_blame_is_that_of_a_job_that_has_ended() -> None:
     assert core.table.state[0] == COMPLETED
 
 
+def test_the_time_of_the_next_job_begins_when_the_one_before_it_has_ended() -> None:
+    core = Core(50, workers=1, timeout=10.0)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, seconds=0.001)]))  # now it holds many
+    core.tell(facts.OutcomesHeld(1, [2]), after=9.0)
+    assert not any(isinstance(command, KillWorker) for command in core.tell(after=9.0).commands)
+    assert any(isinstance(command, KillWorker) for command in core.tell(after=1.0).commands)
+
+
 def test_the_run_waits_for_it_and_its_failure_is_a_failure() -> None:
     core = Core(1, workers=1, retries=1)
     core.start()

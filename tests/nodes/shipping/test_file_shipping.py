@@ -175,6 +175,20 @@ def test_no_more_than_the_window_is_read_of_a_large_file(agent: Agent) -> None:
     assert agent.tell(done(2), acknowledge=False) == [done(2)]
 
 
+def test_output_waits_for_acknowledgements_and_holds_back_the_outcome_of_its_job(agent: Agent) -> None:
+    agent.print(bytes(2 * WINDOW))
+    said = agent.tell(done(1, output=agent.log_of("job1")), acknowledge=False)
+    assert events_in(said) == [facts.OutcomesHeld(1, [1])]
+    while more := agent.tell(acknowledge=False):
+        said += more
+    sent = sum(len(each.data) for each in said if isinstance(each, Printed))
+    assert WINDOW * 0.9 < sent <= WINDOW
+    agent.shipping.obey(Taken(sum(cost_of(each) for each in said if isinstance(each, Printed))))
+    while events_in(said := agent.tell()) == []:
+        assert said
+    assert said[-2:] == [LogEnds(1, 1, 1), done(1, output=2 * WINDOW)]
+
+
 def test_a_state_goes_while_the_job_runs_and_with_it_the_files_that_it_names(agent: Agent) -> None:
     agent.artifact("job1", "step1")
     agent.state("job1", '{"save":1}')

@@ -167,12 +167,18 @@ def test_of_more_than_the_limit_head_and_tail_are_kept(side: Side, seen: int) ->
     assert b"900000 bytes left out" in side.log(1)
 
 
-def test_an_endless_output_costs_no_more_than_its_ends(side: Side) -> None:
-    for _ in range(20):
-        side.print(os.urandom(200_000))
+@pytest.mark.parametrize("at_once", [50_000, 200_000])
+def test_an_endless_output_costs_no_more_than_its_ends(side: Side, at_once: int) -> None:
+    for _ in range(5_000_000 // at_once):
+        side.print(os.urandom(at_once))
         side.send()
-    assert side.mirror.stat().st_size == 4_000_000
-    assert side.mirror.stat().st_blocks * 512 <= LIMIT + (2 << 20)
+    assert side.mirror.stat().st_size == 5_000_000
+    assert side.mirror.stat().st_blocks * 512 <= LIMIT + (1 << 20) + at_once
+
+
+def test_the_middle_of_what_is_too_long_is_not_even_sent(side: Side) -> None:
+    side.print(bytes(50 * LIMIT))
+    assert sum(len(each.data) for each in side.shipping.messages(ALL) if isinstance(each, Printed)) == LIMIT
 
 
 def test_a_dead_worker_may_have_its_end_written_anew(side: Side) -> None:
@@ -182,10 +188,10 @@ def test_a_dead_worker_may_have_its_end_written_anew(side: Side) -> None:
     with open(side.scratch, "r+b") as file:
         file.truncate(8)
         file.seek(8)
-        file.write(b"Fatal: cleaned\n")
+        file.write(b"Fatal: cleaned\n" * 100)
     side.hear_end("job/1", side.job_ends("job/1"), 1, dead=True)
     side.send()
-    assert side.log(1) == b"printed\nFatal: cleaned\n"
+    assert side.log(1) == b"printed\n" + b"Fatal: cleaned\n" * 100
 
 
 def test_what_belongs_to_no_job_becomes_the_log_of_the_worker(side: Side) -> None:
