@@ -113,6 +113,7 @@ def main(
     address="auto": the cluster: "auto", "local" (start one on this machine) or "host:port".
     nodes=None: use so many nodes of the cluster at most.
     files="auto": whether nodes have this machine's file system: "shared", "ship" (no), "auto": each finds out.
+    ship=None: a directory with the script and its modules that is copied to the nodes.
     node_timeout=30.0: seconds after which a node that says nothing is given up.
 
     Raises
@@ -245,6 +246,7 @@ def run(
     address="auto": the cluster: "auto", "local" (start one on this machine) or "host:port".
     nodes=None: use so many nodes of the cluster at most.
     files="auto": whether nodes have this machine's file system: "shared", "ship" (no), "auto": each finds out.
+    ship=None: a directory with the script and its modules that is copied to the nodes.
     node_timeout=30.0: seconds after which a node that says nothing is given up.
 
     Raises

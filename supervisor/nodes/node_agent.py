@@ -28,6 +28,7 @@ from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
 from supervisor.nodes.link import Link
+from supervisor.nodes.moved_program import SHIPPED, moved, moved_path
 from supervisor.nodes.node_code import digest_of
 from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS
 from supervisor.nodes.shipping.file_shipping import FileShipping, Said
@@ -191,7 +192,12 @@ class NodeAgent:
             own = msgspec.structs.replace(spec, worker=worker, incarnation=incarnation)
             return own if self._files is None else self._files.spec_for(own)
 
-        preparation = msgspec.structs.replace(hello.preparation, environment=tagged_environment(spec))
+        program, code = hello.preparation, hello.code
+        if hello.ship:
+            origin, copy = received(hello.ship), os.environ[SHIPPED]
+            program = moved(program, origin, copy)
+            code = [moved_path(file, origin, copy) for file in code]
+        preparation = msgspec.structs.replace(program, environment=tagged_environment(spec))
         devices = usable_devices() if hello.gpus else None
         engine = LocalEngine(
             spec_of,
@@ -218,7 +224,7 @@ class NodeAgent:
                     boot_id=boot_id(),
                     cleared=not survivors(ended),
                     ships=self._files is not None,
-                    code=[digest_of(file) for file in hello.code],
+                    code=[digest_of(file) for file in code],
                 )
             ]
         )

@@ -77,6 +77,7 @@ class NodesEngine:
     seats: what the places of a seat offer, if the carrier has seats; the others offer all that they have.
     files: takes in what is written on nodes that share no file system; without it all are taken to share ours.
     timeout: seconds without a word after which a place is given up, and an agent ends its workers.
+    shipped: the directory that the carrier copies to each node; "" if none is.
     resumed: earlier runs of the experiment may have left processes on any host.
     code: files of the user's modules, with digests (`why_unfit`): nodes that have other ones are refused.
     """
@@ -94,7 +95,9 @@ class NodesEngine:
         files: FileReceipt | None = None,
         resumed: bool = False,
         code: Mapping[str, str] | None = None,
+        shipped: str = "",
     ) -> None:
+        self._shipped = shipped
         self._spec_for = spec_for
         self._carrier = carrier
         self._seats = seats
@@ -245,6 +248,7 @@ class NodesEngine:
             code=list(self._code),
             token="" if self._files is None else sendable(self._files.token),
             cpus=arrival.cpus or 0,
+            ship=sendable(self._shipped),
         )
         self._send(node, hello)
 

@@ -48,6 +48,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     silence: seconds without a word of the supervisor after which the agent ends its workers.
     caps: work out the thread caps of the workers there; else those of the spec hold.
     files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
+    ship: the supervisor's path of the directory that the carrier has copied to the node (`sendable`); "" if none was.
     cpus: how many cores of the node are for us, 0: all that the agent may use.
     code: files of the user's modules that the script has imported (`sendable`).
     """
@@ -68,6 +69,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     token: str = ""
     cpus: int = 0
     code: list[str] = []
+    ship: str = ""
 
 
 class Start(msgspec.Struct, tag=2, array_like=True):

@@ -51,6 +51,7 @@ class MainSettings(TypedDict, total=False):
     address: str
     nodes: int | None
     files: Literal["auto", "shared", "ship"]
+    ship: str | None
     node_timeout: float | str
 
 

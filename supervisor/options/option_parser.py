@@ -45,7 +45,7 @@ PREFIX = "longhaul."  # of our own names in the namespace: they cannot meet the 
 # Settings that have a group of their own in the help; the others are about how it is run.
 _RETRIES = ("retries", "retry_timeouts", "retry_over_memory", "backoff", "crash_limit", "retry_failed")
 _BOUNDS = ("timeout", "memory_limit", "keep_free", "rate", "max_failures", "deadline", "stall")
-_PLACES = ("engine", "address", "nodes", "files", "node_timeout")
+_PLACES = ("engine", "address", "nodes", "files", "ship", "node_timeout")
 _NEEDS = ("job_cpus", "job_memory", "job_gpus", "memory", "gpus", "resources")
 _SETTING_HELP = {
     "workers": ("N", "parallel workers, or auto: as many as there are usable cores"),
@@ -94,6 +94,7 @@ _SETTING_HELP = {
         "HOW",
         "whether nodes have the file system of this machine: shared, ship (no), or auto: each finds out",
     ),
+    "ship": ("DIR", "copy this directory, with the script and its modules, to the nodes"),
     "node_timeout": ("TIME", "give a node up that says nothing for so long"),
 }
 

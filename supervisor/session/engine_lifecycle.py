@@ -116,14 +116,14 @@ class EngineLifecycle:
         if settings.engine == RAY and self._ray is None:
             from supervisor.nodes.ray.ray_connection import RayConnection
 
-            self._ray = RayConnection(settings.address)
+            self._ray = RayConnection(settings.address, settings.ship)
 
     def machine_for(self, settings: Settings) -> Machine:
         """What there is for the jobs. Waits until a cluster is connected. Raises UsageError for an engine or a
         cluster that is not there, WorkersError if it fails."""
         self._carrier = _carrier_name(settings.engine)
         if not self._carrier:
-            for key in ("address", "nodes", "files", "node_timeout"):
+            for key in ("address", "nodes", "files", "ship", "node_timeout"):
                 if self._asked.get(key) is not None:
                     raise UsageError(f"{option_of(key)} needs --engine ray: this machine alone has no nodes")
         self._connect(settings)
@@ -221,6 +221,7 @@ class EngineLifecycle:
             files=FileReceipt(store, self._owner, mode=mode, token=token),
             resumed=self._opened.resumed,
             code={file: text for name, (file, text) in modules_now("").items() if name != "__main__"},
+            shipped="" if self._ray is None else self._ray.shipped,
         )
 
     def _owner(self, incarnation: int, lease: int | None) -> FileOwner | None:

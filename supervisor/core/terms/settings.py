@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     files: Literal["auto", "shared", "ship"] = (
         "auto"  # whether nodes share our file system: auto (each says so)
     )
+    ship: str | None = None  # a directory with the script, copied to nodes
     node_timeout: float = 30.0  # seconds without a word, until a node is given up
 
 
@@ -341,6 +342,12 @@ def _files(value: Any) -> str:
     return str(value)
 
 
+def _directory(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("expected a directory, or none")
+    return value
+
+
 def _node_timeout(value: Any) -> float:
     seconds: float = _duration(0.0)(value)
     if not 1.0 <= seconds <= 86400.0:
@@ -389,6 +396,7 @@ _PARSERS: dict[str, Any] = {
     "address": _address,
     "nodes": _optional(_whole(1)),
     "files": _files,
+    "ship": _optional(_directory),
     "node_timeout": _node_timeout,
 }
 

@@ -41,6 +41,9 @@ class AgentActor:
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         if launch["gpus"] and gpus is not None:
             environment[b"CUDA_VISIBLE_DEVICES"] = os.fsencode(gpus)
+        environment[launch["shipped"]] = os.fsencode(
+            os.getcwd()
+        )  # Ray's copy of what was shipped, if anything was
         directory = launch["directory"]
         self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the actor lives)
         orders, self._orders = os.pipe()

@@ -34,12 +34,12 @@ MOST_PRINTED = 1_000_000  # bytes that are kept of what it prints
 
 
 class DriverProcess:
-    """Raises OSError if it cannot be started. address: as of `Connect`.
+    """Raises OSError if it cannot be started. address, ship: as of `Connect`.
 
     control: its channel; never blocks once it is `connected`.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ship: str = "") -> None:
         self.connected: Connected | None = None
         self.problem: NotConnected | None = None
         self._began = time.monotonic()
@@ -66,7 +66,7 @@ class DriverProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.control.setblocking(False)
-        self.send(Connect(address))
+        self.send(Connect(address, ship))
 
     def send(self, order: Order) -> None:
         """Nothing goes to one that is over: `receive` says so."""

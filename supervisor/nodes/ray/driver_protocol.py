@@ -16,9 +16,11 @@ _MAX_TEXT = 2_000
 
 
 class Connect(msgspec.Struct, tag=1):
-    """The first packet. address: `auto`, `local` or HOST:PORT."""
+    """The first packet. address: `auto`, `local` or HOST:PORT. ship: a directory that every node gets a copy of; ""
+    if none is."""
 
     address: str
+    ship: str = ""
 
 
 class Bring(msgspec.Struct, tag=2):

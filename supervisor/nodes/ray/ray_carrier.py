@@ -57,7 +57,9 @@ class RayCarrier:
         library: str,
         options: list[str],
         start_directory: str | None,
+        shipped: str,
     ) -> None:
+        self.shipped = shipped
         self._driver: DriverProcess | None = driver
         self._tag, self._directory, self._patience = tag, directory, patience
         self._token = os.urandom(4).hex()  # other runs of the experiment have agents as well
@@ -210,7 +212,7 @@ class RayCarrier:
     def _start_driver(self) -> None:
         self._began, self._due = self._now, None
         try:
-            self._driver = DriverProcess(self._address)
+            self._driver = DriverProcess(self._address, self.shipped)
         except (OSError, LonghaulError) as error:
             self._error = f"the Ray driver cannot be started: {error}"
             self._due = self._now + AGAIN_AFTER

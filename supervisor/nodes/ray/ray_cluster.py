@@ -84,8 +84,8 @@ class RayCluster:
         self._left = False
 
     @classmethod
-    def connect(cls, address: str) -> RayCluster:
-        """Raises CannotConnect."""
+    def connect(cls, address: str, ship: str = "") -> RayCluster:
+        """`ship`: as of `Connect`. Raises CannotConnect."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would connect again
         try:
@@ -99,6 +99,8 @@ class RayCluster:
         if address not in ("auto", "local"):
             _probe(address)
         more: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        if ship:
+            more["runtime_env"] = {"working_dir": ship}
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error", **more)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:

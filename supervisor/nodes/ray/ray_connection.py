@@ -20,13 +20,14 @@ HEAD_PATIENCE = 4  # node timeouts, for a head of the cluster that may come back
 
 
 class RayConnection:
-    """Begins to connect. Raises UsageError or WorkersError."""
+    """Begins to connect. `ship`: as of the settings. Raises UsageError or WorkersError."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ship: str | None = None) -> None:
+        self.shipped = "" if ship is None else _shippable(ship)  # an absolute path
         if not sys.platform.startswith("linux"):
             raise UsageError("--engine ray: supported on Linux")
         try:
-            self._driver: DriverProcess | None = DriverProcess(address)
+            self._driver: DriverProcess | None = DriverProcess(address, self.shipped)
         except OSError as error:
             raise WorkersError(f"--engine ray: the Ray driver cannot be started: {error}") from error
 
@@ -57,6 +58,7 @@ class RayConnection:
             library=line[-1],
             options=interpreter_options(),
             start_directory=start_directory() or os.getcwd(),
+            shipped=self.shipped,
         )
 
     def discard(self) -> None:
@@ -64,3 +66,16 @@ class RayConnection:
         driver, self._driver = self._driver, None
         if driver is not None:
             driver.discard()
+
+
+def _shippable(directory: str) -> str:
+    """Raises UsageError if it is none, or the script is not in it."""
+    path = os.path.realpath(directory)
+    if not os.path.isdir(path):
+        raise UsageError(f"--ship {directory}: there is no such directory")
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if isinstance(script, str) and os.path.isfile(script):
+        inside = os.path.relpath(os.path.realpath(script), path)
+        if inside.startswith(".."):
+            raise UsageError(f"--ship {directory}: the script is not in it: {script}")
+    return path

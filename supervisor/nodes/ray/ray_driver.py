@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from supervisor.nodes.moved_program import SHIPPED
 from supervisor.nodes.ray import agent_launch
 from supervisor.nodes.ray.driver_protocol import (
     AgentArrived,
@@ -92,7 +93,7 @@ class RayDriver:
         if not isinstance(connect, Connect):
             return
         try:
-            self._cluster = RayCluster.connect(connect.address)
+            self._cluster = RayCluster.connect(connect.address, connect.ship)
         except CannotConnect as problem:
             send(self._control, NotConnected(problem.text, problem.wrong))
             return
@@ -330,6 +331,7 @@ def launch_of(bring: Bring, environment: dict[bytes, bytes], key: int) -> dict[s
         "directory": bring.directory,
         "environment": {**environment, **own},
         "gpus": bring.gpus,
+        "shipped": SHIPPED.encode(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import warnings
@@ -101,10 +102,7 @@ def driver_of(experiment: Experiment, supervisor: int) -> psutil.Process:
     """The Ray driver of this supervisor."""
 
     def found() -> psutil.Process | None:
-        for child in psutil.Process(supervisor).children():
-            if any("ray_driver" in word for word in child.cmdline()):
-                return child
-        return None
+        return next(iter(running("ray_driver", psutil.Process(supervisor).children())), None)
 
     process: psutil.Process = wait_for(found, "the driver")
     return process
@@ -112,5 +110,18 @@ def driver_of(experiment: Experiment, supervisor: int) -> psutil.Process:
 
 def agents_of(experiment: Experiment) -> list[psutil.Process]:
     """The agents of all nodes."""
-    found = [psutil.Process(pid) for pid in experiment.processes()]
-    return [process for process in found if any("node_agent" in word for word in process.cmdline())]
+    found = []
+    for pid in experiment.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return running("node_agent", found)
+
+
+def running(entry: str, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that run this module of ours; some may be gone by now."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ZombieProcess as well
+            if any(entry in word for word in process.cmdline()):
+                found.append(process)
+    return found

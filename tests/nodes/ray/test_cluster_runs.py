@@ -272,3 +272,37 @@ def test_a_run_for_which_nothing_is_free_says_so_and_waits(
     assert second.returncode == 0, err
     assert len({entry["result"]["node"] for entry in all_completed(other, 3).values()}) == 1
     wait_for(lambda: not other.processes(), "its processes to end")
+
+
+def test_what_is_shipped_is_imported_from_the_copy(experiment: Experiment, cluster: RayNodes) -> None:
+    package = experiment.folder / "code" / "helpers"
+    package.mkdir(parents=True)
+    package.joinpath("__init__.py").touch()
+    package.joinpath("answers.py").write_text("def answer():\n    return __file__\n")
+    package.parent.joinpath("data.txt").write_text("data")
+    experiment.script = package.parent / "exp.py"
+    experiment.write("""
+        from helpers.answers import answer
+
+        def jobs():
+            for number in range(3):
+                yield Job(id=f"job/{number}")
+
+        def evaluate():
+            return [answer(), __file__, os.getcwd(), Path("data.txt").read_text(), sys.argv[0]]
+
+        if __name__ == "__main__":
+            main(evaluate, jobs, name="shipped", workers="auto", all_tasks=True)
+    """)
+    run = experiment.run(*cluster.options, "--ship", str(experiment.folder / "other"))
+    assert run.returncode == 2 and "there is no such directory" in run.stderr
+    run = experiment.run(*cluster.options, "--ship", str(package))
+    assert run.returncode == 2 and "the script is not in it" in run.stderr
+    assert not experiment.output.exists()
+    run = experiment.run(*cluster.options, "--ship", str(package.parent))
+    assert run.returncode == 0, run.stderr
+    for entry in all_completed(experiment, 3).values():
+        *paths, data, program = entry["result"]
+        assert data == "data"
+        assert not any(path.startswith(str(experiment.folder)) for path in (*paths, program))
+        assert paths[0].startswith(paths[2]) and paths[1] == program
