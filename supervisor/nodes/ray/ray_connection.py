@@ -69,13 +69,14 @@ class RayConnection:
 
 
 def _shippable(directory: str) -> str:
-    """Raises UsageError if it is none, or the script is not in it."""
-    path = os.path.realpath(directory)
-    if not os.path.isdir(path):
+    """Its absolute path, as that of the script is spelled. Raises UsageError if it is none, or the script is not in
+    it."""
+    if not os.path.isdir(directory):
         raise UsageError(f"--ship {directory}: there is no such directory")
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if isinstance(script, str) and os.path.isfile(script):
-        inside = os.path.relpath(os.path.realpath(script), path)
-        if inside.startswith(".."):
-            raise UsageError(f"--ship {directory}: the script is not in it: {script}")
-    return path
+    if not isinstance(script, str) or not os.path.isfile(script):
+        return os.path.abspath(directory)
+    for absolute in (os.path.abspath, os.path.realpath):
+        if os.path.commonpath([absolute(directory), absolute(script)]) == absolute(directory):
+            return absolute(directory)
+    raise UsageError(f"--ship {directory}: the script is not in it: {script}")
