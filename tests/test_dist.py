@@ -231,3 +231,6 @@ def test_an_experiment_runs_and_resumes_where_only_the_wheel_is_installed(
         f"{domain}/{n}": n * n for domain in "ab" for n in range(3)
     }
     assert all(Path(result[1]).is_relative_to(venv) for result in results.values())
+
+    run([longhaul, "report", "night", "-o", "night.html"], folder)
+    assert "All 6 jobs completed" in (folder / "night.html").read_text(encoding="utf-8")

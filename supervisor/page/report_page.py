@@ -17,7 +17,7 @@ import msgspec
 
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.version import VERSION
-from supervisor.core.terms.wording import count, duration, printed_lines, size
+from supervisor.core.terms.wording import count, cut, duration, printed_lines, size
 from supervisor.page.duration_summary import MOST_DOMAINS, DomainDurations
 from supervisor.page.failure_groups import FailureGroup
 from supervisor.page.markup import Markup, data_block, joined, tag
@@ -29,6 +29,9 @@ MOST_GROUPS = 100  # kinds of failures that are shown
 MOST_JOBS = 200  # ids named with a kind
 _FEW_JOBS = 8
 _MOST_TRACEBACK = 20_000  # characters
+_MOST_MESSAGE = 600
+# Where a server forbids style sheets in a page, as Jenkins does; else those of the style sheet count.
+_FILLS = {"completed": "#1a7332", "failed": "#c0262d", "in-progress": "#0757b5", "pending": "#d5dae0"}
 _PRECISION = 1000  # a share in tenths of a percent, for pictures
 
 
@@ -124,7 +127,11 @@ def _summary(facts: ReportFacts) -> Markup:
         _numbers(facts),
         _steps(verdict.steps, facts.directory),
         tag("p", f"Written {when} by longhaul {VERSION}; it shows what was recorded by then.", class_="note"),
-        tag("nav", *[tag("a", words, href=f"#{place}") for place, words in links], aria_label="sections"),
+        tag(
+            "nav",
+            *[joined([tag("a", words, href=f"#{place}"), " "]) for place, words in links],
+            aria_label="sections",
+        ),
     )
 
 
@@ -143,11 +150,14 @@ def _bar(counts: Counts) -> Markup | None:
         wide = number * _PRECISION / counts.total
         if number:
             wide = max(wide, 4.0)  # one failure in a million can be seen
-            pieces.append(tag("rect", x=f"{at:.1f}", y="0", width=f"{wide:.1f}", height="12", class_=name))
+            place = {"x": f"{at:.1f}", "y": "0", "width": f"{wide:.1f}", "height": "12"}
+            pieces.append(tag("rect", **place, fill=_FILLS[name], class_=name))
             at += wide
     return tag(
         "svg",
         *pieces,
+        width="100%",
+        height="12",
         viewBox=f"0 0 {at:.1f} 12",
         preserveAspectRatio="none",
         class_="bar",
@@ -171,7 +181,7 @@ def _numbers(facts: ReportFacts) -> Markup:
     if facts.timeline["slots"]:
         shown.append(("workers", f"{len(facts.timeline['slots']):,}", ""))
     items = [
-        tag("li", tag("b", number), tag("span", ("✗ " if kind else "") + name), class_=kind or None)
+        tag("li", tag("b", number), " ", tag("span", ("✗ " if kind else "") + name), class_=kind or None)
         for name, number, kind in shown
     ]
     return tag("ul", *items, class_="numbers")
@@ -231,7 +241,7 @@ def _group(one: FailureGroup) -> Markup:
     parts: list[object] = [
         tag("h3", f"{glyph} ", one.kind),
         tag("p", ", ".join(told), class_="note"),
-        tag("p", one.message[:1000]) if one.message else None,
+        tag("p", cut(one.message, _MOST_MESSAGE)) if one.message else None,
         _named("failed", jobs),
         _named("ran again", again),
     ]
@@ -355,9 +365,11 @@ def _whiskers(one: DomainDurations, least: float, most: float) -> Markup:
     label += f"half of them from {_took(one.quarter)} to {_took(one.three_quarters)}"
     return tag(
         "svg",
-        tag("line", x1=f"{a:.0f}", x2=f"{e:.0f}", y1="8", y2="8"),
-        tag("rect", x=f"{b:.0f}", y="3", width=f"{max(3, d - b):.0f}", height="10"),
-        tag("line", x1=f"{c:.0f}", x2=f"{c:.0f}", y1="1", y2="15", class_="median"),
+        tag("line", x1=f"{a:.0f}", x2=f"{e:.0f}", y1="8", y2="8", stroke="gray"),
+        tag("rect", x=f"{b:.0f}", y="3", width=f"{max(3, d - b):.0f}", height="10", fill="steelblue"),
+        tag("line", x1=f"{c:.0f}", x2=f"{c:.0f}", y1="1", y2="15", stroke="black", class_="median"),
+        width="160",
+        height="16",
         viewBox="0 0 1000 16",
         preserveAspectRatio="none",
         class_="whiskers",
@@ -392,9 +404,7 @@ def _results(facts: ReportFacts) -> Markup:
         tag("h2", "Results", id="all-results"),
         *words,
         tag("p", _NEEDS_SCRIPT, tag("code", facts.csv_command), class_="note undrawn"),
-        tag("h3", "One against another", class_="drawing"),
         tag("div", id="plot", class_="drawing"),
-        tag("h3", "Table", class_="drawing"),
         tag("div", id="results", class_="drawing"),
     )
 

@@ -19,7 +19,6 @@ from supervisor.core.terms.records import (
     AnyRecord,
     CarriedRun,
     Noted,
-    Opened,
     Paused,
     RunEnded,
     RunStarted,
@@ -310,9 +309,6 @@ class Timeline:
             return
         self.marks.append(Mark(kind, at, text, slot))
 
-    def _apply_opened(self, record: Opened) -> None:
-        self._seconds(record.at)
-
     def _apply_run_started(self, record: RunStarted) -> None:
         at = self._seconds(record.at)
         self.finish()
@@ -404,7 +400,6 @@ _NOTED = {
 }
 
 _HANDLERS: dict[str, Callable[[Timeline, Any], None]] = {
-    "opened": Timeline._apply_opened,
     "run_started": Timeline._apply_run_started,
     "run_ended": Timeline._apply_run_ended,
     "carried_run": Timeline._apply_carried_run,

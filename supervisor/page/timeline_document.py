@@ -22,7 +22,7 @@ def timeline_document(timeline: Timeline, now: float | None) -> dict[str, Any]:
     """now: until when a live run has come; None if nobody runs it."""
     sums = timeline.bins.together().at_most(MOST_POINTS)
     origin = origin_of(timeline)
-    last = max(filter(None, [timeline.last, now]), default=0.0)
+    last = now or (timeline.runs[-1].end if timeline.runs else timeline.last or 0.0)
     return {
         "origin": round(origin, 3),
         "now": None if now is None else round(now - origin, 3),

@@ -51,10 +51,14 @@ def _column(name: str, values: list[Any]) -> Column:
     numbers = all(value is None or _is_number(value) for value in values)
     if numbers and any(value is not None for value in values):
         shown = [None if value is None else _rounded(value) for value in values]
-        return Column(clean(name), "number", shown, varies=_several(shown))
+        return Column(_shown(name), "number", shown, varies=_several(shown))
     places: dict[str, int] = {}
     codes = [None if value is None else places.setdefault(_text(value), len(places)) for value in values]
-    return Column(clean(name), "text", codes, list(places), varies=_several(codes))
+    return Column(_shown(name), "text", codes, list(places), varies=_several(codes))
+
+
+def _shown(name: str) -> str:
+    return " ".join(clean(name).split()) or "(no name)"
 
 
 def _several(values: list[Any]) -> bool:

@@ -143,5 +143,5 @@ def _steps(now: Situation) -> list[Step]:
     elif now.offered > counts.total:
         steps.append(Step("Run the rest", now.resume_all))
     if not counts.failed and not live and counts.completed:
-        steps.append(Step("Take the results", now.results))
+        steps.append(Step("Take the results so far" if counts.left else "Take the results", now.results))
     return [step for step in steps if step.command]

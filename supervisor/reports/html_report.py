@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 5_000  # of the results table; beyond that the failures and a sample
 MOST_CELLS = 1_000_000  # rows times columns
+LEAST_ROWS = 500
 _LOOK = 50  # rows by which the number of columns is judged
 _STALE = 60.0  # seconds after which a progress file tells of nobody
 _WINDOW = 600.0  # seconds over which the pace is averaged
@@ -154,7 +156,8 @@ def _live_state(results: Results, timeline: Timeline) -> str:
     """What the supervisor is doing that owns the experiment now; "" if nobody does."""
     layout = results.layout
     held = is_held(layout.lock)
-    if held is False or not results.table.counts().left:
+    over = bool(timeline.runs and timeline.runs[-1].state not in ("", "rewritten"))
+    if held is False or over or not results.table.counts().left:
         return ""
     try:
         progress = read_progress(layout)
@@ -234,27 +237,27 @@ def _eta(timeline: Timeline, left: int) -> float | None:
 
 
 def chosen_jobs(results: Results) -> tuple[Sequence[int], str]:
-    """The jobs whose rows are shown, in plan order, and in words which these are; "" if all are."""
+    """The jobs whose rows are shown, in plan order, and in words which these are; "" if all are.
+
+    A sample is drawn at random, each time the same one: every hundredth job of a grid may have the same parameters.
+    """
     jobs = results.jobs()
     most = _most_rows(results, jobs)
     if len(jobs) <= most:
         return jobs, ""
-    failed = [job for job in indices_of(results.table.state, FAILED) if results.table.wanted[job]]
-    step = -(-len(jobs) // most)
-    sample = jobs[::step]
-    every = -(-len(failed) // most) if failed else 1
-    kept = failed[::every]
-    words = f"The table and the plot have {len(sample):,} of {len(jobs):,} jobs, every {_ordinal(step)} in the order "
-    words += "of the script"
-    if failed:
-        some = f"every {_ordinal(every)} of the {len(failed):,}" if every > 1 else f"all {len(failed):,}"
-        words += f", and {some} that failed" if every > 1 or len(failed) > 1 else ", and the one that failed"
-    return sorted({*sample, *kept}), f"{words}."
+    wanted = results.table.wanted
+    failed = [job for job in indices_of(results.table.state, FAILED) if wanted[job]]
+    kept = _sample(failed, most)
+    words = f"The table and the plot have {most:,} of {len(jobs):,} jobs, drawn at random, each time the same ones"
+    if len(kept) < len(failed):
+        words += f", and {len(kept):,} of the {len(failed):,} that failed"
+    elif failed:
+        words += f", and all {len(failed):,} that failed" if len(failed) > 1 else ", and the one that failed"
+    return sorted({*_sample(jobs, most), *kept}), f"{words}."
 
 
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
-    return f"{number:,}{ending}"
+def _sample(jobs: Sequence[int], most: int) -> Sequence[int]:
+    return jobs if len(jobs) <= most else random.Random(0).sample(jobs, most)
 
 
 def _most_rows(results: Results, jobs: Sequence[int]) -> int:
@@ -269,7 +272,7 @@ def _most_rows(results: Results, jobs: Sequence[int]) -> int:
         ),
         default=0,
     )
-    return max(500, min(MOST_ROWS, MOST_CELLS // max(1, columns)))
+    return max(LEAST_ROWS, min(MOST_ROWS, MOST_CELLS // max(1, columns)))
 
 
 # ---------------------------------------------------------------------------- commands

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor import load
 from supervisor.__main__ import main
 from tests.page.browser import DESKTOP, PHONE, chromium, opened
 
@@ -165,3 +166,76 @@ def test_its_data_is_json_that_cannot_end_its_element(report: Path) -> None:
     block = text.partition('<script type="application/json" id="facts">')[2].partition("</script>")[0]
     assert "<" not in block
     assert json.loads(block)["counts"]["failed"] == 7
+
+
+def test_a_server_that_forbids_scripts_and_styles_leaves_it_readable(browser: Any, report: Path) -> None:
+    """As Jenkins does with the files of a build (pytest-html, issue 29)."""
+    policy = "sandbox; default-src 'none'; img-src 'self'; style-src 'self';"
+    context = browser.new_context(viewport=PHONE)
+    page = context.new_page()
+    page.route(
+        "http://ci.invalid/*",
+        lambda route: route.fulfill(
+            path=report, content_type="text/html", headers={"Content-Security-Policy": policy}
+        ),
+    )
+    page.goto("http://ci.invalid/report.html")
+    text = page.locator("body").inner_text()
+    assert "7 of 33 jobs failed" in text and "exp.py --resume night" in text and "no such split" in text
+    assert page.evaluate("document.querySelector('svg.bar').getBoundingClientRect().height") == 12
+    assert page.evaluate("document.documentElement.className") == ""
+    context.close()
+
+
+ODD = """
+from supervisor import Job, main
+
+def evaluate(n, seed):
+    if n == 5:
+        raise KeyError("a" * 100000 + "\\udcff\\x00")
+    score = [0.5, float("nan"), float("inf"), 1, -3, 0, 5e-324, 2, 3, 4][n]
+    grade = ["A", 3, [True, False], None, {"x": 1}, True, "B", 2.5, 2**60, ""][n]
+    more = {"a.b": n, "a": {"b": -n}, "": n, "long": "w " * n * 40}
+    return {**more, "score": score, "grade": grade, "line\\nbreak (x) 'q'": n % 3}
+
+IDS = ["a b", "-dash", "x'y", "a\\nb", "../../etc", "$(rm)", "&amp;", "%41#frag?q", "nul\\x00y", "\\u202egnp.exe"]
+
+if __name__ == "__main__":
+    params = [{"n": n, "seed": 2**63 + n} for n in range(10)]
+    jobs = [Job(id=i, domain="d(1).x" if p["n"] % 2 else None, params=p) for i, p in zip(IDS, params)]
+    main(evaluate, jobs, name="odd", all_tasks=True, workers=2)
+""".replace("\\\\", "\\")
+
+
+def test_odd_values_are_shown_and_none_is_left_out_silently(browser: Any, tmp_path: Path) -> None:
+    """Lists and letters as scores (inspect_ai 2393, 175), nan in a plot (optuna 3382), dots and quotes in names
+    (snakemake 155, gatling 2276), characters that are none (pytest-html 12)."""
+    (tmp_path / "exp.py").write_text(ODD)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "exp.py", "--experiment-id", "odd"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    path = tmp_path / "odd.html"
+    with load(tmp_path / "data" / "outputs" / "odd", "odd") as loaded:
+        loaded.save_html(path)
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(path)
+        summary = page.locator("#plot > .note").first.inner_text()
+        assert "7 jobs" in summary and "Not drawn: 2 with nan or an infinity, 1 without a value" in summary
+        page.get_by_text("columns (").click()
+        page.get_by_role("button", name="all", exact=True).last.click()
+        texts = {
+            name: page.locator(f"#results tbody td[data-label='{name}']").all_inner_texts()
+            for name in ("job", "result.score", "result.grade", "params.seed")
+        }
+        assert (
+            texts["job"][0] == "a b"
+            and texts["job"][8] == "nul\ufffdy"
+            and texts["job"][9] == "\ufffdgnp.exe"
+        )
+        assert texts["result.score"][1:3] == ["nan", "inf"]
+        assert texts["result.grade"][:3] == ["A", "3", "[true,false]"]
+        assert texts["params.seed"][0] == str(2**63)
+        assert "cut at 200 characters" in page.locator("#results").inner_text()
+        heads = page.locator("#results thead th").all_inner_texts()
+        assert "result.line break (x) 'q'" in heads

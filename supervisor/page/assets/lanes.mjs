@@ -168,7 +168,7 @@ class LanesView {
       if (this.beginsNode(row)) {
         context.fillStyle = colour["--fg"];
         context.textAlign = "left";
-        context.fillText(this.node(row), 2, y - NODE / 2, LEFT + 160);
+        context.fillText(this.node(row), LEFT + 4, y - NODE / 2);
       }
       context.fillStyle = colour["--card"];
       context.fillRect(LEFT, y + 1, width - LEFT - 6, this.laneHeight - 2);

@@ -38,8 +38,12 @@ async function begin() {
   } else {
     section("lanes", (place) => place.append(...notes("No job has been run yet, or the journal is gone: there is no timeline.")));
   }
-  section("results", (place) => drawResults(place, results));
+  section("results", (place) => {
+    place.append(element("h3", { text: "Table" }));
+    drawResults(place, results);
+  });
   section("plot", (place) => {
+    place.append(element("h3", { text: "One against another" }));
     if (!drawScatter(place, results)) place.append(...notes("No number varies from job to job: there is nothing to plot."));
   });
   document.addEventListener("keydown", (event) => {

@@ -1,10 +1,11 @@
 // The results: filter, sort, choose columns, leaf through. A table, and on a phone a card for each job.
 
-import { choices, element, labelled } from "./elements.mjs";
+import { choices, element, labelled, notes } from "./elements.mjs";
 import { chosenBefore, keepChoice } from "./payload.mjs";
 import { counted, duration, plainNumber } from "./words.mjs";
 
 const SHOWN_AT_FIRST = 14;
+const LONGEST = 200; // characters of a text in the file
 const STATE_GLYPHS = { completed: "✓ completed", failed: "✗ failed", in_progress: "● in progress", pending: "○ pending" };
 
 /** @param {any} column @param {number} row @returns {any} number, text or null */
@@ -26,7 +27,9 @@ export function cellText(column, row) {
  * @param {any[]} columns @returns {Set<string>} */
 export function usefulColumns(columns) {
   const always = ["job", "state", "seconds"];
-  const found = columns.filter((column) => always.includes(column.name) || (column.varies && column.name !== "outcome" && column.name !== "error.message"));
+  const isLong = (column) => column.texts.filter((text) => text.length > 60).length * 2 > column.texts.length;
+  const tells = (column) => column.varies && column.name !== "outcome" && column.name !== "error.message" && !isLong(column);
+  const found = columns.filter((column) => always.includes(column.name) || tells(column));
   return new Set(found.slice(0, SHOWN_AT_FIRST).map((column) => column.name));
 }
 
@@ -70,7 +73,8 @@ class ResultsTable {
     this.after = element("button", { type: "button", text: "next →", click: () => this.leaf(1) });
     const pager = element("div", { class: "tools" }, this.before, this.after);
     this.fillPicker();
-    return [tools, picker, this.told, this.frame, pager];
+    const cut = this.columns.some((column) => column.texts.some((text) => text.length >= LONGEST && text.endsWith("…")));
+    return [tools, picker, this.told, this.frame, pager, ...notes(cut ? `Texts that end with … are cut at ${LONGEST} characters; longhaul show JOB has all of one.` : "")];
   }
 
   fillPicker() {

@@ -128,6 +128,7 @@ class ScatterPlot {
       const values = column.kind === "number" ? column.values.filter((value) => typeof value === "number") : [];
       const [least, most] = [Math.min(...values), Math.max(...values)];
       this.logBoxes[name].disabled = !(values.length && least > 0);
+      this.logBoxes[name].parentElement.title = this.logBoxes[name].disabled ? "only where all values are numbers above zero" : "";
       this.logBoxes[name].checked = values.length > 0 && least > 0 && most / least >= 50;
     }
   }
@@ -210,10 +211,16 @@ class ScatterPlot {
     this.frameOf(context, across, up, width, height);
     const colours = this.colours();
     this.points = [];
+    this.left = { strange: 0, absent: 0, low: 0 };
     for (let row = 0; row < this.rows; row++) {
       let px = across.place(row);
       const py = up.place(row);
-      if (px === null || py === null) continue;
+      if (px === null || py === null) {
+        const values = [x, y].map((column) => column.values[row]);
+        const strange = [x, y].some((column, index) => column.kind === "number" && typeof values[index] === "string");
+        this.left[strange ? "strange" : values.includes(null) ? "absent" : "low"]++;
+        continue;
+      }
       if (across.wide) px += (((row * 2654435761) % 1000) / 1000 - 0.5) * across.wide * 0.6;
       this.points.push({ x: px, y: py, row });
     }
@@ -270,12 +277,16 @@ class ScatterPlot {
 
   words(y) {
     const rows = this.points.map((point) => point.row).sort((one, other) => y.values[one] - y.values[other]);
-    if (!rows.length) return "No job has both values.";
+    const { strange, absent, low } = this.left;
+    const parts = [[strange, "with nan or an infinity"], [absent, "without a value"], [low, "not above zero"]];
+    const missing = parts.filter(([number]) => number).map(([number, why]) => `${number.toLocaleString("en-US")} ${why}`);
+    const left = missing.length ? ` Not drawn: ${missing.join(", ")}.` : "";
+    if (!rows.length) return `No job has both values.${left}`;
     const job = this.byName.get("job");
     const told = (row) => `${plainNumber(y.values[row])} (${cellText(job, row)})`;
     const coloured = this.colour ? `, coloured by ${this.colour}` : "";
     const some = this.note ? " Of the rows that are in this file." : "";
-    return `${this.y} against ${this.x}${coloured}: ${counted(rows.length, "job")}. Lowest ${told(rows[0])}, highest ${told(rows.at(-1))}.${some}`;
+    return `${this.y} against ${this.x}${coloured}: ${counted(rows.length, "job")}. Lowest ${told(rows[0])}, highest ${told(rows.at(-1))}.${left}${some}`;
   }
 
   frameOf(context, across, up, width, height) {
