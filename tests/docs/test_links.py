@@ -136,7 +136,7 @@ def test_the_names_of_the_source_are_those_that_it_has(document: Path) -> None:
 def test_every_line_of_what_survives_what_names_a_test_that_there_is() -> None:
     text = SURVIVAL.read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
-    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| event")]
     assert all("::test_" in row for row in rows)
     for file, test in named:
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -61,12 +61,12 @@ class Stage:
     def start(self, jobs: int, timeout: str, *arguments: str, engine: str = "tcp") -> subprocess.Popen[str]:
         self._look()
         self.jobs = jobs
-        nodes = ["--engine", "tcp", "--nodes", "2", "--node-timeout", timeout] if engine == "tcp" else []
+        nodes = ["--nodes", "2", "--node-timeout", timeout] if engine == "tcp" else []
         environment = self.experiment.environment()
         environment["HOSTS"] = f"{self.first.address},{self.second.address}"
         environment["JOBS"] = str(jobs)
         wrapper = self.home.entered(self.experiment.folder)
-        return self.experiment.start(*nodes, *arguments, wrapper=wrapper, env=environment)
+        return self.experiment.start("--engine", engine, *nodes, *arguments, wrapper=wrapper, env=environment)
 
     def supervisor(self) -> int:
         return child_of(self.experiment.started[-1].pid)
@@ -121,6 +121,9 @@ class Stage:
 def stage(experiment: Experiment, tmp_path: Path) -> Iterator[Stage]:
     with switch() as made:
         yield Stage(experiment, made.host(), made.host(), made.host())
+        for process in experiment.started:  # nsenter keeps a host from ending if it stands still
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
 
 
 def test_each_host_has_pids_and_a_name_of_its_own(stage: Stage) -> None:
@@ -215,6 +218,24 @@ def test_a_host_that_dies_costs_its_jobs_nothing_and_is_used_when_it_is_back(sta
     stage.open("hurry")
     stage.end()
     assert stage.outcomes() == {"completed": 200, "lost": 2}
+
+
+def test_a_supervisor_that_stands_still_for_longer_than_the_timeout_blames_nobody(stage: Stage) -> None:
+    stage.start(12, "2s")
+    stage.all_four_run()
+    stopped = now()
+    supervisor = stage.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)
+    wait_for(
+        lambda: len(stage.first.processes()) == len(stage.second.processes()) == 1,
+        "the agents to end the workers",
+    )
+    assert now() - stopped < 2.0 + FENCE
+    stage.open("hurry")
+    for pid in (supervisor, stage.experiment.started[-1].pid):  # nsenter stops with what it has started
+        os.kill(pid, signal.SIGCONT)
+    stage.end()
+    assert stage.outcomes() == {"completed": 12, "interrupted": 4}
 
 
 def kill_supervisor(stage: Stage) -> None:

@@ -128,8 +128,9 @@ class Program:
         ]
         if self.nodes:
             self.over_nodes = not self.over_nodes
+            command += ["--engine", "pipes" if self.over_nodes else "local"]
         if self.over_nodes:
-            command += ["--engine", "pipes", "--nodes", str(self.nodes), "--node-timeout", f"{NODE_TIMEOUT}s"]
+            command += ["--nodes", str(self.nodes), "--node-timeout", f"{NODE_TIMEOUT}s"]
         with open(self.folder / "stderr.txt", "ab") as stderr:
             self.process = subprocess.Popen(
                 [*wrapper, *command],
