@@ -129,6 +129,7 @@ def _failed(lease: int, seconds: float, error: BaseException) -> Failed:
     interrupted = CURRENT.stopping or isinstance(error, JobInterrupted)
     if isinstance(error, ProgramFailed):
         what = Failure(error.kind, encodable(error.message), encodable(error.output))
+        what.exit_code, what.signal = error.exit_code, error.signal
         return Failed(lease, seconds, "interrupted" if interrupted else error.outcome, what, wish=error.wish)
     failed = Failed(lease, seconds, "interrupted" if interrupted else "raised", describe(error))
     if isinstance(error, Retry):

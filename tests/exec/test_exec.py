@@ -60,24 +60,30 @@ def test_lines_of_standard_input_are_jobs_whatever_they_hold(folder: Folder) -> 
 
 
 @pytest.mark.parametrize(
-    ("script", "outcome", "message"),
+    ("script", "outcome", "message", "how"),
     [
-        ("echo first; echo last words >&2; exit 3", "raised", "exit code 3: last words"),
-        ("kill -SEGV $$", "crashed", "SIGSEGV: the program was killed by SIGSEGV"),
-        ("kill -KILL $$", "crashed", "SIGKILL: the program was killed by SIGKILL, perhaps"),
-        ("kill -USR1 $$", "raised", "SIGUSR1: the program was killed by SIGUSR1"),
-        ("echo '{' > $LONGHAUL_RESULT", "unencodable", "the file LONGHAUL_RESULT is not JSON"),
-        ("no-such-program-here", "raised", "exit code 127: "),
+        ("echo first; echo last words >&2; exit 3", "raised", "exit code 3: last words", {"exit_code": 3}),
+        ("kill -SEGV $$", "crashed", "SIGSEGV: the program was killed by SIGSEGV", {"signal": 11}),
+        ("kill -KILL $$", "crashed", "SIGKILL: the program was killed by SIGKILL, perhaps", {"signal": 9}),
+        (
+            "kill -USR1 $$",
+            "raised",
+            "SIGUSR1: the program was killed by SIGUSR1",
+            {"signal": int(signal.SIGUSR1)},
+        ),
+        ("echo '{' > $LONGHAUL_RESULT", "unencodable", "the file LONGHAUL_RESULT is not JSON", {}),
+        ("no-such-program-here", "raised", "exit code 127: ", {"exit_code": 127}),
     ],
 )
 def test_how_a_program_ends_is_the_outcome_of_its_job(
-    folder: Folder, script: str, outcome: str, message: str
+    folder: Folder, script: str, outcome: str, message: str, how: dict[str, int]
 ) -> None:
     run = folder.exec("--crash-limit", "1", "--param", "x=1", "--", "sh", "-c", script.replace("{", "{{"))
     assert run.returncode == 1, run.stderr
     (entry,) = folder.final().values()
     error = entry["error"]
     assert error["outcome"] == outcome
+    assert {key: error[key] for key in ("exit_code", "signal") if key in error} == how
     assert message in f"{error['type']}{': ' if error['type'] else ''}{error['message']}"
     assert "Traceback" not in run.stderr
 

@@ -115,7 +115,7 @@ def test_bad_values_of_every_option(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["longhaul"])
     try:
-        code = main(["exec", *words])
+        code = main(["exec", "--start-method", "spawn", *words])  # no zygote is started in vain
     except SystemExit as end:
         code = end.code  # type: ignore[assignment]
     printed = capsys.readouterr()

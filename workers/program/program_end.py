@@ -23,7 +23,7 @@ class ProgramFailed(Exception):
     """A program ended without what makes its job completed.
 
     outcome: of the job. kind: a few words by which failures are grouped. output: the last lines that it has
-    printed. wish: whether there may be another attempt, as `Failed.wish`.
+    printed. wish: whether there may be another attempt, as `Failed.wish`. exit_code, signal: how it ended, if it ran.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class ProgramFailed(Exception):
         *,
         output: str = "",
         wish: Literal["", "give_up"] = "",
+        exit_code: int | None = None,
+        signal: int | None = None,
     ) -> None:
         super().__init__(message)
         self.outcome = outcome
@@ -41,6 +43,8 @@ class ProgramFailed(Exception):
         self.message = message
         self.output = output
         self.wish = wish
+        self.exit_code = exit_code
+        self.signal = signal
 
     def __str__(self) -> str:
         return f"{self.kind}{': ' if self.message else ''}{self.message}"
@@ -57,17 +61,17 @@ def failure_of_status(status: int, output: str, retry_codes: list[int] | None) -
         name = signal_name(number)
         if name in STOPS:
             return JobInterrupted(f"the program was ended by {name}, which was not sent by longhaul")
-        if name in CRASHES:
-            return ProgramFailed("crashed", name, _killed(name, core=os.WCOREDUMP(status)), output=output)
-        return ProgramFailed("raised", name, f"the program was killed by {name}", output=output)
+        crashed = name in CRASHES
+        message = _killed(name, core=os.WCOREDUMP(status))
+        return ProgramFailed("crashed" if crashed else "raised", name, message, output=output, signal=number)
     code = os.WEXITSTATUS(status)
-    gives_up = retry_codes is not None and code not in retry_codes
     return ProgramFailed(
         "raised",
         f"exit code {code}",
         _last_words(code, output),
         output=output,
-        wish="give_up" if gives_up else "",
+        wish="give_up" if retry_codes is not None and code not in retry_codes else "",
+        exit_code=code,
     )
 
 

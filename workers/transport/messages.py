@@ -117,7 +117,8 @@ class Failure(msgspec.Struct, array_like=True):
     """An exception as text; nothing of it is ever unpickled.
 
     `where` is "file.py:88" of the innermost frame in the user's code, "" if unknown.
-    `value_repr` (at most 64 KB) is kept for results that cannot be encoded.
+    `value_repr` (at most 64 KB) is kept for results that cannot be encoded. `exit_code`, `signal`: of a program that
+    the job was.
     """
 
     type: str
@@ -126,6 +127,8 @@ class Failure(msgspec.Struct, array_like=True):
     where: str = ""
     errno: int | None = None  # of an OSError
     value_repr: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
 
 
 class Ready(msgspec.Struct, tag=10, array_like=True):

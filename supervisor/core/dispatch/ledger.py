@@ -162,7 +162,7 @@ class Ledger:
             "message": failure.message,
             "traceback": failure.traceback,
         }
-        for key in ("where", "errno", "value_repr"):
+        for key in ("where", "errno", "value_repr", "exit_code", "signal"):
             if value := getattr(failure, key):
                 error[key] = value
         kind: str = outcome.outcome
