@@ -308,7 +308,7 @@ def _durations(facts: ReportFacts) -> Markup:
             (f"{one.failed:,}" if one.failed else "", True),
             (_took(one.median), True),
             (_took(one.most_of_all), True),
-            (joined([_took(one.longest), " ", tag("span", longest, class_="muted")]), True),
+            (tag("span", _took(one.longest), " ", tag("span", longest, class_="muted")), True),
             (_took(one.total), True),
             (_whiskers(one, least, most), False),
         ]

@@ -113,7 +113,7 @@ def test_a_notebook_saves_what_it_has(folder: Path) -> None:
 
 def test_figures_and_keys_are_those_of_the_code() -> None:
     text = prose(PAGE)
-    assert f"All jobs up to {MOST_ROWS:,}." in text
+    assert f"All jobs up to {MOST_ROWS:,} (fewer" in text
     lanes, report = asset("lanes.mjs"), asset("report.mjs")
     assert all(f'"{key}"' in lanes or f"{key}:" in lanes for key in ("+", "-", "0", "ArrowLeft"))
     assert '"/"' in report

@@ -122,12 +122,13 @@ class _History:
 
     def _run(self, run: int, started: float, jobs: range, *, over: bool) -> float:
         at = _clock(started)
+        resumed = ["--resume", "night"] if run > 1 else []
         entry = {
             "directory": "/home/somebody/work",
-            "sys_argv": ["night.py"],
+            "sys_argv": ["night.py", *resumed],
             "function": ["__main__", "evaluate"],
         }
-        argv = ["python", "night.py"] + (["--resume", "night"] if run > 1 else [])
+        argv = ["python", "night.py", *resumed]
         self.store.append(
             [
                 RunStarted(

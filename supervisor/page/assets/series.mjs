@@ -4,6 +4,7 @@ import { asTable, element, redrawn, themeColour } from "./elements.mjs";
 import { counted, duration, memorySize, plainNumber } from "./words.mjs";
 
 const WINDOW = 600; // seconds over which the pace is averaged
+const DOUBLING = Array.from({ length: 26 }, (_, power) => 2 ** (power - 2)); // steps of an axis of megabytes
 const PALETTE = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"];
 
 /** @param {HTMLElement} place @param {any} timeline @param {import("./time_axis.mjs").ShownRange} shown @param {any} counts */
@@ -15,11 +16,31 @@ export function drawSeries(place, timeline, shown, counts) {
     if (ends.t.length > 1) place.append(endTime(ends, timeline, shown));
     place.append(concurrency(series, shown));
   }
-  if (timeline.memory.t.length) place.append(memory(timeline, shown));
+  if (timeline.memory.t.length) place.append(...memory(timeline, shown));
   else if (Object.keys(timeline.peaks).length) place.append(peaks(timeline));
 }
 
-function throughput(series, shown) {
+/** Bins taken together, so that a curve of few attempts is no comb. @param {any} series @returns {any} */
+function smoother(series) {
+  const total = series.ended.reduce((sum, value) => sum + value, 0);
+  const factor = Math.max(1, Math.min(Math.ceil((8 * series.t.length) / Math.max(1, total)), Math.floor(series.t.length / 40)));
+  const width = series.width * factor;
+  const found = { width, t: [], ended: [], failed: [] };
+  series.t.forEach((at, index) => {
+    const start = Math.floor(at / width) * width;
+    if (found.t.at(-1) !== start) {
+      found.t.push(start);
+      found.ended.push(0);
+      found.failed.push(0);
+    }
+    found.ended[found.t.length - 1] += series.ended[index];
+    found.failed[found.t.length - 1] += series.failed[index];
+  });
+  return found;
+}
+
+function throughput(all, shown) {
+  const series = smoother(all);
   const scale = series.width < 60 && Math.max(...series.ended) / series.width >= 5 ? 1 : 60;
   const unit = scale === 1 ? "second" : "minute";
   const per = (values) => values.map((value) => (value / series.width) * scale);
@@ -57,7 +78,8 @@ export function expectedEnds(timeline, counts) {
     while (series.t[first] < at - Math.max(WINDOW, 10 * series.width)) inWindow -= series.ended[first++];
     const seconds = at - Math.max(series.t[first], at - WINDOW);
     const left = Math.max(0, total - done);
-    if (inWindow > 0 && seconds > 0 && index > 1) {
+    const enough = done >= Math.min(10, total / 20); // the first few tell nothing
+    if (inWindow > 0 && seconds > 0 && index > 1 && enough) {
       found.t.push(at);
       found.ends.push(at + (left * seconds) / inWindow);
     }
@@ -86,13 +108,18 @@ function memory(timeline, shown) {
   } else {
     names.forEach((name, index) => curves.push({ label: `worker ${name}`, colour: PALETTE[index], values: slots[name] }));
   }
-  if (free.some((value) => value !== null)) curves.push({ label: "free on the machine", colour: "--muted", values: free, dash: [2, 4] });
   const largest = Object.entries(timeline.peaks).sort((one, other) => other[1] - one[1])[0];
   let summary = largest ? `The largest worker was ${largest[0]}, with ${memorySize(largest[1] / 2 ** 20)}.` : "";
   if (together > 1) summary += ` Each point stands for ${together} samples.`;
   const steps = t.slice(1).map((at, index) => at - t[index]);
   const usual = steps.sort((one, other) => one - other)[Math.floor(steps.length / 2)] ?? Infinity;
-  return chart("Memory of the workers", summary, t, curves, shown, memorySize, 2 * usual, 64, several ? peaksTable(timeline) : null);
+  const parts = [chart("Memory of the workers", summary, t, curves, shown, memorySize, 2 * usual, 64, several ? peaksTable(timeline) : null)];
+  const known = free.filter((value) => value !== null);
+  if (known.length) {
+    const least = `The machine had at least ${memorySize(Math.min(...known))} left, whoever took the rest.`;
+    parts.push(chart("Memory left on the machine", least, t, [{ label: "free", colour: "--c5", values: free, fill: true }], shown, memorySize, 2 * usual, 64));
+  }
+  return parts;
 }
 
 function peaksTable(timeline) {
@@ -177,7 +204,7 @@ function options(curves, columns, shown, words, frame, room) {
           return splits.map((place) => known.get(place) ?? "");
         },
       },
-      { stroke: colour("--muted"), grid, ticks: grid, font, size: room, values: (_, splits) => splits.map((value) => (value === null ? "" : words(value))) },
+      { stroke: colour("--muted"), grid, ticks: grid, font, size: room, incrs: words === memorySize ? DOUBLING : undefined, values: (_, splits) => splits.map((value) => (value === null ? "" : words(value))) },
     ],
     series: [
       { label: "time", value: (_, place) => (place === null ? "" : shown.axis.words(shown.axis.time(place), true)) },

@@ -24,7 +24,8 @@ export class TimeAxis {
     let found = this.pieces[0];
     if (!found) return 0;
     for (const piece of this.pieces) {
-      if (piece.start <= time) found = piece;
+      // In a break: the piece that is nearer. The bins of a run may begin a little before it does.
+      if (piece.start <= time || piece.start - time < time - found.end) found = piece;
       else break;
     }
     return found.at + Math.min(Math.max(0, time - found.start), found.end - found.start);
