@@ -32,6 +32,7 @@ from supervisor.nodes.wire import (
     Pong,
     Report,
     Start,
+    TakeBack,
     decode_reports,
     encode,
     event_of,
@@ -282,6 +283,59 @@ def test_orders_that_come_too_late_are_not_obeyed(hold: Callable[..., Held], tmp
     node.until(node.is_over)
     assert not psutil.pid_exists(worker) and not (tmp_path / "ran").exists()
     assert node.first(Done)() is None
+
+
+def batch(node: Held, first: int, jobs: list[dict[str, Any]]) -> None:
+    """Lease several jobs at once."""
+    lines = [json.dumps({"id": f"job/{first + n}", "params": job}).encode() for n, job in enumerate(jobs)]
+    node.tell(Lease(1, Run(first, [1] * len(jobs), b"\n".join(lines))))
+
+
+def test_leases_that_were_taken_back_are_withdrawn_before_the_job_in_front_of_them_ends(
+    hold: Callable[..., Held], tmp_path: Path
+) -> None:
+    node = hold()
+    node.worker()
+    gate, began, ran = tmp_path / "gate", tmp_path / "began", tmp_path / "ran"
+    first = {"what": "wait-for", "gate": str(gate), "note": str(began)}
+    batch(node, 5, [first, *[{"what": "sleep", "seconds": 0.0, "note": str(ran)}] * 3])
+    node.until(began.exists)
+    node.tell(TakeBack(1, [6, 7, 8]))
+    assert node.event(facts.LeasesWithdrawn).leases == [6, 7, 8]
+    assert node.first(Done)() is None
+    gate.touch()
+    assert node.event(facts.LeasesDropped).leases == [6, 7, 8]
+    assert [outcome.lease for outcome in node.event(facts.JobsFinished).outcomes] == [5]
+    assert not ran.exists()
+
+
+def test_no_lease_that_was_withdrawn_has_started(hold: Callable[..., Held]) -> None:
+    """However quickly the worker goes through them."""
+    node = hold()
+    node.worker()
+    withdrawn, done, dropped = set(), set(), set()
+    for turn in range(24):
+        first, seconds = 1 + 100 * turn, (0.0, 0.0004, 0.004, 0.04)[turn % 4]
+        number = 5 if seconds > 0.01 else 100
+        leases = set(range(first, first + number))
+        node.reports.clear()
+        batch(node, first, [{"what": "sleep", "seconds": seconds}] * number)
+        time.sleep(0.002 * turn)
+        node.tell(TakeBack(1, sorted(leases)[1:]))
+
+        def settled(leases: set[int] = leases) -> bool:
+            for event in [event_of(r) for r in node.reports if isinstance(r, Fact | Done)]:
+                if isinstance(event, facts.JobsFinished):
+                    done.update(outcome.lease for outcome in event.outcomes)
+                elif isinstance(event, facts.LeasesDropped):
+                    dropped.update(event.leases)
+                elif isinstance(event, facts.LeasesWithdrawn):
+                    withdrawn.update(event.leases)
+            return leases <= done | dropped
+
+        node.until(settled)
+    assert not withdrawn & done and not dropped & done
+    assert done and dropped and withdrawn
 
 
 def test_its_hello_says_that_nothing_of_the_node_before_is_left(hold: Callable[..., Held]) -> None:

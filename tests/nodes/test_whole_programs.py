@@ -144,19 +144,28 @@ def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: s
     assert again[1]["place"] == final[job]["place"]
 
 
-def test_what_ends_while_the_supervisor_stands_still_is_interrupted(experiment: Experiment) -> None:
+# As a shell with job control does it: Ctrl+Z stops no process group without a parent in its session.
+IN_A_GROUP = "import subprocess, sys; sys.exit(subprocess.Popen(sys.argv[1:], process_group=0).wait())"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGTSTP])  # Ctrl+Z stops the workers, too
+def test_what_ends_while_the_supervisor_stands_still_is_interrupted(
+    experiment: Experiment, stop: signal.Signals
+) -> None:
     write(experiment)
-    supervisor = experiment.start(*NODES, "--node-timeout", "1s")
+    wrapper = (sys.executable, "-c", IN_A_GROUP)
+    started = experiment.start(*NODES, "--node-timeout", "1s", wrapper=wrapper)
     all_four_run(experiment)
+    (supervisor,) = psutil.Process(started.pid).children()
     both = agents(supervisor.pid)
-    os.kill(supervisor.pid, signal.SIGSTOP)
+    os.kill(supervisor.pid, stop)
     over = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     wait_for(lambda: all(agent.status() in over for agent in both), "the agents to end")
     os.kill(supervisor.pid, signal.SIGCONT)
     wait_for(lambda: len(experiment.executions()) >= 12, "all four to run again")
     open_gate(experiment)
-    _, err = supervisor.communicate(timeout=PATIENCE)
-    assert supervisor.returncode == 0, err
+    _, err = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 0, err
     all_completed(experiment)
     ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
     assert Counter(ended) == {"completed": 24, "interrupted": 4}
