@@ -65,7 +65,11 @@ def value_of(text: bytes) -> Any:
 
 
 def object_of(line: bytes) -> dict[str, Any] | None:
-    """The JSON object that a line is; None for any other line."""
+    """The JSON object that a line is; None for any other line. A progress bar may stand before it, which has ended
+    with no newline: on the same line of the log, from a carriage return on."""
+    _, bar, shown = line.rpartition(b"\r")
+    if bar and b"{" in shown:
+        line = shown[shown.index(b"{") :]
     if not (line.startswith(b"{") and line.endswith(b"}")):
         return None
     try:
