@@ -125,17 +125,18 @@ class ConfinedTree:
             self._file = -1
         self._forget_folder()
         if self.path:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path)
 
 
 def merge(source: str, target: str) -> None:
-    """Move a directory to `target`, or what is in it into the one that is there."""
+    """Move a directory to `target`, or what is in it into the one that is there, which its owner may then change."""
     try:
         os.rename(source, target)  # takes the place of nothing, or of an empty directory
         return
     except OSError:
         if not os.path.isdir(target) or os.path.islink(target):
             raise
+    os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) | 0o700)
     with os.scandir(source) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_folder in found:
@@ -146,9 +147,23 @@ def merge(source: str, target: str) -> None:
         if is_folder and os.path.lexists(new):
             os.unlink(new)
         elif not is_folder and os.path.isdir(new) and not os.path.islink(new):
-            shutil.rmtree(new)
+            remove_tree(new)
         os.rename(old, new)
     os.rmdir(source)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory, also one with folders in it that its owner may not change; as far as that is possible."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        return
+    for folder, names, _ in os.walk(path):
+        for name in [".", *names]:
+            inner = os.path.join(folder, name)
+            if not os.path.islink(inner):
+                with contextlib.suppress(OSError):
+                    os.chmod(inner, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def leads_inside(path: bytes, target: bytes) -> bool:

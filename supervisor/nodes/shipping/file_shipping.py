@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from functools import partial
 
@@ -42,7 +41,7 @@ from supervisor.nodes.shipping.parcels import (
     refusal,
     signature_of,
 )
-from supervisor.system.confined_tree import ForbiddenName
+from supervisor.system.confined_tree import ForbiddenName, remove_tree
 from workers.isolation.output_files import log_path
 from workers.job.file_names import file_name
 from workers.transport.messages import Completed, Failed, Failure, Outcome, Run, WorkerSpec
@@ -131,7 +130,7 @@ class FileShipping:
     """For an agent whose node shares no file system with the supervisor."""
 
     def __init__(self) -> None:
-        """Raises OSError."""
+        """Raises WorkersError."""
         self._scratch = NodeScratch()
         self._workers: dict[int, _ShippedWorker] = {}
         self._held: list[_HeldEvent] = []
@@ -384,7 +383,7 @@ class FileShipping:
         with contextlib.suppress(OSError):
             aside = self._scratch.aside()
             os.rename(folder, aside)
-            self._background.submit(partial(shutil.rmtree, aside, ignore_errors=True))
+            self._background.submit(partial(remove_tree, aside))
 
     def _is_free(self, worker: _ShippedWorker, held: _HeldEvent) -> bool:
         """Whether all that this event waits for has gone. What the job has saved meanwhile is sent first."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 
 import msgspec
 
+from supervisor.core.terms.errors import WorkersError
+from supervisor.system.confined_tree import remove_tree
 from workers.transport.messages import WorkerSpec
 
 _PREFIX, _LOCK = "longhaul-node-", "agent.lock"
@@ -20,12 +21,18 @@ class NodeScratch:
     machine removes the directory."""
 
     def __init__(self) -> None:
-        """Raises OSError."""
-        remove_abandoned(tempfile.gettempdir())
+        """Raises WorkersError."""
         self._numbers = 0
-        self.path = tempfile.mkdtemp(prefix=_PREFIX)
-        self._lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            remove_abandoned(tempfile.gettempdir())
+            self.path = tempfile.mkdtemp(prefix=_PREFIX)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._lock = os.open(os.path.join(self.path, _LOCK), flags, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise WorkersError(
+                f"no directory for the files of jobs can be made on the node: {error}; TMPDIR says where"
+            ) from error
 
     def spec_for(self, spec: WorkerSpec) -> WorkerSpec:
         """The spec of a worker with directories of its own: what two workers write never meets."""
@@ -38,7 +45,7 @@ class NodeScratch:
         )
 
     def remove_worker(self, incarnation: int) -> None:
-        shutil.rmtree(os.path.join(self.path, f"worker-{incarnation}"), ignore_errors=True)
+        remove_tree(os.path.join(self.path, f"worker-{incarnation}"))
 
     def aside(self) -> str:
         """A new path on the file system of the workers' directories, for a parcel or for what is to be removed."""
@@ -46,7 +53,7 @@ class NodeScratch:
         return os.path.join(self.path, f"aside-{self._numbers}")
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         with contextlib.suppress(OSError):
             os.close(self._lock)
 
@@ -56,7 +63,7 @@ def remove_abandoned(directory: str) -> None:
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and _is_abandoned(entry.path):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                remove_tree(entry.path)
 
 
 def _is_abandoned(path: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.core.terms.errors import WorkersError
 from supervisor.nodes.shipping.node_scratch import NodeScratch, remove_abandoned
 
 
@@ -25,6 +26,26 @@ def test_it_is_removed_at_the_end(tmp_path: Path) -> None:
     assert Path(scratch.path).parent == tmp_path and os.stat(scratch.path).st_mode & 0o077 == 0
     scratch.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_may_not_be_changed_are_removed_as_well(tmp_path: Path) -> None:
+    scratch = NodeScratch()
+    folder = Path(scratch.path) / "worker-1" / "jobs" / "j" / "sealed"
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
+    outside = tmp_path / "outside"
+    outside.mkdir(0o755)
+    (folder / "link").symlink_to(outside)
+    folder.chmod(0o500)
+    folder.parent.chmod(0o500)
+    scratch.close()
+    assert list(tmp_path.iterdir()) == [outside] and outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_node_without_room_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(WorkersError, match=r"no directory for the files of jobs .* TMPDIR says where"):
+        NodeScratch()
 
 
 def test_the_next_agent_removes_what_a_killed_one_has_left_and_nothing_else(tmp_path: Path) -> None:

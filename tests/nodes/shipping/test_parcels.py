@@ -194,3 +194,28 @@ def test_what_cannot_be_read_is_a_problem_of_its_parcel_alone(tmp_path: Path) ->
     (answer,) = [each for each in receiver.collect_answers() if isinstance(each, ParcelKept)]
     done = sender.kept(answer, 0.0)
     assert done is bad and done.problem.startswith("Not a directory")
+
+
+def test_what_its_owner_may_not_read_is_sent_and_joins_what_may_not_be_changed(tmp_path: Path) -> None:
+    """A job may give its files such modes; that the system minds them, shows only who is not root."""
+    for attempt in ("one", "two"):
+        root = tmp_path / attempt
+        (root / "sealed").mkdir(parents=True)
+        (root / "sealed" / attempt).write_text(attempt)
+        (root / "sealed" / attempt).chmod(0o200)
+        (root / "sealed").chmod(0o100)
+        sender, receiver = ParcelSender(), receiver_in(tmp_path / f"to-{attempt}")
+        sender.add(parcel_of(root))
+        (arrived,) = bring(sender, receiver)
+        assert arrived.artifacts is not None
+        arrived.artifacts.move_to(str(tmp_path / "target"))
+        assert (root / "sealed").stat().st_mode & 0o777 == 0o100
+    sealed = tmp_path / "target" / "sealed"
+    assert sealed.stat().st_mode & 0o777 == 0o100
+    sealed.chmod(0o700)
+    assert {path.name: path.stat().st_mode & 0o777 for path in sealed.iterdir()} == {
+        "one": 0o200,
+        "two": 0o200,
+    }
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        (folder / "sealed").chmod(0o700)
