@@ -133,7 +133,8 @@ def _steps(now: Situation) -> list[Step]:
         steps.append(Step("See what is damaged", now.verify))
     if counts.failed:
         steps.append(Step("See how one of them failed", now.show))
-        steps.append(Step("Run it again in the debugger", now.replay))
+        words = "Run it again in the debugger" if "--pdb" in now.replay else "Run it again here"
+        steps.append(Step(words, now.replay))
     if live:
         steps.append(Step("See how it goes", now.status))
     elif counts.left:

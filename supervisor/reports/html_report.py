@@ -191,7 +191,10 @@ def _situation(
     # A cancelled job, and one whose function lives in a notebook, cannot be replayed.
     example = next((one.example for one in groups if one.jobs and one.kind != "cancelled"), "")
     shown = next((one.example for one in groups if one.jobs), "")
-    function = started is None or "function" in (started.entry or {"function": None})
+    entry = started.entry if started is not None and started.entry else {"function": [""]}
+    is_program = str(entry.get("function", [""])[0]).startswith(
+        "workers."
+    )  # nothing for a debugger of Python
     return Situation(
         counts=counts,
         state=state,
@@ -207,7 +210,9 @@ def _situation(
         ),
         resume_all=commands.resume("--all-tasks"),
         show=commands.of_job("show", shown) if shown else "",
-        replay=commands.of_job("replay", example, "--pdb") if example and function else "",
+        replay=commands.of_job("replay", example, *([] if is_program else ["--pdb"]))
+        if example and "function" in entry
+        else "",
         verify=commands.longhaul("verify"),
         status=commands.longhaul("status", "--watch"),
         results=commands.longhaul("results", "--format", "csv", "-o", f"{report.experiment_id}.csv"),

@@ -72,6 +72,10 @@ def test_a_run_is_seen_from_outside_and_not_disturbed(experiment: Experiment, lo
     ]
     assert states == ["completed"] * 20 + ["in_progress"]
 
+    page = experiment.folder / "report.html"
+    assert longhaul("report", "live", "-d", out, "-o", page)[0] == 0
+    assert "Running: 20 of 21 jobs completed, none failed so far" in page.read_text(encoding="utf-8")
+
     following = lines_of(experiment, "output", "long", "--follow")
     watching = lines_of(experiment, "status", "--watch")
     assert following.stdout is not None and watching.stdout is not None

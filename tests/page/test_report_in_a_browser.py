@@ -15,7 +15,8 @@ import pytest
 
 from supervisor import load
 from supervisor.__main__ import main
-from tests.page.browser import DESKTOP, PHONE, chromium, opened
+from tests.page.browser import DESKTOP, PHONE, Opened, chromium, opened
+from tools.benchmark.long_history import write_history
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -239,3 +240,90 @@ def test_odd_values_are_shown_and_none_is_left_out_silently(browser: Any, tmp_pa
         assert "cut at 200 characters" in page.locator("#results").inner_text()
         heads = page.locator("#results thead th").all_inner_texts()
         assert "result.line break (x) 'q'" in heads
+
+
+def test_a_script_that_got_into_the_file_does_not_run(browser: Any, report: Path, tmp_path: Path) -> None:
+    """The policy lets through the scripts that the file was made with, by their checksums, and no request at all."""
+    bad = "<script>document.title = 'taken'</script><img src='http://evil.invalid/x.png' onerror='alert(1)'>"
+    text = report.read_text(encoding="utf-8")
+    assert "Content-Security-Policy" in text
+    (tmp_path / "bad.html").write_text(text.replace("</main>", f"{bad}</main>"), encoding="utf-8")
+    context = browser.new_context()
+    view = Opened(context.new_page())
+    page = view.ready(tmp_path / "bad.html")
+    assert page.title().startswith("✗ trial")
+    refused = [said for said in view.said if "Content Security Policy" in said]
+    assert len(refused) >= 2
+    assert [said for said in view.said if said not in refused and not said.startswith("request: ")] == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of 21,000 jobs in two runs, more than are drawn one by one."""
+    folder = tmp_path_factory.mktemp("night")
+    layout = write_history(str(folder / "night"), 21_000, runs=2, failing=0.002, kinds=3, columns=6)
+    with load(layout.directory, "night") as loaded:
+        loaded.save_html(folder / "night.html")
+    return folder / "night.html"
+
+
+def test_thousands_of_jobs_are_bins_and_a_named_sample(browser: Any, night: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(night)
+        assert "So many attempts that each cell stands for" in page.locator("#lanes").inner_text()
+        assert (
+            "5,000 of 21,000 jobs, drawn at random"
+            in page.locator("section", has_text="Results").last.inner_text()
+        )
+        assert re.search(r"^5,0\d\d rows, page 1 of 10\d", page.locator("#results .note").first.inner_text())
+        page.get_by_role("button", name="next →").click()
+        assert "page 2 of" in page.locator("#results .note").first.inner_text()
+        page.locator("#lanes summary").click()
+        table = page.locator("#lanes table").inner_text()
+        assert "run 1 died: its last sign of life" in table and "run 2 finished" in table
+        assert "longhaul ctl pause" in table and "worker 0 crashed: SIGSEGV" in table
+
+
+def test_a_drag_shows_a_part_of_the_time_in_all_pictures(browser: Any, night: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(night)
+        lanes = page.locator("#lanes canvas")
+        lanes.scroll_into_view_if_needed()
+        box = lanes.bounding_box()
+        before = page.locator("#series canvas").first.evaluate("canvas => canvas.toDataURL()")
+        page.mouse.move(box["x"] + 200, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 320, box["y"] + 120, steps=4)
+        page.mouse.up()
+        assert re.search(r"\d\d:\d\d:\d\d to .*\(", page.locator("#lanes .tools").inner_text())
+        page.wait_for_function(
+            "before => document.querySelector('#series canvas').toDataURL() !== before", arg=before
+        )
+        page.mouse.dblclick(box["x"] + 300, box["y"] + 100)
+        page.wait_for_function(
+            "before => document.querySelector('#series canvas').toDataURL() === before", arg=before
+        )
+        page.mouse.move(box["x"] + 300, box["y"] + 100)
+        assert "worker 3, " in page.locator("#lanes .tip").inner_text()
+
+
+def test_the_plot_takes_any_two_columns_and_a_colour(browser: Any, night: Path) -> None:
+    with opened(browser, DESKTOP) as view:
+        page = view.ready(night)
+        plot = page.locator("#plot")
+        assert "result.score against params.lr, coloured by" in plot.locator("canvas").get_attribute(
+            "aria-label"
+        )
+        assert plot.get_by_label("log x").is_checked()
+        plot.get_by_label("up", exact=True).select_option("seconds")
+        plot.get_by_label("across", exact=True).select_option("domain")
+        plot.get_by_label("colour", exact=True).select_option("params.model")
+        assert "seconds against domain, coloured by params.model" in plot.locator("canvas").get_attribute(
+            "aria-label"
+        )
+        assert plot.locator(".legend").inner_text().split() == ["params.model:", "●", "a", "■", "b", "▲", "c"]
+        assert "x=domain" in page.evaluate("location.hash") and "y=seconds" in page.evaluate("location.hash")
+        plot.locator("canvas").focus()
+        page.keyboard.press("ArrowRight")
+        assert re.match(r"d\d/run/\d+: seconds", plot.locator(".told").inner_text())

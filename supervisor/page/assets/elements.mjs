@@ -21,6 +21,7 @@ export function choices(pairs, chosen) {
 
 /** @param {string} label @param {HTMLElement} control @returns {HTMLElement} both together */
 export function labelled(label, control) {
+  control.setAttribute("aria-label", label); // else some readers add all options of a select to its name
   return element("label", {}, element("span", { text: label }), control);
 }
 

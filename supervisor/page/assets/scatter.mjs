@@ -140,7 +140,7 @@ class ScatterPlot {
 
   scaleOf(column, log, from, to) {
     if (column.kind === "text") {
-      const used = [...new Set(column.values.filter((value) => value !== null))].sort((one, other) => one - other);
+      const used = inOrder(column);
       const order = new Map(used.map((value, index) => [value, index]));
       const wide = (to - from) / Math.max(1, used.length);
       const most = Math.max(1, Math.floor(Math.abs(to - from) / 44));
@@ -179,7 +179,7 @@ class ScatterPlot {
   colours() {
     const column = this.colour ? this.byName.get(this.colour) : null;
     if (!column) return { of: () => ({ colour: themeColour("--c0"), shape: 0 }), entries: [] };
-    const values = [...new Set(column.values.filter((value) => typeof value === "number"))].sort((one, other) => one - other);
+    const values = inOrder(column);
     if (column.kind === "number" && values.length > MOST_COLOURS) {
       const [least, most] = [values[0], values.at(-1)];
       const shade = (value) => {
@@ -351,6 +351,14 @@ class ScatterPlot {
     this.told.textContent = this.pointWords(index);
     this.draw();
   }
+}
+
+/** The different values of a column: numbers by size, texts (their indices) as people sort them. */
+function inOrder(column) {
+  const values = [...new Set(column.values.filter((value) => typeof value === "number"))];
+  if (column.kind === "number") return values.sort((one, other) => one - other);
+  const words = new Intl.Collator("en", { numeric: true });
+  return values.sort((one, other) => words.compare(column.texts[one], column.texts[other]));
 }
 
 function dot(context, x, y, size, shape) {
