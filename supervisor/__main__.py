@@ -55,6 +55,7 @@ COMMANDS = {
     "report": Command(
         "supervisor.commands.save_report", "write one HTML file: what failed, timeline, results, pictures"
     ),
+    "web": Command("supervisor.web.web_command", "serve a page to watch and steer runs from a browser"),
     "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
     "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
     "ctl": Command("supervisor.commands.ctl", "control a running experiment: pause, drain, cancel jobs, ..."),

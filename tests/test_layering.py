@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "supervisor",
     "supervisor.exec",
+    "supervisor.web",
     "supervisor.commands",
     "supervisor.session",
     "supervisor.experiment",
@@ -85,6 +86,9 @@ ENTERED_BY = {
 }
 # Who may import Ray: nothing that runs in the supervisor, in an agent or in a worker.
 RAY_ENTERED_BY = ("supervisor.nodes.ray.ray_cluster",)
+# Who may import what serves a page: runs and workers need nothing of it.
+SERVERS = ("starlette", "uvicorn")
+SERVERS_ENTERED_BY = "supervisor.web"
 # What a worker and the core share.
 SHARED_WITH_CORE = "workers.transport.messages"
 MOST_MODULES = 13  # of a room; commands, one to a command, may be more
@@ -167,6 +171,8 @@ def why_not(module: str, name: str) -> str:
         return "workers never import supervisor"
     if is_in(name, "ray") and module not in RAY_ENTERED_BY:
         return f"Ray is imported by {' and '.join(RAY_ENTERED_BY)} alone"
+    if is_in(name, *SERVERS) and not is_in(module, SERVERS_ENTERED_BY):
+        return f"the page's server is imported in {SERVERS_ENTERED_BY} alone"
     if is_in(name, "tests", "tools", "examples"):
         return "packages do not import what stands beside them"
     if is_in(module, "supervisor.core") and not is_in(name, *PURE):
@@ -249,6 +255,7 @@ def test_no_name_of_a_module_or_class_stands_twice() -> None:
         ("workers.runner", "def f():\n    from supervisor.core.terms import jobs"),
         ("workers.runner", "from tests import something"),
         ("workers.runner", "import ray"),
+        ("supervisor.commands.show", "def f():\n    import uvicorn"),
         ("supervisor.nodes.ray.ray_carrier", "def f():\n    from ray.util import state"),
         ("supervisor.nodes.node_agent", "from supervisor.nodes.ray.ray_carrier import RayCarrier"),
         ("supervisor.core.dispatch.retry_policy", "import os"),

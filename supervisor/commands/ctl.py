@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import msgspec
 
 from supervisor.commands.lookup import add_directory, all_of, find, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
-from supervisor.control.control_protocol import MAX_ANSWER, ControlAnswer, ControlRequest
-from supervisor.control.control_socket import peer_uid
+from supervisor.control.control_client import ask
+from supervisor.control.control_protocol import ControlRequest
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.wording import one_line
 from supervisor.experiment.experiment_status import is_running
@@ -25,8 +23,6 @@ from supervisor.system.text_encoding import as_typed
 from supervisor.views.console import print_lines
 
 REFUSED = 1  # exit code: the run has refused the order
-_ANSWER_WITHIN = 30.0  # seconds for the answer
-_PIECE = 64 << 10
 
 _ORDERS = {
     "pause": "start no new jobs; running ones continue",
@@ -62,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     experiment, asked = _understand(arguments.words)
     root = root_of(arguments)
     layout = _the_running_one(root) if experiment is None else find(experiment, root)
-    answer = _ask(layout, _socket_of(layout), asked)
+    answer = ask(socket_of(layout), asked, name=layout.experiment_id, owner=owner_of(layout))
     if arguments.json:
         emit_json(answer)
     elif answer.done:
@@ -120,7 +116,7 @@ def _the_running_one(root: Path) -> Layout:
     return running[0]
 
 
-def _socket_of(layout: Layout) -> str:
+def socket_of(layout: Layout) -> str:
     """The path of the run's control socket. Raises UsageError that says why there is none."""
     name = layout.experiment_id
     progress = read_progress(layout)
@@ -140,75 +136,8 @@ def _socket_of(layout: Layout) -> str:
     return progress.control
 
 
-# ----------------------------------------------------------------------- over the socket
-
-
-def _ask(layout: Layout, path: str, asked: ControlRequest) -> ControlAnswer:
-    """Raises UsageError if nobody answers."""
-    name = layout.experiment_id
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWER_WITHIN)
-        try:
-            _connect(connection, path)
-            _check_peer(connection, name)
-            connection.sendall(msgspec.json.encode(asked) + b"\n")
-            line = _receive(connection)
-        except PermissionError:
-            raise UsageError(
-                f"{name} belongs to {_owner(layout)}: only that user (and root) can steer it"
-            ) from None
-        except FileNotFoundError:
-            raise UsageError(
-                f"the control socket of {name}, {path}, does not exist: the run has just ended, or it is in a "
-                f"container or has another temporary directory"
-            ) from None
-        except ConnectionRefusedError:
-            raise UsageError(f"{name} is not running any more; resume it with its script") from None
-        except TimeoutError:
-            raise UsageError(
-                f"{name} does not answer: is it stopped (SIGSTOP, Ctrl+Z), or does its disk hang?"
-            ) from None
-        except OSError as error:
-            raise UsageError(f"{name} cannot be asked at {path}: {error.strerror or error}") from None
-    if not line.endswith(b"\n"):
-        raise UsageError(f"{name} has ended meanwhile; see `longhaul status {name}`")
-    try:
-        return msgspec.json.decode(line, type=ControlAnswer)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{name} sent an answer that this version does not understand: {error}") from None
-
-
-def _connect(connection: socket.socket, path: str) -> None:
-    """Connect; waits while too many other clients do. Raises TimeoutError."""
-    deadline = time.monotonic() + _ANSWER_WITHIN
-    while True:
-        try:
-            connection.connect(path)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise TimeoutError from None
-            time.sleep(0.05)
-
-
-def _check_peer(connection: socket.socket, name: str) -> None:
-    """Raise UsageError if another user has opened the socket."""
-    uid = peer_uid(connection)
-    if uid != os.geteuid() and os.geteuid() != 0:
-        raise UsageError(f"{name}: its control socket belongs to another user (uid {uid}); no order was sent")
-
-
-def _receive(connection: socket.socket) -> bytes:
-    line = b""
-    while not line.endswith(b"\n") and len(line) <= MAX_ANSWER:
-        piece = connection.recv(_PIECE)
-        if not piece:
-            break
-        line += piece
-    return line
-
-
-def _owner(layout: Layout) -> str:
+def owner_of(layout: Layout) -> str:
+    """Whose run it is, in words."""
     try:
         return f"uid {layout.progress.stat().st_uid}"
     except OSError:

@@ -1,3 +1,3 @@
-"""The supervisor's end of `longhaul ctl`: where the socket is, and the messages. No decision
-about an order: that is `supervisor.core.scheduling.orders`. The other end is `supervisor.commands.ctl`.
+"""Orders to a run over its control socket: where that is, the messages, the run's end and the client's end. No decision
+about an order: that is `supervisor.core.scheduling.orders`.
 """

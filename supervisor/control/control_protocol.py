@@ -12,12 +12,13 @@ MAX_ANSWER = 4 << 20  # and of an answer
 Order = Literal["pause", "resume", "drain", "stop", "workers", "retry", "cancel", "stacks"]
 
 
-class ControlRequest(msgspec.Struct, frozen=True):
-    """An order. number: of workers. jobs: ids or patterns."""
+class ControlRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An order. number: of workers. jobs: ids or patterns. by: "page" if it was given in a browser."""
 
     order: Order
     number: int = 0
     jobs: list[str] = []
+    by: Literal["", "page"] = ""
 
 
 class ControlAnswer(msgspec.Struct, omit_defaults=True):

@@ -196,7 +196,7 @@ class ControlServer:
             )
             return None
         client.deadline = None
-        return ControlAsked(client.ticket, client.uid, asked.order, asked.number, asked.jobs)
+        return ControlAsked(client.ticket, client.uid, asked.order, asked.number, asked.jobs, asked.by)
 
     def _reply(self, client: _Client, answer: ControlAnswer) -> None:
         client.ticket = client.ticket or -1

@@ -378,7 +378,8 @@ class Timeline:
         detail = record.detail
         if record.what == "control":
             order, what = str(detail.get("order", "")), str(detail.get("what", ""))
-            self._mark("order", at, f"longhaul ctl {order}: {what}".strip(": "))
+            by = f"by the {detail['by']}: " if detail.get("by") else "longhaul ctl "
+            self._mark("order", at, f"{by}{order}: {what}".strip(": "))
         elif record.what == "drain":
             why = ", ".join(_reason(key, value) for key, value in detail.items())
             self._mark("drain", at, f"no new jobs from here on: {why}" if why else "no new jobs from here on")

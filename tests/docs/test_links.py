@@ -21,6 +21,7 @@ ANY_PROGRAM = ROOT / "docs" / "any-program.md"
 COMING = ROOT / "docs" / "coming-from-a-loop.md"
 NEEDS = ROOT / "docs" / "needs.md"
 REPORT = ROOT / "docs" / "report.md"
+PAGE = ROOT / "docs" / "page.md"
 SEVERAL_MACHINES = ROOT / "docs" / "several-machines.md"
 SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
 PROCESSES = ROOT / "docs" / "processes.md"
@@ -36,6 +37,7 @@ DOCUMENTS = (
     BOUNDS,
     NEEDS,
     REPORT,
+    PAGE,
     STEERING,
     MORNING,
     LONG_JOBS,

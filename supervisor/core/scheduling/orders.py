@@ -74,8 +74,10 @@ class Orders:
         commands = turn.effects.commands
         if reply.changed:
             detail = {"order": event.order, "uid": event.uid, "what": reply.text}
+            if event.by:
+                detail["by"] = event.by
             turn.effects.records.append(Noted("control", turn.at, detail))
-            commands.append(Tell("warning", f"longhaul ctl {event.order} (uid {event.uid}): {reply.text}"))
+            commands.append(Tell("warning", f"longhaul ctl {event.order} ({_who(event)}): {reply.text}"))
         if event.order == "stacks":
             commands.append(AnswerWithStacks(event.ticket, reply.text))
         else:
@@ -89,7 +91,7 @@ class Orders:
         if BY_HAND in self.blocked:
             return _Reply("the run is paused already; `resume` continues it", changed=False)
         self.blocked[BY_HAND] = turn.now
-        turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, uid {event.uid}"))
+        turn.effects.records.append(Paused(BY_HAND, turn.at, f"longhaul ctl, {_who(event)}"))
         for worker in self.dispatcher.workers.values():
             self.dispatcher.revocations.revoke_waiting(turn, worker)
         busy = len(self.dispatcher.running())
@@ -136,6 +138,8 @@ class Orders:
         """Begin a drain without its own message: the reply replaces it. After `stop` there is no grace time."""
         reason = f"longhaul ctl {event.order}"
         detail = {"control": event.order, "uid": event.uid}
+        if event.by:
+            detail["by"] = event.by
         self.drain.begin_without_signal(turn, reason, detail, asked=True, tell=False)
 
     def _workers(self, event: ControlAsked, turn: Turn) -> _Reply:
@@ -299,6 +303,10 @@ class Orders:
             return "has ended, and its files are on their way"
         running = any(at == job for _, at in self.dispatcher.running())
         return "is running" if running else "waits for its turn"
+
+
+def _who(event: ControlAsked) -> str:
+    return f"uid {event.uid}, by the {event.by}" if event.by else f"uid {event.uid}"
 
 
 def _follows_nodes(places: Sequence[Place]) -> str:

@@ -166,7 +166,7 @@ class ControlAsked(msgspec.Struct, frozen=True):
     """An order of `longhaul ctl`; see `orders`.
 
     ticket: identifies the client that waits for the answer. uid: of the client's user. number: of workers.
-    jobs: ids, or patterns of ids.
+    jobs: ids, or patterns of ids. by: "page" if it was given in a browser.
     """
 
     ticket: int
@@ -174,6 +174,7 @@ class ControlAsked(msgspec.Struct, frozen=True):
     order: str  # pause, resume, drain, stop, workers, retry, cancel, stacks
     number: int = 0
     jobs: list[str] = []
+    by: str = ""
 
 
 class MemoryMeasured(msgspec.Struct, frozen=True):

@@ -1,0 +1,206 @@
+"""The process that serves the page: where it listens, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+import stat
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import uvicorn
+
+from supervisor.control.control_socket import NoControlSocket, find_directory
+from supervisor.core.terms.errors import UsageError
+from supervisor.storage.files.layout import Layout
+from supervisor.views.console import print_lines
+from supervisor.web.experiment_catalogue import Catalogue, key_of
+from supervisor.web.page_routes import create_app
+from supervisor.web.page_security import AccessRules
+
+USUAL_PORT = 8787
+_NICE = 10
+
+
+class Where(NamedTuple):
+    """port: 0 for any that is free; None for the usual one, or any if that is taken. on_socket: a Unix socket
+    instead."""
+
+    address: str = "127.0.0.1"
+    port: int | None = None
+    on_socket: bool = False
+
+
+def serve(
+    find: Callable[[], list[Layout]],
+    shown: Layout | None,
+    where: Where,
+    *,
+    hosts: Sequence[str],
+    read_only: bool,
+    opening: bool,
+) -> int:
+    """Until Ctrl+C or SIGTERM. shown: what the page opens with; None for the list. Raises UsageError."""
+    read_only = read_only or not is_loopback(where.address)
+    token = secrets.token_urlsafe(32)  # 256 bits
+    with contextlib.ExitStack() as stack:
+        listener, path = stack.enter_context(_listening(where))
+        port = None if path else int(listener.getsockname()[1])
+        catalogue = Catalogue(find)
+        stack.callback(catalogue.close)
+        rules = AccessRules(token, port=port, hosts=hosts, address=where.address)
+        config = uvicorn.Config(
+            create_app(catalogue, rules, read_only=read_only),
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            limit_concurrency=200,
+        )
+        _be_nice()
+        query = f"?x={key_of(shown)}" if shown is not None else ""
+        local = USUAL_PORT if port is None else port
+        address = f"http://{_in_address(where.address, path)}:{local}/{query}#t={token}"
+        told = described(address, path, port, read_only=read_only, environment=os.environ)
+        print_lines(sys.stdout, "\n".join(told))
+        sys.stdout.flush()
+        if opening:
+            stack.enter_context(_opened(address))
+        # After its own end the server raises the signal that ended it again: what is to be removed is removed then.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def described(
+    address: str, path: str, port: int | None, *, read_only: bool, environment: Mapping[str, str]
+) -> list[str]:
+    """What is printed: the address, and over SSH the command for the machine where the browser is."""
+    lines = [address]
+    far = environment.get("SSH_CONNECTION", "")
+    if path or far:
+        local = USUAL_PORT if port is None else port
+        target = path or f"127.0.0.1:{local}"
+        lines.append("on the machine with the browser, then open the address there:")
+        lines.append(
+            f"  ssh -N -L {local}:{target} {_ssh_words(far)}{getpass.getuser()}@{socket.gethostname()}"
+        )
+    if read_only:
+        lines.append("read-only: no orders are taken")
+    lines.append("Ctrl+C ends this page, and nothing else")
+    return lines
+
+
+def _ssh_words(connection: str) -> str:
+    """`-p N` if the SSH server of this session listens elsewhere than usual."""
+    parts = connection.split()
+    return f"-p {parts[3]} " if len(parts) == 4 and parts[3].isdecimal() and parts[3] != "22" else ""
+
+
+def _in_address(address: str, path: str) -> str:
+    if path or address in ("0.0.0.0", "localhost"):
+        return "127.0.0.1" if path or address == "localhost" else socket.gethostname()
+    return f"[{address}]" if ":" in address else address
+
+
+@contextlib.contextmanager
+def _listening(where: Where) -> Iterator[tuple[socket.socket, str]]:
+    """The listening socket, and its path if it is a Unix socket."""
+    if where.on_socket:
+        with _unix_socket() as found:
+            yield found
+        return
+    family = socket.AF_INET6 if ":" in where.address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            _bind(listener, where)
+        except (OSError, OverflowError) as error:
+            port = USUAL_PORT if where.port is None else where.port
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"{where.address}:{port} cannot be listened at: {reason}; choose another port with --port N (0: any)"
+            ) from None
+        listener.listen(100)
+        yield listener, ""
+
+
+def _bind(listener: socket.socket, where: Where) -> None:
+    if where.port is not None:
+        listener.bind((where.address, where.port))
+        return
+    try:
+        listener.bind((where.address, USUAL_PORT))
+    except OSError:
+        listener.bind((where.address, 0))
+
+
+@contextlib.contextmanager
+def _unix_socket() -> Iterator[tuple[socket.socket, str]]:
+    try:
+        directory = find_directory()
+    except NoControlSocket as error:
+        raise UsageError(f"no socket can be made: {error}; leave --socket out") from None
+    path = os.path.join(directory, f"web-{secrets.token_hex(6)}.sock")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listener:
+        listener.bind(path)
+        try:
+            os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+            listener.listen(100)
+            yield listener, path
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+@contextlib.contextmanager
+def _opened(address: str) -> Iterator[None]:
+    """Open it in the browser by a file that only this user can read: others can read the words of a command."""
+    try:
+        directory = find_directory()
+    except NoControlSocket as error:
+        print_lines(sys.stderr, f"the page is not opened: {error}; open the address yourself")
+        yield
+        return
+    path = os.path.join(directory, f"open-{secrets.token_hex(8)}.html")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(
+            f'<!DOCTYPE html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0;url={address}"><title>longhaul</title>\n'
+        )
+    try:
+        if not webbrowser.open(f"file://{path}"):
+            print_lines(sys.stderr, "no browser was found here: open the address yourself")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _be_nice() -> None:
+    """A run beside it goes first."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))

@@ -1,0 +1,406 @@
+"""Who is refused by the page's server, and that nothing is answered before it is decided."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from supervisor.__main__ import main
+from supervisor.web.page_security import POLICY, AccessRules
+from supervisor.web.page_server import described, is_loopback
+from tests.experiment_fixture import PATIENCE, ROOT, wait_for
+
+TOKEN = "t" * 43
+SECRET = "secret-parameter"
+API_PATHS = (
+    "experiments",
+    "x/K/live",
+    "x/K/jobs",
+    "x/K/job?id=a",
+    "x/K/output?id=a",
+    "x/K/log",
+    "x/K/failures",
+    "x/K/timeline",
+    "x/K/series",
+    "x/K/columns",
+    "x/K/plot?x=seconds&y=seconds",
+    "x/K/results.csv",
+    "x/K/orders",
+    "x/K/else",
+    "",
+)
+
+SCRIPT = f"""
+from supervisor import Job, main
+def evaluate(word):
+    print(word)
+    return len(word)
+if __name__ == "__main__":
+    jobs = [Job(id=name, params={{"word": "{SECRET}" + name}}) for name in "ab"]
+    main(evaluate, jobs, name="trial", workers=1, all_tasks=True)
+"""
+
+
+class Served(NamedTuple):
+    process: subprocess.Popen[str]
+    port: int
+    token: str
+    folder: Path
+    key: str
+    said: list[str]
+    reader: threading.Thread
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = "",
+        body: bytes | None = None,
+        raw: bool = False,
+        **headers: str,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """token: "" for the right one, None for none. Headers: `_` for `-`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
+        if token is not None:
+            connection.putheader("X-Longhaul-Token", token or self.token)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        text = answer.read()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        connection.close()
+        return answer.status, found, text
+
+    def get(self, path: str) -> Any:
+        status, _, text = self.ask("GET", f"/api/{path}")
+        assert status == 200, text
+        return json.loads(text)
+
+
+def served(folder: Path, *options: str, **environment: str) -> Served:
+    command = [sys.executable, "-m", "supervisor", "web", "--port", "0", *options]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = [process.stdout.readline()]
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or []), daemon=True)
+    reader.start()
+    address, _, token = said[0].strip().partition("#t=")
+    port = int(address.split(":")[2].split("/")[0])
+    found = Served(process, port, token, folder, "", said, reader)
+    entries = found.get("experiments")["experiments"]
+    return found._replace(key=entries[0]["key"] if entries else "")
+
+
+def end(found: Served) -> None:
+    found.process.terminate()
+    assert found.process.wait(PATIENCE) == 0
+    found.reader.join(PATIENCE)
+    assert found.process.stdout is not None
+    found.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("web")
+    (made / "exp.py").write_text(SCRIPT)
+    command = [sys.executable, "exp.py", "--experiment-id", "night"]
+    done = subprocess.run(
+        command,
+        cwd=made,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Served]:
+    pytest.importorskip("starlette")
+    found = served(folder, "--allow-host", "lab.example:8443")
+    yield found
+    end(found)
+
+
+def refused(answer: tuple[int, dict[str, str], bytes]) -> int:
+    status, _, text = answer
+    told = json.loads(text)
+    assert told["error"] and told["hint"]
+    assert SECRET not in text.decode()
+    return status
+
+
+def test_the_token_has_256_bits_and_no_word_of_it_is_in_the_command(server: Served) -> None:
+    assert len(server.token) == 43
+    command = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+    assert server.token.encode() not in command
+
+
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FETCH"]
+)
+@pytest.mark.parametrize("token", [None, "wrong", "x" * 43])
+def test_no_method_of_any_path_is_answered_without_the_token(
+    server: Served, method: str, token: str | None
+) -> None:
+    for path in API_PATHS:
+        where = f"/api/{path}".replace("K", server.key)
+        status, _, text = server.ask(method, where, token=token)
+        assert status == 401, (method, path)
+        assert method == "HEAD" or set(json.loads(text)) == {"error", "hint"}
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/web.mjs", "/api/experiments", "/nowhere"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "localhost.evil.example:{port}",
+        "127.0.0.1:{port}.evil.example",
+        "lab.example",
+        "lab.example:{port}",
+        "",
+        "127.0.0.1:{port}@evil.example",
+    ],
+)
+def test_only_its_own_names_are_answered_for(server: Served, host: str, path: str) -> None:
+    """A name that somebody else has point to this machine would let pages of theirs read this one (DNS rebinding)."""
+    assert refused(server.ask("GET", path, Host=host.format(port=server.port))) == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST:{port}", "[::1]:{port}", "lab.example:8443"]
+)
+def test_names_of_its_own_and_allowed_ones_are_answered_for(server: Served, host: str) -> None:
+    status, _, _ = server.ask("GET", "/api/experiments", Host=host.format(port=server.port))
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:1",
+        "https://lab.example",
+        "file://",
+        "127.0.0.1:{port}",
+        "http://[",
+    ],
+)
+def test_another_origin_is_refused(server: Served, origin: str) -> None:
+    assert refused(server.ask("GET", "/api/experiments", Origin=origin.format(port=server.port))) == 403
+    assert (
+        refused(
+            server.ask(
+                "POST", f"/api/x/{server.key}/orders", body=b"{}", Origin=origin.format(port=server.port)
+            )
+        )
+        == 403
+    )
+
+
+def test_its_own_origin_may_ask(server: Served) -> None:
+    for origin in (f"http://127.0.0.1:{server.port}", "https://lab.example:8443"):
+        assert server.ask("GET", "/api/experiments", Origin=origin)[0] == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "else"])
+def test_what_another_page_asks_for_is_refused(server: Served, site: str) -> None:
+    for path in ("/", "/api/experiments", "/assets/web.mjs"):
+        assert refused(server.ask("GET", path, Sec_Fetch_Site=site)) == 403
+    navigation = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert (
+        server.ask("GET", "/", token=None, Sec_Fetch_Site=site, **navigation)[0] == 200
+    )  # a link to it in a mail
+    assert refused(server.ask("GET", "/api/experiments", Sec_Fetch_Site=site, **navigation)) == 403
+    assert (
+        refused(
+            server.ask("GET", "/", Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe")
+        )
+        == 403
+    )
+
+
+@pytest.mark.parametrize("name", ["Host", "X-Longhaul-Token", "Origin"])
+def test_a_header_that_decides_occurs_once(server: Served, name: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        lines = [
+            f"Host: 127.0.0.1:{server.port}",
+            f"X-Longhaul-Token: {server.token}",
+            f"{name}: http://127.0.0.1:{server.port}",
+        ]
+        connection.sendall(
+            "\r\n".join(
+                ["GET /api/experiments HTTP/1.1", *lines, f"{name}: evil", "Connection: close", "", ""]
+            ).encode()
+        )
+        answer = b"".join(iter(lambda: connection.recv(9999), b""))
+    assert answer.split()[1] in (b"400", b"403")
+    assert b"night" not in answer
+
+
+CLIMBING = [
+    "..", "../..", "%2e%2e", "..%2f..%2f..%2fetc%2fpasswd", "night", "night%00", "../logs/journal_night.jsonl",
+    "%2fetc%2fpasswd", "K%2f..%2fK", "a/../b", "a" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("climbing", CLIMBING)
+def test_what_is_named_is_looked_up_and_never_a_path(server: Served, climbing: str) -> None:
+    for path in (
+        f"/api/x/{climbing}/live",
+        f"/api/x/{climbing}/log",
+        f"/api/{climbing}",
+        f"/assets/{climbing}",
+        f"/assets/../{climbing}",
+        f"/{climbing}",
+        f"/assets/vendor/../../{climbing}",
+    ):
+        status, _, text = server.ask("GET", path)
+        assert status in (400, 404), path
+        assert b"root:" not in text and SECRET.encode() not in text
+    for name in ("job", "output"):
+        assert refused(server.ask("GET", f"/api/x/{server.key}/{name}?id={climbing}")) == 404
+
+
+def test_every_answer_has_the_headers(server: Served) -> None:
+    for status, path in (
+        (200, "/"),
+        (200, "/assets/web.mjs"),
+        (200, "/api/experiments"),
+        (404, "/nowhere"),
+        (404, "/api/x/none/live"),
+        (400, f"/api/x/{server.key}/jobs?state=odd"),
+    ):
+        found, headers, _ = server.ask("GET", path)
+        assert (found, path) == (status, path)
+        assert headers["content-security-policy"] == POLICY
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert (
+            "set-cookie" not in headers
+            and "access-control-allow-origin" not in headers
+            and "server" not in headers
+        )
+    assert server.ask("GET", "/api/experiments", token=None)[1]["content-security-policy"] == POLICY
+    for part in (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "frame-ancestors 'none'",
+    ):
+        assert part in POLICY
+
+
+def test_read_only_has_no_path_for_orders(folder: Path) -> None:
+    for options in (["--read-only"], ["--address", "0.0.0.0"]):
+        found = served(folder, *options, "night", "-d", "data/outputs")
+        try:
+            assert found.get("experiments")["read_only"] is True
+            assert found.ask("POST", f"/api/x/{found.key}/orders", body=b'{"order":"stop"}')[0] in (404, 405)
+            wait_for(lambda said=found.said: any("read-only" in line for line in said), "it says so")
+        finally:
+            end(found)
+
+
+def test_orders_are_checked_before_they_are_sent(server: Served) -> None:
+    def order(body: bytes) -> int:
+        return refused(server.ask("POST", f"/api/x/{server.key}/orders", body=body))
+
+    assert order(b"") == order(b"[]") == order(b'{"order":"format"}') == order(b'{"order":"retry"}') == 400
+    assert order(b'{"order":"retry","jobs":"a"}') == order(b'{"order":"workers","number":"4"}') == 400
+    assert order(b'{"order":"retry","jobs":["' + b"a" * 70_000 + b'"]}') == 413
+    assert order(b'{"order":"pause"}') == 409  # it is over
+    assert refused(server.ask("POST", "/api/x/none/orders", body=b'{"order":"pause"}')) == 404
+    assert refused(server.ask("GET", f"/api/x/{server.key}/orders")) == 405
+    assert refused(server.ask("POST", "/api/experiments", body=b"{}")) == 405
+
+
+def test_a_socket_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "supervisor", "web", "--socket"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        token = process.stdout.readline().strip().partition("#t=")[2]
+        process.stdout.readline()
+        words = process.stdout.readline().split()
+        assert words[:4] == ["ssh", "-N", "-L", words[3]]
+        port, _, path = words[3].partition(":")
+        assert port == "8787"
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+        for host, status in (("127.0.0.1:8787", 200), ("localhost:9999", 200), ("evil.example:8787", 403)):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+                lines = [f"Host: {host}", f"X-Longhaul-Token: {token}", "Connection: close"]
+                connection.sendall("\r\n".join(["GET /api/experiments HTTP/1.1", *lines, "", ""]).encode())
+                assert int(connection.recv(999).split()[1]) == status, host
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+        process.stdout.close()
+    assert not os.path.exists(path)
+
+
+def test_over_ssh_it_says_how_to_get_there() -> None:
+    told = described(
+        "http://127.0.0.1:8787/#t=x",
+        "",
+        8787,
+        read_only=False,
+        environment={"SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 2222"},
+    )
+    assert any(line.startswith("  ssh -N -L 8787:127.0.0.1:8787 -p 2222 ") for line in told)
+    assert not any(
+        "ssh" in line
+        for line in described("http://127.0.0.1:8787/#t=x", "", 8787, read_only=False, environment={})
+    )
+    assert is_loopback("127.0.0.1") and is_loopback("::1") and is_loopback("localhost")
+    assert not is_loopback("0.0.0.0") and not is_loopback("192.168.0.1") and not is_loopback("lab.example")
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("supervisor.web.web_command.find_spec", lambda name: None)
+    assert main(["web", "-d", str(folder / "data" / "outputs")]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "pip install 'longhaul[web]'" in told
+
+
+def test_rules_answer_for_ipv6_and_port_80() -> None:
+    rules = AccessRules(TOKEN, port=80, address="::")
+    assert rules.refusal("GET", "/", {"host": "localhost"}) is None
+    assert AccessRules(TOKEN, port=81).refusal("GET", "/", {"host": "localhost"}) is not None
