@@ -130,7 +130,9 @@ class ZygoteHandle:
 
     @property
     def _log(self) -> str:
-        return os.path.join(os.path.dirname(self._scratch), "%zygote.log")
+        from workers.isolation.output_files import ZYGOTE_LOG
+
+        return os.path.join(os.path.dirname(self._scratch), ZYGOTE_LOG)
 
 
 def zygote_process(

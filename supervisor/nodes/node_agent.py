@@ -134,6 +134,7 @@ class NodeAgent:
         if self._engine is not None:
             self._engine.close()
         if self._files is not None:
+            self._tell_of(self._files.words_of_zygotes())
             self._files.close()
         if self._greeted:
             self._say_end()

@@ -17,6 +17,7 @@ from supervisor.storage.files.layout import Layout
 from supervisor.system.confined_tree import ConfinedTree, ForbiddenName
 from workers.isolation.output_files import (
     STRAY_HEADING,
+    ZYGOTE_LOG,
     collect,
     move,
     scratch_path,
@@ -97,6 +98,10 @@ class ShippedFiles:
             contextlib.suppress(OSError),
             open(stacks_path(self._output, worker, incarnation), "ab") as file,
         ):
+            file.write(data)
+
+    def zygote_printed(self, data: bytes) -> None:
+        with contextlib.suppress(OSError), open(os.path.join(self._output, ZYGOTE_LOG), "ab") as file:
             file.write(data)
 
     def worker_ended(self, worker: int, incarnation: int) -> None:

@@ -21,6 +21,8 @@ _CHUNK = 1 << 20
 
 STRAY_HEADING = "--- another start ---"
 
+ZYGOTE_LOG = "%zygote.log"
+
 _SCRATCH = ".worker"
 
 _PART = ".part"

@@ -54,6 +54,12 @@ class StacksWritten(msgspec.Struct, tag=42, array_like=True):
     data: bytes
 
 
+class ZygotePrinted(msgspec.Struct, tag=52, array_like=True):
+    """What the process printed that forked the workers, and is over."""
+
+    data: bytes
+
+
 # -------------------------------------------------------------------- parcels, up and down
 
 
@@ -131,14 +137,14 @@ class ParcelKept(msgspec.Struct, tag=51, array_like=True):
 
 ParcelPart = ParcelBegins | FolderIs | FileBegins | FileBytes | LinkIs | ParcelEnds | ParcelBroken
 FileOrder = ParcelPart | Taken | ParcelKept  # down
-FileReport = Printed | LogEnds | StacksWritten | FileOrder  # up
+FileReport = Printed | LogEnds | StacksWritten | ZygotePrinted | FileOrder  # up
 PARCEL_PARTS = (ParcelBegins, FolderIs, FileBegins, FileBytes, LinkIs, ParcelEnds, ParcelBroken)
 FILE_ORDERS = (*PARCEL_PARTS, Taken, ParcelKept)
-FILE_REPORTS = (Printed, LogEnds, StacksWritten, *FILE_ORDERS)
+FILE_REPORTS = (Printed, LogEnds, StacksWritten, ZygotePrinted, *FILE_ORDERS)
 
 
-def cost_of(message: Printed | LogEnds | StacksWritten | ParcelPart) -> int:
+def cost_of(message: Printed | LogEnds | StacksWritten | ZygotePrinted | ParcelPart) -> int:
     """Bytes that it counts in the window."""
-    if isinstance(message, Printed | FileBytes | StacksWritten):
+    if isinstance(message, Printed | FileBytes | StacksWritten | ZygotePrinted):
         return MESSAGE_COSTS + len(message.data)
     return FILE_COSTS if isinstance(message, LogEnds | FileBegins | FolderIs) else MESSAGE_COSTS

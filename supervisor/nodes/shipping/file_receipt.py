@@ -31,6 +31,7 @@ from supervisor.nodes.shipping.file_messages import (
     Printed,
     StacksWritten,
     Taken,
+    ZygotePrinted,
     cost_of,
 )
 from supervisor.nodes.shipping.output_shipping import NO_LEASE
@@ -61,6 +62,8 @@ class FileStore(Protocol):
     def drop_output(self, worker: int, incarnation: int) -> None: ...
 
     def stacks_written(self, worker: int, incarnation: int, data: bytes) -> None: ...
+
+    def zygote_printed(self, data: bytes) -> None: ...
 
     def worker_ended(self, worker: int, incarnation: int) -> None: ...
 
@@ -133,7 +136,7 @@ class NodeFiles(Generic[Later]):
     def take(self, report: FileReport, slot: int | None) -> None:
         """`slot`: of the worker that it is about, None if that is none of this node, or over."""
         store = self._store
-        if isinstance(report, Printed | LogEnds | StacksWritten):
+        if isinstance(report, Printed | LogEnds | StacksWritten | ZygotePrinted):
             self._receiver.count(cost_of(report))
         match report:
             case Printed(incarnation, offset, data):
@@ -142,6 +145,8 @@ class NodeFiles(Generic[Later]):
             case StacksWritten(incarnation, data):
                 if slot is not None:
                     store.stacks_written(slot, incarnation, data)
+            case ZygotePrinted(data):
+                store.zygote_printed(data)
             case LogEnds():
                 if slot is not None:
                     self._end_log(slot, report)

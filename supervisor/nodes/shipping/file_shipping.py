@@ -29,7 +29,7 @@ from supervisor.nodes.shipping.file_messages import (
     cost_of,
 )
 from supervisor.nodes.shipping.node_scratch import NodeScratch
-from supervisor.nodes.shipping.output_shipping import NO_LEASE, OutputShipping
+from supervisor.nodes.shipping.output_shipping import NO_LEASE, OutputShipping, ZygoteOutput
 from supervisor.nodes.shipping.parcels import (
     Arrived,
     Entry,
@@ -136,6 +136,7 @@ class FileShipping:
         self._held: list[_HeldEvent] = []
         self._sender = ParcelSender()
         self._receiver = ParcelReceiver(self._beside)
+        self._zygote: ZygoteOutput | None = None
         self._background = BackgroundWork("longhaul-removal")
         self._tick_at = 0.0
         self._stacks_until: dict[int, float] = {}  # by incarnation; 0.0: the next `tell` sets it
@@ -148,6 +149,8 @@ class FileShipping:
         own = self._scratch.spec_for(spec)
         if spec.incarnation:
             self._workers[spec.incarnation] = _ShippedWorker(own)
+        else:
+            self._zygote = ZygoteOutput(own.output_directory, spec.output_directory)
         return own
 
     # ----------------------------------------------------------------------- orders
@@ -240,8 +243,11 @@ class FileShipping:
             case facts.WorkerReady():
                 worker.ready = True
                 self._send_stray(worker)
-            case facts.WorkerStartFailed():
+            case facts.WorkerStartFailed(_, error):
                 worker.alive = False
+                if self._zygote is not None:
+                    self._send_zygote_output()
+                    event = msgspec.structs.replace(event, error=self._zygote.as_there(error))
         self._said.append(event)
 
     def _on_finished(self, worker: _ShippedWorker, event: facts.JobsFinished) -> None:
@@ -311,6 +317,7 @@ class FileShipping:
 
     def _look(self) -> None:
         """Send what running jobs have printed and saved since the last look."""
+        self._send_zygote_output()
         for worker in self._workers.values():
             if not (worker.ready and worker.alive):
                 continue
@@ -421,6 +428,17 @@ class FileShipping:
                 stacks = worker.output.stacks()
                 self._sender.spend(sum(map(cost_of, stacks)))
                 self._said += stacks
+
+    def _send_zygote_output(self) -> None:
+        if self._zygote is not None and (printed := self._zygote.read()):
+            self._sender.spend(sum(map(cost_of, printed)))
+            self._said += printed
+
+    def words_of_zygotes(self) -> list[Said]:
+        """What they have printed: they are over."""
+        self._said = []
+        self._send_zygote_output()
+        return self._said
 
     def last_output(self) -> list[Said]:
         """What jobs have printed that will not end: the agent ends."""

@@ -28,7 +28,10 @@ class NodeScratch:
             self.path = tempfile.mkdtemp(prefix=_PREFIX)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._lock = os.open(os.path.join(self.path, _LOCK), flags, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with contextlib.suppress(
+                OSError
+            ):  # no locks in this file system: then nobody takes it for abandoned
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
             raise WorkersError(
                 f"no directory for the files of jobs can be made on the node: {error}; TMPDIR says where"

@@ -12,8 +12,15 @@ from collections import deque
 
 import msgspec
 
-from supervisor.nodes.shipping.file_messages import FILE_COSTS, PIECE, LogEnds, Printed, StacksWritten
-from workers.isolation.output_files import scratch_path, stacks_path, stray_path
+from supervisor.nodes.shipping.file_messages import (
+    FILE_COSTS,
+    PIECE,
+    LogEnds,
+    Printed,
+    StacksWritten,
+    ZygotePrinted,
+)
+from workers.isolation.output_files import ZYGOTE_LOG, scratch_path, stacks_path, stray_path
 from workers.transport.messages import WorkerSpec
 
 # Bytes before the end of a dead worker's output that its engine may have written anew (`last_stack`).
@@ -153,6 +160,32 @@ class OutputShipping:
         if self._live is not None:
             os.close(self._live.descriptor)
             self._live = None
+
+
+class ZygoteOutput:
+    """What the processes that fork the workers have printed: they leave it in `%zygote.log` when they end.
+
+    here, there: the directory of the log on the node, and on the supervisor's machine.
+    """
+
+    def __init__(self, here: str, there: str) -> None:
+        self._here, self._there = here, there
+        self._sent = 0
+
+    def read(self) -> list[ZygotePrinted]:
+        """What has come since the last call, at most one piece."""
+        try:
+            with open(os.path.join(self._here, ZYGOTE_LOG), "rb") as file:
+                file.seek(self._sent)
+                data = file.read(PIECE)
+        except OSError:
+            return []
+        self._sent += len(data)
+        return [ZygotePrinted(data)] if data else []
+
+    def as_there(self, text: str) -> str:
+        """A text that names the log, for whoever reads it there."""
+        return text.replace(self._here, self._there)
 
 
 def _became(descriptor: int, path: str, size: int) -> bool:

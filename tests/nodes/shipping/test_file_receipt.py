@@ -25,6 +25,7 @@ from supervisor.nodes.shipping.file_messages import (
     Printed,
     StacksWritten,
     Taken,
+    ZygotePrinted,
 )
 from supervisor.nodes.shipping.file_receipt import FileReceipt, NodeFiles
 from supervisor.nodes.wire import Lease, Order, Stop
@@ -226,6 +227,12 @@ def test_output_of_a_lease_that_nobody_knows_is_dropped(place: Place) -> None:
     assert {path.name: path.read_text() for path in place.layout.output_directory.iterdir()} == {
         "j.log": "of 5"
     }
+
+
+def test_what_a_zygote_has_printed_is_kept(place: Place) -> None:
+    for text in (b"one\n", b"two\n"):
+        place.node.take(ZygotePrinted(text), None)
+    assert (place.layout.output_directory / "%zygote.log").read_text() == "one\ntwo\n"
 
 
 def test_stacks_end_with_their_worker(place: Place) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
@@ -24,6 +25,7 @@ from supervisor.nodes.shipping.file_messages import (
     Printed,
     StacksWritten,
     Taken,
+    ZygotePrinted,
     cost_of,
 )
 from supervisor.nodes.shipping.file_shipping import DEATH_WAITS, TICK, FileShipping, Said
@@ -257,6 +259,22 @@ def test_what_set_up_has_printed_is_of_no_job(agent: Agent) -> None:
     move(scratch, stray_path(agent.spec.output_directory, 3), "", LIMIT)
     ready = facts.WorkerReady(1)
     assert agent.tell(ready) == [Printed(1, 0, b"set up"), LogEnds(1, -1, 0), ready]
+
+
+def test_why_no_worker_can_be_forked_is_told_with_the_place_where_it_can_be_read(agent: Agent) -> None:
+    base = agent.shipping.spec_for(replace(agent.spec, incarnation=0, output_directory="/there/output"))
+    log = Path(base.output_directory) / "%zygote.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"why it died\n")
+    agent.shipping.spec_for(replace(agent.spec, incarnation=2))
+    failed = facts.WorkerStartFailed(2, f"it was lost; what it has printed is in {log}")
+    assert agent.tell(failed) == [
+        ZygotePrinted(b"why it died\n"),
+        facts.WorkerStartFailed(2, "it was lost; what it has printed is in /there/output/%zygote.log"),
+    ]
+    with log.open("ab") as file:
+        file.write(b"more")
+    assert agent.shipping.words_of_zygotes() == [ZygotePrinted(b"more")]
 
 
 def test_stacks_are_sent_when_they_were_asked_for(agent: Agent) -> None:
