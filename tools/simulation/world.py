@@ -105,8 +105,10 @@ class FakeWorker:
 
     def at(self) -> tuple[int, int] | None:
         """The lease and the job for which it takes something, as far as anybody can know."""
-        if self.dead or self.cut:
-            return None if self.dead else self.held
+        if self.cut:  # if it dies by itself, nobody hears that either
+            return None if self.ended_with_node else self.held
+        if self.dead:
+            return None
         return self.busy_with or (self.queue[0] if self.queue else None)
 
     def has_leases(self) -> bool:
@@ -254,7 +256,7 @@ class World:
         """What the workers hold, in units of which a job that leaks holds 3000."""
         used = {}
         for worker in self.workers.values():
-            if not worker.dead:
+            if not (worker.dead or worker.cut):
                 leaks = worker.busy_with is not None and self.jobs[worker.busy_with[1]].kind == LEAKS
                 used[worker.incarnation] = 3000 if leaks else 100
         return facts.MemoryMeasured(used, self.rng.choice([400, 900]) if low else 10_000)

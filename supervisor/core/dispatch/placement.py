@@ -41,7 +41,8 @@ class Placement:
     """Who runs where.
 
     places: what there is and what is taken, by the number of the place. shared: what there is for all of them
-    together. of_nodes: whether places come and go, and the number of workers with them.
+    together. of_nodes: whether places come and go, and the number of workers with them. claim: what a job that waits
+    has first call on.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Placement:
         self._with_gpus = kinds.use_gpus()
         self._durations = [Durations() for _ in kinds.kinds]
         self._passed_over: dict[int, int] = {}  # later jobs that went ahead of a job while it did not fit
-        self._claim: Holding | None = None
+        self.claim: Holding | None = None
         self.places: dict[int, Place] = {}
 
     def set_places(self, facts: Sequence[PlaceFacts], expected: Sequence[Totals] = ()) -> None:
@@ -69,8 +70,8 @@ class Placement:
             first = before.first_slot if before is not None and same else self._next_slot(known)
             known[each.place] = self.places[each.place] = Place(each, self.shared, first)
         self._dispatcher.slots = sum(place.slots for place in self.places.values())
-        if self._claim is not None and self._claim.place not in self.places:
-            self._claim = None
+        if self.claim is not None and self.claim.place not in self.places:
+            self.claim = None
         totals = self.totals()
         self._queue.close(
             {
@@ -149,25 +150,19 @@ class Placement:
 
     def claimed(self) -> tuple[int, Holding] | None:
         """The job that has claimed what it needs, with what it will be given; None if none has."""
-        if self._claim is None or not self._queue.lines[self._claim.kind].has_ready():
+        if self.claim is None or not self._queue.lines[self.claim.kind].has_ready():
             return None
-        return self._queue.lines[self._claim.kind].peek(), self._claim
+        return self._queue.lines[self.claim.kind].peek(), self.claim
 
     # --------------------------------------------------------------------- the pass
 
     def hand_out(self, turn: Turn, held: Collection[int] = ()) -> None:
         """Give every job that fits to a worker, in order, and start the workers that are missing. `held`: the places
         in which a job runs alone."""
-        if self._claim is not None and not self._queue.lines[self._claim.kind].has_ready():
-            self._claim = None
-        claim = self._claim
+        if self.claim is not None and not self._queue.lines[self.claim.kind].has_ready():
+            self.claim = None
         self.count_taken()
         PlacementPass(self, self._dispatcher, turn, held).run()
-        if claim is not None and self._claim is not claim:
-            # It may have been met in another place than the one where others have left room for it, or by a worker
-            # that runs such a job already.
-            self.count_taken()
-            PlacementPass(self, self._dispatcher, turn, held).run()
 
     def went_ahead(self, number: int, waiting: Iterable[int]) -> None:
         """So many jobs went ahead of the first jobs of the kinds in `waiting`, which do not fit. When as many as
@@ -175,8 +170,8 @@ class Placement:
         for kind in waiting:
             job = self._queue.lines[kind].peek()
             passed = self._passed_over[job] = self._passed_over.get(job, 0) + number
-            if self._claim is None and passed >= self._dispatcher.slots:
-                self._claim = self._new_claim(kind)
+            if self.claim is None and passed >= self._dispatcher.slots:
+                self.claim = self._new_claim(kind)
 
     def _new_claim(self, kind: int) -> Holding | None:
         """In the emptiest place that has enough."""
@@ -197,12 +192,12 @@ class Placement:
         few, others = (passed, jobs) if len(passed) < len(jobs) else (jobs, passed)
         for job in [each for each in few if each in others]:
             del passed[job]
-        if self._claim is not None and self._claim.kind == kind:
-            self._claim = None
+        if self.claim is not None and self.claim.kind == kind:
+            self.claim = None
 
     def claim_against(self, kind: int) -> Holding | None:
         """The claim that jobs of this kind have to leave room for."""
-        claim = self._claim
+        claim = self.claim
         return None if claim is None or claim.kind == kind else claim
 
     def room(self) -> tuple[float, float]:
@@ -210,16 +205,12 @@ class Placement:
         claim: a job that asks for more does not fit now."""
         cpus, memory = 0.0, 0.0
         for place in self.places.values():
-            claim = self._claim if self._claim is not None and self._claim.place == place.number else None
+            claim = self.claim if self.claim is not None and self.claim.place == place.number else None
             claimed = claim.amounts if claim is not None else NOTHING
             cpus = max(cpus, place.totals.cpus - place.cpus - claimed.cpus)
             total = place.totals.memory
             memory = math.inf if total is None else max(memory, total - place.memory - claimed.memory)
         return cpus, memory
-
-    def claimant(self) -> int | None:
-        """The kind that has a claim."""
-        return None if self._claim is None else self._claim.kind
 
     def batch(self, kind: int, workers: int) -> tuple[int, int]:
         """(leases that a worker should hold, jobs that one hand-out may have) of this kind."""

@@ -110,18 +110,36 @@ class PlacementPass:
                 crew.add_idle(worker)
         for crew in self._crews.values():
             crew.count_free()
-        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
+        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this walk
+        self._handed_out = False  # whether there were any in this pass
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
         self._room: tuple[float, float] | None = None  # see `Placement.room`; None: to be looked at anew
         # Kinds that may get something even where no room is left: their jobs run, a worker for them is being
         # started, or they have the claim.
         self._known = {worker.holding.kind for worker in dispatcher.workers.values() if worker.holding}
-        if (claimant := placement.claimant()) is not None:
-            self._known.add(claimant)
+        if placement.claim is not None:
+            self._known.add(placement.claim.kind)
         self._started: set[Sort] = set()
         self._barred: set[Sort] = set()  # workers that jobs wait for, and that may not be started now
 
     def run(self) -> None:
+        queue, claim = self._dispatcher.queue, self._placement.claim
+        if not self._walk():
+            return
+        if claim is not None and self._placement.claim is not claim:
+            # It may have been met in another place than the one where others have left room for it, or by a worker
+            # that runs such a job already: these others have waited for nothing.
+            self._batches = []  # those that were passed over have been told of them
+            if not self._walk():
+                return
+        while not queue.has_ready() and self._hand_out_alone():
+            pass
+        self._start_for_waiting_leases()
+        if self._barred and not self._handed_out:
+            self._give_up_if_nothing_else_is_left()
+
+    def _walk(self) -> bool:
+        """Look at each line. False: no worker is left for anybody."""
         queue = self._dispatcher.queue
         order, at = queue.in_order(), 0
         again: list[tuple[Head, int]] = []  # heap of lines that come once more, further on
@@ -149,16 +167,12 @@ class PlacementPass:
             went = self._hand_out(kind, waiting)
             if went is Went.NOWHERE:
                 self._count_for_others([*again, *order[at:]], waiting)
-                return
+                return False
             if went is Went.UNFIT:
                 self._wait(kind, waiting)
             elif went is Went.PROVIDED and line.has_ready():
                 heapq.heappush(again, (line.head(self._kept.get(kind, 0)), kind))
-        while not queue.has_ready() and self._hand_out_alone():
-            pass
-        self._start_for_waiting_leases()
-        if self._barred and not self._batches:
-            self._give_up_if_nothing_else_is_left()
+        return True
 
     def _hand_out(self, kind: int, waiting: list[int]) -> Went:
         """Place the next jobs of a kind."""
@@ -313,6 +327,7 @@ class PlacementPass:
         self._room = None
         self._known.add(kind)
         self._batches.append((kind, jobs))
+        self._handed_out = True
         self._placement.provide(kind, jobs)
         self._placement.went_ahead(len(jobs), waiting)
 
