@@ -26,6 +26,7 @@ from supervisor.page.typed_columns import Column
 from supervisor.page.verdict import Step, Verdict
 
 MOST_GROUPS = 100  # kinds of failures that are shown
+UNFOLDED = 5  # kinds of failures that are shown whole
 MOST_JOBS = 200  # ids named with a kind
 _FEW_JOBS = 8
 _MOST_TRACEBACK = 20_000  # characters
@@ -216,7 +217,7 @@ def _failures(facts: ReportFacts) -> Markup:
     kinds = f"{count(len(groups), 'kind')} of failure, {final:,} of them for good. "
     kinds += "A job fails for good when its attempts are used up."
     parts.append(tag("p", kinds, class_="note"))
-    parts += [_group(one) for one in groups[:MOST_GROUPS]]
+    parts += [_group(one, folded=place >= UNFOLDED) for place, one in enumerate(groups[:MOST_GROUPS])]
     if len(groups) > MOST_GROUPS:
         rest = groups[MOST_GROUPS:]
         jobs = sum(len(one.jobs) for one in rest)
@@ -227,7 +228,8 @@ def _failures(facts: ReportFacts) -> Markup:
     return tag("section", *parts)
 
 
-def _group(one: FailureGroup) -> Markup:
+def _group(one: FailureGroup, *, folded: bool) -> Markup:
+    """folded: only its first line until it is opened, so that forty kinds can be looked over on a phone."""
     jobs, again = list(dict.fromkeys(one.jobs)), list(dict.fromkeys(one.again))
     told = [f"{count(len(jobs), 'job')} failed"] if jobs else []
     told += [f"{count(len(one.again), 'attempt')} ran again"] if again else []
@@ -238,8 +240,9 @@ def _group(one: FailureGroup) -> Markup:
     elif one.worker_peak_rss:
         told.append(f"its worker's peak {size(one.worker_peak_rss)}, perhaps by an earlier job")
     glyph = "✗" if jobs else "↻"
+    heading = tag("h3", f"{glyph} ", one.kind)
     parts: list[object] = [
-        tag("h3", f"{glyph} ", one.kind),
+        None if folded else heading,
         tag("p", ", ".join(told), class_="note"),
         tag("p", cut(one.message, _MOST_MESSAGE)) if one.message else None,
         _named("failed", jobs),
@@ -256,6 +259,9 @@ def _group(one: FailureGroup) -> Markup:
     if one.output_tail:
         parts.append(tag("p", f"last output of {one.example}:", class_="note"))
         parts.append(tag("pre", "\n".join(one.output_tail)))
+    if folded:
+        about = tag("span", told[0], class_="note")
+        parts = [tag("details", tag("summary", heading, " ", about), *parts)]
     return tag("article", *parts, class_="group" if jobs else "group again")
 
 

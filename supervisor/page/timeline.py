@@ -137,6 +137,7 @@ class Timeline:
         self._free_since: dict[int, float] = {}  # when a slot's last attempt ended
         self._leased = array("Q"), array("d"), array("i")  # of each hand-out: first lease, when, slot
         self._minutes: dict[str, float] = {}
+        self._last_at = "", 0.0
         self._marked: dict[str, int] = {}
 
     # ------------------------------------------------------------------------- lines
@@ -185,6 +186,8 @@ class Timeline:
 
     def _seconds(self, at: str) -> float:
         """Seconds since the epoch of a record's time; the last known time if it cannot be read."""
+        if at == self._last_at[0]:  # what follows from one message has one time
+            return self._last_at[1]
         minute = self._minutes.get(at[:16])
         if minute is None:
             try:
@@ -200,6 +203,7 @@ class Timeline:
             self.last = known
         if self.first is None or known < self.first:
             self.first = known
+        self._last_at = at, known
         return known
 
     def _note_hand_out(self, head: Any) -> None:

@@ -270,7 +270,7 @@ MORE_ROWS: tuple[Row, ...] = (
         "`longhaul report` of a night with 1,000,000 jobs on 64 workers, from the start of Python",
         (10.0, 7.0, "s"),
         ("longhaul/report",),
-        _number("longhaul/report", "seconds", "peak memory {peak_mb:.0f} MB"),
+        _number("longhaul/report", "seconds", "{cpu:.1f} s of CPU, peak memory {peak_mb:.0f} MB"),
     ),
     _row(
         "report:size",
@@ -286,7 +286,9 @@ MORE_ROWS: tuple[Row, ...] = (
         "the same of a night with 10,000 jobs on 16 workers",
         (1.0, 0.7, "s"),
         ("longhaul/report",),
-        _number("longhaul/report", "small_seconds", "peak memory {small_peak_mb:.0f} MB"),
+        _number(
+            "longhaul/report", "small_seconds", "{small_cpu:.2f} s of CPU, peak memory {small_peak_mb:.0f} MB"
+        ),
     ),
     _row(
         "report:small-size",

@@ -337,14 +337,14 @@ def _report(bench: Bench, contender: str) -> Numbers:
         output = bench.place()
         bench.child("long_history.py", json.dumps({"output": output, "jobs": jobs, "workers": workers}))
         path = Path(bench.place()) / "report.html"
-        took, peak = _report_once(Path(output) / "night", path)
+        took, used, peak = _report_once(Path(output) / "night", path)
         found |= {f"{prefix}seconds": took, f"{prefix}megabytes": path.stat().st_size / 1e6}
-        found[f"{prefix}peak_mb"] = peak
+        found |= {f"{prefix}cpu": used, f"{prefix}peak_mb": peak}
     return found
 
 
-def _report_once(experiment: Path, path: Path) -> tuple[float, float]:
-    """Seconds, and megabytes at the peak."""
+def _report_once(experiment: Path, path: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds, and megabytes at the peak."""
     command = [sys.executable, "-m", "supervisor", "report", str(experiment), "-o", str(path)]
     root = Path(__file__).resolve().parents[2]
     started = time.monotonic()
@@ -359,7 +359,7 @@ def _report_once(experiment: Path, path: Path) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise Failed(said[-2000:])
-    return seconds, _megabytes(usage.ru_maxrss)
+    return seconds, usage.ru_utime + usage.ru_stime, _megabytes(usage.ru_maxrss)
 
 
 SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
