@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 
@@ -20,6 +21,11 @@ class _LineId(msgspec.Struct):
 
 
 _decode_id = msgspec.json.Decoder(_LineId).decode
+
+
+def job_ids(run: Run) -> Iterator[str]:
+    """The ids of its jobs, in order."""
+    return (_decode_id(line).id for line in run.lines.split(b"\n"))
 
 
 class SentLeases:

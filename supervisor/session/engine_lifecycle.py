@@ -5,7 +5,6 @@ It starts before the rest of the run is put together, so that the zygote imports
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,6 +43,8 @@ def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
     ended += sweep(tag, ended)
     opened.store.states.clear_temporaries()
     if opened.layout.from_nodes.exists():  # a run with nodes was killed
+        import shutil
+
         shutil.rmtree(opened.layout.from_nodes, ignore_errors=True)
     stuck = survivors(ended)
     leftovers(str(opened.layout.output_directory))

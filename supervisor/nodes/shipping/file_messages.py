@@ -127,12 +127,13 @@ class Taken(msgspec.Struct, tag=50, array_like=True):
 
 
 class ParcelKept(msgspec.Struct, tag=51, array_like=True):
-    """All of the parcel is in its place, or nobody needs it. problem: why it could not be put there. again: it is to
-    be sent once more, later."""
+    """All of the parcel is in its place. problem: why it could not be put there. again: it is to be sent once more,
+    later. dropped: nobody needs it."""
 
     number: int
     problem: str = ""
     again: bool = False
+    dropped: bool = False
 
 
 ParcelPart = ParcelBegins | FolderIs | FileBegins | FileBytes | LinkIs | ParcelEnds | ParcelBroken

@@ -18,6 +18,7 @@ import msgspec
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.core.terms.file_owner import FileOwner
+from supervisor.engines.sent_leases import job_ids
 from supervisor.nodes.shipping.background_work import BackgroundWork
 from supervisor.nodes.shipping.file_messages import (
     PARCEL_PARTS,
@@ -38,7 +39,7 @@ from supervisor.nodes.shipping.output_shipping import NO_LEASE
 from supervisor.nodes.shipping.parcels import Arrived, Entry, Parcel, ParcelReceiver, ParcelSender, refusal
 from supervisor.system.confined_tree import ConfinedTree, ForbiddenName
 from workers.job.file_names import file_name
-from workers.transport.messages import PlanLine, Run
+from workers.transport.messages import Run
 
 MOST_AT_ONCE = 512 << 10  # bytes of files that are given to a link at a time
 LOOK_EVERY = 0.02  # seconds, while a state is brought onto the disk
@@ -103,6 +104,7 @@ class FileReceipt:
         self.token = token
         # Completed results by job: under which lease its files were kept, while its outcome is on its way.
         self.results: dict[str, int] = {}
+        self.left_out_told = False
         self.background = BackgroundWork("longhaul-states")
 
 
@@ -125,7 +127,7 @@ class NodeFiles(Generic[Later]):
         self.held: dict[int, int] = {}  # incarnations of outcomes that wait for files, by lease
         self._results: dict[
             int, str
-        ] = {}  # jobs whose files were kept and whose outcome was not told, by lease
+        ] = {}  # jobs whose files were kept; their outcomes are on their way; by lease
         self._undecided: list[Arrived] = []
         self._syncing: list[tuple[Future[None], Arrived]] = []
         self._waiting: dict[int, QueuedOrders[Later]] = {}  # by incarnation
@@ -188,7 +190,8 @@ class NodeFiles(Generic[Later]):
                 continue  # one after the other into the same directory
             self._undecided.remove(arrived)
             if job is None:
-                self._answer(arrived)
+                self._receiver.answers.append(ParcelKept(head.number, dropped=True))
+                arrived.discard()
             elif arrived.states is not None and head.kind == "state":
                 work = partial(self._store.keep_states, job, arrived.states, arrived.artifacts)
                 self._syncing.append((self._receipt.background.submit(work), arrived))
@@ -208,9 +211,12 @@ class NodeFiles(Generic[Later]):
         if head.completed:
             self._results[head.lease] = job
             self._receipt.results[job] = head.lease
-        if arrived.left_out:
+        if arrived.left_out and not self._receipt.left_out_told:
+            self._receipt.left_out_told = True
             names = ", ".join(arrived.left_out)
-            self._store.tell(f"files of {job} that cannot be taken over from its node were left out: {names}")
+            self._store.tell(
+                f"files of {job} that cannot be taken over from its node were left out: {names} (told once)"
+            )
         self._answer(arrived)
 
     def _answer(self, arrived: Arrived, error: BaseException | None = None) -> None:
@@ -270,9 +276,8 @@ class NodeFiles(Generic[Later]):
         store = self._store
         if not store.has_states() and max(run.attempts) <= 1:
             return
-        for index, line in enumerate(run.lines.split(b"\n")):
-            job, lease = msgspec.json.decode(line, type=PlanLine).id, run.first_lease + index
-            folder, entries = file_name(job), []
+        for index, job in enumerate(job_ids(run)):
+            lease, folder, entries = run.first_lease + index, file_name(job), []
             if names := store.states_of(job):
                 entries += [
                     Entry(f"states/{name}", os.path.join(store.states_directory, name)) for name in names

@@ -283,12 +283,12 @@ class FileShipping:
             self._send_output(worker)
         event = facts.JobsFinished(worker.spec.incarnation, [outcome])
         held = _HeldEvent(event, outcome.lease, set())
-        if name in folders:
-            held.parcels.add(self._send(worker, "artifacts", job, name, completed=completed))
         if states and completed:
             worker.drop_states(name)
         elif states:
             held.state = name
+        if name in folders and not self._goes_with_state(worker, held.state):
+            held.parcels.add(self._send(worker, "artifacts", job, name, completed=completed))
         return None if self._is_free(worker, held) else held
 
     def _on_death(self, worker: _ShippedWorker, event: facts.WorkerDied) -> None:
@@ -305,13 +305,17 @@ class FileShipping:
             self._send_output(worker)
         held = _HeldEvent(event, lease, set(), until=self._now + DEATH_WAITS)
         if job is not None:
-            if name in worker.job_folders():
-                held.parcels.add(self._send(worker, "artifacts", job, name))
             held.state = name if worker.has_states() else ""
+            if name in worker.job_folders() and not self._goes_with_state(worker, held.state):
+                held.parcels.add(self._send(worker, "artifacts", job, name))
         if self._is_free(worker, held):
             self._said.append(event)
         else:
             self._held.append(held)
+
+    def _goes_with_state(self, worker: _ShippedWorker, name: str) -> bool:
+        """Whether the artifacts of this job will go with a state that has to go before its outcome is told."""
+        return bool(name) and bool(worker.changed_states(name))
 
     # ------------------------------------------------------------------------ files
 

@@ -145,6 +145,8 @@ class ParcelSender:
             self._later.append((now + AGAIN_AFTER, answer.number))
             return None
         del self._waiting[answer.number]
+        if answer.dropped:
+            parcel.sent = {}
         parcel.problem = parcel.problem or answer.problem
         return parcel
 
@@ -315,7 +317,7 @@ class ParcelReceiver:
         """Who sends a parcel that is not needed, or cannot be kept, is told at once, and sends no more of it."""
         try:
             if (path := self._beside(head)) is None:
-                self._refuse(ParcelKept(head.number))
+                self._refuse(ParcelKept(head.number, dropped=True))
             else:
                 self._open[head.number] = Arrived(head, path)
         except OSError as error:

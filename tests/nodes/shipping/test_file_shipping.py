@@ -224,6 +224,33 @@ def test_the_last_state_goes_before_a_failure_is_told(agent: Agent) -> None:
     assert agent.tell() == [failed(1)]
 
 
+def test_files_of_a_failed_job_go_once_with_its_state_or_without(agent: Agent) -> None:
+    agent.artifact("job1")
+    agent.state("job1", '{"save":1}')
+    said = agent.tell(failed(1))
+    assert parcel_in(said).kind == "state"
+    assert [each.path for each in said if isinstance(each, FileBegins)] == [b"states/job1.json", b"jobs/data"]
+    agent.shipping.obey(ParcelKept(parcel_in(said).number))
+    assert agent.tell() == [failed(1)]
+    agent.artifact("job2")
+    assert parcel_in(agent.tell(failed(2))).kind == "artifacts"
+
+
+def test_what_a_job_writes_after_its_last_state_goes_when_it_fails(agent: Agent) -> None:
+    agent.artifact("job1", "step1")
+    agent.state("job1", '{"save":1}')
+    state = parcel_in(agent.tell(after=TICK))
+    agent.artifact("job1", "later")
+    said = agent.tell(failed(1))
+    rest = parcel_in(said)
+    assert rest.kind == "artifacts"
+    assert b"jobs/later" in [each.path for each in said if isinstance(each, FileBegins)]
+    for number in (state.number, rest.number):
+        assert failed(1) not in agent.tell()
+        agent.shipping.obey(ParcelKept(number))
+    assert agent.tell() == [failed(1)]
+
+
 def test_a_completed_job_needs_its_states_no_longer(agent: Agent) -> None:
     agent.state("job1")
     assert agent.tell(done(1)) == [done(1)]
@@ -313,4 +340,4 @@ def test_what_comes_from_the_supervisor_is_there_before_the_lease_and_not_sent_b
 def test_a_parcel_for_a_worker_that_is_over_is_called_off(agent: Agent) -> None:
     agent.shipping.obey(ParcelBegins(1, "state", 99, 5, name="job5"))
     agent.shipping.obey(ParcelEnds(1))
-    assert [each for each in agent.tell() if isinstance(each, ParcelKept)] == [ParcelKept(1)]
+    assert [each for each in agent.tell() if isinstance(each, ParcelKept)] == [ParcelKept(1, dropped=True)]

@@ -154,7 +154,20 @@ def test_a_parcel_that_nobody_needs_is_called_off(tmp_path: Path) -> None:
     receiver = ParcelReceiver(lambda head: None)
     receiver.take(ParcelBegins(1, "state", 7, 1))
     receiver.take(FileBegins(1, b"states/a", 0o644, 0))
-    assert receiver.collect_answers()[0] == ParcelKept(1)
+    assert receiver.collect_answers()[0] == ParcelKept(1, dropped=True)
+
+
+def test_what_was_dropped_is_not_known_to_the_other_side(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "old").write_text("old")
+    os.utime(root / "old", (1e9, 1e9))
+    sender, parcel = ParcelSender(), parcel_of(root)
+    for answer, known in ((ParcelKept(1), [b"jobs/old"]), (ParcelKept(2, dropped=True), [])):
+        assert sender.add(parcel) == answer.number
+        sender.messages(ALL, 0.0)
+        done = sender.kept(answer, 0.0)
+        assert done is not None and list(done.sent) == known
 
 
 @pytest.mark.parametrize(
