@@ -97,12 +97,20 @@ class WorkerBins:
             ended[index] += 1
             if failure:
                 failed[index] += 1
-            if took <= end - number * width:
+            since = end - number * width
+            first = number if took <= since else int((end - took) // width)
+            if first == number:
                 busy[index] += took
-            else:
-                self.busy(slot, end - took, end)
-                if self.width != width:
-                    width, chunks, current = self.width, self._chunks[slot], -1
+                continue
+            if first >> _BITS == current:  # as `busy` does it, for the usual case
+                busy[index] += since
+                busy[first & (_CHUNK - 1)] += (first + 1) * width - (end - took)
+                if (between := number - first - 1) > 0:
+                    busy[index - between : index] = array("d", [width]) * between
+                continue
+            self.busy(slot, end - took, end)
+            if self.width != width:
+                width, chunks, current = self.width, self._chunks[slot], -1
 
     def busy(self, slot: int, start: float, end: float) -> None:
         """A worker had work from `start` to `end`, seconds since the epoch, and nothing else meanwhile."""

@@ -336,7 +336,7 @@ def decode_heads(lines: Sequence[bytes]) -> list[LineHead | None]:
 
     Of an Ended line nothing from its result on is decoded: results may be large, and nobody wants them here.
     """
-    short = [line.partition(_RESULT)[0] + b"}" if _RESULT in line else line for line in lines]
+    short = [parts[0] + b"}" if (parts := line.partition(_RESULT))[1] else line for line in lines]
     try:
         return list(_head_decoder.decode_lines(b"\n".join(short)))
     except msgspec.DecodeError:
