@@ -89,7 +89,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layering.py
 	@if command -v node >/dev/null; then \
-	  for file in supervisor/page/assets/*.mjs; do node --check "$$file" || exit 1; done; \
+	  for file in supervisor/page/assets/*.mjs supervisor/web/assets/*.mjs; do node --check "$$file" || exit 1; done; \
 	else echo 'node is not installed: the scripts of pages are not checked'; fi
 
 # The wheel is built from the source archive. What an earlier build left behind goes first: setuptools

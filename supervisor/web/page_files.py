@@ -9,7 +9,20 @@ from importlib.resources import files
 from supervisor.page.page_assets import STYLES, VENDOR, asset
 
 SHARED = ("words", "elements", "payload", "time_axis", "lanes", "series", "results_table", "scatter")
-OWN = ("api", "orders", "experiments", "overview", "jobs", "failures", "timeline", "results", "log", "web")
+OWN = (
+    "api",
+    "address",
+    "orders",
+    "glance",
+    "experiments",
+    "overview",
+    "jobs",
+    "failures",
+    "timeline",
+    "results",
+    "log",
+    "web",
+)
 OWN_STYLE = "web.css"
 
 _KINDS = {

@@ -10,12 +10,14 @@ const NODE = 15;
 const OUTCOME_COLOURS = ["--lane-good", "--lane-bad", "--lane-again", "--lane-cut", "--lane-lost", "--lane-running"];
 const OUTCOME_GLYPHS = ["✓", "✗", "↻", "‖", "?", "●"];
 
-/** @param {HTMLElement} place @param {any} timeline @param {any} lanes @param {import("./time_axis.mjs").ShownRange} shown */
+/** @param {HTMLElement} place @param {any} timeline @param {any} lanes @param {import("./time_axis.mjs").ShownRange} shown
+ * @returns {LanesView} whose `onOpen`, if it is set, is called with the id of a job that is to be opened */
 export function drawLanes(place, timeline, lanes, shown) {
   const view = new LanesView(timeline, lanes, shown);
   place.append(...view.parts());
   redrawn(view.frame, () => view.draw());
   shown.watch(() => view.draw());
+  return view;
 }
 
 class LanesView {
@@ -26,6 +28,7 @@ class LanesView {
     this.axis = shown.axis;
     this.singly = "job" in lanes;
     this.selected = -1;
+    this.onOpen = null;
     this.rows = new Map(timeline.slots.map((slot, index) => [slot, index]));
     this.laneHeight = Math.max(5, Math.min(22, Math.floor(420 / Math.max(1, timeline.slots.length))));
     this.place = [];
@@ -392,6 +395,7 @@ class LanesView {
       0: () => this.shown.set(0, this.axis.length),
       ArrowLeft: () => this.step(-1),
       ArrowRight: () => this.step(1),
+      Enter: () => this.open(this.selected),
       PageUp: () => this.shown.move(-0.5),
       PageDown: () => this.shown.move(0.5),
     };
@@ -457,6 +461,21 @@ class LanesView {
   select(index) {
     this.selected = index;
     this.told.textContent = this.words(index);
+    if (this.onOpen && this.singly && index >= 0) this.told.append(" ", element("button", { type: "button", text: "open the job", click: () => this.open(index) }));
+    this.draw();
+  }
+
+  open(index) {
+    if (this.onOpen && this.singly && index >= 0) this.onOpen(this.lanes.ids[this.lanes.job[index]]);
+  }
+
+  /** Other lanes of the same workers: finer ones, of a part. @param {any} lanes */
+  show(lanes) {
+    this.lanes = lanes;
+    this.singly = "job" in lanes;
+    this.selected = -1;
+    this.order = undefined;
+    this.told.textContent = "";
     this.draw();
   }
 }
