@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
     imports: int = 10
     big: int = 200
     big_bytes: int = 5_000_000
-    programs: int = 2_000
+    programs: int = 5_000
     reported: tuple[int, int] = (10_000, 1_000_000)
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 

@@ -318,7 +318,7 @@ MORE_ROWS = (
     _row(
         "exec",
         "programs",
-        "2,000 times `true` by `longhaul exec`, two at a time, against GNU parallel with `--joblog`",
+        "5,000 times `true` by `longhaul exec`, two at a time, against GNU parallel with `--joblog`",
         (5, 10, "×"),
         _PROGRAMS,
         _against(*_PROGRAMS, "rate"),
