@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.exec.command_jobs import CommandJobs, codes_of
 from supervisor.exec.command_options import (
@@ -19,9 +18,12 @@ from supervisor.exec.command_options import (
     with_absolute_jobs,
     without_option,
 )
-from supervisor.exec.command_target import CommandTarget, find_target
 from supervisor.options.keywords import MainSettings
 from supervisor.options.script_options import OwnOptionError
+from supervisor.system.script_start import only_pythons
+
+if TYPE_CHECKING:
+    from supervisor.exec.command_target import CommandTarget
 
 DEFAULTS = MainSettings(all_tasks=True, workers="auto")
 _INFORMATION = ("-h", "--help", "--version", "--list-checkpoints")
@@ -52,7 +54,7 @@ def script_of(words: Sequence[str]) -> CommandScript:
     codes = value_of_option(given, "--retry-codes")
     codes_of(codes)
     word = value_of_option(given, "--resume")
-    target = find_target(word, name, output) if word else None
+    target = _target(word, name, output) if word else None
     if target is None and parts.command is None:
         raise OwnOptionError("there is no command to run: longhaul exec [options] -- COMMAND")
     if word is not None:
@@ -67,6 +69,14 @@ def script_of(words: Sequence[str]) -> CommandScript:
     return _script(given, DEFAULT_NAME if name is None else name, None)
 
 
+def _target(word: str, name: str | None, output: str | None) -> CommandTarget | None:
+    from supervisor.exec.command_target import (
+        find_target,
+    )  # and much else, which a new experiment does without
+
+    return find_target(word, name, output)
+
+
 def _one_retry(codes: str | None, given: Sequence[str], target: CommandTarget | None) -> list[str]:
     """Exit codes after which there may be another attempt mean one, if nothing says how many."""
     if codes is None or codes == "none" or value_of_option(given, "--retries") is not None:
@@ -76,7 +86,7 @@ def _one_retry(codes: str | None, given: Sequence[str], target: CommandTarget | 
 
 def _script(given: list[str], name: str, target: CommandTarget | None) -> CommandScript:
     return CommandScript(
-        jobs=CommandJobs(_only_ours(), is_new=target is None),
+        jobs=CommandJobs(only_pythons(), is_new=target is None),
         name=name,
         output=str(target.layout.directory) if target is not None else None,
         parser=build_own_parser(),
@@ -84,8 +94,3 @@ def _script(given: list[str], name: str, target: CommandTarget | None) -> Comman
         settings=DEFAULTS,
         dry_run="--dry-run" in given,
     )
-
-
-def _only_ours() -> list[str]:
-    """Variables that workers have and this process has not: a program has not, either."""
-    return [name for name in ("PYTHONHASHSEED",) if name not in os.environ]

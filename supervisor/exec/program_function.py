@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.terms.errors import UsageError
+from supervisor.system.script_start import only_pythons
 from workers.program.command_template import BadTemplate, Template
 from workers.program.program_job import RESULTS, ProgramSpec, run_program
 
@@ -46,6 +47,7 @@ def program(
         directory=os.getcwd(),
         result=result,
         on_drain=on_drain,
+        unset=only_pythons(),
         retry_codes=None if retry_codes is None else [int(code) for code in retry_codes],
     )
     return functools.partial(run_program, msgspec.to_builtins(spec))

@@ -123,6 +123,16 @@ def _read_at_start(name: bytes) -> bool:
     return name.startswith(_READ_AT_START) or name in _READ_AT_START_TOO
 
 
+def only_pythons() -> list[str]:
+    """Variables that workers have only because they run Python, and that this process was not started with: the seed
+    of hashes, and the encoding that Python chooses where the locale is C."""
+    start = environment_at_start()
+    names = ("PYTHONHASHSEED", "LC_CTYPE")
+    if start is None:
+        return [name for name in names[:1] if name not in os.environ]
+    return [name for name in names if os.fsencode(name) not in start]
+
+
 def hash_order_is_random() -> bool:
     """Whether sets of texts have a random order in each process: the interpreter ignores PYTHONHASHSEED (`-E`,
     `-I`)."""

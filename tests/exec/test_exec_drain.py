@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -148,7 +149,7 @@ def test_signals_and_descriptors_are_as_in_a_shell(folder: Folder) -> None:
         "pick = {{k: v.strip() for k, _, v in (l.partition(':') for l in s) if k in ('SigBlk', 'SigIgn', 'SigCgt')}};"
         "pick['files'] = sorted(os.listdir('/proc/self/fd'), key=int)[:4];"
         "pick['stdin'] = sys.stdin.read(); pick['leads'] = os.getpgid(0) == os.getpid();"
-        "pick['hash'] = os.environ.get('PYTHONHASHSEED'); print(json.dumps(pick))"
+        "print(json.dumps(pick))"
     )
     run = folder.exec("--param", "x=1", "--", sys.executable, "-S", "-c", code)
     assert run.returncode == 0, run.stderr
@@ -159,4 +160,17 @@ def test_signals_and_descriptors_are_as_in_a_shell(folder: Folder) -> None:
     assert int(found["SigBlk"], 16) == 0
     assert ignored - of_libc == of_python
     assert found["files"] == ["0", "1", "2", "3"]  # 3: the folder that is listed
-    assert found["stdin"] == "" and found["leads"] and found["hash"] is None
+    assert found["stdin"] == "" and found["leads"]
+
+
+def test_what_only_python_has_set_is_not_in_the_environment(folder: Folder) -> None:
+    """Where the locale is C, Python chooses UTF-8 for itself and for what it starts."""
+    bare = {name: value for name, value in os.environ.items() if name not in ("LANG", "LC_ALL", "LC_CTYPE")}
+    script = 'echo "{{\\"locale\\": \\"${{LC_CTYPE-none}}\\", \\"hash\\": \\"${{PYTHONHASHSEED-none}}\\"}}"'
+    run = folder.exec("--param", "x=1", "--", "sh", "-c", script, env=bare)
+    assert run.returncode == 0, run.stderr
+    assert folder.results() == {"x=1": {"locale": "none", "hash": "none"}}
+    run = folder.exec(
+        "--name", "own", "--param", "x=1", "--", "sh", "-c", script, env={**bare, "LC_CTYPE": "C.UTF-8"}
+    )
+    assert folder.results("own") == {"x=1": {"locale": "C.UTF-8", "hash": "none"}}

@@ -27,7 +27,7 @@ from workers.program.program_result import Tail, last_line, object_of, read_resu
 RESULTS = ("auto", "none", "last-line", "file")
 _PROCESSES = ProgramProcesses()
 _RESULT_FILE = "longhaul_result.json"
-_PARAM = "LONGHAUL_PARAM_"
+_PARAM = b"LONGHAUL_PARAM_"
 _LONGEST = 100_000  # bytes of a variable; the kernel refuses a longer one together with the program
 _CHUNK = 1 << 16
 
@@ -187,31 +187,31 @@ class _Program:
         if self._inherited_with != job.cpus or not inside_worker():
             self._inherited, self._inherited_with = self._variables_here(), job.cpus
         found = self._inherited.copy()
-        given = {
-            "LONGHAUL_JOB": job.id,
-            "LONGHAUL_ATTEMPT": str(job.attempt),
-            "LONGHAUL_SEED": str(job.seed),
-            "LONGHAUL_WORKER": str(job.worker),
-            "LONGHAUL_CPUS": f"{job.cpus:g}",
-            "LONGHAUL_GPUS": ",".join(job.gpus),
-        }
-        given |= {_variable(name): text for name, text in texts.items()}
-        paths = {"LONGHAUL_DIRECTORY": directory, "LONGHAUL_RESULT": result_file, "LONGHAUL_STATE": state}
-        found.update((name.encode(), os.fsencode(path)) for name, path in paths.items())
-        for name, text in given.items():
+        found[b"LONGHAUL_JOB"] = as_bytes(job.id)
+        found[b"LONGHAUL_ATTEMPT"] = b"%d" % job.attempt
+        found[b"LONGHAUL_SEED"] = b"%d" % job.seed
+        found[b"LONGHAUL_DIRECTORY"] = os.fsencode(directory)
+        found[b"LONGHAUL_RESULT"] = os.fsencode(result_file)
+        found[b"LONGHAUL_STATE"] = os.fsencode(state)
+        for name, text in texts.items():
             value = as_bytes(text)
             if len(value) <= _LONGEST:
-                found[name.encode()] = value
+                found[_variable(name)] = value
         return found, state
 
     def _variables_here(self) -> dict[bytes, bytes]:
-        """The variables of this process, without values of another job that runs it."""
+        """The variables of this process, without values of another job that runs it, and what all jobs have in
+        common."""
         unset = [name.encode() for name in self._spec.unset]
-        return {
+        found = {
             name: value
             for name, value in os.environb.items()
-            if not name.startswith(_PARAM.encode()) and name not in unset
+            if not name.startswith(_PARAM) and name not in unset
         }
+        found[b"LONGHAUL_WORKER"] = b"%d" % CURRENT.worker
+        found[b"LONGHAUL_CPUS"] = f"{CURRENT.cpus:g}".encode()
+        found[b"LONGHAUL_GPUS"] = ",".join(CURRENT.gpus).encode()
+        return found
 
     def _state_file(self, directory: str) -> str:
         states = CURRENT.states_directory
@@ -241,8 +241,7 @@ def _start(words: list[bytes], environment: Mapping[bytes, bytes], stdout: int) 
             if error.errno != errno.E2BIG:
                 raise
         # Words and variables together are too long. The words are what was asked for; the values are there twice.
-        begin = _PARAM.encode()
-        fewer = {name: value for name, value in environment.items() if not name.startswith(begin)}
+        fewer = {name: value for name, value in environment.items() if not name.startswith(_PARAM)}
         return _PROCESSES.start(words, fewer, stdout)
     except (OSError, ValueError) as error:
         why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -251,9 +250,9 @@ def _start(words: list[bytes], environment: Mapping[bytes, bytes], stdout: int) 
 
 
 @functools.cache
-def _variable(name: str) -> str:
+def _variable(name: str) -> bytes:
     """The variable with the value of this name, as shells can read it."""
-    return _PARAM + "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    return _PARAM + "".join(one if one.isascii() and one.isalnum() else "_" for one in name).encode()
 
 
 def _settle_state(state: str, *, completed: bool) -> None:

@@ -61,11 +61,7 @@ class ProgramProcesses:
         path = self._found.get(program)
         if path is None:
             # To try one directory of PATH after the other takes a tenth of the time of a short program.
-            path = (
-                program
-                if b"/" in program
-                else _on_path(program, environment) or program
-            )
+            path = program if b"/" in program else _on_path(program, environment) or program
             self._found[program] = path
         try:
             return self._spawn_file(path, command, environment, stdout)
@@ -148,7 +144,9 @@ class ProgramProcesses:
 
 def _on_path(program: bytes, environment: Mapping[bytes, bytes]) -> bytes:
     """Where it is found; b"" if it is not."""
-    return os.fsencode(shutil.which(os.fsdecode(program), path=os.fsdecode(environment.get(b"PATH", b""))) or "")
+    return os.fsencode(
+        shutil.which(os.fsdecode(program), path=os.fsdecode(environment.get(b"PATH", b""))) or ""
+    )
 
 
 def _has_terminal() -> bool:
