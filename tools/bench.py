@@ -28,9 +28,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
+from tools.benchmark.cluster_samples import CLUSTER
 from tools.benchmark.peers import PEERS, WORKERS, installed
 from tools.benchmark.report import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
-from tools.benchmark.rows import MORE_ROWS, ROWS, Round, chosen
+from tools.benchmark.rows import CLUSTER_GROUP, MORE_ROWS, ROWS, Round, chosen
 from tools.benchmark.samples import GNU_PARALLEL, measure
 
 REPEAT = 5
@@ -45,8 +46,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--only",
         metavar="ROW",
         action="append",
-        choices=[*keys, PEERS_ROW],
-        help=f"this row; may be repeated: {', '.join(keys)}, {PEERS_ROW}",
+        choices=[*keys, CLUSTER_GROUP, PEERS_ROW],
+        help=f"this row; may be repeated: {', '.join(keys)}, {CLUSTER_GROUP} (all of it), {PEERS_ROW}",
     )
     parser.add_argument("--repeat", metavar="N", type=_whole, help=f"rounds (default: {REPEAT}, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="few jobs: does it work at all?")
@@ -146,7 +147,10 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parse(words)
     two_cores()
     compile_all()
-    names, skipped = contenders(heavy=arguments.heavy)
+    on_cluster = any(key.startswith(CLUSTER_GROUP) for key in arguments.only or ())
+    names, skipped = contenders(heavy=arguments.heavy or on_cluster)
+    if on_cluster and "ray" in names:
+        names.append(CLUSTER)
     for name, why in skipped.items():
         say(f"{name} is left out: {why}")
     load = os.getloadavg()

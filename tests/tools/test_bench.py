@@ -12,6 +12,7 @@ import pytest
 
 from tools import bench
 from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
+from tools.benchmark.cluster_samples import CLUSTER_SITUATIONS
 from tools.benchmark.peers import PEERS
 from tools.benchmark.report import BEGIN, END, after_a_kill, markdown, replaced
 from tools.benchmark.rows import MORE_ROWS, ROWS, Row
@@ -97,7 +98,7 @@ def test_a_quick_run_takes_every_sample_of_a_whole_one() -> None:
     samples = bench.samples_for(None, ["longhaul", *PEERS])
     assert {sample for row in ROWS for sample in row.samples} <= set(samples)
     more = {sample for row in MORE_ROWS for sample in row.samples}
-    assert {sample.partition("/")[2] for sample in {*samples, *more}} == set(SITUATIONS)
+    assert {sample.partition("/")[2] for sample in {*samples, *more}} == {*SITUATIONS, *CLUSTER_SITUATIONS}
     assert len(samples) == len(set(samples))
     for quick, whole in zip(QUICK, Sizes(), strict=True):
         assert quick <= whole

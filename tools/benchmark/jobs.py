@@ -97,6 +97,12 @@ def sleeper(path: str) -> None:
     time.sleep(3600)
 
 
+def held(path: str) -> None:
+    """The same, and the line has the pid of the worker."""
+    note(path, time.monotonic(), os.getpid())
+    time.sleep(3600)
+
+
 def blob(number: int, size: int) -> str:
     """A result of `size` bytes."""
     return "0123456789" * (size // 10)

@@ -34,6 +34,9 @@ from tools.benchmark.jobs import (
     sleeper,
     spin,
 )
+from tools.benchmark.jobs import (
+    held as hold,
+)
 
 WORKERS = 2
 
@@ -44,10 +47,17 @@ def _statistics(report: Any) -> dict[str, Any]:
     return found
 
 
+def _engine() -> dict[str, Any]:
+    """Where jobs run, if not here: see cluster_samples.py."""
+    found: dict[str, Any] = json.loads(os.environ.get("LONGHAUL_BENCH_ENGINE", "{}"))
+    return found
+
+
 def _run(function: Callable[..., Any], jobs: Any, output: str, **keywords: Any) -> tuple[Any, float]:
     """The report, and the seconds from the call of run() to its return."""
     started = time.monotonic()
-    report = run(function, jobs, name="bench", output=output, **{"workers": WORKERS, **keywords})
+    settings = {"workers": WORKERS, **_engine(), **keywords}
+    report = run(function, jobs, name="bench", output=output, **settings)
     return report, time.monotonic() - started
 
 
@@ -160,13 +170,20 @@ def quiet(output: str, path: str) -> dict[str, Any]:
     return {}
 
 
+def held(output: str, path: str, jobs: int) -> dict[str, Any]:
+    """Jobs that take until somebody stops the run."""
+    _run(hold, [Job(id=f"job/{number}", params={"path": path}) for number in range(jobs)], output)
+    return {}
+
+
 def start(output: str, starts: str) -> dict[str, Any]:
     """A script that calls main(): when it did."""
     os.environ[STARTS] = starts
     plan = [Job(id=f"job/{number}", params={"number": number}) for number in range(10)]
     called = time.monotonic()
     try:
-        main(announced, plan, name="bench", output=output, workers=WORKERS, all_tasks=True, argv=[])
+        settings: Any = {"workers": WORKERS, **_engine()}
+        main(announced, plan, name="bench", output=output, all_tasks=True, argv=[], **settings)
     except SystemExit as end:
         if end.code:
             raise
@@ -197,6 +214,7 @@ SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "fairness": fairness,
     "first_failure": first_failure,
     "quiet": quiet,
+    "held": held,
     "start": start,
     "big": big,
 }

@@ -254,8 +254,108 @@ ROWS: tuple[Row, ...] = (
     ),
 )
 
+_TASKS = ("cluster/tiny", "ray/tiny")
+_NO_OP = ("cluster/tiny", "longhaul/tiny")
+_CLUSTER_1MS = ("cluster/cpu_1ms", "bare/cpu_1ms")
+_CLUSTER_10MS = ("cluster/cpu_10ms", "longhaul/cpu_10ms")
+
+
+def _points_behind(taken: Round) -> float:
+    cluster, here = (taken[sample]["share"] for sample in _CLUSTER_10MS)
+    return float(100 * (here - cluster))
+
+
+def _about_points(rounds: Sequence[Round]) -> str:
+    cluster, here = (100 * median(rounds, sample, "share") for sample in _CLUSTER_10MS)
+    return f"{cluster:.1f} % of the cores against {here:.1f} %"
+
+
+CLUSTER_GROUP = "cluster"
+# On a Ray cluster of two raylets on this machine, with one worker each; together: `--only cluster`.
+CLUSTER_ROWS: tuple[Row, ...] = (
+    _row(
+        "cluster-tasks",
+        "Ray cluster: tiny jobs",
+        "200,000 no-op jobs, sustained, against plain Ray tasks (5,000)",
+        (100, 200, "×"),
+        _TASKS,
+        _against(*_TASKS, "sustained"),
+    ),
+    _row(
+        "cluster-local",
+        "Ray cluster: tiny jobs",
+        "the same against the engine of one machine",
+        (0.5, 0.7, "×"),
+        _NO_OP,
+        _against(*_NO_OP, "sustained"),
+    ),
+    _row(
+        "cluster-1ms",
+        "Ray cluster: 1 ms CPU jobs",
+        "share of the two cores spent in jobs, first job start to last job end, 10,000 jobs",
+        (92, 96, "%"),
+        _CLUSTER_1MS,
+        _share(*_CLUSTER_1MS),
+    ),
+    _row(
+        "cluster-10ms",
+        "Ray cluster: 10 ms CPU jobs",
+        "likewise, 1,000 jobs: how far behind one machine",
+        (1.0, 0.3, "points"),
+        _CLUSTER_10MS,
+        (_points_behind, _about_points),
+    ),
+    _row(
+        "cluster-recovery",
+        "Ray cluster: recovery",
+        "SIGKILL of a busy worker to its job running again (median, NumPy preloaded, no idle worker)",
+        (40, 20, "ms"),
+        ("cluster/recovery",),
+        _number("cluster/recovery", "ms", "the slowest of a round {worst_ms:.0f} ms"),
+    ),
+    _row(
+        "cluster-raylet",
+        "Ray cluster: a node is lost",
+        "SIGKILL of a raylet to its job running elsewhere",
+        (0.6, 0.3, "s"),
+        ("cluster/raylet",),
+        _number("cluster/raylet", "seconds", "Ray's health check takes 14 s"),
+    ),
+    _row(
+        "cluster-ended",
+        "Ray cluster: the supervisor is lost",
+        "SIGKILL of the supervisor to the end of the last process of the run on any node",
+        (1.0, 0.1, "s"),
+        ("cluster/ended",),
+        _number("cluster/ended", "seconds", "{processes:.0f} processes"),
+    ),
+    _row(
+        "cluster-start",
+        "Ray cluster: start",
+        "`main()` reached, on a cluster that runs, to the first job running",
+        (1.5, 0.8, "s"),
+        ("cluster/start",),
+        _number("cluster/start", "seconds", "{python_seconds:.2f} s from the start of Python"),
+    ),
+    _row(
+        "cluster-quiet",
+        "Ray cluster: quiet",
+        "CPU of driver, carriers and agents over 20 s with two workers in long jobs",
+        (3.0, 1.0, "%"),
+        ("cluster/quiet",),
+        _number(
+            "cluster/quiet",
+            "share",
+            "driver {driver_percent:.2f} %, both carriers {carriers_percent:.2f} %, "
+            "both agents {agents_percent:.2f} %, supervisor {supervisor_percent:.2f} %",
+            100.0,
+        ),
+    ),
+)
+
 # Measured only when they are named (--only), and not in the README.
 MORE_ROWS: tuple[Row, ...] = (
+    *CLUSTER_ROWS,
     _row(
         "first-failure",
         "first failure",
@@ -335,8 +435,8 @@ MORE_ROWS = (
 
 
 def chosen(only: Sequence[str] | None) -> list[Row]:
-    """The rows that are named, with those that belong to them (`report:size` to `report`); None: those of the
-    README."""
+    """The rows that are named, each or with its group; None: those of the README."""
     if only is None:
         return [*ROWS]
-    return [row for row in (*ROWS, *MORE_ROWS) if row.key in only or row.key.partition(":")[0] in only]
+    groups = {row.key for row in CLUSTER_ROWS} if CLUSTER_GROUP in only else set()
+    return [row for row in (*ROWS, *MORE_ROWS) if row.key in only or row.key in groups]

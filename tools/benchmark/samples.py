@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from tools.benchmark.child_processes import LAST_WORDS, PATIENCE, Bench, Failed, Hangs, Numbers, end, start
+from tools.benchmark.cluster_samples import CLUSTER, measure_cluster
 from tools.benchmark.jobs import FRAGILE_JOBS, KILLED
 from tools.benchmark.peers import PEERS, WORKERS
 
@@ -32,6 +33,8 @@ def measure(bench: Bench, sample: str) -> Numbers:
     contender, _, situation = sample.partition("/")
     os.sync()  # what the one before has written is not our business
     try:
+        if contender == CLUSTER:
+            return measure_cluster(bench, situation, SITUATIONS)
         return SITUATIONS[situation](bench, contender)
     finally:
         bench.clean()
@@ -205,9 +208,9 @@ def _quiet(bench: Bench, contender: str) -> Numbers:
             _wait_for_lines(path, QUIET_WORKERS)
             time.sleep(sizes.settle_seconds)
             helpers = [child.pid for child in psutil.Process(process.pid).children()]
-            began, before = time.monotonic(), [_cpu_seconds(pid) for pid in (process.pid, *helpers)]
+            began, before = time.monotonic(), [cpu_seconds(pid) for pid in (process.pid, *helpers)]
             time.sleep(sizes.quiet_seconds)
-            after = [_cpu_seconds(pid) for pid in (process.pid, *helpers)]
+            after = [cpu_seconds(pid) for pid in (process.pid, *helpers)]
             seconds = time.monotonic() - began
             _stop(process)
         finally:
@@ -227,7 +230,7 @@ def _wait_for_lines(path: Path, number: int, patience: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Of all threads that there are; psutil knows hundredths of a second, Linux nanoseconds."""
     try:
         tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
