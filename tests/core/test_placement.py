@@ -491,3 +491,42 @@ def test_those_behind_the_first_kinds_that_wait_have_their_turn_as_well() -> Non
         run.end(*sorted(run.running)[:1])
         began += 1
     assert all(run.core.table.state[job] == COMPLETED for job in big)
+
+
+def looks_at_places(places: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often a place was asked whether a job fits: while 4 workers in each are started, get their first jobs, and
+    after each of them has ended one."""
+    looks = 0
+    fits = Place.fits
+
+    def counted(self: Place, *arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return fits(self, *arguments)
+
+    monkeypatch.setattr(Place, "fits", counted)
+    table = JobTable()
+    for number in range(places * 40):
+        table.add(f"j{number}")
+    core = Scheduler(
+        table, Settings(), 4 * places, Position(), places=[node(each, 4) for each in range(places)]
+    )
+    core.begin(0.0, "", 1)
+    found, now, events = [], 0.0, list[facts.Event]([facts.TimePassed()])
+    for _ in range(3):
+        looks, now = 0, now + 1.0
+        commands = core.handle(events, now, "", 1).commands
+        found.append(looks)
+        events = [facts.WorkerReady(each.incarnation) for each in commands if isinstance(each, StartWorker)]
+        events += [
+            facts.JobsFinished(each.incarnation, [Completed(each.first_lease, 1.0, b"null")])
+            for each in commands
+            if isinstance(each, StartJobs)
+        ]
+    monkeypatch.undo()
+    return found
+
+
+def test_the_work_of_a_hand_out_does_not_grow_with_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = looks_at_places(4, monkeypatch), looks_at_places(32, monkeypatch)
+    assert all(few) and all(more <= 8 * less for less, more in zip(few, many, strict=True))

@@ -37,6 +37,7 @@ LEAST = Sizes(
     big=2,
     big_bytes=10_000,
     reported=(50, 200),
+    places=(2, 2, 5),
     hang_seconds=10.0,
 )
 

@@ -42,6 +42,7 @@ class Sizes(NamedTuple):
     big_bytes: int = 5_000_000
     programs: int = 5_000
     reported: tuple[int, int] = (10_000, 1_000_000)
+    places: tuple[int, int, int] = (64, 64, 15)  # places, workers of each, jobs of each worker
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 
 
@@ -64,6 +65,7 @@ QUICK = Sizes(
     big_bytes=1_000_000,
     programs=200,
     reported=(500, 5_000),
+    places=(8, 8, 5),
     hang_seconds=6.0,
 )
 

@@ -176,6 +176,32 @@ def held(output: str, path: str, jobs: int) -> dict[str, Any]:
     return {}
 
 
+def places(output: str, jobs: int, nodes: int, workers: int, seconds: float) -> dict[str, Any]:
+    """Nodes that are played: while all workers have jobs, the share of a core that the supervisor takes for as many
+    outcomes as they can have, and those that they had; its peak memory."""
+    from supervisor.session.loop import Loop
+    from tools.benchmark import fake_nodes
+
+    at: list[tuple[float, float, int]] = []
+    turn = Loop._turn
+
+    def timed(self: Loop, events: Any) -> None:
+        turn(self, events)
+        at.append((time.monotonic(), time.process_time(), self.scheduler.finished_attempts))
+
+    fake_nodes.add(nodes, workers, seconds)
+    plan = [Job(id=f"job/{number}", params={"number": number}) for number in range(jobs)]
+    with patch.object(Loop, "_turn", timed):
+        report, _ = _run(noop, plan, output, engine=fake_nodes.NAME)
+    assert report.counts.completed == jobs, report.counts
+    peak, everybody = _peak_kb(), nodes * workers
+    # From when each worker has ended two jobs until each has one left.
+    steady = [each for each in at if 2 * everybody <= each[2] <= jobs - everybody]
+    (began, cpu, first), (ended, cpu_then, last) = steady[0], steady[-1]
+    each = (cpu_then - cpu) / (last - first)
+    return {"share": each * everybody / seconds, "rate": (last - first) / (ended - began), "peak_kb": peak}
+
+
 def start(output: str, starts: str) -> dict[str, Any]:
     """A script that calls main(): when it did."""
     os.environ[STARTS] = starts
@@ -215,6 +241,7 @@ SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "first_failure": first_failure,
     "quiet": quiet,
     "held": held,
+    "places": places,
     "start": start,
     "big": big,
 }

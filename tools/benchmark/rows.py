@@ -357,6 +357,22 @@ CLUSTER_ROWS: tuple[Row, ...] = (
 MORE_ROWS: tuple[Row, ...] = (
     *CLUSTER_ROWS,
     _row(
+        "places",
+        "64 places of 64 workers",
+        "share of a core that the supervisor takes for 4,096 outcomes a second, of jobs of 1 s (the nodes are played)",
+        (50, 35, "%"),
+        ("longhaul/places",),
+        _number("longhaul/places", "share", "measured at {rate:,.0f} outcomes/s", 100.0),
+    ),
+    _row(
+        "places:memory",
+        "64 places of 64 workers, memory",
+        "the supervisor's peak RSS, above that with two workers and as many jobs",
+        (100, 50, "MB"),
+        ("longhaul/places",),
+        _number("longhaul/places", "more_mb", "with two workers {few_mb:.0f} MB"),
+    ),
+    _row(
         "first-failure",
         "first failure",
         "the turn of the loop that has the first failure among 1,000,000 no-op jobs",

@@ -175,6 +175,16 @@ def _first_failure(bench: Bench, contender: str) -> Numbers:
     return {"ms": 1000 * found["with_it"], "median_ms": 1000 * found["median"]}
 
 
+def _places(bench: Bench, contender: str) -> Numbers:
+    nodes, workers, each = bench.sizes.places
+    jobs = nodes * workers * each
+    many = bench.ours("places", output=bench.place(), jobs=jobs, nodes=nodes, workers=workers, seconds=1.0)
+    short = 10.0 / jobs  # ten seconds for two workers, or they would need hours
+    few = bench.ours("places", output=bench.place(), jobs=jobs, nodes=1, workers=2, seconds=2 * short)
+    more = (many["peak_kb"] - few["peak_kb"]) / 1000
+    return {"share": many["share"], "rate": many["rate"], "more_mb": more, "few_mb": few["peak_kb"] / 1000}
+
+
 PAUSE = 0.010  # seconds: more than the kernel takes from one process for another at a time
 
 
@@ -375,6 +385,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "recovery": _recovery,
     "fairness": _fairness,
     "first_failure": _first_failure,
+    "places": _places,
     "quiet": _quiet,
     "start": _start,
     "import": _import,

@@ -58,11 +58,13 @@ class Placement:
         self._passed_over: dict[int, int] = {}  # later jobs that went ahead of a job while it did not fit
         self.claim: Holding | None = None
         self.places: dict[int, Place] = {}
+        self._at_once: dict[int, int] = {}  # by kind: how many jobs fit in all places together
 
     def set_places(self, facts: Sequence[PlaceFacts], expected: Sequence[Totals] = ()) -> None:
         """These are the places now: some kinds of jobs may no longer fit anywhere, or fit again. While there is no
         place at all, jobs wait for one. `expected`: as of `PlacesChanged`."""
         known, self.places = self.places, {}
+        self._at_once.clear()
         self._dispatcher.revocations.elsewhere |= any(each.elsewhere for each in facts)
         for each in facts:
             before = known.get(each.place)
@@ -113,7 +115,7 @@ class Placement:
             place.clear()
         for worker in self._dispatcher.workers.values():
             holding = worker.holding
-            if holding is None or not (worker.leases or worker.status == STARTING):
+            if holding is None or not (worker.leases.size or worker.status == STARTING):
                 continue
             if holding.place in self.places:
                 # Somebody else has the slot of a worker that does not die, and its core with it.
@@ -216,7 +218,8 @@ class Placement:
         """(leases that a worker should hold, jobs that one hand-out may have) of this kind."""
         mean = self._durations[kind].mean
         amounts = self.kinds.kinds[kind].amounts
-        at_once = sum(place.at_once(amounts) for place in self.places.values())
+        if (at_once := self._at_once.get(kind)) is None:
+            at_once = self._at_once[kind] = sum(place.at_once(amounts) for place in self.places.values())
         most = int(min(workers, at_once, self.shared.at_once(amounts)))
         share = pacing.share(self._queue.lines[kind].size(), most, mean)
         return self._dispatcher.leases_ahead(mean), share
@@ -224,6 +227,6 @@ class Placement:
     def new_holding(self, kind: int, place: Place, ready: Iterable[tuple[int, ...]]) -> Holding | None:
         """What a job of this kind would be given in this place now; None if it does not fit."""
         amounts = self.kinds.kinds[kind].amounts
-        avoid = self._dispatcher.starts.failing_devices(place.number)
+        avoid = self._dispatcher.starts.failing_devices(place.number) if amounts.gpus else ()
         devices = place.fits(amounts, self.claim_against(kind), ready, avoid)
         return None if devices is None else Holding(kind, amounts, devices, place.number)

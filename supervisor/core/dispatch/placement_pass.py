@@ -7,7 +7,7 @@ meanwhile. One that does not fit is passed over, which `placement` counts.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,31 @@ class Crew:
         return [devices for devices, workers in self.idle.items() if workers]
 
 
+class ByLoad:
+    """Places, the emptiest first. One that has nothing to offer has nothing for the rest of the pass."""
+
+    def __init__(self, crews: Iterable[Crew]) -> None:
+        self._heap = [(crew.place.load(), at, crew) for at, crew in enumerate(crews)]
+        heapq.heapify(self._heap)
+
+    def first(
+        self, offers: Callable[[Crew], bool], fits: Callable[[Place], Holding | None]
+    ) -> Holding | None:
+        """Of the emptiest place that offers something, and in which a job fits."""
+        heap, full, found = self._heap, [], None
+        while heap and found is None:
+            load, at, crew = heap[0]
+            if not offers(crew):
+                heapq.heappop(heap)
+            elif load != (now := crew.place.load()):  # it has got something meanwhile
+                heapq.heapreplace(heap, (now, at, crew))
+            elif (found := fits(crew.place)) is None:
+                full.append(heapq.heappop(heap))
+        for entry in full:
+            heapq.heappush(heap, entry)
+        return found
+
+
 class Went(Enum):
     """What became of the next jobs of a kind.
 
@@ -104,7 +129,7 @@ class PlacementPass:
             if worker.status != READY:
                 continue
             self._workers += 1
-            if worker.leases:
+            if worker.leases.size:
                 self._short.append(worker)
             elif dispatcher.has_jobs_left(turn, worker) and crew is not None:
                 crew.add_idle(worker)
@@ -112,6 +137,7 @@ class PlacementPass:
             crew.count_free()
         self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this walk
         self._handed_out = False  # whether there were any in this pass
+        self._by_load: dict[str, ByLoad] = {}  # by what places are looked for
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
         self._room: tuple[float, float] | None = None  # see `Placement.room`; None: to be looked at anew
         # Kinds that may get something even where no room is left: their jobs run, a worker for them is being
@@ -178,6 +204,9 @@ class PlacementPass:
         """Place the next jobs of a kind."""
         if self._surely_waits(kind):
             return Went.UNFIT
+        with_devices = self._placement.kinds.kinds[kind].amounts.gpus
+        if self._allowed is None and not with_devices and self._hand_out_quickly(kind, waiting):
+            return Went.PROVIDED
         fitting = self._fitting(kind)
         if (found := self._idle(fitting)) is not None:
             return self._give(*found, waiting)
@@ -236,11 +265,35 @@ class PlacementPass:
                 return workers[0], holding
         return None
 
+    def _hand_out_quickly(self, kind: int, waiting: list[int]) -> bool:
+        """As `_hand_out` for a kind without devices, if that is soon done: looks at few of many places."""
+        if (holding := self._emptiest("idle", kind, lambda crew: crew.has_idle(()))) is not None:
+            self._give(self._crews[holding.place].idle[()][0], holding, waiting)
+            return True
+        holding = self._emptiest("starting", kind, lambda crew: crew.starting > 0)
+        if holding is not None and self._take_starting(holding):
+            self._keep(kind, holding)
+            return True
+        holding = self._emptiest(
+            "free", kind, lambda crew: bool(crew.free) and self._may_start((crew.place.number, ()))
+        )
+        if holding is not None and self._start(holding):
+            self._keep(kind, holding)
+            return True
+        return False
+
+    def _emptiest(self, which: str, kind: int, offers: Callable[[Crew], bool]) -> Holding | None:
+        """What a job without devices would be given in the emptiest of the places that offer something."""
+        if (places := self._by_load.get(which)) is None:
+            places = self._by_load[which] = ByLoad(self._crews.values())
+        return places.first(offers, lambda place: self._placement.new_holding(kind, place, ()))
+
     def _bar(self, fitting: Sequence[Holding]) -> bool:
         """Whether no worker for any of these may be started now, which is noted."""
-        if any(map(self._may_start, fitting)):
+        sorts = [(holding.place, holding.devices) for holding in fitting]
+        if any(map(self._may_start, sorts)):
             return False
-        self._barred.update((holding.place, holding.devices) for holding in fitting)
+        self._barred.update(sorts)
         return True
 
     def _find_worker(self, fitting: Sequence[Holding]) -> Holding | None:
@@ -251,9 +304,9 @@ class PlacementPass:
                     return holding
         return None
 
-    def _may_start(self, holding: Holding) -> bool:
-        """Whether a worker for this may be started; after a failure one at a time, to see whether it is of use."""
-        sort = holding.place, holding.devices
+    def _may_start(self, sort: Sort) -> bool:
+        """Whether a worker of this sort may be started; after a failure one at a time, to see whether it is of
+        use."""
         again = sort in self._started and self._dispatcher.starts.number(sort)
         return not again and self._dispatcher.may_start(sort)
 
@@ -276,7 +329,7 @@ class PlacementPass:
     def _start(self, holding: Holding) -> bool:
         """Start a worker, if there is a free slot."""
         crew = self._crews[holding.place]
-        if not crew.free or not self._may_start(holding):
+        if not crew.free or not self._may_start((holding.place, holding.devices)):
             return False
         self._started.add((holding.place, holding.devices))
         slot = crew.free.pop(0)
@@ -292,7 +345,7 @@ class PlacementPass:
     def _free_a_slot(self, holding: Holding) -> bool:
         """Whether a slot becomes free for a worker with these devices: an idle one with others has to go."""
         crew = self._crews[holding.place]
-        if not self._may_start(holding):
+        if not self._may_start((holding.place, holding.devices)):
             return False
         if crew.coming:
             crew.coming -= 1
@@ -352,12 +405,15 @@ class PlacementPass:
 
     def _top_up(self, kind: int, waiting: list[int]) -> bool:
         """More leases for a worker that runs jobs of this kind and holds few; whether there was one."""
-        for worker in list(self._short):
+        ahead, share = self._placement.batch(kind, self._workers)
+        if ahead < 2:
+            return False  # whoever runs one has enough
+        short, others = self._short, []
+        for at, worker in enumerate(short):
             holding = worker.holding
             if holding is None or holding.kind != kind:
+                others.append(worker)
                 continue
-            self._short.remove(worker)
-            ahead, share = self._placement.batch(kind, self._workers)
             count = worker.lease_count()
             if count > ahead // 2 or self._turn.now >= worker.begun + pacing.REVOKE_AFTER:
                 continue  # it has enough, or runs a long job: new leases would be revoked
@@ -365,8 +421,10 @@ class PlacementPass:
             if crew is None or (claim is not None and not crew.place.respects(claim, holding)):
                 continue
             if jobs := self._dispatcher.lease(self._turn, worker, min(ahead - count, share), kind):
+                self._short = others + short[at + 1 :]
                 self._went(kind, jobs, waiting)
                 return True
+        self._short = others
         return False
 
     def _keep(self, kind: int, holding: Holding | None) -> None:
@@ -384,7 +442,7 @@ class PlacementPass:
             return  # every job starts at once
         for worker in list(self._dispatcher.workers.values()):
             holding = worker.holding
-            if holding is None or worker.status != READY:
+            if worker.leases.size < 2 or holding is None or worker.status != READY:
                 continue
             for _ in range(worker.lease_count() - 1):
                 fitting = self._fitting(holding.kind)
