@@ -7,6 +7,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -32,13 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class RayNodes:
     """The cluster. `node` is of Ray (`ray._private.node.Node`)."""
 
-    def __init__(self, number: int = 3) -> None:
+    def __init__(self, number: int = 3, storage: Path | None = None) -> None:
+        """storage: a folder in which the head keeps what it knows."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from ray.cluster_utils import Cluster
 
-            head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+            head: dict[str, Any] = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+            if storage is not None:
+                kept = {"gcs_storage": "rocksdb", "gcs_storage_path": str(storage)}
+                head["_system_config"] = kept
             self._cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=head)
         self.address: str = self._cluster.address
         self.nodes: list[Any] = [self._cluster.head_node]
@@ -70,6 +75,9 @@ class RayNodes:
     def kill_head(self) -> None:
         """SIGKILL the server that knows of the cluster; its raylets stay."""
         self._cluster.head_node.kill_gcs_server(check_alive=False)
+
+    def restart_head(self) -> None:
+        self._cluster.head_node.start_gcs_server()
 
     def complete(self) -> None:
         """Three nodes again."""

@@ -274,6 +274,26 @@ def test_a_run_for_which_nothing_is_free_says_so_and_waits(
     wait_for(lambda: not other.processes(), "its processes to end")
 
 
+def test_a_head_that_comes_back_with_its_storage_costs_nothing(
+    experiment: Experiment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cluster = RayNodes(1, tmp_path_factory.mktemp("storage"))
+    try:
+        write(experiment, jobs=40)
+        supervisor = experiment.start(*cluster.options)
+        wait_for(lambda: len(experiment.executions()) >= 4, "a job that waits")
+        cluster.kill_head()
+        open_gate(experiment)
+        wait_for(lambda: len(experiment.completed_in_journal()) == 40, "all jobs, without a head")
+        cluster.restart_head()
+        _, err = supervisor.communicate(timeout=PATIENCE)
+    finally:
+        cluster.shutdown()
+    assert supervisor.returncode == 0, err
+    assert Counter(experiment.executions()) == Counter(f"job/{number}" for number in range(40))
+    all_completed(experiment, 40)
+
+
 def test_what_is_shipped_is_imported_from_the_copy(experiment: Experiment, cluster: RayNodes) -> None:
     package = experiment.folder / "code" / "helpers"
     package.mkdir(parents=True)
