@@ -21,6 +21,13 @@ MOST = 85_000  # bytes in one call: Ray passes larger ones through a file in sha
 _END_WITHIN = 2.0
 
 
+class PlaceHolder:
+    """An actor that waits for CPUs: what an autoscaler of Ray's adds nodes for."""
+
+    def placed(self) -> None:
+        """Answered when it has some."""
+
+
 class AgentActor:
     """`tell` and `hear` run in a thread each. What they carry is numbered: Ray does not promise the order of calls,
     nor that of their answers."""

@@ -25,6 +25,9 @@ WAIT_FOR_CPUS = 3.0  # seconds without an agent, before it is said what is waite
 FAILURES_IN_A_ROW = 3  # agents of one node that ended before they were ready
 FREED_WITHIN = 2.0  # seconds until Ray knows what an actor has left
 START_WITHIN = 60.0
+WANT_AFTER = 5.0  # seconds for which CPUs are lacking, before an autoscaler is asked for them
+MOST_WANTED = 100  # actors that wait for CPUs at a time
+LOOK_SOON, LOOK_SOON_FOR = 0.3, 5.0  # seconds between looks, when one of these has got some
 PAUSE = 1.0  # seconds after an agent has ended in order
 AGAIN_AFTER = 1.0  # seconds from the start of an agent to that of its successor, at least
 
@@ -81,6 +84,9 @@ class RayCluster:
         self._idle_since = time.monotonic()
         self._said: set[str] = set()
         self._none_left = ""
+        self._waiting: list[Any] = []  # actors that wait for CPUs
+        self._lacking_since: float | None = None
+        self._soon_until = 0.0
         self._left = False
 
     @classmethod
@@ -112,9 +118,11 @@ class RayCluster:
         cluster._actor = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"down": 1, "up": 1}
         )(agent_launch.AgentActor)
+        cluster._holder = ray.remote(max_restarts=0, max_task_retries=0)(agent_launch.PlaceHolder)
         return cluster
 
     _actor: Any
+    _holder: Any
 
     def nodes(self) -> list[ClusterNode]:
         return [_facts_of(node) for node in self._alive()]
@@ -153,7 +161,9 @@ class RayCluster:
                 self._try(self._asked.get(timeout=max(0.0, due - time.monotonic())))
                 while not self._asked.empty():
                     self._try(self._asked.get())
-            due = min([time.monotonic() + every, *self._not_before.values()])
+            now = time.monotonic()
+            soon = LOOK_SOON if now < self._soon_until else every
+            due = min([now + soon, *self._not_before.values()])
             self._try(self._look)
 
     def _try(self, step: Callable[[], None]) -> None:
@@ -212,8 +222,44 @@ class RayCluster:
         for share in [share for share in self._starting if now - share.began > START_WITHIN]:
             self._starting.discard(share)
             self._listener.overdue(share)
+        self._want_more(now)
         self._tell(alive, able, now)
         self._tell_expected(alive, able)
+
+    def _want_more(self, now: float) -> None:
+        """Let actors wait for the CPUs that are lacking: an autoscaler adds nodes for them. They end with this
+        process, and so does the demand."""
+        bring = self._bring
+        least = max(1, math.ceil(bring.per_job))
+        lacking = 0 if bring.cpus is None else bring.cpus - sum(share.cpus for share in self._taken.values())
+        if lacking < least or (bring.nodes is not None and len(self._taken) >= bring.nodes):
+            self._lacking_since = None
+        elif self._lacking_since is None:
+            self._lacking_since = now
+        wanted = 0
+        if self._lacking_since is not None and now - self._lacking_since >= WANT_AFTER:
+            wanted = min(lacking // least, MOST_WANTED)
+        while len(self._waiting) > wanted:
+            self._ray.kill(self._waiting.pop())
+        while len(self._waiting) < wanted:
+            options = self._holder.options(
+                num_cpus=least, num_gpus=int(bring.gpus), scheduling_strategy="SPREAD"
+            )
+            actor = options.remote()
+            self._waiting.append(actor)
+            self._when_placed(actor)
+
+    def _when_placed(self, actor: Any) -> None:
+        placed = actor.placed.remote().future()
+        placed.add_done_callback(lambda _: self._asked.put(lambda: self._found_room(actor)))
+
+    def _found_room(self, actor: Any) -> None:
+        """It makes room for an agent."""
+        if actor in self._waiting:
+            self._waiting.remove(actor)
+            self._lacking_since = None
+            self._soon_until = time.monotonic() + LOOK_SOON_FOR
+            self._ray.kill(actor)
 
     def _take(self, share: Share) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -65,6 +65,10 @@ class RayNodes:
         """What nobody on the cluster has taken."""
         return float(self._cluster.global_state.available_resources().get(resource, 0.0))
 
+    def waiting_actors(self) -> int:
+        """How many have no CPU yet."""
+        return len(self._cluster.global_state.actor_table(None, actor_state_name="PENDING_CREATION"))
+
     def raylet(self, node: Any) -> psutil.Process:
         return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
@@ -85,6 +89,8 @@ class RayNodes:
             if not node.all_processes.get("raylet"):
                 self.nodes.remove(node)
                 self._cluster.remove_node(node)
+        while len(self.nodes) > 3:
+            self._cluster.remove_node(self.nodes.pop())
         while len(self.nodes) < 3:
             self.add()
 

@@ -209,6 +209,24 @@ def test_gpus_are_taken_of_ray_and_each_job_sees_its_own(experiment: Experiment,
     wait_for(lambda: cluster.free("GPU") == 4 and cluster.free("CPU") == 3, "Ray to see them free")
 
 
+def test_what_is_lacking_is_a_demand_and_a_node_that_joins_is_used(
+    experiment: Experiment, cluster: RayNodes
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options, "--workers", "5")
+    all_three_run(experiment)
+    wait_for(lambda: cluster.waiting_actors() == 2, "the demand for two CPUs")
+    cluster.add()
+    wait_for(lambda: len(experiment.executions()) >= 7, "a job on the node that has joined")
+    assert len(agents_of(experiment)) == 4
+    wait_for(lambda: cluster.waiting_actors() == 1, "the demand for what is still lacking")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    wait_for(lambda: cluster.waiting_actors() == 0, "the demand to end with the run")
+
+
 def test_a_head_that_is_gone_ends_the_run_and_one_machine_goes_on(experiment: Experiment) -> None:
     cluster = RayNodes(1)
     try:
