@@ -89,12 +89,16 @@ def _headline(now: Situation) -> tuple[str, str, list[str]]:
     if counts.left:
         why = f" ({now.stopped_by})" if now.stopped_by else ""
         return BAD if counts.failed else WARNING, f"Stopped before the end{why}: {done}, {failed}, {left}", []
+    if counts.failed == counts.total and counts.failed > 1:
+        return BAD, f"All {count(counts.total, 'job')} failed", []
     if counts.failed:
         return BAD, f"Over, but {_share(counts)} failed; {counts.completed:,} completed", []
     if now.offered > counts.total:
         return GOOD, f"The pilot is done: all {count(counts.total, 'job')} completed, of {now.offered:,}", []
     if not counts.total:
         return WARNING, "There are no jobs", []
+    if counts.total == 1:
+        return GOOD, "The only job completed", []
     return GOOD, f"All {count(counts.total, 'job')} completed, none failed", []
 
 

@@ -123,6 +123,8 @@ GROUPS = [
     [
         (Counts(3, 3), "finished", {}, "good", "All 3 jobs completed, none failed"),
         (Counts(3, 3), "finished", {"offered": 9}, "good", "The pilot is done: all 3 jobs completed, of 9"),
+        (Counts(1, 1), "finished", {}, "good", "The only job completed"),
+        (Counts(5, 0, 5), "finished", {}, "bad", "All 5 jobs failed"),
         (Counts(5, 2, 3), "finished", {}, "bad", "Over, but 3 of 5 jobs failed; 2 completed"),
         (
             Counts(9, 2, 0, 1, 6),
