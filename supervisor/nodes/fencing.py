@@ -13,7 +13,9 @@ under way. That no job runs in two places follows from these rules, each of whic
 3. What comes from a node that was given up counts for nothing, and it gets no Ping any more.
 4. Once its time is over an agent ends. It looks at the time before it reads: what has come while it stood still is
    not obeyed.
-5. If this process stood still, the silence was its own: a node's time begins again, and what ends before it has
+5. If an agent does not look at the time, a guard beside it does: it may be stopped or wait for a disk while its workers
+   go on.
+6. If this process stood still, the silence was its own: a node's time begins again, and what ends before it has
    answered a Ping is nobody's fault. Rule 2 is not touched by that.
 """
 
@@ -25,6 +27,7 @@ PING_EVERY = 5.0  # seconds, or a sixth of the timeout
 # Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once in LOOK_EVERY,
 # and needs a moment to kill them.
 FENCE = 5.0
+GUARD_AFTER, GUARD_LOOKS_EVERY = 1.0, 0.5  # seconds; together less than FENCE, with what it takes to kill
 LOOK_EVERY = 1.0  # seconds; how long a job may run on after its agent had to end it, if its host was frozen
 HELLO_WITHIN = (
     60.0  # seconds; from an agent's start to the supervisor's Hello, or from its arrival to its own
@@ -135,6 +138,11 @@ def shows_end(cleared: bool, kernel: str, lost_kernel: str) -> bool:
     return cleared and bool(kernel) and kernel == lost_kernel
 
 
+def guard_is_due(until: float, now: float) -> bool:
+    """Whether an agent whose workers may live until then has not ended them in time (`AgentGuard`)."""
+    return now > until + GUARD_AFTER
+
+
 class Watchdog:
     """When an agent ends its workers because it does not hear of its supervisor."""
 
@@ -154,7 +162,12 @@ class Watchdog:
         self._pongs = {known: at for known, at in self._pongs.items() if known >= pong}
         self._pongs[number] = now
 
+    @property
+    def until(self) -> float:
+        """When its time will be over, if it hears nothing more."""
+        return self._heard + self.silence
+
     def over(self, now: float) -> bool:
         """Whether its time is over. To be asked before what has arrived is read: while this process stood still,
         others may have got its jobs."""
-        return now - self._heard > self.silence
+        return now > self.until

@@ -26,6 +26,7 @@ from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.events import Event
 from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
+from supervisor.nodes.agent_guard import AgentGuard
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
 from supervisor.nodes.link import Link
 from supervisor.nodes.moved_program import SHIPPED, moved, moved_path
@@ -105,6 +106,7 @@ class NodeAgent:
         self._why = ""  # it ends
         self._how: HowNodeEnds = "failed"
         self._engine: LocalEngine | None = None
+        self._guard: AgentGuard | None = None
         self._files: FileShipping | None = None  # if no file system is shared
 
     def run(self) -> None:
@@ -133,6 +135,8 @@ class NodeAgent:
             self._tell_of(self._files.last_output())
         if self._engine is not None:
             self._engine.close()
+        if self._guard is not None:
+            self._guard.close()
         if self._files is not None:
             self._tell_of(self._files.words_of_zygotes())
             self._files.close()
@@ -210,7 +214,9 @@ class NodeAgent:
         )
         engine.start()
         self._engine = engine
+        self._guard = AgentGuard(hello.tag)
         self._watchdog.begin(hello.silence, boot_time())
+        self._guard.feed(self._watchdog.until)
         self._tell(
             [
                 HelloNode(
@@ -298,6 +304,12 @@ class NodeAgent:
     def _tell_of(self, said: Sequence[Said]) -> None:
         self._tell([each if isinstance(each, FILE_REPORTS) else report_of(each) for each in said])
 
+    def _on_ping(self, number: int, pong: int) -> None:
+        self._watchdog.ping(number, pong, boot_time())
+        if self._guard is not None:
+            self._guard.feed(self._watchdog.until)
+        self._tell([Pong(number)])
+
     def _obey(self, order: Order) -> None:
         engine = self._engine
         assert engine is not None
@@ -322,8 +334,7 @@ class NodeAgent:
             case Suspend(suspend):
                 engine.stop_workers(suspend=suspend)
             case Ping(number, pong):
-                self._watchdog.ping(number, pong, boot_time())
-                self._tell([Pong(number)])
+                self._on_ping(number, pong)
             case Measure():
                 self._tell([self._measure(order)])
             case Close():

@@ -37,7 +37,7 @@ from supervisor.nodes.wire import (
     encode,
     event_of,
 )
-from tests.experiment_fixture import PATIENCE
+from tests.experiment_fixture import PATIENCE, wait_for
 from workers.isolation.thread_caps import THREAD_VARIABLES
 from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
 
@@ -266,6 +266,50 @@ def test_pings_keep_it_up_if_they_answer_its_pongs(hold: Callable[..., Held]) ->
         number += 1
         node.tell(Ping(number, 1))
         node.turn()
+
+
+def guards(agent: psutil.Process) -> list[psutil.Process]:
+    return [child for child in agent.children() if is_alive(child) and "agent_guard" in str(child.cmdline())]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_guard_ends_the_workers_of_an_agent_that_does_not_look_at_the_time(
+    hold: Callable[..., Held],
+) -> None:
+    """It was stopped, and its workers go on: others may have their jobs by now."""
+    node = hold(silence=1.5)
+    worker = psutil.Process(node.worker())
+    node.lease(5, what="sleep")
+    agent = psutil.Process(node.pid)
+    (guard,) = guards(agent)
+    agent.suspend()
+    wait_for(lambda: not is_alive(worker) and not is_alive(guard), "worker and guard to end")
+    assert agent.status() == psutil.STATUS_STOPPED
+    agent.resume()
+    node.until(node.is_over)
+    assert node.first(NodeEnds)().how == "silence"
+
+
+def test_a_guard_that_was_killed_is_replaced_and_ends_with_its_agent(hold: Callable[..., Held]) -> None:
+    node = hold()
+    agent = psutil.Process(node.pid)
+    (guard,) = guards(agent)
+    guard.kill()
+
+    def another() -> psutil.Process | None:
+        node.tell(Ping(1, 0))
+        return next((each for each in guards(agent) if each != guard), None)
+
+    again = node.until(another)
+    agent.kill()
+    wait_for(lambda: not is_alive(again), "the guard to end")
+    node.until(node.is_over)
 
 
 def test_orders_that_come_too_late_are_not_obeyed(hold: Callable[..., Held], tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_this_carrier_is_in_no_help_and_the_options_need_each_other(experiment: 
 @pytest.mark.parametrize("how", ["killed", "terminated", "frozen"])
 def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: str) -> None:
     write(experiment)
-    supervisor = experiment.start(*NODES, "--node-timeout", "2s")
+    supervisor = experiment.start(*NODES, "--node-timeout", "4s")
     all_four_run(experiment)
     first = agents(supervisor.pid)[0]
     {"killed": first.kill, "terminated": first.terminate, "frozen": first.suspend}[how]()
@@ -128,7 +128,7 @@ def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: s
     said = {
         "killed": " is lost: it closed the connection",
         "terminated": " has ended: it was sent SIGTERM",
-        "frozen": " is lost: nothing was heard of it for 2s",
+        "frozen": " is lost: nothing was heard of it for 4s",
     }[how]
     told = f"({platform.node()}){said}; 2 jobs that ran there run again"
     (log,) = experiment.output.glob("*/supervisor.log")

@@ -7,6 +7,7 @@ from typing import Any
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
+from supervisor.nodes import fencing
 from supervisor.nodes.fencing import LOOK_EVERY
 from supervisor.nodes.node_agent import NodeAgent
 from tools.simulation.nodes.book import Book, Execution
@@ -135,6 +136,34 @@ class AgentProcess(Process):
             self.host.agents.remove(self)
             if not unheard:
                 self.link.close()
+
+
+class SimulatedGuard:
+    """The process beside an agent (`supervisor.nodes.agent_guard.AgentGuard`)."""
+
+    def __init__(self, process: AgentProcess) -> None:
+        self._process = process
+        self._until = 0.0
+
+    def feed(self, until: float) -> None:
+        if until != self._until:
+            self._until = until
+            self._look_after(until + fencing.GUARD_AFTER - self._process.network.now)
+
+    def _look_after(self, seconds: float) -> None:
+        network = self._process.network
+        network.after(max(0.0, seconds) + fencing.GUARD_LOOKS_EVERY * network.rng.random(), self._look)
+
+    def _look(self) -> None:
+        process = self._process
+        if not process.alive or not fencing.guard_is_due(self._until, process.network.now):
+            return
+        if process.host.frozen:
+            self._look_after(fencing.GUARD_LOOKS_EVERY)
+        elif process.engine is not None:
+            process.engine.end()
+
+    def close(self) -> None: ...
 
 
 class _Nobody:

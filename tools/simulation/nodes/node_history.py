@@ -36,7 +36,7 @@ from supervisor.nodes import node_agent, nodes_engine
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.nodes_engine import NodesEngine
 from tools.simulation.nodes.book import TIMEOUT, Book
-from tools.simulation.nodes.hosts import AgentProcess, Host, HostEngine
+from tools.simulation.nodes.hosts import AgentProcess, Host, HostEngine, SimulatedGuard
 from tools.simulation.nodes.network import Network, Process, SimulatedSelector
 from tools.simulation.promises import Violation
 from workers.transport.messages import FunctionSpec, Run, WorkerSpec
@@ -163,16 +163,16 @@ class NodeHistory:
             self.say(f"{agent.tag} crashes")
             agent.excused = True
             agent.die(unheard=rng.random() < 0.3)
-        elif what < 0.88 and host.agents:
+        elif what < 0.86 and host.agents:
             self.lose_connection(rng.choice(host.agents))
-        elif what < 0.95 and host.agents:
+        elif what < 0.91 and host.agents:
             agent = rng.choice(host.agents)
             self.say(f"{agent.tag} talks nonsense")
             agent.excused = True
             agent.up.put(b"\xc1")
-        elif host.agents and host.reachable():
+        elif host.agents:
             agent = rng.choice(host.agents)
-            seconds = rng.choice([2.0, 10.0])  # a cut would let its workers run on: see `fencing`
+            seconds = self._seconds()
             self.say(f"{agent.tag} is stopped for {seconds} s")
             self.book.note(host, seconds)
             agent.stop(seconds)
@@ -431,6 +431,7 @@ def simulated_machines(network: Network) -> Iterator[None]:
     clock = SimpleNamespace(now=lambda: network.now, tick=lambda *_: 0.0)
     patches: list[tuple[object, str, object]] = [
         (node_agent, "LocalEngine", lambda *_, **__: HostEngine(agent())),
+        (node_agent, "AgentGuard", lambda _: SimulatedGuard(agent())),
         (node_agent, "selectors", SimpleNamespace(DefaultSelector=SimulatedSelector, EVENT_READ=1)),
         (node_agent, "RunClock", lambda: clock),
         (node_agent, "time", SimpleNamespace(monotonic=lambda: network.now)),

@@ -151,7 +151,10 @@ NODE_MUTANTS: dict[str, NodeMutant] = {
     "an agent counts from the coming of a Ping": _plainly((Watchdog, "ping", _from_its_coming)),
     "an agent counts on a clock that stops in suspension": _clock_that_sleeps,
     "an agent reads before it looks at the time": _plainly((NodeAgent, "turn", _read_first)),
-    "an agent never ends by itself": _plainly((Watchdog, "over", lambda *_: False)),
+    "nobody guards an agent that is stopped": _plainly((fencing, "guard_is_due", lambda *_: False)),
+    "an agent never ends by itself": _plainly(
+        (Watchdog, "over", lambda *_: False), (fencing, "guard_is_due", lambda *_: False)
+    ),
     "a new agent is believed without having looked": _plainly(
         (nodes_engine, "shows_end", lambda cleared, kernel, lost: kernel == lost)
     ),
