@@ -21,7 +21,10 @@ under way. That no job runs in two places follows from these rules, each of whic
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
+
+from supervisor.core.terms.events import LeasesWithdrawn
 
 PING_EVERY = 5.0  # seconds, or a sixth of the timeout
 # Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once in LOOK_EVERY,
@@ -33,7 +36,10 @@ HELLO_WITHIN = (
     60.0  # seconds; from an agent's start to the supervisor's Hello, or from its arrival to its own
 )
 
+CERTAIN_AFTER = 0.02  # seconds; much more than `workers.worker.INBOX_CHECK_AFTER`
+
 Due = Literal["", "ping", "silent", "ended"]
+Unstarted = Callable[[int, Sequence[int]], "list[int] | None"]
 
 
 class Heartbeat:
@@ -171,3 +177,36 @@ class Watchdog:
         """Whether its time is over. To be asked before what has arrived is read: while this process stood still,
         others may have got its jobs."""
         return now > self.until
+
+
+class Withdrawals:
+    """Leases that an agent was told to take back from its workers: which of them will certainly not start. Nobody else
+    gets their jobs before that is known: the worker may have been quicker than the order.
+
+    A worker reads its inbox before a job, unless it has done so in the last millisecond. So if it has said nothing of
+    the end of the job before, some time after the revocation was written, it reads that before the next job.
+    Times are of a monotonic clock that goes on while the agent is stopped.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[tuple[float, int, list[int]]] = []  # when it was written, incarnation, leases
+
+    def revoked(self, incarnation: int, leases: list[int], now: float) -> None:
+        """`now`: read after the revocation was written."""
+        self._open.append((now, incarnation, leases))
+
+    def due(self) -> float | None:
+        return self._open[0][0] + CERTAIN_AFTER if self._open else None
+
+    def certain(self, unstarted: Unstarted, now: float) -> list[LeasesWithdrawn]:
+        """What can be said now. `now`: read before the worker's messages were. unstarted: as of
+        `LocalEngine.unstarted`."""
+        found, left = [], []
+        for since, incarnation, leases in self._open:
+            behind = unstarted(incarnation, leases) if now >= since + CERTAIN_AFTER else None
+            if behind is None:
+                left.append((since, incarnation, leases))
+            elif behind:
+                found.append(LeasesWithdrawn(incarnation, behind))
+        self._open = left
+        return found

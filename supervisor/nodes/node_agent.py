@@ -27,7 +27,7 @@ from supervisor.core.terms.events import Event
 from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.nodes.agent_guard import AgentGuard
-from supervisor.nodes.fencing import LOOK_EVERY, Watchdog
+from supervisor.nodes.fencing import LOOK_EVERY, Watchdog, Withdrawals
 from supervisor.nodes.link import Link
 from supervisor.nodes.moved_program import SHIPPED, moved, moved_path
 from supervisor.nodes.node_code import digest_of
@@ -58,7 +58,6 @@ from supervisor.nodes.wire import (
     encode,
     report_of,
 )
-from supervisor.nodes.withdrawals import Withdrawals
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.system.capacity.free_memory import usable_memory
 from supervisor.system.capacity.gpu_devices import usable_devices

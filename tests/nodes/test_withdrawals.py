@@ -12,7 +12,7 @@ from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.settings import Settings
-from supervisor.nodes.withdrawals import CERTAIN_AFTER, Withdrawals
+from supervisor.nodes.fencing import CERTAIN_AFTER, Withdrawals
 from workers.transport.messages import Completed
 
 

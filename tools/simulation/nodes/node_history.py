@@ -75,7 +75,7 @@ class NodeHistory:
     def _new_host(self, name: str) -> Host:
         rng = self.rng
         host = Host(self.network, name, f"kernel{rng.getrandbits(32)}", rng.choice([1, 2, 3]))
-        host.hides = rng.random() < 0.2
+        host.hides = rng.random() < 0.35
         return host
 
     def say(self, text: object) -> None:
@@ -384,7 +384,7 @@ class SimulatedCarrier:
                 raise Violation(f"{agent.tag} is counted as lost, and it was the supervisor that was silent")
         agent.excused = True
         host = agent.host
-        if history.rng.random() < 0.5:
+        if history.rng.random() < 0.5 and not host.hides:
             self._kill(agent)
         if history.rng.random() < 0.2:  # another machine of that name
             host = history._new_host(host.name)

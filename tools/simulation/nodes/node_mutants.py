@@ -1,6 +1,6 @@
 """Deliberate faults in what keeps a job from running in two places, each of which the simulation of hosts has to catch.
 
-Each takes away one rule of `supervisor.nodes.fencing`, of `supervisor.nodes.withdrawals` or of what follows from them.
+Each takes away one rule of `supervisor.nodes.fencing`, or what follows from it.
 As of `tools.simulation.mutants`: a mutant replaces functions for as long as it lives.
 """
 
@@ -15,9 +15,8 @@ from unittest import mock
 from supervisor.core.dispatch.revocations import Revocations
 from supervisor.core.scheduling.earlier_leases import EarlierLeases
 from supervisor.nodes import fencing, node_agent, nodes_engine
-from supervisor.nodes.fencing import Heartbeat, Watchdog
+from supervisor.nodes.fencing import Heartbeat, Watchdog, Withdrawals
 from supervisor.nodes.node_agent import NodeAgent
-from supervisor.nodes.withdrawals import Withdrawals
 from tools.simulation.mutants import report
 from tools.simulation.nodes.hosts import AgentProcess
 from tools.simulation.nodes.network import Network, SimulatedLink
