@@ -250,11 +250,11 @@ def test_it_ends_its_workers_when_it_hears_nothing(hold: Callable[..., Held]) ->
 
 
 def test_pings_keep_it_up_if_they_answer_its_pongs(hold: Callable[..., Held]) -> None:
-    node = hold(silence=1.0)
+    node = hold(silence=2.0)
     node.worker()
     begun = time.monotonic()
     number = 0
-    while time.monotonic() < begun + 2.0:
+    while time.monotonic() < begun + 3.0:
         number += 1
         node.tell(Ping(number, number - 1))
         node.until(lambda n=number: Pong(n) in node.reports)
