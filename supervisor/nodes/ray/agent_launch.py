@@ -93,6 +93,10 @@ class AgentActor:
             self._heard += 1
         return (number, data, "", "") if data else (number, data, *self._end_of_agent())
 
+    def leave(self) -> None:
+        """Let the agent end in order: its jobs are interrupted, not lost."""
+        self._agent.terminate()
+
     def _end_of_agent(self) -> tuple[str, str]:
         """Why, and "in order", "failed", or "no node" if the raylet is gone as well."""
         try:

@@ -25,6 +25,7 @@ WAIT_FOR_CPUS = 3.0  # seconds without an agent, before it is said what is waite
 FAILURES_IN_A_ROW = 3  # agents of one node that ended before they were ready
 FREED_WITHIN = 2.0  # seconds until Ray knows what an actor has left
 START_WITHIN = 60.0
+LEAVE_BEFORE = 10.0  # seconds before a node is taken away
 WANT_AFTER = 5.0  # seconds for which CPUs are lacking, before an autoscaler is asked for them
 MOST_WANTED = 100  # actors that wait for CPUs at a time
 LOOK_SOON, LOOK_SOON_FOR = 0.3, 5.0  # seconds between looks, when one of these has got some
@@ -58,6 +59,8 @@ class Listener(Protocol):
 
     def overdue(self, share: Share) -> None: ...
 
+    def leave(self, share: Share) -> None: ...
+
     def notice(self, level: str, text: str) -> None: ...
 
     def none_left(self, why: str) -> None: ...
@@ -73,6 +76,7 @@ class RayCluster:
         self.address = address
         self._taken: dict[str, Share] = {}  # by node: agents that run or are being started
         self._starting: set[Share] = set()
+        self._leaving: set[Share] = set()  # their agents were told to end
         self._greeted: set[Share] = set()
         self._expected: list[ClusterNode] | None = None  # as it was told last
         self._failures: Counter[str] = Counter()
@@ -180,6 +184,7 @@ class RayCluster:
         self._taken.pop(share.node, None)
         self._starting.discard(share)
         self._greeted.discard(share)
+        self._leaving.discard(share)
         self._expected = None
         if how == "no node":
             self._gone.add(share.node)
@@ -199,12 +204,15 @@ class RayCluster:
         names = {node["NodeID"] for node in alive}
         self._gone &= names
         self._not_before = {node: at for node, at in self._not_before.items() if node in names and at > now}
+        draining = self._draining()
+        self._leave(draining)
         free = {node["NodeID"]: self._free(node["NodeID"]) for node in alive}
         able = [
             node
             for node in alive
             if node["NodeID"] not in self._taken
             and node["NodeID"] not in self._gone
+            and node["NodeID"] not in draining
             and self._failures[node["NodeID"]] < FAILURES_IN_A_ROW
         ]
         able.sort(key=lambda node: -free[node["NodeID"]][0])
@@ -269,6 +277,22 @@ class RayCluster:
         here = NodeAffinitySchedulingStrategy(share.node, soft=False)
         options = self._actor.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=here)
         self._listener.start(share, options.remote())
+
+    def _draining(self) -> dict[str, float]:
+        """Nodes that are about to be taken away (a spot instance, a machine that the autoscaler or somebody drains),
+        and when: seconds since the epoch, 0.0 if nobody says."""
+        from ray._private import state  # nothing public tells it
+
+        told: dict[str, int] = getattr(state.state, "get_draining_nodes", dict)()
+        return {node: at / 1000 for node, at in told.items()}
+
+    def _leave(self, draining: dict[str, float]) -> None:
+        for node, at in draining.items():
+            share = self._taken.get(node)
+            if share is not None and share not in self._leaving and time.time() > at - LEAVE_BEFORE:
+                self._leaving.add(share)
+                self._listener.notice("info", f"Ray takes {share.name} away: its jobs run again elsewhere")
+                self._listener.leave(share)
 
     def _free(self, node: str) -> tuple[int, int]:
         """CPUs and GPUs that nobody has taken there. Ray takes a moment to see that an actor has ended."""

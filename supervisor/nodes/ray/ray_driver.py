@@ -168,11 +168,20 @@ class RayDriver:
         """An actor was made for this share."""
         self._call(lambda: self._start(share, actor))
 
+    def leave(self, share: Share) -> None:
+        """Its node is about to be taken away."""
+        self._call(lambda: self._leave(share))
+
     def overdue(self, share: Share) -> None:
         """Its actor should have been there by now."""
         self._call(lambda: self._give_up(share))
 
     # ---------------------------------------------------------------------- agents
+
+    def _leave(self, share: Share) -> None:
+        for passage in self._passages.values():
+            if passage.share == share:
+                passage.actor.leave.remote()
 
     def _give_up(self, share: Share) -> None:
         for passage in list(self._passages.values()):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +77,21 @@ class RayNodes:
     def kill(self, node: Any) -> None:
         """SIGKILL its raylet."""
         node.kill_raylet(check_alive=False)
+
+    def drain(self, node: Any, seconds: int) -> None:
+        """Tell Ray that it is taken away in so many seconds; it stays."""
+        words = [
+            "drain-node",
+            "--address",
+            self.address,
+            "--node-id",
+            node.node_id,
+            "--reason-message",
+            "spot",
+        ]
+        words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", str(seconds)]
+        script = Path(sys.executable).with_name("ray")
+        subprocess.run([script, *words], check=True, capture_output=True, timeout=60)
 
     def kill_head(self) -> None:
         """SIGKILL the server that knows of the cluster; its raylets stay."""

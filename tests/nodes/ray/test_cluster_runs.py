@@ -227,6 +227,24 @@ def test_what_is_lacking_is_a_demand_and_a_node_that_joins_is_used(
     wait_for(lambda: cluster.waiting_actors() == 0, "the demand to end with the run")
 
 
+def test_the_jobs_of_a_node_that_is_taken_away_are_interrupted_and_not_charged(
+    experiment: Experiment, cluster: RayNodes
+) -> None:
+    write(experiment)
+    supervisor = experiment.start(*cluster.options)
+    all_three_run(experiment)
+    cluster.drain(cluster.nodes[2], 5)
+    wait_for(lambda: ended_otherwise(experiment)["interrupted"] == 1, "its job to be interrupted")
+    wait_for(lambda: len(agents_of(experiment)) == 2, "its agent to end")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    cluster.kill(cluster.nodes[2])
+    assert supervisor.returncode == 0, err
+    assert "takes" in err and "away" in err
+    all_completed(experiment)
+    assert ended_otherwise(experiment) == Counter(interrupted=1)
+
+
 def test_a_head_that_is_gone_ends_the_run_and_one_machine_goes_on(experiment: Experiment) -> None:
     cluster = RayNodes(1)
     try:
