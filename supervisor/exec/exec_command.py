@@ -19,6 +19,7 @@ from supervisor.exec.command_options import (
     without_option,
 )
 from supervisor.options.keywords import MainSettings
+from supervisor.options.option_parser import shortened
 from supervisor.options.script_options import OwnOptionError
 from supervisor.system.script_start import only_pythons
 
@@ -45,7 +46,7 @@ class CommandScript(NamedTuple):
 def script_of(words: Sequence[str]) -> CommandScript:
     """The script that a command line after `longhaul exec` means. Raises UsageError."""
     parts = parts_of(words)
-    given = parts.options
+    given = shortened(parts.options, ())
     sys.argv[0] = "longhaul exec"  # for the help
     name, output = value_of_option(given, "--name"), value_of_option(given, "--output")
     if any(word in given for word in _INFORMATION):
@@ -70,9 +71,8 @@ def script_of(words: Sequence[str]) -> CommandScript:
 
 
 def _target(word: str, name: str | None, output: str | None) -> CommandTarget | None:
-    from supervisor.exec.command_target import (
-        find_target,
-    )  # and much else, which a new experiment does without
+    # It imports much that a new experiment does without.
+    from supervisor.exec.command_target import find_target
 
     return find_target(word, name, output)
 

@@ -129,7 +129,7 @@ def test_latest_is_an_experiment_of_exec_and_of_no_script(folder: Folder) -> Non
     import subprocess
 
     subprocess.run([sys.executable, "script.py"], cwd=folder.path, check=True, capture_output=True)
-    again = folder.exec("--resume", "latest")
+    again = folder.exec("--longhaul-resume=latest")
     assert again.returncode == 1, again.stderr
     assert len(folder.attempts("x=1")) == 2
 
