@@ -31,7 +31,7 @@ from supervisor.nodes.fencing import LOOK_EVERY, Watchdog, Withdrawals
 from supervisor.nodes.link import Link
 from supervisor.nodes.moved_program import SHIPPED, moved, moved_path
 from supervisor.nodes.node_code import digest_of
-from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS
+from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS, FilesMode
 from supervisor.nodes.shipping.file_shipping import FileShipping, Said
 from supervisor.nodes.wire import (
     VERSION,
@@ -189,7 +189,7 @@ class NodeAgent:
             others = {k: value for k, value in spec.environment.items() if k not in THREAD_VARIABLES}
             spec = msgspec.structs.replace(spec, environment={**others, **thread_caps(usable_cores())})
 
-        if not shares_files(hello):
+        if not shares_files(hello.files, received(hello.token)):
             self._files = FileShipping()
 
         def spec_of(worker: int, incarnation: int) -> WorkerSpec:
@@ -367,11 +367,11 @@ def nap_after(events: list[Event]) -> float:
     return min(GATHER, FEW * (seconds + _EACH)) if seconds < _SHORT else 0.0
 
 
-def shares_files(hello: HelloAgent) -> bool:
-    """Whether the workers write into the experiment's directory themselves."""
-    if hello.files != "auto":
-        return hello.files == "shared"
-    token = received(hello.token)
+def shares_files(mode: FilesMode, token: str) -> bool:
+    """Whether the workers write into the experiment's directory themselves. `token`: a file there with its own name in
+    it, so that none of another machine with the same path is taken for it."""
+    if mode != "auto":
+        return mode == "shared"
     try:
         return bool(token) and Path(token).read_text() == Path(token).name
     except (OSError, ValueError):

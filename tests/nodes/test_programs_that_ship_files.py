@@ -89,6 +89,11 @@ def without_places(text: bytes) -> list[bytes]:
     return [line.replace(b"/there/", b"/here/") for line in text.splitlines() if b"0x" not in line]
 
 
+def line_of(experiment: Experiment, text: str) -> int:
+    lines = experiment.script.read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
 def results_of(experiment: Experiment) -> Path:
     return experiment.output / experiment.experiment_id()
 
@@ -116,6 +121,9 @@ def test_a_run_leaves_the_same_files_as_on_one_machine(tmp_path: Path) -> None:
         found.append(tree(results / "jobs"))
         logs.append({path.name: path.read_bytes() for path in (results / "output").iterdir()})
         kinds.append(sorted(path.name for path in results.iterdir()))
+        error = experiment.final()["crashes"]["error"]
+        assert (error["signal"], error["where"]) == (11, f"exp.py:{line_of(experiment, 'os.getpid(), 11')}")
+        assert error["output_tail"].startswith("hello of crashes\nfrom a child\n")
         directories.append(experiment.final()["plain"]["result"])
     assert os.path.isdir(directories[0])
     assert "longhaul-node-" in directories[1] and not os.path.exists(directories[1])
@@ -235,6 +243,8 @@ def test_output_stacks_and_memory_of_a_job_are_seen_while_it_runs_elsewhere(expe
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
     assert "first words" in err and "last words" in err
+    out, _ = longhaul(experiment, "memory", str(experiment.output)).communicate(timeout=PATIENCE)
+    assert "talks" in out, out
     (log,) = experiment.output.glob("*/output/talks.log")
     assert log.read_text() == "first words\nlast words\n"
     assert not list(experiment.output.glob("*/output/.*"))

@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.file_owner import FileOwner
+from supervisor.nodes.node_agent import shares_files
 from supervisor.nodes.shipping.file_messages import (
     FileBegins,
     FileBytes,
@@ -29,6 +30,7 @@ from supervisor.nodes.shipping.file_messages import (
 )
 from supervisor.nodes.shipping.file_receipt import FileReceipt, NodeFiles
 from supervisor.nodes.wire import Lease, Order, Stop
+from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.shipped_files import ShippedFiles
 from supervisor.system.confined_tree import ConfinedTree
@@ -192,20 +194,44 @@ def test_a_link_out_of_the_directory_of_the_job_is_refused(place: Place) -> None
     assert isinstance(answer, ParcelKept) and "cannot hold a link" in answer.problem
 
 
+def noting(method: Callable[..., object], done: list[str], name: str) -> Callable[..., object]:
+    def call(*arguments: object) -> object:
+        done.append(name)
+        return method(*arguments)
+
+    return call
+
+
 def test_a_state_is_there_with_its_artifacts_when_it_is_acknowledged(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done: list[str] = []
+    place.layout.states_directory.mkdir()  # else its parents are synced as well
+    for kind, name in ((ConfinedTree, "sync"), (Disk, "rename"), (Disk, "sync_directory")):
+        monkeypatch.setattr(kind, name, noting(getattr(kind, name), done, name))
     place.own(5)
     assert not place.store.has_states() and place.store.states_of("j") == []
     answers = place.send(5, {b"states/j~.json": b"{}", b"jobs/step1": b"one"}, kind="state", completed=False)
     assert place.node.next_deadline(0) is not None or answers
     place.until(lambda: answers or answers.extend(place.answers()))
     assert answers == KEPT and place.content() == {"j/step1": "one"}
+    assert done == ["sync", "rename", "sync_directory"]
     assert place.store.states_of("j") == ["j~.json"] and place.store.has_states()
     assert (place.layout.states_directory / "j~.json").read_text() == "{}"
     place.own(4, of_use=False)
     assert place.send(4, {b"states/j~.json": b"older"}, kind="state", completed=False) == DROPPED
     assert (place.layout.states_directory / "j~.json").read_text() == "{}"
+
+
+def test_a_node_shares_the_files_if_it_sees_the_token_of_this_run(place: Place, tmp_path: Path) -> None:
+    token = place.store.make_token()
+    assert shares_files("auto", token) and not shares_files("ship", token)
+    assert not shares_files("auto", "") and shares_files("shared", "")
+    other = tmp_path / Path(token).name
+    other.write_text("of another machine")
+    assert not shares_files("auto", str(other))
+    place.store.close()
+    assert not shares_files("auto", token)
 
 
 def test_a_full_disk_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
