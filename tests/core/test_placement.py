@@ -334,6 +334,23 @@ def test_a_claim_holds_back_the_others_in_one_place_only() -> None:
     assert len({place for job, place in places_of(run).items() if job != 4}) == 1  # the other place goes on
 
 
+def test_who_left_room_for_a_claim_goes_on_in_the_turn_in_which_it_is_met_elsewhere() -> None:
+    needs = [*[None] * 4, Needs(cpus=2), *[None] * 20, Needs(memory=GB)]
+    run = Run(needs, 0, places=[node(1, 2, memory=GB), node(2, 2, memory=0)])
+    placement = run.core.dispatcher.placement
+    assert placement is not None
+    while placement.claim is None or placement.claim.place != 1:
+        run.end(min(run.running))  # one after the other, so that two cores are never free together
+    there = places_of(run)
+    run.core.queue.put_first(25)  # it comes before the one with the claim, and fits in the first place alone
+    run.end(next(job for job, place in there.items() if place == 1))
+    assert len(run.running) == 3 and not run.running.keys() & {4, 25}, "a core is free, and kept"
+    ends = [(run.worker_of[job], run.running.pop(job)) for job, place in there.items() if place == 2]
+    run.handle(*[facts.JobsFinished(worker, [Completed(lease, 100.0, b"null")]) for worker, lease in ends])
+    now = places_of(run)
+    assert (now[4], now[25]) == (2, 1)
+
+
 LICENSED = Needs(resources={"license": 1})
 
 

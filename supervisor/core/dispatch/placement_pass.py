@@ -107,6 +107,17 @@ class Went(Enum):
     PROVIDED, UNFIT, BARRED, NOWHERE = range(4)
 
 
+class Walked(Enum):
+    """How far a walk along the lines has come.
+
+    NOWHERE: no worker is left for anybody. A_CLAIM_WAS_MET: maybe in another place than the one where others have left
+    room for it, or by a worker that runs such a job already; those before it in the order have waited for nothing, and
+    are next.
+    """
+
+    TO_THE_END, NOWHERE, A_CLAIM_WAS_MET = range(3)
+
+
 class PlacementPass:
     """One look at all lines. `held`: places that get nothing. `short`: busy workers that may get more jobs."""
 
@@ -135,8 +146,8 @@ class PlacementPass:
                 crew.add_idle(worker)
         for crew in self._crews.values():
             crew.count_free()
-        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this walk
-        self._handed_out = False  # whether there were any in this pass
+        self._batches: list[tuple[int, Sequence[int]]] = []  # (kind, jobs) that were handed out in this pass
+        self._counted: dict[int, int] = {}  # by kind: how many of these it knows, in which it was passed over
         self._by_load: dict[str, ByLoad] = {}  # by what places are looked for
         self._kept: dict[int, int] = {}  # kind -> jobs for which amounts are kept until a worker is there
         self._room: tuple[float, float] | None = None  # see `Placement.room`; None: to be looked at anew
@@ -149,24 +160,20 @@ class PlacementPass:
         self._barred: set[Sort] = set()  # workers that jobs wait for, and that may not be started now
 
     def run(self) -> None:
-        queue, claim = self._dispatcher.queue, self._placement.claim
-        if not self._walk():
+        queue, walked = self._dispatcher.queue, Walked.A_CLAIM_WAS_MET
+        while walked is Walked.A_CLAIM_WAS_MET:
+            walked = self._walk()
+        if walked is Walked.NOWHERE:
             return
-        if claim is not None and self._placement.claim is not claim:
-            # It may have been met in another place than the one where others have left room for it, or by a worker
-            # that runs such a job already: these others have waited for nothing.
-            self._batches = []  # those that were passed over have been told of them
-            if not self._walk():
-                return
         while not queue.has_ready() and self._hand_out_alone():
             pass
         self._start_for_waiting_leases()
-        if self._barred and not self._handed_out:
+        if self._barred and not self._batches:
             self._give_up_if_nothing_else_is_left()
 
-    def _walk(self) -> bool:
-        """Look at each line. False: no worker is left for anybody."""
-        queue = self._dispatcher.queue
+    def _walk(self) -> Walked:
+        """Look at each line, or at those up to the claimant."""
+        queue, claim = self._dispatcher.queue, self._placement.claim
         order, at = queue.in_order(), 0
         again: list[tuple[Head, int]] = []  # heap of lines that come once more, further on
         waiting: list[int] = []  # the first kinds whose first job does not fit, in order
@@ -193,12 +200,15 @@ class PlacementPass:
             went = self._hand_out(kind, waiting)
             if went is Went.NOWHERE:
                 self._count_for_others([*again, *order[at:]], waiting)
-                return False
+                return Walked.NOWHERE
+            if claim is not None and self._placement.claim is not claim:
+                self._counted.update(dict.fromkeys(waiting, len(self._batches)))
+                return Walked.A_CLAIM_WAS_MET
             if went is Went.UNFIT:
                 self._wait(kind, waiting)
             elif went is Went.PROVIDED and line.has_ready():
                 heapq.heappush(again, (line.head(self._kept.get(kind, 0)), kind))
-        return True
+        return Walked.TO_THE_END
 
     def _hand_out(self, kind: int, waiting: list[int]) -> Went:
         """Place the next jobs of a kind."""
@@ -380,7 +390,6 @@ class PlacementPass:
         self._room = None
         self._known.add(kind)
         self._batches.append((kind, jobs))
-        self._handed_out = True
         self._placement.provide(kind, jobs)
         self._placement.went_ahead(len(jobs), waiting)
 
@@ -389,7 +398,8 @@ class PlacementPass:
         beyond it in the order."""
         lines = self._dispatcher.queue.lines
         head = lines[kind].head()
-        later = sum(lines[other].behind(head, jobs) for other, jobs in self._batches if len(jobs) > 1)
+        new = self._batches[self._counted.get(kind, 0) :]
+        later = sum(lines[other].behind(head, jobs) for other, jobs in new if len(jobs) > 1)
         self._placement.went_ahead(later, [kind])
         self._room = None
 
