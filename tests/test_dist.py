@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("supervisor", "workers")
 # Imported only in a notebook, by who asks for a data frame, or where a library with threads has brought it.
-OPTIONAL = {"IPython", "pandas", "threadpoolctl", "starlette", "uvicorn"}
+OPTIONAL = {"IPython", "pandas", "ray", "threadpoolctl", "starlette", "uvicorn"}
 # From the extra `dev`. A folder named build/ could be imported, so ask for what is installed.
 NEEDED = {"build": (1, 2), "pip": (22, 3), "setuptools": (77,)}
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,6 +17,7 @@ from supervisor.__main__ import main
 from supervisor.web.page_security import POLICY, AccessRules
 from supervisor.web.page_server import described, is_loopback
 from tests.experiment_fixture import PATIENCE, ROOT, wait_for
+from tests.web.serving import Served, end, served
 
 TOKEN = "t" * 43
 SECRET = "secret-parameter"
@@ -50,75 +48,6 @@ if __name__ == "__main__":
     jobs = [Job(id=name, params={{"word": "{SECRET}" + name}}) for name in "ab"]
     main(evaluate, jobs, name="trial", workers=1, all_tasks=True)
 """
-
-
-class Served(NamedTuple):
-    process: subprocess.Popen[str]
-    port: int
-    token: str
-    folder: Path
-    key: str
-    said: list[str]
-    reader: threading.Thread
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str | None = "",
-        body: bytes | None = None,
-        raw: bool = False,
-        **headers: str,
-    ) -> tuple[int, dict[str, str], bytes]:
-        """token: "" for the right one, None for none. Headers: `_` for `-`."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
-        if token is not None:
-            connection.putheader("X-Longhaul-Token", token or self.token)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        if body is not None:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        text = answer.read()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        connection.close()
-        return answer.status, found, text
-
-    def get(self, path: str) -> Any:
-        status, _, text = self.ask("GET", f"/api/{path}")
-        assert status == 200, text
-        return json.loads(text)
-
-
-def served(folder: Path, *options: str, **environment: str) -> Served:
-    command = [sys.executable, "-m", "supervisor", "web", "--port", "0", *options]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    said = [process.stdout.readline()]
-    reader = threading.Thread(target=lambda: said.extend(process.stdout or []), daemon=True)
-    reader.start()
-    address, _, token = said[0].strip().partition("#t=")
-    port = int(address.split(":")[2].split("/")[0])
-    found = Served(process, port, token, folder, "", said, reader)
-    entries = found.get("experiments")["experiments"]
-    return found._replace(key=entries[0]["key"] if entries else "")
-
-
-def end(found: Served) -> None:
-    found.process.terminate()
-    assert found.process.wait(PATIENCE) == 0
-    found.reader.join(PATIENCE)
-    assert found.process.stdout is not None
-    found.process.stdout.close()
 
 
 @pytest.fixture(scope="module")

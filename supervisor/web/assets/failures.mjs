@@ -14,7 +14,7 @@ function groupPart(context, one) {
   const jobs = (list) => list.flatMap((id, at) => [at ? ", " : "", element("bdi", {}, link({ x: key, p: "jobs", job: id }, plain(id), at ? {} : { "data-row": id }))]);
   const [first, last] = [timeWords(one.first_at), timeWords(one.last_at)];
   const told = [one.failed ? `${counted(one.failed, "job")} failed` : "", one.again ? `${counted(one.again, "attempt")} ran again` : "", first === last ? first : `${first} to ${last}`];
-  const parts = [element("h3", { text: `${one.failed ? "✗" : "↻"} ${plain(one.kind)} ×${one.attempts}` }), element("p", { class: "note", text: told.filter(Boolean).join(", ") })];
+  const parts = [element("h2", { text: `${one.failed ? "✗" : "↻"} ${plain(one.kind)} ×${one.attempts}` }), element("p", { class: "note", text: told.filter(Boolean).join(", ") })];
   if (one.message) parts.push(element("p", { text: plain(one.message) }));
   if (one.jobs.length) {
     const more = one.jobs.slice(FEW);

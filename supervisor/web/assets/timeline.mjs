@@ -58,7 +58,7 @@ export function timelineView(context) {
     });
   };
   return {
-    parts: [told, lanesPlace, seriesPlace],
+    parts: [told, element("h2", { text: "Workers" }), lanesPlace, element("h2", { text: "Curves" }), seriesPlace],
     async tick() {
       const used = lanesPlace.contains(document.activeElement) || seriesPlace.contains(document.activeElement);
       const zoomed = shown !== null && !shown.isWhole();

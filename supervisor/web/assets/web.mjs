@@ -24,7 +24,7 @@ const PAGES = [
 ];
 const EVERY = 1000; // milliseconds
 const HIDDEN = 10_000;
-const OVER = 5000; // a resume begins without a word to this page
+const OVER = 3000; // a resume begins without a word to this page
 const KEYS = [["1 to 6", "the pages"], ["/", "the filter"], ["j, k", "next and previous row"], ["Enter", "open the row"], ["g", "the list of experiments"], ["?", "this list"]];
 
 const header = element("header");
