@@ -27,6 +27,8 @@ def test_nothing_of_this_room_is_imported(experiment: Experiment) -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout == "[]\n"
     assert experiment.final()["one"]["result"] == []
+    assert experiment.journal()[1]["settings"].pop("nodes") is None  # as remembered as any other setting
+    assert "nodes" not in experiment.journal()[1]
     written = experiment.path("journal").read_text() + experiment.path("progress").read_text()
-    assert '"place"' not in written and '"nodes"' not in written
+    assert '"place"' not in written
     assert "place" not in experiment.final()["one"]

@@ -197,7 +197,7 @@ def test_no_process_outlives_the_supervisor_and_one_machine_goes_on_with_its_run
     wait_for(lambda: not experiment.processes(), "the processes of both nodes to end")
     before = Counter(experiment.executions())
     open_gate(experiment)
-    run = experiment.run("--resume", "latest")
+    run = experiment.run("--resume", "latest", "--engine", "local")
     assert run.returncode == 0, run.stderr
     all_completed(experiment)
     for job, entry in experiment.final().items():
