@@ -110,6 +110,12 @@ def test_a_run_that_died_ends_with_its_last_sign_of_life_and_its_jobs_are_lost_t
     assert pieces == [(0.0, 9.0), (500.0, 520.0)]
 
 
+def test_the_last_outcome_is_a_sign_of_life(tmp_path: Path) -> None:
+    records = [Leased(0, 1, 1, ["j1"], at(1)), batch(0, 4, 2.0), batch(1, 3, 2.0, first=2)]
+    timeline = run_of(tmp_path, RunStarted(1, at(0)), *records, RunStarted(2, at(50)))
+    assert [(run.start, run.end) for run in timeline.runs] == [(ZERO, ZERO + 4), (ZERO + 50, ZERO + 50)]
+
+
 def test_failures_losses_orders_and_pauses_are_marked(tmp_path: Path) -> None:
     timeline = run_of(
         tmp_path,

@@ -87,7 +87,7 @@ def test_a_sample_is_drawn_that_has_no_rhythm_and_is_named(
     )
     assert list(jobs) == list(again) == sorted(jobs)
     assert {57, 58, 59} <= set(jobs)
-    assert len({job % 3 for job in jobs}) == 3
+    assert {job % 3 for job in jobs if job < 57} == {0, 1, 2}
     text = saved(made, tmp_path / "r.html")
     assert words in text and "results e1" in text
 
