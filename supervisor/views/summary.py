@@ -91,7 +91,7 @@ def _head(snapshot: RunSnapshot, width: int) -> list[str]:
         f"  {', '.join(parts)}, of {count(counts.total, 'job')}",
     ]
     notes = [
-        (snapshot.crashes, "worker crash", "worker crashes"),
+        (snapshot.crashes, "crash", "crashes"),
         (snapshot.timeouts, "timeout", "timeouts"),
         (snapshot.retries, "attempt repeated", "attempts repeated"),
         (snapshot.unselected, "job left out by --only", "jobs left out by --only"),

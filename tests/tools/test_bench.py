@@ -36,6 +36,7 @@ LEAST = Sizes(
     imports=1,
     big=2,
     big_bytes=10_000,
+    programs=20,
     reported=(50, 200),
     places=(2, 2, 5),
     hang_seconds=10.0,

@@ -31,7 +31,7 @@ def test_it_tells_counts_failures_crashes_paths_and_commands() -> None:
     assert told(failures, ["03:12 waited 12m for room on the disk"], counts=over, crashes=2, retries=1) == [
         "pilot_experiment experiment_20251014_223000: finished after 2h 13m",
         "  1,992 completed, 8 failed, 0 in progress, 0 pending, of 2,000 jobs",
-        "  2 worker crashes, 1 attempt repeated",
+        "  2 crashes, 1 attempt repeated",
         "  7 × ValueError model.py:88 (iris/0)",
         "  2 × SIGSEGV, peak 2.0G (iris/forest/300), 1 run again",
         "  03:12 waited 12m for room on the disk",
