@@ -117,6 +117,7 @@ class NodesEngine:
         self._fitting = False  # whether one could
         self._expected: list[Totals] = []  # as it was told last
         self._closing = False
+        self._joined = False  # places that nobody was told of yet: many that join at once are told together
         self._now, self._boot = 0.0, boot_time()
         self._files_told: set[str] = set()
 
@@ -217,6 +218,8 @@ class NodesEngine:
             if self._refused and not self._fitting:
                 raise NodesRefused("; ".join(self._refused))
             raise WorkersError(f"no place is left to run jobs: {why}")
+        if self._joined:
+            self._tell_places()
         events, self._events = self._events, []
         return events
 
@@ -335,9 +338,10 @@ class NodesEngine:
             if other.hello is not None and shows_end(hello.cleared, hello.boot_id, other.hello.boot_id):
                 other.heartbeat.confirm()
                 self._check_time(other)
-        self._tell_places()
+        self._joined = True
 
     def _tell_places(self, *ended: PlaceEnd) -> None:
+        self._joined = False
         if not self._closing:
             there = [self._facts_of(node) for node in self._usable()]
             self._expected = self._carrier.expected()

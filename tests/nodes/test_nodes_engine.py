@@ -407,3 +407,10 @@ def test_nonsense_ends_the_place_and_not_the_run(stage: Stage) -> None:
     os.write(b.link.writer, b"HTTP/1.1 400 Bad Request")
     assert places(stage.turn())[-1] == []
     assert sorted(stage.ended) == [0, 1]
+
+
+def test_places_that_join_at_once_are_told_together(stage: Stage) -> None:
+    """Else each of a thousand would be told with all that had come before it."""
+    for agent in [stage.arrive(name, hello=None) for name in ("a", "b", "c")]:
+        agent.say(HELLO)
+    assert places(stage.turn()) == [[0, 1, 2]]
