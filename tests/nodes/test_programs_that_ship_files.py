@@ -189,7 +189,7 @@ def test_a_resume_on_one_machine_goes_on_from_the_state_that_a_node_has_sent(exp
     supervisor.kill()
     supervisor.communicate()
     wait_for(lambda: not experiment.processes(), "the processes of the nodes to end")
-    run = experiment.run("--resume", "latest")
+    run = experiment.run("--resume", "latest", "--engine", "local")
     assert run.returncode == 0, run.stderr
     assert [entry["result"] for entry in experiment.final().values()] == [[1, "one"], [1, "one"]]
     assert not (results_of(experiment) / ".from-nodes").exists()
