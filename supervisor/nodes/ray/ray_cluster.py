@@ -82,7 +82,7 @@ class RayCluster:
         self._failures: Counter[str] = Counter()
         self._errors: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
-        self._freed: dict[str, tuple[int, float]] = {}  # CPUs of agents that have just ended, until when
+        self._freed: dict[str, tuple[Share, float]] = {}  # of agents that have just ended, until when
         self._gone: set[str] = set()  # nodes that have said so, of which Ray does not know it yet
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle_since = time.monotonic()
@@ -193,7 +193,7 @@ class RayCluster:
             self._errors[share.node] = f"{share.name}: {why}"
         pause = PAUSE if how == "in order" else 0.0  # the run may be over: then this process is about to end
         self._not_before[share.node] = max(now + pause, share.began + AGAIN_AFTER)
-        self._freed[share.node] = share.cpus, now + FREED_WITHIN
+        self._freed[share.node] = share, now + FREED_WITHIN
         if not self._taken:
             self._idle_since = now
         self._ray.kill(actor)
@@ -299,11 +299,11 @@ class RayCluster:
         from ray._private import state  # nothing public tells this of each node
 
         has: dict[str, float] = state.available_resources_per_node().get(node, {})
-        cpus = int(has.get("CPU", 0))
-        freed, until = self._freed.get(node, (0, 0.0))
-        if time.monotonic() < until:
-            cpus = max(cpus, freed)
-        return cpus, int(has.get("GPU", 0))
+        cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
+        freed = self._freed.get(node)
+        if freed is not None and time.monotonic() < freed[1]:
+            cpus, gpus = max(cpus, freed[0].cpus), max(gpus, freed[0].gpus)
+        return cpus, gpus
 
     def _tell_expected(self, alive: list[dict[str, Any]], able: list[dict[str, Any]]) -> None:
         coming = {share.node for share in self._taken.values() if share not in self._greeted}

@@ -201,6 +201,9 @@ def test_gpus_are_taken_of_ray_and_each_job_sees_its_own(experiment: Experiment,
     supervisor = experiment.start(*cluster.options)
     wait_for(lambda: len(experiment.executions()) == 2, "a job on each node with GPUs")
     wait_for(lambda: cluster.free("GPU") == 0 and cluster.free("CPU") == 0, "Ray to see them taken")
+    for agent in agents_of(experiment):
+        agent.kill()
+    wait_for(lambda: len(experiment.executions()) == 4, "the successors to have the same")
     open_gate(experiment)
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
