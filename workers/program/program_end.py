@@ -16,6 +16,7 @@ _ADVICE = {
     126: "the command was found, but could not be executed",
     127: "a command was not found",
 }
+_MOST_SAID = 500  # characters of a line
 _AFTER_SIGNAL = 128  # a shell adds the number of the signal that a command of it died of
 
 
@@ -93,4 +94,4 @@ def _last_words(code: int, output: str) -> str:
     meaning = _ADVICE.get(code, "")
     if code > _AFTER_SIGNAL and signal_name(code - _AFTER_SIGNAL).startswith("SIG"):
         meaning = f"as a shell says after {signal_name(code - _AFTER_SIGNAL)}"
-    return "; ".join(filter(None, [lines[-1] if lines else "", meaning]))
+    return "; ".join(filter(None, [lines[-1][-_MOST_SAID:] if lines else "", meaning]))

@@ -30,6 +30,7 @@ _RESULT_FILE = "longhaul_result.json"
 _PARAM = b"LONGHAUL_PARAM_"
 _LONGEST = 100_000  # bytes of a variable; the kernel refuses a longer one together with the program
 _CHUNK = 1 << 16
+_HELD = 3.0  # seconds until a pipe is left to those who hold it open after the end of the program
 
 
 class ProgramSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -351,7 +352,7 @@ class _Passed:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            self._thread.join(1.0)
+            self._thread.join(_HELD)
 
     def end(self) -> None:
         self._close_writer()
