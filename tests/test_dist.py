@@ -137,7 +137,7 @@ def test_the_metadata_is_complete(wheel: Path) -> None:
     fields = metadata(wheel)
     assert fields["Name"] == "longhaul"
     assert fields["License-Expression"] == "MIT"
-    assert fields.get_all("License-File") == ["LICENSE"]
+    assert fields.get_all("License-File") == ["LICENSE", "supervisor/page/assets/vendor/uPlot.LICENSE"]
     assert fields["Author"] == "longhaul contributors"
     assert fields["Summary"]
     assert fields["Keywords"]
