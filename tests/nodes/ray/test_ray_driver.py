@@ -1,0 +1,200 @@
+"""The driver's passages, with actors that the test plays: everything in its order, the end last, memory bounded. Ray
+is not needed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from supervisor.nodes.ray.driver_protocol import AgentArrived, AgentEnded, Bring, channel, receive_report
+from supervisor.nodes.ray.ray_cluster import Share
+from supervisor.nodes.ray.ray_driver import HEARS, MOST_UNSENT, TELLS, RayDriver
+
+BRING = Bring("x:1", "token", 0, None, 1.0, None, False, "lib", "bootstrap.py", [], None)
+
+
+class Method:
+    """Of the actor: the calls that are under way, with what they were given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[tuple[Any, ...], Future[Any]]] = []
+
+    def options(self, **_: object) -> Method:
+        return self
+
+    def remote(self, *arguments: Any) -> Any:
+        future: Future[Any] = Future()
+        self.calls.append((arguments, future))
+        return type("Reference", (), {"future": lambda _: future})()
+
+    def answer(self, value: Any, number: int = 0) -> None:
+        _, future = self.calls.pop(number)
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result(value)
+
+
+class Actor:
+    def __init__(self) -> None:
+        self.begin, self.tell, self.hear, self.leave = Method(), Method(), Method(), Method()
+
+
+class Cluster:
+    """What `RayCluster` is asked to do."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str]] = []
+
+    def began(self, share: Share) -> None: ...
+
+    def ended(self, share: Share, actor: Any, why: str, how: str, *, greeted: bool) -> None:
+        self.ends.append((why, how))
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.control, theirs = channel()
+        self.driver = RayDriver(theirs)
+        self.cluster = self.driver._cluster = Cluster()  # type: ignore[assignment]
+        self.driver._bring = BRING
+        self.actor = Actor()
+        self.driver.start(Share("id", "node", 1, 1, 0, 0.0), self.actor)
+        self.turn()
+        self.actor.begin.answer({"error": "", "notices": []})
+        self.turn()
+        report, descriptor = self.told()
+        assert isinstance(report, AgentArrived) and descriptor is not None
+        self.end = socket.socket(fileno=descriptor)  # the supervisor's
+        self.end.setblocking(False)
+
+    def turn(self) -> None:
+        for key, events in self.driver._selector.select(0):
+            if key.data is not None:
+                self.driver._on_socket(key.data, events)
+        while self.driver._calls:
+            self.driver._calls.popleft()()
+
+    def told(self) -> Any:
+        return receive_report(self.control)
+
+    def heard(self) -> bytes:
+        """All that the supervisor gets; b"" at the end as well."""
+        data = b""
+        while True:
+            self.turn()
+            try:
+                piece = self.end.recv(1 << 20)
+            except BlockingIOError:
+                return data
+            if not piece:
+                return data
+            data += piece
+
+    def is_over(self) -> bool:
+        try:
+            return self.end.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.end.close()
+    made.control.close()
+    for passage in list(made.driver._passages.values()):
+        if passage.end is not None:
+            passage.end.close()
+    made.driver._control.close()
+    made.driver._selector.close()
+    os.close(made.driver._woken)
+    os.close(made.driver._waker)
+
+
+def test_answers_are_put_in_order_and_the_end_comes_last(stage: Stage) -> None:
+    hear = stage.actor.hear
+    assert len(hear.calls) == HEARS
+    hear.answer((1, b"second ", "", ""), 1)
+    assert stage.heard() == b""
+    hear.answer((3, b"", "it ended", "in order"), 1)
+    assert stage.heard() == b"" and not stage.is_over()
+    hear.answer((0, b"first ", "", ""))
+    assert stage.heard() == b"first second "
+    hear.answer((2, b"last words", "", ""))
+    assert stage.heard() == b"last words"
+    while hear.calls:
+        hear.answer((4, b"", "it ended", "in order"))
+        stage.turn()
+    assert stage.is_over() and stage.cluster.ends == [("it ended", "in order")]
+    assert stage.told()[0] == AgentEnded(0, "it ended")
+
+
+def test_what_was_said_before_an_actor_died_is_heard_whatever_comes_first(stage: Stage) -> None:
+    hear = stage.actor.hear
+    hear.answer(OSError("the actor died"), 1)
+    stage.turn()
+    assert not stage.is_over()
+    hear.answer((0, b"the last words", "", ""))
+    assert stage.heard() == b"the last words"
+    assert stage.is_over() and [how for _, how in stage.cluster.ends] == ["failed"]
+
+
+def test_no_more_is_asked_for_than_the_supervisor_reads(stage: Stage) -> None:
+    number = 0
+    while stage.actor.hear.calls and number < 1000:
+        stage.actor.hear.answer((number, b"x" * 80_000, "", ""))
+        stage.turn()
+        number += 1
+    (passage,) = stage.driver._passages.values()
+    assert MOST_UNSENT <= passage.size < MOST_UNSENT + HEARS * 80_000
+    assert len(stage.heard()) == number * 80_000
+    assert len(stage.actor.hear.calls) == HEARS
+
+
+def test_bytes_go_down_numbered_and_few_calls_at_a_time(stage: Stage) -> None:
+    sent = os.urandom(2_000_000)
+    left, calls, most = sent, list[tuple[int, bytes]](), 0
+    while left or stage.actor.tell.calls:
+        if left:
+            try:
+                left = left[stage.end.send(left[:300_000]) :]
+            except BlockingIOError:
+                stage.turn()
+        stage.turn()
+        most = max(most, len(stage.actor.tell.calls))
+        if len(stage.actor.tell.calls) == TELLS or not left:
+            for arguments, _ in stage.actor.tell.calls[:1]:
+                calls.append(arguments)
+                stage.actor.tell.answer(None)
+        stage.turn()
+    assert most == TELLS
+    assert [number for number, _ in calls] == list(range(len(calls)))
+    assert b"".join(data for _, data in calls) == sent
+
+
+def test_an_actor_that_cannot_start_its_agent_ends_and_says_why(stage: Stage) -> None:
+    actor = Actor()
+    stage.driver.start(Share("other", "node2", 1, 1, 0, 0.0), actor)
+    stage.turn()
+    actor.begin.answer({"error": "longhaul is not installed there", "notices": []})
+    stage.turn()
+    assert stage.told()[0] == AgentEnded(1, "longhaul is not installed there")
+    assert stage.cluster.ends == [("longhaul is not installed there", "failed")]
+
+
+@pytest.mark.parametrize("gone", ["link", "word"])
+def test_an_agent_that_is_given_up_ends_with_its_actor(stage: Stage, gone: str) -> None:
+    give_up: Callable[[], None] = {
+        "link": stage.end.close,
+        "word": lambda: stage.driver._finish(next(iter(stage.driver._passages.values())), "it was given up"),
+    }[gone]
+    give_up()
+    stage.turn()
+    assert len(stage.cluster.ends) == 1 and not stage.driver._passages
