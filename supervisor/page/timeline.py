@@ -30,7 +30,7 @@ from supervisor.core.terms.wording import signal_name
 from supervisor.page.worker_bins import WorkerBins
 
 MOST_ATTEMPTS = 20_000  # that are kept one by one; with more there are bins alone
-MOST_MARKS = 2_000  # of one kind
+MOST_MARKS = 2_000  # of one kind, and pauses
 
 # What became of an attempt, as a number that takes little room in a page.
 COMPLETED, FAILED, AGAIN, INTERRUPTED, LOST, RUNNING = range(6)
@@ -341,15 +341,20 @@ class Timeline:
         self._mark("rewritten", at, f"{words}finished job is left")
 
     def _apply_paused(self, record: Paused) -> None:
-        self.pauses.append(Pause(record.why, self._seconds(record.at), None, record.detail))
+        at = self._touch(record.at)
+        if len(self.pauses) < MOST_MARKS:
+            self.pauses.append(Pause(record.why, at, None, record.detail))
+        else:
+            self.more_marks["pause"] = self.more_marks.get("pause", 0) + 1
 
     def _apply_unpaused(self, record: Unpaused) -> None:
-        at = self._seconds(record.at)
+        at = self._touch(record.at)
         for pause in reversed(self.pauses):
             if pause.why == record.why and pause.end is None:
                 pause.end = at
                 return
-        self.pauses.append(Pause(record.why, at - record.seconds, at))
+        if len(self.pauses) < MOST_MARKS:
+            self.pauses.append(Pause(record.why, at - record.seconds, at))
 
     def _apply_sampled(self, record: Sampled) -> None:
         at = self._touch(record.at)

@@ -22,6 +22,7 @@ from supervisor.core.terms.records import (
     WorkerEnded,
     WorkerStarted,
 )
+from supervisor.page import timeline as timeline_module
 from supervisor.page.timeline import AGAIN, COMPLETED, FAILED, LOST, RUNNING, Timeline
 from supervisor.page.timeline_document import axis_pieces, lanes_document, timeline_document
 from supervisor.storage.files.disk import Disk
@@ -208,3 +209,15 @@ def test_workers_of_a_node_stand_together(tmp_path: Path) -> None:
     document = timeline_document(run_of(tmp_path, *records), None)
     assert document["slots"] == [1, 3, 0, 2]
     assert document["nodes"] == {"0": "b", "1": "a", "2": "b", "3": "a"}
+
+
+def test_what_is_too_much_to_be_marked_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline_module, "MOST_MARKS", 3)
+    records: list[AnyRecord | Completions] = [RunStarted(1, at(0))]
+    for second in range(5):
+        records += [Paused("low_memory", at(second)), Unpaused("low_memory", at(second + 0.5), 0.5)]
+        records += [WorkerEnded(second, second + 1, "crashed", at(second), signal=9)]
+    timeline = run_of(tmp_path, *records)
+    assert (len(timeline.pauses), len(timeline.marks)) == (3, 3)
+    assert timeline.more_marks == {"pause": 2, "worker": 2}
+    assert all(pause.end is not None for pause in timeline.pauses)
