@@ -15,7 +15,7 @@ from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
 from tools.benchmark.cluster_samples import CLUSTER_SITUATIONS
 from tools.benchmark.peers import PEERS
 from tools.benchmark.report import BEGIN, END, after_a_kill, markdown, replaced
-from tools.benchmark.rows import MORE_ROWS, ROWS, Row
+from tools.benchmark.rows import MORE_ROWS, ROWS, Row, chosen
 from tools.benchmark.samples import SITUATIONS, lateness, measure, share
 
 ROW = {row.key: row for row in ROWS}
@@ -324,3 +324,9 @@ CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "longhaul/import": lambda taken: 0 < taken["ms"] < taken["used_ms"],
     "longhaul/big": lambda taken: taken["ratio"] > 0,
 }
+
+
+def test_rows_that_belong_to_one_are_measured_with_it() -> None:
+    keys = [row.key for row in chosen(["report"])]
+    assert keys == ["report", "report:size", "report:small", "report:small-size"]
+    assert [row.key for row in chosen(["report:size"])] == ["report:size"]

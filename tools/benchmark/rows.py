@@ -451,8 +451,10 @@ MORE_ROWS = (
 
 
 def chosen(only: Sequence[str] | None) -> list[Row]:
-    """The rows that are named, each or with its group; None: those of the README."""
+    """The rows that are named, each with those that belong to it (`report:size` to `report`) or with its group; None:
+    those of the README."""
     if only is None:
         return [*ROWS]
     groups = {row.key for row in CLUSTER_ROWS} if CLUSTER_GROUP in only else set()
-    return [row for row in (*ROWS, *MORE_ROWS) if row.key in only or row.key in groups]
+    named = {*only, *groups}
+    return [row for row in (*ROWS, *MORE_ROWS) if row.key in named or row.key.partition(":")[0] in named]
