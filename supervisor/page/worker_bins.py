@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from math import inf
 from operator import add
 from typing import Any, NamedTuple
 
@@ -195,8 +196,16 @@ class WorkerBins:
 
     def __iter__(self) -> Iterator[Bin]:
         """The bins in which something happened, by slot and time."""
+        return self.between(-inf, inf)
+
+    def between(self, start: float, end: float) -> Iterator[Bin]:
+        """Those of them that reach into a stretch of time; what lies outside costs nothing. Whole pieces of
+        `_CHUNK` bins are left out, so that some bins before and after it may come along."""
         for slot in self.slots:
             for number, chunk in sorted(self._chunks[slot].items()):
+                first = (number << _BITS) * self.width
+                if first > end or first + _CHUNK * self.width < start:
+                    continue
                 rows = zip(*chunk.columns(), strict=True)
                 for at, (busy, ended, failed) in enumerate(rows, number << _BITS):
                     if ended or busy:

@@ -17,6 +17,8 @@ from supervisor.core.terms.jobs import Counts
 from supervisor.experiment.experiment_status import experiment_row, is_running
 from supervisor.reports.experiment_list import last_saved
 from supervisor.reports.progress_file import OVER, Progress, read_progress
+from supervisor.storage.checkpoint.checkpoint_format import peek
+from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.web.experiment_watch import ExperimentWatch
 
@@ -130,17 +132,14 @@ def _row(key: str, layout: Layout, progress: Progress | None, *, live: bool) -> 
             directory,
         )
     stamp = _stamp(layout.journal)
-    if progress is not None and stamp is not None and stamp[1] > _SMALL:
-        return Listed(
-            key,
-            layout.experiment_id,
-            progress.name,
-            "died",
-            progress.counts,
-            progress.saved_at,
-            directory=directory,
-            counted=False,
-        )
+    if stamp is not None and stamp[1] > _SMALL:
+        header = peek(Disk(), layout.checkpoint)
+        known = progress or header
+        if known is not None:
+            state = "died" if progress is not None else "unfinished" if known.counts.left else "finished"
+            counted = not known.counts.left
+            found = Listed(key, layout.experiment_id, known.name, state, known.counts, known.saved_at)
+            return msgspec.structs.replace(found, directory=directory, counted=counted)
     row = experiment_row(layout)
     state = "died" if row.state == "unfinished" and progress is not None else row.state
     return Listed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.state.job_table import JobTable
@@ -26,6 +27,7 @@ from supervisor.storage.journal.journal_follower import FollowedLines, JournalFo
 from supervisor.storage.journal.journal_format import LineHead, decode_record
 from supervisor.storage.recovery.survey import survey
 from supervisor.web.job_pages import JobChoices
+from supervisor.web.time_documents import TimePicture
 
 _PAUSE = 0.5  # seconds between two looks at the journal
 _SHARE = 10  # looks that take long are rarer: at most a tenth of the time
@@ -61,9 +63,10 @@ class ExperimentWatch:
         self._anew = 0
         self._waiting = 0
         self._look: Future[None] | None = None
-        self._looked_at, self._took = 0.0, 0.0
+        self._began = self._looked_at = self._took = 0.0
         self._have_table = threading.Event()
         self._domains: tuple[int, float, float, dict[str, Counts]] = (0, -1.0, 0.0, {})
+        self._picture: tuple[tuple[Any, ...], float, float, TimePicture | None] = ((), 0.0, 0.0, None)
         self._pool = ThreadPoolExecutor(1, f"watch-{layout.experiment_id}")
 
     def _begin(self) -> None:
@@ -74,21 +77,23 @@ class ExperimentWatch:
     def table(self) -> JobTable | None:
         return None if self.results is None else self.results.table
 
-    def refresh(self, patience: float = _PATIENCE) -> None:
-        """Have the journal looked at, if it is time, and wait a little for it."""
+    def refresh(self, patience: float = _PATIENCE, first: float = _FIRST_PATIENCE) -> None:
+        """Have the journal looked at, if it is time, and wait a little for it. first: seconds to wait for the states
+        of the jobs as long as nothing is known."""
         with self.lock:
             idle = self._look is None or self._look.done()
             pause = max(_PAUSE, _SHARE * self._took)
             if idle and (self._look is None or time.monotonic() - self._looked_at >= pause):
                 self._look = self._pool.submit(self._read_on)
+                self._began = time.monotonic()
             look = self._look
+            patience -= time.monotonic() - self._began  # a look that takes long is waited for once
         if self.results is None and not self.trouble:
-            patience = max(patience, _FIRST_PATIENCE)
-            end = time.monotonic() + patience
+            end = time.monotonic() + first
             while look is not None and not look.done() and time.monotonic() < end:
                 if self._have_table.wait(0.02):
                     break
-        elif look is not None:
+        elif look is not None and patience > 0:
             wait([look], patience)
 
     def counts(self) -> Counts | None:
@@ -106,6 +111,20 @@ class ExperimentWatch:
                 found = DomainCounts(self.table).counted([], to_the_end=True)
                 self._domains = self.version, now, time.monotonic() - now, found
             return found
+
+    def picture(self, now: float | None) -> TimePicture:
+        """The timeline as it stands; if that takes long, as it stood a moment ago. Hold the lock."""
+        stamp = id(self.timeline), self.timeline.ended, now is None, len(self.timeline.marks), self.behind
+        known, at, took, picture = self._picture
+        began = time.monotonic()
+        if (
+            picture is None
+            or known[0] != stamp[0]
+            or ((known != stamp or now is not None) and began - at >= max(0.2, _SHARE * took))
+        ):
+            picture = TimePicture(self.timeline, now)
+            self._picture = stamp, time.monotonic(), time.monotonic() - began, picture
+        return picture
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -57,11 +57,14 @@ def parse_filter(query: Mapping[str, str]) -> JobFilter:
     state, domain = query.get("state", ""), query.get("domain") or None
     for match in _WORD.finditer(text):
         value = match.group(2).strip('"')
-        if match.group(1) == "state":
-            state = value
-        else:
+        if match.group(1) == "domain":
             domain = value
-    text = _WORD.sub("", text).strip()
+        elif known := [name for name in _CODES if name.startswith(value)]:  # also while it is being typed
+            state = known[0]
+        else:
+            continue
+        text = text.replace(match.group(), "", 1)
+    text = text.strip()
     sort = query.get("sort", "")
     if state and state not in _CODES:
         raise UsageError(f"unknown state {state!r}; expected one of: {', '.join(_CODES)}")

@@ -168,7 +168,7 @@ def job_document(watch: ExperimentWatch, table: JobTable, job: int) -> dict[str,
         planned = watch.results.planned([job])[0] if watch.results is not None else None
         document = _job_row(table, job, running)
         in_plan = bool(table.wanted[job])
-    tries = attempts_of(layout, job_id, live=job in running)
+    tries = attempts_of(layout, job_id, live=job in running, alone=True)
     last = next((one for one in reversed(tries) if one.outcome == "completed"), None)
     document |= {
         "params": _cut_json(bytes(planned.params)) if planned is not None else "{}",
@@ -185,7 +185,7 @@ def job_document(watch: ExperimentWatch, table: JobTable, job: int) -> dict[str,
 
 
 def _attempt(one: Attempt) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(one)
+    document: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(one, result=None, nonfinite=[]))
     document.pop("result", None)
     document.pop("nonfinite", None)
     error = document.get("error")

@@ -228,7 +228,7 @@ class _Api:
     def live(self, request: Request) -> Any:
         layout, key = self._layout(request), request.path_params["key"]
         watch = self._catalogue.watch(key, layout)
-        watch.refresh(patience=0.0 if is_running(layout) else 0.2)
+        watch.refresh(patience=0.0 if is_running(layout) else 0.2, first=0.3)
         document = live_document(layout, key, watch, may_steer=not self._read_only)
         with watch.lock:
             document["failure_groups"] = len(watch.groups.ordered())
@@ -270,13 +270,13 @@ class _Api:
                 if since is not None and table.state[number] not in (COMPLETED, FAILED):
                     running.append((one.worker, table.ids[number], min(since, now)))
         with watch.lock:
-            return lanes_answer(watch.timeline, now, wanted, running, complete=not watch.behind)
+            return lanes_answer(watch.picture(now), wanted, running, complete=not watch.behind)
 
     def series(self, request: Request) -> Any:
         wanted = parse_stretch(request.query_params)
         watch, _ = self._with_table(request)
         with watch.lock:
-            return series_answer(watch.timeline, _now(watch.layout), wanted, complete=not watch.behind)
+            return series_answer(watch.picture(_now(watch.layout)), wanted, complete=not watch.behind)
 
     def columns(self, request: Request) -> Any:
         layout, key = self._layout(request), request.path_params["key"]

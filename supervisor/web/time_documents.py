@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from supervisor.core.terms.errors import UsageError
@@ -51,12 +51,46 @@ def _number(query: Mapping[str, str], name: str, usual: float) -> float:
     return value
 
 
+class TimePicture:
+    """A timeline at one moment, ready to be asked for any stretch of time: bins of every width, made once."""
+
+    def __init__(self, timeline: Timeline, now: float | None) -> None:
+        self.timeline = timeline
+        self.now = now
+        self.head = timeline_document(timeline, now)
+        self.lanes = _widths(timeline.bins)
+        self.sums = _widths(timeline.bins.together())
+
+
+def _widths(bins: WorkerBins) -> list[WorkerBins]:
+    """From the finest bins to those of which the whole time has few."""
+    found = [bins]
+    while found[-1].filled() > 8 * max(1, len(bins.slots)):
+        found.append(found[-1].widened())
+    return found
+
+
+def _bins(widths: Sequence[WorkerBins], wanted: TimeRange, lanes: int) -> tuple[float, list[Bin]]:
+    """The finest bins of which the stretch has no more than are of use."""
+    most = min(MOST_CELLS, wanted.width * max(1, lanes))
+    best: tuple[float, list[Bin]] | None = None
+    for bins in reversed(widths):
+        cells = []
+        for one in bins.between(wanted.start, wanted.end):
+            if one.start + bins.width > wanted.start and one.start < wanted.end:
+                cells.append(one)
+                if len(cells) > most and best is not None:
+                    return best
+        best = bins.width, cells
+    return best or (1.0, [])
+
+
 def lanes_answer(
-    timeline: Timeline, now: float | None, wanted: TimeRange, running: Iterable[Running], *, complete: bool
+    picture: TimePicture, wanted: TimeRange, running: Iterable[Running], *, complete: bool
 ) -> dict[str, Any]:
     """Times are seconds since `origin`, which is seconds since the epoch. lanes: attempts one by one (`job` indexes
     `ids`) if there are few, else bins. total: attempts that have ended, of all times."""
-    head = timeline_document(timeline, now)
+    timeline, now, head = picture.timeline, picture.now, picture.head
     origin = head["origin"]
     attempts = timeline.attempts
     singly = None
@@ -87,7 +121,7 @@ def lanes_answer(
             "outcome": [row[3] for row in rows],
         }
     else:
-        width, cells = _bins(timeline.bins, wanted)
+        width, cells = _bins(picture.lanes, wanted, len(timeline.bins.slots))
         document["lanes"] = {
             "width": width,
             "slot": [one.slot for one in cells],
@@ -99,27 +133,13 @@ def lanes_answer(
     return {**document, "total": timeline.ended, "failed": timeline.failed, "complete": complete}
 
 
-def _bins(bins: WorkerBins, wanted: TimeRange) -> tuple[float, list[Bin]]:
-    """The bins of a stretch, as wide as they have to be."""
-    while True:
-        cells = [one for one in bins if one.start + bins.width > wanted.start and one.start < wanted.end]
-        most = min(MOST_CELLS, wanted.width * max(1, len(bins.slots)))
-        if len(cells) <= most or not cells:
-            return bins.width, cells
-        # Most cells are filled: so many times they have to be halved.
-        for _ in range(max(1, int(math.log2(len(cells) / most)))):
-            bins = bins.widened()
-
-
-def series_answer(
-    timeline: Timeline, now: float | None, wanted: TimeRange, *, complete: bool
-) -> dict[str, Any]:
+def series_answer(picture: TimePicture, wanted: TimeRange, *, complete: bool) -> dict[str, Any]:
     """Attempts ended and failed, workers busy (ETA follows from them), memory, marks, pauses, runs; as `lanes_answer`
     has times. total: points of the series of that stretch."""
-    head = timeline_document(timeline, now)
+    timeline, head = picture.timeline, picture.head
     origin = origin_of(timeline)
     workers = len(timeline.bins.slots)
-    width, rows = _bins(timeline.bins.together(), wanted._replace(width=min(wanted.width, MOST_CELLS)))
+    width, rows = _bins(picture.sums, wanted, 1)
     first, last = wanted.start - origin, wanted.end - origin
     memory = head["memory"]
     kept = [at for at, when in enumerate(memory["t"]) if first <= when <= last]

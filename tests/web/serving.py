@@ -109,6 +109,6 @@ def viewed(
         page.goto(f"{base}{query}#t={server.token}")
         page.wait_for_selector("html[data-ready]", state="attached", timeout=30_000)
         yield page
-        assert said == []
+        assert said == [], said
     finally:
         context.close()

@@ -36,7 +36,11 @@ function listView(context) {
     sorter.value = wanted.sort;
     load().catch(context.failed);
   };
-  filter.addEventListener("input", () => choose({ q: filter.value }));
+  let typed = 0;
+  filter.addEventListener("input", () => {
+    clearTimeout(typed);
+    typed = setTimeout(() => choose({ q: filter.value }), 150);
+  });
   states.addEventListener("change", () => choose({ state: states.value }));
   domains.addEventListener("change", () => choose({ domain: domains.value }));
   sorter.addEventListener("change", () => choose({ sort: sorter.value }));
@@ -82,7 +86,7 @@ function listView(context) {
     draw();
   };
   const tools = element("div", { class: "tools" }, labelled("filter", filter), labelled("state", states), labelled("domain", domains), labelled("sort by", sorter));
-  return { parts: [tools, told, place, pager], tick: load };
+  return { parts: [tools, told, place, pager], tick: load, close: () => clearTimeout(typed) };
 }
 
 // ------------------------------------------------------------------------------ one job
