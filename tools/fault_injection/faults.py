@@ -44,7 +44,7 @@ class Faults:
         ]
         fault = self.rng.choice(
             [self.kill_worker] * 4
-            + (agents if self.program.over_nodes else [])
+            + (2 * agents if self.program.over_nodes else [])
             + [self.crash_worker, self.stop_worker, self.stop_zygote, self.kill_zygote]
             + [
                 self.stop_supervisor,
