@@ -63,6 +63,7 @@ demo: $(VENV)/.demo
 	@ls -td $(CURDIR)/$(OUTPUT)/*/statistics.json | head -n 1
 	@echo 'Look at them with the command longhaul:'
 	@echo '  $(BIN)/longhaul results $(notdir $(OUTPUT)) --columns job,mean,seconds --sort mean --reverse'
+	@echo '  $(BIN)/longhaul web     (in a browser; so it is while an experiment runs)'
 	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
 # Two halves of about the same length side by side: simulated histories, real processes and what must be

@@ -429,8 +429,50 @@ def _about_cpu_of_programs(rounds: Sequence[Round]) -> str:
     return f"{ours:.2f} against {theirs:.2f} ms of CPU a job, with the program's own"
 
 
+_PAGE = ("longhaul/page",)
+
 MORE_ROWS = (
     *MORE_ROWS,
+    _row(
+        "page",
+        "page",
+        "`longhaul web` beside a night with 1,000,000 jobs: the head of the page, when nothing has been read yet",
+        (0.5, 0.2, "s"),
+        _PAGE,
+        _number("longhaul/page", "first", "with 10,000 jobs {small_first:.2f} s"),
+    ),
+    _row(
+        "page:table",
+        "page, jobs",
+        "the first page of the jobs, from the same moment on",
+        (2.0, 1.0, "s"),
+        _PAGE,
+        _number("longhaul/page", "table", "with 10,000 jobs {small_table:.2f} s"),
+    ),
+    _row(
+        "page:leaf",
+        "page, leafing",
+        "the slowest of ten further pages of 200 jobs",
+        (50, 20, "ms"),
+        _PAGE,
+        _number("longhaul/page", "leaf", "a new order takes {sort:.2f} s", 1000.0),
+    ),
+    _row(
+        "page:timeline",
+        "page, timeline",
+        "lanes of 64 workers over the whole night",
+        (100, 50, "ms"),
+        _PAGE,
+        _number("longhaul/page", "timeline", "{timeline_kb:.0f} KB", 1000.0),
+    ),
+    _row(
+        "page:memory",
+        "page, memory",
+        "the server when all of that has been shown",
+        (400, 300, "MB"),
+        _PAGE,
+        _number("longhaul/page", "memory_mb", "with 10,000 jobs {small_memory_mb:.0f} MB"),
+    ),
     _row(
         "exec",
         "programs",

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import psutil
 
@@ -375,6 +376,62 @@ def _report_once(experiment: Path, path: Path) -> tuple[float, float, float]:
     return seconds, usage.ru_utime + usage.ru_stime, _megabytes(usage.ru_maxrss)
 
 
+def _page(bench: Bench, contender: str) -> Numbers:
+    """`longhaul web` beside a small and a large night, asked as the page asks; nobody else uses the machine."""
+    few, many = bench.sizes.reported
+    found: Numbers = {}
+    for prefix, jobs, workers in (("small_", few, 16), ("", many, 64)):
+        output = bench.place()
+        bench.child("long_history.py", json.dumps({"output": output, "jobs": jobs, "workers": workers}))
+        found |= {f"{prefix}{name}": value for name, value in _page_once(output, jobs).items()}
+    return found
+
+
+def _page_once(output: str, jobs: int) -> Numbers:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "supervisor", "web", output, "--port", "0"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address, _, token = process.stdout.readline().strip().partition("#t=")
+        if not token:
+            raise Failed("longhaul web has not started")
+        ask = _PageClient(address, token)
+        key = json.loads(ask("api/experiments")[1])["experiments"][0]["key"]
+        first = ask(f"api/x/{key}/live")[0]
+        table = first + ask(f"api/x/{key}/jobs")[0]
+        leaf = max(
+            ask(f"api/x/{key}/jobs?page={page}")[0]
+            for page in range(1, max(2, jobs // 200), max(1, jobs // 2000))
+        )
+        ordered = ask(f"api/x/{key}/jobs?sort=-seconds")[0]
+        while not json.loads(ask(f"api/x/{key}/timeline")[1])["complete"]:
+            time.sleep(0.5)
+        lanes, text = ask(f"api/x/{key}/timeline")
+        memory = psutil.Process(process.pid).memory_info().rss
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+    seconds = {"first": first, "table": table, "leaf": leaf, "sort": ordered, "timeline": lanes}
+    return {**seconds, "timeline_kb": len(text) / 1e3, "memory_mb": memory / 1e6}
+
+
+class _PageClient:
+    """Seconds and text of each answer."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address.partition("?")[0]
+        self._token = token
+
+    def __call__(self, path: str) -> tuple[float, bytes]:
+        request = Request(self._address + path, headers={"X-Longhaul-Token": self._token})
+        started = time.monotonic()
+        with urlopen(request, timeout=600) as answer:
+            text: bytes = answer.read()
+        return time.monotonic() - started, text
+
+
 SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "tiny": _tiny,
     "cpu_1ms": _cpu_1ms,
@@ -385,6 +442,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "recovery": _recovery,
     "fairness": _fairness,
     "first_failure": _first_failure,
+    "page": _page,
     "places": _places,
     "quiet": _quiet,
     "start": _start,

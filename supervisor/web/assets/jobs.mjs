@@ -86,7 +86,7 @@ function listView(context) {
     draw();
   };
   const tools = element("div", { class: "tools" }, labelled("filter", filter), labelled("state", states), labelled("domain", domains), labelled("sort by", sorter));
-  return { parts: [tools, told, place, pager], tick: load, close: () => clearTimeout(typed) };
+  return { parts: [tools, told, pager, place], tick: load, close: () => clearTimeout(typed) };
 }
 
 // ------------------------------------------------------------------------------ one job

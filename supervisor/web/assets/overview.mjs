@@ -30,6 +30,7 @@ function numbersOf(live) {
 }
 
 function workerRows(context, workers) {
+  const several = workers.some((one) => one.place);
   return workers.map((one) => {
     const metrics = Object.entries(one.metrics ?? {}).map(([name, value]) => `${plain(name)} ${typeof value === "number" ? plainNumber(value) : plain(value)}`);
     const done = typeof one.fraction === "number" ? [`${Math.round(one.fraction * 100)} %`] : [];
@@ -40,7 +41,7 @@ function workerRows(context, workers) {
       [...done, ...metrics, ...(one.slow ? ["slower than others"] : [])].join(", "),
       one.rss_bytes ? memorySize(one.rss_bytes / MB) : "",
       one.job ? `${Math.round(one.cpu_percent ?? 0)} %` : "",
-      plain(one.place ?? ""),
+      ...(several ? [plain(one.place ?? "")] : []),
     ];
   });
 }
@@ -72,8 +73,8 @@ export function overviewView(context) {
     if (live.failure_groups) parts.push(element("p", {}, link({ x: context.key, p: "failures" }, `${counted(live.failure_groups, "kind")} of failure so far`)));
     if (live.state === "died") parts.push(element("p", { class: "verdict bad", text: "✗ Its supervisor was killed, or the machine went down. What is recorded is safe; its script resumes it with --resume " + plain(live.id) }));
     if (live.workers.length) {
-      const heads = ["worker", "job", "for", "how far", "memory", "CPU", "node"];
       const nodes = nodesOf(live.workers);
+      const heads = ["worker", "job", "for", "how far", "memory", "CPU", ...(nodes.length ? ["node"] : [])];
       if (nodes.length) parts.push(element("h2", { text: "Nodes" }), cards("Nodes", ["node", "workers", "busy", "memory"], nodes, new Set([1, 2, 3])));
       parts.push(element("h2", { text: "Workers" }), cards("Workers", heads, workerRows(context, live.workers), new Set([2, 4, 5])));
     }
