@@ -22,6 +22,7 @@ from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_format import is_ended
 from supervisor.storage.journal.journal_reader import history
 from supervisor.storage.plan.plan_line import PlannedJob
 from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -30,6 +31,7 @@ from workers.isolation.faulthandler_dumps import printed_tail
 from workers.isolation.output_files import log_path
 
 _TAIL = 20  # lines of output
+_HEAD = 120  # bytes of a line that have its kind
 _WIDTH = 2000  # characters shown of params and of a result
 
 
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def attempts_of(layout: Layout, job_id: str, *, live: bool, alone: bool = False) -> list[Attempt]:
     """In the order of their ends; a running attempt is last. alone: no line of other jobs is decoded, which takes a
-    tenth of the time; what waits in a worker's queue then counts as running, if it is `live`."""
+    third of the time; what waits in a worker's queue then counts as running, if it is `live`."""
     tries: list[Attempt] = []
     fold = Attempts(lambda attempt: tries.append(attempt) if attempt.job == job_id else None)
     marks: dict[int, int] = {}
@@ -103,8 +105,7 @@ def attempts_of(layout: Layout, job_id: str, *, live: bool, alone: bool = False)
 def _lines_about(job_id: str) -> Callable[[bytes], bool]:
     """Whether a line names the job, or tells of no jobs but of workers and runs."""
     name = msgspec.json.encode(job_id)
-    of_jobs = (b'"type":"ended"', b'"type":"leased"', b'"type":"returned"')
-    return lambda line: name in line or not any(kind in line[:200] for kind in of_jobs)
+    return lambda line: name in line or not (is_ended(line) or b'"type":"leased"' in line[:_HEAD])
 
 
 def _read(found: Recovered, job: int) -> tuple[PlannedJob, Ended | None]:
