@@ -18,8 +18,8 @@ from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
 
 NAME = "tcp"
 PORT = 7000
-AGAIN_AFTER = 0.5  # seconds
-CONNECT_WITHIN = 1.0
+AGAIN_AFTER = 0.2  # seconds
+CONNECT_WITHIN = 0.3
 _LOOK_EVERY = 0.02
 
 
