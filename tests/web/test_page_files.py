@@ -42,8 +42,15 @@ def test_nothing_leads_outside_or_makes_html_of_text() -> None:
     assert "style=" not in own_asset("index.html") and "<script>" not in own_asset("index.html")
 
 
-def test_all_of_it_is_small() -> None:
+def test_all_of_it_is_small_and_most_of_it_is_loaded_when_it_is_wanted() -> None:
     served = {name: text for name, (text, _) in page_files().items() if "LICENSE" not in name}
+    at_once, found = ["web.mjs"], {"index.html", "page.css", OWN_STYLE, "vendor/uPlot.min.css"}
+    while at_once:
+        name = at_once.pop()
+        found.add(name)
+        at_once += {*re.findall(r'from "\./([\w.]+)"', served[name].decode())} - found
+    assert sum(len(served[name]) for name in found) < 80_000
+    assert "lanes.mjs" not in found and "scatter.mjs" not in found
     assert sum(map(len, served.values())) < 180_000
     assert sum(len(gzip.compress(text, 4)) for text in served.values()) < 72_000
 

@@ -10,6 +10,15 @@ import { ShownRange, TimeAxis } from "./time_axis.mjs";
 const EVERY = 4000; // milliseconds between two looks at a live run
 const SETTLED = 350;
 
+/** The library that draws the curves. @returns {Promise<void>} */
+function library() {
+  if (globalThis.uPlot) return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    const script = element("script", { src: "assets/vendor/uPlot.iife.min.js", load: resolve, error: () => reject(new Error("the library for curves cannot be loaded")) });
+    document.head.append(script);
+  });
+}
+
 /** @param {any} context @returns {any} a view */
 export function timelineView(context) {
   const { key } = context;
@@ -65,7 +74,7 @@ export function timelineView(context) {
       if (drawnAt && (performance.now() - drawnAt < EVERY || used || zoomed)) return;
       const wanted = range();
       const query = { ...wanted, width: width() };
-      const [timeline, series] = await Promise.all([ask(`x/${key}/timeline`, query), ask(`x/${key}/series`, { width: width() })]);
+      const [timeline, series] = await Promise.all([ask(`x/${key}/timeline`, query), ask(`x/${key}/series`, { width: width() }), library()]);
       drawnAt = performance.now();
       if (timeline === before[0] && series === before[1]) return;
       before = [timeline, series];

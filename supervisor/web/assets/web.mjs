@@ -10,16 +10,32 @@ import { jobsView } from "./jobs.mjs";
 import { logView } from "./log.mjs";
 import { dialog, orderButtons } from "./orders.mjs";
 import { overviewView } from "./overview.mjs";
-import { resultsView } from "./results.mjs";
-import { timelineView } from "./timeline.mjs";
 import { duration } from "./words.mjs";
+
+/** A view whose modules are loaded when it is wanted: they are most of the page.
+ * @param {() => Promise<any>} load @param {string} name @returns {(context: any) => any} */
+const later = (load, name) => (given) => {
+  const place = element("div", {}, ...notes("Loading …"));
+  let inner = null;
+  return {
+    parts: [place],
+    async tick() {
+      if (!inner) {
+        inner = (await load())[name](given);
+        place.replaceChildren(...inner.parts);
+      }
+      await inner.tick();
+    },
+    close: () => inner?.close?.(),
+  };
+};
 
 const PAGES = [
   ["", "Overview", overviewView],
   ["jobs", "Jobs", jobsView],
   ["failures", "Failures", failuresView],
-  ["timeline", "Timeline", timelineView],
-  ["results", "Results", resultsView],
+  ["timeline", "Timeline", later(() => import("./timeline.mjs"), "timelineView")],
+  ["results", "Results", later(() => import("./results.mjs"), "resultsView")],
   ["log", "Log", logView],
 ];
 const EVERY = 1000; // milliseconds
