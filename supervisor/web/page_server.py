@@ -27,6 +27,7 @@ from supervisor.web.page_security import AccessRules
 
 USUAL_PORT = 8787
 _NICE = 10
+_ANY = ("0.0.0.0", "::")  # all addresses of this machine
 
 
 class Where(NamedTuple):
@@ -55,7 +56,8 @@ def serve(
         port = None if path else int(listener.getsockname()[1])
         catalogue = Catalogue(find)
         stack.callback(catalogue.close)
-        rules = AccessRules(token, port=port, hosts=hosts, address=where.address)
+        own = [f"{socket.gethostname()}:{port}"] if where.address in _ANY else []
+        rules = AccessRules(token, port=port, hosts=[*hosts, *own], address=where.address)
         config = uvicorn.Config(
             create_app(catalogue, rules, read_only=read_only),
             log_level="error",
@@ -118,8 +120,10 @@ def _ssh_words(connection: str) -> str:
 
 
 def _in_address(address: str, path: str) -> str:
-    if path or address in ("0.0.0.0", "localhost"):
-        return "127.0.0.1" if path or address == "localhost" else socket.gethostname()
+    if address in _ANY:
+        return socket.gethostname()
+    if path or address == "localhost":
+        return "127.0.0.1"
     return f"[{address}]" if ":" in address else address
 
 

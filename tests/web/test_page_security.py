@@ -259,6 +259,8 @@ def test_read_only_has_no_path_for_orders(folder: Path) -> None:
             assert found.get("experiments")["read_only"] is True
             assert found.ask("POST", f"/api/x/{found.key}/orders", body=b'{"order":"stop"}')[0] in (404, 405)
             wait_for(lambda said=found.said: any("read-only" in line for line in said), "it says so")
+            own = found.address.removeprefix("http://").partition("/")[0]  # by the name that it prints
+            assert found.ask("GET", "/api/experiments", Host=own)[0] == 200
         finally:
             end(found)
 
