@@ -44,6 +44,8 @@ def live_document(layout: Layout, key: str, watch: ExperimentWatch, *, may_steer
     if live and progress is not None:
         counts = progress.counts
     state = _state(layout, progress, counts, live=live)
+    if counted is None and progress is None and not live:
+        state = "unusable" if watch.trouble else "being read"
     document: dict[str, Any] = {
         "key": key,
         "id": layout.experiment_id,

@@ -19,7 +19,10 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.page.timeline import Timeline
 from supervisor.page.worker_bins import WorkerBins
+from supervisor.storage.files.layout import Layout
+from supervisor.web.experiment_watch import ExperimentWatch
 from supervisor.web.job_pages import PER_PAGE, JobChoices, JobFilter, parse_filter
+from supervisor.web.live_documents import live_document
 from supervisor.web.text_pieces import MOST_BYTES
 from supervisor.web.time_documents import MOST_CELLS, TimePicture, lanes_answer, parse_stretch
 from tests.experiment_fixture import ROOT
@@ -186,6 +189,21 @@ def test_results_as_columns_points_and_csv(server: Served) -> None:
 
 
 # ------------------------------------------------------------------------------- alone
+
+
+def test_an_experiment_that_cannot_be_used_is_not_called_finished(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "night")
+    layout.logs.mkdir()
+    layout.journal.write_text("garbage\n")
+    layout.checkpoint.write_text("{")
+    watch = ExperimentWatch(layout)
+    try:
+        watch.refresh()
+        found = live_document(layout, "key", watch, may_steer=True)
+        assert (found["state"], found["complete"], found["orders"]) == ("unusable", False, False)
+        assert "damaged" in found["trouble"]
+    finally:
+        watch.close()
 
 
 def test_a_choice_is_kept_until_the_table_has_changed() -> None:

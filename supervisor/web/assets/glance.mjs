@@ -5,7 +5,7 @@ import { clockTime, duration } from "./words.mjs";
 
 const STATES = {
   running: ["●", "running"], "waiting for space": ["!", "warning"], paused: ["‖", "warning"], draining: ["◼", "warning"], finished: ["✓", "good"], "pilot done": ["✓", "good"],
-  died: ["✗", "bad"], unfinished: ["○", "warning"], interrupted: ["‖", "warning"], "stopped early": ["‖", "warning"],
+  died: ["✗", "bad"], unfinished: ["○", "warning"], interrupted: ["‖", "warning"], "stopped early": ["‖", "warning"], "being read": ["…", "warning"],
 };
 export const JOB_STATES = { completed: "✓ completed", failed: "✗ failed", in_progress: "● running", pending: "○ waiting" };
 
