@@ -19,6 +19,7 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.views.failure_lines import worker_peak
 from supervisor.views.suggested_commands import pasted
+from workers.program.recorded_command import is_of_program
 
 _JOBS = 5  # ids shown with a group
 _WIDTH = 300
@@ -63,8 +64,10 @@ def _suggest(groups: list[FailureGroup], arguments: argparse.Namespace, layout: 
     header = peek(Disk(), layout.checkpoint)
     started = header.run_started if header is not None else None
     failed = next((one.example for one in groups if one.kind != _CANCELLED), None)
-    if failed is not None and (started is None or "function" in entry_of_run(started)):
-        emit(pasted(["longhaul", "replay", "--pdb", *words(failed)]))
+    entry = entry_of_run(started) if started is not None else {"function": ""}
+    if failed is not None and "function" in entry:
+        debugger = [] if is_of_program(entry) else ["--pdb"]
+        emit(pasted(["longhaul", "replay", *debugger, *words(failed)]))
 
 
 def _tell(one: FailureGroup, *, most: int) -> None:

@@ -19,6 +19,7 @@ from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
+from supervisor.experiment.provenance import decoded_entry
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -27,8 +28,10 @@ from supervisor.storage.journal.journal_reader import history
 from supervisor.storage.plan.plan_line import PlannedJob
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
+from supervisor.views.suggested_commands import pasted
 from workers.isolation.faulthandler_dumps import printed_tail
 from workers.isolation.output_files import log_path
+from workers.program.recorded_command import recorded_command
 
 _TAIL = 20  # lines of output
 _HEAD = 120  # bytes of a line that have its kind
@@ -76,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             document["code"] = codes.version(record.lease)
         emit_json(document)
         return 0
-    _tell_job(layout, planned, state, record, gone=gone)
+    entry = decoded_entry(run.entry) if run is not None else {}
+    command = recorded_command(entry, msgspec.json.decode(planned.params))
+    _tell_job(layout, planned, state, record, command, gone=gone)
     _tell_code(record, tries, codes, run.code if run is not None else {})
     _tell_attempts(tries, attempts)
     _tell_errors(tries)
@@ -113,13 +118,17 @@ def _read(found: Recovered, job: int) -> tuple[PlannedJob, Ended | None]:
     return row[1], row[2]
 
 
-def _tell_job(layout: Layout, planned: PlannedJob, state: str, record: Ended | None, *, gone: bool) -> None:
+def _tell_job(
+    layout: Layout, planned: PlannedJob, state: str, record: Ended | None, command: list[str], *, gone: bool
+) -> None:
     domain = f", domain {one_line(planned.domain)}" if planned.domain else ""
     emit(
         f"{one_line(planned.id)}: {state.replace('_', ' ')}{domain}, in experiment {layout.experiment_id}"
         f"{'; no longer in the plan' if gone else ''}"
     )
     emit(f"params   {_shown(bytes(planned.params).decode(errors='replace'))}")
+    if command:
+        emit(f"command  {_shown(pasted(command))}")
     if planned.needs:
         emit(f"needs    {amounts_in_words(msgspec.json.decode(planned.needs))}")
     if record is not None and record.outcome == "completed":

@@ -15,13 +15,17 @@ from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSna
 from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.wording import duration, one_line, shorten, size
 from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
+from supervisor.experiment.provenance import decoded_entry
 from supervisor.reports.journal_watch import JournalWatch
 from supervisor.reports.progress_file import OVER, Progress, ProgressWorker, read_progress, seconds_since
+from supervisor.storage.checkpoint.checkpoint_format import peek
+from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.views.experiment_table import checkpoint_table
 from supervisor.views.failure_lines import failure_line
 from supervisor.views.plain_view import progress as progress_line
 from supervisor.views.plain_view import taken_of, unfit_of, waiting_of
+from supervisor.views.suggested_commands import resume_command
 
 _EVERY = 1.0  # seconds between two reads; the progress file changes no faster
 
@@ -83,8 +87,19 @@ def _state_in_words(layout: Layout) -> tuple[str, bool]:
     gone = is_gone(layout, progress) is True
     pilot = progress.state == "finished" and is_finished_pilot(layout)
     word = "pilot done" if pilot else how_it_ended(layout, progress)
-    text = status_text(progress, datetime.now(UTC), gone=gone, word=word)
+    resume = _resume(layout) if gone else ""
+    text = status_text(progress, datetime.now(UTC), gone=gone, word=word, resume=resume)
     return text, gone or progress.state in OVER
+
+
+def _resume(layout: Layout) -> str:
+    """The command that goes on with it, as it was started; "" if the checkpoint does not tell."""
+    header = peek(Disk(), layout.checkpoint)
+    started = header.run_started if header is not None else None
+    if started is None or not started.argv:
+        return ""
+    words = [str(word) for word in decoded_entry(started.entry).get("sys_argv", ())]
+    return resume_command(started.argv, words[1:], layout.experiment_id)
 
 
 def _print(layout: Layout, *, as_json: bool) -> None:
@@ -106,9 +121,12 @@ _MOST_WORKERS = 64
 _MOST_FAILURES = 5
 
 
-def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: str = "") -> str:
+def status_text(
+    progress: Progress, now: datetime, *, gone: bool = False, word: str = "", resume: str = ""
+) -> str:
     """The state of an experiment as text. `now` has a time zone. `gone`: its supervisor is known to be dead.
-    `word`: replaces the state of the progress file, if not empty."""
+    `word`: replaces the state of the progress file, if not empty. `resume`: the command that goes on with it,
+    if it is known."""
     over = progress.state in OVER
     state = "died" if gone and not over else word or progress.state.replace("_", " ")
     age = seconds_since(progress.saved_at, now)
@@ -132,7 +150,7 @@ def status_text(progress: Progress, now: datetime, *, gone: bool = False, word: 
         lines.extend(f"  {line}" for line in _needs(progress.needs, over=over or gone))
     if gone and not over:
         where = f"pid {progress.supervisor.pid} on {progress.supervisor.host}"
-        resume = f"--resume {progress.experiment_id}"
+        resume = resume or f"--resume {progress.experiment_id}"
         lines.append(f"  its supervisor ({where}) is gone; resume with: {resume}")
         lines.append("  the journal may hold more results than are counted here; longhaul verify counts them")
     lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)

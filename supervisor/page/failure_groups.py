@@ -10,6 +10,8 @@ from supervisor.core.state.snapshot import FailureSnapshot
 from supervisor.core.terms.wording import one_line
 from supervisor.views.failure_lines import kind, tail_lines
 
+_TRACEBACK = "Traceback (most recent call last)"
+
 
 class FailureGroup(msgspec.Struct):
     """Attempts that failed alike. jobs: have failed for good. again: ran again."""
@@ -41,13 +43,14 @@ class FailureGroups:
         name = kind(failure)
         found = self._groups.get(name)
         if found is None:
+            traceback, output_tail = _traceback_and_output(failure)
             found = self._groups[name] = FailureGroup(
                 kind=name,
                 message=one_line(failure.message),
                 first_at=failure.at,
                 example=failure.job,
-                traceback=failure.traceback,
-                output_tail=tail_lines(failure),
+                traceback=traceback,
+                output_tail=output_tail,
             )
         (found.jobs if failure.final else found.again).append(failure.job)
         found.first_at, found.last_at = min(found.first_at, failure.at), max(found.last_at, failure.at)
@@ -59,6 +62,15 @@ class FailureGroups:
     def ordered(self) -> list[FailureGroup]:
         """The group with the most failed jobs first."""
         return sorted(self._groups.values(), key=lambda one: (-len(one.jobs), -len(one.again)))
+
+
+def _traceback_and_output(failure: FailureSnapshot) -> tuple[str, list[str]]:
+    """The record of a program that has failed has its last output in place of a traceback, which may be that of a
+    program in Python."""
+    is_program = failure.exit_code is not None or bool(failure.type and failure.outcome == "crashed")
+    if not is_program or failure.output_tail or _TRACEBACK in failure.traceback:
+        return failure.traceback, tail_lines(failure)
+    return "", tail_lines(msgspec.structs.replace(failure, output_tail=failure.traceback))
 
 
 def group(failures: Iterable[FailureSnapshot]) -> list[FailureGroup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from supervisor.page.markup import clean
 
 MOST_TEXT = 200  # characters of a cell
 DIGITS = 7  # of a number with a fraction
+
+# A number as programs write it: no leading zeros, which are part of a name, and not too long for a cell.
+_WRITTEN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 
 _SAFE = 2**53  # larger whole numbers are no longer exact in a browser: they become texts
 
@@ -38,13 +42,32 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
     seen = dict.fromkeys(name for row in rows for name in row)
     first = [name for name in _FIRST if name in seen]
     last = [name for name in _LAST if name in seen]
-    params = [name for name in seen if _is_param(name)]
+    params = [name for name in seen if is_param(name)]
     rest = [name for name in seen if name not in {*first, *last, *params}]
-    return [_column(name, [row.get(name) for row in rows]) for name in [*first, *params, *rest, *last]]
+    columns = {name: [row.get(name) for row in rows] for name in [*first, *params, *rest, *last]}
+    for name in params:
+        columns[name] = numbers_of_texts(columns[name])
+    return [_column(name, values) for name, values in columns.items()]
 
 
-def _is_param(name: str) -> bool:
+def is_param(name: str) -> bool:
     return name == "params" or name.startswith("params.")
+
+
+def numbers_of_texts(values: list[Any]) -> list[Any]:
+    """The numbers that all these texts are: programs get theirs as texts, and a plot needs numbers. The same values
+    if one of them is no number, or would lose a digit."""
+    numbers: dict[str, int | float] = {}
+    for value in values:
+        if value is None:
+            continue
+        if not isinstance(value, str) or (value not in numbers and not _WRITTEN.fullmatch(value)):
+            return values
+        number = int(value) if value.lstrip("-").isdecimal() else float(value)
+        if not _is_number(number) or not math.isfinite(number) or _rounded(number) != number:
+            return values
+        numbers[value] = number
+    return [None if value is None else numbers[value] for value in values]
 
 
 def _column(name: str, values: list[Any]) -> Column:

@@ -34,6 +34,7 @@ from supervisor.storage.journal.journal_format import LineHead, decode_record
 from supervisor.system.clock import utc_now
 from supervisor.views.suggested_commands import longhaul_command, pasted, resume_command
 from workers.process.surrogates import received
+from workers.program.recorded_command import is_of_program, recorded_command
 
 if TYPE_CHECKING:
     from supervisor.reports.report import Report
@@ -192,9 +193,6 @@ def _situation(
     example = next((one.example for one in groups if one.jobs and one.kind != "cancelled"), "")
     shown = next((one.example for one in groups if one.jobs), "")
     entry = started.entry if started is not None and started.entry else {"function": [""]}
-    is_program = str(entry.get("function", [""])[0]).startswith(
-        "workers."
-    )  # nothing for a debugger of Python
     return Situation(
         counts=counts,
         state=state,
@@ -210,7 +208,7 @@ def _situation(
         ),
         resume_all=commands.resume("--all-tasks"),
         show=commands.of_job("show", shown) if shown else "",
-        replay=commands.of_job("replay", example, *([] if is_program else ["--pdb"]))
+        replay=commands.of_job("replay", example, *([] if is_of_program(entry) else ["--pdb"]))
         if example and "function" in entry
         else "",
         verify=commands.longhaul("verify"),
@@ -335,6 +333,7 @@ def _about(results: Results) -> list[tuple[str, str]]:
     if started is None:
         return found
     found.append(("command", pasted(started.argv) if started.argv else "run() of a notebook or a program"))
+    found.append(("program", pasted(recorded_command(_entry(started)))))
     found.append(
         (
             "machine",

@@ -13,7 +13,7 @@ import msgspec
 from supervisor.commands.result_columns import Rows
 from supervisor.commands.results import written
 from supervisor.core.terms.errors import UsageError
-from supervisor.page.typed_columns import Column, columns_of
+from supervisor.page.typed_columns import Column, columns_of, is_param, numbers_of_texts
 from supervisor.reports.html_report import chosen_jobs
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
@@ -110,6 +110,10 @@ def plot_document(layout: Layout, query: Mapping[str, str]) -> dict[str, Any]:
         "points_total": len(jobs),
     }
     if len(jobs) > MOST_POINTS:
+        values = {
+            axis: numbers_of_texts(found) if is_param(wanted[axis]) else found
+            for axis, found in values.items()
+        }
         return {**head, "bins": _two_dimensional(values["x"], values["y"]), "complete": True}
     found = columns_of([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)])
     by_axis = {column.name: column for column in found}

@@ -40,8 +40,9 @@ DOCUMENT = {
 }
 
 
-def told(*, gone: bool = False, **more: object) -> list[str]:
-    return status_text(msgspec.convert({**DOCUMENT, **more}, Progress), NOW, gone=gone).splitlines()
+def told(*, gone: bool = False, resume: str = "", **more: object) -> list[str]:
+    progress = msgspec.convert({**DOCUMENT, **more}, Progress)
+    return status_text(progress, NOW, gone=gone, resume=resume).splitlines()
 
 
 def test_a_running_experiment_with_its_workers_and_failures() -> None:
@@ -90,6 +91,8 @@ def test_an_experiment_whose_supervisor_is_gone_says_so() -> None:
     lines = told(gone=True)
     assert lines[2] == "  its supervisor (pid 77 on box) is gone; resume with: --resume experiment_1"
     assert "longhaul verify" in lines[3]
+    lines = told(gone=True, resume="python walk.py --resume experiment_1")
+    assert lines[2].endswith("is gone; resume with: python walk.py --resume experiment_1")
     assert "0 running" in lines[1]
     assert not any("a/1" in line for line in lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -96,3 +97,37 @@ def test_words_are_the_same_bytes_in_a_locale_that_is_not_utf8(folder: Folder, t
         check=False,
     )
     assert dry.stdout.splitlines()[0] == "printf '%s|' 'ö' 'ünï' 'à'".encode()
+
+
+def test_what_failed_is_told_in_the_words_of_a_program(folder: Folder) -> None:
+    """No traceback, no debugger of Python; the command that it was, to be tried by hand."""
+    script = "echo step $1; test $1 != 2 || exit 3; test $1 != 3 || kill -SEGV $$"
+    run = folder.exec("--param", "n=1..3", "--", "sh", "-c", script, "s h", "{n}")
+    assert run.returncode == 1, run.stderr
+    shown = folder.longhaul("show", "n=2", str(folder.experiment())).stdout
+    assert f"\ncommand  sh -c '{script}' 's h' 2\n" in shown
+    told = folder.longhaul("failures", str(folder.experiment())).stdout
+    assert "longhaul replay n=" in told and "--pdb" not in told
+    groups = json.loads(folder.longhaul("failures", "--json", str(folder.experiment())).stdout)
+    assert {one["kind"]: (one["traceback"], one["output_tail"]) for one in groups} == {
+        "exit code 3": ("", ["step 2"]),
+        "SIGSEGV": ("", ["step 3"]),
+    }
+    assert folder.longhaul("report", str(folder.experiment()), "-o", "r.html").returncode == 0
+    page = (folder.path / "r.html").read_text()
+    assert "traceback of" not in page and "last output of n=2" in page
+    assert "<dt>program</dt>" in page and "{n}" in page.partition("<dt>program</dt>")[2].partition("</dd>")[0]
+    (progress,) = (folder.outputs() / "logs").glob("progress_*.json")
+    document = json.loads(progress.read_text())
+    progress.write_text(json.dumps({**document, "state": "running"}))
+    told = folder.longhaul("status", str(folder.experiment())).stdout
+    assert re.search(
+        rf"is gone; resume with: .*supervisor exec --resume {document['experiment_id']}\n", told
+    ), told
+
+
+def test_a_traceback_of_a_program_in_python_is_called_so(folder: Folder) -> None:
+    run = folder.exec("--param", "n=1", "--", sys.executable, "-c", "[][{n}]")
+    assert run.returncode == 1, run.stderr
+    (only,) = json.loads(folder.longhaul("failures", "--json", str(folder.experiment())).stdout)
+    assert only["traceback"].startswith("Traceback (most recent") and "IndexError" in only["traceback"]

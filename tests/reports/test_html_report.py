@@ -230,6 +230,29 @@ def test_columns_are_typed_by_what_is_in_them() -> None:
     assert (found["result.flag"].texts, found["result.flag"].values) == (["true"], [None, None, 0])
 
 
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["1", "10", None, "2"], [1, 10, None, 2]),
+        (["0.1", "1e-3", "-2"], [0.1, 0.001, -2]),
+        (["1", "007"], None),
+        (["1", "a"], None),
+        (["1", ["2"]], None),
+        (["0.123456789"], None),
+        (["1e999"], None),
+        ([str(2**60)], None),
+        (["nan", "1"], None),
+        (["1 ", "2"], None),
+    ],
+)
+def test_parameters_of_programs_are_numbers_if_all_their_texts_are(
+    texts: list[object], numbers: list[object] | None
+) -> None:
+    params, result = columns_of([{"params.n": text, "result.n": text} for text in texts])
+    assert result.kind == "text"
+    assert (params.kind, params.values) == (("number", numbers) if numbers else ("text", result.values))
+
+
 def test_no_text_gets_into_a_page_but_as_text() -> None:
     assert tag("p", "<b>&", class_='"x') == '<p class="&quot;x">&lt;b&gt;&amp;</p>'
     assert text_of("a\x00b\u202ec\ud800d") == "a\ufffdb\ufffdc\ufffdd"
