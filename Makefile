@@ -24,7 +24,7 @@ endif
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-HALF := tests/failures tests/core tests/engines tests/workers tests/system
+HALF := tests/failures tests/core tests/engines tests/workers tests/system tests/nodes tests/page tests/web
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
 # What may differ between Pythons, in about two minutes on two idle cores: how interpreters start, import, fork,
 # pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
@@ -66,8 +66,8 @@ demo: $(VENV)/.demo
 	@echo '  $(BIN)/longhaul web     (in a browser; so it is while an experiment runs)'
 	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
-# Two halves of about the same length side by side: simulated histories, real processes and what must be
-# survived; and all the others, whose output is shown when both are over.
+# Two halves of about the same length side by side: simulated histories, real processes, what must be survived,
+# hosts and browsers; and all the others, whose output is shown when both are over.
 # With ARGS, what these choose, in one process.
 test: $(VENV)/.dev
 	@$(BIN)/coverage erase

@@ -39,6 +39,7 @@ LEAST = Sizes(
     programs=20,
     reported=(50, 200),
     places=(2, 2, 5),
+    places_seconds=(0.1, 0.5),
     hang_seconds=10.0,
 )
 

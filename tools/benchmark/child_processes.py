@@ -43,6 +43,7 @@ class Sizes(NamedTuple):
     programs: int = 5_000
     reported: tuple[int, int] = (10_000, 1_000_000)
     places: tuple[int, int, int] = (64, 64, 15)  # places, workers of each, jobs of each worker
+    places_seconds: tuple[float, float] = (1.0, 10.0)  # of each job there; of all of them with two workers
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 
 
@@ -66,6 +67,7 @@ QUICK = Sizes(
     programs=200,
     reported=(500, 5_000),
     places=(8, 8, 5),
+    places_seconds=(1.0, 2.0),
     hang_seconds=6.0,
 )
 

@@ -179,9 +179,10 @@ def _first_failure(bench: Bench, contender: str) -> Numbers:
 def _places(bench: Bench, contender: str) -> Numbers:
     nodes, workers, each = bench.sizes.places
     jobs = nodes * workers * each
-    many = bench.ours("places", output=bench.place(), jobs=jobs, nodes=nodes, workers=workers, seconds=1.0)
-    short = 10.0 / jobs  # ten seconds for two workers, or they would need hours
-    few = bench.ours("places", output=bench.place(), jobs=jobs, nodes=1, workers=2, seconds=2 * short)
+    long, whole = bench.sizes.places_seconds
+    many = bench.ours("places", output=bench.place(), jobs=jobs, nodes=nodes, workers=workers, seconds=long)
+    short = 2 * whole / jobs  # or two workers would need hours
+    few = bench.ours("places", output=bench.place(), jobs=jobs, nodes=1, workers=2, seconds=short)
     more = (many["peak_kb"] - few["peak_kb"]) / 1000
     return {"share": many["share"], "rate": many["rate"], "more_mb": more, "few_mb": few["peak_kb"] / 1000}
 
