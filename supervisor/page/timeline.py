@@ -390,11 +390,22 @@ class Timeline:
             by = f"by the {detail['by']}: " if detail.get("by") else "longhaul ctl "
             self._mark("order", at, f"{by}{order}: {what}".strip(": "))
         elif record.what == "drain":
-            why = ", ".join(_reason(key, value) for key, value in detail.items())
+            why = ", ".join(_reasons(detail))
             self._mark("drain", at, f"no new jobs from here on: {why}" if why else "no new jobs from here on")
         elif record.what in _NOTED:
             kind, words = _NOTED[record.what]
             self._mark(kind, at, f"{words}: {detail.get('job', '')}".strip(": "))
+
+
+def _reasons(detail: dict[str, Any]) -> list[str]:
+    if "control" not in detail:
+        return [_reason(key, value) for key, value in detail.items()]
+    order = (
+        f"{detail['control']} by the {detail['by']}"
+        if detail.get("by")
+        else f"longhaul ctl {detail['control']}"
+    )
+    return [order, *(_reason(key, value) for key, value in detail.items() if key not in ("control", "by"))]
 
 
 def _reason(key: str, value: Any) -> str:

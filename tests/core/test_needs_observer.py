@@ -161,6 +161,19 @@ def test_nobody_waits_for_others_while_nothing_is_handed_out(how: str) -> None:
     assert needs_of(core) == NeedsSnapshot(cpus=(3, 4))
 
 
+@pytest.mark.parametrize("order", ["drain", "pause"])
+def test_no_end_is_told_while_nothing_is_handed_out(order: str) -> None:
+    core = core_of([None] * 9)
+    seen = observer(core)
+    finish_oldest(core)
+    assert seen.snapshot(core.now).eta_seconds
+    core.tell(facts.ControlAsked(7, 0, order, 0, []))
+    assert seen.snapshot(core.now).eta_seconds is None
+    if order == "pause":
+        core.tell(facts.ControlAsked(8, 0, "resume", 0, []))
+        assert seen.snapshot(core.now).eta_seconds
+
+
 def test_a_run_in_which_nothing_fits_says_so() -> None:
     """A worker that does not die keeps its device, and no other job runs."""
     core = core_of([Needs(gpus=1), Needs(gpus=1)], workers=2, gpus=["a"])

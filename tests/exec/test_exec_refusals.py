@@ -31,7 +31,7 @@ ECHO = ["--", "echo"]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "there is no command to run: longhaul exec [options] -- COMMAND"),
+        ([], "there is no command to run; it stands after --: longhaul exec [options] -- COMMAND"),
         (["--"], "there is no command after --"),
         (["--param", "lr", *ECHO], "--param lr: expected NAME=VALUES"),
         (["--param", "=1", *ECHO], "expected NAME=VALUES"),

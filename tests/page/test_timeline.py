@@ -129,6 +129,8 @@ def test_failures_losses_orders_and_pauses_are_marked(tmp_path: Path) -> None:
         Paused("user", at(6)),
         Unpaused("user", at(8), 2.0),
         Noted("drain", at(9), {"signal": 15}),
+        Noted("drain", at(9), {"control": "drain", "uid": 0, "by": "page"}),
+        Noted("drain", at(9), {"control": "stop", "uid": 7}),
         Paused("no_space", at(9)),
         RunEnded(1, "interrupted", at(10)),
     )
@@ -138,6 +140,8 @@ def test_failures_losses_orders_and_pauses_are_marked(tmp_path: Path) -> None:
         ("worker", "worker 3 crashed: SIGSEGV", 3),
         ("order", "longhaul ctl pause: paused: 2 running jobs go on", -1),
         ("drain", "no new jobs from here on: SIGTERM", -1),
+        ("drain", "no new jobs from here on: drain by the page, uid 0", -1),
+        ("drain", "no new jobs from here on: longhaul ctl stop, uid 7", -1),
     ]
     assert [(pause.why, pause.start - ZERO, (pause.end or 0) - ZERO) for pause in timeline.pauses] == [
         ("user", 6.0, 8.0),

@@ -92,6 +92,10 @@ def test_a_run_is_paused_resumed_retried_and_drained_by_clicks_and_keys(
         assert (
             page.evaluate("location.href") == f"http://127.0.0.1:{server.port}/"
         )  # the token is out of the address
+        page.locator("td[data-label=name] a").click()
+        state_is(page, "running")
+        page.go_back()
+        page.locator("td[data-label=name]").wait_for()
         page.keyboard.press("j")
         page.keyboard.press("Enter")
         state_is(page, "running")

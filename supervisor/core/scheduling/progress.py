@@ -20,6 +20,8 @@ from supervisor.core.terms.records import BY_HAND
 
 _PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` continues it"}
 
+_NOTHING_NEW = ("draining", "paused", "waiting_for_space")  # states
+
 WINDOW = 600.0  # seconds over which the rate is averaged
 
 
@@ -69,16 +71,18 @@ class ProgressObserver:
         statistics = self.statistics
         domains = self._domains.counted([job for _, job in running], to_the_end=bool(self.state))
         needs = self._needs.snapshot()
+        state = self.state or self._state_now()
         return RunSnapshot(
             experiment_id=self.experiment_id,
             name=self.name,
             directory=self.directory,
-            state=self.state or self._state_now(),
+            state=state,
             counts=counts,
             domains=domains,
             elapsed=now - self.started,
             rate=rate,
-            eta_seconds=self._eta(counts, rate, needs),
+            # What nobody hands out now has no end that could be told.
+            eta_seconds=None if state in _NOTHING_NEW else self._eta(counts, rate, needs),
             workers=[self._worker(worker, now) for worker in scheduler.workers.values()],
             grace_left=None if grace_ends is None else max(0.0, grace_ends - now),
             waiting_for=", ".join(_PAUSE_TEXTS.get(why, why) for why in scheduler.blocked_by())

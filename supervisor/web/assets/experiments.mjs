@@ -18,7 +18,7 @@ export function experimentsView() {
     const found = document.experiments.filter(fits);
     told.textContent = `${counted(found.length, "experiment")}${found.length === document.total ? "" : ` of ${document.total}`}${document.complete ? "" : "; counts with ≥ are of the last progress: the journal may hold more"}`;
     const rows = found.map((one) => [
-      plain(one.name),
+      one.name ? link({ x: one.key }, plain(one.name), { tabindex: -1 }) : "",
       link({ x: one.key }, one.id, { "data-row": one.key }),
       stateWord(one.state, one.counts),
       bar(one.counts),
