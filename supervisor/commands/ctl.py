@@ -126,7 +126,9 @@ def socket_of(layout: Layout) -> str:
             raise UsageError(f"{name} runs on {host} (pid {progress.supervisor.pid}): ask it there")
     if not is_running(layout):
         how = "is over" if progress is None or progress.state in OVER else "has died"
-        raise UsageError(f"{name} is not running: it {how}; its script resumes it with --resume {name}")
+        raise UsageError(
+            f"{name} is not running: it {how}; its script (or longhaul exec) resumes it with --resume {name}"
+        )
     if progress is None or progress.control is None:
         log = layout.supervisor_log
         raise UsageError(

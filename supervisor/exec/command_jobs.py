@@ -60,7 +60,9 @@ class CommandJobs:
 class _Source:
     def __init__(self, options: argparse.Namespace) -> None:
         if not options.command:
-            raise OwnOptionError("there is no command to run; it stands after --: longhaul exec [options] -- COMMAND")
+            raise OwnOptionError(
+                "there is no command to run; it stands after --: longhaul exec [options] -- COMMAND"
+            )
         self._options = options
         self._directory: str = options.directory
         if not os.path.isdir(self._directory):

@@ -57,7 +57,9 @@ def script_of(words: Sequence[str]) -> CommandScript:
     word = value_of_option(given, "--resume")
     target = _target(word, name, output) if word else None
     if target is None and parts.command is None:
-        raise OwnOptionError("there is no command to run; it stands after --: longhaul exec [options] -- COMMAND")
+        raise OwnOptionError(
+            "there is no command to run; it stands after --: longhaul exec [options] -- COMMAND"
+        )
     if word is not None:
         given = without_option(given, "--resume")
         if target is not None:

@@ -71,7 +71,7 @@ export function overviewView(context) {
     parts.push(element("ul", { class: "numbers" }, ...items));
     if (live.unselected) parts.push(...notes(`${counted(live.unselected, "job")} are left out of this run by --only.`));
     if (live.failure_groups) parts.push(element("p", {}, link({ x: context.key, p: "failures" }, `${counted(live.failure_groups, "kind")} of failure so far`)));
-    if (live.state === "died") parts.push(element("p", { class: "verdict bad", text: "✗ Its supervisor was killed, or the machine went down. What is recorded is safe; its script resumes it with --resume " + plain(live.id) }));
+    if (live.state === "died") parts.push(element("p", { class: "verdict bad", text: "✗ Its supervisor was killed, or the machine went down. What is recorded is safe; its script (or longhaul exec) resumes it with --resume " + plain(live.id) }));
     if (live.workers.length) {
       const nodes = nodesOf(live.workers);
       const heads = ["worker", "job", "for", "how far", "memory", "CPU", ...(nodes.length ? ["node"] : [])];
