@@ -113,6 +113,9 @@ class Stage:
         assert in_two_places(self.ran(), allowed) == []
         wait_for(lambda: not self.experiment.processes(), "processes are left")
 
+    def runs_begun(self) -> int:
+        return sum(each["type"] == "run_started" for each in self.experiment.journal())
+
     def outcomes(self) -> Counter[str]:
         return Counter(each["outcome"] for each in self.experiment.journal() if each["type"] == "ended")
 
@@ -245,8 +248,11 @@ def kill_supervisor(stage: Stage) -> None:
 
 
 def interrupt(stage: Stage) -> None:
+    process = stage.experiment.started[-1]
+    wait_for(lambda: stage.runs_begun() == len(stage.experiment.started), "the run does not begin")
     os.kill(stage.supervisor(), signal.SIGINT)
-    stage.experiment.started[-1].communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGINT, err
 
 
 def test_a_supervisor_killed_while_a_host_is_cut_off_leaves_no_job_running_twice(stage: Stage) -> None:
@@ -262,12 +268,11 @@ def test_a_supervisor_killed_while_a_host_is_cut_off_leaves_no_job_running_twice
     stage.start(200, "", "--resume", "latest", engine="local")
     stage.run_again(others, cut)
     kill_supervisor(stage)
-    process = stage.start(200, "", "--resume", "latest", engine="local")
+    stage.start(200, "", "--resume", "latest", engine="local")
     stage.run_again(jobs, cut)
     assert in_two_places(stage.ran()) == []
     assert len(stage.second.processes()) == 1
     interrupt(stage)
-    assert process.returncode == -signal.SIGINT
     stage.second.heal()
     back = now()
     stage.start(200, "3s", "--resume", "latest")
@@ -296,7 +301,6 @@ def test_a_run_interrupted_while_a_host_is_cut_off_leaves_its_jobs_to_the_next_o
     stage.all_four_run()
     stage.second.cut()
     interrupt(stage)
-    assert stage.experiment.started[-1].returncode == -signal.SIGINT
     stage.open("hurry")
     stage.start(12, "", "--resume", "latest", engine="local")
     stage.end()
