@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -145,6 +143,9 @@ def fairness(output: str, jobs: int, long_seconds: float) -> dict[str, Any]:
 
 def first_failure(output: str, jobs: int) -> dict[str, Any]:
     """One job in the middle of no-op jobs raises: the longest turn of the loop from there to its record."""
+    import statistics
+    from unittest.mock import patch
+
     from supervisor.session.loop import Loop
 
     turn, seconds = Loop._turn, []
@@ -179,6 +180,8 @@ def held(output: str, path: str, jobs: int) -> dict[str, Any]:
 def places(output: str, jobs: int, nodes: int, workers: int, seconds: float) -> dict[str, Any]:
     """Nodes that are played: while all workers have jobs, the share of a core that the supervisor takes for as many
     outcomes as they can have, and those that they had; its peak memory."""
+    from unittest.mock import patch
+
     from supervisor.session.loop import Loop
     from tools.benchmark import fake_nodes
 

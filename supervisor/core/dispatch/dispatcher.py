@@ -378,9 +378,9 @@ class Dispatcher:
             return
         mean = self.durations.mean
         ahead = self.leases_ahead(mean)
-        held = [worker.lease_count() for worker in ready]
-        short = [worker for worker, count in zip(ready, held, strict=True) if count <= ahead // 2]
-        even = pacing.even_share(self.queue.size() + sum(held), len(ready))
+        counts = [worker.lease_count() for worker in ready]
+        short = [worker for worker, count in zip(ready, counts, strict=True) if count <= ahead // 2]
+        even = pacing.even_share(self.queue.size() + sum(counts), len(ready))
         for worker in sorted(short, key=WorkerState.lease_count):
             count = worker.lease_count()
             if count >= even:
