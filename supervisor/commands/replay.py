@@ -31,7 +31,7 @@ from supervisor.core.terms.wording import cut, duration, one_line
 from supervisor.experiment.code_changes import changed_names, since_then
 from supervisor.experiment.code_files import changed_since, listed
 from supervisor.experiment.fitting.job_alone import GivenAlone, give, given_alone
-from supervisor.experiment.provenance import code_of, decoded_entry
+from supervisor.experiment.provenance import code_of
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.plan.plan_line import PlannedJob
@@ -39,6 +39,7 @@ from supervisor.storage.recovery.survey import survey
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.views.console import print_lines
 from workers.job.current_job import current_job
+from workers.process.surrogates import decoded_entry
 from workers.program.program_end import ProgramFailed
 from workers.script.callables import CannotLoad, load
 from workers.script.main_module import MAIN, import_main, import_main_if_guarded

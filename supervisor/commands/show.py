@@ -19,7 +19,6 @@ from supervisor.core.terms.records import Ended, WorkerEnded
 from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
-from supervisor.experiment.provenance import decoded_entry
 from supervisor.reports.report import result_text
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -31,6 +30,7 @@ from supervisor.storage.recovery.survey import survey
 from supervisor.views.suggested_commands import pasted
 from workers.isolation.faulthandler_dumps import printed_tail
 from workers.isolation.output_files import log_path
+from workers.process.surrogates import decoded_entry
 from workers.program.recorded_command import recorded_command
 
 _TAIL = 20  # lines of output

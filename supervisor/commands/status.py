@@ -15,7 +15,6 @@ from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSna
 from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.wording import duration, one_line, shorten, size
 from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
-from supervisor.experiment.provenance import decoded_entry
 from supervisor.reports.journal_watch import JournalWatch
 from supervisor.reports.progress_file import OVER, Progress, ProgressWorker, read_progress, seconds_since
 from supervisor.storage.checkpoint.checkpoint_format import peek
@@ -26,6 +25,7 @@ from supervisor.views.failure_lines import failure_line
 from supervisor.views.plain_view import progress as progress_line
 from supervisor.views.plain_view import taken_of, unfit_of, waiting_of
 from supervisor.views.suggested_commands import resume_command
+from workers.process.surrogates import decoded_entry
 
 _EVERY = 1.0  # seconds between two reads; the progress file changes no faster
 

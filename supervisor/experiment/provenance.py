@@ -23,7 +23,7 @@ from supervisor.experiment.code_files import known_now, modules_now, version_of
 from supervisor.experiment.notebook_code import digests_of, source_of
 from supervisor.system.processes import start_time
 from supervisor.system.script_start import start_directory
-from workers.process.surrogates import has_surrogates, received, sendable
+from workers.process.surrogates import encoded_entry, received, sendable
 from workers.script.callables import by_name
 from workers.script.main_module import main_source
 from workers.values.tracebacks import encodable
@@ -119,29 +119,7 @@ def entry_of(function: Callable[..., Any], setup: Callable[[], Any] | None) -> d
     found["sys_argv"] = [str(word) for word in sys.argv]
     entries = [entry or found["directory"] or "" for entry in sys.path if isinstance(entry, str)]
     found["sys_path"] = [entry for entry in entries if not _is_pythons_own(entry)]
-    return {**_each_text(found, sendable), "coded": True} if any(map(has_surrogates, _flat(found))) else found
-
-
-def decoded_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """What `entry_of` found, from its record: with file names as they are, whatever their bytes."""
-    return _each_text(entry, received) if entry.get("coded") else entry
-
-
-def _each_text(entry: dict[str, Any], form: Callable[[str], str]) -> dict[str, Any]:
-    """The same with each text in another form."""
-    return {
-        key: form(value)
-        if isinstance(value, str)
-        else [form(item) for item in value]
-        if isinstance(value, list)
-        else value
-        for key, value in entry.items()
-    }
-
-
-def _flat(entry: dict[str, Any]) -> list[str]:
-    listed = (value if isinstance(value, list) else [value] for value in entry.values())
-    return [text for texts in listed for text in texts if isinstance(text, str)]
+    return encoded_entry(found)
 
 
 def _is_pythons_own(entry: str) -> bool:

@@ -33,7 +33,7 @@ from supervisor.storage.journal.journal_follower import JournalFollower
 from supervisor.storage.journal.journal_format import LineHead, decode_record
 from supervisor.system.clock import utc_now
 from supervisor.views.suggested_commands import longhaul_command, pasted, resume_command
-from workers.process.surrogates import received
+from workers.process.surrogates import decoded_entry
 from workers.program.recorded_command import is_of_program, recorded_command
 
 if TYPE_CHECKING:
@@ -314,17 +314,7 @@ class _Commands:
 
 
 def _entry(started: RunStarted | None) -> dict[str, Any]:
-    entry = started.entry if started is not None else {}
-    if not entry.get("coded"):
-        return entry
-    return {
-        key: received(value)
-        if isinstance(value, str)
-        else [received(word) for word in value]
-        if isinstance(value, list)
-        else value
-        for key, value in entry.items()
-    }
+    return decoded_entry(started.entry) if started is not None else {}
 
 
 def _about(results: Results) -> list[tuple[str, str]]:
