@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from supervisor.core.terms.errors import LonghaulError, StorageError
+from supervisor.core.terms.errors import LonghaulError, StorageError, UsageError
 from supervisor.core.terms.version import VERSION
+from supervisor.core.terms.wording import cut, one_line
 from supervisor.system.text_encoding import replace_unencodable
 from supervisor.views.console import print_lines
 
@@ -50,7 +51,8 @@ COMMANDS = {
     "memory": Command("supervisor.commands.memory", "show which jobs used the most memory, and when"),
     "replay": Command("supervisor.commands.replay", "run a job again here, with --pdb in the debugger"),
     "results": Command(
-        "supervisor.commands.results", "print params and results as a table, CSV or JSON lines"
+        "supervisor.commands.results",
+        "print params and results as a table, CSV, JSON lines or SQLite",
     ),
     "report": Command(
         "supervisor.commands.save_report", "write one HTML file: what failed, timeline, results, pictures"
@@ -58,7 +60,10 @@ COMMANDS = {
     "web": Command("supervisor.web.web_command", "serve a page to watch and steer runs from a browser"),
     "verify": Command("supervisor.commands.verify", "check every record and file of an experiment"),
     "rm": Command("supervisor.commands.remove", "remove experiments with all their files"),
-    "ctl": Command("supervisor.commands.ctl", "control a running experiment: pause, drain, cancel jobs, ..."),
+    "ctl": Command(
+        "supervisor.commands.ctl",
+        "control a running experiment: pause, drain, retry or cancel jobs",
+    ),
 }
 
 
@@ -69,6 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words and words[0] in COMMANDS:
             code = _run(words[0], words[1:])
+        elif words and not words[0].startswith("-"):
+            raise UsageError(_unknown_command(words))
+        elif not words:
+            raise UsageError(f"which command? There are {', '.join(COMMANDS)}; longhaul --help explains them")
         else:
             _parser().parse_args(words)
             code = 0
@@ -160,9 +169,22 @@ class CommandParser(argparse.ArgumentParser):
         return [*options, "--", *others] if others else options
 
     def error(self, message: str) -> NoReturn:
+        if "are required" in message:
+            message += f"; {self.prog} --help explains them"
         if self._strange:
             message += " (put an id that begins with a dash after --)"
         super().error(message)
+
+
+def _unknown_command(words: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    word = words[0]
+    if script := next((one for one in words[:2] if one.endswith(".py")), None):
+        return f"unknown command {cut(one_line(word), 60)!r}; a script is started by Python: python {one_line(script)}"
+    near = get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?; " if near else ""
+    return f"unknown command {cut(one_line(word), 60)!r}; {hint}there are {', '.join(COMMANDS)}"
 
 
 def _parser() -> argparse.ArgumentParser:

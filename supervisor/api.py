@@ -199,7 +199,7 @@ def run(
     experiment_id=None: the name of a new experiment; else experiment_YYYYMMDD_HHMMSS.
     resume=None: go on with this experiment. "latest": the latest one. "auto": the latest unfinished
         one, or a new one. False: nothing but the final results is recorded.
-    only=None: run only jobs whose id matches this pattern, or one of several: "iris/*".
+    only=None: run only jobs with this id, or whose id matches this pattern, or one of several: "iris/*".
     rerun=None: with `resume`, run completed jobs that match once more. "code:VERSION": those whose
         results that version of the code made. "code:old": any earlier one.
     accept_code=False: with `resume`, take the results of earlier code as good.
@@ -260,18 +260,22 @@ def run(
     """
     _refuse_inside_worker("run")
     _check_platform()
-    with _prestarted_zygote((), settings) as zygote:
-        with _sigint_blocked():
-            from supervisor.options.request import request_of_run
+    try:
+        with _prestarted_zygote((), settings) as zygote:
+            with _sigint_blocked():
+                from supervisor.options.request import request_of_run
 
-        request = request_of_run(
-            function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
-        )
-        raised: Exception | None = None
-        try:
-            outcome = _execute(request, zygote)
-        except RaisedByScript as caught:
-            raised = caught.error
+            request = request_of_run(
+                function, jobs, name=name, output=output, keywords=settings, setup=setup, finish=finish
+            )
+            raised: Exception | None = None
+            try:
+                outcome = _execute(request, zygote)
+            except RaisedByScript as caught:
+                raised = caught.error
+    except UsageError as error:
+        # What is wrong is in the call, not in our modules, which the traceback would show one after the other.
+        raise error.with_traceback(None) from error.__cause__
     if raised is not None:
         from supervisor.session.uncaught_errors import from_user
 
@@ -372,7 +376,9 @@ def _refuse_inside_worker(called: str) -> None:
             f'    if __name__ == "__main__":\n        {called}(...)'
         )
     if inside_worker():
-        raise UnguardedMain(f"{called}() was called by a job; an experiment cannot start another one")
+        raise UnguardedMain(
+            f"{called}() was called by a job; an experiment cannot start another one. Call the function itself."
+        )
 
 
 def _check_platform() -> None:

@@ -108,7 +108,10 @@ class Runner:
         except BaseException as error:
             return _unencodable(lease, seconds, value, error)
         if len(encoded.json) > _MAX_RESULT:
-            message = f"the result is {len(encoded.json)} bytes of JSON, more than {_MAX_RESULT}"
+            message = (
+                f"the result is {len(encoded.json)} bytes of JSON, more than {_MAX_RESULT}; "
+                "save what is large in current_job().directory, and return the names of the files"
+            )
             return Failed(lease, seconds, "unencodable", Failure("ValueError", message))
         return CompletedWith(lease, seconds, encoded.json, 0, encoded.nonfinite, encoded.converted)
 

@@ -100,7 +100,7 @@ class _ForkedWorker:
         self.second_lifeline = second_lifeline  # kept open after the worker's death, for its group
         self.pid = pid
         self.pidfd = pidfd
-        self.dead_since: float | None = None
+        self.dead_since = 0.0  # set by its death
 
 
 class ImportedModules(NamedTuple):
@@ -134,6 +134,7 @@ class Zygote:
         self._shown = shown
         self._fresh = fresh
         self._workers: dict[int, _ForkedWorker] = {}  # by pidfd
+        self._dead: dict[int, _ForkedWorker] = {}  # of these, by pid; few, and asked for at each turn
         self._orphans = Orphans(tag)
         self._checked_at = self._next_check = time.monotonic()
         self._sigchld = child_signals()
@@ -158,7 +159,7 @@ class Zygote:
 
     def _poll_timeout(self) -> float | None:
         """Milliseconds until the next check; None if only a message or a death can cause one."""
-        if any(member.dead_since is not None for member in self._workers.values()):
+        if self._dead:
             return SWEEP_EVERY * 1000
         if not self._workers and not self._orphans.next_deadline() and self._sigchld is not None:
             return None
@@ -264,24 +265,25 @@ class Zygote:
         """The worker is a zombie: its pid and group id are not reused yet."""
         self._poll.unregister(member.pidfd)
         member.dead_since = time.monotonic()
+        self._dead[member.pid] = member
 
     def _sweep(self) -> None:
         """Reap orphans, kill those of dead workers, then report these workers."""
         now = time.monotonic()
-        dead = {member.pid: member for member in self._workers.values() if member.dead_since is not None}
+        dead = self._dead
         if not dead and now < self._next_check:
             return
         workers = {member.pid: member.incarnation for member in self._workers.values()}
         unfinished = self._orphans.reap(workers, dead.keys())
-        for member in dead.values():
-            if member.incarnation not in unfinished or now - (member.dead_since or now) > REPORT_AFTER:
+        for member in list(dead.values()):
+            if member.incarnation not in unfinished or now - member.dead_since > REPORT_AFTER:
                 self._report(member)
         self._checked_at = now
         latest = now + CHECK_ADOPTED_EVERY
         self._next_check = min(latest, self._orphans.next_deadline() or latest)
 
     def _report(self, member: _ForkedWorker) -> None:
-        del self._workers[member.pidfd]
+        del self._workers[member.pidfd], self._dead[member.pid]
         _close((member.pidfd, member.second_lifeline))
         try:
             _, status, usage = wait4(member.pid, 0)

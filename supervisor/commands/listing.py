@@ -10,7 +10,7 @@ import msgspec
 from supervisor.commands.lookup import add_directory, all_of, root_of
 from supervisor.commands.tables import add_json, emit, emit_json
 from supervisor.experiment.experiment_status import experiment_row, shown_row
-from supervisor.views.experiment_table import checkpoint_table, no_checkpoints
+from supervisor.views.experiment_table import checkpoint_table, nothing_yet
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -31,5 +31,5 @@ def run(arguments: argparse.Namespace) -> int:
     elif rows:
         emit(checkpoint_table([row for _, row in rows]))
     else:
-        emit(no_checkpoints(str(root.absolute())))
+        emit(nothing_yet(str(root.absolute())))
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.experiment_id import check_id
+from supervisor.core.terms.wording import one_line
 from supervisor.reports.experiment_list import experiments, last_saved
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.storage.checkpoint.checkpoint_format import peek
@@ -24,6 +25,7 @@ from supervisor.views.console import print_lines
 _FILE = re.compile(r"(?:(?:journal|plan|checkpoint|progress|index)_(.+)\.jsonl?|console_(.+)\.log|lock_(.+))")
 _GLOB = frozenset("*?[")
 _SHOWN = 5
+_DEFAULT = Path("data", "outputs")
 _MOST_COMPARED = 20_000  # ids that are searched for the nearest one
 
 
@@ -65,12 +67,22 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 def root_of(arguments: argparse.Namespace) -> Path:
     """The directory that was given, or the default one."""
     given: Path | None = arguments.directory or getattr(arguments, "place", None)
-    return given or Path(os.environ.get("LONGHAUL_OUTPUT") or Path("data", "outputs"))
+    return given or Path(os.environ.get("LONGHAUL_OUTPUT") or _DEFAULT)
 
 
 def the_experiment(arguments: argparse.Namespace) -> Layout:
     """The experiment of the options of `add_experiment`. Raises UsageError."""
-    return find_and_tell(arguments.experiment, root_of(arguments))
+    root = root_of(arguments)
+    try:
+        return find_and_tell(arguments.experiment, root)
+    except UsageError:
+        job: str = getattr(arguments, "job", "")
+        if job and root.is_dir() and (_called(job, root) or _named(job, root)):
+            raise UsageError(
+                f"{one_line(job)} is an experiment, and the job stands before it: "
+                f"{one_line(arguments.experiment)} {one_line(job)}"
+            ) from None
+        raise
 
 
 def find_and_tell(word: str, root: Path, *, names: bool = True) -> Layout:
@@ -97,11 +109,26 @@ def search(root: Path) -> list[Path]:
     """`root`, and directories one level below, as far as they contain experiments. Raises UsageError."""
     try:
         below = sorted(path for path in root.iterdir() if os.path.isdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{root.absolute()} is not a directory; give the output directory") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        said = f"{root.absolute()} is not a directory; give the output directory"
+        if root == _DEFAULT and isinstance(error, FileNotFoundError):
+            said = (
+                f"there are no experiments here yet ({root.absolute()} is not there); "
+                f"for those of another place give -d DIR"
+            )
+        raise UsageError(said) from None
     except OSError as error:
         raise UsageError(f"{root.absolute()} cannot be read: {error.strerror}") from None
-    return [path for path in (root, *below) if os.path.isdir(path / "logs")]
+    found = [path for path in (root, *below) if os.path.isdir(path / "logs")]
+    if not found:
+        for path in below:
+            try:
+                os.stat(path / "logs")
+            except PermissionError as error:
+                raise UsageError(f"{path.absolute()} cannot be read: {error.strerror}") from None
+            except OSError:
+                continue
+    return found
 
 
 def all_of(root: Path) -> list[Layout]:
@@ -142,7 +169,7 @@ def find(word: str, root: Path, *, names: bool = True) -> Layout:
         return max(named, key=last_saved)
     check_id(word)
     if not found:
-        raise UsageError(f"no experiment {word!r} in {root.absolute()}; {_what_there_is(word, root)}")
+        raise UsageError(f"no experiment {word!r} in {root.absolute()}; {_what_there_is(word, root, names)}")
     if len(found) > 1:
         places = ", ".join(str(layout.directory) for layout in found)
         raise UsageError(f"experiment {word!r} is in several places: {places}; choose one with -d DIR")
@@ -200,13 +227,17 @@ def _of_file(path: Path) -> Layout | None:
     return next((layout for layout in layouts if layout.exists()), None)
 
 
-def _what_there_is(word: str, root: Path) -> str:
+def _what_there_is(word: str, root: Path, names: bool) -> str:
+    if not names and (named := _named(word, root)):
+        ids = [layout.experiment_id for layout in sorted(named, key=last_saved, reverse=True)]
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        return f"that is a name, which several may have, and an id is needed here: {', '.join(ids[:_SHOWN])}{more}"
     layouts = all_of(root)
     known = list(dict.fromkeys(layout.experiment_id for layout in layouts))
-    names = list(dict.fromkeys(layout.directory.name for layout in layouts))
     if not known:
         return "there are none; give the output directory with -d DIR"
-    near = difflib.get_close_matches(word, [*known, *names], 1)
+    called = dict.fromkeys(layout.directory.name for layout in layouts) if names else ()
+    near = difflib.get_close_matches(word, [*known, *called], 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known[:_SHOWN])}"
 
 
@@ -215,7 +246,7 @@ def _what_there_is(word: str, root: Path) -> str:
 
 def find_job(word: str, ids: Sequence[str]) -> str:
     """The job that `word` means among `ids`: its id, or what only one id begins with or
-    matches. Raises UsageError with the nearest id, or with those that it could be."""
+    matches, or looks like in what we print. Raises UsageError with the nearest id, or with those that it could be."""
     if word in ids:
         return word
     word = as_typed(word)
@@ -223,6 +254,7 @@ def find_job(word: str, ids: Sequence[str]) -> str:
         return word
     found = fnmatch.filter(ids, word) if _GLOB & set(word) else []
     found = found or [job_id for job_id in ids if job_id.startswith(word)]
+    found = found or [job_id for job_id in ids if not job_id.isprintable() and one_line(job_id) == word]
     if len(found) == 1:
         return found[0]
     if found:

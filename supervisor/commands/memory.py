@@ -50,7 +50,9 @@ class MemoryUse(msgspec.Struct):
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
-    parser.add_argument("-n", "--most", type=_count, default=20, metavar="N", help="so many (default: 20)")
+    parser.add_argument(
+        "-n", "--most", type=_count, default=20, metavar="N", help="show at most N jobs (default: 20)"
+    )
     add_json(parser)
 
 

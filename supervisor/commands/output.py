@@ -64,7 +64,7 @@ class _Ends:
         self._path = layout.journal
         self._inode, self._offset = self._where()
         self._rest = b""
-        self._over = False
+        self.over = False
         self.job = ""
         self.attempts = 0  # that have ended since
 
@@ -81,8 +81,8 @@ class _Ends:
             found = _ended_of(line, self.job)
             if found is not None:
                 self.attempts += 1
-                self._over = found in ("completed", "failed")
-        return self._over
+                self.over = found in ("completed", "failed")
+        return self.over
 
     def _new_lines(self) -> list[bytes]:
         try:
@@ -135,6 +135,8 @@ class _Reader:
         self._log_shown = 0
         self._scratch = ""
         self._inode = 0
+        self._attempt = 0  # whose scratch file was read last
+        self._logged = 0  # the last attempt whose output has come into the log while it was shown
         self._heading = 0  # bytes of it that were shown before the scratch file's own
         self._live_shown = 0  # bytes of the scratch file, and of the heading
         self._unfinished = b""
@@ -142,6 +144,8 @@ class _Reader:
 
     def show_new(self) -> None:
         self._show_log()
+        if self._ends.over:
+            return  # the progress file may still say that it runs
         ended = self._ends.attempts
         data = self._read_scratch()
         self._ends.job_is_over()
@@ -160,17 +164,19 @@ class _Reader:
             self._log_shown += len(data)
             # What was shown from the scratch file already is skipped.
             seen = min(len(data), self._live_shown)
+            if self._scratch:
+                self._logged = self._attempt
             self._live_shown, self._scratch, self._inode = 0, "", 0
             self._print(data[seen:])
 
     def _read_scratch(self) -> bytes:
         """What the running attempt has printed since the last read."""
         if not self._scratch:
-            self._scratch, attempt = self._find_scratch()
+            self._scratch, self._attempt = self._find_scratch()
             if not self._scratch:
                 return b""
             if self._log_shown:
-                heading = f"\n--- attempt {attempt} ---\n".encode()
+                heading = f"\n--- attempt {self._attempt} ---\n".encode()
                 self._heading = len(heading)
                 return heading
             self._heading = 0
@@ -188,7 +194,8 @@ class _Reader:
         for worker in progress.workers if progress is not None else ():
             if worker.job == self._job and worker.incarnation and progress is not None:
                 age = seconds_since(worker.since or "", progress.saved_at)
-                if age is not None and age >= _SETTLED and is_running(self._layout):
+                settled = age is not None and age >= _SETTLED
+                if settled and worker.attempt > self._logged and is_running(self._layout):
                     return scratch_path(self._directory, worker.worker, worker.incarnation), worker.attempt
         return "", 0
 

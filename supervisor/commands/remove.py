@@ -25,7 +25,10 @@ _NO = 1  # exit code when the answer was no
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "experiments", nargs="+", metavar="ID", help="experiments, `latest`, or their directories"
+        "experiments",
+        nargs="+",
+        metavar="ID",
+        help="experiments (ids, no names), `latest`, or their directories",
     )
     add_directory(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")

@@ -69,7 +69,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     parser.add_argument("--pdb", action="store_true", help="start the debugger if the job raises")
     parser.add_argument(
-        "--script", type=Path, metavar="FILE", help="the script, if it is not where it was any more"
+        "--script", type=Path, metavar="FILE", help="path of the script, if it has been moved since the run"
     )
 
 

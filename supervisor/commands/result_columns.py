@@ -81,7 +81,12 @@ class Rows:
         known = self._all()
         if word in known:
             return [word]
-        found = fnmatch.filter(known, word) or [name for name in known if name.endswith(f".{word}")]
+        found = (
+            fnmatch.filter(known, word)
+            or [name for name in known if name.endswith(f".{word}")]
+            or fnmatch.filter(known, f"*.{word}")
+            or [name for name in known if f".{word}." in name]
+        )
         if not found:
             folded = {name.casefold(): name for name in known}
             near = difflib.get_close_matches(word.casefold(), folded, 1)

@@ -74,7 +74,9 @@ def write_database(path: Path, reports: Sequence[Report]) -> None:
         disk.sync_directory(os.path.dirname(target))
     except (OSError, sqlite3.OperationalError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CannotCreate(f"{path.absolute()} cannot be written: {why}") from None
+        raise CannotCreate(
+            f"{path.absolute()} cannot be written: {why}. Choose another file with -o FILE."
+        ) from None
     finally:
         with contextlib.suppress(OSError):  # it was renamed
             disk.remove(temporary)

@@ -59,7 +59,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="sort by this column; may be repeated (default: the order of the script)",
     )
-    parser.add_argument("-r", "--reverse", action="store_true", help="the greatest first")
+    parser.add_argument("-r", "--reverse", action="store_true", help="in descending order")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write it there, replacing what is there"
     )
@@ -126,7 +126,9 @@ def _save(path: Path, found: Rows, form: str) -> None:
             return
         write_atomically(Disk(), path, parts)
     except OSError as error:
-        raise CannotCreate(f"{path.absolute()} cannot be written: {error.strerror or error}") from None
+        raise CannotCreate(
+            f"{path.absolute()} cannot be written: {error.strerror or error}. Choose another file with -o FILE."
+        ) from None
     emit(f"written: {path.absolute()}")
 
 

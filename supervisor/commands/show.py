@@ -16,7 +16,7 @@ from supervisor.core.terms.code_spans import UNKNOWN, CodeSpans
 from supervisor.core.terms.jobs import INTERRUPTED, PENDING, STATE_NAMES
 from supervisor.core.terms.needs_wording import amounts_in_words
 from supervisor.core.terms.records import Ended, WorkerEnded
-from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size
+from supervisor.core.terms.wording import cut, duration, one_line, printed_lines, size, told_lines
 from supervisor.experiment.code_changes import since_then
 from supervisor.experiment.experiment_status import is_running
 from supervisor.reports.report import result_text
@@ -238,15 +238,15 @@ def _tell_errors(tries: list[Attempt]) -> None:
         where = f" at {one_line(error['where'])}" if error.get("where") else ""
         message = f": {one_line(error['message'])}" if error.get("message") else ""
         emit(f"\nattempt {one.attempt or '-'}: {one_line(kind)}{where}{message}")
-        for heading, key in (
-            ("", "traceback"),
-            ("the value was", "value_repr"),
-            ("last output", "output_tail"),
+        for heading, key, lines in (
+            ("", "traceback", told_lines),
+            ("the value was", "value_repr", told_lines),
+            ("last output", "output_tail", printed_lines),
         ):
             if text := error.get(key):
                 if heading:
                     emit(f"  {heading}:")
-                for line in printed_lines(text):
+                for line in lines(text):
                     emit(f"  | {line}")
 
 

@@ -13,6 +13,7 @@ from supervisor.commands.lookup import add_experiment, the_experiment
 from supervisor.commands.tables import add_json, emit, emit_json, on_terminal
 from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.terms.errors import StorageError, UsageError
+from supervisor.core.terms.records import RunStarted
 from supervisor.core.terms.wording import duration, one_line, shorten, size
 from supervisor.experiment.experiment_status import experiment_row, how_it_ended, is_finished_pilot, is_gone
 from supervisor.reports.journal_watch import JournalWatch
@@ -22,8 +23,8 @@ from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.views.experiment_table import checkpoint_table
 from supervisor.views.failure_lines import failure_line
+from supervisor.views.plain_view import node_line, taken_of, unfit_of, waiting_of
 from supervisor.views.plain_view import progress as progress_line
-from supervisor.views.plain_view import taken_of, unfit_of, waiting_of
 from supervisor.views.suggested_commands import resume_command
 from workers.process.surrogates import decoded_entry
 
@@ -93,9 +94,12 @@ def _state_in_words(layout: Layout) -> tuple[str, bool]:
 
 
 def _resume(layout: Layout) -> str:
-    """The command that goes on with it, as it was started; "" if the checkpoint does not tell."""
     header = peek(Disk(), layout.checkpoint)
-    started = header.run_started if header is not None else None
+    return resume_words(layout, header.run_started if header is not None else None)
+
+
+def resume_words(layout: Layout, started: RunStarted | None) -> str:
+    """The command that goes on with it, as its last run was started; "" if that is not known."""
     if started is None or not started.argv:
         return ""
     words = [str(word) for word in decoded_entry(started.entry).get("sys_argv", ())]
@@ -117,6 +121,7 @@ def _print(layout: Layout, *, as_json: bool) -> None:
 
 
 _MOST_WORKERS = 64
+_MOST_NODES = 64
 
 _MOST_FAILURES = 5
 
@@ -133,6 +138,7 @@ def status_text(
     when = "" if age is None else f", {duration(age)} ago"
     lines = [f"{one_line(progress.name)} {progress.experiment_id}: {state}{when}".strip()]
     workers = [] if over or gone else progress.workers
+    nodes = None if over or gone or progress.nodes is msgspec.UNSET else progress.nodes
     snapshot = RunSnapshot(
         experiment_id=progress.experiment_id,
         name=progress.name,
@@ -144,6 +150,7 @@ def status_text(
         eta_seconds=None if over or gone else progress.eta_seconds,
         workers=[WorkerSnapshot(worker.worker, worker.pid, 0, "ready", worker.job) for worker in workers],
         waiting_for="" if over or gone else progress.waiting_for,
+        nodes=nodes,
     )
     lines.append(f"  {progress_line(snapshot, now.astimezone())}")
     if progress.needs is not msgspec.UNSET:
@@ -153,6 +160,10 @@ def status_text(
         resume = resume or f"--resume {progress.experiment_id}"
         lines.append(f"  its supervisor ({where}) is gone; resume with: {resume}")
         lines.append("  the journal may hold more results than are counted here; longhaul verify counts them")
+    if nodes is not None:
+        wide = min(40, max((len(node.node) for node in nodes), default=0))
+        lines.extend(f"  {node_line(node, wide)}" for node in nodes[:_MOST_NODES])
+        lines.extend([f"  and {len(nodes) - _MOST_NODES:,} more nodes"] if len(nodes) > _MOST_NODES else [])
     lines.extend(_worker(worker, now) for worker in workers[:_MOST_WORKERS] if worker.job is not None)
     lines.extend(f"  {failure_line(failure)}" for failure in progress.recent_failures[-_MOST_FAILURES:])
     return "\n".join(lines)

@@ -16,7 +16,7 @@ _MOST = 20  # lines about one file
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    add_experiments(parser, "experiments, `latest`, or directories")
+    add_experiments(parser, "experiments, the name of one (its latest), `latest`, or directories")
     add_json(parser)
     parser.epilog = "Exit code 0 if all is well, 65 if anything is damaged or disagrees."
 

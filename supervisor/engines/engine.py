@@ -7,11 +7,19 @@ there. Only `close` blocks. Orders for an incarnation that is dead already are i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from supervisor.core.terms.events import Event
+from supervisor.system.capacity.host_use import HostUse
 from supervisor.system.resource_usage import Usage
 from workers.transport.messages import Run
+
+
+class HostSeen(NamedTuple):
+    """A place as it was seen last. age: seconds since anything was heard of it."""
+
+    use: HostUse
+    age: float
 
 
 class Engine(Protocol):
@@ -66,9 +74,15 @@ class Engine(Protocol):
         limit: bytes for each worker, None if there is none. limits: by incarnation, where it is not `limit`;
         None if no job has a limit of its own."""
 
+    def available_on_places(self) -> dict[int, int] | None:
+        """Bytes available on each of several places, by number, as far as that is known; None: this machine alone."""
+
     def left_behind(self) -> dict[int, tuple[int, int]]:
         """By incarnation: the lease before which it was last idle, and how many bytes earlier jobs had
         left in it by then. Known only if there is a limit, and only of workers that were idle."""
+
+    def hosts(self) -> dict[int, HostSeen]:
+        """What was heard last of each place, by its number; nothing of this machine alone."""
 
     def stop_workers(self, *, suspend: bool) -> None:
         """Ctrl+Z: stop (True) or continue (False) all worker processes."""

@@ -20,6 +20,7 @@ import msgspec
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
+from supervisor.engines.engine import HostSeen
 from supervisor.engines.launcher import (
     Exited,
     Launched,
@@ -122,7 +123,10 @@ class LocalEngine:
             self._launcher = launcher_for(method, context, self._prestarted, gpus=self._gpus)
             self._launcher.start()
         except OSError as error:
-            raise WorkersError(f"no worker can be started: {error}") from error
+            raise WorkersError(
+                f"no worker can be started: {error}. Fix this (limits: ulimit -n, ulimit -u), "
+                "then start again or resume."
+            ) from error
 
     # ----------------------------------------------------------------------- orders
 
@@ -143,7 +147,9 @@ class LocalEngine:
                 spec = msgspec.structs.replace(spec, local_worker=local_slot)
             member = Incarnation(spec)
         except OSError as error:
-            self._events.append(facts.WorkerStartFailed(incarnation, f"no pipes for a worker: {error}"))
+            self._events.append(
+                facts.WorkerStartFailed(incarnation, f"no pipes for a worker (limit: ulimit -n): {error}")
+            )
             return
         self._workers[incarnation] = member
         self._launch(member)
@@ -178,17 +184,23 @@ class LocalEngine:
         first = worker.leases.first()
         return [] if first is None else [lease for lease in leases if lease > first]
 
+    def least_held(self) -> int:
+        """How many leases the worker with the fewest holds."""
+        return self._workers.least_held()
+
     def stop_worker(self, incarnation: int) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and not worker.finish_asked:
             worker.finish_asked = True
             self._send(worker, Finish())
+            self._workers.note(worker)
 
     def kill_worker(self, incarnation: int, *, stack: bool = False) -> None:
         worker = self._workers.get(incarnation)
         if worker is None or worker.dead_at is not None or self._launcher is None:
             return
         worker.kill_asked = True
+        self._workers.note(worker)
         if not worker.pid:
             self._launcher.cancel(incarnation)
         elif not (stack and worker.ask_for_stack(self._now)):
@@ -214,8 +226,11 @@ class LocalEngine:
 
     def _send(self, worker: Incarnation, message: Run | Revoke | Finish) -> None:
         """Write as much as the pipe takes; the rest when the selector reports room."""
-        if worker.dead_at is None and worker.inbox.send(message):
+        if worker.dead_at is not None:
+            return
+        if worker.inbox.send(message):
             self._watch_inbox(worker)
+        self._workers.note(worker)
 
     def _watch_inbox(self, worker: Incarnation) -> None:
         with contextlib.suppress(KeyError):  # it is watched already
@@ -224,6 +239,7 @@ class LocalEngine:
     def _flush(self, worker: Incarnation, mask: int) -> None:
         if not worker.inbox.flush():
             self._forget(worker.inbox_end)
+        self._workers.note(worker)
 
     def _forget(self, file: object) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -260,6 +276,7 @@ class LocalEngine:
             return
         if worker.outbox.ended:
             self._forget(worker.outbox_end)
+        self._workers.note(worker)
         if messages:
             self._events += events_from(worker, messages)
 
@@ -306,6 +323,7 @@ class LocalEngine:
             left = worker.inbox.send(Finish()) or left
         if left:
             self._watch_inbox(worker)
+        self._workers.note(worker)
         self._launcher.launch(worker.spec, worker.ends)
 
     def _launch_again(self, worker: Incarnation) -> None:
@@ -317,7 +335,9 @@ class LocalEngine:
             worker.connect()
         except OSError as error:
             del self._workers[worker.number]
-            self._events.append(facts.WorkerStartFailed(worker.number, f"no pipes for a worker: {error}"))
+            self._events.append(
+                facts.WorkerStartFailed(worker.number, f"no pipes for a worker (limit: ulimit -n): {error}")
+            )
             return
         self._launch(worker)
 
@@ -334,6 +354,7 @@ class LocalEngine:
         if worker.dead_at is not None:
             return
         worker.dead_at = self._now
+        self._workers.note(worker)
         worker.outbox.writer_died()
         worker.outbox.ended &= bool(worker.note)  # it may have been closed and opened again
         if worker.pidfd is not None:
@@ -370,6 +391,7 @@ class LocalEngine:
             self._on_outbox(worker, 0)
             if not worker.outbox.ended:  # a process has opened it again
                 self._watch_outbox(worker)
+            self._workers.note(worker)
         return worker.may_reconnect(now)
 
     def _watch_outbox(self, worker: Incarnation) -> None:
@@ -413,8 +435,14 @@ class LocalEngine:
     ) -> tuple[dict[int, int], int | None]:
         return self._meter.memory(self._processes(), limit, limits, available=available)
 
+    def available_on_places(self) -> None:
+        return None
+
     def left_behind(self) -> dict[int, tuple[int, int]]:
         return self._meter.left_behind()
+
+    def hosts(self) -> dict[int, HostSeen]:
+        return {}
 
     def _processes(self) -> WorkerProcesses:
         pids, launcher = self._workers.pids_by_number(), self._launcher

@@ -126,7 +126,8 @@ class ResourceMonitor:
             self._next_memory = now + (MEMORY_EVERY_NEAR_LIMIT if close else MEMORY_EVERY)
             if used or available is not None:
                 left = self._engine.left_behind() if share > 1 else {}
-                events.append(MemoryMeasured(used, available, left))
+                places = None if available is None else self._engine.available_on_places()
+                events.append(MemoryMeasured(used, available, left, places))
         if now >= self._next_usage:
             self._next_usage = now + self._usage_every
             self.usage = self._engine.usage()

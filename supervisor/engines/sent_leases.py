@@ -60,6 +60,14 @@ class SentLeases:
         """The last lease that has ended; -1 if none has."""
         return self._done
 
+    def held(self) -> int:
+        """How many have no end, those that were dropped included."""
+        runs = self._runs
+        if not runs:
+            return 0
+        ended = max(0, self._done + 1 - runs[0].first_lease)  # runs that have ended as a whole are not kept
+        return sum([len(run.attempts) for run in runs]) - ended
+
     def dropped(self, leases: list[int]) -> None:
         self._dropped.update(leases)
 

@@ -30,6 +30,7 @@ from supervisor.engines.launcher import (
     preparation_of_worker,
     tagged_environment,
 )
+from supervisor.system.descriptor_limit import give_back
 from supervisor.system.interpreter import interpreter
 from supervisor.system.process_cleanup import end_group, end_processes
 from supervisor.system.script_start import child_environment, start_directory
@@ -83,6 +84,7 @@ class SpawnLauncher:
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(process.pid)
+        give_back(process.pid)  # Python still starts there: nothing of the user's has been executed
         self._children[incarnation] = _Child(process, watched=pidfd is not None)
         self._events.append(Launched(incarnation, process.pid, pidfd))
 

@@ -14,6 +14,7 @@ from supervisor.core.terms.events import Event
 from supervisor.engines.last_stack import CRASHES, ExitSummary, RequestedStack, exit_summary
 from supervisor.engines.launcher import Reaped, WorkerEnds
 from supervisor.engines.sent_leases import SentLeases
+from supervisor.system.descriptor_limit import make_room
 from supervisor.system.process_memory import read
 from supervisor.system.processes import Program, has_handler, has_open, program_of
 from workers.isolation.output_files import STRAY_HEADING, collect, move, scratch_path, stacks_path, stray_path
@@ -57,7 +58,7 @@ def events_from(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
             events.append(_finished(worker, outcomes))
             outcomes = []
         if isinstance(message, Ready):
-            worker.ready = True
+            worker.is_ready()
             events.append(facts.WorkerReady(worker.number))
         elif isinstance(message, NeverReady):
             events.append(facts.WorkerNotReady(worker.number, message.failure))
@@ -82,7 +83,7 @@ def events_from(worker: Incarnation, messages: list[FromWorker]) -> list[Event]:
 def _finished(worker: Incarnation, outcomes: list[Outcome]) -> Event:
     worker.leases.finished(outcomes[-1].lease)
     worker.idle_since = None
-    return facts.JobsFinished(worker.number, outcomes)
+    return facts.JobsFinished(worker.number, outcomes, worker.outbox.pressing)
 
 
 FINISH_WITHIN = 2.0  # seconds from the last outcome, once it was told to finish
@@ -159,6 +160,8 @@ class Incarnation:
         self.reconnect_checked_at = 0.0
         self.program: Program | None = None  # that the process runs; None if unknown
         self.note = ""  # why the engine itself has killed it
+        # The file that it prints to.
+        self.scratch = scratch_path(spec.output_directory, spec.worker, spec.incarnation)
         self.connect()
 
     def connect(self) -> None:
@@ -171,6 +174,7 @@ class Incarnation:
             self._inbox.close()
             raise
         self.ends = WorkerEnds(inbox_end, outbox_end, self.scratch)
+        make_room(outbox_end.fileno())
         room = pipe_room(self.spec.worker)
         self.inbox = InboxWriter(self._inbox.fileno(), room)
         self.outbox = OutboxReader(self._outbox.fileno(), room)
@@ -182,12 +186,20 @@ class Incarnation:
         """Whether its outbox has ended or its inbox has no reader."""
         return self.outbox.ended or self.inbox.broken
 
+    def is_ready(self) -> None:
+        """Its program can be told by now. Right after its start that is not sure: `exec` lets the parent go on before
+        the process has its new addresses."""
+        self.ready = True
+        self.program = program_of(self.pid)
+
     def may_reconnect(self, now: float) -> bool:
         """Whether the process may still open its queues again: not if it runs another program."""
         self.reconnect_checked_at = now
         if not self.cut_off:
             self.cut_off_since = None
             return True
+        if self.program is None:
+            self.program = program_of(self.pid)
         if self.cut_off_since is None or now - self.cut_off_since < RECONNECT_WITHIN:
             return True
         return not self.inbox.broken and self.program is not None and program_of(self.pid) == self.program
@@ -195,7 +207,8 @@ class Incarnation:
     def kill_note(self) -> str:
         """Why it is killed, for the end of its job's output; "" if it is not cut off."""
         if self.outbox.ended:
-            return f"worker {self.spec.worker} was killed: the job has closed the queue for its result"
+            why = "the job has closed the queue for its result (close only files that the job has opened)"
+            return f"worker {self.spec.worker} was killed: {why}"
         if self.inbox.broken:
             return f"worker {self.spec.worker} was killed: it could not be written to"
         return self.note
@@ -214,6 +227,16 @@ class Incarnation:
     def _may_exit(self) -> bool:
         """Whether it was told to finish and holds no lease; also if `setup()` or the import still runs."""
         return self.finish_asked and bool(self.pid) and self.leases.idle()
+
+    def may_have_deadline(self) -> bool:
+        """Whether `deadline` may be another thing than None: something was asked of it, or it is about to end."""
+        return (
+            self.kill_asked
+            or self.finish_asked
+            or self.dead_at is not None
+            or self.stack_due is not None
+            or self.cut_off
+        )
 
     def deadline(self, now: float) -> float | None:
         """When `LocalEngine` has to act on it; `now` if that is due, None if nothing is to be awaited."""
@@ -273,11 +296,6 @@ class Incarnation:
             return True
         self.stack_due = self._requested_stack.next_look(now)
         return False
-
-    @property
-    def scratch(self) -> str:
-        """The file that it prints to."""
-        return scratch_path(self.spec.output_directory, self.spec.worker, self.spec.incarnation)
 
     @property
     def _stacks(self) -> str:
@@ -353,7 +371,40 @@ class Incarnation:
 
 
 class Incarnations(dict[int, Incarnation]):
-    """The worker processes of an engine, by number, until their death was reported."""
+    """The worker processes of an engine, by number, until their death was reported.
+
+    `note` is told of each one that may have got a deadline or a message under way, or have got rid of it: a turn must
+    not look at each of a thousand workers. `scan` does so, and is the reference.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched: dict[int, Incarnation] = {}
+        self._pressing: set[int] = set()
+
+    def __delitem__(self, number: int) -> None:
+        super().__delitem__(number)
+        self._watched.pop(number, None)
+        self._pressing.discard(number)
+
+    def note(self, worker: Incarnation) -> None:
+        """Something was asked of it, it has died, or its queues were used."""
+        number = worker.number
+        if number not in self:
+            return
+        if worker.may_have_deadline():
+            self._watched[number] = worker
+        elif self._watched:
+            self._watched.pop(number, None)
+        if worker.outbox.pressing or worker.inbox.pressing:
+            self._pressing.add(number)
+        elif self._pressing:
+            self._pressing.discard(number)
+
+    def scan(self) -> tuple[set[int], bool]:
+        """(those that may have a deadline, `pressing`), found by a look at each."""
+        watched = {number for number, worker in self.items() if worker.may_have_deadline()}
+        return watched, any(worker.outbox.pressing or worker.inbox.pressing for worker in self.values())
 
     def living(self) -> set[int]:
         """Numbers of those that are not dead; some may not exist yet."""
@@ -366,22 +417,17 @@ class Incarnations(dict[int, Incarnation]):
     def pids(self) -> set[int]:
         return set(self.pids_by_number().values())
 
+    def least_held(self) -> int:
+        """How many leases the worker with the fewest holds; 0 without workers."""
+        return min([worker.leases.held() for worker in self.values()], default=0)
+
     def pressing(self) -> bool:
         """Whether a message is under way that does not fit into a pipe at once."""
-        return any(worker.outbox.pressing or worker.inbox.pressing for worker in self.values())
+        return bool(self._pressing)
 
     def to_be_watched(self) -> list[Incarnation]:
         """Those that may have a deadline: all others compute, and nothing was asked of them."""
-        return [
-            worker
-            for worker in self.values()
-            if worker.kill_asked
-            or worker.finish_asked
-            or worker.dead_at is not None
-            or worker.stack_due is not None
-            or worker.outbox.ended
-            or worker.inbox.broken
-        ]
+        return list(self._watched.values())
 
     def deadlines(self, now: float) -> list[float]:
         due = (worker.deadline(now) for worker in self.to_be_watched())

@@ -33,6 +33,7 @@ from supervisor.engines.launcher import (
     tagged_environment,
 )
 from supervisor.engines.zygote_process import PrestartedZygote, ZygoteHandle, zygote_process
+from supervisor.system.descriptor_limit import give_back
 from supervisor.system.interpreter import ROOM_FOR_TAG, has_ended
 from supervisor.system.processes import is_stopped
 from workers.forking.resource_trackers import descriptor_of_tracker
@@ -53,7 +54,7 @@ from workers.transport.zygote_protocol import (
 ANSWER_WITHIN = 5.0  # seconds for a fork
 REAP_WITHIN = 2.0  # seconds from a worker's death to the zygote's report of it
 LOSSES_IN_A_ROW = 3  # zygotes that died without having forked anything
-_ASKED_AT_ONCE = 8
+_ASKED_AT_ONCE = 32  # it forks them while the supervisor gathers its answers
 
 _decode = msgspec.msgpack.Decoder(FromZygote).decode
 
@@ -81,6 +82,7 @@ class ZygoteLauncher:
         self._pending_reaps = PendingReaps(context)
         self._losses = 0
         self._serial = 0
+        self._now = 0.0  # at the last `poll`
 
     # ------------------------------------------------------------------- the zygote
 
@@ -131,6 +133,7 @@ class ZygoteLauncher:
             except BaseException:
                 ours.close()
                 raise
+        give_back(process.pid)  # before its orders, with which it begins to execute code of the user's
         zygote = ZygoteHandle(process, ours, scratch, second)
         with contextlib.suppress(OSError):  # dead already: the channel's end is noticed later
             self._send_orders(zygote, "")
@@ -169,10 +172,10 @@ class ZygoteLauncher:
                 self._preload = False
         self._ending.append(zygote)
         self._events.extend(LaunchLost(incarnation) for incarnation in zygote.asked)
-        for incarnation, died in zygote.members.items():
-            if died is not None:
-                self._pending_reaps.add(Reaped(incarnation), died)
-        zygote.members = {incarnation: died for incarnation, died in zygote.members.items() if died is None}
+        for incarnation, died in zygote.dead.items():
+            self._pending_reaps.add(Reaped(incarnation), died)
+        zygote.members.difference_update(zygote.dead)
+        zygote.dead.clear()
         self._replaced.append(zygote)
         self._close_unused_lifelines()
         if self._losses >= LOSSES_IN_A_ROW:
@@ -264,7 +267,7 @@ class ZygoteLauncher:
             zygote.asked.pop(message.incarnation, None)
             self._losses = 0
             if descriptors:
-                zygote.members[message.incarnation] = None
+                zygote.members.add(message.incarnation)
                 self._events.append(Launched(message.incarnation, message.pid, descriptors[0]))
             else:  # it did not fit under our limit of open files; the zygote reaps it
                 os.kill(message.pid, signal.SIGKILL)
@@ -273,7 +276,8 @@ class ZygoteLauncher:
             zygote.asked.pop(message.incarnation, None)
             self._events.append(LaunchFailed(message.incarnation, message.error))
         elif isinstance(message, ForkReaped):
-            zygote.members.pop(message.incarnation, None)
+            zygote.members.discard(message.incarnation)
+            zygote.dead.pop(message.incarnation, None)
             self._events.append(Reaped(message.incarnation, message.status, message.peak_rss))
         elif isinstance(message, Prepared):
             if message.obstacle and self._preload:
@@ -300,16 +304,17 @@ class ZygoteLauncher:
     def on_death(self, incarnation: int, now: float) -> None:
         zygote = self._zygote
         if zygote is not None and incarnation in zygote.members:
-            zygote.members[incarnation] = now
+            zygote.dead[incarnation] = now
         elif not any(isinstance(e, Reaped) and e.incarnation == incarnation for e in self._events):
             self._pending_reaps.add(Reaped(incarnation), now)
         for survived in self._replaced:
-            survived.members.pop(incarnation, None)
+            survived.members.discard(incarnation)
         self._close_unused_lifelines()
 
     # ------------------------------------------------------------------------- time
 
     def poll(self, now: float) -> list[LaunchEvent]:
+        self._now = now
         if self._zygote is not None:
             self._check_answers(self._zygote, now)
         self._send_requests()
@@ -323,7 +328,7 @@ class ZygoteLauncher:
         for incarnation, at in zygote.asked.items():
             zygote.asked[incarnation] = at or now
         overdue = any(now - at > ANSWER_WITHIN for at in zygote.asked.values())
-        overdue |= any(died is not None and now - died > REAP_WITHIN for died in zygote.members.values())
+        overdue |= any(now - died > REAP_WITHIN for died in zygote.dead.values())
         if not zygote.prepared and self._waiting:
             # An import may take long; only a stopped process is overdue.
             zygote.checked_at = zygote.checked_at or now
@@ -345,8 +350,9 @@ class ZygoteLauncher:
             return 0.0
         times = [self._pending_reaps.next_deadline()]
         if zygote is not None:
-            times += [at and at + ANSWER_WITHIN for at in zygote.asked.values()]
-            times += [died + REAP_WITHIN for died in zygote.members.values() if died is not None]
+            # One that was asked since the last `poll` counts from then: to wake the loop for it would cost a turn.
+            times += [(at or self._now) + ANSWER_WITHIN for at in zygote.asked.values()]
+            times += [died + REAP_WITHIN for died in zygote.dead.values()]
             if not zygote.prepared and self._waiting:
                 times.append(zygote.checked_at and zygote.checked_at + ANSWER_WITHIN)
         return min((time for time in times if time is not None), default=None)

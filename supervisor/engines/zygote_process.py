@@ -103,7 +103,8 @@ class ZygoteHandle:
         self.prestarted = prestarted
         self.prepared = False
         self.asked: dict[int, float] = {}  # incarnation -> time of the request (0.0: set by the next poll)
-        self.members: dict[int, float | None] = {}  # incarnation -> time of death
+        self.members: set[int] = set()  # incarnations that it has forked and not reaped
+        self.dead: dict[int, float] = {}  # of these, the dead ones -> time of death
         self.checked_at = 0.0
         self._scratch = scratch
 

@@ -34,6 +34,7 @@ from workers.values.json_encoding import encode_params
 from workers.values.tracebacks import encodable
 
 _LONGEST_ID = 100
+_OF_SHELLS = frozenset("|<>;&$*")
 
 
 class CommandJobs:
@@ -132,6 +133,8 @@ class _Source:
         texts = texts_of(params, of_lines=self._of_lines)
         if missing := [name for name in self._names if name not in texts]:
             raise OwnOptionError(self._without_value(missing[0], row, texts))
+        if number == 1:
+            self._check_no_shell_line(texts)
         if zero := next((name for name, text in texts.items() if "\0" in text), None):
             raise OwnOptionError(
                 f"{self._place(row)}: {{{zero}}} has a zero byte, which no program can be given"
@@ -176,6 +179,10 @@ class _Source:
             return f"{said}{meant}; for braces in the command write {{{{ and }}}}; there is {known or 'no value'}"
         if name in (LINE, *OF_PATH) and not self._of_lines:
             return f"{said}: only the lines of a plain list (--jobs) have it; there is {known or 'no value'}"
+        if self._of_lines and self._list is not None:
+            known += f". {self._list.name} is a list of lines: a .csv, .tsv or .jsonl file has names"
+        elif ";" in known and "," not in known:
+            known += ". In a .csv file commas stand between the names"
         return (
             f"{said}; there is {known}" if known else f"{said}: give it by --param {name}=... or --jobs FILE"
         )
@@ -203,7 +210,10 @@ class _Source:
             path = os.path.join(self._directory, program)
             if not os.path.isfile(path):
                 what = "is a directory" if os.path.isdir(path) else "is not there"
-                raise OwnOptionError(f"the program {shown(program)} {what} (in {shown(self._directory)})")
+                hint = "" if os.path.isdir(path) else _of_shells(program)
+                raise OwnOptionError(
+                    f"the program {shown(program)} {what} (in {shown(self._directory)}){hint}"
+                )
             if not os.access(path, os.X_OK):
                 raise OwnOptionError(
                     f"the program {shown(program)} may not be executed: chmod +x {shown(program)}"
@@ -213,11 +223,30 @@ class _Source:
             hint = f"; the file here is ./{shown(program)}" if here else ""
             raise OwnOptionError(f"there is no program {shown(program)!r} on PATH{hint}{_of_shells(program)}")
 
+    def _check_no_shell_line(self, texts: dict[str, str]) -> None:
+        """A whole line for a shell in place of a program, as other tools take it: no job could start."""
+        program = self._words[0].filled(texts)
+        if self._words[1:] or os.path.exists(os.path.join(self._directory, program)):
+            return
+        if not _is_line(program) or (os.sep not in program and shutil.which(program) is not None):
+            return
+        if _OF_SHELLS & set(program):
+            name = next(iter(self._names), LINE)
+            hint = f"and no shell here that would take it apart: -- sh -c '... \"$1\" ...' sh {{{name}}} runs one"
+        else:
+            hint = f"write the command without quotes around it: -- {cut(one_line(self._options.command[0]), 60)}"
+        raise OwnOptionError(f"there is no program {cut(one_line(program), 60)!r}, {hint}")
+
 
 def _of_shells(word: str) -> str:
     """A hint for a line that only a shell understands."""
-    is_line = any(letter in word for letter in " |<>;&$*")
-    return "; there is no shell here: -- sh -c '...' runs one" if is_line else ""
+    return "; there is no shell here: -- sh -c '...' runs one" if _is_line(word) else ""
+
+
+def _is_line(word: str) -> bool:
+    """Whether a word that names no program is probably a whole command. A path may have blanks, too."""
+    first, *more = word.split() or [word]
+    return bool(_OF_SHELLS & set(word) or (more and shutil.which(first) is not None))
 
 
 def _template(word: str, where: str) -> Template:

@@ -26,10 +26,12 @@ ON_DRAIN = ("wait", "term")
 _DESCRIPTION = (
     "Run a program for each combination of values, each line of a list, or each line of a CSV file."
 )
-_EPILOG = """Names in braces are replaced by the values of the job; {{ and }} are braces. There is no shell in
-between. A job is completed if its program exits with code 0. More: docs/any-program.md"""
+_EPILOG = """Names in braces are replaced by the values of the job; {{ and }} are braces.
+There is no shell in between. A job is completed if its program exits with code 0.
+More: "Any program as a job" in the documentation"""
 _HELP = {
-    "param": "values by comma, or a range: lr=0.1,0.01 seed=1..5 n=1..10..3; may be repeated: all combinations",
+    "param": "one name, and its values by comma (lr=0.1,0.01) or as a range (seed=1..5, or n=1..10..3 for every "
+    "third); once for each name, then all combinations are run",
     "jobs": "a CSV file with a header, JSON lines (.jsonl), or any other file: a job for each line, {line}; "
     "-: the lines of standard input",
     "id": "id of each job: '{lr}/{seed}' (default: made of its values)",
@@ -42,6 +44,39 @@ _HELP = {
     "first (term) (default: wait)",
     "name": f"name of the experiment (default: {DEFAULT_NAME})",
     "dry_run": "print the command lines, quoted for a shell, and run nothing",
+}
+# Options of GNU parallel and xargs that have another name here, or none.
+_SHOWN = "--show-output shows what jobs print, longhaul output JOB that of one job"
+_VALUES = "the first line of a CSV file (--jobs table.csv) has the names of its values"
+OTHER_TOOLS = {
+    "--joblog": "longhaul results and longhaul failures show each job with its state, seconds and exit code",
+    "--halt": "--max-failures N ends the run when so many jobs have failed",
+    "--halt-on-error": "--max-failures N ends the run when so many jobs have failed",
+    "--tag": _SHOWN,
+    "--line-buffer": _SHOWN,
+    "--ungroup": _SHOWN,
+    "--group": _SHOWN,
+    "--keep-order": "the final files are always in the order of the list",
+    "-k": "the final files are always in the order of the list",
+    "--max-procs": "so many at the same time is --workers N",
+    "-P": "so many at the same time is --workers N",
+    "--eta": "it is always shown; longhaul status --watch shows it elsewhere",
+    "--progress": "it is always shown; longhaul status --watch shows it elsewhere",
+    "--bar": "it is always shown; longhaul status --watch shows it elsewhere",
+    "--results": "results and output are always kept: longhaul results, longhaul output JOB",
+    "--resume-failed": "--resume latest also tries again what has failed",
+    "--delay": "--rate N/s bounds how many jobs start in a second, N/m in a minute",
+    "--load": "--keep-free SIZE starts nothing while less memory is free; there is no bound by load",
+    "--memfree": "--keep-free SIZE starts nothing while less memory is free",
+    "--memsuspend": "--keep-free SIZE starts nothing while less memory is free",
+    "--arg-file": "a list is --jobs FILE",
+    "-a": "a list is --jobs FILE",
+    "-I": "{line} is the line of a list (--jobs FILE)",
+    "--colsep": _VALUES,
+    "--header": _VALUES,
+    "--pipe": "a program gets nothing on standard input; cut the input into files, and give their list by --jobs",
+    "--shuf": "the order is that of the list: shuf list.txt | longhaul exec --jobs - ...",
+    "--sshlogin": "jobs on other machines: --engine ray",
 }
 
 
@@ -235,8 +270,27 @@ def without_option(words: Sequence[str], option: str) -> list[str]:
 
 
 def refuse_other_tools_options(words: Sequence[str]) -> None:
-    """Options that other tools have, with what they are here. Raises UsageError."""
-    for word in words:
+    """Options that other tools have, with what they are here; several values after one --param or --jobs, or a
+    second --jobs. Raises UsageError."""
+    before = ["", "", *words]
+    if sum(word.partition("=")[0] == "--jobs" for word in words) > 1:
+        raise OwnOptionError("--jobs is given twice, and takes one list: put all jobs into one file")
+    for at, word in enumerate(words):
+        follows = before[at] == "--param" or before[at + 1].startswith("--param=")
+        if follows and "=" in word and not word.startswith("-"):
+            shown_word = cut(one_line(word), 60)
+            raise OwnOptionError(
+                f"unexpected argument {shown_word!r}; write --param before each: --param {shown_word}"
+            )
+        if before[at] == "--jobs" and not word.startswith("-"):
+            raise OwnOptionError(
+                f"unexpected argument {cut(one_line(word), 60)!r}: --jobs takes one list; for a job for each file "
+                f"it is ls FILES | longhaul exec --jobs - -- COMMAND {{line}}"
+            )
+        option = word.partition("=")[0]
+        # A short option and its value may be one word: -P4.
+        if said := OTHER_TOOLS.get(option) or (OTHER_TOOLS.get(word[:2]) if word[2:].isdigit() else None):
+            raise OwnOptionError(f"unknown option {cut(one_line(option), 40)}: {said}")
         if word.startswith("-j") and not word.startswith("--") and (word == "-j" or word[2:].isdigit()):
             raise OwnOptionError(
                 f"unknown option {cut(one_line(word), 40)}: so many at the same time is --workers {word[2:] or 'N'}"

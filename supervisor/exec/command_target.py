@@ -11,10 +11,11 @@ from supervisor.core.terms.experiment_id import check_id
 from supervisor.exec.command_options import DEFAULT_NAME
 from supervisor.options.script_options import OwnOptionError
 from supervisor.reports.experiment_list import experiments, last_saved
-from supervisor.reports.latest_experiment import known_exactly
+from supervisor.reports.latest_experiment import KnownExperiment, known_exactly
 from supervisor.storage.checkpoint.checkpoint_format import peek
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
+from supervisor.views.suggested_commands import pasted
 from workers.program.program_job import run_program
 
 _FUNCTION = [run_program.__module__, run_program.__qualname__]
@@ -30,9 +31,15 @@ class CommandTarget(NamedTuple):
     word: str
 
 
-def find_target(word: str, name: str | None, output: str | None) -> CommandTarget | None:
-    """`word`: latest, auto or an id. None if `auto` means a new experiment. Raises UsageError."""
+def find_target(
+    word: str, name: str | None, output: str | None, named: str | None = None
+) -> CommandTarget | None:
+    """`word`: latest, auto or an id; `named`: the id that `auto` means. None if `auto` means a new experiment.
+    Raises UsageError."""
     places = _places(name, output)
+    if word == "auto" and named is not None:
+        is_there = any(Layout(place, check_id(named)).exists() for place in places)
+        return _by_id(named, places)._replace(word=word) if is_there else None
     if word not in ("latest", "auto"):
         return _by_id(check_id(word), places)
     found = [Layout(place, one) for place in places for one in experiments(place)]
@@ -51,6 +58,16 @@ def find_target(word: str, name: str | None, output: str | None) -> CommandTarge
     raise OwnOptionError(
         f"no experiment of longhaul exec to resume in {where}; start one: longhaul exec ... -- COMMAND"
     )
+
+
+def latest_finished(name: str | None, output: str | None) -> KnownExperiment | None:
+    """The latest experiment of longhaul exec, if nothing of it is left."""
+    try:
+        target = find_target("latest", name, output)
+        found = known_exactly(target.layout) if target is not None else None
+    except LonghaulError:
+        return None
+    return found if found is not None and not found.left else None
 
 
 def _places(name: str | None, output: str | None) -> list[Path]:
@@ -78,12 +95,13 @@ def _by_id(experiment_id: str, places: list[Path]) -> CommandTarget:
         )
     if layouts:
         raise OwnOptionError(f"{experiment_id} was not made by longhaul exec; its own script resumes it")
-    known = [one for place in places for one in experiments(place)]
-    hint = (
-        f"there are: {', '.join(known[:5])}"
-        if known
-        else f"there is none in {', '.join(map(str, places[:3])) or 'data/outputs'}"
-    )
+    known = [Layout(place, one) for place in places for one in experiments(place)]
+    if any(about.name == experiment_id for about in map(_of_exec, known) if about is not None):
+        hint = f"that is a name: {pasted(['--name', experiment_id])} --resume latest"
+    elif known:
+        hint = f"there are: {', '.join(layout.experiment_id for layout in known[:5])}"
+    else:
+        hint = f"there is none in {', '.join(map(str, places[:3])) or 'data/outputs'}"
     raise OwnOptionError(f"no experiment {experiment_id!r}; {hint}")
 
 

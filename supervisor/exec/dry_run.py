@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 
 import msgspec
 
 from supervisor.core.terms.errors import OK
+from supervisor.core.terms.jobs import JobPatterns
 from supervisor.exec.exec_command import CommandScript
 from supervisor.experiment.job_selection import PilotSelection
 from supervisor.experiment.planning import build_plan
@@ -41,9 +41,10 @@ def print_command_lines(script: CommandScript) -> int:
     plan = build_plan(function, script.jobs, options, all_tasks=all_tasks, pick=pick)
     words = [Template(word) for word in options.command]
     of_lines = options.jobs is not None
+    named = JobPatterns(request.only, plan.builder.domains).names
     for line in plan.builder.lines():
         job = decode_line(line)
-        if request.only and not any(fnmatch.fnmatchcase(job.id, glob) for glob in request.only):
+        if request.only and not named(job.id):
             continue
         texts = texts_of(msgspec.json.decode(job.params), of_lines=of_lines)
         text = pasted([word.filled(texts) for word in words])

@@ -119,7 +119,7 @@ class JobList:
                 raw = file.read()
         except FileNotFoundError:
             raise OwnOptionError(
-                f"--jobs {path}: there is no such file{_hint_at_workers(os.path.basename(path))}"
+                f"--jobs {path}: there is no such file{_hint_at_what_is_meant(os.path.basename(path))}"
             ) from None
         except IsADirectoryError:
             raise OwnOptionError(
@@ -161,7 +161,10 @@ class JobList:
             try:
                 found = decoder.decode(line)
             except (msgspec.DecodeError, UnicodeError) as error:
-                raise self._wrong(number, f"expected a JSON object ({error})") from None
+                each = (
+                    ", one a line: jq -c '.[]' makes lines of a list" if line.lstrip().startswith("[") else ""
+                )
+                raise self._wrong(number, f"expected a JSON object{each} ({error})") from None
             values = {name: _text_of_json(bytes(raw)) for name, raw in found.items()}
             for name in values:
                 check_name(name, f"line {number} of {self.name}")
@@ -237,7 +240,9 @@ def read_stdin() -> bytes:
         raise OwnOptionError(f"--jobs -: standard input cannot be read: {error.strerror}") from None
 
 
-def _hint_at_workers(word: str) -> str:
+def _hint_at_what_is_meant(word: str) -> str:
+    if "*" in word:
+        return f"; for a job for each file, it is ls {word} | longhaul exec --jobs - -- COMMAND {{line}}"
     return f"; for {word} at the same time, it is --workers {word}" if word.isdigit() else ""
 
 

@@ -164,7 +164,7 @@ def _told(history: CodeHistory, older: dict[str, int], counts: dict[str, int], c
     subject = f"{number} of the {_results(total)}" if total > others or more else f"the {_results(total)}"
     were = "was" if number == "1" else "were"
     which = order[0] if len(order) == 1 else "old"
-    them = "them" if total == others else "it" if others == 1 else f"the {others}"
+    them = "it" if others == 1 else "them" if total == others else f"the {others}"
     return (
         f"{', '.join([f'{subject} {were} made {by}', *more])}; --rerun code:{which} repeats {them}, "
         f"--accept-code keeps {'it' if others == 1 else 'them'} and ends this reminder"

@@ -5,16 +5,16 @@ Nothing here writes to the disk; `opening` acts on what is decided here.
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from supervisor.core.state.columns import indices_of
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, JobPatterns
 from supervisor.core.terms.records import AnyRecord, Reset
 from supervisor.experiment.code_changes import CODE, named_versions
 from supervisor.system.clock import utc_now
@@ -43,8 +43,9 @@ def select(table: JobTable, only: list[str]) -> bytes:
     if not only:
         return bytes(table.wanted)
     mask = bytearray(len(table))
+    named = _patterns(table, only).names
     for job, job_id in enumerate(table.ids):
-        mask[job] = table.wanted[job] and matches(job_id, only)
+        mask[job] = table.wanted[job] and named(job_id)
     if not any(mask):
         raise UsageError(f"--only {' '.join(only)}: no job of the script matches{_some_ids(table)}")
     return bytes(mask)
@@ -83,11 +84,8 @@ def jobs_again(
         named = set(again.rerun)
         again.retry = [
             job
-            for job, state in enumerate(table.state)
-            if state == FAILED
-            and table.wanted[job]
-            and job not in named
-            and table.outcome.get(job) != "cancelled"
+            for job in indices_of(table.state, FAILED)
+            if table.wanted[job] and job not in named and table.outcome.get(job) != "cancelled"
         ]
     again.keep_selected(mask)
     return again
@@ -103,10 +101,11 @@ def _rerun(
     finished = [
         job for job, state in enumerate(table.state) if table.wanted[job] and state in (COMPLETED, FAILED)
     ]
+    named = _patterns(table, globs).names
     found = [
         job
         for job in finished
-        if matches(table.ids[job], globs) or (made is not None and made.version(job) in versions)
+        if named(table.ids[job]) or (made is not None and made.version(job) in versions)
     ]
     if not found and globs and not _matches_any(table, globs):
         hint = "; --only runs jobs that the pilot left out" if more else ""
@@ -116,8 +115,12 @@ def _rerun(
     return found
 
 
-def _matches_any(table: JobTable, globs: list[str]) -> bool:
-    return any(matches(job_id, globs) for job_id in table.ids)
+def _matches_any(table: JobTable, words: list[str]) -> bool:
+    return any(map(_patterns(table, words).names, table.ids))
+
+
+def _patterns(table: JobTable, words: list[str]) -> JobPatterns:
+    return JobPatterns(words, frozenset(words).intersection(table.ids))
 
 
 def _some_ids(table: JobTable) -> str:
@@ -134,7 +137,8 @@ class PilotSelection:
 
     def __init__(self, *, all_tasks: bool, only: Sequence[str] = (), earlier: JobTable | None = None) -> None:
         self.all = all_tasks
-        self._only = list(only)
+        self._only = JobPatterns(only)
+        self._names_some = bool(only)
         self._domains: set[str] = set()
         self._earlier = earlier
         self._shared = _with_several(earlier) if earlier is not None else set()
@@ -149,11 +153,11 @@ class PilotSelection:
 
     def may_name(self, domain: str | None) -> bool:
         """Whether another job of the domain may be wanted."""
-        return bool(self._only) or domain in self._shared
+        return self._names_some or domain in self._shared
 
     def names(self, job_id: str) -> bool:
         """Whether this one was named, now or in an earlier run."""
-        if matches(job_id, self._only):
+        if self._only.names(job_id):
             return True
         if self._earlier is None or not self._shared:
             return False
@@ -165,11 +169,6 @@ def _with_several(table: JobTable) -> set[str]:
     """Domains of which an experiment has more than the one job of a pilot."""
     amounts = Counter(zip(table.domain_of, table.wanted, strict=True))
     return {table.domains[domain] for (domain, wanted), many in amounts.items() if wanted and many > 1}
-
-
-def matches(job_id: str, globs: Sequence[str]) -> bool:
-    """As a shell matches file names, but `*` matches `/` too. Upper and lower case are different."""
-    return any(fnmatch.fnmatchcase(job_id, glob) for glob in globs)
 
 
 def reset_jobs(table: JobTable, again: JobsToRerun) -> list[AnyRecord]:

@@ -197,7 +197,7 @@ def _open_new(
     plan.builder.fill(table)
     mask = job_selection.select(table, request.only)
     with signals.raising():
-        machine = machine_for(terms.settings)
+        machine = machine_for(terms.settings, needed=True)
     offer = _offer(table, terms.settings, machine, mask)
     layout, lock = reserve(request.directory, request.experiment_id, recording=request.recording)
     store = _create_store(request, terms, layout, lock, plan, table)
@@ -307,18 +307,20 @@ def _survey_and_compare(
 
     recovered = survey(layout, disk)
     terms = _terms(request, recovered.settings, recovered.options)
-    with signals.raising():
-        machine = machine_for(terms.settings)
-    if "gpus" in request.settings_now:
-        from supervisor.experiment.fitting.unfit_jobs import refuse_missing_devices
-
-        refuse_missing_devices(terms.settings, machine)
     repeatable = recovered.plan.repeatable(recovered.table) if recovered.plan is not None else None
     # After all tasks, --no-all-tasks means one per domain again.
     known = recovered.table if recovered.settings.get("all_tasks") is False else None
     plan = _plan(request, terms, signals, repeatable, known)
     comparison = compare(recovered.plan, recovered.table, plan.builder)
     changes = judge_changes(request, recovered, plan, comparison)
+    with signals.raising():
+        machine = machine_for(
+            terms.settings, needed=not _is_done(request, recovered, comparison, terms.settings)
+        )
+    if "gpus" in request.settings_now:
+        from supervisor.experiment.fitting.unfit_jobs import refuse_missing_devices
+
+        refuse_missing_devices(terms.settings, machine)
     last_run = recovered.history.run_started or RunStarted(0, "")
     return _Earlier(
         recovered=recovered,
@@ -333,6 +335,18 @@ def _survey_and_compare(
         damage=[("warning", finding) for finding in recovered.findings],
         changes=changes,
     )
+
+
+def _is_done(request: Request, recovered: Recovered, comparison: Comparison, settings: Settings) -> bool:
+    """Whether certainly nothing is left to run: then nobody needs what it would run on."""
+    if request.rerun or comparison.new or comparison.returned or comparison.changed:
+        return False
+    counts = recovered.table.counts()
+    return counts.completed + (0 if _retries_failed(request, settings) else counts.failed) == counts.total
+
+
+def _retries_failed(request: Request, settings: Settings) -> bool:
+    return settings.retry_failed and request.resume != "auto"
 
 
 def _open_store(request: Request, earlier: _Earlier, lock: Lock) -> Store:
@@ -410,7 +424,7 @@ def _jobs_again(request: Request, earlier: _Earlier, table: JobTable, mask: byte
         mask,
         rerun=request.rerun,
         changed=[table.numbers[job.id] for job in earlier.comparison.changed] if rerun_changed else [],
-        retry_failed=earlier.terms.settings.retry_failed and request.resume != "auto",
+        retry_failed=_retries_failed(request, earlier.terms.settings),
         more=earlier.plan.offered > earlier.plan.selected,
         made=earlier.made_by,
         version=earlier.code["version"],

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,8 +25,9 @@ from supervisor.core.terms.wording import as_given
 from supervisor.experiment.job_selection import PilotSelection
 from supervisor.options.script_options import takes
 from supervisor.storage.plan.plan_builder import EarlierPlan, PlanBuilder
+from supervisor.storage.plan.plan_line import plan_lines
 from supervisor.system.garbage_collection import rarer_collections
-from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain
+from workers.values.json_encoding import Unencodable, all_plain, encode_params, encode_plain, only_scalars
 
 _GROUP = 512  # jobs that are checked together
 _FIRST_GROUP = 32  # before it is known how large they are
@@ -136,14 +138,28 @@ class _Collected:
             and set(map(type, domains)) <= {str, type(None)}
             and "" not in domains
             and set(map(type, params)) == {dict}
-            and all_plain(params)
             and _nothing_own(columns)
             and self._calls.know(params)
         )
         try:
-            return plain and self.builder.add_batch(ids, domains, params)
-        except UnicodeEncodeError:  # a lone surrogate
+            lines = self._repeated(ids, domains, params) if plain else None
+            if lines is None and not (plain and all_plain(params)):
+                return False
+            return self.builder.add_batch(ids, domains, params, lines)
+        except (UnicodeEncodeError, OverflowError):  # a lone surrogate, or an integer that is too long
             return False
+
+    def _repeated(
+        self, ids: Sequence[str], domains: Sequence[str | None], params: list[dict[str, Any]]
+    ) -> bytes | None:
+        """The lines of jobs that are the next ones of the earlier plan; else None. Their params were found in order
+        when that was made, and need not be looked through again: the same JSON stands for the same values where
+        these are scalars, and no null is one of NaN."""
+        if not self.builder.follows or not only_scalars(params):
+            return None
+        lines = plan_lines(ids, domains, params)
+        same = self.builder.expects(lines) and lines.count(b"null") == domains.count(None)
+        return lines if same else None
 
 
 def _nothing_own(columns: list[tuple[Any, ...]]) -> bool:
@@ -189,11 +205,12 @@ def _gathered(source: Iterator[Any], size: int) -> _Group | None:
     before the next one is made. None at the end."""
     jobs: list[Any] = []
     copies: list[Any] = []
-    simple = _SCALARS.issuperset
+    simple, with_parts = _SCALARS.issuperset, gc.is_tracked
     for job in islice(source, size):
         params = job.params if type(job) is Job else job
         jobs.append(job)
-        if type(params) is dict and simple(map(type, params.values())):
+        # The collector has no interest in a dict in which nothing has parts; that is known sooner than their types.
+        if type(params) is dict and (not with_parts(params) or simple(map(type, params.values()))):
             copies.append(params.copy())
             continue
         copies.append(_copied(params))
@@ -224,6 +241,11 @@ def _job_source(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any
         raise UsageError(
             f"jobs must be an iterable of Job or of dicts of params, or a function that returns one, "
             f"not {_described(source)}"
+            + (
+                "; the function returned nothing: return the list, or yield each job"
+                if source is None
+                else ""
+            )
         )
     return source
 
@@ -231,12 +253,13 @@ def _job_source(jobs: Any, arguments: argparse.Namespace | None) -> Iterable[Any
 def _check_job(job: Any, position: int) -> None:
     if not isinstance(job, Job):
         raise UsageError(
-            f"job number {position} is {_described(job)}, neither a Job nor a dict of params: write "
-            f"Job(id=..., domain=..., params={{...}})"
+            f"job number {position} is {_described(job)}, neither a Job nor a dict of params: write a dict, "
+            f"{{name: value}} for each parameter of the function, or Job(id=..., domain=..., params={{...}})"
         )
     where = f"job number {position}"
     if job.id is not None and (not isinstance(job.id, str) or not job.id or not _is_text(job.id)):
-        raise UsageError(f"{where}: its id must be a non-empty string, not {job.id!r}")
+        meant = f"; write id='{job.id}'" if type(job.id).__name__ in ("int", "float") else ""
+        raise UsageError(f"{where}: its id must be a non-empty string, not {job.id!r}{meant}")
     if job.domain is not None and (
         not isinstance(job.domain, str) or not job.domain or not _is_text(job.domain)
     ):

@@ -53,7 +53,7 @@ def _auto(request: Request, ids: list[str]) -> ResumeTarget:
 def _named(request: Request, experiment_id: str, ids: list[str]) -> Layout:
     layout = Layout(request.directory, experiment_id)
     if not layout.exists():
-        hint = f"there are: {', '.join(ids[:5])}" if ids else _nothing_to_resume(layout)
+        hint = f"there are: {', '.join(ids[:5])}" if ids else f"there are none. {_without_resume(request)}"
         raise UsageError(f"no experiment {experiment_id!r} in {layout.logs}; {hint}")
     return layout
 
@@ -62,12 +62,16 @@ def _latest(request: Request, ids: list[str]) -> Layout:
     """The one of this name, where several scripts share a directory."""
     layouts = [Layout(request.directory, one) for one in ids]
     if not layouts:
-        raise UsageError(_nothing_to_resume(Layout(request.directory, "")))
+        logs = Layout(request.directory, "").logs
+        raise UsageError(f"No checkpoints found to resume from in {logs}. {_without_resume(request)}")
     return next((layout for layout in layouts if may_be_called(layout, request.name)), layouts[0])
 
 
-def _nothing_to_resume(layout: Layout) -> str:
-    return f"No checkpoints found to resume from in {layout.logs}"
+def _without_resume(request: Request) -> str:
+    """What to do where there is nothing to resume."""
+    if request.interactive:
+        return "Start without --resume, or give the --output of the earlier start."
+    return "Leave out resume=, or give the output= of the earlier start."
 
 
 def _latest_unfinished(request: Request, ids: list[str]) -> tuple[Layout | None, list[Notice]]:

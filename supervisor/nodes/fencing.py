@@ -22,9 +22,10 @@ under way. That no job runs in two places follows from these rules, each of whic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from supervisor.core.terms.events import LeasesWithdrawn
+if TYPE_CHECKING:  # the guard imports this module, and little else
+    from supervisor.core.terms.events import LeasesWithdrawn
 
 PING_EVERY = 5.0  # seconds, or a sixth of the timeout
 # Seconds beyond the timeout, until a silent node has certainly ended its workers: its agent looks once in LOOK_EVERY,
@@ -201,6 +202,10 @@ class Withdrawals:
     def certain(self, unstarted: Unstarted, now: float) -> list[LeasesWithdrawn]:
         """What can be said now. `now`: read before the worker's messages were. unstarted: as of
         `LocalEngine.unstarted`."""
+        if not self._open:
+            return []
+        from supervisor.core.terms.events import LeasesWithdrawn
+
         found, left = [], []
         for since, incarnation, leases in self._open:
             behind = unstarted(incarnation, leases) if now >= since + CERTAIN_AFTER else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import socket
 from collections import deque
 
 from supervisor.nodes.wire import MessageJoiner, WireError, frames_of
@@ -104,6 +105,17 @@ class Link:
     def pressing(self) -> bool:
         """Whether there is more to send or to receive than fits at once."""
         return bool(self._frames or self._full or self._joiner.inside)
+
+    def hang_up(self) -> None:
+        """Let it end at both sides, after what has arrived here. For a socket."""
+        if self.ended:
+            return
+        end = socket.socket(fileno=self.writer)
+        try:
+            with contextlib.suppress(OSError):  # the other side has been quicker
+                end.shutdown(socket.SHUT_RDWR)
+        finally:
+            end.detach()
 
     def _end(self, why: str) -> None:
         self.ended = self.ended or why

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
+from supervisor.core.terms import events as facts
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.fencing import Heartbeat
 from supervisor.nodes.shipping.file_receipt import NodeFiles
 from supervisor.nodes.wire import HelloNode, Order, Ping, Used, encode
+from supervisor.system.capacity.host_use import HostUse
 from supervisor.system.resource_usage import Usage
 
 
@@ -25,8 +29,10 @@ class Node:
         self.members: dict[int, int] = {}
         self.lost: str | None = None
         self.blameless = False  # its end was announced, or its silence was ours
+        self.fencing = False  # it is lost, and what it runs may not have ended
         self.confirms: list[Node] = []  # lost nodes whose end this one's Hello confirms
         self.usage: dict[int, Usage] = {}
+        self.host = HostUse()  # as it said last
         self.memory: dict[int, int] = {}
         self.left: dict[int, tuple[int, int]] = {}
         self.available: int | None = None
@@ -51,10 +57,21 @@ class Node:
     def measured(self, used: Used) -> None:
         if used.usage is not None:
             self.usage = {key: usage for key, usage in used.usage.items() if key in self.members}
+        if used.host is not None:
+            self.host = used.host
         if used.memory is not None:
             self.asked_memory = False
             self.memory = {key: size for key, size in used.memory.items() if key in self.members}
             self.available, self.left = used.available, used.left
+
+    @property
+    def cause(self) -> str:
+        """Of what its workers die."""
+        return facts.NODE_ENDED if self.blameless else facts.NODE_LOST
+
+    @staticmethod
+    def death_of(incarnation: int, cause: str = facts.NODE_LOST) -> facts.WorkerDied:
+        return facts.WorkerDied(incarnation, signal=int(signal.SIGKILL), cause=cause)
 
     def forget(self, incarnation: int) -> None:
         """This worker is dead."""

@@ -16,23 +16,24 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import LonghaulError
 from supervisor.core.terms.events import Event
+from supervisor.core.terms.version import VERSION as RELEASE
 from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
 from supervisor.nodes.agent_guard import AgentGuard
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog, Withdrawals
 from supervisor.nodes.link import Link
 from supervisor.nodes.moved_program import SHIPPED, moved, moved_path
-from supervisor.nodes.node_code import digest_of
+from supervisor.nodes.node_code import digest_of, versions_of
 from supervisor.nodes.shipping.file_messages import FILE_ORDERS, FILE_REPORTS, FilesMode
-from supervisor.nodes.shipping.file_shipping import FileShipping, Said
 from supervisor.nodes.wire import (
     VERSION,
     Close,
@@ -61,27 +62,39 @@ from supervisor.nodes.wire import (
 from supervisor.system.capacity.cpu_limits import thread_caps, usable_cores
 from supervisor.system.capacity.free_memory import usable_memory
 from supervisor.system.capacity.gpu_devices import usable_devices
+from supervisor.system.capacity.host_use import HostMeter
 from supervisor.system.clock import RunClock, boot_time
+from supervisor.system.interpreter import PrivateDescriptors
 from supervisor.system.process_cleanup import survivors, sweep
 from supervisor.system.processes import boot_id
 from workers.isolation.thread_caps import THREAD_VARIABLES
 from workers.process.surrogates import received
 from workers.transport.messages import WorkerSpec
 
-# Seconds from one message to the next, while outcomes gather: 1,000 times what a job takes, at most GATHER.
-# Else a supervisor that shares the cores would be woken for each job.
-GATHER, FEW = 0.03, 1000
+if TYPE_CHECKING:  # most agents share a file system with the supervisor
+    from supervisor.nodes.shipping.file_shipping import FileShipping, Said
+
+# Seconds from one message to the next, while outcomes gather: 1,000 times what a job takes, at most GATHER; up to
+# GATHER_LONG if each worker holds four times as much work: the supervisor, which lags behind by that, still sends more
+# in time. Else a supervisor that shares the cores would be woken for each job, or 33 times a second for each node.
+GATHER, GATHER_LONG, FEW = 0.03, facts.GATHER_ELSEWHERE, 1000
 _SHORT, _EACH = 0.02, 5e-6  # seconds of a job, of which many come together; what each costs at least
 MOST_UNSENT = 4 << 20  # bytes; with more the workers have to wait
 SAY_END_WITHIN = 1.0
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-def run(orders: int, reports: int, host: int = -1) -> None:
+def run(orders: int, reports: int, host: int = -1, direct: int = -1) -> None:
     """The agent's process; all are descriptors. `host`: readable when the agent has to end, with whatever it is a part
-    of; -1: nothing is."""
-    link = Link(orders, reports)
-    agent = NodeAgent(link, host)
+    of; -1: nothing is. `direct`: a connection to the supervisor that takes the place of the first two; these then show
+    only each side the end of the other.
+    """
+    link = Link(orders, reports) if direct < 0 else Link(direct, direct)
+    agent = NodeAgent(link, host, -1 if direct < 0 else orders)
+    private = PrivateDescriptors()
+    if direct >= 0:
+        os.set_inheritable(reports, False)
+        private.numbers.add(reports)
     try:
         agent.run()
     finally:
@@ -91,13 +104,18 @@ def run(orders: int, reports: int, host: int = -1) -> None:
 class NodeAgent:
     """`run` returns when all processes that the agent has started are dead."""
 
-    def __init__(self, link: Link, host: int = -1) -> None:
+    def __init__(self, link: Link, host: int = -1, carrier: int = -1) -> None:
+        """host, carrier: readable when that has ended; -1: there is none."""
         self._link = link
-        self._host = host
+        self._hosts = {
+            host: "the process that its node belongs to",
+            carrier: "the process that has started it",
+        }
         self._selector = selectors.DefaultSelector()
-        if host >= 0:
-            os.set_inheritable(host, False)
-            self._selector.register(host, selectors.EVENT_READ)
+        self._hosts.pop(-1, None)
+        for descriptor in self._hosts:
+            os.set_inheritable(descriptor, False)
+            self._selector.register(descriptor, selectors.EVENT_READ)
         self._clock = RunClock()
         self._watchdog = Watchdog(boot_time())
         self._withdrawals = Withdrawals()
@@ -107,6 +125,7 @@ class NodeAgent:
         self._engine: LocalEngine | None = None
         self._guard: AgentGuard | None = None
         self._files: FileShipping | None = None  # if no file system is shared
+        self._host_meter = HostMeter()
 
     def run(self) -> None:
         self._listen_to_signals()
@@ -190,6 +209,8 @@ class NodeAgent:
             spec = msgspec.structs.replace(spec, environment={**others, **thread_caps(usable_cores())})
 
         if not shares_files(hello.files, received(hello.token)):
+            from supervisor.nodes.shipping.file_shipping import FileShipping
+
             self._files = FileShipping()
 
         def spec_of(worker: int, incarnation: int) -> WorkerSpec:
@@ -231,6 +252,8 @@ class NodeAgent:
                     cleared=not survivors(ended),
                     ships=self._files is not None,
                     code=[digest_of(file) for file in code],
+                    libraries=versions_of(hello.libraries),
+                    release=RELEASE,
                 )
             ]
         )
@@ -256,7 +279,8 @@ class NodeAgent:
             if self._files is not None:
                 said = self._files.tell(events, self._clock.now(), self._link.unsent)
             self._tell_of(said)
-            if (nap := nap_after(events)) and not self._why and not engine.pressing():
+            nap = nap_after(events, engine.least_held) if events else 0.0
+            if nap and not self._why and not engine.pressing():
                 self._wait(nap)
 
     def _wait(self, timeout: float, *, engine: bool = False) -> None:
@@ -265,8 +289,9 @@ class NodeAgent:
         if engine and self._engine is not None:
             self._selector.register(self._engine.fileno(), selectors.EVENT_READ)
         ready = self._selector.select(max(0.0, timeout))
-        if any(key.fd == self._host for key, _ in ready):
-            self._end("the process that its node belongs to has ended")
+        for key, _ in ready:
+            if key.fd in self._hosts:
+                self._end(f"{self._hosts[key.fd]} has ended")
         if engine and self._engine is not None:
             self._selector.unregister(self._engine.fileno())
         self._clock.tick(max(0.0, timeout))
@@ -344,7 +369,9 @@ class NodeAgent:
     def _measure(self, order: Measure) -> Used:
         engine = self._engine
         assert engine is not None
-        used = Used(usage=engine.usage() if order.usage else None)
+        used = Used()
+        if order.usage:
+            used.usage, used.host = engine.usage(), self._host_meter.read()
         if order.memory:
             memory, available = engine.memory(order.limit, order.limits, available=order.available)
             used.memory, used.available, used.left = memory, available, engine.left_behind()
@@ -358,13 +385,13 @@ class NodeAgent:
             self._selector.select(0.01)
 
 
-def nap_after(events: list[Event]) -> float:
-    """Seconds for which outcomes may gather, after these were told."""
-    last = events[-1] if events else None
-    if not isinstance(last, facts.JobsFinished):
+def nap_after(events: list[Event], least_held: Callable[[], int]) -> float:
+    """Seconds for which outcomes may gather, after these were told. least_held: as of `LocalEngine`."""
+    last = events[-1]
+    if not isinstance(last, facts.JobsFinished) or (seconds := last.outcomes[-1].seconds) >= _SHORT:
         return 0.0
-    seconds = last.outcomes[-1].seconds
-    return min(GATHER, FEW * (seconds + _EACH)) if seconds < _SHORT else 0.0
+    each = seconds + _EACH
+    return min(FEW * each, max(GATHER, min(GATHER_LONG, least_held() * each / 4)))
 
 
 def shares_files(mode: FilesMode, token: str) -> bool:

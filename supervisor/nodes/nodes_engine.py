@@ -12,7 +12,6 @@ since the last Ping to it that it has ended its workers by itself.
 from __future__ import annotations
 
 import selectors
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -22,12 +21,13 @@ from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import NodesRefused, WorkersError
 from supervisor.core.terms.events import Event, PlaceEnd, PlaceFacts
 from supervisor.core.terms.needs import THOUSAND, Totals
+from supervisor.engines.engine import HostSeen
 from supervisor.engines.launcher import preparation_for
 from supervisor.engines.start_methods import resolve
 from supervisor.nodes.carrier import Arrival, Carrier
 from supervisor.nodes.fencing import FENCE, Heartbeat, shows_end, stand_still
 from supervisor.nodes.node import Node
-from supervisor.nodes.node_code import why_unfit
+from supervisor.nodes.node_code import other_libraries, why_unfit
 from supervisor.nodes.seats import Seat
 from supervisor.nodes.shipping.file_messages import FILE_REPORTS
 from supervisor.nodes.shipping.file_receipt import FileReceipt, NodeFiles
@@ -77,9 +77,11 @@ class NodesEngine:
     seats: what the places of a seat offer, if the carrier has seats; the others offer all that they have.
     files: takes in what is written on nodes that share no file system; without it all are taken to share ours.
     timeout: seconds without a word after which a place is given up, and an agent ends its workers.
+    keep_free: bytes of each place that jobs may not ask for.
     shipped: the directory that the carrier copies to each node; "" if none is.
     resumed: earlier runs of the experiment may have left processes on any host.
     code: files of the user's modules, with digests (`why_unfit`): nodes that have other ones are refused.
+    libraries: with versions (`libraries_now`): of nodes that have other ones the user is told.
     """
 
     def __init__(
@@ -95,8 +97,11 @@ class NodesEngine:
         files: FileReceipt | None = None,
         resumed: bool = False,
         code: Mapping[str, str] | None = None,
+        libraries: Mapping[str, str] | None = None,
         shipped: str = "",
+        keep_free: int = 0,
     ) -> None:
+        self._keep_free = keep_free
         self._shipped = shipped
         self._spec_for = spec_for
         self._carrier = carrier
@@ -112,7 +117,8 @@ class NodesEngine:
         self._places: dict[int, Node] = {}  # by incarnation
         self._next_place = 0
         self._events: list[Event] = []
-        self._code = code or {}
+        self._code, self._libraries = code or {}, libraries or {}
+        self._odd_libraries: set[str] = set()  # that were told
         self._refused: list[str] = []  # why agents could not be used
         self._fitting = False  # whether one could
         self._expected: list[Totals] = []  # as it was told last
@@ -131,7 +137,9 @@ class NodesEngine:
         try:
             self._carrier.start()
         except OSError as error:
-            raise WorkersError(f"no agent of a node can be started: {error}") from error
+            raise WorkersError(
+                f"no agent of a node can be started: {error}. Fix this, then start again or resume."
+            ) from error
         if (descriptor := self._carrier.fileno()) is not None:
             self._selector.register(descriptor, selectors.EVENT_READ)
         self._boot = boot_time()
@@ -151,7 +159,7 @@ class NodesEngine:
     ) -> None:
         node = self._nodes.get(place)
         if node is None or not node.usable:  # it has ended since
-            self._events.append(_lost_with_node(incarnation))
+            self._events.append(Node.death_of(incarnation))
             return
         node.members[incarnation] = slot
         self._places[incarnation] = node
@@ -217,7 +225,9 @@ class NodesEngine:
         if not self._nodes and (why := self._carrier.why_none()):
             if self._refused and not self._fitting:
                 raise NodesRefused("; ".join(self._refused))
-            raise WorkersError(f"no place is left to run jobs: {why}")
+            raise WorkersError(
+                f"no node is left to run jobs: {why}. What was recorded is safe; resume when there are nodes again."
+            )
         if self._joined:
             self._tell_places()
         events, self._events = self._events, []
@@ -249,6 +259,7 @@ class NodesEngine:
             caps=arrival.seat is None,
             files="shared" if self._files is None else self._files.mode,
             code=list(self._code),
+            libraries=list(self._libraries),
             token="" if self._files is None else sendable(self._files.token),
             cpus=arrival.cpus or 0,
             ship=sendable(self._shipped),
@@ -266,7 +277,7 @@ class NodesEngine:
         except WireError as error:
             self._lose(node, str(error))
         node.link.watch(self._selector, node)
-        if node.link.ended:
+        if node.link.ended and node.lost is None:
             self._lose(node, node.link.ended)
 
     def _on_report(self, node: Node, report: Report) -> None:
@@ -322,12 +333,15 @@ class NodesEngine:
     # ----------------------------------------------------------------------- places
 
     def _on_hello(self, node: Node, hello: HelloNode) -> None:
-        if why := why_unfit(node.name, hello, self._code):
+        if why := why_unfit(node.name, hello, self._code, self._preparation.main_path):
             if why not in self._refused:
                 self._refused.append(why)
                 self._events.append(facts.CarrierNotice("warning", why))
             self._lose(node, why)
             return
+        if (odd := other_libraries(hello, self._libraries)) and odd not in self._odd_libraries:
+            self._odd_libraries.add(odd)
+            self._events.append(facts.CarrierNotice("warning", f"{node.name} ({hello.host}) has {odd}"))
         self._fitting = True
         node.hello = hello
         if hello.ships and self._files is not None:
@@ -355,7 +369,8 @@ class NodesEngine:
         if node.seat is not None:
             seat = self._seats[node.seat]
             return PlaceFacts(node.place, name, seat.slots, seat.totals, cleared, elsewhere=True)
-        totals = Totals(hello.cpus * THOUSAND, hello.memory, hello.gpus, by_driver=hello.gpus_by_driver)
+        memory = None if hello.memory is None else max(0, hello.memory - self._keep_free)
+        totals = Totals(hello.cpus * THOUSAND, memory, hello.gpus, by_driver=hello.gpus_by_driver)
         return PlaceFacts(node.place, name, node.slots or hello.cpus, totals, cleared, elsewhere=True)
 
     def _lose(self, node: Node, why: str, how: HowNodeEnds | None = None) -> None:
@@ -374,18 +389,20 @@ class NodesEngine:
         if not node.members:
             node.heartbeat.confirm()
         self._check_time(node)
+        node.fencing = True
 
     def _free(self, node: Node) -> None:
         """Nothing of this place computes any more."""
+        if node.fencing:
+            self._events.append(facts.PlaceFenced(node.place, confirmed=node.heartbeat.confirmed))
         for incarnation, slot in list(node.members.items()):
             self._forget(node, incarnation)
             if node.files is not None:
                 self._events += node.files.worker_lost(incarnation, slot)
-            self._events.append(_lost_with_node(incarnation, blameless=node.blameless))
+            self._events.append(Node.death_of(incarnation, node.cause))
         if node.files is not None:
             if node.files.held:
-                cause = facts.NODE_ENDED if node.blameless else facts.NODE_LOST
-                self._events.append(facts.HeldOutcomesLost(list(node.files.held), cause))
+                self._events.append(facts.HeldOutcomesLost(list(node.files.held), node.cause))
             node.files.close()
         self._nodes.pop(node.place, None)
 
@@ -443,8 +460,17 @@ class NodesEngine:
                 self._send(node, Measure(memory=True, limit=limit, limits=own, available=available))
         return used, min(free, default=None) if available else None
 
+    def available_on_places(self) -> dict[int, int]:
+        return {node.place: node.available for node in self._usable() if node.available is not None}
+
     def left_behind(self) -> dict[int, tuple[int, int]]:
         return {key: left for node in self._usable() for key, left in node.left.items()}
+
+    def hosts(self) -> dict[int, HostSeen]:
+        return {
+            node.place: HostSeen(node.host, max(0.0, self._boot - node.heartbeat.heard))
+            for node in self._usable()
+        }
 
     # -------------------------------------------------------------------------- end
 
@@ -472,8 +498,3 @@ class NodesEngine:
 
 def _alive(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in nodes if node.lost is None]
-
-
-def _lost_with_node(incarnation: int, *, blameless: bool = False) -> facts.WorkerDied:
-    cause = facts.NODE_ENDED if blameless else facts.NODE_LOST
-    return facts.WorkerDied(incarnation, signal=int(signal.SIGKILL), cause=cause)

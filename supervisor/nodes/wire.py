@@ -17,6 +17,7 @@ import msgspec
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Event
 from supervisor.nodes.shipping.file_messages import FileOrder, FileReport, FilesMode
+from supervisor.system.capacity.host_use import HostUse
 from supervisor.system.resource_usage import Usage
 from workers.process.surrogates import received, sendable
 from workers.script.preparation import Preparation
@@ -50,7 +51,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     files, token: whether the node shares the file system of the supervisor, auto: if it sees this file (`sendable`).
     ship: the supervisor's path of the directory that the carrier has copied to the node (`sendable`); "" if none was.
     cpus: how many cores of the node are for us, 0: all that the agent may use.
-    code: files of the user's modules that the script has imported (`sendable`).
+    code: files of the user's modules that the script has imported (`sendable`). libraries: that it has imported.
     """
 
     version: int
@@ -70,6 +71,7 @@ class HelloAgent(msgspec.Struct, tag=1, array_like=True):
     cpus: int = 0
     code: list[str] = []
     ship: str = ""
+    libraries: list[str] = []
 
 
 class Start(msgspec.Struct, tag=2, array_like=True):
@@ -158,6 +160,7 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     told of GPUs. boot_id: of `processes.boot_id`. cleared: nothing is left of the nodes `before` and of earlier runs.
     ships: it does not share the file system of the supervisor, and sends the files of its workers.
     code: of each file of `HelloAgent.code` how its sha256 begins there, "" if it cannot be read.
+    libraries: the version of each of `HelloAgent.libraries` there, "" if it is missing. release: of longhaul.
     """
 
     version: int
@@ -172,6 +175,8 @@ class HelloNode(msgspec.Struct, tag=20, array_like=True):
     cleared: bool
     ships: bool = False
     code: list[str] = []
+    libraries: list[str] = []
+    release: str = ""
 
 
 class Done(msgspec.Struct, tag=21, array_like=True):
@@ -191,12 +196,13 @@ class Fact(msgspec.Struct, tag=22, array_like=True):
 
 class Used(msgspec.Struct, tag=23, array_like=True):
     """What was measured; None: not asked for. `memory`, `available`, `left`: as of `Engine.memory` and
-    `Engine.left_behind`."""
+    `Engine.left_behind`. host: comes with `usage`."""
 
     usage: dict[int, Usage] | None = None
     memory: dict[int, int] | None = None
     available: int | None = None
     left: dict[int, tuple[int, int]] = {}
+    host: HostUse | None = None
 
 
 class Pong(msgspec.Struct, tag=24, array_like=True):

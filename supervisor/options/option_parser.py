@@ -64,12 +64,12 @@ _SETTING_HELP = {
         "TIME",
         "be finished by a time (07:30), after a duration (8h), or when the Slurm job ends (slurm)",
     ),
-    "stall": ("TIME", "report a job that uses no CPU for so long, with its Python stack"),
+    "stall": ("TIME", "report a job that has used no CPU for so long, with its Python stack"),
     "grace": ("TIME", "how long running jobs may continue after Ctrl+C"),
     "crash_limit": ("N", "a job fails after it has crashed so many workers"),
     "checkpoint_every": ("N", "write the checkpoint after so many completed jobs"),
     "max_jobs_per_worker": ("N", "replace a worker after so many jobs, or none"),
-    "seed": ("N", "from which the seed of each job is derived"),
+    "seed": ("N", "a number from which the seed of each job is derived"),
     "start_method": ("NAME", f"how workers are started: {', '.join(START_METHODS)}"),
     "retry_failed": (None, "on a resume, give each failed job one more attempt"),
     "on_finish": ("COMMAND", "shell command to run when nothing is left to do"),
@@ -95,7 +95,7 @@ _SETTING_HELP = {
         "whether nodes have the file system of this machine: shared, ship (no), or auto: each finds out",
     ),
     "ship": ("DIR", "copy this directory, with the script and its modules, to the nodes"),
-    "node_timeout": ("TIME", "give a node up that says nothing for so long"),
+    "node_timeout": ("TIME", "give up a node that has been silent for so long"),
 }
 
 
@@ -218,14 +218,25 @@ def _add_which_experiment(add: Callable[..., None]) -> None:
         "go on with an earlier experiment; latest: the latest one; auto: the latest "
         "unfinished one, or a new one",
     )
-    add("no_resume", None, "no checkpoint, no journal, only the final results", action="store_true")
+    add(
+        "no_resume",
+        None,
+        "write only the final results, no checkpoint and no journal: cannot be resumed",
+        action="store_true",
+    )
     add("experiment_id", "ID", "name a new experiment (default: experiment_YYYYMMDD_HHMMSS)")
     add("output", "DIR", "where the files go (default: data/outputs/<name>, or LONGHAUL_OUTPUT)")
     add("list_checkpoints", None, "list what can be resumed, and exit", action="store_true")
 
 
 def _add_which_jobs(add: Callable[..., None]) -> None:
-    add("only", "GLOB", "run only jobs whose id matches; may be repeated", action="append", type=as_typed)
+    add(
+        "only",
+        "GLOB",
+        "run only jobs with this id, or whose id matches; may be repeated",
+        action="append",
+        type=as_typed,
+    )
     add(
         "rerun",
         "GLOB",

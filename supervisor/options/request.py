@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -251,9 +252,12 @@ def parse_keywords(
 
 def _check_calls(function: Any, name: Any, **calls: Any) -> None:
     if not callable(function):
-        raise UsageError(f"the function to run must be callable, not {function!r}")
+        raise UsageError(
+            f"the function to run must be callable, not {reprlib.repr(function)}: "
+            f"the function itself, without parentheses, stands before the jobs"
+        )
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or set(name) & {"/", "\0", "\n"}:
-        raise UsageError(f"name={name!r}: the name of an experiment must be the name of a folder")
+        raise UsageError(f"name={name!r}: the name of an experiment must be the name of a folder, without /")
     for key, call in calls.items():
         if call is not None and not callable(call):
             raise UsageError(f"{key}= must be callable, not {call!r}")
@@ -268,6 +272,11 @@ def _actions(given: Mapping[str, Any], output: str | os.PathLike[str] | None, na
         if not isinstance(asked.get(key) or "", kind):
             raise UsageError(f"{key}= must be a string, not {asked[key]!r}")
     if asked.get("resume") not in (None, "latest", "auto"):
+        if os.sep in asked["resume"]:
+            raise UsageError(
+                f"{name('resume')} {asked['resume']}: expected the id of an experiment, which is the name of its "
+                f"directory, and no path; a place other than the default one is given by {name('output')}"
+            )
         check_id(asked["resume"])
     if asked.get("experiment_id") is not None:
         check_id(asked["experiment_id"])
@@ -344,19 +353,62 @@ def _refuse_contradictions(given: set[str], asked: Mapping[str, Any], name: _Nam
 
 def _unknown_arguments(unknown: Sequence[str], parser: Parser) -> str:
     known = [option for action in options_of(parser) for option in action.option_strings]
-    for word in unknown:
+    for typed in unknown:
+        word = typed
+        if typed[:1] in _LONG_DASHES or f"--{typed}" in known:  # as a word processor writes --, or without it
+            word = f"--{typed.lstrip(_LONG_DASHES)}"
         if word.startswith("-") and len(word) > 1:
             option = word.partition("=")[0]
-            return f"unknown option {option}{_nearest(option, known)}; --help lists all options"
+            positive = f"--{option.removeprefix('--no-')}"
+            if option.startswith("--no-") and positive in _flags_of_script(parser):
+                return f"unknown option {option}: {positive} of the script has no opposite{_OPPOSITE}"
+            shown = typed.partition("=")[0]
+            return f"unknown option {shown}{nearest(option, known)}; --help lists all options"
     return f"unexpected argument {unknown[0]!r}; --help lists all options"
 
 
 def _unknown_keyword(key: str, known: Sequence[str]) -> str:
-    return f"unknown keyword {key}={_nearest(key, known, '=')}; there are {', '.join(sorted(known))}"
+    return f"unknown keyword {key}={nearest(key, known, '=')}; there are {', '.join(sorted(known))}"
 
 
-def _nearest(word: str, known: Sequence[str], end: str = "") -> str:
+def _flags_of_script(parser: Parser) -> set[str]:
+    """The options of the script that can be set and not unset (`store_true`)."""
+    return {
+        name
+        for action in options_of(parser)
+        if action.nargs == 0 and action.const is True and not action.dest.startswith(PREFIX)
+        for name in action.option_strings
+    }
+
+
+_OPPOSITE = (
+    "; declared with action=argparse.BooleanOptionalAction instead of 'store_true' it gets one; "
+    "a new experiment, without --resume, remembers nothing"
+)
+
+_LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+
+# What other tools call the number of workers.
+_WORKERS = (
+    "n_jobs",
+    "jobs",
+    "j",
+    "max_workers",
+    "num_workers",
+    "nworkers",
+    "processes",
+    "num_processes",
+    "nprocs",
+)
+
+
+def nearest(word: str, known: Sequence[str], end: str = "") -> str:
+    """`; did you mean ...?` with the option or keyword that a word comes next to; "" if none is like it."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}{end}?" if near else ""
+    bare = {name.lstrip("-"): name for name in known}  # dashes, which all have, make no two names alike
+    plain = word.lstrip("-").lower()
+    if plain.replace("-", "_") in _WORKERS:
+        plain = "workers"
+    near = get_close_matches(plain, bare, n=1, cutoff=0.6)
+    return f"; did you mean {bare[near[0]]}{end}?" if near else ""

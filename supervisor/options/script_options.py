@@ -42,7 +42,16 @@ class Parser(argparse.ArgumentParser):
         about = message.partition(":")[0].removeprefix("argument ").split("/")
         longer = [longhauled(option) for option in about if option in self.yielded and longhauled(option)]
         more = f"; this is the script's own option, longhaul's is {longer[0]}" if longer else ""
+        if not longer and message.endswith("expected one argument"):
+            more = self._usage_of(about[-1])
         raise UsageError(f"{message}{more}")
+
+    def _usage_of(self, option: str) -> str:
+        """What stands behind an option, by its help; "" if there is none."""
+        for action in options_of(self):
+            if option in action.option_strings and action.help and isinstance(action.metavar, str):
+                return f": {option} {action.metavar}: {action.help.replace('%%', '%')}"
+        return ""
 
     # Private, and called for each option that is given, with its words; public is only the resulting
     # namespace, in which a default looks like a given value. Guarded by

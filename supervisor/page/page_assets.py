@@ -1,6 +1,6 @@
 """Scripts and styles of pages, as they lie in `assets`: small ES modules, one style sheet, and a library.
 
-A page that is served loads the modules one by one. A report has them in one piece (`bundled`): their import lines
+A page that is served has them in three pieces (`web/page_files`), a report in one (`bundled`): their import lines
 go, and so do the words `export`, which is why no name stands twice at the top of two modules.
 """
 
@@ -12,11 +12,14 @@ from base64 import b64encode
 from functools import cache
 from importlib.resources import files
 
+from supervisor.page.squeezing import squeezed, squeezed_style
+
 # In the order in which they need each other.
 MODULES = (
     "words",
     "elements",
     "payload",
+    "choices_kept",
     "time_axis",
     "lanes",
     "series",
@@ -25,7 +28,8 @@ MODULES = (
     "report",
 )
 VENDOR = "uPlot.iife.min.js"
-STYLES = ("vendor/uPlot.min.css", "page.css")
+SHARED_STYLES = ("vendor/uPlot.min.css", "page.css")
+STYLES = (*SHARED_STYLES, "report.css")
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "[^"]+";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class)\b)", re.MULTILINE)
@@ -53,7 +57,7 @@ def library_licence() -> str:
 def bundled() -> str:
     """All modules, as one script of type `module`."""
     return _as_script(
-        "\n".join(_EXPORT.sub("", _IMPORT.sub("", asset(f"{name}.mjs"))).strip() for name in MODULES)
+        squeezed("\n".join(_EXPORT.sub("", _IMPORT.sub("", asset(f"{name}.mjs"))) for name in MODULES))
     )
 
 
@@ -65,7 +69,7 @@ def _as_script(text: str) -> str:
 
 @cache
 def styles() -> str:
-    return "\n" + "\n".join(asset(name).strip() for name in STYLES) + "\n"
+    return "\n" + "\n".join(squeezed_style(asset(name)) for name in STYLES) + "\n"
 
 
 def source_of(text: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.version import VERSION
-from supervisor.core.terms.wording import count, cut, duration, printed_lines, size
+from supervisor.core.terms.wording import count, cut, duration, size, told_lines
 from supervisor.page.duration_summary import MOST_DOMAINS, DomainDurations
 from supervisor.page.failure_groups import FailureGroup
 from supervisor.page.markup import Markup, data_block, joined, tag
@@ -254,7 +254,7 @@ def _group(one: FailureGroup, *, folded: bool) -> Markup:
         lines = [line.strip() for line in trace.splitlines() if line.startswith("  File ")]
         words = [f"traceback of {one.example}", *lines[-1:]]
         parts.append(
-            tag("details", tag("summary", ": ".join(words)), tag("pre", "\n".join(printed_lines(shown))))
+            tag("details", tag("summary", ": ".join(words)), tag("pre", "\n".join(told_lines(shown))))
         )
     if one.output_tail:
         parts.append(tag("p", f"last output of {one.example}:", class_="note"))

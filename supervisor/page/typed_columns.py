@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -37,17 +37,26 @@ class Column(msgspec.Struct):
     varies: bool = False
 
 
-def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
-    """What always comes first, then params, then results in the order in which they appear, then errors."""
-    seen = dict.fromkeys(name for row in rows for name in row)
+def columns_of(rows: Iterable[dict[str, Any]]) -> list[Column]:
+    """What always comes first, then params, then results in the order in which they appear, then errors. Of the rows
+    none is kept."""
+    seen: dict[str, list[Any]] = {}
+    length = 0
+    for length, row in enumerate(rows, 1):
+        for name, value in row.items():
+            column = seen.setdefault(name, [])
+            if len(column) < length - 1:
+                column.extend([None] * (length - 1 - len(column)))
+            column.append(value)
+    for column in seen.values():
+        column.extend([None] * (length - len(column)))
     first = [name for name in _FIRST if name in seen]
     last = [name for name in _LAST if name in seen]
     params = [name for name in seen if is_param(name)]
     rest = [name for name in seen if name not in {*first, *last, *params}]
-    columns = {name: [row.get(name) for row in rows] for name in [*first, *params, *rest, *last]}
     for name in params:
-        columns[name] = numbers_of_texts(columns[name])
-    return [_column(name, values) for name, values in columns.items()]
+        seen[name] = numbers_of_texts(seen[name])
+    return [_column(name, seen.pop(name)) for name in (*first, *params, *rest, *last)]
 
 
 def is_param(name: str) -> bool:

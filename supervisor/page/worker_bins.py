@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from math import inf
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MOST_CELLS = 2_000_000
 
@@ -29,32 +29,53 @@ class Bin(NamedTuple):
     failed: int
 
 
+# Of most pieces nothing has failed: they share this column, which nobody writes to. Seven digits of the busy seconds of
+# one bin are enough.
+_NO_FAILURE = array("I", bytes(array("I").itemsize * _CHUNK))
+_BUSY: Final = "f"
+
+
 class _Chunk:
     """The three columns of bins that follow each other."""
 
     __slots__ = ("busy", "ended", "failed")
 
     def __init__(self) -> None:
-        self.busy = array("d", bytes(8 * _CHUNK))
+        self.busy = array(_BUSY, bytes(array(_BUSY).itemsize * _CHUNK))
         self.ended = array("I", bytes(array("I").itemsize * _CHUNK))
-        self.failed = array("I", bytes(array("I").itemsize * _CHUNK))
+        self.failed = _NO_FAILURE
 
     def columns(self) -> tuple[array[Any], ...]:
+        """To be read."""
         return self.busy, self.ended, self.failed
 
+    def failures(self) -> array[int]:
+        """To be written to."""
+        if self.failed is _NO_FAILURE:
+            self.failed = _NO_FAILURE[:]
+        return self.failed
+
+    def _pairs(self, other: _Chunk) -> Iterator[tuple[array[Any], array[Any]]]:
+        yield self.busy, other.busy
+        yield self.ended, other.ended
+        if other.failed is not _NO_FAILURE:
+            yield self.failures(), other.failed
+
     def add(self, other: _Chunk) -> None:
-        for mine, more in zip(self.columns(), other.columns(), strict=True):
+        for mine, more in self._pairs(other):
             mine[:] = array(mine.typecode, map(add, mine, more))
 
     def add_halved(self, other: _Chunk, half: int) -> None:
         """The sums of pairs of the other's bins, into the first or the second half of this one."""
         start = half * _CHUNK // 2
-        for mine, more in zip(self.columns(), other.columns(), strict=True):
+        for mine, more in self._pairs(other):
             mine[start : start + _CHUNK // 2] = array(mine.typecode, map(add, more[0::2], more[1::2]))
 
     def filled(self) -> int:
         return _CHUNK - min(self.busy.count(0.0), self.ended.count(0))
 
+
+_UNUSED = _Chunk()
 
 _Chunks = dict[int, dict[int, _Chunk]]  # by slot, by number
 
@@ -84,7 +105,8 @@ class WorkerBins:
         """Attempts of one slot: when they ended, in seconds since the epoch, how long they took, and 1 for those that
         ended badly."""
         width, chunks, current = self.width, self._chunks.setdefault(slot, {}), -1
-        ended = failed = busy = array("d")
+        busy, ended = _UNUSED.busy, _UNUSED.ended
+        chunk = _UNUSED
         for end, took, failure in zip(ends, seconds, bad, strict=True):
             number = int(end // width)
             if number >> _BITS != current:
@@ -93,11 +115,12 @@ class WorkerBins:
                     width, chunks = self.width, self._chunks[slot]
                     number = int(end // width)
                 current = number >> _BITS
-                busy, ended, failed = chunks[current].columns()
+                chunk = chunks[current]
+                busy, ended = chunk.busy, chunk.ended
             index = number & (_CHUNK - 1)
             ended[index] += 1
             if failure:
-                failed[index] += 1
+                chunk.failures()[index] += 1
             since = end - number * width
             first = number if took <= since else int((end - took) // width)
             if first == number:
@@ -107,7 +130,7 @@ class WorkerBins:
                 busy[index] += since
                 busy[first & (_CHUNK - 1)] += (first + 1) * width - (end - took)
                 if (between := number - first - 1) > 0:
-                    busy[index - between : index] = array("d", [width]) * between
+                    busy[index - between : index] = array(_BUSY, [width]) * between
                 continue
             self.busy(slot, end - took, end)
             if self.width != width:
@@ -128,7 +151,7 @@ class WorkerBins:
         while number < last:  # what lies between is busy throughout
             index = number & (_CHUNK - 1)
             more = min(_CHUNK - index, last - number)
-            chunks[number >> _BITS].busy[index : index + more] = array("d", [width]) * more
+            chunks[number >> _BITS].busy[index : index + more] = array(_BUSY, [width]) * more
             number += more
 
     def _reserve(self, slot: int, start: float, end: float) -> None:

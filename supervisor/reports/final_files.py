@@ -14,7 +14,8 @@ import msgspec
 
 from supervisor.core.state.domain_counts import DomainCounts
 from supervisor.core.terms.errors import StorageError
-from supervisor.reports.report import IS_COMPLETED, Report
+from supervisor.reports.final_text import IS_COMPLETED
+from supervisor.reports.report import Report
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.atomic_files import write_atomically
 from supervisor.storage.files.disk import Disk
@@ -109,12 +110,12 @@ def _durations(results: Results) -> dict[str, dict[str, float | None]]:
     chosen: bytes | bytearray = table.state.translate(IS_COMPLETED)
     if table.gone():
         chosen = bytes(map(and_, chosen, table.wanted))
-    found: dict[int, array[float]] = {0: array("d")}
     if len(table.domains) == 1:
-        found[0].extend(compress(table.seconds, chosen))
-    else:
-        for domain, seconds in compress(zip(table.domain_of, table.seconds, strict=True), chosen):
-            found.setdefault(domain, array("d")).append(seconds)
+        whole = chosen.count(1) == len(chosen)
+        return {"": _spread(table.seconds if whole else array("d", compress(table.seconds, chosen)))}
+    found: dict[int, array[float]] = {}
+    for domain, seconds in compress(zip(table.domain_of, table.seconds, strict=True), chosen):
+        found.setdefault(domain, array("d")).append(seconds)
     everything = array("d")
     for durations in found.values():
         everything.extend(durations)

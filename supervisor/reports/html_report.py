@@ -58,7 +58,10 @@ def save_html_report(report: Report, results: Results, path: str | os.PathLike[s
             return
         write_atomically(Disk(), target, report_page(facts), durable=False)
     except OSError as error:
-        raise CannotCreate(f"{target} cannot be written: {error.strerror or error}") from None
+        why = error.strerror or error
+        raise CannotCreate(
+            f"{target} cannot be written: {why}. Choose another file for the report."
+        ) from None
 
 
 def gather(report: Report, results: Results) -> ReportFacts:

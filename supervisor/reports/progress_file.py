@@ -14,7 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot
+from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, NodeSnapshot, RunSnapshot
 from supervisor.core.terms.errors import UnusableCheckpoint
 from supervisor.core.terms.jobs import Counts
 from supervisor.storage.files.atomic_files import NO_SPACE, resolved, write_atomically
@@ -74,6 +74,7 @@ class Progress(msgspec.Struct):
     memory_free: int | None = None  # bytes
     memory_total: int | None = None
     needs: NeedsSnapshot | msgspec.UnsetType = msgspec.UNSET  # if jobs say what they need
+    nodes: list[NodeSnapshot] | msgspec.UnsetType = msgspec.UNSET  # if there are several machines
 
 
 def seconds_since(at: str, now: datetime | str) -> float | None:
@@ -93,7 +94,9 @@ def read_progress(layout: Layout) -> Progress | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnusableCheckpoint(f"{layout.progress} cannot be read: {error.strerror}") from None
+        raise UnusableCheckpoint(
+            f"{layout.progress} cannot be read: {error.strerror}. Make it readable, then try again."
+        ) from None
     except msgspec.DecodeError:
         return None
 
@@ -146,6 +149,8 @@ class ProgressFile:
         }
         if snapshot.needs is not None:
             document["needs"] = snapshot.needs
+        if snapshot.nodes is not None:
+            document["nodes"] = [_node(node) for node in snapshot.nodes]
         try:
             text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
             self._replace(text)
@@ -179,3 +184,7 @@ def _worker(worker: dict[str, object]) -> dict[str, object]:
     more = ("fraction", "metrics", "slow") if worker["job"] is not None else ()
     where = ("place",) if worker["place"] else ()
     return {key: worker[key] for key in (*keys, *more, *where)}
+
+
+def _node(node: NodeSnapshot) -> dict[str, object]:
+    return {key: getattr(node, key) for key in NodeSnapshot.__struct_fields__ if key != "place"}

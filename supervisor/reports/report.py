@@ -11,21 +11,19 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from supervisor.core.state.columns import get
 from supervisor.core.state.snapshot import FailureSnapshot, failure_of
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import JobsFailed, UsageError
 from supervisor.core.terms.experiment_id import check_id
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
-from supervisor.core.terms.records import NO_RESULT, Ended
+from supervisor.core.terms.jobs import FAILED, INTERRUPTED, PENDING, STATE_NAMES, Counts
+from supervisor.core.terms.records import Ended
 from supervisor.reports.experiment_list import experiments
-from supervisor.reports.hand_outs import HandOuts
+from supervisor.reports.final_text import final_text
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
@@ -34,45 +32,15 @@ from supervisor.storage.plan.plan_line import PlannedJob
 if TYPE_CHECKING:
     import pandas
 
-_encode_lines = msgspec.json.Encoder().encode_lines
-
-_NULL = msgspec.Raw(b"null")
-
-_id, _domain, _params = attrgetter("id"), attrgetter("domain"), attrgetter("params")
-
-_needs = attrgetter("needs")
-
-_error, _nonfinite, _lease = attrgetter("error"), attrgetter("nonfinite"), attrgetter("lease")
-
-IS_COMPLETED = bytes(state == COMPLETED for state in range(256))
-
-
-class _FinalEntry(msgspec.Struct, omit_defaults=True, gc=False):
-    """One job in logs_final.json; `result` is there when completed, `error` when failed, `needs` and `given` when
-    the job, or the experiment for all jobs, says what is needed, `place` when it ran on a node."""
-
-    job: str
-    domain: str | None
-    params: msgspec.Raw
-    state: str
-    attempts: int
-    seconds: float
-    result: msgspec.Raw = NO_RESULT
-    error: msgspec.Raw = NO_RESULT
-    nonfinite: msgspec.Raw = NO_RESULT
-    code: str | None = None
-    needs: msgspec.Raw = NO_RESULT
-    given: msgspec.Raw = NO_RESULT
-    place: str = ""
-
 
 class Report:
     """An experiment as it stands; read-only, also while it runs.
 
     Attributes
     ----------
-    experiment_id, name: as they were given, or made.
-    directory: where its files are, absolute; data/outputs/<name> if nothing else was asked for.
+    experiment_id: as it was given, or made: experiment_YYYYMMDD_HHMMSS.
+    name: of the experiment, as the script gives it.
+    directory: where its files are, absolute; `data/outputs/<name>` if nothing else was asked for.
     counts: how many jobs are in each state: `total`, `completed`, `failed`, `in_progress`, `pending`.
     statistics: counters and sums of all runs together; durations in seconds.
 
@@ -217,50 +185,8 @@ class Report:
         return STATE_NAMES[self._results.table.state[number]]
 
     def final_text(self) -> Iterator[bytes]:
-        """The text of logs_final.json as it is now, some hundred lines at a time.
-
-        What jobs were given, and where they ran, stands in other records of the journal than what came of them. So
-        that is read once more as soon as one says what it needs, or if there were nodes, and never else.
-        """
-        yield b"["
-        hand_outs: HandOuts | None = None
-        settings = self._results.history.settings
-        for_all = any(settings.get(name) is not None for name in ("job_cpus", "job_memory", "job_gpus"))
-        for_all |= self._results.history.of_nodes
-        table, codes = self._results.table, self._results.history.codes
-        self._codes.clear()
-        before = b"\n"
-        for jobs in self._results.groups(self._results.jobs()):
-            planned, found = self._results.planned(jobs), self._results.contents(jobs)
-            states = get(table.state, jobs)
-            made_by = codes.versions(list(map(_lease, found)))
-            self._codes.update(codes.tally(made_by, bytes(states).translate(IS_COMPLETED)))
-            needs = list(map(_needs, planned))
-            entries = map(
-                _FinalEntry,
-                map(_id, planned),
-                map(_domain, planned),
-                map(_params, planned),
-                map(STATE_NAMES.__getitem__, states),
-                get(table.attempts, jobs),
-                get(table.seconds, jobs),
-                [
-                    one.result or (_NULL if state == COMPLETED else NO_RESULT)
-                    for one, state in zip(found, states, strict=True)
-                ],
-                map(_error, found),
-                map(_nonfinite, found),
-                made_by,
-            )
-            lines = list(entries)
-            if for_all or any(needs):
-                if hand_outs is None:
-                    hand_outs = HandOuts(self._results.hand_outs_with_needs())
-                for line, its, one in zip(lines, needs, found, strict=True):
-                    line.needs, (line.given, line.place) = its, hand_outs.of(one.lease)
-            yield before + _encode_lines(lines)[:-1].replace(b"\n", b",\n")
-            before = b",\n"
-        yield b"\n]\n"
+        """The text of logs_final.json as it is now, some hundred lines at a time."""
+        return final_text(self._results, self._codes)
 
 
 def load(directory: str | os.PathLike[str], experiment_id: str = "latest") -> Report:
@@ -268,7 +194,7 @@ def load(directory: str | os.PathLike[str], experiment_id: str = "latest") -> Re
 
     Parameters
     ----------
-    directory: of one experiment name, data/outputs/<name>.
+    directory: of one experiment name, `data/outputs/<name>`.
     experiment_id: which of those in it; "latest" is the one that was saved last.
 
     Raises
@@ -283,7 +209,10 @@ def load(directory: str | os.PathLike[str], experiment_id: str = "latest") -> Re
     if experiment_id == "latest":
         known = experiments(directory)
         if not known:
-            raise UsageError(f"no experiments found in {Layout(directory, '').logs}")
+            raise UsageError(
+                f"no experiments found in {Layout(directory, '').logs}; "
+                f"give the directory of one name of experiments, such as data/outputs/NAME"
+            )
         experiment_id = known[0]
         if found := larger_beside(Layout(directory, experiment_id)):
             taken, other = found

@@ -178,6 +178,11 @@ class Results:
             return decode_lines(plan.lines(jobs))
         return [self._planned_alone(job) for job in jobs]
 
+    def plan_bodies(self, jobs: Sequence[int]) -> list[bytes] | None:
+        """Their lines in the plan, as `plan_line.bodies_batch` gives them; None if it gives none, or one is lost."""
+        plan = self._plan
+        return plan.bodies(jobs) if plan is not None and plan.has_all(jobs) else None
+
     def _planned_alone(self, job: int) -> PlannedJob:
         line = self._plan.line(job) if self._plan is not None else b""
         if line:

@@ -7,7 +7,6 @@ folder.
 
 from __future__ import annotations
 
-import fnmatch
 import pdb
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 
 from supervisor.core.terms.errors import OK, SOME_FAILED, UsageError
+from supervisor.core.terms.jobs import JobPatterns
 from supervisor.core.terms.settings import Settings
 from supervisor.core.terms.wording import harmless
 from supervisor.experiment.code_changes import changed_names
@@ -41,9 +41,8 @@ def debug(request: Request) -> RunOutcome:
     glob = request.debug or "*"
     settings, options = _remembered(request)
     plan = build_plan(request.function, request.jobs, namespace(request.parser, options), all_tasks=True)
-    chosen = [
-        job for line in plan.builder.lines() if fnmatch.fnmatchcase((job := decode_line(line)).id, glob)
-    ]
+    named = JobPatterns([glob], plan.builder.domains).names
+    chosen = [job for line in plan.builder.lines() if named((job := decode_line(line)).id)]
     if not chosen:
         some = ", ".join(repr(job_id) for job_id in list(plan.builder.domains)[:3])
         raise UsageError(f"--debug {glob}: no job matches; ids look like {some}")

@@ -6,6 +6,7 @@ It starts before the rest of the run is put together, so that the zygote imports
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from supervisor.core.terms.errors import LonghaulError, UsageError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from supervisor.storage.shipped_files import ShippedFiles
 
 RAY = "ray"  # the engine
+_WAITING = bytes(state in (PENDING, INTERRUPTED) for state in range(256))  # 1: to be handed out
 
 
 def end_survivors(opened: OpenedExperiment, tag: str) -> list[str]:
@@ -119,14 +121,16 @@ class EngineLifecycle:
 
             self._ray = RayConnection(settings.address, settings.ship)
 
-    def machine_for(self, settings: Settings) -> Machine:
-        """What there is for the jobs. Waits until a cluster is connected. Raises UsageError for an engine or a
-        cluster that is not there, WorkersError if it fails."""
+    def machine_for(self, settings: Settings, *, needed: bool) -> Machine:
+        """What there is for the jobs. Waits until a cluster is connected. `needed`: False if no job is left: then it
+        is not asked for. Raises UsageError for an engine or a cluster that is not there, WorkersError if it fails."""
         self._carrier = _carrier_name(settings.engine)
         if not self._carrier:
             for key in ("address", "nodes", "files", "ship", "node_timeout"):
                 if self._asked.get(key) is not None:
                     raise UsageError(f"{option_of(key)} needs --engine ray: this machine alone has no nodes")
+        if not needed:
+            return self._machine
         self._connect(settings)
         if self._ray is not None:
             self._machine = _machine_of(self._ray.nodes(), settings)
@@ -146,10 +150,8 @@ class EngineLifecycle:
             self._start()
 
     def anything_to_do(self) -> bool:
-        table, mask = self._opened.table, self._opened.mask
         return bool(self._opened.retry) or any(
-            state in (PENDING, INTERRUPTED) and chosen
-            for state, chosen in zip(table.state, mask, strict=True)
+            compress(self._opened.mask, self._opened.table.state.translate(_WAITING))
         )
 
     @property
@@ -186,6 +188,7 @@ class EngineLifecycle:
         )
 
     def _engine_of_nodes(self) -> Engine:
+        from supervisor.nodes.node_code import libraries_now
         from supervisor.nodes.nodes_engine import NodesEngine
         from supervisor.nodes.seats import Seat, seats_of
         from supervisor.nodes.shipping.file_receipt import FileReceipt
@@ -221,8 +224,10 @@ class EngineLifecycle:
             timeout=settings.node_timeout,
             files=FileReceipt(store, self._owner, mode=mode, token=token),
             resumed=self._opened.resumed,
-            code={file: text for name, (file, text) in modules_now("").items() if name != "__main__"},
+            code=dict(modules_now("").values()),
+            libraries=libraries_now(),
             shipped="" if self._ray is None else self._ray.shipped,
+            keep_free=settings.keep_free or 0,
         )
 
     def _owner(self, incarnation: int, lease: int | None) -> FileOwner | None:

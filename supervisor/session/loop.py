@@ -11,13 +11,13 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from supervisor.control.control_server import ControlServer
 from supervisor.core.scheduling.progress import ProgressObserver
 from supervisor.core.scheduling.scheduler import Scheduler
-from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot, failure_of
+from supervisor.core.state.snapshot import FailureSnapshot, NodeSnapshot, RunSnapshot, failure_of
 from supervisor.core.state.worker_state import WorkerState
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import (
@@ -36,7 +36,7 @@ from supervisor.core.terms.events import (
     Tell,
 )
 from supervisor.core.terms.records import Completions, Ended
-from supervisor.engines.engine import Engine
+from supervisor.engines.engine import Engine, HostSeen
 from supervisor.engines.resource_monitor import ResourceMonitor, Sampler
 from supervisor.engines.stack_dump import StackDump
 from supervisor.storage.plan.plan_file import PlanFile
@@ -370,6 +370,8 @@ class Loop:
             usage = self._monitor.usage.get(worker.incarnation)
             if usage is not None:
                 worker.rss_bytes, worker.cpu_percent = usage.rss_bytes, usage.cpu_percent
+        if snapshot.nodes:
+            _with_hosts(snapshot.nodes, self.engine.hosts())
         if progress_due and self.progress is not None:
             self._next_progress = now + PROGRESS_EVERY
             self.progress.write(snapshot, list(self.recent_failures))
@@ -381,3 +383,12 @@ class Loop:
         usage = self._monitor.usage
         if self._sampler.is_due(usage, now):
             self.store.append([self._sampler.sample(usage, now, utc_now(), self._free[1])])
+
+
+def _with_hosts(nodes: Sequence[NodeSnapshot], hosts: Mapping[int, HostSeen]) -> None:
+    """Add what the nodes have said of themselves."""
+    for node in nodes:
+        if (seen := hosts.get(node.place)) is not None:
+            node.load, node.cpu_percent = seen.use.load, seen.use.cpu_percent
+            node.memory_used, node.memory_total = seen.use.memory_used, seen.use.memory_total
+            node.heard_age = round(seen.age, 1)

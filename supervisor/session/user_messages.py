@@ -34,7 +34,7 @@ def opening_line(request: Request, opened: OpenedExperiment, slots: int) -> str:
     """How many jobs and workers, and what a resume keeps, in one line."""
     table, counts = opened.table, opened.table.counts()
     workers = count(min(slots, max(1, opened.mask.count(1))), "worker")
-    line = f"{request.name} {opened.layout.experiment_id}: {_tasks(request, opened)}, {workers}"
+    line = f"{request.name} {opened.layout.experiment_id}: {_chosen_jobs(request, opened)}, {workers}"
     if opened.resumed:
         left = counts.left - len(opened.retry) - opened.unselected
         line += f"; resuming: {counts.completed:,} completed, "
@@ -70,13 +70,13 @@ def workers_at_work(opened: OpenedExperiment, slots: int) -> int:
     return min(slots, sum(compress(unfinished, opened.mask)))
 
 
-def _tasks(request: Request, opened: OpenedExperiment) -> str:
+def _chosen_jobs(request: Request, opened: OpenedExperiment) -> str:
     """How many of the script's jobs this run has, and which option selected them."""
     table, total = opened.table, opened.table.wanted.count(1)
     if request.only:
-        return f"{opened.mask.count(1):,} of {count(opened.offered, 'task')}, chosen by --only"
+        return f"{opened.mask.count(1):,} of {count(opened.offered, 'job')}, chosen by --only"
     if not _is_pilot(opened):
-        return count(total, "task")
+        return count(total, "job")
     domains = [
         domain for domain, wanted in zip(table.domain_of, table.wanted, strict=True) if domain and wanted
     ]
@@ -185,7 +185,8 @@ def unfit(scheduler: Scheduler) -> str:
         return ""
     from supervisor.core.places.shortages import describe_unfit
 
-    return describe_unfit(scheduler.table, jobs, placement.kinds, *placement.totals())
+    totals = placement.totals()
+    return describe_unfit(scheduler.table, jobs, placement.kinds, *totals, of_nodes=placement.of_nodes)
 
 
 def _failures(report: Report | None) -> list[FailureSnapshot]:

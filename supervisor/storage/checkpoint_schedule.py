@@ -42,6 +42,7 @@ class CheckpointSchedule:
         self._writer: CheckpointWriter | None = None
         self._task: Task | None = None
         self._overdue = False  # jobs enough have completed
+        self._owed = False  # one is to be begun whatever it costs
         self._completions = 0  # since the last one was begun
         self._entry_seconds = ENTRY_SECONDS  # of the loop's time, for each finished job
         self._spent = 0.0  # by the one that is being written
@@ -58,8 +59,17 @@ class CheckpointSchedule:
         """Whether to begin a checkpoint now: after `every` completions, but not before it is affordable."""
         self._completions = completions
         self._ended = now if self._ended is None else self._ended
+        if self._owed:
+            return True
         self._overdue = completions >= self.every and not self.busy
         return self._overdue and now >= self._not_before()
+
+    def owe(self, position: Position) -> None:
+        """There is none of the finished jobs: write it now if they are few. Else it is begun in the first turn of
+        the loop, and written in slices: that of a million jobs takes longer than the workers need to start."""
+        self._owed = sum(map(self._parts.table.state.count, (COMPLETED, FAILED))) >= MANY
+        if not self._owed:
+            self.write_or_warn(position)
 
     def next_deadline(self) -> float | None:
         """When a checkpoint that waits is due; None if none waits."""
@@ -83,7 +93,7 @@ class CheckpointSchedule:
     def begin(self, position: Position, now: float) -> None:
         """Take the copies; `work` does the rest."""
         started = time.perf_counter()
-        self._overdue = False
+        self._overdue = self._owed = False
         try:
             self._writer = self._new_writer(position)
         except OSError as error:

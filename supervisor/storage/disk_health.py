@@ -130,7 +130,9 @@ class DiskHealth:
         elif self._lack is not None:
             reasons["no_space"] = self._lack
         if journal.full is None and since is not None and now - since >= STALLED_AFTER:
-            reasons["disk_stalled"] = f"the disk has not answered for {now - since:.0f} s ({journal.path})"
+            reasons["disk_stalled"] = (
+                f"the disk has not answered for {now - since:.0f} s ({journal.path}); the run waits for it"
+            )
         elif journal.waiting_bytes > MOST_WAITING:
             waiting = journal.waiting_bytes / 1e6
             reasons["disk_stalled"] = f"{waiting:.0f} MB of records wait for the disk ({journal.path})"

@@ -22,6 +22,7 @@ from supervisor.core.terms.events import Event, Synced
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Completions, Ended, Records
 from supervisor.storage import store_builder
+from supervisor.storage.checkpoint.journal_stretches import StretchWriter
 from supervisor.storage.checkpoint_schedule import CheckpointSchedule
 from supervisor.storage.disk_health import DiskFailures, DiskHealth
 from supervisor.storage.files.disk import Disk
@@ -59,6 +60,9 @@ class Store:
         self._disk = parts.disk
         self._journal = parts.journal
         self._offsets, self._lengths = parts.offsets, parts.lengths
+        self._stretches = StretchWriter(
+            parts.disk, parts.layout.stretches, parts.journal, parts.table, parts.offsets, parts.lengths
+        )
         self._checkpoints = CheckpointSchedule(parts, self.notices)
         self._health = DiskHealth(parts.disk, parts.layout.directory)
         self.states = SavedStateCleanup(parts.layout.states_directory, parts.table)
@@ -139,9 +143,11 @@ class Store:
         )
         store = cls(parts)
         store.notices += notices
-        if recovered.checkpoint_state != "good" or recovered.needs_generation:
-            # From here on either of the two files may be lost again.
+        # From here on either of the two files may be lost again.
+        if recovered.checkpoint_state == "damaged" or recovered.needs_generation:
             store._checkpoints.write_or_warn(store_builder.position_of(recovered))
+        elif recovered.checkpoint_state == "missing":
+            store._checkpoints.owe(store_builder.position_of(recovered))
         recovered.close()
         return store
 
@@ -174,13 +180,16 @@ class Store:
         line = 0
         for record in records:
             if isinstance(record, Completions):
-                offset = self._note_locations(record.jobs, offset, lengths[line : line + len(record)])
+                end = self._note_locations(record.jobs, offset, lengths[line : line + len(record)])
+                self._stretches.note(record, end - offset)
+                offset = end
                 line += len(record)
             else:
                 if not isinstance(record, Ended):
                     self.history.apply(record)
                 elif record.state in _FINISHED:
                     self._note_locations([self.table.number_of(record.job)], offset, [lengths[line]])
+                self._stretches.note_others(1, lengths[line])
                 offset += lengths[line]
                 line += 1
             note(record)
@@ -190,6 +199,7 @@ class Store:
             self._health.check_soon()
         elif not self.ephemeral:
             self._syncer.written(journal.next_n - 1, urgent=urgent)
+            self._stretches.appended()
         elif urgent:
             self._wake_loop()
         return journal.next_n - 1
@@ -278,7 +288,8 @@ class Store:
         self._broken = True
         if self.ephemeral:
             raise StorageError(
-                f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}"
+                f"the disk failed under a temporary file in {self.layout.directory}: {error.strerror or error}. "
+                "Make room or fix the disk, then start again."
             )
         self._failures.add(error, journal.path, self._now)
         if self._syncer.close(CLOSE_TIMEOUT):
@@ -370,6 +381,7 @@ class Store:
             os.close(self._wake)
             os.close(self._wake_read)
         self._wake_read = -1
+        self._stretches.close()
         self.plan.close()
         self._parts.lock.release()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from supervisor.core.state.columns import indices_of
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
@@ -85,6 +86,8 @@ def new(
     if not len(table):
         builder.fill(table)
     builder.close()
+    if not ephemeral:
+        plan.write_columns(layout.columns, table)
     return StoreParts(
         disk=disk,
         layout=layout,
@@ -226,6 +229,7 @@ def earlier(
         ) from None
     plan, found.plan = found.plan, None
     assert plan is not None
+    plan.write_columns(layout.columns, found.table)
     jobs = len(found.table)
     found.locations.grow(jobs)
     parts = StoreParts(
@@ -252,8 +256,8 @@ def position_of(found: Recovered) -> Position:
     position = found.history.position()
     position.in_progress = [
         InProgress(job, table.attempts[job], None, "")
-        for job, state in enumerate(table.state)
-        if state == INTERRUPTED and table.wanted[job]
+        for job in indices_of(table.state, INTERRUPTED)
+        if table.wanted[job]
     ]
     position.open_leases = [
         (incarnation, lease, job)

@@ -61,7 +61,11 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
     sys.path[:] = own_path
     try:
         for name in _ours(root):
-            __import__(name)
+            try:
+                __import__(name)
+            except ModuleNotFoundError as error:
+                if not _is_of_an_extra(error.name or ""):
+                    raise
         from workers.process.shadowed_modules import separate_imports
     finally:
         sys.path[:] = path
@@ -70,6 +74,12 @@ def _import_all(hidden: set[str], own_path: list[str]) -> None:
     separate_imports(hidden, loaded, own_path)
     if "psutil" in loaded:
         _bind_psutil(loaded)
+
+
+def _is_of_an_extra(name: str) -> bool:
+    """Whether a module that is missing comes with an extra (web, ray), which need not be installed."""
+    top = name.partition(".")[0]
+    return top not in (*_DEPENDENCIES, "supervisor", "workers") and top not in sys.stdlib_module_names
 
 
 def _bind_psutil(loaded: dict[str, ModuleType]) -> None:

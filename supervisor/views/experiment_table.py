@@ -54,6 +54,14 @@ def no_checkpoints(directory: str) -> str:
     return f"No checkpoints found to resume from in {directory}"
 
 
+def nothing_yet(directory: str) -> str:
+    """The message of a list of all experiments if there is none."""
+    return (
+        f"{no_checkpoints(directory)}\nNothing has run here yet: a script that calls main(...) makes an experiment "
+        "each time it is started (python SCRIPT.py), and so does longhaul exec; longhaul list -d DIR looks elsewhere"
+    )
+
+
 def _local(saved_at: str) -> str:
     try:
         return datetime.fromisoformat(saved_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -164,7 +164,9 @@ class GuardedView:
             self._inner = SilentView()
             self._follower = None
             self._write(
-                "warning", f"the progress view failed and is switched off: {type(error).__name__}: {error}"
+                "warning",
+                f"the progress view failed and is switched off: {type(error).__name__}: {error}; the run goes on, "
+                "`longhaul status --watch` shows it",
             )
 
     def _write(self, level: str, text: str) -> None:

@@ -5,10 +5,16 @@ No colours and no cursor control.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot, UnfitJobs
+from supervisor.core.state.snapshot import (
+    FailureSnapshot,
+    NeedsSnapshot,
+    NodeSnapshot,
+    RunSnapshot,
+    UnfitJobs,
+)
 from supervisor.core.terms.wording import (
     count,
     duration,
@@ -28,6 +34,8 @@ from supervisor.views.view import SilentView
 OFTEN, SELDOM = 10.0, 300.0  # seconds between lines
 OFTEN_FOR = 600.0  # the first so many seconds of a run
 _WIDE = 160  # characters of a sentence with a job's id
+SILENT_AFTER = 15.0  # seconds, of which a node speaks three times
+_MOST_SILENT = 2  # nodes that are named
 _MOST_FAILURES = 1000  # lines between two progress lines; beyond that they are counted
 
 
@@ -87,6 +95,8 @@ def progress(snapshot: RunSnapshot, now: datetime) -> str:
     running = sum(worker.job is not None for worker in snapshot.workers)
     taken = "" if snapshot.needs is None else f" (given {', '.join(taken_of(snapshot.needs))})"
     parts.append(f"{running:,} running{taken}")
+    if snapshot.nodes is not None:
+        parts.append(nodes_of(snapshot.nodes))
     if snapshot.rate > 0:
         parts.append(rate(snapshot.rate))
     parts.append(f"{duration(snapshot.elapsed)} so far")
@@ -134,6 +144,33 @@ def _unfit(unfit: UnfitJobs) -> str:
 
 def _with_id(job_id: str, words: str, width: int) -> str:
     return shorten(one_line(job_id), max(12, width - len(words))) + words
+
+
+def nodes_of(nodes: Sequence[NodeSnapshot]) -> str:
+    """`3 nodes`, and which of them have been silent for long."""
+    silent = [node for node in nodes if node.heard_age is not None and node.heard_age > SILENT_AFTER]
+    words = "" if not silent else f" ({', '.join(_silent(node) for node in silent[:_MOST_SILENT])})"
+    return f"{count(len(nodes), 'node')}{words}"
+
+
+def _silent(node: NodeSnapshot) -> str:
+    return f"nothing heard of {shorten(one_line(node.node), 40)} for {duration(node.heard_age or 0.0)}"
+
+
+def node_line(node: NodeSnapshot, wide: int = 0) -> str:
+    """`node1 (host)  3 of 4 workers busy  load 3.90 of 4  cpu 385%  memory 6.0G of 15G  heard 2s ago`; what is not
+    known is left out. `wide`: of its name."""
+    busy = f"{node.busy:,} of {count(node.workers, 'worker')} busy"
+    parts = [f"{shorten(one_line(node.node), 40):<{wide}}", f"{busy:<22}"]
+    if node.load is not None:
+        parts.append(f"load {node.load:5.2f} of {node.cores:g}")
+    if node.cpu_percent is not None:
+        parts.append(f"cpu {node.cpu_percent:4.0f}%")
+    if node.memory_used is not None and node.memory_total is not None:
+        parts.append(f"memory {size(node.memory_used)} of {size(node.memory_total)}")
+    if node.heard_age is not None:
+        parts.append(f"heard {duration(node.heard_age)} ago")
+    return "  ".join(parts)
 
 
 def situation_of(snapshot: RunSnapshot, *, again: str = "Ctrl+C again") -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from supervisor.core.state.run_history import Incidents
+from supervisor.core.state.run_history import Counted, Incidents
 from supervisor.core.state.snapshot import FailureSnapshot, RunSnapshot
 from supervisor.core.terms.records import BY_HAND, LOW_MEMORY
 from supervisor.core.terms.wording import count, cut, duration, one_line, shorten, size
@@ -25,6 +25,14 @@ _OF_JOBS = {
 }
 
 
+_OF_PLACES = {
+    "places_joined": "joined",
+    "place_lost": "lost",
+    "place_fenced": "fenced",
+    "place_ended": "ended in order",
+}
+
+
 def overnight_lines(overnight: Incidents, at: str) -> list[str]:
     """`waited for room on the disk: 12m in all, 3 times`; orders from other terminals in one
     line. `at`: now, ISO 8601."""
@@ -36,13 +44,24 @@ def overnight_lines(overnight: Incidents, at: str) -> list[str]:
     for what, words in _OF_JOBS.items():
         if (seen := overnight.noted.get(what)) is not None:
             more = f" and {seen.times - 1:,} more" if seen.times > 1 else ""
-            lines.append(f"{words}: {seen.first_job}{more}")
+            lines.append(f"{words}: {seen.first}{more}")
+    if overnight.places:
+        lines.append(f"nodes: {', '.join(_of_places(overnight.places))}")
     if overnight.orders:
         counted = (
             f"{order} {f'({times:,})' if times > 1 else ''}" for order, times in overnight.orders.items()
         )
         lines.append(f"longhaul ctl: {', '.join(text.strip() for text in counted)}")
     return lines
+
+
+def _of_places(places: Mapping[str, Counted]) -> Iterator[str]:
+    """`3 joined`, `1 lost (node2 (host))`, `1 fenced`, `2 ended in order (node0 (host) first)`."""
+    for what, words in _OF_PLACES.items():
+        if (seen := places.get(what)) is not None:
+            first = "" if seen.times == 1 else " first"
+            which = f" ({one_line(seen.first)}{first})" if what in ("place_lost", "place_ended") else ""
+            yield f"{seen.times:,} {words}{which}"
 
 
 LINES = 24
@@ -92,7 +111,7 @@ def _head(snapshot: RunSnapshot, width: int) -> list[str]:
     ]
     notes = [
         (snapshot.crashes, "crash", "crashes"),
-        (snapshot.timeouts, "timeout", "timeouts"),
+        (snapshot.timeouts, "timed out", "timed out"),
         (snapshot.retries, "attempt repeated", "attempts repeated"),
         (snapshot.unselected, "job left out by --only", "jobs left out by --only"),
         (snapshot.gone, "job no longer in the plan", "jobs no longer in the plan"),

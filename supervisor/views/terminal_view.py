@@ -17,7 +17,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.core.state.snapshot import FailureSnapshot, NeedsSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import (
+    FailureSnapshot,
+    NeedsSnapshot,
+    NodeSnapshot,
+    RunSnapshot,
+    WorkerSnapshot,
+)
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.wording import (
     count,
@@ -34,7 +40,15 @@ from supervisor.core.terms.wording import (
 )
 from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import FailureLimit, failure_line, tail_lines
-from supervisor.views.plain_view import situation_of, taken_of, unfit_of, waiting_of
+from supervisor.views.plain_view import (
+    SILENT_AFTER,
+    node_line,
+    nodes_of,
+    situation_of,
+    taken_of,
+    unfit_of,
+    waiting_of,
+)
 from supervisor.views.view import SilentView
 
 OFTEN, SELDOM = 0.5, 1.0  # seconds between two drawings
@@ -42,6 +56,7 @@ OFTEN_FOR = 10.0  # the first so many seconds of a run
 _MOST_WORKERS = 8  # lines of workers; the others are counted
 _MOST_TOLD = 60  # characters of a job's report
 _MOST_DOMAIN_LINES = 4
+_MOST_NODES = 6  # lines of nodes; the others are counted
 _MOST_TAKEN_LINES = 2  # of what jobs take
 _MOST_FAILURES = 20  # shown between two updates
 _STYLES = {"warning": "yellow", "error": "bold red"}
@@ -142,6 +157,8 @@ def frame(snapshot: RunSnapshot, now: datetime, width: int, height: int) -> Rend
         lines.insert(3, _one_line(room, "dim"))
     if snapshot.needs is not None:
         lines.extend(_needs(snapshot.needs, width))
+    if snapshot.nodes is not None:
+        lines.extend(_nodes(snapshot.nodes, min(_MOST_NODES, height - 4 - len(lines))))
     left_over = height - 2 - len(lines) - min(_MOST_WORKERS, len(snapshot.workers))
     lines.extend(_domains(snapshot.domains, min(_MOST_DOMAIN_LINES, left_over), width))
     lines.extend(_workers(snapshot.workers, min(_MOST_WORKERS, height - 2 - len(lines)), width))
@@ -215,6 +232,22 @@ def _needs(needs: NeedsSnapshot, width: int) -> list[Text]:
     if unfit := unfit_of(needs, width):
         shown.append(_one_line(unfit, "yellow"))
     return shown
+
+
+def _nodes(nodes: list[NodeSnapshot], room: int) -> list[Text]:
+    """How many, and a line for each; if there are too many, those that were silent for longest, then the busiest."""
+    if len(nodes) == 1:
+        return [_one_line(node_line(nodes[0]), "dim")]
+    shown = nodes
+    if len(nodes) > room:
+        shown = sorted(
+            nodes, key=lambda node: (-(node.heard_age or 0.0) // SILENT_AFTER, -(node.load or 0.0))
+        )
+        shown = sorted(shown[: max(0, room - 1)], key=lambda node: node.place)
+    wide = max((len(node.node) for node in shown), default=0)
+    lines = [_one_line(f"      {node_line(node, min(wide, 40))}", "dim") for node in shown]
+    more = f", {len(shown)} of them here" if len(shown) < len(nodes) else ""
+    return [_one_line(f"{nodes_of(nodes)}{more}"), *lines]
 
 
 def _domains(domains: dict[str, Counts], room: int, width: int) -> list[RenderableType]:

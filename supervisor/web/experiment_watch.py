@@ -6,6 +6,7 @@ request takes what is known by then, and waits only a moment for what is new.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -32,7 +33,9 @@ from supervisor.web.time_documents import TimePicture
 _PAUSE = 0.5  # seconds between two looks at the journal
 _SHARE = 10  # looks that take long are rarer: at most a tenth of the time
 _PATIENCE = 0.4  # seconds that a request waits for what is new
+_RECENT = 3.0  # seconds that results may be old
 _FIRST_PATIENCE = 5.0  # and for the states of the jobs, when nothing is known yet
+_SMALL = 1 << 20  # bytes of a journal that is read in some hundredths of a second
 
 _STATE_OF = {"completed": COMPLETED, "failed": FAILED, "in_progress": INTERRUPTED, "pending": PENDING}
 # Records after which the plan or the states of many jobs may be others.
@@ -44,7 +47,7 @@ class ExperimentWatch:
 
     Attributes
     ----------
-    table: None until it has been read. version: rises with each change of it.
+    table: None until it has been read. version: rises with each change of it. surveys: how often it was read.
     behind: the journal has not been read to its end yet. trouble: why it cannot be; "" if nothing is wrong.
     """
 
@@ -56,9 +59,12 @@ class ExperimentWatch:
         self.behind = True
         self.trouble = ""
         self.choices = JobChoices()
+        self.surveys = 0
+        self._survey_at = self._survey_took = 0.0
         self._surveyed = 0  # number of the last line that the table has
         self._stale = True
-        self._begin()
+        self._written = True  # while it was surveyed
+        self._forget()
         self._follower = JournalFollower(layout)
         self._anew = 0
         self._waiting = 0
@@ -69,13 +75,37 @@ class ExperimentWatch:
         self._picture: tuple[tuple[Any, ...], float, float, TimePicture | None] = ((), 0.0, 0.0, None)
         self._pool = ThreadPoolExecutor(1, f"watch-{layout.experiment_id}")
 
-    def _begin(self) -> None:
+    def _forget(self) -> None:
         self.timeline = Timeline()
         self.groups = FailureGroups()
 
     @property
     def table(self) -> JobTable | None:
         return None if self.results is None else self.results.table
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether the states of the jobs are known, or why they cannot be."""
+        return self.results is not None or bool(self.trouble)
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether a request would have to wait for the states of the jobs."""
+        if self._is_read:
+            return False
+        try:
+            return os.stat(self.layout.journal).st_size > _SMALL
+        except OSError:
+            return False
+
+    def begin(self) -> None:
+        """Have the journal read, without waiting for it."""
+        self.refresh(0.0, 0.0)
+
+    @property
+    def table_behind(self) -> bool:
+        """Whether jobs may have ended that the table does not know of. Nothing is added where nobody runs it."""
+        return self.behind and (self._written or is_running(self.layout))
 
     def refresh(self, patience: float = _PATIENCE, first: float = _FIRST_PATIENCE) -> None:
         """Have the journal looked at, if it is time, and wait a little for it. first: seconds to wait for the states
@@ -88,13 +118,23 @@ class ExperimentWatch:
                 self._began = time.monotonic()
             look = self._look
             patience -= time.monotonic() - self._began  # a look that takes long is waited for once
-        if self.results is None and not self.trouble:
+        if not self._is_read:
             end = time.monotonic() + first
             while look is not None and not look.done() and time.monotonic() < end:
                 if self._have_table.wait(0.02):
                     break
         elif look is not None and patience > 0:
             wait([look], patience)
+
+    def freshen_results(self) -> None:
+        """Have `results` know the jobs that have ended by now: of a run that goes on they may be some seconds old, and
+        older if it takes long to read them. Raises LonghaulError."""
+        with self.lock:
+            age = time.monotonic() - self._survey_at
+            grown = self._follower.number > self._surveyed
+            due = self.results is None or (grown and age >= max(_RECENT, _SHARE * self._survey_took))
+        if due:
+            self._pool.submit(self._survey).result()
 
     def counts(self) -> Counts | None:
         """By the journal; None if it has not been read."""
@@ -133,6 +173,7 @@ class ExperimentWatch:
 
     def _read_on(self) -> None:
         began = time.monotonic()
+        first = self._follower.number == 0
         try:
             if self._stale:
                 self._survey()
@@ -146,19 +187,25 @@ class ExperimentWatch:
             )
         finally:
             self._looked_at = time.monotonic()
-            self._took = self._looked_at - began
+            self._took = 0.0 if first else self._looked_at - began  # the whole journal is read once
             self._have_table.set()
 
     def _survey(self) -> None:
         self._stale = False
+        began = time.monotonic()
         found = survey(self.layout)
-        if not is_running(self.layout):
+        written = is_running(self.layout)
+        if not written:
             for job in found.running():
                 if found.table.state[job] == PENDING:
                     found.table.state[job] = INTERRUPTED
         with self.lock:
             before, self.results = self.results, Results.of(found)
             self._surveyed = found.last_n
+            self._written = written
+            self.surveys += 1
+            self._survey_at = time.monotonic()
+            self._survey_took = self._survey_at - began
             self.version += 1
         self._have_table.set()
         if before is not None:
@@ -169,7 +216,7 @@ class ExperimentWatch:
             with self.lock:
                 if self._follower.started_anew != self._anew:
                     self._anew = self._follower.started_anew
-                    self._begin()
+                    self._forget()
                     self._stale, self._surveyed = True, 0
                 self.timeline.take(group.heads, group.lines, decode_record, self._bad_end)
                 if self._follower.number > self._surveyed:

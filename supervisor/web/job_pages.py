@@ -82,6 +82,10 @@ def parse_page(text: str) -> int:
     return int(text)
 
 
+def pages_of(jobs: int) -> int:
+    return max(1, math.ceil(jobs / PER_PAGE))
+
+
 class JobChoices:
     """The jobs that a filter lets through, in order. `version` says which state of the table it is."""
 
@@ -92,7 +96,7 @@ class JobChoices:
         self, table: JobTable, wanted: JobFilter, number: int, running: Mapping[int, BegunJob], version: int
     ) -> JobPage:
         jobs = self.chosen(table, wanted, running, version)
-        pages = max(1, math.ceil(len(jobs) / PER_PAGE))
+        pages = pages_of(len(jobs))
         number = min(number, pages)
         return JobPage(jobs[(number - 1) * PER_PAGE : number * PER_PAGE], len(jobs), number, pages)
 
@@ -142,10 +146,10 @@ def _is_waiting(state: int) -> bool:
 
 
 def _with_text(ids: Sequence[str], jobs: Sequence[int], text: str) -> list[int]:
-    if _GLOB.search(text):
-        match = re.compile(fnmatch.translate(text), re.IGNORECASE).match
-        return [job for job in jobs if match(ids[job])]
     folded = text.casefold()
+    if _GLOB.search(text):  # ids may have brackets too
+        match = re.compile(fnmatch.translate(text), re.IGNORECASE).match
+        return [job for job in jobs if match(ids[job]) or folded in ids[job].casefold()]
     return [job for job in jobs if folded in ids[job].casefold()]
 
 

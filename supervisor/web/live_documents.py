@@ -10,6 +10,7 @@ import msgspec
 
 from supervisor.commands.attempts import Attempt
 from supervisor.commands.show import attempts_of
+from supervisor.commands.status import resume_words
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import FAILED, Counts
 from supervisor.core.terms.wording import cut
@@ -18,11 +19,15 @@ from supervisor.page.markup import clean
 from supervisor.reports.failed_attempts import printed
 from supervisor.reports.progress_file import OVER, Progress, seconds_since
 from supervisor.reports.report import result_text
+from supervisor.storage.checkpoint.checkpoint_format import Header, peek
+from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.recovery.first_jobs import first_jobs
 from supervisor.system.clock import utc_now
 from supervisor.web.experiment_catalogue import progress_of
 from supervisor.web.experiment_watch import ExperimentWatch
-from supervisor.web.job_pages import BegunJob, JobFilter, JobPage, state_name
+from supervisor.web.job_pages import PER_PAGE, BegunJob, JobFilter, JobPage, pages_of, state_name
+from workers.process.surrogates import decoded_entry
 
 MOST_NAMED = 200  # ids with a group of failures, and names of domains
 MOST_GROUPS = 500
@@ -36,20 +41,22 @@ _SUMS = ("elapsed_seconds", "retries", "crashes", "timeouts", "unselected", "mem
 
 def live_document(layout: Layout, key: str, watch: ExperimentWatch, *, may_steer: bool) -> dict[str, Any]:
     """state: as `longhaul status` says it. over: it will not change any more. complete: the counts are those of the
-    journal, or of the run itself. orders: whether orders are taken now."""
+    journal, or of the run itself. orders: whether orders are taken now. resume: how jobs that are left are gone on
+    with, when nobody runs it."""
     progress = progress_of(layout)
     live = is_running(layout)
     counted = watch.counts()
-    counts = counted or (progress.counts if progress is not None else Counts())
-    if live and progress is not None:
-        counts = progress.counts
+    known = progress if counted is not None else counts_at_hand(layout)
+    counts = counted or (known.counts if known is not None else Counts())
+    if progress is not None and (live or progress.state in OVER):
+        counts = progress.counts  # the journal may be read a moment later
     state = _state(layout, progress, counts, live=live)
-    if counted is None and progress is None and not live:
+    if counted is None and known is None and not live:
         state = "unusable" if watch.trouble else "being read"
     document: dict[str, Any] = {
         "key": key,
         "id": layout.experiment_id,
-        "name": progress.name if progress is not None else _name(watch),
+        "name": known.name if known is not None else _name(watch),
         "state": state,
         "live": live,
         "over": not live,
@@ -60,6 +67,7 @@ def live_document(layout: Layout, key: str, watch: ExperimentWatch, *, may_steer
         "trouble": watch.trouble,
         "orders": may_steer and live and progress is not None and progress.control is not None,
         "supervisor": msgspec.to_builtins(progress.supervisor) if progress is not None else {},
+        "resume": {} if live or not counts.left else _resume(layout, watch),
         "workers": [],
         "domains": _domains(watch),
         "domains_total": len(watch.domain_counts()),
@@ -70,9 +78,16 @@ def live_document(layout: Layout, key: str, watch: ExperimentWatch, *, may_steer
         document |= {name: getattr(progress, name) for name in _SUMS}
         if at_work:
             document["workers"] = _workers(layout, progress)
+            if progress.nodes is not msgspec.UNSET:
+                document["nodes"] = msgspec.to_builtins(progress.nodes)
             if progress.needs is not msgspec.UNSET:
                 document["needs"] = msgspec.to_builtins(progress.needs)
     return document
+
+
+def counts_at_hand(layout: Layout) -> Progress | Header | None:
+    """What tells the counts of jobs without reading the journal: as the run kept them, or its checkpoint."""
+    return progress_of(layout) or peek(Disk(), layout.checkpoint)
 
 
 def _state(layout: Layout, progress: Progress | None, counts: Counts, *, live: bool) -> str:
@@ -85,6 +100,19 @@ def _state(layout: Layout, progress: Progress | None, counts: Counts, *, live: b
     if progress.state == "finished" and is_finished_pilot(layout):
         return "pilot done"
     return how_it_ended(layout, progress) or progress.state
+
+
+def _resume(layout: Layout, watch: ExperimentWatch) -> dict[str, str]:
+    """`command`, and the `directory` where it is to be typed."""
+    started = None if watch.results is None else watch.results.history.run_started
+    command = resume_words(layout, started)
+    if started is None or not command:
+        return {}
+    entry = decoded_entry(started.entry)
+    return {
+        "command": command,
+        "directory": str(entry.get("start_directory") or entry.get("directory") or ""),
+    }
 
 
 def _name(watch: ExperimentWatch) -> str:
@@ -124,14 +152,25 @@ def running_jobs(layout: Layout, table: JobTable) -> dict[int, BegunJob]:
     }
 
 
+def early_jobs_document(layout: Layout) -> dict[str, Any] | None:
+    """The first page in the order of the script, of an experiment that has not been read; None if its index does not
+    tell of it."""
+    found = first_jobs(layout, PER_PAGE)
+    if found is None:
+        return None
+    page = JobPage(range(len(found.table)), found.total, 1, pages_of(found.total))
+    return jobs_document(found.table, page, JobFilter(), running_jobs(layout, found.table), complete=False)
+
+
 def jobs_document(
-    watch: ExperimentWatch,
     table: JobTable,
     found: JobPage,
     wanted: JobFilter,
     running: Mapping[int, BegunJob],
+    *,
+    complete: bool,
 ) -> dict[str, Any]:
-    """total: jobs that the filter lets through. complete: the journal has been read to its end."""
+    """total: jobs that the filter lets through. complete: nothing has ended that the table does not know of."""
     rows = [_job_row(table, job, running) for job in found.jobs]
     domains = [name for name in table.domains if name]
     return {
@@ -142,7 +181,7 @@ def jobs_document(
         "sort": wanted.sort,
         "domains": domains[:MOST_NAMED],
         "domains_total": len(domains),
-        "complete": not watch.behind,
+        "complete": complete,
     }
 
 
@@ -152,12 +191,16 @@ def _job_row(table: JobTable, job: int, running: Mapping[int, BegunJob]) -> dict
         "id": table.ids[job],
         "domain": table.domains[table.domain_of[job]] or None,
         "state": state,
-        "attempts": table.attempts[job],
+        "attempts_total": table.attempts[job],
         "seconds": round(table.seconds[job], 4) if table.attempts[job] else None,
         "outcome": table.outcome.get(job, ""),
     }
     if state == "in_progress" and (now := running.get(job)) is not None:
-        row |= {"worker": now.worker, "since": now.since, "attempts": max(row["attempts"], now.attempt)}
+        row |= {
+            "worker": now.worker,
+            "since": now.since,
+            "attempts_total": max(row["attempts_total"], now.attempt),
+        }
     return row
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,8 +30,10 @@ from supervisor.experiment.experiment_status import is_running
 from supervisor.storage.files.layout import Layout
 from supervisor.web.experiment_catalogue import Catalogue
 from supervisor.web.experiment_watch import ExperimentWatch
-from supervisor.web.job_pages import parse_filter, parse_page
+from supervisor.web.job_pages import JobFilter, parse_filter, parse_page
 from supervisor.web.live_documents import (
+    counts_at_hand,
+    early_jobs_document,
     failures_document,
     job_document,
     jobs_document,
@@ -38,7 +42,7 @@ from supervisor.web.live_documents import (
 )
 from supervisor.web.page_files import page_files
 from supervisor.web.page_security import HEADERS, AccessRules
-from supervisor.web.result_documents import ResultColumns, csv_rows, plot_document
+from supervisor.web.result_documents import ResultColumns, csv_rows
 from supervisor.web.text_pieces import log_document, output_document, parse_position
 from supervisor.web.time_documents import lanes_answer, parse_stretch, series_answer
 
@@ -150,7 +154,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
             405,
             error.headers,
         )
-    return _error(error.status_code, "there is nothing at this path", "the paths are in docs/page.md")
+    hint = (
+        "the paths are in docs/page.md; a proxy in front of it takes the path away under which the page lies"
+    )
+    return _error(error.status_code, "there is nothing at this path", hint)
 
 
 async def _fault(_: Request, error: Exception) -> Response:
@@ -168,26 +175,27 @@ class _Api:
     def __init__(self, catalogue: Catalogue, *, read_only: bool) -> None:
         self._catalogue = catalogue
         self._read_only = read_only
-        self._columns: dict[str, ResultColumns] = {}
+        self._columns: weakref.WeakKeyDictionary[ExperimentWatch, ResultColumns] = weakref.WeakKeyDictionary()
 
     def answered(self, make: Callable[[Request], Any]) -> Callable[[Request], Awaitable[Response]]:
         """A path whose answer is JSON with an ETag, made in a thread."""
 
         async def endpoint(request: Request) -> Response:
-            return await run_in_threadpool(_answer, make, request)
+            # Given up when the server ends: it may take as long as a journal takes to be read.
+            return await run_sync(_answer, make, request, abandon_on_cancel=True)
 
         return endpoint
 
     # -- the page itself: nothing in it tells of an experiment
 
-    async def page(self, _: Request) -> Response:
-        return _file("index.html")
+    async def page(self, request: Request) -> Response:
+        return _file("index.html", request)
 
     async def asset(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in page_files():
             raise ApiError(404, "there is nothing at this path", "open the address that was printed")
-        return _file(name)
+        return _file(name, request)
 
     # -- what is asked
 
@@ -216,6 +224,10 @@ class _Api:
             raise ApiError(503, "the experiment is being read", "ask again in a moment")
         return watch, table
 
+    def _results(self, request: Request) -> ResultColumns:
+        watch = self._watch(request)
+        return self._columns.setdefault(watch, ResultColumns(watch))
+
     def experiments(self, _: Request) -> Any:
         found = self._catalogue.listed()
         return {
@@ -228,19 +240,30 @@ class _Api:
     def live(self, request: Request) -> Any:
         layout, key = self._layout(request), request.path_params["key"]
         watch = self._catalogue.watch(key, layout)
-        watch.refresh(patience=0.0 if is_running(layout) else 0.2, first=0.3)
+        # What a run or its checkpoint has counted is told at once: reading a large journal takes seconds.
+        early = watch.takes_long and counts_at_hand(layout) is not None
+        if not early:
+            watch.refresh(patience=0.0 if is_running(layout) else 0.2, first=0.3)
         document = live_document(layout, key, watch, may_steer=not self._read_only)
         with watch.lock:
             document["failure_groups"] = len(watch.groups.ordered())
+        if early:
+            watch.begin()
         return document
 
     def jobs(self, request: Request) -> Any:
         wanted, number = parse_filter(request.query_params), parse_page(request.query_params.get("page", ""))
+        watch = self._catalogue.watch(request.path_params["key"], self._layout(request))
+        if (wanted, number) == (JobFilter(), 1) and watch.takes_long:
+            early = early_jobs_document(watch.layout)
+            if early is not None:
+                watch.begin()
+                return early
         watch, table = self._with_table(request)
         running = running_jobs(watch.layout, table)
         with watch.lock:
             found = watch.choices.page(table, wanted, number, running, watch.version)
-            return jobs_document(watch, table, found, wanted, running)
+            return jobs_document(table, found, wanted, running, complete=not watch.table_behind)
 
     def job(self, request: Request) -> Any:
         watch, table = self._with_table(request)
@@ -279,11 +302,10 @@ class _Api:
             return series_answer(watch.picture(_now(watch.layout)), wanted, complete=not watch.behind)
 
     def columns(self, request: Request) -> Any:
-        layout, key = self._layout(request), request.path_params["key"]
-        return self._columns.setdefault(key, ResultColumns(layout)).document()
+        return self._results(request).document()
 
     def plot(self, request: Request) -> Any:
-        return plot_document(self._layout(request), request.query_params)
+        return self._results(request).plot(request.query_params)
 
     async def results_csv(self, request: Request) -> Response:
         def begin() -> tuple[Layout, list[int]]:
@@ -333,9 +355,13 @@ class _Api:
         return _json({"done": True, "text": answer.text, "stacks": answer.stacks})
 
 
-def _file(name: str) -> Response:
-    content, kind = page_files()[name]
-    return Response(content, media_type=kind)
+def _file(name: str, request: Request) -> Response:
+    file = page_files()[name]
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(file.content, media_type=file.kind)
+    return Response(
+        file.packed, 200, {"content-encoding": "gzip", "vary": "accept-encoding"}, media_type=file.kind
+    )
 
 
 async def _body(request: Request) -> bytes:

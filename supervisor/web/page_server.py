@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import ipaddress
+import logging
 import os
 import secrets
 import signal
@@ -13,21 +15,77 @@ import stat
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from supervisor.control.control_socket import NoControlSocket, find_directory
 from supervisor.core.terms.errors import UsageError
 from supervisor.storage.files.layout import Layout
 from supervisor.views.console import print_lines
 from supervisor.web.experiment_catalogue import Catalogue, key_of
+from supervisor.web.page_files import page_files
 from supervisor.web.page_routes import create_app
 from supervisor.web.page_security import AccessRules
 
 USUAL_PORT = 8787
+REQUEST_PATIENCE = 10.0  # seconds for a whole request to arrive
+MOST_OPEN = 400  # connections
+# Connections that are accepted before any is read: what is complete must not be the oldest by then.
+_AT_ONCE = 100
+_SWITCH = 0.001  # seconds that a thread which reads a journal goes on while a request waits for its turn
 _NICE = 10
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _ANY = ("0.0.0.0", "::")  # all addresses of this machine
+
+
+class _PatientProtocol(H11Protocol):
+    """Ends a connection whose request does not get complete: so many of them, held open by another user of the machine,
+    would keep everybody else out. However fast they come anew, each makes room by ending the oldest of them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= MOST_OPEN:
+            self._make_room()
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._look_again()
+
+    def _make_room(self) -> None:
+        open_ones = (one for one in self.connections if isinstance(one, _PatientProtocol))
+        waiting = [one for one in open_ones if one._is_incomplete()]
+        if waiting:
+            oldest = min(waiting, key=lambda one: one._since)
+            # Several connections may be made before it notices that it has ended.
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def _is_incomplete(self) -> bool:
+        """Also of one that is kept open after an answer."""
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    def _look_again(self) -> None:
+        self._before = self.cycle
+        self._look = self.loop.call_later(REQUEST_PATIENCE, self._end_if_slow)
+
+    def _end_if_slow(self) -> None:
+        if self._is_incomplete() and self.cycle is self._before:
+            self.transport.abort()
+        else:
+            self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        super().connection_lost(exc)
+
+
+class _QuietlyEnding(uvicorn.Server):
+    """Requests that are being answered at the end are given up: that is no error, and is not printed as one."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").disabled = True
+        await super().shutdown(sockets)
 
 
 class Where(NamedTuple):
@@ -47,11 +105,16 @@ def serve(
     hosts: Sequence[str],
     read_only: bool,
     opening: bool,
-) -> int:
-    """Until Ctrl+C or SIGTERM. shown: what the page opens with; None for the list. Raises UsageError."""
+) -> NoReturn:
+    """Until Ctrl+C or SIGTERM; the process ends with it. shown: what the page opens with; None for the list. Raises
+    UsageError."""
     read_only = read_only or not is_loopback(where.address)
     token = secrets.token_urlsafe(32)  # 256 bits
-    with contextlib.ExitStack() as stack:
+    # Whenever it is ended, also while the browser is being opened: what is to be removed is removed. The server raises
+    # the signal that ended it again after its own end.
+    for number in _ENDING:
+        signal.signal(number, _end_once)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         listener, path = stack.enter_context(_listening(where))
         port = None if path else int(listener.getsockname()[1])
         catalogue = Catalogue(find)
@@ -63,11 +126,13 @@ def serve(
             log_level="error",
             access_log=False,
             lifespan="off",
+            http=_PatientProtocol,
             ws="none",
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=1,
-            limit_concurrency=200,
+            limit_concurrency=MOST_OPEN + _AT_ONCE,
+            backlog=_AT_ONCE,
         )
         _be_nice()
         query = f"?x={key_of(shown)}" if shown is not None else ""
@@ -78,11 +143,21 @@ def serve(
         sys.stdout.flush()
         if opening:
             stack.enter_context(_opened(address))
-        # After its own end the server raises the signal that ended it again: what is to be removed is removed then.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
-    return 0
+        # While somebody takes the address to a browser: the first page need not wait for it.
+        page_files()
+        catalogue.layouts()
+        sys.setswitchinterval(_SWITCH)
+        _QuietlyEnding(config).run(sockets=[listener])
+    # Threads that read a large journal take many seconds more, and change nothing: nobody waits for them.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _end_once(*_: object) -> NoReturn:
+    """Raises KeyboardInterrupt; a second signal would interrupt what the first one has begun to remove."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def is_loopback(address: str) -> bool:
@@ -146,7 +221,7 @@ def _listening(where: Where) -> Iterator[tuple[socket.socket, str]]:
             raise UsageError(
                 f"{where.address}:{port} cannot be listened at: {reason}; choose another port with --port N (0: any)"
             ) from None
-        listener.listen(100)
+        listener.listen(_AT_ONCE)
         yield listener, ""
 
 
@@ -172,7 +247,7 @@ def _unix_socket() -> Iterator[tuple[socket.socket, str]]:
         listener.bind(path)
         try:
             os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
-            listener.listen(100)
+            listener.listen(_AT_ONCE)
             yield listener, path
         finally:
             with contextlib.suppress(OSError):

@@ -3,126 +3,150 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from supervisor.commands.result_columns import Rows
 from supervisor.commands.results import written
 from supervisor.core.terms.errors import UsageError
-from supervisor.page.typed_columns import Column, columns_of, is_param, numbers_of_texts
+from supervisor.page.typed_columns import Column, columns_of
 from supervisor.reports.html_report import chosen_jobs
 from supervisor.reports.report import Report, load
 from supervisor.reports.result_reader import Results
 from supervisor.storage.files.layout import Layout
-from supervisor.storage.recovery.survey import survey
+from supervisor.web.experiment_watch import ExperimentWatch
 
 MOST_POINTS = 5_000
+MOST_READ = 50_000  # jobs whose values a plot is made of: reading a million results takes many seconds
 BINS = 60  # of each axis, if there are more points than that
-_SHARE = 10  # read anew at most a tenth of the time
-_LEAST = 2.0  # seconds
 
 
 class ResultColumns:
-    """The columns of an experiment's results; read anew when its journal has grown, but not too often."""
+    """Columns of an experiment's results, as they are asked for; read anew when the experiment has been."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, watch: ExperimentWatch) -> None:
+        self._watch = watch
         self._lock = threading.Lock()
-        self._stamp: object = None
-        self._read_at, self._took = 0.0, 0.0
-        self._columns: list[Column] = []
-        self._rows = self._total = 0
-        self._note = ""
+        self._shown: _Read | None = None
+        self._plotted: _Read | None = None
 
     def document(self) -> dict[str, Any]:
         """rows: that `values` has. total: jobs of the experiment. complete: that are all of them; else `note` says
         which."""
         with self._lock:
-            self._refresh()
+            self._watch.freshen_results()
+            if self._shown is None or self._shown.survey != self._watch.surveys:
+                with self._watch.lock:
+                    results = self._results()
+                    self._shown = self._read(results, *chosen_jobs(results))
+            found = self._shown
+        return {
+            "columns": found.columns,
+            "rows": found.rows,
+            "note": found.note,
+            "total": found.total,
+            "complete": found.rows == found.total,
+        }
+
+    def plot(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Columns `x`, `y` and `color` of the jobs that have both values: points, or beyond `MOST_POINTS` bins of two
+        dimensions. rows: jobs that were read; beyond `MOST_READ` a sample, as `note` says. Raises UsageError for a
+        column that is not there."""
+        wanted = {axis: query.get(axis, "") for axis in ("x", "y", "color")}
+        for axis in ("x", "y"):
+            if not wanted[axis]:
+                raise UsageError(f"the axis {axis} is missing: name a column of `columns`")
+        found = self._for_plots()
+        by_name = {column.name: column for column in found.columns}
+        for name in wanted.values():
+            if name and name not in by_name:
+                raise UsageError(f"no column {name!r} in this experiment; `columns` lists them")
+        columns = {axis: by_name[name] for axis, name in wanted.items() if name}
+        across, up = columns["x"].values, columns["y"].values
+        rows = [row for row in range(found.rows) if across[row] is not None and up[row] is not None]
+        document = {
+            **wanted,
+            "total": found.total,
+            "rows": found.rows,
+            "note": found.note,
+            "points_total": len(rows),
+            "complete": found.rows == found.total,
+        }
+        if len(rows) > MOST_POINTS:
             return {
-                "columns": self._columns,
-                "rows": self._rows,
-                "note": self._note,
-                "total": self._total,
-                "complete": self._rows == self._total,
+                **document,
+                "bins": _two_dimensional(*(_values(columns[axis], rows) for axis in ("x", "y"))),
             }
+        ids = by_name["job"]
+        points = {axis: _picked(column, rows) for axis, column in columns.items()}
+        return {**document, "points": {"job": [ids.texts[ids.values[row]] for row in rows], **points}}
 
-    def _refresh(self) -> None:
-        stamp = _stamp(self._layout)
-        age = time.monotonic() - self._read_at
-        if stamp == self._stamp or (self._stamp is not None and age < max(_LEAST, _SHARE * self._took)):
-            return
-        began = time.monotonic()
-        results = Results.of(survey(self._layout))
-        try:
-            jobs, self._note = chosen_jobs(results)
-            rows = list(Report(results).rows_of(jobs))
-            self._columns, self._rows, self._total = columns_of(rows), len(rows), len(results.jobs())
-        finally:
-            results.close()
-        self._stamp, self._read_at = stamp, time.monotonic()
-        self._took = self._read_at - began
+    def _for_plots(self) -> _Read:
+        with self._lock:
+            self._watch.freshen_results()
+            shown = self._shown
+            if shown is not None and shown.survey == self._watch.surveys and shown.rows == shown.total:
+                return shown
+            if self._plotted is None or self._plotted.survey != self._watch.surveys:
+                with self._watch.lock:
+                    results = self._results()
+                    jobs = results.jobs()
+                    some, note = jobs, ""
+                    if len(jobs) > MOST_READ:
+                        some = sorted(random.Random(0).sample(jobs, MOST_READ))
+                        note = (
+                            f"{MOST_READ:,} of {len(jobs):,} jobs, drawn at random, each time the same ones."
+                        )
+                    self._plotted = self._read(results, some, note)
+            return self._plotted
+
+    def _results(self) -> Results:
+        """Those that no other thread closes as long as the lock is held."""
+        assert self._watch.results is not None
+        return self._watch.results
+
+    def _read(self, results: Results, jobs: Sequence[int], note: str) -> _Read:
+        columns = columns_of(Report(results).rows_of(jobs))
+        return _Read(self._watch.surveys, columns, len(jobs), len(results.jobs()), note)
 
 
-def _stamp(layout: Layout) -> tuple[int, int] | None:
-    try:
-        status = layout.journal.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size
+class _Read(NamedTuple):
+    """survey: of which it is. rows: that the columns have, of `total` jobs."""
+
+    survey: int
+    columns: list[Column]
+    rows: int
+    total: int
+    note: str
 
 
 # ------------------------------------------------------------------------------- plot
 
 
-def plot_document(layout: Layout, query: Mapping[str, str]) -> dict[str, Any]:
-    """Columns `x`, `y` and `color` of all jobs that have both values: points, or beyond `MOST_POINTS` bins of two
-    dimensions. Raises UsageError for a column that is not there."""
-    names = {axis: query.get(axis, "") for axis in ("x", "y", "color")}
-    for axis in ("x", "y"):
-        if not names[axis]:
-            raise UsageError(f"the axis {axis} is missing: name a column of `columns`")
-    wanted = {axis: name for axis, name in names.items() if name}
-    values: dict[str, list[Any]] = {axis: [] for axis in wanted}
-    jobs: list[str] = []
-    seen: set[str] = set()
-    total = 0
-    with load(layout.directory, layout.experiment_id) as report:
-        for row in report.each_row():
-            total += 1
-            seen.update(row)
-            if row.get(wanted["x"]) is not None and row.get(wanted["y"]) is not None:
-                jobs.append(row["job"])
-                for axis, name in wanted.items():
-                    values[axis].append(row.get(name))
-    for name in wanted.values():
-        if name not in seen:
-            raise UsageError(f"no column {name!r} in this experiment; `columns` lists them")
-    head = {
-        "x": names["x"],
-        "y": names["y"],
-        "color": names["color"],
-        "total": total,
-        "points_total": len(jobs),
-    }
-    if len(jobs) > MOST_POINTS:
-        values = {
-            axis: numbers_of_texts(found) if is_param(wanted[axis]) else found
-            for axis, found in values.items()
-        }
-        return {**head, "bins": _two_dimensional(values["x"], values["y"]), "complete": True}
-    found = columns_of([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)])
-    by_axis = {column.name: column for column in found}
-    points = {
-        axis: msgspec.structs.replace(by_axis[axis], name=name)
-        for axis, name in wanted.items()
-        if axis in by_axis
-    }
-    return {**head, "points": {"job": jobs, **points}, "complete": True}
+def _values(column: Column, rows: Iterable[int]) -> list[Any]:
+    """As they are, with texts for codes."""
+    if column.kind == "text":
+        return [column.texts[column.values[row]] for row in rows]
+    return [_NOT_FINITE.get(value, value) for value in map(column.values.__getitem__, rows)]
+
+
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _picked(column: Column, rows: Sequence[int]) -> Column:
+    """Of these rows alone."""
+    values = [column.values[row] for row in rows]
+    if column.kind == "text":
+        places: dict[int, int] = {}
+        values = [None if code is None else places.setdefault(code, len(places)) for code in values]
+        texts = [column.texts[code] for code in places]
+    else:
+        texts = []
+    return Column(column.name, column.kind, values, texts, any(one != values[0] for one in values))
 
 
 def _two_dimensional(across: Sequence[Any], up: Sequence[Any]) -> dict[str, Any]:

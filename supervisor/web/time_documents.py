@@ -63,10 +63,12 @@ class TimePicture:
 
 
 def _widths(bins: WorkerBins) -> list[WorkerBins]:
-    """From the finest bins to those of which the whole time has few."""
+    """From the finest bins to those of which the whole time has few. Those twice as wide as the finest are left out:
+    they would take as much memory as all that are wider."""
     found = [bins]
     while found[-1].filled() > 8 * max(1, len(bins.slots)):
-        found.append(found[-1].widened())
+        wider = found[-1].widened()
+        found.append(wider.widened() if len(found) == 1 else wider)
     return found
 
 

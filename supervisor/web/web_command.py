@@ -36,7 +36,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--address",
         default="127.0.0.1",
         metavar="IP",
-        help="listen there (default: 127.0.0.1); any other: --read-only",
+        help="listen there (default: 127.0.0.1); at an address that other machines reach, no orders are taken",
     )
     parser.add_argument(
         "--allow-host",

@@ -35,7 +35,8 @@ class CurrentJob:
 
     Attributes
     ----------
-    id, domain: as in the list of jobs; `id` is "" when no job runs, `domain` None if it has none.
+    id: as in the list of jobs; "" when no job runs.
+    domain: as in the list of jobs; None if it has none.
     attempt: 1 for the first start of the job, one more for each further start.
     worker: the slot of the worker, 0 to N-1; a replacement takes over the slot.
     local_worker: its number among the workers of this machine; the same as `worker` if there is only one.

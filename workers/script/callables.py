@@ -12,6 +12,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import msgspec
@@ -91,6 +92,15 @@ def _partial_by_name(function: functools.partial[Any]) -> FunctionSpec | None:
     return msgspec.structs.replace(spec, constants=list(function.args))
 
 
+def _described(function: Callable[..., Any]) -> str:
+    """`the function load.<locals>.<lambda> (model.py, line 10)`; of anything else its repr."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return repr(function)
+    file = os.path.basename(code.co_filename)
+    return f"the function {function.__qualname__} ({file}, line {code.co_firstlineno})"
+
+
 def _by_value(function: Callable[..., Any], module: str, qualname: str) -> FunctionSpec:
     from workers.script import by_value
 
@@ -102,12 +112,12 @@ def _by_value(function: Callable[..., Any], module: str, qualname: str) -> Funct
             referring = by_value.dumps(function, referring=True, files=files)
     except ImportError:
         raise CannotSend(
-            f"{function!r} cannot be imported by a worker: define it at the top level of a file, "
+            f"{_described(function)} cannot be imported by a worker: define it at the top level of a file, "
             f"or install cloudpickle (pip install cloudpickle)"
         ) from None
     except Exception as error:
         raise CannotSend(
-            f"{function!r} cannot be sent to a worker ({type(error).__name__}: {error}): define it at the "
+            f"{_described(function)} cannot be sent to a worker ({type(error).__name__}: {error}): define it at the "
             f"top level of a file, and make what it needs in setup()"
         ) from error
     return FunctionSpec(

@@ -17,7 +17,7 @@ from typing import Any
 from workers.process.surrogates import sendable
 from workers.transport.messages import ModuleText
 
-_INSTALLED = ("/site-packages/", "/dist-packages/")
+INSTALLED = ("/site-packages/", "/dist-packages/")
 _OURS = ("workers", "supervisor")
 # Modules of debuggers in an editor's folder, and modules that Python imports at its start.
 _TOOLS = ("debugpy", "pydev", "_pydev", "sitecustomize", "usercustomize")
@@ -79,7 +79,7 @@ def _file_of(module: Any) -> str | None:
 
 
 def _is_the_users(file: str) -> bool:
-    return not (file.startswith(_LIBRARY) or any(part in file for part in _INSTALLED))
+    return not (file.startswith(_LIBRARY) or any(part in file for part in INSTALLED))
 
 
 def _digest_of(file: str) -> str:

@@ -86,6 +86,11 @@ class FrameReader:
             return None, len(view)
 
     @staticmethod
+    def is_one(room: bytearray, start: int, size: int) -> bool:
+        """Whether `size` bytes from `start` on are exactly one frame."""
+        return size >= HEAD and LENGTH.unpack_from(room, start) == (UINT32_TYPE, size - HEAD)
+
+    @staticmethod
     def guess(room: bytearray, start: int, end: int) -> tuple[int, int]:
         """The end of the last whole frame in `room[start:end]`, and the number of frames, without a walk from
         frame to frame. Right if all frames are small and none contains the bytes that a small frame begins

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import io
 import os
+import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 
 SMALL_READ = 1 << 15  # the objects made from so many bytes of small messages fit into the cache
+
+_AT_ONCE = select.PIPE_BUF - HEAD  # a frame of so many bytes is written completely or not at all
 
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 
@@ -115,6 +118,8 @@ class OutboxReader:
     def _messages(self, size: int) -> list[FromWorker]:
         """The messages in the first `size` bytes of the buffer."""
         reader = self._reader
+        if not reader.inside and reader.is_one(self._memory, HEAD, size):
+            return self._decode_singly([self._buffer[2 * HEAD : HEAD + size]], [])
         view = self._buffer[HEAD : HEAD + size]
         first, start = reader.resume(view)
         messages = [] if first is None else self._decode_singly([first], [])
@@ -178,12 +183,22 @@ class InboxWriter:
     def send(self, message: msgspec.Struct) -> bool:
         """Write a message as far as it fits; true if something is left for `flush`."""
         payload = self._encode(message)
-        if len(payload) < 4096:
-            self._pieces.append(memoryview(frame(payload)))
+        if len(payload) <= _AT_ONCE:
+            whole = frame(payload)
+            if not self._pieces and self._takes(whole):
+                return False
+            self._pieces.append(memoryview(whole))
         else:
             self._pieces.append(memoryview(LENGTH.pack(UINT32_TYPE, len(payload))))
             self._pieces.append(memoryview(payload))
         return self.flush()
+
+    def _takes(self, whole: bytes) -> bool:
+        """Whether the pipe takes a frame of at most PIPE_BUF bytes now, as it nearly always does."""
+        try:
+            return not self.broken and os.write(self._descriptor, whole) == len(whole)
+        except OSError:
+            return False  # `flush` finds the reason
 
     @property
     def pressing(self) -> bool:

@@ -93,6 +93,11 @@ def all_plain(params: Sequence[dict[str, Any]]) -> bool:
     return bool(min(numbers) > _TOO_SMALL and max(numbers) < _TOO_LARGE)
 
 
+def only_scalars(params: Sequence[dict[str, Any]]) -> bool:
+    """Whether all values are of exactly the kinds that JSON has, and have no parts. NaN and infinities may be there."""
+    return set(map(type, chain.from_iterable(map(dict.values, params)))) <= _SCALARS
+
+
 def encode_plain(value: Any) -> bytes | None:
     """A result that consists of JSON's own types, as JSON; None for any other."""
     kind = type(value)

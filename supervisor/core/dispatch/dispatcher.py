@@ -32,6 +32,7 @@ from supervisor.core.state.worker_state import (
     KillReason,
     WorkerState,
 )
+from supervisor.core.state.workers_now import Workers
 from supervisor.core.terms.events import (
     NODE_ENDED,
     NODE_LOST,
@@ -46,6 +47,7 @@ from supervisor.core.terms.events import (
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Leased
 from supervisor.core.terms.settings import Settings, starts_per_second
+from supervisor.core.terms.wording import one_line
 
 MOST_HELD = (
     4  # outcomes of a worker that wait for files, before it gets no more jobs: its node has to keep them
@@ -73,7 +75,7 @@ class Dispatcher:
         self.slots = slots
         self.next_lease = position.next_lease
         self.next_incarnation = position.next_incarnation
-        self.workers: dict[int, WorkerState] = {}
+        self.workers = Workers(self.timeout)
         self.held = HeldOutcomes()
         self.failure = ""
         self.last_start_error = ""
@@ -85,6 +87,8 @@ class Dispatcher:
         self.alone = AloneJobs()
         self.durations = Durations()
         self.placement: Placement | None = None  # if jobs say what they need
+        # Nodes that get nothing now, because they have little memory left.
+        self.short_places: set[int] = set()
 
     def place_by_needs(
         self, kinds: JobKinds, places: Sequence[PlaceFacts], shared: SharedResources, *, of_nodes: bool
@@ -122,13 +126,15 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """When a timeout, a revocation or another try to start a worker is due."""
-        times = []
-        for worker in self._watched():
-            timeout = self.timeout(worker)
-            if timeout is not None:
-                times.append(worker.since + timeout)
-            if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values()):
-                times.append(worker.begun + pacing.REVOKE_AFTER)
+        times = [
+            worker.begun + self.revocations.after
+            for worker in self.workers.with_several()
+            if worker.lease_count() > 1 and pacing.is_behind(worker, self.workers.values())
+        ]
+        if (confirmed := self.revocations.next_deadline()) is not None:
+            times.append(confirmed)
+        if (timeout := self.workers.first_timeout()) is not None:
+            times.append(timeout)
         if (start := self.starts.next_time()) is not None:
             times.append(start)
         if self.pace is not None and self.pace.due is not None:
@@ -137,13 +143,17 @@ class Dispatcher:
 
     def coalescing_delay(self) -> float:
         """Seconds for which outcomes may gather before the loop processes them."""
-        workers = list(self.workers.values())
-        if self.placement is not None:  # workers may have nothing to do for long
-            workers = [worker for worker in workers if worker.leases or worker.status != READY]
-        counts = [worker.lease_count() for worker in workers if worker.status == READY]
-        if len(counts) < len(workers) or not counts:
-            return 0.0  # a worker starts or ends
-        return pacing.coalescing_delay(self.durations.quick, min(counts), len(counts))
+        workers = self.workers
+        if changing := len(workers) - workers.ready:  # they start or end
+            return pacing.MANY_CHANGES_DELAY if changing >= pacing.MANY_WORKERS else 0.0
+        # Where jobs say what they need, workers may have nothing to do for long.
+        idle = 0 if self.placement is None else workers.idle
+        least = workers.least_held(idle=self.placement is None)
+        return (
+            0.0
+            if least is None
+            else pacing.coalescing_delay(self.durations.quick, least, workers.ready - idle)
+        )
 
     # ----------------------------------------------------------------- what it learns
 
@@ -154,7 +164,7 @@ class Dispatcher:
             self.placement.learn(worker, seconds, outcomes)
 
     def worker_is_ready(self, worker: WorkerState, turn: Turn) -> None:
-        worker.status = READY
+        worker.set_status(READY)
         worker.begin(turn.now, turn.at)
         self.starts.forget(worker.sort())
 
@@ -173,7 +183,9 @@ class Dispatcher:
         last_error = error.strip() or "the workers died before they were ready"
         self.last_start_error = last_error
         if self._anybody(READY, STOPPING):
-            text = f"a worker could not be started, the others continue: {last_error.splitlines()[-1]}"
+            place = self.name_of_place(worker.place)
+            where = f" on {one_line(place)}" if place else ""
+            text = f"a worker could not be started{where}, the others continue: {last_error.splitlines()[-1]}"
             turn.effects.commands.append(Tell("warning", text))
         elif (
             self.placement is None
@@ -213,7 +225,7 @@ class Dispatcher:
         lease = worker.leases[0][0] if worker.leases else 0
         worker.kill_reason = KillReason(outcome, lease, message)
         if worker.status != STARTING:
-            worker.status = DOOMED
+            worker.set_status(DOOMED)
         turn.effects.commands.append(KillWorker(worker.incarnation, stack and bool(lease)))
 
     def kill_all(self, turn: Turn, *, stack: bool = False) -> None:
@@ -234,23 +246,17 @@ class Dispatcher:
 
     def enforce_limits(self, turn: Turn) -> None:
         """End jobs beyond their timeout; revoke leases that wait behind a long job."""
-        for worker in self._watched():
-            timeout = self.timeout(worker)
-            # The same sums as in `next_deadline`, or rounding lets the loop spin.
-            if timeout is not None and turn.now >= worker.since + timeout:
-                self.kill(turn, worker, "timed_out", stack=True)
-            elif (
+        for worker in self.workers.timed_out(turn.now):
+            self.kill(turn, worker, "timed_out", stack=True)
+        for worker in self.workers.with_several():
+            # The same sum as in `next_deadline`, or rounding lets the loop spin.
+            if (
                 worker.lease_count() > 1
-                and turn.now >= worker.begun + pacing.REVOKE_AFTER
+                and turn.now >= worker.begun + self.revocations.after
                 and pacing.is_behind(worker, self.workers.values())
             ):
-                self.revocations.revoke_waiting(turn, worker)
-
-    def _watched(self) -> list[WorkerState]:
-        """The workers whose first job may have a timeout, or behind whose first job others wait."""
-        least = 1 if self.settings.timeout is not None or self.table.own else 2
-        at_work = (worker for worker in self.workers.values() if worker.leases.size >= least)
-        return [worker for worker in at_work if worker.status in (READY, STOPPING)]
+                self.revocations.revoke_if_silent(turn, worker)
+        self.revocations.take_from_silent(turn)
 
     def timeout(self, worker: WorkerState) -> float | None:
         """Seconds that the worker's job may run: its own timeout, else the experiment's; None if unlimited."""
@@ -296,9 +302,11 @@ class Dispatcher:
 
     def free_slots(self) -> list[int]:
         """The slots without a worker, of a run in which slots are all that is counted."""
+        most = self.slots - (len(self.workers) - self.workers.abandoned)
+        if most <= 0:
+            return []
         taken = {worker.slot for worker in self.workers.values() if worker.status != ABANDONED}
-        most = self.slots - len(taken)
-        return [slot for slot in range(self.slots) if slot not in taken][:most] if most > 0 else []
+        return [slot for slot in range(self.slots) if slot not in taken][:most]
 
     def start_one(
         self, turn: Turn, slot: int, place: int = 0, local_slot: int = -1, holding: Holding | None = None
@@ -337,7 +345,7 @@ class Dispatcher:
             if worker.status == READY and worker.leases:
                 busy += 1
                 self.revocations.revoke_waiting(turn, worker)
-                worker.status = STOPPING
+                worker.set_status(STOPPING)
                 turn.effects.commands.append(StopWorker(worker.incarnation))
             else:
                 idle += 1
@@ -348,10 +356,15 @@ class Dispatcher:
         """Stop a worker without jobs. One that is still in `setup()` is asked to exit, not killed: its exit
         functions may have a temporary directory to remove."""
         if worker.status == READY or (worker.status == STARTING and worker.pid):
-            worker.status = STOPPING
+            worker.set_status(STOPPING)
             turn.effects.commands.append(StopWorker(worker.incarnation))
         elif worker.status == STARTING:  # there is no process yet
             self.kill(turn, worker, "interrupted")
+
+    def name_of_place(self, place: int) -> str:
+        """For people; "" on this machine alone."""
+        known = self.placement.places.get(place) if self.placement is not None else None
+        return known.name if known is not None else ""
 
     # --------------------------------------------------------------------- hand-out
 
@@ -359,6 +372,7 @@ class Dispatcher:
         """Lease jobs to the workers that are short of them, those with the fewest first."""
         held = self.alone.places(self.workers)
         if self.placement is not None:
+            held = self.short_places.union(held) if self.short_places else held
             if not held or any(place not in held for place in self.placement.places):
                 self.placement.hand_out(turn, held)
                 if not self.queue.has_ready():
@@ -366,34 +380,34 @@ class Dispatcher:
             return
         if held:
             return
-        ready = [worker for worker in self.workers.values() if worker.status == READY]
         if not self.queue.has_ready():
             if self.pace is not None:
                 self.pace.due = None
-            self._hand_out_alone(turn, ready)
+            self._hand_out_alone(turn)
             self._tell_waiting(turn)
             return
         if self.pace is not None:
-            self._hand_out_paced(turn, ready, self.pace)
+            self._hand_out_paced(turn, self.pace)
             return
         mean = self.durations.mean
         ahead = self.leases_ahead(mean)
-        counts = [worker.lease_count() for worker in ready]
-        short = [worker for worker, count in zip(ready, counts, strict=True) if count <= ahead // 2]
-        even = pacing.even_share(self.queue.size() + sum(counts), len(ready))
-        for worker in sorted(short, key=WorkerState.lease_count):
+        ready = self.workers.ready
+        even = pacing.even_share(self.queue.size() + self.workers.leases, ready)
+        for worker in self.workers.holding(ahead // 2):
             count = worker.lease_count()
             if count >= even:
                 continue
-            if worker.leases and turn.now >= worker.begun + pacing.REVOKE_AFTER:
+            if worker.leases and turn.now >= worker.begun + self.revocations.after:
                 continue  # it runs a long job: new leases would be revoked
             most = min(ahead, even) - count
-            self.lease(turn, worker, min(most, pacing.share(self.queue.size(), len(ready), mean)))
+            if most > 1:
+                most = min(most, pacing.share(self.queue.size(), ready, mean))
+            self.lease(turn, worker, most)
 
-    def _hand_out_paced(self, turn: Turn, ready: list[WorkerState], pace: TokenBucket) -> None:
+    def _hand_out_paced(self, turn: Turn, pace: TokenBucket) -> None:
         """With `--rate` each lease starts at once: one job for each idle worker, as the rate allows."""
         allowed = pace.allowed(turn.now)
-        for worker in ready:
+        for worker in self.workers.holding(0):
             if worker.leases or not self.queue.has_ready():
                 continue
             if not allowed:
@@ -404,12 +418,13 @@ class Dispatcher:
                 allowed -= 1
                 pace.spend(1)
 
-    def _hand_out_alone(self, turn: Turn, ready: list[WorkerState]) -> None:
+    def _hand_out_alone(self, turn: Turn) -> None:
         """Lease a job that must run alone, if no other job is leased."""
-        if self.ledger.awaiting_sync or not ready or not self.queue.has_alone():
+        if self.ledger.awaiting_sync or not self.queue.has_alone():
             return
-        if not any(worker.leases for worker in self.workers.values()):
-            self.send_alone(turn, ready[0])
+        idle = self.workers.holding(0)
+        if idle and not any(worker.leases for worker in self.workers.values()):
+            self.send_alone(turn, idle[0])
 
     def send_alone(self, turn: Turn, worker: WorkerState) -> None:
         """Lease the next job that must run alone to this worker."""
@@ -466,8 +481,7 @@ class Dispatcher:
         if not worker.leases:
             worker.begin(turn.now, turn.at)
         worker.first_lease = worker.first_lease or first
-        worker.leases.add(first, jobs)
-        worker.handed += len(jobs)
+        worker.add_leases(first, jobs)
         ids = list(get(self.table.ids, jobs))
         got, cpus, place = self.placement.grant(worker) if self.placement is not None else ({}, 0, "")
         turn.effects.records.append(Leased(worker.slot, worker.incarnation, first, ids, turn.at, got, place))

@@ -31,15 +31,16 @@ Head = tuple[int, int, int, int]  # where the first job of a line stands among t
 
 
 class Line:
-    """Ready jobs of equal needs. `state` is the table's and is only read; `single`: never in a batch with others.
+    """Ready jobs of equal needs. `state` is the table's and is only read; `group_of`: of jobs that are never in a batch
+    with others than those of their group, a number for it.
 
     closed: its jobs can never run with what there is; they stay where they are.
     """
 
-    def __init__(self, state: bytearray, single: set[int]) -> None:
+    def __init__(self, state: bytearray, group_of: dict[int, int]) -> None:
         self.closed = False
         self._state = state
-        self._single = single
+        self._group_of = group_of
         self._priorities: dict[int, int] = {}  # of the jobs that do not have 0
         self._first: deque[tuple[int, int]] = deque()  # (ticket, job)
         self._untried = array("I")
@@ -128,9 +129,10 @@ class Line:
         return number
 
     def take(self, count: int, *, empty_handed: bool) -> Sequence[int]:
-        """Up to `count` jobs, fewer before a job that must be leased singly; a range if they are consecutive.
+        """Up to `count` jobs, fewer before a job of a group or behind the last one of it; a range if they are
+        consecutive.
 
-        A single job is only given to a worker that is `empty_handed`.
+        Those of a group are only given to a worker that is `empty_handed`.
         """
         run = self._take_run(count) if self._untried_are_next() else []
         return run if len(run) == count else self._take_singly(list(run), count, empty_handed)
@@ -139,10 +141,9 @@ class Line:
         """Take jobs one by one from the queue whose turn it is."""
         while len(taken) < count and self.has_ready():
             job = self.peek()
-            if job in self._single:
+            if (group := self._group_of.get(job)) is not None:
                 if not taken and empty_handed:
-                    self._pop()
-                    taken.append(job)
+                    self._take_group(group, taken, count)
                 break
             self._pop()
             taken.append(job)
@@ -150,16 +151,27 @@ class Line:
                 taken.extend(self._take_run(count - len(taken)))
         return taken
 
+    def _take_group(self, group: int, taken: list[int], count: int) -> None:
+        """Take the next jobs, as long as they are of this group. One that two workers had is queued twice."""
+        while len(taken) < count and self.has_ready() and self._group_of.get(job := self.peek()) == group:
+            self._pop()
+            if job not in taken:
+                taken.append(job)
+
     def _untried_are_next(self) -> bool:
         """Whether no job of another queue goes before the untried ones, as nearly always."""
         return not (self._first or (self._priorities and self._again))
 
     def _take_run(self, count: int) -> Sequence[int]:
-        """Up to `count` untried jobs, up to the first that must be leased singly; fewer if some have ended."""
-        single = self._single
+        """Up to `count` untried jobs, up to the first that is of a group; fewer if some have ended."""
+        groups = self._group_of
+        if count == 1 and not groups and self._next < len(self._untried):
+            job = self._untried[self._next]
+            self._next += 1
+            return [job] if self._state[job] in _READY else []
         run = compact(self._untried[self._next : self._next + count].tolist())
-        if single and not single.isdisjoint(run):
-            run = list(takewhile(lambda job: job not in single, run))
+        if groups and not groups.keys().isdisjoint(run):
+            run = list(takewhile(lambda job: job not in groups, run))
         self._next += len(run)
         if bytes(get(self._state, run)).count(PENDING) == len(run):
             return run
@@ -243,8 +255,9 @@ class JobQueue:
     def __init__(self, state: bytearray, kind_of: Sequence[int] = (), kinds: int = 1) -> None:
         self._state = state
         self._kind_of = kind_of
-        self._single: set[int] = set()
-        self.lines = [Line(state, self._single) for _ in range(kinds)]
+        self._group_of: dict[int, int] = {}
+        self._groups = 0  # how many there have been
+        self.lines = [Line(state, self._group_of) for _ in range(kinds)]
         self._order = _LineOrder(self.lines) if kind_of else None
         self._ticket = 0
         self._front = 0  # the ticket of the last job that was put before all others
@@ -352,7 +365,13 @@ class JobQueue:
 
     def mark_single(self, job: int) -> None:
         """From now on hand this job out without others in the same lease message."""
-        self._single.add(job)
+        self.mark_group([job])
+
+    def mark_group(self, jobs: Sequence[int]) -> None:
+        """From now on hand these jobs out without others in the same lease message."""
+        # A number of its own: a job may begin two groups, and then belongs to the later one.
+        self._groups += 1
+        self._group_of.update(dict.fromkeys(jobs, self._groups))
 
     def remove(self, jobs: set[int]) -> None:
         """Remove these jobs from every queue."""

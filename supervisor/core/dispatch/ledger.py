@@ -95,6 +95,9 @@ class Ledger:
     ) -> None:
         """`completed` for many results of one worker; one record for all if none of them is special."""
         table = self.table
+        if len(jobs) == 1 and type(outcomes[0]) is Completed and self.is_current(leases[0], jobs[0]):
+            self._completed_alone(turn, slot, jobs[0], outcomes[0])
+            return
         if (
             list(get(self.newest_lease, jobs)) != leases
             or not table.all_in(jobs, LEASED)
@@ -113,6 +116,27 @@ class Ledger:
         turn.effects.records.append(
             Completions(slot, turn.at, jobs, ids, attempts, seconds, results, leases, more)
         )
+
+    def _completed_alone(self, turn: Turn, slot: int, job: int, outcome: Completed) -> None:
+        """The same for one result. It joins those of other workers that came just before: a record for each of a
+        thousand workers would cost more than what it holds."""
+        table = self.table
+        attempt = table.attempts[job] + 1
+        table.state[job], table.attempts[job], table.seconds[job] = COMPLETED, attempt, outcome.seconds
+        if table.outcome:
+            table.outcome.pop(job, None)
+        records = turn.effects.records
+        last = records[-1] if records else None
+        if type(last) is not Completions or not last.workers:
+            last = Completions(slot, turn.at, [], [], [], [], [], [])
+            records.append(last)
+        last.workers.append(slot)
+        last.jobs.append(job)  # type: ignore[attr-defined]
+        last.ids.append(table.ids[job])
+        last.attempts.append(attempt)
+        last.seconds.append(outcome.seconds)
+        last.results.append(outcome.result)
+        last.leases.append(outcome.lease)
 
     def completed(self, turn: Turn, slot: int, job: int, outcome: Completed | CompletedWith) -> None:
         """Book a completed result. The reference for `completed_batch`."""

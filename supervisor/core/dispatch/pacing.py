@@ -93,10 +93,14 @@ LONGEST_DELAY = 0.1
 # Outcomes of jobs that take longer than this are recorded at once.
 PROMPT_FROM = 0.02
 
-# From so many workers on, outcomes of long jobs gather for so many seconds for each worker, but no longer than a
-# hundredth of a job.
+# From so many workers on, outcomes of long jobs gather for so many seconds for each worker, but no longer than this
+# part of a job: half of that is what a worker waits for its next one on average.
 MANY_WORKERS = 64
 PER_WORKER = 4e-5
+PART_OF_A_JOB = 1 / 50
+
+# Seconds for which the news of so many workers that start or end gather: each has two or three.
+MANY_CHANGES_DELAY = 0.01
 
 # About the most outcomes that gather: the objects made of more do not fit into the processor's cache.
 GATHERED = 400
@@ -104,11 +108,15 @@ GATHERED = 400
 # A shorter delay is not worth a system call.
 SHORTEST_DELAY = 0.0002
 
-# Seconds after which leases that wait behind a running job are revoked and given to others.
+# Seconds after which leases that wait behind a running job are revoked and given to others (`Revocations.after`).
 REVOKE_AFTER = 0.05
 
 # But only if another worker is idle, has reported since, or has begun a job so many seconds later.
 CLEARLY_LATER = 0.02
+
+# Seconds without a word after which a worker that was asked for them is taken to be at a long job. A worker between
+# two short jobs answers within a millisecond.
+CONFIRM_AFTER = 0.01
 
 
 def most_ahead(job_bytes: float) -> int:
@@ -137,7 +145,7 @@ def coalescing_delay(quick: float | None, least_held: int, workers: int) -> floa
     if quick is None:
         return 0.0
     if quick > PROMPT_FROM:
-        return min(PER_WORKER * workers, quick / 100) if workers >= MANY_WORKERS else 0.0
+        return min(PER_WORKER * workers, PART_OF_A_JOB * quick) if workers >= MANY_WORKERS else 0.0
     each = time_of(quick)
     seconds = min(LONGEST_DELAY, GATHERED * each, (least_held - 1) * each / 2)
     return seconds if seconds >= SHORTEST_DELAY else 0.0

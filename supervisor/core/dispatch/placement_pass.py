@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.crews import ByLoad, Crew
 from supervisor.core.dispatch.job_queue import Head
 from supervisor.core.dispatch.retry_policy import START_FAILURES, Sort
@@ -355,7 +354,7 @@ class PlacementPass:
                 others.append(worker)
                 continue
             count = worker.lease_count()
-            if count > ahead // 2 or self._turn.now >= worker.begun + pacing.REVOKE_AFTER:
+            if count > ahead // 2 or self._turn.now >= worker.begun + self._dispatcher.revocations.after:
                 continue  # it has enough, or runs a long job: new leases would be revoked
             crew, claim = self._crews.get(worker.place), self._placement.claim_against(kind)
             if crew is None or (claim is not None and not crew.place.respects(claim, holding)):

@@ -77,7 +77,9 @@ def _describe_cause(kind: str, death: WorkerDied, seconds: float) -> str:
     if death.cause == NODE_LOST:
         return "the node that it ran on was lost"
     if death.signal is not None:
-        return f"its worker was killed by {signal_name(death.signal)}"
+        name = signal_name(death.signal)
+        perhaps = ", perhaps because the memory was used up" if name == "SIGKILL" else ""
+        return f"its worker was killed by {name}{perhaps}"
     if death.exit_code is not None:
         return f"its worker exited with code {death.exit_code} before there was a result"
     return "its worker died before there was a result"

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from supervisor.core.state.job_table import JobTable
 
 
-def why_unfit(amounts: Amounts, *places: Totals) -> str:
+def why_unfit(amounts: Amounts, *places: Totals, of_nodes: bool = False) -> str:
     """Why a job cannot run even if nothing else does: what it asks for, and what there is; "" if it can.
 
     places: what each of them has; other resources are the same ones in all. GPUs are counted by device: a share of
-    one needs one device, two need two.
+    one needs one device, two need two. of_nodes: a place is a node, also if there is only one: no option of ours
+    gives it more.
     """
     reasons: list[str] = []
     for totals in places:
         reasons = list(_reasons(amounts, totals))
         if not reasons:
             return ""
-    if len(places) > 1:
+    if len(places) > 1 or (of_nodes and places):
         reasons = list(_reasons_of_nodes(amounts, places))
     if reasons:
         return "asks for " + ", and for ".join(reasons)
@@ -34,10 +35,13 @@ def why_unfit(amounts: Amounts, *places: Totals) -> str:
     return f"asks for {_in_words(amounts)}, and {none}"
 
 
-def describe_unfit(table: JobTable, jobs: Sequence[int], kinds: JobKinds, *places: Totals) -> str:
+def describe_unfit(
+    table: JobTable, jobs: Sequence[int], kinds: JobKinds, *places: Totals, of_nodes: bool = False
+) -> str:
     """The first of some jobs that cannot run, why, and how many more there are."""
     first = jobs[0]
-    text = f"job {one_line(table.ids[first])!r}: {why_unfit(kinds.of(first).amounts, *places)}"
+    why = why_unfit(kinds.of(first).amounts, *places, of_nodes=of_nodes)
+    text = f"job {one_line(table.ids[first])!r}: {why}"
     if len(jobs) > 1:
         text += f"; {count(len(jobs) - 1, 'more job')} cannot run either"
     return text

@@ -1,7 +1,10 @@
 """Leases that earlier runs left open, and what becomes of their jobs. Pure.
 
-Of each worker the first lease was running, the others had not started. That is likely, not certain: each of these jobs
-gets a lease of its own from now on.
+Of each worker the first lease was running, the others had not started. That is likely, not certain: outcomes may have
+been on their way, and a job far behind may have ended the supervisor. So these jobs are handed out with no others: each
+alone, if a worker had few, else in groups (`TOGETHER`) to workers that hold nothing else. A worker with tiny jobs holds
+thousands, and one after the other they would take seconds. If one of them ends the next supervisor as well, only its
+group is open then: after one more end each of these has a lease of its own.
 
 Nothing of an earlier run computes on this machine any more. A worker on another host may, until its agent has missed
 the supervisor for long enough, or another agent there has found it dead (`PlaceFacts.cleared`). Till then its leases
@@ -20,6 +23,15 @@ from supervisor.core.terms.events import PlaceFacts, Tell
 from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.records import Returned, WorkerEnded, WorkerStarted
 from supervisor.core.terms.wording import count, duration
+
+TOGETHER = 128  # jobs of one worker that are handed out in one message, if it had more open leases than these
+
+
+def groups_of(jobs: Sequence[int]) -> list[Sequence[int]]:
+    """Which of a worker's jobs may be handed out together; the first, which was running, never with others."""
+    size = TOGETHER if len(jobs) > TOGETHER else 1
+    groups = [jobs[:1], *(jobs[first : first + size] for first in range(1, len(jobs), size))]
+    return groups if jobs else []
 
 
 class EarlierLeases:
@@ -106,8 +118,9 @@ class EarlierLeases:
 
     def _settle(self, turn: Turn, incarnation: int, leases: Sequence[tuple[int, int]]) -> None:
         ledger = self._ledger
+        for group in groups_of([job for _, job in leases]):
+            ledger.queue.mark_group(group)
         for index, (lease, job) in enumerate(leases):
-            ledger.queue.mark_single(job)
             if index == 0 and ledger.table.state[job] not in (COMPLETED, FAILED):
                 ledger.lost(turn, job, lease)
                 if not self._mask[job]:

@@ -30,5 +30,5 @@ class HandOutPauses:
         """Record that the machine was suspended or the process stopped: a pause that is over already."""
         turn.effects.records.append(Paused("suspended", turn.at))
         turn.effects.records.append(Unpaused("suspended", turn.at, round(event.seconds, 3)))
-        text = f"suspended or stopped for {event.seconds:.0f} s; timeouts do not count this time"
+        text = f"the machine or this run was suspended for {event.seconds:.0f} s; timeouts do not count this time"
         turn.effects.commands.append(Tell("info", text))

@@ -2,11 +2,14 @@
 
 Memory: a worker over `--memory-limit` is killed and its job charged. Below `--keep-free` no job is handed out.
 Below half of that the youngest job is stopped and queued again without a charge, but never the last one: if
-that uses too much, the kernel kills it, and the run goes on. `--deadline` and `--max-failures` begin a drain.
+that uses too much, the kernel kills it, and the run goes on. Each of several nodes is judged by itself.
+`--deadline` and `--max-failures` begin a drain.
 Stalled (`--stall`) and slow jobs are only reported.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.turn import Turn
@@ -17,6 +20,7 @@ from supervisor.core.terms.events import ClockJumped, LogStack, MemoryMeasured, 
 from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.records import LOW_MEMORY, Noted, Paused, Unpaused
 from supervisor.core.terms.settings import failures_allowed, sized
+from supervisor.core.terms.wording import one_line
 
 _CRITICAL = 0.5  # of --keep-free
 
@@ -48,7 +52,7 @@ class Limits:
         self._allowed = failures_allowed(self._settings.max_failures)
         self._completed_before = 0
         self._failures_seen = 0
-        self._no_stop_before = 0.0
+        self._no_stop_before: dict[int, float] = {}  # by place
         self._spared: dict[int, int] = {}  # job -> how often it was not blamed for being over its limit
         self._slowness = StragglerDetector(self._table)
         self._slow_told = False
@@ -109,8 +113,12 @@ class Limits:
                 continue
             if (limit := self._limit_of(worker)) is not None:
                 self._hold_to_limit(turn, worker, used, limit, event.left.get(incarnation))
-        if event.available is not None and self._settings.keep_free is not None:
-            self._keep_free(turn, event.available, self._settings.keep_free)
+        if (keep := self._settings.keep_free) is None:
+            return
+        if event.places is not None:
+            self._keep_free_on_each(turn, event.places, keep)
+        elif event.available is not None:
+            self._keep_free(turn, event.available, keep)
 
     def own_memory_limits(self) -> dict[int, int]:
         """Bytes that the jobs of workers may use, by incarnation."""
@@ -197,17 +205,40 @@ class Limits:
             turn.effects.commands.append(
                 Tell("info", "enough memory is available again: jobs are started again")
             )
-        if available < keep * _CRITICAL and turn.now >= self._no_stop_before:
-            self._stop_youngest(turn, available)
+        if available < keep * _CRITICAL:
+            self._stop_youngest(turn, available, 0)
 
-    def _stop_youngest(self, turn: Turn, available: int) -> None:
-        if any(worker.status == DOOMED for worker in self._dispatcher.workers.values()):
+    def _keep_free_on_each(self, turn: Turn, places: Mapping[int, int], keep: int) -> None:
+        """`places`: what is available on each. A node that is short gets nothing more; the others go on."""
+        short = self._dispatcher.short_places
+        for place in short - places.keys():  # it has ended
+            short.discard(place)
+        for place, available in places.items():
+            where = f"on {one_line(self._dispatcher.name_of_place(place))}"
+            if available < keep and place not in short:
+                short.add(place)
+                text = (
+                    f"{sized(available)} of memory is available there, less than {sized(keep)} (--keep-free)"
+                )
+                turn.effects.commands.append(Tell("warning", f"no new jobs are started {where}: {text}"))
+            elif place in short and available >= keep * _RELAXED:
+                short.discard(place)
+                text = f"enough memory is available again {where}: jobs are started there again"
+                turn.effects.commands.append(Tell("info", text))
+            if available < keep * _CRITICAL:
+                self._stop_youngest(turn, available, place)
+
+    def _stop_youngest(self, turn: Turn, available: int, place: int) -> None:
+        """Of those in this place."""
+        if turn.now < self._no_stop_before.get(place, 0.0):
+            return
+        if any(w.status == DOOMED and w.place == place for w in self._dispatcher.workers.values()):
             return  # its memory will be free soon
-        running = self._dispatcher.running()
+        running = [pair for pair in self._dispatcher.running() if pair[0].place == place]
         if len(running) < 2:
             return
         worker, job = max(running, key=lambda pair: (pair[0].since, pair[0].incarnation))
-        self._no_stop_before = turn.now + _SETTLES_WITHIN
+        self._no_stop_before[place] = turn.now + _SETTLES_WITHIN
         job_id = self._table.ids[job]
         detail = {"job": job_id, "worker": worker.slot, "available": available}
         turn.effects.records.append(Noted("stopped_for_memory", turn.at, detail))

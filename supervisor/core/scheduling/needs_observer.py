@@ -75,7 +75,8 @@ class NeedsObserver:
         number, first = self._scheduler.queue.count_closed()
         if first is None:
             return None
-        why = why_unfit(placement.kinds.of(first).amounts, *placement.totals())
+        amounts = placement.kinds.of(first).amounts
+        why = why_unfit(amounts, *placement.totals(), of_nodes=placement.of_nodes)
         return UnfitJobs(number, self._scheduler.table.ids[first], self._with_option_names(why))
 
 

@@ -6,8 +6,6 @@ recorded, with the uid of its user, and shown in the view.
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -21,7 +19,7 @@ from supervisor.core.scheduling.drain import Drain
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, STOPPING, KillReason, WorkerState
 from supervisor.core.terms.events import AnswerControl, AnswerWithStacks, ControlAsked, Tell
-from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING
+from supervisor.core.terms.jobs import COMPLETED, FAILED, INTERRUPTED, LEASED, PENDING, JobPatterns
 from supervisor.core.terms.records import BY_HAND, Noted, Paused, Reset, Unpaused
 
 MOST_WORKERS = 4096
@@ -265,14 +263,11 @@ class Orders:
     def _named(self, patterns: Sequence[str]) -> list[int]:
         """Jobs of the plan with these ids or matching these patterns, in plan order."""
         table = self.table
-        found: set[int] = set()
-        for pattern in patterns:
-            exact = table.numbers.get(pattern)
-            if exact is not None:
-                found.add(exact)
-            else:
-                match = re.compile(fnmatch.translate(pattern)).match
-                found.update(job for job, job_id in enumerate(table.ids) if match(job_id))
+        named = JobPatterns(patterns, table.numbers)
+        if named.globs:
+            found = {job for job, job_id in enumerate(table.ids) if named.names(job_id)}
+        else:
+            found = {table.numbers[job_id] for job_id in named.ids}
         return sorted(job for job in found if table.wanted[job])
 
     def _problem(

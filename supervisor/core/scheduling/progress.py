@@ -12,13 +12,19 @@ from collections.abc import Callable
 from supervisor.core.scheduling.needs_observer import NeedsObserver
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.domain_counts import DomainCounts
-from supervisor.core.state.snapshot import NeedsSnapshot, RunSnapshot, WorkerSnapshot
+from supervisor.core.state.snapshot import NeedsSnapshot, NodeSnapshot, RunSnapshot, WorkerSnapshot
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.state.worker_state import STARTING, WorkerState
 from supervisor.core.terms.jobs import Counts
-from supervisor.core.terms.records import BY_HAND
+from supervisor.core.terms.needs import units
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY
 
-_PAUSE_TEXTS = {BY_HAND: "paused by hand, `longhaul ctl resume` continues it"}
+_PAUSE_TEXTS = {
+    "no_space": "no room on the disk, the run continues by itself when there is some",
+    "disk_stalled": "the disk does not answer",
+    LOW_MEMORY: "less memory is free than --keep-free",
+    BY_HAND: "paused by hand, `longhaul ctl resume` continues it",
+}
 
 _NOTHING_NEW = ("draining", "paused", "waiting_for_space")  # states
 
@@ -94,6 +100,7 @@ class ProgressObserver:
             unselected=self.unselected,
             checkpoint_age=checkpoint_age,
             needs=needs,
+            nodes=self._nodes(),
         )
 
     def _state_now(self) -> str:
@@ -121,6 +128,27 @@ class ProgressObserver:
         if left <= 0:
             return 0.0
         return left / rate if rate > 0 else None
+
+    def _nodes(self) -> list[NodeSnapshot] | None:
+        """None on this machine alone."""
+        placement = self.scheduler.dispatcher.placement
+        if placement is None or not placement.of_nodes:
+            return None
+        here: dict[int, list[WorkerState]] = {number: [] for number in placement.places}
+        for worker in self.scheduler.workers.values():
+            if worker.place in here:
+                here[worker.place].append(worker)
+        return [
+            NodeSnapshot(
+                place.name,
+                len(workers := here[place.number]),
+                sum(bool(worker.leases) and worker.status != STARTING for worker in workers),
+                place.slots,
+                units(place.totals.cpus),
+                place=place.number,
+            )
+            for place in placement.places.values()
+        ]
 
     def _worker(self, worker: WorkerState, now: float) -> WorkerSnapshot:
         view = WorkerSnapshot(worker.slot, worker.pid, worker.incarnation, worker.status)

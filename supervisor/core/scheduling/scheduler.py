@@ -146,6 +146,7 @@ class Scheduler:
             facts.ControlAsked: self.orders.on_asked,
             facts.ClockJumped: self._on_clock_jumped,
             facts.PlacesChanged: self._on_places_changed,
+            facts.PlaceFenced: self.place_notices.on_fenced,
             facts.CarrierNotice: self.place_notices.on_notice,
         }
 
@@ -297,8 +298,10 @@ class Scheduler:
         self.finished_attempts += finished
         seconds = sum([outcome.seconds for outcome in event.outcomes])
         self.dispatcher.learn(worker, seconds, len(event.outcomes))
-        # Outcomes may have gathered for a while before they were read.
-        worker.begun = min(turn.now, worker.since + pacing.time_of(seconds, len(event.outcomes)))
+        # Outcomes may have gathered for a while before they were read. With more of them unread, time that these
+        # do not explain is no sign of a long job: what would be revoked may be done already.
+        explained = worker.since + pacing.time_of(seconds, len(event.outcomes))
+        worker.begun = turn.now if event.more else min(turn.now, explained)
         worker.since, worker.since_at = turn.now, turn.at
 
     def _count_ended(self, attempts: int) -> None:
@@ -392,6 +395,7 @@ class Scheduler:
         worker = self.workers.pop(event.incarnation, None)
         if worker is None:
             return
+        self.dispatcher.revocations.ended(worker)
         kind = classify_exit(worker, event, draining=self.draining)
         waiting = list(worker.leases)
         if waiting and worker.status != STARTING:
@@ -434,7 +438,7 @@ class Scheduler:
         worker = self.workers.get(event.incarnation)
         if worker is None:
             return
-        worker.status = ABANDONED
+        worker.set_status(ABANDONED)
         text = f"worker {worker.slot} (pid {worker.pid}) does not die of SIGKILL"
         if not self.stopped:
             text += "; another one takes its place"

@@ -30,6 +30,8 @@ def compact(jobs: list[int]) -> Sequence[int]:
 
 def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
     """`column[job]` for many jobs; one slice if they are consecutive."""
+    if len(jobs) == 1:  # of many workers with long jobs each asks for one
+        return [column[jobs[0]]]
     if is_contiguous(jobs):
         piece: Sequence[Any] = column[jobs[0] : jobs[-1] + 1]
         return piece
@@ -38,6 +40,9 @@ def get(column: Any, jobs: Sequence[int]) -> Sequence[Any]:
 
 def put(column: Any, jobs: Sequence[int], values: Any) -> None:
     """`column[job] = value` for many jobs; one slice if they are consecutive."""
+    if len(jobs) == 1:
+        column[jobs[0]] = values[0]
+        return
     if is_contiguous(jobs):
         column[jobs[0] : jobs[-1] + 1] = values
         return

@@ -104,6 +104,7 @@ class JobTable:
         self.ids: list[str] = []
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, int] = {}  # the numbers of jobs that have a record of their own
+        self._expected: dict[str, int] = {}  # the numbers of some jobs; see `expect`
         self.domains: list[str] = []  # names by domain number; 0 is "no domain"
         self._domain_numbers: dict[str | None, int] = {None: 0}
         self.domains.append("")
@@ -173,11 +174,24 @@ class JobTable:
             self.domain_of.extend(array("I", map(self._domain_numbers.__getitem__, names)) * len(ids))
         else:
             self.domain_of.extend(map(self._domain_numbers.__getitem__, domains))
-        self.state.extend(bytes([PENDING]) * len(ids))
-        self.wanted.extend(b"\1" * len(ids))
-        self.attempts.frombytes(bytes(self.attempts.itemsize * len(ids)))
-        self.seconds.frombytes(bytes(self.seconds.itemsize * len(ids)))
+        self._extend(len(ids))
         return True
+
+    def add_columns(self, ids: list[str], domains: Sequence[str], domain_of: array[int]) -> None:
+        """`add_planned` of all jobs of an empty table, whose ids are known to differ. `domains`: the names by number
+        as `domains` has them, `domain_of`: the number of each job."""
+        for domain in domains[1:]:
+            self._domain_number(domain)
+        self.ids.extend(ids)
+        self.domain_of.extend(domain_of)
+        self._extend(len(ids))
+
+    def _extend(self, jobs: int) -> None:
+        """So many more rows of wanted jobs of which nothing is known yet."""
+        self.state.extend(bytes([PENDING]) * jobs)
+        self.wanted.extend(b"\1" * jobs)
+        self.attempts.frombytes(bytes(self.attempts.itemsize * jobs))
+        self.seconds.frombytes(bytes(self.seconds.itemsize * jobs))
 
     def _number(self, ids: Sequence[str]) -> bool:
         """Give new ids the next numbers, if all of them are new."""
@@ -192,12 +206,28 @@ class JobTable:
 
     def numbers_of(self, ids: list[str]) -> list[int]:
         """The numbers of many jobs; fast if they are consecutive. Unknown ids are registered as gone."""
-        first = self.numbers.get(ids[0]) if ids else None
+        if not self._expected:
+            self.expect(0)
+        first = self._expected.get(ids[0]) if ids else None
+        if ids and first is None:
+            first = self.numbers.get(ids[0])
         if first is not None and self.ids[first : first + len(ids)] == ids:
+            self.expect(first)
+            self.expect(first + len(ids))
             return list(range(first, first + len(ids)))
         found = list(map(self.numbers.get, ids))
         known = [number for number in found if number is not None]
         return known if len(known) == len(ids) else [self.add(job_id, wanted=False) for job_id in ids]
+
+    def expect(self, number: int) -> None:
+        """Jobs from this one on will be asked for together: what was handed out together completes in parts, and one
+        part follows the other. `numbers_of` knows them then without `numbers`."""
+        if number < len(self.ids):
+            self._expected[self.ids[number]] = number
+
+    def expect_nothing_more(self) -> None:
+        """Forget what `expect` was told: the replay is over."""
+        self._expected.clear()
 
     def _domain_number(self, domain: str) -> int:
         known = self._domain_numbers.get(domain)
@@ -314,7 +344,7 @@ class JobTable:
             self.charge(job, record.charged or record.outcome)
             self.outcome[job] = record.outcome
 
-    def completed(self, jobs: Sequence[int], attempts: list[int], seconds: list[float]) -> None:
+    def completed(self, jobs: Sequence[int], attempts: Sequence[int], seconds: Sequence[float]) -> None:
         """Replay many completions at once. `apply` of their records, one by one, is the reference, except for
         leases: see `OpenLeases.close_batch`."""
         before = get(self.attempts, jobs)

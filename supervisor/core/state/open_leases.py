@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from operator import is_
 from typing import TypeVar
 
 from supervisor.core.terms.records import Leased, Returned
@@ -38,7 +40,8 @@ class OpenLeases(dict[int, dict[int, Held]]):
         holders = [held for held in self.values() if held]
         holders.sort(key=lambda held: leases[0] not in held)
         for held in holders:
-            leases = [lease for lease in leases if held.pop(lease, None) is None]
+            unknown = list(map(is_, map(held.pop, leases, repeat(None)), repeat(None)))
+            leases = list(compress(leases, unknown))
             if not leases:
                 break
 

@@ -35,12 +35,13 @@ class Stretch(msgspec.Struct):
 
 
 class Counted(msgspec.Struct):
-    """An event of one kind that concerned jobs: the first job, and how often."""
+    """An event of one kind that concerned jobs or places: the first of them, and how often."""
 
-    first_job: str
+    first: str
     times: int = 0
 
 
+OF_PLACES = ("places_joined", "place_lost", "place_fenced", "place_ended")
 OF_JOBS = frozenset(("stalled", "stopped_for_memory", "memory_left_behind"))
 
 
@@ -51,6 +52,7 @@ class Incidents(msgspec.Struct):
     waits: dict[str, Stretch] = {}
     orders: dict[str, int] = {}
     noted: dict[str, Counted] = {}  # `OF_JOBS`: how many, and the first job
+    places: dict[str, Counted] = {}  # `OF_PLACES`: how many, and the first place
 
     def apply(self, record: AnyRecord) -> None:
         handler = _INCIDENT_HANDLERS.get(type(record))
@@ -71,6 +73,10 @@ class Incidents(msgspec.Struct):
         if record.what == "control":
             order = str(record.detail.get("order", ""))
             self.orders[order] = self.orders.get(order, 0) + 1
+        elif record.what in OF_PLACES:
+            names = record.detail.get("places") or [record.detail.get("place", "")]
+            places = self.places.setdefault(record.what, Counted(str(names[0])))
+            places.times += len(names)
         elif record.what in OF_JOBS:
             counted = self.noted.setdefault(record.what, Counted(str(record.detail.get("job", ""))))
             counted.times += 1

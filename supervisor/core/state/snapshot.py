@@ -30,8 +30,49 @@ class WorkerSnapshot(msgspec.Struct):
     place: str = ""  # the node where it is, if there are several
 
 
+class NodeSnapshot(msgspec.Struct):
+    """One node, in a run with several. workers: that it has; busy: those with a job; slots: that it may have.
+
+    load: processes there that run or want to, averaged over a minute; cores: that jobs may take. cpu_percent, of a
+    core, and memory_used: of everything on the host, or in its control group. heard_age: seconds since anything was
+    heard of it. None: not known.
+    """
+
+    node: str
+    workers: int
+    busy: int
+    slots: int
+    cores: float
+    load: float | None = None
+    cpu_percent: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    heard_age: float | None = None
+    place: int = -1  # its number
+
+
 class FailureSnapshot(msgspec.Struct):
-    """One attempt that ended badly. `final`: the job is failed; else it will run again."""
+    """One attempt that ended badly.
+
+    Attributes
+    ----------
+    job: its id.
+    domain: None if it has none.
+    outcome: "raised", "unencodable", "crashed", "timed_out", "over_memory", "cancelled", "interrupted" or "lost".
+    type: of the exception, "ValueError"; "" for a crash.
+    message: of the exception, or what became of the worker.
+    where: the innermost line of the user's own code, "model.py:88"; "" if it is not known.
+    attempt: 1 for the first start of the job.
+    final: whether the job is failed; else it runs again.
+    seconds: how long the attempt took.
+    signal: by which the worker died; None if by none.
+    exit_code: of a worker that exited, or of a program that ended; None if there is none.
+    peak_rss: bytes of memory at most, of the job; None if it is not known.
+    traceback: as Python prints it; of a timeout the stack. "" if there is none.
+    output_tail: the last lines that the job printed.
+    at: when it ended, UTC.
+    worker_peak_rss: bytes; in place of `peak_rss` if it is not known how much of that was this job's.
+    """
 
     job: str
     domain: str | None
@@ -107,6 +148,7 @@ class RunSnapshot(msgspec.Struct):
     memory_free: int | None = None  # bytes that processes could still get
     memory_total: int | None = None
     needs: NeedsSnapshot | None = None  # if jobs say what they need
+    nodes: list[NodeSnapshot] | None = None  # None: this machine alone
 
     @property
     def asked(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import add
@@ -82,14 +82,19 @@ class Statistics(msgspec.Struct):
         again = record.state in ("pending", "in_progress")
         self.retries += again and record.outcome not in ("interrupted", "lost")
 
-    def _apply_completions(self, batch: Completions) -> bool:
-        self.attempts += len(batch)
-        self.outcomes += len(batch)
+    def completed(self, seconds: Sequence[float], at: str) -> None:
+        """Take attempts that took so long and completed into account, the last of them `at`; `apply` of their records
+        is the reference."""
+        self.attempts += len(seconds)
+        self.outcomes += len(seconds)
         # Not `sum`: since Python 3.12 it rounds less than repeated addition does. A replay adds the lines
         # one by one and must come to the same value.
-        self.busy_seconds = reduce(add, batch.seconds, self.busy_seconds)
-        self.last_outcome_at = batch.at
-        return True
+        self.busy_seconds = reduce(add, seconds, self.busy_seconds)
+        self.last_outcome_at = self.last_at = at
+
+    def _apply_completions(self, batch: Completions) -> bool:
+        self.completed(batch.seconds, batch.at)
+        return False
 
     def _apply_leased(self, record: Leased) -> bool:
         self.first_lease_at = self.first_lease_at or record.at

@@ -83,6 +83,7 @@ class WorkerState:
         "devices",
         "place",
         "holding",
+        "_changes",
     )
 
     def __init__(self, slot: int, incarnation: int, devices: tuple[int, ...] = (), place: int = 0) -> None:
@@ -115,10 +116,31 @@ class WorkerState:
         self.stall_reported_lease = 0  # the lease that was reported as stalled
         self.error = ""  # why it never got ready
         self.no_space = False  # it never got ready because a disk was full
+        self._changes: set[int] = set()
+
+    def report_changes_to(self, changes: set[int]) -> None:
+        """From now on its incarnation is put there when its status or its leases change, and now."""
+        self._changes = changes
+        changes.add(self.incarnation)
+
+    def set_status(self, status: str) -> None:
+        self.status = status
+        self._changes.add(self.incarnation)
 
     def begin(self, now: float, at: str) -> None:
         """Its first lease starts now."""
         self.since, self.since_at, self.begun = now, at, now
+
+    def add_leases(self, first: int, jobs: Sequence[int]) -> None:
+        """It was handed these jobs, under consecutive leases from `first` on."""
+        self.leases.add(first, jobs)
+        self.handed += len(jobs)
+        self._changes.add(self.incarnation)
+
+    def revoke(self, leases: Iterable[int]) -> None:
+        """It has been asked to return these leases."""
+        self.revoked.update(leases)
+        self._changes.add(self.incarnation)
 
     def sort(self) -> tuple[int, tuple[int, ...]]:
         """What distinguishes it from other workers: its place, and the devices that it sees."""
@@ -145,7 +167,10 @@ class WorkerState:
 
         None, and nothing is changed, if these are not its first leases or if some are revoked.
         """
-        return None if self.revoked else self.leases.take(leases)
+        if self.revoked:
+            return None
+        self._changes.add(self.incarnation)
+        return self.leases.take(leases)
 
     def reported(self, fraction: float | None, metrics: dict[str, Any], now: float) -> None:
         """The running job has reported; values of earlier reports that it does not repeat are kept."""
@@ -166,6 +191,7 @@ class WorkerState:
     def settle(self, lease: int) -> int | None:
         """Take a lease off its list; the job's number, None if it does not hold the lease. The reference
         for `settle_batch`."""
+        self._changes.add(self.incarnation)
         self.revoked.discard(lease)
         self.withdrawing.discard(lease)
         return self.leases.remove(lease)
@@ -233,6 +259,12 @@ class Leases(Sequence[tuple[int, int]]):
         """Remove these leases if they are the first ones, in order; their jobs. None, and nothing is changed, if
         they are not."""
         size = len(leases)
+        if size == 1 and self._hand_outs:
+            lease, job = self._hand_outs[0].head()
+            if lease != leases[0]:
+                return None
+            self._skip(1)
+            return [job]
         taken: list[Sequence[int]] = []
         done = 0
         for hand_out in self._hand_outs:

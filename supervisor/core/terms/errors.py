@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+_OPEN_FILES = (23, 24)  # ENFILE and EMFILE, the same on Linux and macOS
+
 OK = 0  # all jobs completed
 
 SOME_FAILED = 1  # the run is over, some jobs failed
@@ -83,6 +85,10 @@ class StorageError(LonghaulError):
     @classmethod
     def with_advice(cls, problem: object, next_step: str = "resume") -> Self:
         """The problem, what it means for the records, and what to do."""
+        if isinstance(problem, OSError) and problem.errno in _OPEN_FILES:
+            return cls(
+                f"{problem}. What was recorded is safe; allow more open files (ulimit -n), then {next_step}."
+            )
         return cls(f"{problem}. What was recorded is safe; fix the disk, then {next_step}.")
 
 
@@ -124,8 +130,11 @@ class JobsFailed(LonghaulError):
 class RunInterrupted(KeyboardInterrupt):
     """`run()` was interrupted, and has given running jobs their time to finish.
 
-    report: the `Report` of what was finished; None if the signal came before anything was started.
     It is a KeyboardInterrupt, not a LonghaulError. `Interrupted` is an earlier name of this class.
+
+    Attributes
+    ----------
+    report: the `Report` of what was finished; None if the signal came before anything was started.
     """
 
     def __init__(self, report: Any) -> None:

@@ -51,10 +51,14 @@ class WorkerNotReady(msgspec.Struct, frozen=True):
 
 
 class JobsFinished(msgspec.Struct, frozen=True):
-    """Attempts that ended, in the order in which the worker ran them."""
+    """Attempts that ended, in the order in which the worker ran them.
+
+    more: its pipe holds more than was read: what it is at now is not known.
+    """
 
     incarnation: int
     outcomes: list[Outcome]
+    more: bool = False
 
 
 class LeasesDropped(msgspec.Struct, frozen=True):
@@ -178,11 +182,13 @@ class ControlAsked(msgspec.Struct, frozen=True):
 
 
 class MemoryMeasured(msgspec.Struct, frozen=True):
-    """Bytes of memory used by workers with their descendants, and available on this machine (None: unknown)."""
+    """Bytes of memory used by workers with their descendants, and available on this machine (None: unknown), or with
+    several nodes on each of the `places` of which it is known."""
 
     used: dict[int, int]  # by incarnation
     available: int | None = None
     left: dict[int, tuple[int, int]] = {}  # the lease before which it was idle, what was left by then
+    places: dict[int, int] | None = None
 
 
 class UsageSampled(msgspec.Struct, frozen=True):
@@ -195,6 +201,10 @@ class ClockJumped(msgspec.Struct, frozen=True):
     """The supervisor was stopped or the machine suspended for so many seconds, which `now` does not include."""
 
     seconds: float
+
+
+# The longest time, in seconds, for which outcomes of short jobs may gather in a place elsewhere before they are told.
+GATHER_ELSEWHERE = 0.1
 
 
 class PlaceFacts(msgspec.Struct, frozen=True):
@@ -235,6 +245,15 @@ class PlacesChanged(msgspec.Struct, frozen=True):
     expected: list[Totals] = []
 
 
+class PlaceFenced(msgspec.Struct, frozen=True):
+    """Nothing of a place that had ended computes any more: what ran there may run elsewhere. Told if that was not
+    certain when its end was; the deaths of its workers follow. `confirmed`: an agent found it so; else its own has
+    ended them by now."""
+
+    place: int
+    confirmed: bool
+
+
 class CarrierNotice(msgspec.Struct, frozen=True):
     """What brings the supervisor in touch with other places has something to say to the user. `level`: as of `Tell`."""
 
@@ -267,6 +286,7 @@ Event = (
     | ControlAsked
     | ClockJumped
     | PlacesChanged
+    | PlaceFenced
     | CarrierNotice
 )
 

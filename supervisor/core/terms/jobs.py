@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -70,7 +71,16 @@ NOTHING_OWN = OwnSettings()
 
 
 class Counts(msgspec.Struct):
-    """How many jobs are in each state; the four parts always add up to `total`."""
+    """How many jobs are in each state; the four parts always add up to `total`.
+
+    Attributes
+    ----------
+    total: all jobs of the experiment.
+    completed: with a result.
+    failed: without one, and with no further attempt in this run.
+    in_progress: running, or stopped in the middle; they run again.
+    pending: not started.
+    """
 
     total: int = 0
     completed: int = 0
@@ -94,6 +104,28 @@ class Counts(msgspec.Struct):
             self.in_progress += number
         else:
             self.pending += number
+
+
+class JobPatterns:
+    """Which jobs the words of a user name. A word that is an id means that job alone, whatever is in it: ids that are
+    made of params have brackets (`layers=[64,32]`). Any other is compared as a shell compares names of files, but `*`
+    matches `/` too; upper and lower case are different.
+
+    words: what was given. ids: the ids that there are, as far as they are known; a word that is none of them still
+    names the job that is called so, beside those that match it.
+    """
+
+    def __init__(self, words: Sequence[str], ids: Container[str] = ()) -> None:
+        from fnmatch import translate  # every script imports this module
+
+        self._words = frozenset(words)
+        self.ids = [word for word in words if word in ids]
+        self.globs = [word for word in words if word not in ids]
+        self._match = re.compile("|".join(map(translate, self.globs))).match if self.globs else None
+
+    def names(self, job_id: str) -> bool:
+        """Whether it is named by one of the words."""
+        return job_id in self._words or (self._match is not None and self._match(job_id) is not None)
 
 
 def derived_id(domain: str | None, params_json: bytes) -> str:

@@ -143,7 +143,8 @@ class Completions(msgspec.Struct, gc=False):
     """Many `Ended` records of completed jobs, in columns. Each becomes a line of its own in the journal, but is
     never an object of its own.
 
-    jobs: numbers. results: JSON. more: by index, of the few completions with more than a result.
+    jobs: numbers. results: JSON. more: by index, of the few completions with more than a result. workers: by index;
+    empty if all are of `worker`.
     """
 
     worker: int
@@ -155,6 +156,7 @@ class Completions(msgspec.Struct, gc=False):
     results: list[bytes]
     leases: list[int]
     more: dict[int, CompletedWith] = {}
+    workers: list[int] = []
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -171,7 +173,7 @@ class Completions(msgspec.Struct, gc=False):
                 outcome="completed",
                 state="completed",
                 seconds=seconds,
-                worker=self.worker,
+                worker=self.workers[place] if self.workers else self.worker,
                 at=self.at,
                 result=msgspec.Raw(result),
                 nonfinite=more.nonfinite,

@@ -146,6 +146,12 @@ def printed_lines(text: str) -> list[str]:
     return [_printed_line(line) for line in lines]
 
 
+def told_lines(text: str) -> list[str]:
+    """The lines of an error or a value, likewise. Nothing was printed over: a carriage return in a message hides
+    nothing of it, it ends a line."""
+    return printed_lines(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
 def _printed_line(line: str) -> str:
     line = _ESCAPE.sub("", line.rstrip("\r").rpartition("\r")[2]).expandtabs(4)
     return "".join(c for c in line if not is_control(c))

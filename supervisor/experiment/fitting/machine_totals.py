@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from supervisor.core.terms.needs import THOUSAND, Totals, thousandths
 from supervisor.core.terms.settings import Settings
@@ -24,10 +24,13 @@ class Machine(NamedTuple):
 
 
 THIS_MACHINE = Machine()
-MachineFor = Callable[[Settings], Machine]
 
 
-def this_machine(settings: Settings) -> Machine:
+class MachineFor(Protocol):
+    def __call__(self, settings: Settings, *, needed: bool) -> Machine: ...
+
+
+def this_machine(settings: Settings, *, needed: bool = True) -> Machine:
     """Of a run on this machine alone, whatever the settings are."""
     return THIS_MACHINE
 

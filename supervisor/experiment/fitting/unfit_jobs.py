@@ -50,7 +50,10 @@ def first_offer(
     if kinds is None:
         return None
     totals = totals_of(settings, machine)
-    refuse_unfit(table, mask, kinds, totals, detected_devices(settings, machine))
+    if machine.largest is None or totals.cpus < machine.largest * THOUSAND:  # else no option offers more
+        refuse_unfit(table, mask, kinds, totals, detected_devices(settings, machine))
+    else:
+        refuse_unfit(table, mask, kinds, totals, of_nodes=True)
     return Offer(totals, kinds, "")
 
 
@@ -81,15 +84,25 @@ def refuse_missing_devices(settings: Settings, machine: Machine = THIS_MACHINE) 
         raise UsageError(f"{text}. {_NAME_THEM}")
 
 
-def refuse_unfit(table: JobTable, mask: bytes, kinds: JobKinds, totals: Totals, detected: str = "") -> None:
+def refuse_unfit(
+    table: JobTable,
+    mask: bytes,
+    kinds: JobKinds,
+    totals: Totals,
+    detected: str = "",
+    *,
+    of_nodes: bool = False,
+) -> None:
     """Raises UsageError if one of the jobs in `mask` can never run. `mask`: 1 for each job of this run. `detected`:
-    what was found if nobody said which devices there are."""
+    what was found if nobody said which devices there are. `of_nodes`: the totals are those of the largest node."""
     unfit = {number for number, kind in enumerate(kinds.kinds) if why_unfit(kind.amounts, totals)}
     if not unfit:
         return
     jobs = [job for job, kind in enumerate(kinds.kind_of) if kind in unfit and mask[job]]
     if jobs:
-        text = describe_unfit(table, jobs, kinds, totals)
+        text = describe_unfit(table, jobs, kinds, totals, of_nodes=of_nodes)
+        if of_nodes:
+            raise UsageError(f"{text}. Ask for less, or let a larger node join the cluster.")
         if detected and _lack_devices(kinds.of(jobs[0]).amounts, totals):
             raise UsageError(f"{text}. {detected}. {_NAME_THEM}")
         raise UsageError(f"{text}. Ask for less, or offer more.")

@@ -1,8 +1,13 @@
 # Sent to the nodes as it stands: it may import nothing but the standard library.
 """The Ray actor of a node: starts the agent as a child process, and passes bytes between it and the driver.
 
-The agent is not in the actor: Ray kills the children of an actor that exits, but not what these have started. It
+If the actor can connect to the driver (`direct_wires`), the agent gets that connection, and no bytes pass here. The
+agent is not in the actor: Ray kills the children of an actor that exits, but not what these have started. It
 does not compute, and knows no frames.
+
+The main thread of an actor that has nothing to do looks for signals a hundred times a second, which takes 0.5 % of a
+core. While it is in a call it does not. So an actor of an agent with a connection of its own has no threads for calls:
+its `hear` waits for the end of the agent in the main thread, and no other call of it is run.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +25,7 @@ from typing import Any, BinaryIO
 
 MOST = 85_000  # bytes in one call: Ray passes larger ones through a file in shared memory
 _END_WITHIN = 2.0
+_CONNECT_WITHIN = 1.0
 
 
 class PlaceHolder:
@@ -29,11 +36,12 @@ class PlaceHolder:
 
 
 class AgentActor:
-    """`tell` and `hear` run in a thread each. What they carry is numbered: Ray does not promise the order of calls,
-    nor that of their answers."""
+    """`tell` and `hear` run in a thread each, if bytes pass here. What they carry is numbered: Ray does not promise the
+    order of calls, nor that of their answers."""
 
     def begin(self, launch: dict[str, Any]) -> dict[str, Any]:
-        """Start the agent. `launch`: see `ray_driver.launch_of`. The answer: "error" or "notices", texts."""
+        """Start the agent. `launch`: see `ray_driver.launch_of`. The answer: "error" or "notices", texts; "direct":
+        False if it has no connection of its own: one that was meant to have one was not started."""
         self._told: dict[int, bytes] = {}
         self._next_tell = 0
         self._heard = 0
@@ -52,6 +60,13 @@ class AgentActor:
             os.getcwd()
         )  # Ray's copy of what was shipped, if anything was
         directory = launch["directory"]
+        # Kept open here as well: so the supervisor sees its end after the driver has said why.
+        self._direct = _connect(*launch["direct"]) if launch["direct"] else None
+        direct = -1 if self._direct is None else self._direct.fileno()
+        if self._direct is None and launch["direct"]:
+            host, port = launch["direct"][:2]
+            text = f"no connection to {host}:{port}: all messages go through Ray, which takes more CPU"
+            return {"error": "", "notices": [*notices, text], "direct": False}
         self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the actor lives)
         orders, self._orders = os.pipe()
         self._reports, reports = os.pipe()
@@ -60,19 +75,19 @@ class AgentActor:
         # Blocked so that Ctrl+C does not kill the child before it has left our session.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         self._agent = subprocess.Popen(
-            [*command, str(orders), str(reports), str(watched)],
+            [*command, str(orders), str(reports), str(watched), str(direct)],
             stdin=subprocess.DEVNULL,
             stdout=self._printed,
             stderr=self._printed,
             env=environment,
             cwd=directory if directory and os.path.isdir(directory) else None,
-            pass_fds=[end for end in (orders, reports, watched) if end >= 0],
+            pass_fds=[end for end in (orders, reports, watched, direct) if end >= 0],
             start_new_session=True,
         )
         for end in (orders, reports, watched):
             if end >= 0:
                 os.close(end)
-        return {"error": "", "notices": notices}
+        return {"error": "", "notices": notices, "direct": direct >= 0}
 
     def tell(self, number: int, data: bytes) -> None:
         """The next bytes for the agent."""
@@ -94,7 +109,8 @@ class AgentActor:
         return (number, data, "", "") if data else (number, data, *self._end_of_agent())
 
     def leave(self) -> None:
-        """Let the agent end in order: its jobs are interrupted, not lost."""
+        """Let the agent end in order: its jobs are interrupted, not lost. One with a connection of its own is told by
+        it."""
         self._agent.terminate()
 
     def _end_of_agent(self) -> tuple[str, str]:
@@ -120,11 +136,18 @@ class AgentActor:
 def _undo_what_ray_has_set(raylet: int) -> list[str]:
     """Niceness and OOM score as the raylet has them: Ray gives its workers 15 and 1000. What cannot be undone."""
     notices = []
-    with contextlib.suppress(OSError):
+    try:
         with open(f"/proc/{raylet}/oom_score_adj", encoding="ascii") as file:
             score = file.read()
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(score)
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+            now, _ = int(file.read()), file.seek(0)
+            if now > int(score):
+                file.write(score)
+    except (OSError, ValueError):
+        notices.append(
+            "when memory is short, the kernel kills what Ray has started first (oom_score_adj 1000), and jobs with "
+            "it, which only root may change: --memory-limit or --keep-free leave it no reason to"
+        )
     try:
         niceness = os.getpriority(os.PRIO_PROCESS, raylet)
         if niceness < os.getpriority(os.PRIO_PROCESS, 0):
@@ -136,6 +159,29 @@ def _undo_what_ray_has_set(raylet: int) -> list[str]:
             "`ray start` if others compute there"
         )
     return notices
+
+
+def _connect(host: str, port: int, word: bytes, answer: bytes) -> socket.socket | None:
+    """A connection to the driver; see `direct_wires.WireOffer`."""
+    try:
+        end = socket.create_connection((host, port), timeout=_CONNECT_WITHIN)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end.sendall(word)
+        if read_exactly(end, len(answer)) == answer:
+            return end
+    end.close()
+    return None
+
+
+def read_exactly(end: socket.socket, size: int) -> bytes:
+    """Less at the end of the stream. Raises OSError if its timeout is over."""
+    data = b""
+    while len(data) < size and (piece := end.recv(size - len(data))):
+        data += piece
+    return data
 
 
 def _watch(raylet: int) -> int:

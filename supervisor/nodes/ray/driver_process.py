@@ -99,7 +99,10 @@ class DriverProcess:
         while self.connected is None and self.problem is None and not over:
             rest = deadline - time.monotonic()
             if rest <= 0:
-                raise UsageError(f"--engine ray: Ray did not connect within {CONNECT_WITHIN:g}s")
+                raise UsageError(
+                    f"--engine ray: Ray did not connect within {CONNECT_WITHIN:g}s: does `ray status` answer? If it "
+                    "does, Ray's workers do not start here: /tmp/ray/session_latest/logs/raylet.out says so"
+                )
             _wait_readable(self.control, min(rest, 1.0))
             over = self.receive() is None
         if self.connected is not None:

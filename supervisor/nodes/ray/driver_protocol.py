@@ -100,6 +100,12 @@ class AgentEnded(msgspec.Struct, tag=13):
     why: str
 
 
+class Leave(msgspec.Struct, tag=17):
+    """The node of this agent is about to be taken away: let it end in order."""
+
+    key: int
+
+
 class NoneLeft(msgspec.Struct, tag=14):
     """No agent runs, and no node is left on which one might start. `why` is "" when one may again."""
 
@@ -113,13 +119,14 @@ class Expected(msgspec.Struct, tag=16):
 
 
 class Notice(msgspec.Struct, tag=15):
-    """For the user."""
+    """For the user. node: of which it was found first; others may tell the same, which is told once."""
 
     level: str
     text: str
+    node: str = ""
 
 
-Report = Connected | NotConnected | AgentArrived | AgentEnded | NoneLeft | Expected | Notice
+Report = Connected | NotConnected | AgentArrived | AgentEnded | Leave | NoneLeft | Expected | Notice
 
 _encoder = msgspec.msgpack.Encoder()
 _orders = msgspec.msgpack.Decoder(Order)
@@ -148,7 +155,11 @@ def receive_report(end: socket.socket) -> tuple[Report, int | None] | None:
     try:
         data, descriptors, _, _ = socket.recv_fds(end, MAX_PACKET, 1)
     except ConnectionError:
-        return None
+        # Told once, and before what waits to be read, of a driver that has ended with orders unread.
+        try:
+            data, descriptors, _, _ = socket.recv_fds(end, MAX_PACKET, 1)
+        except ConnectionError:
+            return None
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     return (_reports.decode(data), descriptors[0] if descriptors else None) if data else None

@@ -23,12 +23,14 @@ from supervisor.nodes.ray.driver_protocol import (
     EndAgent,
     Expected,
     Greeted,
+    Leave,
     NoneLeft,
     NotConnected,
     Notice,
     Report,
     tag_of_agent,
 )
+from supervisor.nodes.wire import Close, encode
 
 AGAIN_AFTER = 1.0  # seconds from the start of a driver to that of its successor, at least
 _KEYS_OF_ONE = 1_000_000  # of agents, for one driver
@@ -86,10 +88,12 @@ class RayCarrier:
         self._error = ""
         self._now = 0.0
         self._living: dict[int, str] = {}  # names of nodes, by the keys of their agents
+        self._links: dict[int, Link] = {}  # by the keys of the living
         self._greeted: set[str] = set()  # names of nodes
         self._expected: list[ClusterNode] = []
         self._cluster: dict[str, ClusterNode] = {}  # all nodes that were ever told, by name
         self._notices: list[tuple[str, str]] = []
+        self._told_of_nodes: set[str] = set()
         self._why_ended: dict[int, str] = {}  # by key, until somebody wants to know
 
     def fileno(self) -> int:
@@ -134,22 +138,34 @@ class RayCarrier:
                 assert descriptor is not None
                 self._living[key] = name
                 tag = tag_of_agent(self._tag, key, self._token)
-                link = Link(descriptor, descriptor)
+                link = self._links[key] = Link(descriptor, descriptor)
                 return [Arrival(key, name, None, tag, link, cpus=cpus, slots=slots)]
             case AgentEnded(key, why):
+                self._links.pop(key, None)
                 self._lost(self._living.pop(key, ""))
                 self._error = self._why_ended[key] = why
+            case Leave(key):
+                if (wire := self._links.get(key)) is not None:
+                    wire.send(encode([Close()]))
             case Expected(nodes):
                 self._expect(nodes)
             case NoneLeft(why):
                 self._none_left = why
-            case Notice(level, text):
-                self._notices.append((level, text))
+            case Notice(level, text, node):
+                self._note(level, text, node)
             case Connected():
                 self._use(report)
             case NotConnected(why):
                 self._error = why
         return []
+
+    def _note(self, level: str, text: str, node: str) -> None:
+        """What is true of many nodes is told of the first one."""
+        if not node:
+            self._notices.append((level, text))
+        elif text not in self._told_of_nodes:
+            self._told_of_nodes.add(text)
+            self._notices.append((level, f"{node}: {text}"))
 
     def _expect(self, nodes: list[ClusterNode]) -> None:
         self._expected = nodes
@@ -205,6 +221,9 @@ class RayCarrier:
         for name in self._living.values():
             self._lost(name)
         self._living.clear()
+        for link in self._links.values():
+            link.hang_up()  # a connection past Ray outlives the driver, and where the head is gone the actor as well
+        self._links.clear()
         since = self._now if self._lost_at is None else self._lost_at
         given_up = self._now - since > self._patience
         self._due = None if given_up else max(self._now, self._began + AGAIN_AFTER)

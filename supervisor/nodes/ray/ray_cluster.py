@@ -14,11 +14,13 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from supervisor.nodes.ray import agent_launch
 from supervisor.nodes.ray.driver_protocol import Bring, ClusterNode, in_one_line
+from supervisor.nodes.ray.later_imports import import_later
+from supervisor.nodes.ray.ray_state import draining_nodes, free_resources, too_old
 
 PROBE = 5.0  # seconds for a connection to an address
 WAIT_FOR_CPUS = 3.0  # seconds without an agent, before it is said what is waited for
@@ -42,7 +44,8 @@ class CannotConnect(Exception):
 
 
 class Share(NamedTuple):
-    """What is taken of a node: its Ray id, its name, CPUs, workers at most, GPUs."""
+    """What is taken of a node: its Ray id, its name, CPUs, workers at most, GPUs. direct: its agent is meant to have a
+    connection of its own."""
 
     node: str
     name: str
@@ -50,6 +53,7 @@ class Share(NamedTuple):
     slots: int
     gpus: int
     began: float
+    direct: bool = False
 
 
 class Listener(Protocol):
@@ -91,6 +95,7 @@ class RayCluster:
         self._waiting: list[Any] = []  # actors that wait for CPUs
         self._lacking_since: float | None = None
         self._soon_until = 0.0
+        self._direct = False
         self._left = False
 
     @classmethod
@@ -98,12 +103,15 @@ class RayCluster:
         """`ship`: as of `Connect`. Raises CannotConnect."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would connect again
+        import_later()
         try:
             import ray
         except ModuleNotFoundError as error:
             if error.name == "ray":
                 raise CannotConnect("Ray is not installed: pip install 'longhaul[ray]'") from None
             raise CannotConnect(f"Ray cannot be imported: {error}") from None
+        if why := too_old(str(getattr(ray, "__version__", ""))):
+            raise CannotConnect(why)
         if address == "auto" and os.environ.get("RAY_ADDRESS"):
             address = os.environ["RAY_ADDRESS"]
         if address not in ("auto", "local"):
@@ -119,14 +127,21 @@ class RayCluster:
             raise CannotConnect(f"Ray failed: {words_of(error)}", wrong=False) from None
         cluster = cls(ray, ray.get_runtime_context().gcs_address)
         ray.cloudpickle.register_pickle_by_value(agent_launch)  # longhaul need not be importable there
-        cluster._actor = ray.remote(
+        once = ray.remote(max_restarts=0, max_task_retries=0)
+        cluster._actor, cluster._holder = once(agent_launch.AgentActor), once(agent_launch.PlaceHolder)
+        cluster._calls_actor = ray.remote(
             max_restarts=0, max_task_retries=0, concurrency_groups={"down": 1, "up": 1}
         )(agent_launch.AgentActor)
-        cluster._holder = ray.remote(max_restarts=0, max_task_retries=0)(agent_launch.PlaceHolder)
         return cluster
 
     _actor: Any
+    _calls_actor: Any
     _holder: Any
+
+    @property
+    def here(self) -> str:
+        """The address of this machine in the cluster."""
+        return str(self._ray.util.get_node_ip_address())
 
     def nodes(self) -> list[ClusterNode]:
         return [_facts_of(node) for node in self._alive()]
@@ -140,9 +155,9 @@ class RayCluster:
 
     # ---------------------------------------------------------------------- agents
 
-    def begin(self, bring: Bring, listener: Listener) -> None:
-        """What is wanted, and whom to tell."""
-        self._bring, self._listener = bring, listener
+    def begin(self, bring: Bring, listener: Listener, *, direct: bool) -> None:
+        """What is wanted, and whom to tell. direct: agents are meant to have connections of their own."""
+        self._bring, self._listener, self._direct = bring, listener, direct
 
     def greeted(self, share: Share) -> None:
         """Its agent has said Hello."""
@@ -151,6 +166,10 @@ class RayCluster:
     def began(self, share: Share) -> None:
         """Its actor is there."""
         self._starting.discard(share)
+
+    def through_calls(self, share: Share, actor: Any) -> None:
+        """No connection of its own comes to be from this actor: another one takes its place."""
+        self._asked.put(lambda: self._replace(share, actor))
 
     def ended(self, share: Share, actor: Any, why: str, how: str, *, greeted: bool) -> None:
         """Its agent is over: end the actor, and look for another one. `how`: see `AgentActor`; `greeted`: it was
@@ -199,14 +218,17 @@ class RayCluster:
         self._ray.kill(actor)
 
     def _look(self) -> None:
+        from ray._private import state
+
         now, bring = time.monotonic(), self._bring
         alive = self._alive()
         names = {node["NodeID"] for node in alive}
         self._gone &= names
         self._not_before = {node: at for node, at in self._not_before.items() if node in names and at > now}
-        draining = self._draining()
+        draining = draining_nodes(state.state)
         self._leave(draining)
-        free = {node["NodeID"]: self._free(node["NodeID"]) for node in alive}
+        told = free_resources(state.state)
+        free = {node["NodeID"]: self._free(node["NodeID"], told) for node in alive}
         able = [
             node
             for node in alive
@@ -221,12 +243,16 @@ class RayCluster:
             if bring.nodes is not None and len(self._taken) >= bring.nodes:
                 break
             key = node["NodeID"]
+            if bring.gpus and _whole(node, "GPU") and not free[key][1]:
+                # A share without GPUs would stay so, and the jobs that ask for some would never run.
+                self._say_once("gpus", f"waiting for free GPUs: others have taken those of {_name_of(node)}")
+                continue
             rest = math.inf if bring.cpus is None else bring.cpus - sum(s.cpus for s in self._taken.values())
             cpus = int(min(free[key][0], rest))
             if cpus >= least and key not in self._not_before:
                 gpus = free[key][1] if bring.gpus else 0
                 slots = max(1, int(cpus / bring.per_job))
-                self._take(Share(key, _name_of(node), cpus, slots, gpus, now))
+                self._take(Share(key, _name_of(node), cpus, slots, gpus, now, self._direct))
         for share in [share for share in self._starting if now - share.began > START_WITHIN]:
             self._starting.discard(share)
             self._listener.overdue(share)
@@ -275,18 +301,16 @@ class RayCluster:
         self._taken[share.node] = share
         self._starting.add(share)
         here = NodeAffinitySchedulingStrategy(share.node, soft=False)
-        options = self._actor.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=here)
+        kind = self._actor if share.direct else self._calls_actor
+        options = kind.options(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=here)
         self._listener.start(share, options.remote())
 
-    def _draining(self) -> dict[str, float]:
-        """Nodes that are about to be taken away (a spot instance, a machine that the autoscaler or somebody drains),
-        and when: seconds since the epoch, 0.0 if nobody says."""
-        from ray._private import state  # nothing public tells it
+    def _replace(self, share: Share, actor: Any) -> None:
+        self._starting.discard(share)
+        self._ray.kill(actor)
+        self._take(share._replace(direct=False, began=time.monotonic()))
 
-        told: dict[str, int] = getattr(state.state, "get_draining_nodes", dict)()
-        return {node: at / 1000 for node, at in told.items()}
-
-    def _leave(self, draining: dict[str, float]) -> None:
+    def _leave(self, draining: Mapping[str, float]) -> None:
         for node, at in draining.items():
             share = self._taken.get(node)
             if share is not None and share not in self._leaving and time.time() > at - LEAVE_BEFORE:
@@ -294,11 +318,9 @@ class RayCluster:
                 self._listener.notice("info", f"Ray takes {share.name} away: its jobs run again elsewhere")
                 self._listener.leave(share)
 
-    def _free(self, node: str) -> tuple[int, int]:
+    def _free(self, node: str, told: Mapping[str, Mapping[str, float]]) -> tuple[int, int]:
         """CPUs and GPUs that nobody has taken there. Ray takes a moment to see that an actor has ended."""
-        from ray._private import state  # nothing public tells this of each node
-
-        has: dict[str, float] = state.available_resources_per_node().get(node, {})
+        has = told.get(node, {})
         cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
         freed = self._freed.get(node)
         if freed is not None and time.monotonic() < freed[1]:
@@ -325,10 +347,14 @@ class RayCluster:
         if none_left != self._none_left:
             self._none_left = none_left
             self._listener.none_left(none_left)
-        if not self._taken and able and now - self._idle_since > WAIT_FOR_CPUS and "cpus" not in self._said:
-            self._said.add("cpus")
+        if not self._taken and able and now - self._idle_since > WAIT_FOR_CPUS:
             total = sum(_whole(node, "CPU") for node in alive)
             text = f"waiting for free CPUs: others have taken those of the Ray cluster ({total} in all)"
+            self._say_once("cpus", text)
+
+    def _say_once(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
             self._listener.notice("info", text)
 
 
@@ -336,7 +362,7 @@ def words_of(error: BaseException) -> str:
     """What Ray says of the end of an actor, in a line."""
     name = type(error).__name__
     text = str(error)
-    if "memory" in text and name == "OutOfMemoryError":
+    if is_memory_monitor(error):
         return (
             "Ray's memory monitor killed its agent, because its jobs took the memory of the node: give jobs "
             "--memory-limit, keep some free (--keep-free), or start Ray with RAY_memory_monitor_refresh_ms=0"
@@ -346,6 +372,11 @@ def words_of(error: BaseException) -> str:
     if name == "ActorUnschedulableError":
         return "the Ray node is gone"
     return f"{name}: {in_one_line(text)}"
+
+
+def is_memory_monitor(error: BaseException) -> bool:
+    """Whether it is Ray's memory monitor that has ended an actor."""
+    return type(error).__name__ == "OutOfMemoryError" and "memory" in str(error)
 
 
 def _probe(address: str) -> None:
@@ -372,7 +403,13 @@ def _why_not(error: Exception, address: str) -> str:
     if "ersion mismatch" in text:
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         return f"the cluster at {address} has other versions than this process: {' '.join(lines)[:600]}"
-    return f"cannot join the Ray cluster at {address}: {in_one_line(text)}"
+    why = f"cannot join the Ray cluster at {address}: {in_one_line(text)}"
+    if "ailed to connect" in text and os.environ.get("RAY_AUTH_MODE") != "token":
+        why += (  # a cluster with tokens does not say that one is missing (2.60)
+            "; something answers there: if `ray start` has said that token authentication is enabled, set "
+            "RAY_AUTH_MODE=token here as well"
+        )
+    return why
 
 
 def _facts_of(node: dict[str, Any]) -> ClusterNode:

@@ -25,18 +25,23 @@ class RayConnection:
     def __init__(self, address: str, ship: str | None = None) -> None:
         self.shipped = "" if ship is None else _shippable(ship)  # an absolute path
         if not sys.platform.startswith("linux"):
-            raise UsageError("--engine ray: supported on Linux")
+            raise UsageError(f"--engine ray: supported on Linux, not on {sys.platform}; use --engine local")
         try:
             self._driver: DriverProcess | None = DriverProcess(address, self.shipped)
         except OSError as error:
-            raise WorkersError(f"--engine ray: the Ray driver cannot be started: {error}") from error
+            raise WorkersError(
+                f"--engine ray: the Ray driver cannot be started: {error}. Fix this, then start again."
+            ) from error
 
     def nodes(self) -> list[ClusterNode]:
         """Of the cluster, once it is connected. Raises UsageError if there is none, WorkersError if Ray fails."""
         assert self._driver is not None
         connected = self._driver.wait_connected()
         if not connected.nodes:
-            raise UsageError(f"--engine ray: no node of the cluster at {connected.address} has a CPU")
+            raise UsageError(
+                f"--engine ray: no node of the cluster at {connected.address} has a CPU for jobs: "
+                "start one with `ray start --address=HOST:PORT`, without --num-cpus=0"
+            )
         return connected.nodes
 
     def carrier(self, settings: Settings, tag: str, directory: str, *, gpus: bool) -> RayCarrier:

@@ -19,6 +19,7 @@ from typing import Any
 
 from supervisor.nodes.moved_program import SHIPPED
 from supervisor.nodes.ray import agent_launch
+from supervisor.nodes.ray.direct_wires import DirectWires, WireOffer, direct_wires
 from supervisor.nodes.ray.driver_protocol import (
     AgentArrived,
     AgentEnded,
@@ -29,6 +30,7 @@ from supervisor.nodes.ray.driver_protocol import (
     EndAgent,
     Expected,
     Greeted,
+    Leave,
     NoneLeft,
     NotConnected,
     Notice,
@@ -38,7 +40,7 @@ from supervisor.nodes.ray.driver_protocol import (
     send,
     tag_of_agent,
 )
-from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, words_of
+from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, is_memory_monitor, words_of
 from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
 
 TELLS = 4  # calls under way to an actor; more bytes wait in their socket
@@ -59,9 +61,12 @@ class _Passage:
 
     def __init__(self, key: int, share: Share, actor: Any) -> None:
         self.key, self.share, self.actor = key, share, actor
-        self.end: socket.socket | None = None  # None: the agent is not ready, or over
-        self.tell = actor.tell.options(concurrency_group="down").remote
-        self.hear = actor.hear.options(concurrency_group="up").remote
+        self.end: socket.socket | None = None  # None: the agent is not ready, or over, or has a direct wire
+        self.begun = False
+        self.tell, self.hear = actor.tell.remote, actor.hear.remote
+        if not share.direct:
+            self.tell = actor.tell.options(concurrency_group="down").remote
+            self.hear = actor.hear.options(concurrency_group="up").remote
         self.told = 0  # numbers of calls
         self.telling = 0  # calls under way
         self.hearing = 0
@@ -87,6 +92,7 @@ class RayDriver:
         self._environment = dict(os.environb)  # before Ray adds to it
         self._bring: Bring | None = None
         self._next_key = 0
+        self._wires: DirectWires | None = None
 
     def run(self) -> None:
         connect = receive_order(self._control)
@@ -98,6 +104,7 @@ class RayDriver:
             send(self._control, NotConnected(problem.text, problem.wrong))
             return
         send(self._control, Connected(self._cluster.address, self._cluster.nodes()))
+        self._wires = direct_wires(self._cluster.here)
         self._control.setblocking(False)
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -150,7 +157,7 @@ class RayDriver:
                     self._cluster.greeted(passage.share)
             case Bring():
                 self._bring, self._next_key = order, order.first_key
-                self._cluster.begin(order, self)
+                self._cluster.begin(order, self, direct=self._wires is not None)
                 threading.Thread(target=self._cluster.watch, args=(LOOK_EVERY,), daemon=True).start()
 
     # --------------------------------------------------- what the cluster's thread tells
@@ -179,13 +186,19 @@ class RayDriver:
     # ---------------------------------------------------------------------- agents
 
     def _leave(self, share: Share) -> None:
-        for passage in self._passages.values():
-            if passage.share == share:
+        for passage in list(self._passages.values()):
+            if passage.share != share:
+                continue
+            if not share.direct:
                 passage.actor.leave.remote()
+            elif passage.begun:
+                self._say(Leave(passage.key))  # its actor runs no other call before its end
+            else:
+                self._finish(passage, "Ray takes its node away")
 
     def _give_up(self, share: Share) -> None:
         for passage in list(self._passages.values()):
-            if passage.share == share and passage.end is None:
+            if passage.share == share and not passage.begun:
                 self._finish(passage, "its CPUs were not free, or its actor did not start")
 
     def _start(self, share: Share, actor: Any) -> None:
@@ -194,24 +207,41 @@ class RayDriver:
         passage = _Passage(self._next_key, share, actor)
         self._next_key += 1
         self._passages[passage.key] = passage
-        launch = launch_of(self._bring, self._environment, passage.key)
+        offer = self._wires.offer(passage.key) if self._wires is not None and share.direct else None
+        launch = launch_of(self._bring, self._environment, passage.key, offer)
         _when_done(actor.begin.remote(launch), lambda got: self._call(lambda: self._on_begun(passage, got)))
 
     def _on_begun(self, passage: _Passage, got: dict[str, Any] | Exception) -> None:
+        direct = None if self._wires is None else self._wires.take(passage.key)
         if passage.over:
+            if direct is not None:
+                direct.close()
             return
         if isinstance(got, Exception) or got["error"]:
             self._finish(passage, words_of(got) if isinstance(got, Exception) else got["error"])
             return
         for text in got["notices"]:
-            self._say(Notice("info", f"{passage.share.name}: {text}"))
+            self._say(Notice("info", text, passage.share.name))
+        share = passage.share
+        if share.direct and (direct is None or not got["direct"]):
+            if direct is not None:
+                direct.close()
+            del self._passages[passage.key]
+            self._cluster.through_calls(share, passage.actor)
+            return
+        passage.begun = True
+        arrived = AgentArrived(passage.key, share.name, share.cpus, share.slots)
+        self._cluster.began(share)
+        if direct is not None:
+            with direct:
+                self._say(arrived, direct.fileno())
+            self._hear(passage)  # nothing but its end
+            return
         ours, theirs = socket.socketpair()
         with theirs:
-            share = passage.share
-            self._say(AgentArrived(passage.key, share.name, share.cpus, share.slots), theirs.fileno())
+            self._say(arrived, theirs.fileno())
         ours.setblocking(False)
         passage.end = ours
-        self._cluster.began(share)
         for _ in range(HEARS):
             self._hear(passage)
         self._watch(passage)
@@ -252,6 +282,9 @@ class RayDriver:
     def _on_heard(self, passage: _Passage, got: tuple[int, bytes, str, str] | Exception) -> None:
         """What was said before the end is heard before it, whatever comes first here."""
         passage.hearing -= 1
+        if isinstance(got, Exception) and passage.end is None and is_memory_monitor(got):
+            # An agent with a connection of its own has told its end before, and does not know why.
+            self._say(Notice("warning", words_of(got), passage.share.name))
         if passage.over:
             return
         if isinstance(got, Exception):
@@ -328,7 +361,9 @@ class RayDriver:
         self._cluster.ended(passage.share, passage.actor, why, passage.how, greeted=passage.greeted)
 
 
-def launch_of(bring: Bring, environment: dict[bytes, bytes], key: int) -> dict[str, Any]:
+def launch_of(
+    bring: Bring, environment: dict[bytes, bytes], key: int, direct: WireOffer | None = None
+) -> dict[str, Any]:
     """What `AgentActor.begin` needs. The agent has the environment of the supervisor, as its workers do."""
     tag = tag_of_agent(bring.tag, key, bring.token)
     own = {EXPERIMENT_TAG.encode(): os.fsencode(tag), INCARNATION.encode(): NOBODY.encode()}
@@ -341,6 +376,7 @@ def launch_of(bring: Bring, environment: dict[bytes, bytes], key: int) -> dict[s
         "environment": {**environment, **own},
         "gpus": bring.gpus,
         "shipped": SHIPPED.encode(),
+        "direct": None if direct is None else tuple(direct),
     }
 
 

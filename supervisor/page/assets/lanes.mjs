@@ -1,7 +1,7 @@
 // A lane for each worker over time: attempts, or bins of them; above it marks for runs, pauses, orders and losses.
 
-import { asTable, element, notes, redrawn, sharpCanvas, themeColour } from "./elements.mjs";
-import { counted, duration } from "./words.mjs";
+import { asTable, button, element, filled, line, notes, picture, redrawn, sharpCanvas, showTip, themeColour, write } from "./elements.mjs";
+import { counted, duration, sum } from "./words.mjs";
 
 const LEFT = 34;
 const TOP = 26;
@@ -39,11 +39,8 @@ class LanesView {
       top += this.laneHeight;
     });
     this.height = top + BOTTOM;
-    this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": this.summary() });
-    this.frame = element("div", { class: "canvas" }, this.canvas);
-    this.told = element("p", { class: "told", role: "status" });
-    this.tip = element("div", { class: "tip", hidden: true });
-    this.frame.append(this.tip);
+    Object.assign(this, picture());
+    this.canvas.setAttribute("aria-label", this.summary());
     this.listen();
   }
 
@@ -58,7 +55,7 @@ class LanesView {
   /** What the picture shows, in words. */
   summary() {
     const { runs, pauses, marks, slots, series } = this.timeline;
-    const ended = series.ended.reduce((sum, value) => sum + value, 0);
+    const ended = sum(series.ended);
     const losses = marks.filter((mark) => mark.kind === "worker").length;
     const parts = [counted(slots.length, "worker"), counted(runs.length, "run"), counted(ended, "attempt")];
     if (pauses.length) parts.push(counted(pauses.length, "pause"));
@@ -67,15 +64,15 @@ class LanesView {
   }
 
   parts() {
-    const button = (text, label, act) => element("button", { type: "button", text, "aria-label": label, title: label, click: act });
+    const tool = (text, label, act) => button(text, act, { "aria-label": label, title: label });
     const tools = element(
       "div",
       { class: "tools" },
-      button("+", "show less time, larger", () => this.shown.zoom(0.5)),
-      button("−", "show more time", () => this.shown.zoom(2)),
-      button("←", "earlier", () => this.shown.move(-0.5)),
-      button("→", "later", () => this.shown.move(0.5)),
-      button("all", "show all", () => this.shown.set(0, this.axis.length)),
+      tool("+", "show less time, larger", () => this.shown.zoom(0.5)),
+      tool("−", "show more time", () => this.shown.zoom(2)),
+      tool("←", "earlier", () => this.shown.move(-0.5)),
+      tool("→", "later", () => this.shown.move(0.5)),
+      tool("all", "show all", () => this.shown.set(0, this.axis.length)),
     );
     this.rangeWords = element("span", { class: "note" });
     tools.append(this.rangeWords);
@@ -146,7 +143,7 @@ class LanesView {
   // ------------------------------------------------------------------------- drawing
 
   x(time) {
-    return LEFT + ((this.axis.place(time) - this.shown.from) / (this.shown.to - this.shown.from)) * (this.width - LEFT - 6);
+    return this.xOf(this.axis.place(time));
   }
 
   xOf(place) {
@@ -169,16 +166,11 @@ class LanesView {
     this.timeline.slots.forEach((slot, row) => {
       const y = this.place[row];
       if (this.beginsNode(row)) {
-        context.fillStyle = colour["--fg"];
-        context.textAlign = "left";
-        context.fillText(this.node(row), LEFT + 4, y - NODE / 2);
+        write(context, colour["--fg"], "left", this.node(row), LEFT + 4, y - NODE / 2);
       }
-      context.fillStyle = colour["--card"];
-      context.fillRect(LEFT, y + 1, width - LEFT - 6, this.laneHeight - 2);
+      filled(context, colour["--card"], LEFT, y + 1, width - LEFT - 6, this.laneHeight - 2);
       if (this.laneHeight >= 10 || row % Math.ceil(10 / this.laneHeight) === 0) {
-        context.fillStyle = colour["--muted"];
-        context.textAlign = "right";
-        context.fillText(String(slot), LEFT - 5, y + this.laneHeight / 2);
+        write(context, colour["--muted"], "right", String(slot), LEFT - 5, y + this.laneHeight / 2);
       }
     });
     context.save();
@@ -193,11 +185,9 @@ class LanesView {
     this.drawRuns(context, colour);
     this.drawMarks(context, colour);
     context.restore();
-    context.fillStyle = colour["--muted"];
-    context.textAlign = "center";
     for (const tick of this.axis.ticks(this.shown.from, this.shown.to, Math.max(2, Math.floor(width / 90)))) {
       const x = this.xOf(tick.place);
-      if (x > LEFT + 14 && x < width - 20) context.fillText(tick.label, x, height - BOTTOM / 2);
+      if (x > LEFT + 14 && x < width - 20) write(context, colour["--muted"], "center", tick.label, x, height - BOTTOM / 2);
     }
   }
 
@@ -209,19 +199,10 @@ class LanesView {
       if (end < LEFT || start > this.width) continue;
       const y = this.place[this.rows.get(lanes.slot[index])];
       const wide = Math.max(1, end - start - (end - start > 3 ? 1 : 0));
-      context.fillStyle = colour[OUTCOME_COLOURS[lanes.outcome[index]]];
-      context.fillRect(start, y + 1, wide, this.laneHeight - 2);
+      filled(context, colour[OUTCOME_COLOURS[lanes.outcome[index]]], start, y + 1, wide, this.laneHeight - 2);
       const glyph = OUTCOME_GLYPHS[lanes.outcome[index]];
-      if (lanes.outcome[index] && wide > 12 && this.laneHeight > 12) {
-        context.fillStyle = "#fff";
-        context.textAlign = "center";
-        context.fillText(glyph, start + wide / 2, y + this.laneHeight / 2);
-      }
-      if (index === this.selected) {
-        context.strokeStyle = colour["--fg"];
-        context.lineWidth = 2;
-        context.strokeRect(start, y + 1, Math.max(3, wide), this.laneHeight - 2);
-      }
+      if (lanes.outcome[index] && wide > 12 && this.laneHeight > 12) write(context, "#fff", "center", glyph, start + wide / 2, y + this.laneHeight / 2);
+      if (index === this.selected) this.outline(context, colour, start, y + 1, wide);
     }
   }
 
@@ -235,20 +216,20 @@ class LanesView {
       const wide = Math.max(1, end - start);
       const high = this.laneHeight - 2;
       context.globalAlpha = 0.15 + 0.85 * Math.min(1, lanes.busy[index] / lanes.width);
-      context.fillStyle = colour["--lane-good"];
-      context.fillRect(start, y, wide, high);
+      filled(context, colour["--lane-good"], start, y, wide, high);
       context.globalAlpha = 1;
       if (lanes.failed[index]) {
         const part = Math.max(2, high * (lanes.failed[index] / Math.max(1, lanes.ended[index])));
-        context.fillStyle = colour["--lane-bad"];
-        context.fillRect(start, y + high - part, Math.max(1.5, wide), part);
+        filled(context, colour["--lane-bad"], start, y + high - part, Math.max(1.5, wide), part);
       }
-      if (index === this.selected) {
-        context.strokeStyle = colour["--fg"];
-        context.lineWidth = 2;
-        context.strokeRect(start, y, Math.max(3, wide), high);
-      }
+      if (index === this.selected) this.outline(context, colour, start, y, wide);
     }
+  }
+
+  outline(context, colour, x, y, wide) {
+    context.strokeStyle = colour["--fg"];
+    context.lineWidth = 2;
+    context.strokeRect(x, y, Math.max(3, wide), this.laneHeight - 2);
   }
 
   hatched(context, from, to, colour) {
@@ -287,13 +268,11 @@ class LanesView {
   }
 
   drawBreaks(context, colour) {
-    context.textAlign = "center";
     for (const gap of this.axis.breaks()) {
       const from = this.xOf(gap.from);
       const to = this.xOf(gap.to);
       if (to < LEFT || from > this.width) continue;
-      context.fillStyle = themeColour("--bg");
-      context.fillRect(from, TOP, to - from, this.height - TOP - BOTTOM);
+      filled(context, themeColour("--bg"), from, TOP, to - from, this.height - TOP - BOTTOM);
       this.hatched(context, from, to, colour["--line"]);
     }
   }
@@ -301,35 +280,25 @@ class LanesView {
   drawRuns(context, colour) {
     const { runs } = this.timeline;
     let free = -Infinity;
-    context.textAlign = "left";
     runs.forEach((run) => {
       const start = run.start ?? run.end;
       const x = this.x(start);
       if (x >= LEFT - 1 && x <= this.width) {
-        context.strokeStyle = colour["--fg"];
-        context.lineWidth = 1;
-        context.beginPath();
-        context.moveTo(Math.max(LEFT + 0.5, x), 4);
-        context.lineTo(Math.max(LEFT + 0.5, x), this.height - BOTTOM);
-        context.stroke();
+        line(context, colour["--fg"], 1, Math.max(LEFT + 0.5, x), 4, Math.max(LEFT + 0.5, x), this.height - BOTTOM);
         const label = runs.length > 1 || this.timeline.rewritten !== null ? `run ${run.number}` : "began";
         const wide = context.measureText(label).width;
         const left = Math.min(x + 3, this.width - wide - 8);
         if (left > free) {
-          context.fillStyle = colour["--fg"];
-          context.fillText(label, left, 8);
+          write(context, colour["--fg"], "left", label, left, 8);
           free = left + wide + 4;
         }
       }
       const died = !run.state && !(this.timeline.now !== null && run === runs.at(-1));
       const end = this.x(run.end);
       if (died && end >= LEFT && end <= this.width) {
-        context.fillStyle = colour["--bad"];
-        context.fillRect(end - 1.5, TOP - 6, 3, this.height - TOP - BOTTOM + 6);
+        filled(context, colour["--bad"], end - 1.5, TOP - 6, 3, this.height - TOP - BOTTOM + 6);
         const room = end - this.x(start) > 48;
-        context.textAlign = room ? "right" : "center";
-        context.fillText(room ? "✗ died" : "✗", room ? end - 3 : end, 19);
-        context.textAlign = "left";
+        write(context, colour["--bad"], room ? "right" : "center", room ? "✗ died" : "✗", room ? end - 3 : end, 19);
       }
     });
   }
@@ -341,15 +310,14 @@ class LanesView {
       const x = this.x(mark.at);
       if (x < LEFT || x > this.width) continue;
       const row = this.rows.get(mark.slot);
-      context.fillStyle = colour["--fg"];
+      let [glyph, y] = [glyphs[mark.kind] || "✗", 19];
       if (mark.kind === "worker" && row !== undefined) {
-        const y = this.place[row] + this.laneHeight / 2;
+        [glyph, y] = ["✗", this.place[row] + this.laneHeight / 2];
         context.strokeStyle = themeColour("--bg");
         context.lineWidth = 3;
-        context.strokeText("✗", x, y);
-        context.fillText("✗", x, y);
+        context.strokeText(glyph, x, y);
       }
-      else context.fillText(glyphs[mark.kind] || "✗", x, 19);
+      write(context, colour["--fg"], "center", glyph, x, y);
     }
   }
 
@@ -365,14 +333,10 @@ class LanesView {
       if (from !== null && Math.abs(event.offsetX - from) > 4) {
         this.draw();
         const context = canvas.getContext("2d");
-        context.fillStyle = "rgba(128,128,128,0.35)";
-        context.fillRect(Math.min(from, event.offsetX), TOP, Math.abs(event.offsetX - from), this.height - TOP - BOTTOM);
+        filled(context, "rgba(128,128,128,0.35)", Math.min(from, event.offsetX), TOP, Math.abs(event.offsetX - from), this.height - TOP - BOTTOM);
       } else if (event.pointerType === "mouse") {
         this.point(event.offsetX, event.offsetY);
       }
-    });
-    canvas.addEventListener("pointerleave", () => {
-      this.tip.hidden = true;
     });
     canvas.addEventListener("pointerup", (event) => {
       if (from !== null && Math.abs(event.offsetX - from) > 4) {
@@ -447,10 +411,7 @@ class LanesView {
 
   point(x, y) {
     const text = y < TOP ? this.markAt(x) : this.words(this.at(x, y));
-    this.tip.hidden = !text;
-    this.tip.textContent = text;
-    this.tip.style.left = `${Math.min(x + 12, this.width - 200)}px`;
-    this.tip.style.top = `${y + 16}px`;
+    showTip(this.tip, text, x, y, this.width);
   }
 
   markAt(x) {
@@ -461,7 +422,7 @@ class LanesView {
   select(index) {
     this.selected = index;
     this.told.textContent = this.words(index);
-    if (this.onOpen && this.singly && index >= 0) this.told.append(" ", element("button", { type: "button", text: "open the job", click: () => this.open(index) }));
+    if (this.onOpen && this.singly && index >= 0) this.told.append(" ", button("open the job", () => this.open(index)));
     this.draw();
   }
 

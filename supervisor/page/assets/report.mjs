@@ -1,6 +1,6 @@
 // A report: puts the pictures and tables into their places in the page. Without it the summary can still be read.
 
-import { element, notes } from "./elements.mjs";
+import { copy, element, notes } from "./elements.mjs";
 import { drawLanes } from "./lanes.mjs";
 import { facts, unpacked } from "./payload.mjs";
 import { drawResults } from "./results_table.mjs";
@@ -57,16 +57,7 @@ async function begin() {
 
 for (const button of document.querySelectorAll("button.copy")) {
   button.hidden = false;
-  button.addEventListener("click", async () => {
-    const text = button.parentElement.querySelector("code").textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "copied";
-    } catch {
-      getSelection().selectAllChildren(button.parentElement.querySelector("code"));
-      button.textContent = "marked: copy it";
-    }
-  });
+  button.addEventListener("click", () => copy(button));
 }
 
 begin().catch((error) => {

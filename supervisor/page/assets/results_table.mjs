@@ -1,8 +1,8 @@
 // The results: filter, sort, choose columns, leaf through. A table, and on a phone a card for each job.
 
-import { choices, element, labelled, notes } from "./elements.mjs";
-import { chosenBefore, keepChoice } from "./payload.mjs";
-import { counted, duration, plainNumber } from "./words.mjs";
+import { button, cardTable, checkbox, choices, element, labelled, notes, scroller, sortHead } from "./elements.mjs";
+import { chosenBefore, keepChoice } from "./choices_kept.mjs";
+import { counted, duration, grouped, plainNumber } from "./words.mjs";
 
 const SHOWN_AT_FIRST = 14;
 const LONGEST = 200; // characters of a text in the file
@@ -41,9 +41,10 @@ export function drawResults(place, results) {
 }
 
 class ResultsTable {
-  constructor({ columns, rows }) {
+  constructor({ columns, rows, total }) {
     this.columns = columns;
     this.rows = rows;
+    this.of = total > rows ? " of the sample" : "";
     const before = chosenBefore();
     this.query = before.get("q") ?? "";
     this.state = before.get("state") ?? "";
@@ -67,10 +68,9 @@ class ResultsTable {
     this.told = element("p", { class: "note", role: "status" });
     this.head = element("tr");
     this.body = element("tbody");
-    const table = element("table", { class: "cards" }, element("caption", { class: "unseen", text: "Jobs with their parameters and results" }), element("thead", {}, this.head), this.body);
-    this.frame = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "results table" }, table);
-    this.before = element("button", { type: "button", text: "← before", click: () => this.leaf(-1) });
-    this.after = element("button", { type: "button", text: "next →", click: () => this.leaf(1) });
+    this.frame = scroller("results table", cardTable("Jobs with their parameters and results", this.head, this.body));
+    this.before = button("← before", () => this.leaf(-1));
+    this.after = button("next →", () => this.leaf(1));
     const pager = element("div", { class: "tools" }, this.before, this.after);
     this.fillPicker();
     const cut = this.columns.some((column) => column.texts.some((text) => text.length >= LONGEST && text.endsWith("…")));
@@ -84,20 +84,17 @@ class ResultsTable {
       this.keepColumns();
       this.refresh();
     };
-    const button = (text, chosen) => element("button", { type: "button", text, click: () => all(chosen()) });
+    const several = (text, chosen) => button(text, () => all(chosen()));
     const boxes = this.columns.map((column) => {
-      const box = element("input", { type: "checkbox" });
-      box.checked = this.shown.has(column.name);
-      box.addEventListener("change", () => {
-        if (box.checked) this.shown.add(column.name);
+      return checkbox(column.name + (column.varies ? "" : " (same for all)"), this.shown.has(column.name), (event) => {
+        if (event.target.checked) this.shown.add(column.name);
         else this.shown.delete(column.name);
         this.keepColumns();
         this.refresh();
       });
-      return element("label", { class: "box" }, box, element("span", { text: column.name + (column.varies ? "" : " (same for all)") }));
     });
     this.picker.replaceChildren(
-      element("div", { class: "tools" }, button("those that differ", () => usefulColumns(this.columns)), button("all", () => this.columns.map((column) => column.name))),
+      element("div", { class: "tools" }, several("those that differ", () => usefulColumns(this.columns)), several("all", () => this.columns.map((column) => column.name))),
       ...boxes,
     );
   }
@@ -185,13 +182,14 @@ class ResultsTable {
     this.page = Math.min(Math.max(0, this.page), last);
     const columns = this.columns.filter((column) => this.shown.has(column.name));
     const part = rows.slice(this.page * this.perPage, (this.page + 1) * this.perPage);
-    this.told.textContent = `${counted(rows.length, "row")}${rows.length === this.rows ? "" : ` of ${this.rows.toLocaleString("en-US")}`}${last ? `, page ${this.page + 1} of ${last + 1}` : ""}`;
+    this.told.textContent = `${counted(rows.length, "row")}${rows.length === this.rows ? "" : ` of ${grouped(this.rows)}`}${this.of}${last ? `, page ${this.page + 1} of ${last + 1}` : ""}`;
     this.before.disabled = this.page === 0;
     this.after.disabled = this.page === last;
     this.before.parentElement.hidden = !last;
     const sortPairs = [["", "order of the script"], ...columns.flatMap((column) => [[column.name, `${column.name} ↑`], [`-${column.name}`, `${column.name} ↓`]])];
     this.sorter.replaceChildren(...choices(sortPairs, this.sort));
-    this.head.replaceChildren(...columns.map((column) => this.headOf(column)));
+    const choose = (changes) => this.choose(changes);
+    this.head.replaceChildren(...columns.map(({ name, kind }) => sortHead(name, name, this.sort, kind === "number", choose)));
     this.body.replaceChildren(
       ...part.map((row) => {
         const cells = columns.map((column) => {
@@ -203,13 +201,5 @@ class ResultsTable {
         return element("tr", {}, ...cells);
       }),
     );
-  }
-
-  headOf(column) {
-    const up = this.sort === column.name;
-    const down = this.sort === `-${column.name}`;
-    const next = up ? `-${column.name}` : down ? "" : column.name;
-    const button = element("button", { type: "button", class: "sort", text: `${column.name}${up ? " ↑" : down ? " ↓" : ""}`, click: () => this.choose({ sort: next }) });
-    return element("th", { scope: "col", "aria-sort": up ? "ascending" : down ? "descending" : "none" }, button);
   }
 }

@@ -1,15 +1,14 @@
 // Any metric against any parameter that varies, coloured by a third column.
 
-import { asTable, choices, element, labelled, redrawn, sharpCanvas, themeColour } from "./elements.mjs";
-import { chosenBefore, keepChoice } from "./payload.mjs";
+import { asTable, checkbox, choices, element, labelled, line, picture, redrawn, sharpCanvas, showTip, themeColour, write } from "./elements.mjs";
+import { chosenBefore, keepChoice } from "./choices_kept.mjs";
 import { cellOf, cellText } from "./results_table.mjs";
-import { counted, niceStep, plainNumber } from "./words.mjs";
+import { counted, grouped, niceStep, plainNumber, rounded } from "./words.mjs";
 
 const MARGIN = { left: 64, right: 12, top: 10, bottom: 42 };
 const HEIGHT = 340;
 const MOST_COLOURS = 8;
 const MOST_CATEGORIES = 60;
-const SHAPES = 4;
 
 const isMetric = (column) => column.name.startsWith("result") || column.name === "seconds";
 const isParam = (column) => column.name.startsWith("params") || column.name === "domain";
@@ -74,9 +73,9 @@ class ScatterPlot {
     };
     this.logBoxes = {};
     const log = (name) => {
-      const box = element("input", { type: "checkbox", change: () => this.draw() });
-      this.logBoxes[name] = box;
-      return element("label", { class: "box" }, box, element("span", { text: `log ${name}` }));
+      const made = checkbox(`log ${name}`, false, () => this.draw());
+      this.logBoxes[name] = made.firstChild;
+      return made;
     };
     const tools = element(
       "div",
@@ -87,16 +86,10 @@ class ScatterPlot {
       log("x"),
       log("y"),
     );
-    this.canvas = element("canvas", { tabindex: "0", role: "img" });
-    this.tip = element("div", { class: "tip", hidden: true });
-    this.frame = element("div", { class: "canvas" }, this.canvas, this.tip);
+    Object.assign(this, picture());
     this.legend = element("p", { class: "legend" });
-    this.told = element("p", { class: "told", role: "status" });
     this.summary = element("p", { class: "note" });
     this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
-    this.canvas.addEventListener("pointerleave", () => {
-      this.tip.hidden = true;
-    });
     this.canvas.addEventListener("click", (event) => this.select(this.nearest(event.offsetX, event.offsetY)));
     this.canvas.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -161,11 +154,11 @@ class ScatterPlot {
       for (let power = Math.ceil(least); power <= most; power += each) ticks.push({ at: place(power), label: plainNumber(10 ** power) });
       if (ticks.length < 2) {
         ticks.length = 0;
-        for (const value of [least + more, most - more]) ticks.push({ at: place(value), label: plainNumber(Number((10 ** value).toPrecision(2))) });
+        for (const value of [least + more, most - more]) ticks.push({ at: place(value), label: rounded(10 ** value, 2) });
       }
     } else {
       const step = niceStep(most - least, room);
-      for (let value = Math.ceil(least / step) * step; value <= most; value += step) ticks.push({ at: place(value), label: plainNumber(Number(value.toPrecision(6))) });
+      for (let value = Math.ceil(least / step) * step; value <= most; value += step) ticks.push({ at: place(value), label: rounded(value, 6) });
     }
     const placed = (row) => {
       const value = column.values[row];
@@ -186,16 +179,16 @@ class ScatterPlot {
         const share = (value - least) / (most - least || 1);
         return `hsl(${Math.round(265 - 205 * share)} 75% ${Math.round((matchMedia("(prefers-color-scheme: dark)").matches ? 70 : 46) - 6 * share)}%)`;
       };
-      const entries = [least, (least + most) / 2, most].map((value) => [shade(value), plainNumber(Number(value.toPrecision(4))), 0]);
+      const entries = [least, (least + most) / 2, most].map((value) => [shade(value), rounded(value, 4), 0]);
       return { of: (row) => (typeof column.values[row] === "number" ? { colour: shade(column.values[row]), shape: 0 } : { colour: themeColour("--muted"), shape: 0 }), entries };
     }
     const order = new Map(values.slice(0, MOST_COLOURS).map((value, index) => [value, index]));
     const colours = values.map((_, index) => themeColour(`--c${index % MOST_COLOURS}`));
-    const entries = [...order].map(([value, index]) => [colours[index], column.kind === "text" ? column.texts[value] : plainNumber(value), index % SHAPES]);
+    const entries = [...order].map(([value, index]) => [colours[index], column.kind === "text" ? column.texts[value] : plainNumber(value), index % CORNERS.length]);
     if (values.length > MOST_COLOURS) entries.push([themeColour("--muted"), `${values.length - MOST_COLOURS} others`, 0]);
     const of = (row) => {
       const index = order.get(column.values[row]);
-      return index === undefined ? { colour: themeColour("--muted"), shape: 0 } : { colour: colours[index], shape: index % SHAPES };
+      return index === undefined ? { colour: themeColour("--muted"), shape: 0 } : { colour: colours[index], shape: index % CORNERS.length };
     };
     return { of, entries };
   }
@@ -261,17 +254,12 @@ class ScatterPlot {
       const key = x.values[point.row];
       byCategory.set(key, [...(byCategory.get(key) ?? []), point.y]);
     }
-    context.strokeStyle = themeColour("--fg");
-    context.lineWidth = 2;
     across.used.forEach((value, index) => {
       const ys = byCategory.get(value)?.sort((one, other) => one - other);
       if (!ys || ys.length < 3) return;
       const middle = ys[Math.floor(ys.length / 2)];
       const at = MARGIN.left + (index + 0.5) * across.wide;
-      context.beginPath();
-      context.moveTo(at - across.wide * 0.32, middle);
-      context.lineTo(at + across.wide * 0.32, middle);
-      context.stroke();
+      line(context, themeColour("--fg"), 2, at - across.wide * 0.32, middle, at + across.wide * 0.32, middle);
     });
   }
 
@@ -279,7 +267,7 @@ class ScatterPlot {
     const rows = this.points.map((point) => point.row).sort((one, other) => y.values[one] - y.values[other]);
     const { strange, absent, low } = this.left;
     const parts = [[strange, "with nan or an infinity"], [absent, "without a value"], [low, "not above zero"]];
-    const missing = parts.filter(([number]) => number).map(([number, why]) => `${number.toLocaleString("en-US")} ${why}`);
+    const missing = parts.filter(([number]) => number).map(([number, why]) => `${grouped(number)} ${why}`);
     const left = missing.length ? ` Not drawn: ${missing.join(", ")}.` : "";
     if (!rows.length) return `No job has both values.${left}`;
     const job = this.byName.get("job");
@@ -291,26 +279,17 @@ class ScatterPlot {
 
   frameOf(context, across, up, width, height) {
     context.font = "11px system-ui, sans-serif";
-    context.strokeStyle = themeColour("--line");
-    context.fillStyle = themeColour("--muted");
-    context.lineWidth = 1;
-    context.textAlign = "right";
+    const grid = themeColour("--line");
+    const muted = themeColour("--muted");
     context.textBaseline = "middle";
     for (const tick of up.ticks) {
-      context.beginPath();
-      context.moveTo(MARGIN.left, tick.at);
-      context.lineTo(width - MARGIN.right, tick.at);
-      context.stroke();
-      context.fillText(tick.label, MARGIN.left - 6, tick.at);
+      line(context, grid, 1, MARGIN.left, tick.at, width - MARGIN.right, tick.at);
+      write(context, muted, "right", tick.label, MARGIN.left - 6, tick.at);
     }
-    context.textAlign = "center";
     const each = across.wide ? Math.max(across.wide, 44) : 80;
     for (const tick of across.ticks) {
-      context.beginPath();
-      context.moveTo(tick.at, height - MARGIN.bottom);
-      context.lineTo(tick.at, height - MARGIN.bottom + 4);
-      context.stroke();
-      context.fillText(fitted(context, tick.label, each), tick.at, height - MARGIN.bottom + 13);
+      line(context, grid, 1, tick.at, height - MARGIN.bottom, tick.at, height - MARGIN.bottom + 4);
+      write(context, muted, "center", fitted(context, tick.label, each), tick.at, height - MARGIN.bottom + 13);
     }
     context.fillStyle = themeColour("--fg");
     context.fillText(fitted(context, `${this.x} →`, width - MARGIN.left), (MARGIN.left + width) / 2, height - 10);
@@ -340,10 +319,7 @@ class ScatterPlot {
 
   point(x, y) {
     const text = this.pointWords(this.nearest(x, y));
-    this.tip.hidden = !text;
-    this.tip.textContent = text;
-    this.tip.style.left = `${Math.min(x + 12, this.width - 200)}px`;
-    this.tip.style.top = `${y + 16}px`;
+    showTip(this.tip, text, x, y, this.width);
   }
 
   select(index) {
@@ -361,19 +337,13 @@ function inOrder(column) {
   return values.sort((one, other) => words.compare(column.texts[one], column.texts[other]));
 }
 
+/** Corners of the shapes of points; the first is a circle. */
+const CORNERS = [[], [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]], [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]], [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]]];
+
 function dot(context, x, y, size, shape) {
   context.beginPath();
-  if (shape === 1) context.rect(x - size * 0.9, y - size * 0.9, size * 1.8, size * 1.8);
-  else if (shape === 2) {
-    context.moveTo(x, y - size * 1.2);
-    context.lineTo(x + size * 1.1, y + size * 0.8);
-    context.lineTo(x - size * 1.1, y + size * 0.8);
-  } else if (shape === 3) {
-    context.moveTo(x, y - size * 1.3);
-    context.lineTo(x + size * 1.3, y);
-    context.lineTo(x, y + size * 1.3);
-    context.lineTo(x - size * 1.3, y);
-  } else context.arc(x, y, size, 0, 7);
+  if (!shape) context.arc(x, y, size, 0, 7);
+  for (const [right, down] of CORNERS[shape]) context.lineTo(x + size * right, y + size * down);
   context.fill();
 }
 

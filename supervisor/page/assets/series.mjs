@@ -1,7 +1,7 @@
 // Curves over the time axis: throughput, workers at work, the expected end, memory. Drawn by uPlot.
 
 import { asTable, element, redrawn, themeColour } from "./elements.mjs";
-import { counted, duration, memorySize, plainNumber } from "./words.mjs";
+import { counted, duration, memorySize, plainNumber, rounded, sum } from "./words.mjs";
 
 const WINDOW = 600; // seconds over which the pace is averaged
 const DOUBLING = Array.from({ length: 26 }, (_, power) => 2 ** (power - 2)); // steps of an axis of megabytes
@@ -22,7 +22,7 @@ export function drawSeries(place, timeline, shown, counts) {
 
 /** Bins taken together, so that a curve of few attempts is no comb. @param {any} series @returns {any} */
 function smoother(series) {
-  const total = series.ended.reduce((sum, value) => sum + value, 0);
+  const total = sum(series.ended);
   const factor = Math.max(1, Math.min(Math.ceil((8 * series.t.length) / Math.max(1, total)), Math.floor(series.t.length / 40)));
   const width = series.width * factor;
   const found = { width, t: [], ended: [], failed: [] };
@@ -39,27 +39,30 @@ function smoother(series) {
   return found;
 }
 
+/** The times of bins. @returns {number[]} */
+const middles = (series) => series.t.map((at) => at + series.width / 2);
+
 function throughput(all, shown) {
   const series = smoother(all);
   const scale = series.width < 60 && Math.max(...series.ended) / series.width >= 5 ? 1 : 60;
   const unit = scale === 1 ? "second" : "minute";
   const per = (values) => values.map((value) => (value / series.width) * scale);
-  const total = series.ended.reduce((sum, value) => sum + value, 0);
-  const failed = series.failed.reduce((sum, value) => sum + value, 0);
+  const total = sum(series.ended);
+  const failed = sum(series.failed);
   const best = Math.max(...per(series.ended));
-  const summary = `${counted(total, "attempt")} ended, ${counted(failed, "failed", "failed")}; at most ${plainNumber(Number(best.toPrecision(3)))} in a ${unit}.`;
+  const summary = `${counted(total, "attempt")} ended, ${counted(failed, "failed", "failed")}; at most ${rounded(best, 3)} in a ${unit}.`;
   const curves = [
     { label: `ended a ${unit}`, colour: "--c0", values: per(series.ended), fill: true },
     { label: "failed", colour: "--bad", values: per(series.failed), dash: [4, 3] },
   ];
-  return chart(`Jobs per ${unit}`, summary, series.t.map((at) => at + series.width / 2), curves, shown, plainNumber, series.width);
+  return chart(`Jobs per ${unit}`, summary, middles(series), curves, shown, plainNumber, series.width);
 }
 
 function concurrency(series, shown) {
   const most = Math.max(...series.busy);
   const summary = `At most ${plainNumber(Number(most.toFixed(1)))} workers were busy at once, on average over ${duration(series.width)}.`;
   const curves = [{ label: "busy workers", colour: "--c2", values: series.busy, fill: true }];
-  return chart("Workers at work", summary, series.t.map((at) => at + series.width / 2), curves, shown, plainNumber, series.width);
+  return chart("Workers at work", summary, middles(series), curves, shown, plainNumber, series.width);
 }
 
 /** When the end was to be expected at each moment, by the pace of the last ten minutes.
@@ -104,7 +107,7 @@ function memory(timeline, shown) {
   if (several) {
     const at = (pick) => t.map((_, index) => pick(names.map((name) => slots[name][index]).filter((value) => value !== null)));
     curves.push({ label: "largest worker", colour: "--c3", values: at((values) => (values.length ? Math.max(...values) : null)) });
-    curves.push({ label: "all together", colour: "--c0", values: at((values) => (values.length ? values.reduce((sum, value) => sum + value, 0) : null)) });
+    curves.push({ label: "all together", colour: "--c0", values: at((values) => (values.length ? sum(values) : null)) });
   } else {
     names.forEach((name, index) => curves.push({ label: `worker ${name}`, colour: PALETTE[index], values: slots[name] }));
   }
@@ -215,7 +218,7 @@ function options(curves, columns, shown, words, frame, room) {
         dash: curve.dash,
         fill: curve.fill ? `${colour(curve.colour)}33` : undefined,
         points: { show: columns[index].length < 3 },
-        value: (_, value) => (value === null || value === undefined ? "" : words(value)),
+        value: (_, value) => (value == null ? "" : words(value)),
       })),
     ],
   };

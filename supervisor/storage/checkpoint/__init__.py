@@ -1,3 +1,3 @@
-"""The bytes of a checkpoint and of the index beside it. No schedule (`checkpoint_schedule`), and no
-recovery.
+"""The bytes of a checkpoint, of the index beside it, and of the index of a journal that grows. No schedule
+(`checkpoint_schedule`), and no recovery.
 """

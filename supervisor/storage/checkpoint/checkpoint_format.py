@@ -126,9 +126,19 @@ def header_lines(header: Header) -> bytes:
 
 def finished_entries(jobs: Iterable[bytes], attempts: Sequence[int], parts: Iterable[bytes]) -> bytes:
     """The entries of finished jobs, joined. `jobs`: their ids as JSON. `parts`: see `journal_format.ended_part`."""
-    begin = {number: b':{"attempts":%d,' % number for number in set(attempts)}
+    begin = {number: entry_begin(number) for number in set(attempts)}
     pieces = zip(jobs, map(begin.__getitem__, attempts), parts, repeat(b"},\n"), strict=False)
     return b"".join(chain.from_iterable(pieces))[:-2]
+
+
+def entry_begin(attempts: int) -> bytes:
+    """What stands in the entry of a finished job between its id and the part of its record."""
+    return b':{"attempts":%d,' % attempts
+
+
+def joined_entries(entries: Iterable[bytes]) -> bytes:
+    """`finished_entries` of entries that lack only their last brace."""
+    return b"},\n".join(entries) + b"}"
 
 
 # ---------------------------------------------------------------------------- reading
@@ -232,6 +242,16 @@ def peek(disk: Disk, path: Path | str) -> Header | None:
         return None
     finally:
         disk.close(fd)
+
+
+def told_crc(disk: Disk, path: Path | str) -> int | None:
+    """The CRC that stands at its end; whether it is right is not checked. None if there is none. Raises OSError."""
+    fd = disk.open(os.fspath(path), os.O_RDONLY)
+    try:
+        foot = _FOOT.fullmatch(disk.pread(fd, FOOT, max(0, disk.size(fd) - FOOT)))
+    finally:
+        disk.close(fd)
+    return int(foot.group(1), 16) if foot is not None else None
 
 
 def _without_commas(lines: list[bytes]) -> list[bytes]:

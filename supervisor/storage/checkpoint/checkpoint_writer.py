@@ -27,8 +27,10 @@ from supervisor.storage.checkpoint.checkpoint_format import (
     InProgressEntry,
     JournalPlace,
     OpenLease,
+    entry_begin,
     finished_entries,
     header_lines,
+    joined_entries,
 )
 from supervisor.storage.checkpoint.journal_index import ENOUGH, IndexWriter
 from supervisor.storage.files.atomic_files import NewFile
@@ -222,8 +224,14 @@ class CheckpointWriter:
             yield self._copied(group)
 
     def _copied(self, jobs: Sequence[int]) -> bytes:
+        """Their entries; those of jobs with equally many attempts, as nearly all are, at less than half the cost."""
+        attempts = get(self._attempts, jobs)
+        if attempts.count(attempts[0]) == len(jobs):
+            named = self._read.named_parts(jobs, entry_begin(attempts[0]))
+            if named is not None:
+                return joined_entries(named)
         names = _encode_lines(get(self._ids, jobs)).split(b"\n")
-        return finished_entries(names, get(self._attempts, jobs), self._read(jobs))
+        return finished_entries(names, attempts, self._read(jobs))
 
 
 def _section(name: bytes, groups: Iterator[bytes]) -> Iterator[bytes]:

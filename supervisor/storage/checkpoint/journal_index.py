@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import sys
 import zlib
@@ -34,7 +33,7 @@ import msgspec
 
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
-from supervisor.storage.files.atomic_files import resolved, write_atomically
+from supervisor.storage.files.atomic_files import read_cache, write_atomically
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.record_locations import IN_JOURNAL, NOWHERE, RecordLocations
 
@@ -144,22 +143,16 @@ class Index:
     def __init__(self, header: _Header, blocks: io.BytesIO) -> None:
         self.checkpoint = header.checkpoint
         self.journal = header.journal
+        self.jobs = header.jobs
         self._header = header
         self._blocks = blocks
 
     @classmethod
     def read(cls, disk: Disk, path: Path) -> Index | None:
         """The index at `path`; None if there is none that can be used."""
-        try:
-            fd = disk.open(resolved(path), os.O_RDONLY)
-        except OSError:
+        text = read_cache(disk, path)
+        if text is None:
             return None
-        try:
-            text = disk.pread(fd, disk.size(fd), 0)
-        except OSError:
-            return None
-        finally:
-            disk.close(fd)
         foot = _FOOT.fullmatch(text, max(0, len(text) - _FOOT_SIZE))
         end, begin = len(text) - _FOOT_SIZE, text.find(_BLOCKS)
         if foot is None or begin < 0 or zlib.crc32(memoryview(text)[:end]) != int(foot.group(1), 16):
@@ -183,7 +176,7 @@ class Index:
         locations.grow(self._header.jobs)
         start = 0
         while start < self._header.jobs:
-            block = msgspec.json.decode(self._blocks.readline().rstrip(b",\n"), type=_Block)
+            block = self._next_block()
             these = slice(start, start + len(block.states))
             table.state[these] = locations.recorded_state[these] = block.states
             locations.origin[these] = block.states.translate(_ORIGIN)
@@ -193,3 +186,14 @@ class Index:
             locations.length[these] = array("I", block.lengths)
             start = these.stop
         table.outcome.update(self._header.outcomes)
+
+    def load_first(self, table: JobTable) -> None:
+        """Set the states of a table's jobs, which are the first ones: at most as many as one block has."""
+        block, many = self._next_block(), len(table)
+        table.state[:] = block.states[:many]
+        table.attempts[:] = array("I", block.attempts)[:many]
+        table.seconds[:] = array("d", block.seconds)[:many]
+        table.outcome.update((job, how) for job, how in self._header.outcomes if job < many)
+
+    def _next_block(self) -> _Block:
+        return msgspec.json.decode(self._blocks.readline().rstrip(b",\n"), type=_Block)

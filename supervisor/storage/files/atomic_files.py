@@ -61,6 +61,20 @@ def write_all(disk: Disk, fd: int, data: bytes | bytearray) -> None:
         view = view[disk.write(fd, view) :]
 
 
+def read_cache(disk: Disk, path: Path | str) -> bytes | None:
+    """The whole of a file that need not be there; None if it is not, or cannot be read."""
+    try:
+        fd = disk.open(resolved(path), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return disk.pread(fd, disk.size(fd), 0)
+    except OSError:
+        return None
+    finally:
+        disk.close(fd)
+
+
 def groups_of(disk: Disk, fd: int, start: int, end: int) -> Iterator[tuple[int, list[bytes], bool]]:
     """(offset of the first line, lines without newlines, whether they had one) of the bytes from start to end.
 

@@ -34,6 +34,14 @@ class Layout:
         return self.logs / f"index_{self.experiment_id}.json"
 
     @property
+    def stretches(self) -> Path:
+        return self.logs / f"stretches_{self.experiment_id}.jsonl"
+
+    @property
+    def columns(self) -> Path:
+        return self.logs / f"jobs_{self.experiment_id}.json"
+
+    @property
     def progress(self) -> Path:
         return self.logs / f"progress_{self.experiment_id}.json"
 
@@ -84,6 +92,7 @@ class Layout:
         """The files that are written beside their old version, which they then replace."""
         return (
             self.checkpoint,
+            self.columns,
             self.index,
             self.journal,
             self.plan,

@@ -80,9 +80,23 @@ def _open(path: str) -> int:
         Disk().make_directory(os.path.dirname(path))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
+        if (owner := _other_owner(path)) is not None:
+            raise CannotCreate(
+                f"the lock file {path} cannot be opened: {error.strerror}. "
+                f"The experiment belongs to user {owner}: run this as that user."
+            ) from None
         raise CannotCreate(
             f"the lock file {path} cannot be opened: {error.strerror}. Choose another directory with --output DIR."
         ) from None
+
+
+def _other_owner(path: str) -> int | None:
+    """The uid of another user whose lock file this is; None for a file of our own, or none."""
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return None
+    return owner if owner != os.geteuid() else None
 
 
 def is_held(path: Path | str) -> bool | None:
@@ -133,7 +147,9 @@ def _flock(fd: int, path: str, experiment_id: str) -> str | None:
         raise _being_run(fd, path, experiment_id) from None
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
-            raise CannotCreate(f"the lock file {path} cannot be locked: {error.strerror}") from None
+            raise CannotCreate(
+                f"the lock file {path} cannot be locked: {error.strerror}. Choose another directory with --output DIR."
+            ) from None
         return (
             f"the file system of {path} cannot lock files ({error.strerror}): "
             f"make sure yourself that no second supervisor runs {experiment_id}"

@@ -17,14 +17,20 @@ from supervisor.storage.files.lock import Lock
 def files_of(layout: Layout) -> list[Path]:
     """The files of the experiment, in the order in which they are removed."""
     name = re.escape(layout.experiment_id)
-    files = r"(?:journal|plan|checkpoint|index|progress)_" + name + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
+    files = (
+        r"(?:journal|plan|jobs|checkpoint|index|stretches|progress)_"
+        + name
+        + r"(?:\.backup(?:-\d+)?)?\.jsonl?"
+    )
     files = rf"(?:{files}|console_{name}\.log)"
     ours = re.compile(rf"{files}|\.{files}\.\d+\.tmp|\.{{1,2}}probe_{name}(?:\.\d+\.tmp)?")
     last = [layout.plan, layout.checkpoint, layout.journal, layout.lock]
     try:
         names = sorted(os.listdir(layout.logs))
     except OSError as error:
-        raise StorageError(f"{layout.logs} cannot be read: {error.strerror}. Nothing was removed.") from None
+        raise StorageError(
+            f"{layout.logs} cannot be read: {error.strerror}. Nothing was removed; make it readable, then try again."
+        ) from None
     others = [layout.logs / name for name in names if ours.fullmatch(name)]
     found = [layout.results_directory, *(path for path in others if path not in last), *last]
     return [path for path in found if os.path.lexists(path)]

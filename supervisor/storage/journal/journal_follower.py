@@ -121,4 +121,7 @@ class JournalFollower:
         return self.position
 
     def _unreadable(self, error: OSError) -> StorageError:
-        return StorageError(f"the journal {self._layout.journal} cannot be read: {error.strerror or error}")
+        return StorageError(
+            f"the journal {self._layout.journal} cannot be read: {error.strerror or error}. "
+            "Make it readable or fix the disk, then try again."
+        )

@@ -22,7 +22,7 @@ import zlib
 from array import array
 from binascii import hexlify
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import accumulate, chain, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -41,6 +41,7 @@ _PART = b',"attempt":'  # the first field of an Ended record after its job's id
 # What stands before a result; inside of a JSON string every quote has a backslash before it.
 _RESULT = b',"result":'
 _ENDED_JOB = re.compile(rb'"type":"ended","job":("(?:[^"\\]|\\.)*")')
+_ENDED_HEAD = re.compile(rb'\{"n":\d+,"type":"ended","job":')
 _BEGINNING = 40  # first bytes of a line, which contain its type
 
 _encoder = msgspec.json.Encoder()
@@ -105,14 +106,15 @@ def _bodies_batch(n: int, batch: Completions) -> list[bytes]:
         batch.attempts,
         batch.leases,
         _encoder.encode_lines(batch.seconds).split(b"\n"),
+        batch.workers or repeat(batch.worker),
         batch.results,
         strict=False,  # behind the last newline there is an empty piece
     )
     template = (
         b'{"n":%%d,"type":"ended","job":%%b,"attempt":%%d,"lease":%%d,"outcome":"completed","state":"completed",'
-        b'"seconds":%%b,"worker":%d,"at":%b,"result":%%b'
+        b'"seconds":%%b,"worker":%%d,"at":%b,"result":%%b'
     )
-    return list(map((template % (batch.worker, _encoder.encode(batch.at))).__mod__, rows))
+    return list(map((template % _encoder.encode(batch.at)).__mod__, rows))
 
 
 def ended_body(n: int, job: bytes, part: bytes) -> bytes:
@@ -376,4 +378,26 @@ def ended_parts_batch(text: bytes, begins: Iterable[int], lengths: Iterable[int]
     return [
         text[text.index(_PART, at) + 1 : at + length - _SEAL_AND_NEWLINE]
         for at, length in zip(begins, lengths, strict=True)
+    ]
+
+
+def named_parts_batch(
+    text: bytes, lengths: Sequence[int], ends: Sequence[int], between: bytes
+) -> list[bytes] | None:
+    """Of Ended lines that follow each other in a text the id of the job, as JSON, `between`, and the part; at half the
+    cost of ids and parts alone.
+
+    lengths: of the lines with their newlines. ends: where in the text the lines begin that have the lowest and the
+    highest number. None if one of these has more digits: then the ids do not all begin at the same place.
+    """
+    heads = [_ENDED_HEAD.match(text, at) for at in ends]
+    sizes = {head and len(head.group()) for head in heads}
+    head = sizes.pop()
+    if sizes or not head:
+        return None
+    part, begun = b'"' + _PART, b'"' + between + _PART[1:]
+    stops = accumulate(lengths)
+    return [
+        text[stop - length + head : stop - _SEAL_AND_NEWLINE].replace(part, begun, 1)
+        for stop, length in zip(stops, lengths, strict=True)
     ]

@@ -24,13 +24,20 @@ from supervisor.storage.journal.journal_format import (
     ended_part,
     ended_parts_batch,
     is_unsuccessful_end,
+    named_parts_batch,
     seed_of,
     tells_what_is_given,
     verify,
     verify_batch,
 )
 from supervisor.storage.journal.journal_scan import Scan, guess_seed, read_opened
-from supervisor.storage.journal.record_locations import read_batch, read_joined, read_records
+from supervisor.storage.journal.record_locations import (
+    read_batch,
+    read_joined,
+    read_records,
+    read_stretches,
+    stretches_of,
+)
 
 # The Ended parts (see `journal_format.ended_part`) of finished jobs, by number.
 ReadParts = Callable[[Sequence[int]], list[bytes]]
@@ -67,6 +74,21 @@ class JournalReader:
             if (near := read_batch(self._disk, self._fd, offsets, lengths)) is not None:
                 return ended_parts_batch(*near, lengths)
         return list(map(ended_part, self._lines(jobs)))
+
+    def named_parts(self, jobs: Sequence[int], between: bytes) -> list[bytes] | None:
+        """The id of each job, as JSON, `between`, and its part, as `named_parts_batch` gives them; None if they cannot
+        be taken in that way."""
+        if not self._intact:
+            return None
+        offsets, lengths = get(self.offsets, jobs), get(self.lengths, jobs)
+        stretches = stretches_of(offsets, lengths)
+        text = read_stretches(self._disk, self._fd, offsets, lengths, stretches)
+        if text is None:
+            return None
+        lowest = min((offsets[first], first) for first, _ in stretches)[1]
+        highest = max((offsets[end - 1], end - 1) for _, end in stretches)[1]
+        ends = [sum(lengths[:place]) for place in (lowest, highest)]
+        return named_parts_batch(text, lengths, ends, between)
 
     def contents(self, jobs: Sequence[int]) -> list[Content]:
         """The results or errors of these jobs."""
@@ -137,4 +159,7 @@ def bad_ends(layout: Layout) -> Iterator[Ended]:
 
 
 def _unreadable(layout: Layout, error: OSError) -> StorageError:
-    return StorageError(f"the journal {layout.journal} cannot be read: {error.strerror or error}")
+    return StorageError(
+        f"the journal {layout.journal} cannot be read: {error.strerror or error}. "
+        "Make it readable or fix the disk, then try again."
+    )

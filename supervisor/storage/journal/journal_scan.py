@@ -6,8 +6,9 @@ How a line is made is known to `journal_format`, what it means to `recovery`.
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -47,15 +48,36 @@ class ScanStart(NamedTuple):
     checksum: int
 
 
+class KnownRun(NamedTuple):
+    """Lines that are known from an index (`checkpoint.journal_stretches`), the first of number `n`: jobs from number
+    `job` on, completed at their first attempt, under leases from `lease` on; `at`: of the last one."""
+
+    n: int
+    job: int
+    jobs: int
+    lease: int
+    at: str
+    seconds: array[float]
+    lengths: array[int]
+
+
+class Piece(NamedTuple):
+    """The bytes from `start` to `end` of a journal, and what is known of them."""
+
+    start: int
+    end: int
+    run: KnownRun | None
+
+
 class _Summing(Disk):
     """Computes the checksum of what is read."""
 
     def __init__(self, disk: Disk, checksum: int) -> None:
         self.checksum = checksum
-        self._disk = disk
+        self.disk = disk
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
-        data = self._disk.pread(fd, size, offset)
+        data = self.disk.pread(fd, size, offset)
         self.checksum = zlib.crc32(data, self.checksum)
         return data
 
@@ -111,7 +133,30 @@ class Scan:
 
     def groups(self) -> Iterator[tuple[int, int, list[bytes]]]:
         """(number of the first, offset of the first, lines): good lines that follow each other."""
-        for offset, lines, whole in groups_of(self._disk, self._fd, self._begin, self.size):
+        yield from self._groups(self._disk, self._begin, self.size)
+
+    def groups_and_runs(
+        self, pieces: Iterable[Piece], end: int, checksum: int
+    ) -> Iterator[tuple[int, int, list[bytes] | KnownRun]]:
+        """`groups`, but runs that are known are not read. `pieces`: up to the offset `end`, where the CRC-32 of all
+        bytes is `checksum`."""
+        disk = self._disk.disk
+        for piece in pieces:
+            run = piece.run
+            if run is not None and self._goes_on_with(run):
+                self.last_n += run.jobs
+                self.end = piece.end
+                yield run.n, piece.start, run
+            else:
+                yield from self._groups(disk, piece.start, piece.end)
+        self._disk.checksum = checksum
+        yield from self._groups(self._disk, end, self.size)
+
+    def _goes_on_with(self, run: KnownRun) -> bool:
+        return run.n == self.last_n + 1 and not self._open_damage
+
+    def _groups(self, disk: Disk, start: int, end: int) -> Iterator[tuple[int, int, list[bytes]]]:
+        for offset, lines, whole in groups_of(disk, self._fd, start, end):
             if not self.last_n and whole:  # the first line is verified alone, the others follow it
                 yield from self._check_line(offset, lines[0], whole)
                 offset, lines = offset + len(lines[0]) + 1, lines[1:]

@@ -11,7 +11,7 @@ from itertools import compress, count, pairwise, repeat
 from operator import add, ne, sub
 from typing import Any
 
-from supervisor.core.state.columns import get, put
+from supervisor.core.state.columns import get, is_contiguous, put
 from supervisor.storage.files.disk import Disk
 
 GROUP = 512  # jobs whose records are read together, at most
@@ -23,6 +23,8 @@ _GAP = 16 << 10  # bytes between two places that are cheaper to read than to ski
 _RUN = 1 << 20  # bytes of one read of scattered places
 
 _SPAN = 16 << 20  # bytes from the first to the last place of one read
+
+_STRETCHES = 16  # that are read one by one
 
 
 def grouped(jobs: Sequence[int], lengths: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -68,18 +70,34 @@ def read_batch(
 
 
 def read_joined(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> bytes | None:
-    """The bytes of these places, joined in the order given; None if the places are far apart.
+    """The bytes of these places, joined in the order given; None if the places are many and far apart."""
+    return read_stretches(disk, fd, offsets, lengths, stretches_of(offsets, lengths))
 
-    Places that follow each other in the file are copied as one piece.
+
+def stretches_of(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """From which index to which places follow each other in the file, in the order given.
+
+    Of jobs that two workers had in turn there are few such stretches, mostly one.
     """
-    if (near := read_batch(disk, fd, offsets, lengths)) is None:
-        return None
     if not offsets:
-        return b""
-    text, begins = near[0], list(near[1])
-    ends = list(map(add, begins, lengths))
-    cuts = compress(count(1), map(ne, ends, begins[1:]))
-    return b"".join([text[begins[first] : ends[end - 1]] for first, end in pairwise([0, *cuts, len(ends)])])
+        return []
+    cuts = compress(count(1), map(ne, map(add, offsets, lengths), offsets[1:]))
+    return list(pairwise([0, *cuts, len(offsets)]))
+
+
+def read_stretches(
+    disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int], stretches: Sequence[tuple[int, int]]
+) -> bytes | None:
+    """`read_joined`. Few stretches are read one by one: the next batch of one worker may begin a megabyte before the
+    end of the other's."""
+    if len(stretches) > _STRETCHES:
+        if (near := read_batch(disk, fd, offsets, lengths)) is None:
+            return None
+        text, begins = near[0], list(near[1])
+        return b"".join([text[begins[i] : begins[j - 1] + lengths[j - 1]] for i, j in stretches])
+    starts = [offsets[i] for i, _ in stretches]
+    sizes = [offsets[j - 1] + lengths[j - 1] - offsets[i] for i, j in stretches]
+    return b"".join(map(disk.pread, repeat(fd), sizes, starts))
 
 
 def _read_scattered(disk: Disk, fd: int, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
@@ -139,7 +157,7 @@ class RecordLocations:
         self, jobs: Sequence[int], origin: int, states: bytes, offsets: Any, lengths: Any, leases: Any
     ) -> None:
         """`note` for many jobs."""
-        self.grow(max(jobs, default=-1) + 1)
+        self.grow((jobs[-1] if is_contiguous(jobs) else max(jobs, default=-1)) + 1)
         put(self.recorded_state, jobs, states)
         put(self.lease, jobs, array("Q", leases))
         self.move_batch(jobs, origin, offsets, lengths)

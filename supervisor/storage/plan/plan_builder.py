@@ -91,14 +91,18 @@ class PlanBuilder:
         self._lengths.append(len(line))
 
     def add_batch(
-        self, ids: Sequence[str], domains: Sequence[str | None], params: Sequence[dict[str, Any]]
+        self,
+        ids: Sequence[str],
+        domains: Sequence[str | None],
+        params: Sequence[dict[str, Any]],
+        text: bytes | None = None,
     ) -> bool:
-        """`add` for many jobs whose params are made of JSON's own types.
+        """`add` for many jobs whose params are made of JSON's own types. `text`: their lines, if they are made already.
 
         False if an id is there already: the plan is to be refused, and `add` names the id. Raises
         UnicodeEncodeError for a lone surrogate.
         """
-        text = plan_lines(ids, domains, params)
+        text = plan_lines(ids, domains, params) if text is None else text
         if self._follow(text, len(ids)):
             return True
         known, before = self.domains, len(self.domains)
@@ -110,15 +114,24 @@ class PlanBuilder:
         self._lengths.extend(map(len, text.splitlines(keepends=True)))  # no \r: JSON escapes it
         return True
 
-    def _follow(self, text: bytes, jobs: int) -> bool:
-        """Whether the earlier plan goes on with these lines of `jobs` jobs."""
+    @property
+    def follows(self) -> bool:
+        """Whether all jobs so far were those of the earlier plan."""
+        return self._earlier is not None
+
+    def expects(self, text: bytes) -> bool:
+        """Whether the earlier plan goes on with these lines."""
         if self._earlier is None:
             return False
         at = self.size - self._start
         if at + len(text) > len(self._window):
             self._start, at = self.size, 0
             self._window = self._earlier.text(self.size, max(_WINDOW, len(text)))
-        if self._window[at : at + len(text)] != text:
+        return self._window[at : at + len(text)] == text
+
+    def _follow(self, text: bytes, jobs: int) -> bool:
+        """Whether the earlier plan goes on with these lines of `jobs` jobs."""
+        if not self.expects(text):
             self._stand_alone()
             return False
         self._followed += jobs

@@ -29,13 +29,28 @@ from supervisor.storage.files.atomic_files import (
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.plan.plan_builder import EarlierPlan
 from supervisor.storage.plan.plan_builder import PlanBuilder as PlanBuilder
-from supervisor.storage.plan.plan_line import decode_entries, decode_entry, gone_line
+from supervisor.storage.plan.plan_columns import read_columns, write_columns
+from supervisor.storage.plan.plan_line import PlanEntry, bodies_batch, decode_entries, decode_entry, gone_line
 
 _CHUNK = 4 << 20
 _WINDOW = 64 << 10  # bytes that are read ahead
 _NEAR = 4096  # bytes from the end of one read to the next, if they go on
 
 _id, _domain, _gone = attrgetter("id"), attrgetter("domain"), attrgetter("gone")
+
+
+def first_entries(disk: Disk, path: Path | str, most: int) -> list[PlanEntry]:
+    """The first lines of a plan. Raises OSError, msgspec.DecodeError, UnicodeDecodeError."""
+    fd = disk.open(resolved(path), os.O_RDONLY)
+    found: list[PlanEntry] = []
+    try:
+        for _, lines, whole in groups_of(disk, fd, 0, disk.size(fd)):
+            if len(found) >= most or not whole:
+                break
+            found += decode_entries(b"\n".join(lines[: most - len(found)]))
+    finally:
+        disk.close(fd)
+    return found
 
 
 class PlanFile:
@@ -52,12 +67,15 @@ class PlanFile:
         self.damaged = 0
         self.torn: int | None = None
         self._in_order = 0  # so many jobs, from the first on, whose lines follow each other in the file
+        # Whether each line is known to have only id, domain and params. Of a file that was read that is not known.
+        self._plain = False
         self._bad = 0  # unreadable lines with no good one after them so far
         self._disk = disk
         self._fd = fd
         self._window, self._window_at = b"", 0  # what was read ahead
         self._read_to = 0
         self._repeatable: EarlierPlan | None = None
+        self._has_columns = False
 
     # ------------------------------------------------------------------- open, make
 
@@ -69,7 +87,7 @@ class PlanFile:
                 file.write(chunk)
             file.publish(keep_open=True)
             plan = cls(disk, file.path, file.fd)
-        plan._take_lengths(builder)
+        plan._take_lengths(builder.lengths[:], plain=not builder.own)
         return plan
 
     @classmethod
@@ -78,7 +96,7 @@ class PlanFile:
         plan = cls(disk, "", unnamed_file(directory))
         for chunk in builder.chunks():
             write_all(disk, plan._fd, chunk)
-        plan._take_lengths(builder)
+        plan._take_lengths(builder.lengths[:], plain=not builder.own)
         return plan
 
     @classmethod
@@ -91,6 +109,22 @@ class PlanFile:
             return None
         plan = cls(disk, target, fd)
         plan._read_lines(table)
+        return plan
+
+    @classmethod
+    def in_columns(cls, disk: Disk, path: Path | str, columns: Path, table: JobTable) -> PlanFile | None:
+        """`read`, without its lines, if there are columns of this plan (see `plan_columns`); else None."""
+        target = resolved(path)
+        try:
+            plan = cls(disk, target, disk.open(target, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+        lengths = read_columns(disk, columns, plan._fd, table)
+        if lengths is None:
+            plan.close()
+            return None
+        plan._take_lengths(lengths)
+        plan._has_columns = True
         return plan
 
     @classmethod
@@ -110,11 +144,12 @@ class PlanFile:
                 return None
         return plan
 
-    def _take_lengths(self, builder: PlanBuilder) -> None:
-        self.lengths = builder.lengths[:]
+    def _take_lengths(self, lengths: array[int], *, plain: bool = False) -> None:
+        self.lengths = lengths
         self.offsets = array("Q", accumulate(self.lengths, initial=0))
         self.size = self.offsets.pop()
         self._in_order = len(self.lengths)
+        self._plain = plain
 
     def _read_lines(self, table: JobTable) -> None:
         end = self._disk.size(self._fd)
@@ -194,11 +229,17 @@ class PlanFile:
                 return self._pread(end - places[0] - 1, places[0])
         return b"\n".join([self.line(job) for job in jobs])
 
+    def bodies(self, jobs: Sequence[int]) -> list[bytes] | None:
+        """The bodies of the lines of jobs, each of which has one; None if a line has more than a plain one."""
+        return bodies_batch(self.lines(jobs), len(jobs), plain=self._plain)
+
     def has(self, job: int) -> bool:
         """Whether the plan has a line of this job."""
         return job < len(self.lengths) and self.lengths[job] > 0
 
     def has_all(self, jobs: Sequence[int]) -> bool:
+        if is_contiguous(jobs) and jobs[-1] < self._in_order:
+            return True
         return max(jobs, default=-1) < len(self.lengths) and 0 not in get(self.lengths, jobs)
 
     def has_bytes_of(self, builder: PlanBuilder) -> bool:
@@ -217,9 +258,16 @@ class PlanFile:
     def repeatable(self, table: JobTable) -> EarlierPlan | None:
         """This plan, for a script to repeat; None unless it has exactly one line for each job of the table, in
         their order."""
-        clean = not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
-        self._repeatable = _Repeatable(self, table) if clean and self.size else None
+        self._repeatable = _Repeatable(self, table) if self._is_clean() and self.size else None
         return self._repeatable
+
+    def _is_clean(self) -> bool:
+        return not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
+
+    def write_columns(self, path: Path, table: JobTable) -> None:
+        """Write the columns of this plan, if there are none, and it has one line for each job of the table."""
+        if not self._has_columns and len(table) == len(self.lengths) and self._is_clean():
+            write_columns(self._disk, path, self._fd, table, self.lengths)
 
     def line(self, job: int) -> bytes:
         """Without its newline; empty if the plan has no line of this job."""
@@ -263,9 +311,10 @@ class PlanFile:
 
         A torn last line, left by a kill, is cut off first.
         """
+        self._plain = False
         fd = self._disk.open(self.path, os.O_RDWR | os.O_APPEND)
         self._disk.close(self._fd)
-        self._fd = fd
+        self._fd, self._has_columns = fd, False
         if self.torn is not None:
             self._disk.truncate(fd, self.torn)
             self.torn = None
@@ -289,7 +338,7 @@ class PlanFile:
         """A copy for reading, with a descriptor of its own."""
         copy = PlanFile(self._disk, self.path, self._disk.duplicate(self._fd))
         copy.offsets, copy.lengths, copy.size = self.offsets, self.lengths, self.size
-        copy._in_order = self._in_order
+        copy._in_order, copy._plain = self._in_order, self._plain
         return copy
 
     def rebuild(self, builder: PlanBuilder, table: JobTable) -> None:
@@ -311,6 +360,7 @@ class PlanFile:
             if self._fd >= 0:
                 self._disk.close(self._fd)
             self._fd, self.size, self._window = file.fd, file.size, b""
+            self._has_columns = False
         self.damaged, self.torn = 0, None
 
     def close(self) -> None:

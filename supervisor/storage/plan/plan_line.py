@@ -38,10 +38,22 @@ class PlannedJob(msgspec.Struct, frozen=True):
     needs: msgspec.Raw = NO_RESULT
 
 
+class _PlainEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A job that sets nothing of its own."""
+
+    id: msgspec.Raw
+    domain: msgspec.Raw
+    params: msgspec.Raw
+
+
 _encoder = msgspec.json.Encoder()
 _entry_decoder = msgspec.json.Decoder(PlanEntry)
 _job_decoder = msgspec.json.Decoder(PlannedJob)
+_plain_decoder = msgspec.json.Decoder(_PlainEntry)
 _own_decoder = msgspec.json.Decoder(OwnSettings)
+
+_BEGIN = b'{"id":'
+_BETWEEN = b"}\n" + _BEGIN
 
 # ------------------------------------------------------------------------------ write
 
@@ -90,3 +102,17 @@ def decode_lines(lines: bytes) -> list[PlannedJob]:
 
 def own_settings_in(line: bytes) -> OwnSettings:
     return _own_decoder.decode(line)
+
+
+def bodies_batch(lines: bytes, jobs: int, *, plain: bool) -> list[bytes] | None:
+    """Of each line what stands between `{"id":` and the last brace, as it was written: the id, domain and params.
+
+    None if a line has other fields; it is not checked if all are known to be `plain`. Splitting takes a third of the
+    time of `decode_lines`.
+    """
+    try:
+        bodies = lines.removeprefix(_BEGIN).removesuffix(b"}").split(_BETWEEN)
+        known = len(bodies) == jobs and (plain or len(_plain_decoder.decode_lines(lines)) == jobs)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return bodies if known else None

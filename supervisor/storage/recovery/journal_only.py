@@ -13,7 +13,7 @@ from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
 from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader
 from supervisor.storage.checkpoint.journal_index import Index
 from supervisor.storage.files.atomic_files import checksum
-from supervisor.storage.journal.journal_scan import Scan, ScanStart
+from supervisor.storage.journal.journal_scan import KnownRun, Scan, ScanStart
 from supervisor.storage.journal.record_locations import IN_JOURNAL
 from supervisor.storage.recovery.checkpoint_entries import load_header, load_unfinished
 from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -35,10 +35,13 @@ class JournalOnlyRecovery:
     def read(self) -> bool:
         """Read the journal. False if it is not whole; `found` must then be reset."""
         found, floor = self._found, self._reader.header.journal.n
-        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed)
-        for first, start, lines in scan.groups():
+        scan = Scan(found.disk, found.journal_fd, self._seed)
+        for first, start, lines in found.read_journal(scan, floor):
             if not scan.intact:
                 return False
+            if isinstance(lines, KnownRun):
+                self.late.take_run(start, lines)
+                continue
             if first <= floor:
                 known = lines[: floor + 1 - first]
                 self._early.take(start, known)
@@ -63,9 +66,12 @@ class JournalOnlyRecovery:
         index.load(found.table, found.locations)
         self._take_checkpoint()
         begin = ScanStart(place.n, place.position, index.journal)
-        scan = found.scan = Scan(found.disk, found.journal_fd, self._seed, begin=begin)
-        for _, start, lines in scan.groups():
-            self.late.take(start, lines)
+        scan = Scan(found.disk, found.journal_fd, self._seed, begin=begin)
+        for _, start, lines in found.read_journal(scan, place.n, place.position):
+            if isinstance(lines, KnownRun):
+                self.late.take_run(start, lines)
+            else:
+                self.late.take(start, lines)
         return scan.intact
 
     def _pass_checkpoint(self, position: int) -> bool:

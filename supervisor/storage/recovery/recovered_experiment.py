@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from supervisor.core.state.job_table import JobTable
@@ -10,11 +10,12 @@ from supervisor.core.state.run_history import RunHistory
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.jobs import PENDING, Counts
 from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader, Header, entry_part
+from supervisor.storage.checkpoint.journal_stretches import LeaseSpans, Stretches
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_file import Identity
 from supervisor.storage.journal.journal_format import ended_part
-from supervisor.storage.journal.journal_scan import Scan
+from supervisor.storage.journal.journal_scan import KnownRun, Scan
 from supervisor.storage.journal.record_locations import (
     IN_CHECKPOINT,
     IN_JOURNAL,
@@ -33,6 +34,8 @@ class Recovered:
     findings: sentences for the user.
     checkpoint_state: good, missing or damaged.
     journal_state: good, torn, damaged, missing, or behind (it ends before the checkpoint).
+    stretches: an index of the journal's lines, if there is one (see `journal_stretches`). run_leases: of the runs
+        that it knows.
     gaps: numbers of jobs that were finished, but whose record is lost.
     """
 
@@ -46,6 +49,8 @@ class Recovered:
         self.journal_state = "missing"
         self.journal_fd = -1
         self.scan: Scan | None = None
+        self.stretches: Stretches | None = None
+        self.run_leases = LeaseSpans()
         self.identity = Identity(layout.experiment_id, "", "", 0)
         self.last_n = 0
         self.gaps: list[int] = []
@@ -98,6 +103,20 @@ class Recovered:
     def needs_generation(self) -> bool:
         """Whether the journal must be written again before anything is appended."""
         return self.journal_state not in ("good", "torn")
+
+    def read_journal(
+        self, scan: Scan, floor: int, begin: int = 0
+    ) -> Iterator[tuple[int, int, list[bytes] | KnownRun]]:
+        """`scan.groups()`; after record `floor`, runs of lines that are known from the index are not read. `begin`:
+        where the scan begins."""
+        self.scan = scan
+        known, self.stretches = self.stretches, None
+        known = known.verified(self.disk, self.journal_fd) if known is not None and known.n > floor else None
+        if known is None:
+            yield from scan.groups()
+        else:
+            self.run_leases = known.leases(floor)
+            yield from scan.groups_and_runs(known.pieces(floor, begin), known.end, known.checksum)
 
     def parts(self, jobs: Sequence[int]) -> list[bytes]:
         """The Ended parts (see `journal_format.ended_part`) of finished jobs."""

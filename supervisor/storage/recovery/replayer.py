@@ -7,15 +7,17 @@ which is the reference (`_take_line`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
-from itertools import compress, count, pairwise, repeat
+from itertools import accumulate, compress, count, pairwise, repeat
 from operator import add, attrgetter, ne, not_, sub
 
 from supervisor.core.state.columns import compact
 from supervisor.core.terms.jobs import COMPLETED
-from supervisor.core.terms.records import AnyRecord, Carried, Completions, Ended, Reset
+from supervisor.core.terms.records import AnyRecord, Carried, Ended, Leased, Reset
 from supervisor.storage.files.atomic_files import offsets_of
 from supervisor.storage.journal.journal_format import Row, decode_record, decode_rows, ended_at
+from supervisor.storage.journal.journal_scan import KnownRun
 from supervisor.storage.journal.record_locations import IN_JOURNAL
 from supervisor.storage.recovery.checkpoint_entries import FINISHED
 from supervisor.storage.recovery.recovered_experiment import Recovered
@@ -76,7 +78,10 @@ class Replayer:
         found = self.found
         found.statistics.apply(record)
         if not self.early:
-            found.table.apply(record)
+            if type(record) is Leased and found.run_leases.cover(record.lease, len(record.jobs)):
+                found.table.open_leases.hand_out(record, ())  # all of them end in runs: `take_run`
+            else:
+                found.table.apply(record)
             found.history.apply(record)
         elif isinstance(record, (Ended, Reset, Carried)):
             found.table.apply(record)
@@ -94,21 +99,42 @@ class Replayer:
 
     def _take_completions(self, rows: Sequence[Row], offsets: list[int], at: str) -> None:
         """Apply completed attempts in columns. `offsets`: of their lines, and of the end of the last line."""
-        found = self.found
         ids = list(map(_job, rows))
-        jobs = compact(found.table.numbers_of(ids))
+        jobs = compact(self.found.table.numbers_of(ids))
         leases, seconds = list(map(_lease, rows)), list(map(_seconds, rows))
-        attempts = list(map(_attempt, rows))
+        self._complete(jobs, list(map(_attempt, rows)), seconds, leases, at)
+        lengths = list(map(sub, offsets[1:], offsets))
+        self._note_locations(jobs, offsets[:-1], lengths, leases)
+
+    def take_run(self, start: int, run: KnownRun) -> None:
+        """Apply lines that were not read; `take` of them is the reference. `start`: offset of the first."""
+        jobs = range(run.job, run.job + run.jobs)
+        leases = array("Q", range(run.lease, run.lease + run.jobs))
+        self.found.table.expect(jobs.stop)
+        self._complete(jobs, array("I", [1]) * run.jobs, run.seconds, leases, run.at)
+        offsets = array("Q", accumulate(run.lengths[:-1], initial=start))
+        self._note_locations(jobs, offsets, run.lengths, leases)
+
+    def _complete(
+        self,
+        jobs: Sequence[int],
+        attempts: Sequence[int],
+        seconds: Sequence[float],
+        leases: Sequence[int],
+        at: str,
+    ) -> None:
+        found = self.found
         if not self.early:
             found.table.open_leases.close_batch(leases)
             found.history.next_lease = max(found.history.next_lease, max(leases) + 1)
         found.table.completed(jobs, attempts, seconds)
-        found.statistics.apply(
-            Completions(0, at, jobs=jobs, ids=ids, attempts=attempts, seconds=seconds, results=[], leases=[])
-        )
-        lengths = list(map(sub, offsets[1:], offsets))
+        found.statistics.completed(seconds, at)
+
+    def _note_locations(
+        self, jobs: Sequence[int], offsets: Sequence[int], lengths: Sequence[int], leases: Sequence[int]
+    ) -> None:
         states = bytes([COMPLETED]) * len(jobs)
-        found.locations.note_batch(jobs, IN_JOURNAL, states, offsets[:-1], lengths, leases)
+        self.found.locations.note_batch(jobs, IN_JOURNAL, states, offsets, lengths, leases)
 
 
 def _runs(rows: Sequence[Row]) -> Iterator[tuple[int, int, bool]]:

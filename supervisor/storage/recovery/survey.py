@@ -22,12 +22,13 @@ from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
 from supervisor.core.terms.records import Ended, Opened
 from supervisor.storage.checkpoint.checkpoint_format import CheckpointReader, DamagedCheckpoint, Header
 from supervisor.storage.checkpoint.journal_index import Index
+from supervisor.storage.checkpoint.journal_stretches import Stretches
 from supervisor.storage.files.atomic_files import offsets_of, resolved
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal import journal_format, journal_scan
 from supervisor.storage.journal.journal_file import Identity
-from supervisor.storage.journal.journal_scan import Scan
+from supervisor.storage.journal.journal_scan import KnownRun, Scan
 from supervisor.storage.journal.record_locations import IN_CHECKPOINT, IN_JOURNAL, NOWHERE
 from supervisor.storage.plan.plan_file import PlanFile
 from supervisor.storage.recovery import damage_messages
@@ -103,19 +104,49 @@ class _Survey:
         self._tell()
 
     def _read_plan(self) -> None:
-        """Read the plan. An index holds a checksum of the job ids: if it agrees, no id occurs twice."""
+        """Read the plan. An index holds a checksum of the job ids: if it agrees, no id occurs twice; nor does one where
+        the plan's columns are known."""
         found = self.found
         disk, path = found.disk, found.layout.plan
-        index = Index.read(disk, found.layout.index)
-        if index is not None:
+        index, stretches = Index.read(disk, found.layout.index), self._read_stretches()
+        found.plan = PlanFile.in_columns(disk, path, found.layout.columns, found.table)
+        if found.plan is not None:
+            self._take_indexes(index, stretches)
+            return
+        if index is not None or stretches is not None:
             found.plan = PlanFile.read_known(disk, path, found.table)
-            if found.plan is not None and index.tells_of(found.table):
-                self.index = index
+            if found.plan is not None and self._take_indexes(index, stretches, known=True):
                 return
             self._forget()
         found.plan = PlanFile.read(disk, path, found.table)
-        if index is not None and index.tells_of(found.table):
-            self.index = index
+        self._take_indexes(index, stretches)
+
+    def _take_indexes(self, index: Index | None, stretches: Stretches | None, *, known: bool = False) -> bool:
+        """Take those that tell of the jobs. `known`: only if one of them tells of all of them."""
+        found, table = self.found, self.found.table
+        if index is not None and not index.tells_of(table):
+            index = None
+        if stretches is not None and not stretches.tells_of(table):
+            stretches = None
+        if known and index is None and (stretches is None or stretches.jobs < len(table)):
+            return False
+        self.index, found.stretches = index, stretches
+        return index is not None or stretches is not None
+
+    def _read_stretches(self) -> Stretches | None:
+        found = self.found
+        try:
+            fd = found.disk.open(resolved(found.layout.journal), 0)
+        except OSError:
+            return None
+        try:
+            opened = journal_scan.read_opened(found.disk, fd)
+        finally:
+            found.disk.close(fd)
+        if opened is None:
+            return None
+        seed = journal_format.seed_of(opened.uuid, opened.generation)
+        return Stretches.read(found.disk, found.layout.stretches, seed)
 
     def _forget(self) -> None:
         """Drop what was read."""
@@ -215,12 +246,15 @@ class _Survey:
 
     def _replay(self, seed: int) -> None:
         found = self.found
-        scan = found.scan = Scan(found.disk, found.journal_fd, seed)
+        scan = Scan(found.disk, found.journal_fd, seed)
         floor = self.floor
         header = found.header
         if header is not None and seed != journal_format.seed_of(*header_key(header)):
             header = None
-        for first, start, lines in scan.groups():
+        for first, start, lines in found.read_journal(scan, floor):
+            if isinstance(lines, KnownRun):
+                self.replayer.take_run(start, lines)
+                continue
             after = floor + 1 - first  # so many of these lines are in the checkpoint
             if after >= len(lines):
                 self._match(start, lines)
@@ -285,6 +319,7 @@ class _Survey:
         """Make finished jobs without a record pending again; give every job a location."""
         found = self.found
         table, locations = found.table, found.locations
+        table.expect_nothing_more()
         locations.grow(len(table))
         for job in self._unsettled():
             state = table.state[job]
@@ -312,12 +347,12 @@ class _Survey:
         for start in range(0, len(states), _BLOCK):
             block = states[start : start + _BLOCK]
             stop = start + len(block)
-            completed = block.count(COMPLETED)
-            if completed == len(block):
+            finished = block.count(COMPLETED) + block.count(FAILED)
+            if finished == len(block):
                 settled = locations.recorded_state[start:stop] == block
                 settled = settled and locations.origin.count(IN_JOURNAL, start, stop) == len(block)
             else:
-                settled = not completed + block.count(FAILED) + any(locations.origin[start:stop])
+                settled = not finished + any(locations.origin[start:stop])
             if not settled:
                 yield from range(start, stop)
 

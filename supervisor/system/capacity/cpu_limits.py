@@ -10,14 +10,15 @@ from workers.isolation.thread_caps import THREAD_VARIABLES
 
 
 def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
-    """The smallest of CPU affinity, cgroup quota and SLURM_CPUS_PER_TASK; at least 1."""
+    """The smallest of CPU affinity, cgroup quota and what Slurm has given (SLURM_CPUS_PER_TASK, and SLURM_CPUS_ON_NODE,
+    which is there without --cpus-per-task too); at least 1."""
     limits = [_affinity()]
     quota = _cgroup_quota()
     if quota is not None:
         limits.append(max(1, int(quota)))
-    slurm = environment.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit() and int(slurm) > 0:
-        limits.append(int(slurm))
+    # Not every cluster confines a job to its cores: without these, one of 4 cores would use all 64 of a shared node.
+    given = (environment.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    limits.extend(int(cores) for cores in given if cores.isdecimal() and int(cores) > 0)
     return max(1, min(limits))
 
 
@@ -48,14 +49,28 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
+def narrowest_group(
+    root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")
+) -> Path | None:
+    """The control group of this process, or the one above it, that is given the fewest cores; None if all may use all
+    of them."""
+    quotas = _cgroup_quotas(root, self_file)
+    return min(quotas)[1] if quotas else None
+
+
 def _cgroup_quota(
     root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")
 ) -> float | None:
     """Cores by the CPU bandwidth limits of this process's cgroup and those above it."""
+    return min((cores for cores, _ in _cgroup_quotas(root, self_file)), default=None)
+
+
+def _cgroup_quotas(root: Path, self_file: Path) -> list[tuple[float, Path]]:
+    """(cores, the group that is given so many)."""
     try:
         lines = self_file.read_text().splitlines()
     except OSError:
-        return None
+        return []
     quotas = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
@@ -63,7 +78,7 @@ def _cgroup_quota(
             quotas.extend(_quotas_v2(root, path))
         elif "cpu" in controllers.split(","):
             quotas.extend(_quotas_v1(root / "cpu", path))
-    return min(quotas, default=None)
+    return quotas
 
 
 def _levels(root: Path, path: str) -> list[Path]:
@@ -71,16 +86,16 @@ def _levels(root: Path, path: str) -> list[Path]:
     return [root / part for part in (relative, *relative.parents)]
 
 
-def _quotas_v2(root: Path, path: str) -> list[float]:
+def _quotas_v2(root: Path, path: str) -> list[tuple[float, Path]]:
     quotas = []
     for folder in _levels(root, path):
         words = _read(folder / "cpu.max").split()
         if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-            quotas.append(int(words[0]) / int(words[1]))
+            quotas.append((int(words[0]) / int(words[1]), folder))
     return quotas
 
 
-def _quotas_v1(root: Path, path: str) -> list[float]:
+def _quotas_v1(root: Path, path: str) -> list[tuple[float, Path]]:
     quotas = []
     for folder in _levels(root, path):
         quota, period = (
@@ -88,7 +103,7 @@ def _quotas_v1(root: Path, path: str) -> list[float]:
             _read(folder / "cpu.cfs_period_us").strip(),
         )
         if quota.isdigit() and period.isdigit() and int(period):
-            quotas.append(int(quota) / int(period))
+            quotas.append((int(quota) / int(period), folder))
     return quotas
 
 

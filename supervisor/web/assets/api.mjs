@@ -3,6 +3,8 @@
 const KEPT = `longhaul ${location.pathname}`;
 const known = new Map(); // by path: ETag and answer
 const MOST_KNOWN = 40;
+const PATIENCE = 20; // seconds for what is known at once: a tunnel that has lost its other end says nothing
+const LONG = 120;
 
 /** An answer that is an error, or none at all (status 0). */
 export class AskError extends Error {
@@ -36,13 +38,17 @@ function pathOf(path, query = {}) {
   return `api/${path}${words.size ? `?${words}` : ""}`;
 }
 
+function broken() {
+  throw new AskError(0, "the server does not answer", "it has ended, or the connection to it is broken");
+}
+
 async function send(path, options = {}) {
   const headers = { ...options.headers, "X-Longhaul-Token": sessionStorage.getItem(KEPT) ?? "" };
   let answer;
   try {
     answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
   } catch {
-    throw new AskError(0, "the server does not answer", "it has ended, or the connection to it is broken");
+    broken();
   }
   if (answer.ok || answer.status === 304) return answer;
   const told = await answer.json().catch(() => ({}));
@@ -54,9 +60,9 @@ async function send(path, options = {}) {
 export async function ask(path, query) {
   const where = pathOf(path, query);
   const before = known.get(where);
-  const answer = await send(where, { headers: before ? { "If-None-Match": before.tag } : {} });
+  const answer = await send(where, { headers: before ? { "If-None-Match": before.tag } : {}, signal: AbortSignal.timeout(1000 * (path.endsWith("/live") ? PATIENCE : LONG)) });
   if (answer.status === 304 && before) return before.document;
-  const document = await answer.json();
+  const document = await answer.json().catch(broken);
   known.delete(where);
   known.set(where, { tag: answer.headers.get("etag") ?? "", document });
   if (known.size > MOST_KNOWN) known.delete(known.keys().next().value);

@@ -1,8 +1,8 @@
 // The list of experiments.
 
-import { addressOf, chosen, keep, link } from "./address.mjs";
+import { chosen, keep, link } from "./address.mjs";
 import { ask, plain } from "./api.mjs";
-import { element, labelled } from "./elements.mjs";
+import { element, keepingFocus, labelled } from "./elements.mjs";
 import { bar, cards, endWords, progressWords, stateWord, timeWords } from "./glance.mjs";
 import { counted } from "./words.mjs";
 
@@ -36,13 +36,8 @@ export function experimentsView() {
     async tick() {
       const found = await ask("experiments");
       if (found === document) return;
-      const focused = globalThis.document.activeElement?.dataset?.row;
       document = found;
-      draw();
-      if (focused) place.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
+      keepingFocus(place, draw);
     },
   };
 }
-
-/** @param {string} key @returns {string} */
-export const addressOfExperiment = (key) => addressOf({ x: key });

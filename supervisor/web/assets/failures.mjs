@@ -2,10 +2,10 @@
 
 import { link } from "./address.mjs";
 import { ask, plain } from "./api.mjs";
-import { element, notes } from "./elements.mjs";
+import { button, element, notes } from "./elements.mjs";
 import { timeWords } from "./glance.mjs";
 import { order } from "./orders.mjs";
-import { counted } from "./words.mjs";
+import { counted, grouped } from "./words.mjs";
 
 const FEW = 8;
 
@@ -19,12 +19,12 @@ function groupPart(context, one) {
   if (one.jobs.length) {
     const more = one.jobs.slice(FEW);
     parts.push(element("p", {}, "failed: ", ...jobs(one.jobs.slice(0, FEW))));
-    const words = one.jobs.length < one.jobs_total ? `the first ${one.jobs.length} of ${one.jobs_total.toLocaleString("en-US")}` : `${more.length} more`;
+    const words = one.jobs.length < one.jobs_total ? `the first ${one.jobs.length} of ${grouped(one.jobs_total)}` : `${more.length} more`;
     if (more.length) parts.push(element("details", {}, element("summary", { text: words }), element("p", {}, ...jobs(more))));
     if (context.live.orders) {
       const all = one.jobs.length === one.jobs_total;
       const text = one.jobs_total === 1 ? "Retry" : all ? `Retry all ${one.jobs_total}…` : `Retry the first ${one.jobs.length}…`;
-      parts.push(element("button", { type: "button", text, click: () => order(context, "retry", { jobs: one.jobs, many: one.jobs.length }) }));
+      parts.push(button(text, () => order(context, "retry", { jobs: one.jobs, many: one.jobs.length })));
     }
   }
   if (one.traceback.trim()) parts.push(element("details", {}, element("summary", { text: `traceback of ${plain(one.example)}` }), element("pre", { text: plain(one.traceback) })));

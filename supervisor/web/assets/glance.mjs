@@ -1,7 +1,7 @@
 // States and counts, as every page shows them: by glyph and word as well as by colour.
 
-import { element } from "./elements.mjs";
-import { clockTime, duration } from "./words.mjs";
+import { cardTable, element, scroller } from "./elements.mjs";
+import { clockTime, duration, grouped } from "./words.mjs";
 
 const STATES = {
   running: ["●", "running"], "waiting for space": ["!", "warning"], paused: ["‖", "warning"], draining: ["◼", "warning"], finished: ["✓", "good"], "pilot done": ["✓", "good"],
@@ -47,13 +47,13 @@ export function bar(counts) {
 
 /** @param {any} counts @returns {string} `612/1,000 · 7 failed` */
 export function progressWords(counts) {
-  const failed = counts.failed ? ` · ${counts.failed.toLocaleString("en-US")} failed` : "";
-  return `${(counts.completed + counts.failed).toLocaleString("en-US")}/${counts.total.toLocaleString("en-US")}${failed}`;
+  const failed = counts.failed ? ` · ${grouped(counts.failed)} failed` : "";
+  return `${grouped(counts.completed + counts.failed)}/${grouped(counts.total)}${failed}`;
 }
 
 /** @param {number|null} seconds until then @returns {string} `ends 07:40, in 3h 12m`; "" if it is not known */
 export function endWords(seconds) {
-  if (seconds === null || seconds === undefined) return "";
+  if (seconds == null) return "";
   const at = Date.now() / 1000 + seconds;
   const today = new Date().toDateString() === new Date(at * 1000).toDateString();
   return `ends ${clockTime(at, !today)}, in ${duration(seconds)}`;
@@ -71,6 +71,5 @@ export function cards(caption, heads, rows, numbers = new Set()) {
   const right = (at) => (numbers.has(at) ? "number" : null);
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell, at) => element("td", { "data-label": heads[at], class: right(at) }, ...(cell === "" ? [] : [cell])))));
   const head = element("tr", {}, ...heads.map((name, at) => element("th", { scope: "col", text: name, class: right(at) })));
-  const table = element("table", { class: "cards" }, element("caption", { class: "unseen", text: caption }), element("thead", {}, head), element("tbody", {}, ...body));
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
+  return scroller(caption, cardTable(caption, head, element("tbody", {}, ...body)));
 }

@@ -2,11 +2,11 @@
 
 import { chosen, keep, link } from "./address.mjs";
 import { ask, plain } from "./api.mjs";
-import { choices, element, labelled, notes } from "./elements.mjs";
+import { button, cardTable, choices, element, keepingFocus, labelled, notes, scroller, sortHead } from "./elements.mjs";
 import { JOB_STATES, cards, timeWords } from "./glance.mjs";
 import { textFollower } from "./log.mjs";
 import { order } from "./orders.mjs";
-import { counted, duration, memorySize } from "./words.mjs";
+import { counted, duration, grouped, memorySize } from "./words.mjs";
 
 const COLUMNS = [["job", "job"], ["state", "state"], ["domain", "domain"], ["attempts", "attempts"], ["seconds", "took"]];
 
@@ -19,14 +19,14 @@ function listView(context) {
   const { key } = context;
   const before = chosen();
   const wanted = { q: before.q ?? "", state: before.state ?? "", domain: before.domain ?? "", sort: before.sort ?? "", page: Number(before.page) || 1 };
-  const filter = element("input", { type: "search", id: "filter", value: wanted.q, placeholder: "part of an id, or a pattern: iris/*" });
+  const filter = element("input", { type: "search", id: "filter", value: wanted.q, placeholder: "id or pattern: iris/*" });
   const states = element("select", {}, ...choices([["", "all"], ...Object.entries(JOB_STATES)], wanted.state));
   const domains = element("select", {}, ...choices([["", "all"], ...(wanted.domain ? [[wanted.domain, wanted.domain]] : [])], wanted.domain));
   const sorts = [["", "order of the script"], ...COLUMNS.flatMap(([name, words]) => [[name, `${words} ↑`], [`-${name}`, `${words} ↓`]])];
   const sorter = element("select", {}, ...choices(sorts, wanted.sort));
   const told = element("p", { class: "note", role: "status" });
   const place = element("div");
-  const [first, last] = ["← before", "next →"].map((text, at) => element("button", { type: "button", text, click: () => choose({ page: wanted.page + (at ? 1 : -1) }) }));
+  const [first, last] = ["← before", "next →"].map((text, at) => button(text, () => choose({ page: wanted.page + (at ? 1 : -1) })));
   const pager = element("div", { class: "tools" }, first, last);
   let document = null;
 
@@ -45,37 +45,28 @@ function listView(context) {
   domains.addEventListener("change", () => choose({ domain: domains.value }));
   sorter.addEventListener("change", () => choose({ sort: sorter.value }));
 
-  const head = ([name, words]) => {
-    const [up, down] = [wanted.sort === name, wanted.sort === `-${name}`];
-    const click = () => choose({ sort: up ? `-${name}` : down ? "" : name });
-    const button = element("button", { type: "button", class: "sort", text: `${words}${up ? " ↑" : down ? " ↓" : ""}`, click });
-    return element("th", { scope: "col", "aria-sort": up ? "ascending" : down ? "descending" : "none" }, button);
-  };
+  const head = ([name, words], at) => sortHead(name, words, wanted.sort, at > 2, choose);
   const row = (one) => {
     const cells = [
       ["job", link({ x: key, p: "jobs", job: one.id }, plain(one.id), { "data-row": one.id })],
       ["state", JOB_STATES[one.state] + (one.outcome && one.state !== "completed" ? `: ${one.outcome.replaceAll("_", " ")}` : "") + (one.worker === undefined ? "" : `, worker ${one.worker}`), one.state],
       ["domain", plain(one.domain ?? "")],
-      ["attempts", one.attempts ? String(one.attempts) : "", "number"],
+      ["attempts", one.attempts_total ? String(one.attempts_total) : "", "number"],
       ["took", one.since && one.state === "in_progress" ? `${duration(Date.now() / 1000 - Date.parse(one.since) / 1000)} so far` : one.seconds === null ? "" : duration(one.seconds), "number"],
     ];
     return element("tr", {}, ...cells.map(([label, content, kind]) => element("td", { "data-label": label, class: kind ?? null }, ...(content === "" ? [] : [content]))));
   };
   const draw = () => {
-    const focused = globalThis.document.activeElement?.dataset?.row;
     wanted.page = document.page;
-    told.textContent = `${counted(document.total, "job")}${document.pages > 1 ? `, page ${document.page} of ${document.pages.toLocaleString("en-US")}` : ""}${document.complete ? "" : " (the journal is still being read)"}`;
+    told.textContent = `${counted(document.total, "job")}${document.pages > 1 ? `, page ${document.page} of ${grouped(document.pages)}` : ""}${document.complete ? "" : " (the journal is still being read)"}`;
     pager.hidden = document.pages < 2;
     first.disabled = document.page <= 1;
     last.disabled = document.page >= document.pages;
     const names = document.domains.includes(wanted.domain) || !wanted.domain ? document.domains : [wanted.domain, ...document.domains];
     if (domains.options.length !== names.length + 1) domains.replaceChildren(...choices([["", "all"], ...names.map((name) => [name, plain(name)])], wanted.domain));
     domains.parentElement.hidden = !names.length;
-    const table = element("table", { class: "cards" }, element("caption", { class: "unseen", text: "Jobs" }), element("thead", {}, element("tr", {}, ...COLUMNS.map(head))), element("tbody", {}, ...document.jobs.map(row)));
-    const sorting = place.contains(globalThis.document.activeElement) && globalThis.document.activeElement.className === "sort" ? globalThis.document.activeElement.textContent.split(" ")[0] : "";
-    place.replaceChildren(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "jobs" }, table));
-    if (focused) place.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
-    if (sorting) [...place.querySelectorAll("button.sort")].find((one) => one.textContent.split(" ")[0] === sorting)?.focus();
+    const table = cardTable("Jobs", element("tr", {}, ...COLUMNS.map(head)), element("tbody", {}, ...document.jobs.map(row)));
+    keepingFocus(place, () => place.replaceChildren(scroller("jobs", table)));
   };
   let asked = 0;
   const load = async () => {
@@ -128,7 +119,7 @@ function jobView(context, id) {
   const draw = () => {
     const one = document;
     const buttons = element("div", { class: "tools" });
-    const act = (text, name) => buttons.append(element("button", { type: "button", text, click: () => order(context, name, { jobs: [id] }) }));
+    const act = (text, name) => buttons.append(button(text, () => order(context, name, { jobs: [id] })));
     if (context.live.orders && one.state === "failed") act("Retry", "retry");
     if (context.live.orders && ["in_progress", "pending"].includes(one.state)) act("Cancel…", "cancel");
     const attempts = one.attempts.length ? [cards("Attempts", ["attempt", "outcome", "began", "took", "worker", "peak memory", "run"], one.attempts.map(attemptRow), new Set([0, 3, 5, 6]))] : notes("It has not been started.");

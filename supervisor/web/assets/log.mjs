@@ -2,7 +2,7 @@
 
 import { chosen, keep } from "./address.mjs";
 import { ask, plain } from "./api.mjs";
-import { element, labelled } from "./elements.mjs";
+import { button, checkbox, element, labelled } from "./elements.mjs";
 import { memorySize } from "./words.mjs";
 
 const PIECE = 256 * 1024;
@@ -13,9 +13,9 @@ const MOST = 4 * 1024 * 1024; // characters that are kept; what is dropped can b
 export function textFollower(context, path, query, nothing) {
   const text = element("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "text" });
   const told = element("p", { class: "note" });
-  const earlier = element("button", { type: "button", text: "Earlier", hidden: true });
-  const follow = element("input", { type: "checkbox" });
-  follow.checked = true;
+  const earlier = button("Earlier", null, { hidden: true });
+  const box = checkbox("follow", true);
+  const follow = box.firstChild;
   const filter = element("input", { type: "search", id: "find", value: chosen().find ?? "", placeholder: "only lines with" });
   let [kept, first, next, live] = ["", 0, null, 0];
   const draw = () => {
@@ -24,11 +24,18 @@ export function textFollower(context, path, query, nothing) {
     text.textContent = plain(lines) || (kept ? "No line has it." : nothing);
     earlier.hidden = first === 0;
     told.textContent = first ? `Shown from ${memorySize(first / 2 ** 20)} on; what comes before is behind “Earlier”.` : "";
+  };
+  const toEnd = () => {
     if (follow.checked) text.scrollTop = text.scrollHeight;
   };
+  // Who scrolls back reads there, and goes on following at the end.
+  text.addEventListener("scroll", () => {
+    follow.checked = text.scrollTop + text.clientHeight > text.scrollHeight - 9;
+  });
   filter.addEventListener("input", () => {
     keep({ find: filter.value });
     draw();
+    toEnd();
   });
   earlier.addEventListener("click", async () => {
     try {
@@ -46,7 +53,7 @@ export function textFollower(context, path, query, nothing) {
     }
   });
   return {
-    parts: [element("div", { class: "tools" }, labelled("find", filter), element("label", { class: "box" }, follow, element("span", { text: "follow" })), earlier), told, text],
+    parts: [element("div", { class: "tools" }, labelled("find", filter), box, earlier), told, text],
     async tick() {
       for (let pieces = 0; pieces < 8; pieces++) {
         const found = await ask(path, next === null ? query : { ...query, from: next });
@@ -60,12 +67,15 @@ export function textFollower(context, path, query, nothing) {
         const changed = found.text !== "" || next === null;
         next = found.exists ? found.next : null;
         if (changed) {
+          const goesOn = kept && !filter.value && kept.length + found.text.length <= MOST;
           kept += found.text;
           if (kept.length > MOST) {
             first += new TextEncoder().encode(kept.slice(0, kept.length - MOST)).length;
             kept = kept.slice(-MOST);
           }
-          draw();
+          if (goesOn) text.append(plain(found.text)); // what is marked there stays so
+          else draw();
+          toEnd();
         }
         if (found.complete || !found.text) break;
       }

@@ -1,7 +1,7 @@
 // Orders to a run: asked back where something is lost by them, and the run's answer shown.
 
 import { plain, sendOrder } from "./api.mjs";
-import { element } from "./elements.mjs";
+import { button, element } from "./elements.mjs";
 import { counted } from "./words.mjs";
 
 /** @param {string} title @param {Array<Node|string>} parts @param {string} yes the word on its button; "" for none
@@ -24,7 +24,7 @@ export function dialog(title, parts, yes = "") {
 /** @param {string} text @param {string} [kind] good, bad or "" @param {string[]} [more] texts in blocks below */
 export function say(text, kind = "", more = []) {
   const place = document.getElementById("said");
-  const close = element("button", { type: "button", text: "✕", "aria-label": "close this message", click: () => place.replaceChildren() });
+  const close = button("✕", () => place.replaceChildren(), { "aria-label": "close this message" });
   const glyph = { good: "✓ ", bad: "✗ " }[kind] ?? "";
   place.replaceChildren(element("div", { class: `said ${kind}` }, element("p", { text: glyph + plain(text) }), close, ...more.map((one) => element("pre", { text: plain(one) }))));
 }
@@ -43,23 +43,23 @@ export async function give(context, order) {
   return true;
 }
 
+/** By order: title, words and the word on the button; nothing if it is not asked back. */
 const QUESTIONS = {
-  drain: { title: "Drain this run?", yes: "Drain", words: (live) => `Nothing new is started; ${counted(live.counts.in_progress, "running job")} may finish. ${counted(live.counts.pending, "job")} stay for a resume.` },
-  stop: { title: "Stop this run now?", yes: "Stop", words: (live) => `${counted(live.counts.in_progress, "running job")} will be interrupted and run again on a resume. ${counted(live.counts.pending, "job")} stay for a resume.` },
+  drain: ({ counts }) => ["Drain this run?", `Nothing new is started; ${counted(counts.in_progress, "running job")} may finish. ${counted(counts.pending, "job")} stay for a resume.`, "Drain"],
+  stop: ({ counts }) => ["Stop this run now?", `${counted(counts.in_progress, "running job")} will be interrupted and run again on a resume. ${counted(counts.pending, "job")} stay for a resume.`, "Stop"],
+  cancel: (_, many, jobs) => [
+    `Cancel ${many === 1 ? plain(jobs[0]) : counted(many, "job")}?`,
+    `${many === 1 ? "It is ended if it runs, and not started if it waits" : "Those that run are ended, those that wait are not started"}; cancelled jobs count as failed.`,
+    "Cancel the job",
+  ],
+  retry: (_, many) => many > 1 && [`Retry ${counted(many, "job")}?`, "Each gets one more attempt, now.", "Retry"],
 };
 
 /** @param {any} context @param {string} name @param {Object<string, any>} [more] number or jobs, and `many`: how many
  * jobs that are @returns {Promise<boolean>} */
 export async function order(context, name, { many = 1, ...more } = {}) {
-  const question = QUESTIONS[name];
-  if (question && !(await dialog(question.title, [element("p", { text: question.words(context.live) })], question.yes))) return false;
-  if (name === "cancel") {
-    const words = `${many === 1 ? "It is ended if it runs, and not started if it waits" : "Those that run are ended, those that wait are not started"}; cancelled jobs count as failed.`;
-    if (!(await dialog(`Cancel ${many === 1 ? plain(more.jobs[0]) : counted(many, "job")}?`, [element("p", { text: words })], "Cancel the job"))) return false;
-  }
-  if (name === "retry" && many > 1) {
-    if (!(await dialog(`Retry ${counted(many, "job")}?`, [element("p", { text: "Each gets one more attempt, now." })], "Retry"))) return false;
-  }
+  const [title, text, yes] = QUESTIONS[name]?.(context.live, many, more.jobs) || [];
+  if (title && !(await dialog(title, [element("p", { text })], yes))) return false;
   return give(context, { order: name, ...more });
 }
 
@@ -75,14 +75,11 @@ export function orderButtons(context) {
   const { live } = context;
   const place = element("div", { class: "tools orders", role: "group", "aria-label": "orders to the run" });
   if (!live.orders) return place;
-  const button = (text, act, more = {}) => element("button", { type: "button", text, click: act, ...more });
   const paused = live.state === "paused";
-  place.append(button(paused ? "Resume" : "Pause", () => order(context, paused ? "resume" : "pause")));
-  place.append(
-    button("Drain…", () => order(context, "drain")),
-    button("Stop…", () => order(context, "stop")),
-    button("Workers…", () => askWorkers(context)),
-    button("Stacks", () => give(context, { order: "stacks" })),
-  );
+  const ending = live.state === "draining"; // nothing new will be handed out: only its end can be hastened
+  if (!ending) place.append(button(paused ? "Resume" : "Pause", () => order(context, paused ? "resume" : "pause"), { "data-as": "pause" }), button("Drain…", () => order(context, "drain")));
+  place.append(button("Stop…", () => order(context, "stop")));
+  if (!ending) place.append(button("Workers…", () => askWorkers(context)));
+  place.append(button("Stacks", () => give(context, { order: "stacks" })));
   return place;
 }

@@ -1,7 +1,7 @@
 // Results: one against another, a table, and all of them as CSV.
 
 import { ask, download } from "./api.mjs";
-import { element, notes } from "./elements.mjs";
+import { button, element, notes } from "./elements.mjs";
 import { drawResults } from "./results_table.mjs";
 import { drawScatter } from "./scatter.mjs";
 
@@ -10,12 +10,8 @@ export function resultsView(context) {
   const plot = element("div");
   const table = element("div", { id: "results" });
   const told = element("div", { role: "status" });
-  const fresh = element("button", { type: "button", text: "Show what is new", hidden: true });
-  const csv = element("button", {
-    type: "button",
-    text: "Save all rows as CSV",
-    click: () => download(`x/${context.key}/results.csv`, {}, `${context.live.id}.csv`).catch(context.failed),
-  });
+  const fresh = button("Show what is new", () => draw(newest), { hidden: true });
+  const csv = button("Save all rows as CSV", () => download(`x/${context.key}/results.csv`, {}, `${context.live.id}.csv`).catch(context.failed));
   let drawn = null;
   const draw = (found) => {
     drawn = found;
@@ -27,7 +23,6 @@ export function resultsView(context) {
     drawResults(table, found);
   };
   let newest = null;
-  fresh.addEventListener("click", () => draw(newest));
   let askedAt = -1e9;
   return {
     parts: [element("div", { class: "tools" }, csv, fresh), told, element("h2", { text: "One against another" }), plot, element("h2", { text: "Table" }), table],

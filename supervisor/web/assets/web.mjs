@@ -2,7 +2,7 @@
 
 import { chosen, go, link, onMove } from "./address.mjs";
 import { AskError, ask, keepToken, plain, takeToken } from "./api.mjs";
-import { element, labelled, notes } from "./elements.mjs";
+import { element, keepingFocus, labelled, notes } from "./elements.mjs";
 import { experimentsView } from "./experiments.mjs";
 import { failuresView } from "./failures.mjs";
 import { bar, endWords, progressWords, stateOf, stateWord } from "./glance.mjs";
@@ -10,7 +10,7 @@ import { jobsView } from "./jobs.mjs";
 import { logView } from "./log.mjs";
 import { dialog, orderButtons } from "./orders.mjs";
 import { overviewView } from "./overview.mjs";
-import { duration } from "./words.mjs";
+import { duration, grouped } from "./words.mjs";
 
 /** A view whose modules are loaded when it is wanted: they are most of the page.
  * @param {() => Promise<any>} load @param {string} name @returns {(context: any) => any} */
@@ -47,6 +47,7 @@ const header = element("header");
 const nav = element("nav", { "aria-label": "pages" });
 const connection = element("p", { id: "connection", class: "trouble", role: "status", hidden: true });
 const main = element("main");
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 let [view, timer, lost, turn] = [null, 0, 0, 0];
 
 const context = {
@@ -126,24 +127,16 @@ function drawHead() {
     header.querySelector("svg")?.replaceWith(bar(live.counts));
   } else {
     drawn = here;
-    const focused = header.contains(document.activeElement) ? document.activeElement.textContent : "";
-    const back = link({}, "Experiments", { class: "back" });
-    header.replaceChildren(
-      element("p", {}, back),
-      element("h1", {}, plain(live.name), " ", element("span", { class: "muted", text: live.id })),
-      element("p", { class: "glance" }, stateWord(live.state, live.counts), " ", element("span", { class: "far", text: words })),
-      bar(live.counts),
-      orderButtons(context),
-    );
-    if (focused) [...header.querySelectorAll("button")].find((one) => one.textContent === focused || (focused === "Pause" && one.textContent === "Resume") || (focused === "Resume" && one.textContent === "Pause"))?.focus();
+    const title = element("h1", {}, plain(live.name), " ", element("span", { class: "muted", text: live.id }));
+    const state = element("p", { class: "glance" }, stateWord(live.state, live.counts), " ", element("span", { class: "far", text: words }));
+    const back = element("p", {}, link({}, "Experiments", { class: "back" }));
+    keepingFocus(header, () => header.replaceChildren(back, title, state, bar(live.counts), orderButtons(context)));
   }
   const page = chosen().p ?? "";
-  const labels = PAGES.map(([name, label]) => (name === "failures" && live.counts.failed ? `${label} ${live.counts.failed.toLocaleString("en-US")}` : label));
+  const labels = PAGES.map(([name, label]) => (name === "failures" && live.counts.failed ? `${label} ${grouped(live.counts.failed)}` : label));
   if (nav.dataset.drawn === labels.join() + page + key) return;
-  const inNav = nav.contains(document.activeElement);
   nav.dataset.drawn = labels.join() + page + key;
-  nav.replaceChildren(...PAGES.map(([name], at) => link({ x: key, p: name }, labels[at], name === page ? { "aria-current": "page" } : {})));
-  if (inNav) nav.querySelector("[aria-current]")?.focus();
+  keepingFocus(nav, () => nav.replaceChildren(...PAGES.map(([name], at) => link({ x: key, p: name }, labels[at], name === page ? { "aria-current": "page" } : {}))));
 }
 
 // -------------------------------------------------------------------------------- asked
@@ -211,7 +204,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-document.body.replaceChildren(header, nav, element("div", { id: "said", role: "status" }), connection, main, element("footer", {}, ...notes("? shows the keys")));
+document.body.replaceChildren(header, nav, element("div", { id: "said", role: "status" }), connection, main, element("footer", {}, ...notes(`? shows the keys · times are those of ${zone}`)));
 document.documentElement.classList.add("drawn");
 onMove(show);
 if (takeToken()) show();
