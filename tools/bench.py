@@ -1,12 +1,12 @@
 """The benchmark: what longhaul must reach, beside its peers, in one run.
 
-    python tools/bench.py                             everything in the README, about half an hour
+    python tools/bench.py                             everything in docs/performance.md, about half an hour
     python tools/bench.py --quick                     a look at everything, within a minute
     python tools/bench.py --only sustained --repeat 9 one row
-    python tools/bench.py --readme                    everything, into the README
+    python tools/bench.py --docs                      everything, into that page
 
-Needs two cores with nothing else to do. Peers are installed with pip install '.[bench]', Ray
-and Dask with '.[bench-heavy]'; one that is missing is said and skipped. A round takes each
+Needs two cores with nothing else to do. Peers are installed with pip install '.[bench]', Ray, Dask,
+Parsl, DBOS and submitit with '.[bench-heavy]'; one that is missing is said and skipped. A round takes each
 measurement once, all in turn, there and back, so that a slow minute of the machine hits everybody.
 """
 
@@ -28,14 +28,30 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.benchmark.child_processes import QUICK, Bench, Failed, Sizes
-from tools.benchmark.cluster_samples import CLUSTER
-from tools.benchmark.peers import PEERS, WORKERS, installed
-from tools.benchmark.report import OURS, PEERS_ROW, ROOT, SITUATIONS, machine, markdown, replaced, summary
-from tools.benchmark.rows import CLUSTER_GROUP, MORE_ROWS, ROWS, Round, chosen
+from tools.benchmark.cluster_rows import CLUSTER_GROUP
+from tools.benchmark.cluster_samples import BESIDE, CLUSTER
+from tools.benchmark.peers import ALL_PEERS, DURABLE_PEERS, PEERS, WORKERS, installed
+from tools.benchmark.report import (
+    DURABLE_ROW,
+    DURABLE_SITUATIONS,
+    OURS,
+    PEERS_ROW,
+    ROOT,
+    SITUATIONS,
+    loop_seconds,
+    machine,
+    markdown,
+    replaced,
+    summary,
+)
+from tools.benchmark.row import Round
+from tools.benchmark.rows import MORE_ROWS, ROWS, chosen
 from tools.benchmark.samples import GNU_PARALLEL, measure
+from tools.damage.damage_programs import CONTENDERS, is_here
+from tools.damage.damage_table import DAMAGE_KEYS, damages
 
 REPEAT = 5
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 BUSY = 0.5  # a load average above which it is said that the machine is not quiet
 
 
@@ -46,8 +62,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--only",
         metavar="ROW",
         action="append",
-        choices=[*keys, CLUSTER_GROUP, PEERS_ROW],
-        help=f"this row; may be repeated: {', '.join(keys)}, {CLUSTER_GROUP} (all of it), {PEERS_ROW}",
+        choices=[*keys, CLUSTER_GROUP, PEERS_ROW, DURABLE_ROW, *DAMAGE_KEYS],
+        help=f"this row; may be repeated: {', '.join(keys)}, {CLUSTER_GROUP} (all of it), {PEERS_ROW}, {DURABLE_ROW}, "
+        f"{', '.join(DAMAGE_KEYS)}",
     )
     parser.add_argument("--repeat", metavar="N", type=_whole, help=f"rounds (default: {REPEAT}, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="few jobs: does it work at all?")
@@ -55,7 +72,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="all values, as JSON")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="the tables, to a file as well")
     parser.add_argument(
-        "--readme", action="store_true", help="the tables into README.md, between its markers"
+        "--docs", action="store_true", help="the tables into docs/performance.md, between its markers"
     )
     parser.add_argument(
         "--directory",
@@ -65,13 +82,13 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="where experiments are written, on the disk that is meant (default: data/outputs)",
     )
     arguments = parser.parse_args(words)
-    if arguments.readme and (arguments.quick or arguments.only):
-        parser.error("--readme wants everything: not with --quick or --only")
-    if arguments.readme:
+    if arguments.docs and (arguments.quick or arguments.only):
+        parser.error("--docs wants everything: not with --quick or --only")
+    if arguments.docs:
         try:
-            replaced(README.read_text(encoding="utf-8"), "")
+            replaced(PAGE.read_text(encoding="utf-8"), "")
         except (OSError, ValueError) as error:
-            parser.error(f"--readme: {README}: {error}")
+            parser.error(f"--docs: {PAGE}: {error}")
     for path in filter(None, (arguments.json, arguments.markdown)):
         if not path.parent.is_dir():
             parser.error(f"{path} cannot be written: there is no directory {path.parent}")
@@ -96,8 +113,14 @@ def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[s
             f"{name}/{situation}"
             for situation in SITUATIONS
             for name in contenders
-            if name not in PEERS or situation in PEERS[name].situations
+            if name in (OURS, CLUSTER) or (name in PEERS and situation in PEERS[name].situations)
         ]
+    if DURABLE_ROW in (only or ()):
+        wanted += [
+            f"{name}/{situation}" for situation in DURABLE_SITUATIONS for name in (OURS, *DURABLE_PEERS)
+        ]
+        wanted += [f"{name}/programs" for name in (OURS, GNU_PARALLEL)]
+    wanted += [f"{name}/{damage}" for damage in damages(only) for name in CONTENDERS]
     programs = [GNU_PARALLEL] if shutil.which(GNU_PARALLEL) else []
     measurable = {f"{name}/" for name in (*contenders, *programs)}
     return [sample for sample in dict.fromkeys(wanted) if sample.partition("/")[0] + "/" in measurable]
@@ -106,12 +129,12 @@ def samples_for(only: Sequence[str] | None, contenders: Sequence[str]) -> list[s
 def contenders(*, heavy: bool) -> tuple[list[str], dict[str, str]]:
     """Who takes part, and why the others do not."""
     skipped = {}
-    for name, peer in PEERS.items():
+    for name, peer in ALL_PEERS.items():
         if peer.heavy and not heavy:
             skipped[name] = "only with `--heavy`"
         elif not installed(peer):
             skipped[name] = "not installed"
-    return [OURS, *(name for name in PEERS if name not in skipped)], skipped
+    return [OURS, *(name for name in ALL_PEERS if name not in skipped)], skipped
 
 
 def take_round(bench: Bench, samples: Sequence[str], taken: Round, failed: dict[str, str]) -> None:
@@ -148,9 +171,14 @@ def main(words: Sequence[str] | None = None) -> int:
     two_cores()
     compile_all()
     on_cluster = any(key.startswith(CLUSTER_GROUP) for key in arguments.only or ())
-    names, skipped = contenders(heavy=arguments.heavy or on_cluster)
+    with_records = bool(damages(arguments.only)) or DURABLE_ROW in (arguments.only or ())
+    names, skipped = contenders(heavy=arguments.heavy or on_cluster or with_records)
     if on_cluster and "ray" in names:
-        names.append(CLUSTER)
+        names += [CLUSTER, BESIDE]
+    if damages(arguments.only):
+        others = [name for name in CONTENDERS if name not in ALL_PEERS and name != OURS]
+        names += [name for name in others if is_here(CONTENDERS[name])]
+        skipped |= {name: "not installed" for name in others if name not in names}
     for name, why in skipped.items():
         say(f"{name} is left out: {why}")
     load = os.getloadavg()
@@ -162,6 +190,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "quick": arguments.quick,
         "only": arguments.only,
         "load": load,
+        "loop_seconds": [loop_seconds()],
         "skipped": skipped,
         "failed": {},
     }
@@ -177,6 +206,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 # There and back: who is first, when files and memory are cold, is last the next time.
                 in_turn = samples if number % 2 else samples[::-1]
                 take_round(bench, in_turn, rounds[-1], found["failed"])
+                found["loop_seconds"].append(loop_seconds())
         except KeyboardInterrupt:
             say("interrupted: this is what has been measured so far")
             found["interrupted"] = True
@@ -193,8 +223,8 @@ def write(arguments: argparse.Namespace, found: dict[str, Any], rounds: Sequence
     if arguments.json is not None:
         document = {**found, "rows": summary(rounds), "samples": rounds}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if arguments.readme and "interrupted" not in found:
-        README.write_text(replaced(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    if arguments.docs and "interrupted" not in found:
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import psutil
+
 PROGRAMS = Path(__file__).resolve().parent
 PATIENCE = 900.0  # seconds for one process
 LAST_WORDS = 2000  # characters of what a process that failed has said
@@ -25,6 +27,7 @@ class Sizes(NamedTuple):
     """How much is measured. The defaults are those of the table."""
 
     tiny: int = 200_000
+    tiny_more: int = 1_000_000
     peers: float = 1.0  # share of the tiny jobs that a peer is given
     cpu_1ms: int = 10_000
     cpu_10ms: int = 1_000
@@ -44,11 +47,14 @@ class Sizes(NamedTuple):
     reported: tuple[int, int] = (10_000, 1_000_000)
     places: tuple[int, int, int] = (64, 64, 15)  # places, workers of each, jobs of each worker
     places_seconds: tuple[float, float] = (1.0, 10.0)  # of each job there; of all of them with two workers
+    crowd: tuple[int, int] = (1000, 6)  # workers, jobs of each
+    crowd_start: int = 256  # workers
     hang_seconds: float = 10.0  # for an answer after a worker was killed: then it hangs
 
 
 QUICK = Sizes(
     tiny=20_000,
+    tiny_more=50_000,
     peers=0.1,
     cpu_1ms=500,
     cpu_10ms=50,
@@ -68,6 +74,8 @@ QUICK = Sizes(
     reported=(500, 5_000),
     places=(8, 8, 5),
     places_seconds=(1.0, 2.0),
+    crowd=(30, 5),
+    crowd_start=20,
     hang_seconds=6.0,
 )
 
@@ -155,3 +163,15 @@ def end(process: subprocess.Popen[str]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of all threads that there are; psutil knows hundredths of a second, Linux nanoseconds."""
+    try:
+        tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    except OSError:
+        tasks = []
+    if tasks:
+        return sum(int(words[0]) for words in tasks) / 1e9
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)

@@ -1,4 +1,5 @@
-"""What is measured on a Ray cluster of two raylets with one worker each: the samples "cluster/SITUATION".
+"""What is measured on a Ray cluster of two raylets with one worker each: the samples "cluster/SITUATION"; and beside
+one that idles, by the engine of one machine: "beside/SITUATION".
 
 Each sample has a cluster of its own, since some of them kill a raylet.
 """
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from tools.benchmark.child_processes import PROGRAMS, Bench, Failed, Numbers, end, start
+from tools.benchmark.child_processes import PROGRAMS, Bench, Failed, Numbers, cpu_seconds, end, start
 
-CLUSTER = "cluster"  # the contender
+CLUSTER, BESIDE = "cluster", "beside"  # the contenders
 ENGINE = "LONGHAUL_BENCH_ENGINE"  # the name of a variable: keywords of run(), as JSON
 PATIENCE = 60.0
 
@@ -124,8 +125,6 @@ def _lives(process: psutil.Process) -> bool:
 
 def _quiet(bench: Bench) -> Numbers:
     """The CPU time of driver, carriers and agents while two workers are in jobs that take long."""
-    from tools.benchmark.samples import cpu_seconds
-
     with _running(bench, 2) as run:
         agents = [run.above(job, "node_agent") for job in run.jobs]
         carriers = [found for agent in agents if (found := agent.parent()) is not None]
@@ -157,10 +156,12 @@ CLUSTER_SITUATIONS: dict[str, Callable[[Bench], Numbers]] = {
 
 
 def measure_cluster(
-    bench: Bench, situation: str, common: dict[str, Callable[[Bench, str], Numbers]]
+    bench: Bench, contender: str, situation: str, common: dict[str, Callable[[Bench, str], Numbers]]
 ) -> Numbers:
     """`common`: the situations that are the same on one machine."""
     with raylets(bench):
-        if situation in CLUSTER_SITUATIONS:
+        if contender == BESIDE:
+            os.environ.pop(ENGINE)
+        elif situation in CLUSTER_SITUATIONS:
             return CLUSTER_SITUATIONS[situation](bench)
         return common[situation](bench, "longhaul")

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.version import VERSION as RELEASE
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.carriers import CarrierSurroundings, add_carrier
 from supervisor.nodes.link import Link
@@ -172,6 +173,7 @@ class FakeNode:
             os.getpid(),
             f"fake {id(self)}",
             True,
+            release=RELEASE,
         )
 
     def _begin(self, incarnation: int) -> None:

@@ -121,7 +121,7 @@ class _History:
         return self.layout
 
     def _run(self, run: int, started: float, jobs: range, *, over: bool) -> float:
-        at = _clock(started)
+        at = clock(started)
         resumed = ["--resume", "night"] if run > 1 else []
         entry = {
             "directory": "/home/somebody/work",
@@ -153,14 +153,14 @@ class _History:
                 rss = [int(size * self.rng.uniform(0.97, 1.04)) for size in rss]
                 free = (32 << 30) - sum(rss)
                 self.store.append(
-                    [Sampled(_clock(sample_at), {str(i): size for i, size in enumerate(rss)}, {}, free)]
+                    [Sampled(clock(sample_at), {str(i): size for i, size in enumerate(rss)}, {}, free)]
                 )
                 sample_at += SAMPLE_EVERY
             self._end(slot, base + slot, when, batch, seconds)
             end = max(end, when)
         self._incidents(run, started, end, base)
         if over:
-            at = _clock(end + 0.1)
+            at = clock(end + 0.1)
             self.store.append(
                 [WorkerEnded(slot, base + slot, "finished", at) for slot in range(self.workers)]
             )
@@ -189,10 +189,10 @@ class _History:
             yield heapq.heappop(waiting)
 
     def _end(self, slot: int, incarnation: int, when: float, batch: list[int], seconds: list[float]) -> None:
-        at, table = _clock(when), self.store.table
+        at, table = clock(when), self.store.table
         ids = [self.ids[job] for job in batch]
         first, self.lease = self.lease, self.lease + len(batch)
-        self.store.append([Leased(slot, incarnation, first, ids, _clock(when - sum(seconds)))])
+        self.store.append([Leased(slot, incarnation, first, ids, clock(when - sum(seconds)))])
         good = [index for index in range(len(batch)) if self.rng.random() >= self.failing]
         if good:
             jobs = [batch[index] for index in good]
@@ -248,15 +248,16 @@ class _History:
         at = started + (end - started) * 2 / 3
         self.store.append(
             [
-                Noted("control", _clock(at), {"order": "pause", "what": "paused"}),
-                Paused("user", _clock(at), "longhaul ctl, uid 1000"),
-                Unpaused("user", _clock(at + (end - started) / 50), (end - started) / 50),
-                WorkerEnded(0, base, "crashed", _clock(at), 5000, signal=11),
+                Noted("control", clock(at), {"order": "pause", "what": "paused"}),
+                Paused("user", clock(at), "longhaul ctl, uid 1000"),
+                Unpaused("user", clock(at + (end - started) / 50), (end - started) / 50),
+                WorkerEnded(0, base, "crashed", clock(at), 5000, signal=11),
             ]
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """So many seconds after the night began, as records have it."""
     then = BEGAN + timedelta(seconds=seconds)
     return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from tools.benchmark.jobs import (
 )
 
 WORKERS = 2
+BATCH, TURN = 4096, 512  # tiny jobs that are handed out together, and that end in one turn
 
 
 def _statistics(report: Any) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def tiny(output: str, jobs: int) -> dict[str, Any]:
             yield Job(id=f"job/{number}", params={"number": number})
 
     report, seconds = _run(noop, plan, output)
+    returned = time.time()
     peak = _peak_kb()
     found = _statistics(report)
     assert report.counts.completed == jobs, report.counts
@@ -77,7 +81,22 @@ def tiny(output: str, jobs: int) -> dict[str, Any]:
         "peak_kb": peak,
         "checkpoint_share": found["checkpoint_seconds"] / seconds,
         "end_share": found["checkpoint_seconds_at_end"] / seconds,
+        "way_out_seconds": returned - _last_outcome(report),
     }
+
+
+def _last_outcome(report: Any) -> float:
+    """Seconds since the epoch; from the end of the journal, whose records are short here."""
+    from supervisor.core.terms.records import Ended
+    from supervisor.storage.journal.journal_format import decode_record
+
+    path = Path(report.directory) / "logs" / f"journal_{report.experiment_id}.jsonl"
+    with path.open("rb") as journal:
+        journal.seek(-min(path.stat().st_size, 1 << 16), os.SEEK_END)
+        records = map(decode_record, journal.read().splitlines()[1:])
+    return max(
+        datetime.fromisoformat(record.at).timestamp() for record in records if isinstance(record, Ended)
+    )
 
 
 def cpu(output: str, jobs: int, each: float) -> dict[str, Any]:
@@ -105,11 +124,49 @@ def _two_parts(jobs: int, first: int) -> Callable[[], Iterator[Job]]:
 
 
 def some(output: str, jobs: int, first: int, starts: str) -> dict[str, Any]:
-    """The first ones of a large plan, and no more."""
+    """The first ones of a large plan are done when the supervisor is killed; it has made no checkpoint yet. Their
+    records are made here: who works how fast must not change the journal that the resume has to read."""
+    from unittest.mock import patch
+
+    from supervisor.session.loop import Loop
+
     os.environ[STARTS] = starts
-    report, _ = _run(announced, _two_parts(jobs, first), output, only=["first/*"])
-    assert report.counts.completed == first, report.counts
+    child = os.fork()
+    if not child:
+        with patch.object(Loop, "run", lambda loop, _effects: _work_until_killed(loop, first)):
+            _run(announced, _two_parts(jobs, first), output)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
     return {}
+
+
+def _work_until_killed(loop: Any, first: int) -> None:
+    """What `WORKERS` would have had in batches, and ended in turns."""
+    from supervisor.core.terms.records import Completions, Leased
+    from supervisor.system.clock import utc_now
+
+    store, stride = loop.store, BATCH * WORKERS
+    for start in range(0, first, stride):
+        batches = [
+            range(at, min(at + BATCH, first)) for at in range(start, min(start + stride, first), BATCH)
+        ]
+        for slot, batch in enumerate(batches):
+            store.append(
+                [Leased(slot, slot + 1, batch[0] + 1, store.table.ids[batch[0] : batch[-1] + 1], utc_now())]
+            )
+        for at in range(0, BATCH, TURN):
+            for slot, batch in enumerate(batches):
+                done = batch[at : at + TURN]
+                ids, leases = [store.table.ids[job] for job in done], [job + 1 for job in done]
+                seconds = [1e-7 * (job % 97) + 2.4e-6 for job in done]
+                results = [b"%d" % job for job in done]
+                attempts = store.table.complete(done, seconds) if done else []
+                if done:
+                    store.append(
+                        [Completions(slot, utc_now(), done, ids, attempts, seconds, results, leases)]
+                    )
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def rest(output: str, jobs: int, first: int, starts: str) -> dict[str, Any]:

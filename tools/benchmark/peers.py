@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tools.benchmark.durable_peers import dbos_map, parsl_map, submitit_map
 from tools.benchmark.jobs import FRAGILE_JOBS, fragile, fragile_tasks, noop, note, spin
 
 WORKERS = 2
@@ -158,6 +159,32 @@ PEERS = {
     "ray": Peer("Ray, one task per job", "ray", "ray", 5_000, _ray, heavy=True),
     "dask": Peer("Dask distributed, `map`", "distributed", "distributed", 2_000, _dask, heavy=True),
 }
+# Of these only a few jobs are measured, and only when they are named: each costs them more.
+_FEW = ("tiny", "cpu_10ms")
+DURABLE_PEERS = {
+    "parsl": Peer(
+        "Parsl, `HighThroughputExecutor`, checkpoint at task exit",
+        "parsl",
+        "parsl",
+        2_000,
+        parsl_map,
+        heavy=True,
+        situations=_FEW,
+    ),
+    "dbos": Peer(
+        "DBOS on SQLite, a queue of workflows, threads",
+        "dbos",
+        "dbos",
+        200,
+        dbos_map,
+        heavy=True,
+        situations=_FEW,
+    ),
+    "submitit": Peer(
+        "submitit, local executor", "submitit", "submitit", 40, submitit_map, heavy=True, situations=_FEW
+    ),
+}
+ALL_PEERS = {**PEERS, **DURABLE_PEERS}
 
 
 def installed(peer: Peer) -> bool:
@@ -217,7 +244,7 @@ SITUATIONS: dict[str, Callable[..., dict[str, Any]]] = {"tiny": tiny, "cpu": cpu
 
 def main() -> None:
     name, situation, keywords = sys.argv[1:]
-    found = SITUATIONS[situation](PEERS[name], **json.loads(keywords))
+    found = SITUATIONS[situation](ALL_PEERS[name], **json.loads(keywords))
     print(json.dumps(found), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark says: Markdown, JSON, and the README's section.
+"""What the benchmark says: Markdown, JSON, and the section of docs/performance.md.
 
 Everything in the Markdown is measured in the run that made it, beside the marks of the rows.
 """
@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +17,20 @@ from typing import Any
 
 import psutil
 
-from tools.benchmark.peers import PEERS, Peer
-from tools.benchmark.rows import MORE_ROWS, ROWS, Round, Row, chosen
+from tools.benchmark.peers import ALL_PEERS, DURABLE_PEERS, PEERS, Peer
+from tools.benchmark.row import Round, Row
+from tools.benchmark.rows import MORE_ROWS, ROWS, chosen
+from tools.damage.damage_programs import CONTENDERS
+from tools.damage.damage_table import damages
+from tools.damage.damage_table import table as table_of_damages
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = "longhaul"
 PEERS_ROW = "peers"  # as a word for --only: the table of all peers
 SITUATIONS = ("tiny", "cpu_1ms", "cpu_10ms", "killed")  # of the peers' table
+DURABLE_ROW = "peers-with-records"  # likewise, of those that keep a record or give each job a process
+DURABLE_SITUATIONS = ("tiny", "cpu_10ms")
 JUDGED = {"aim": "aim", "reach": "yes", "missed": "**no**"}
 NONE = "–"
 
@@ -34,7 +41,9 @@ NONE = "–"
 def machine(directory: Path) -> dict[str, Any]:
     """Where it was measured: CPU, cores in use, memory, file system, kernel, Python, versions."""
     versions = {}
-    for distribution in ("msgspec", "numpy", *(peer.distribution for peer in PEERS.values())):
+    named = [peer.distribution for peer in ALL_PEERS.values()]
+    named += [contender.distribution for contender in CONTENDERS.values()]
+    for distribution in dict.fromkeys(["msgspec", "numpy", *named]):
         if distribution and (version := _version(distribution)):
             versions[distribution] = version
     return {
@@ -48,6 +57,15 @@ def machine(directory: Path) -> dict[str, Any]:
         "commit": _commit(),
         "versions": versions,
     }
+
+
+def loop_seconds() -> float:
+    """CPU time of 10,000,000 additions in this Python: how fast the machine is now. Virtual machines change by the
+    minute, and figures in seconds with them."""
+    began, total = time.process_time(), 0
+    for number in range(10_000_000):
+        total += number
+    return time.process_time() - began
 
 
 def _version(distribution: str) -> str | None:
@@ -143,6 +161,10 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
         parts.append(_table_of_rows(rows, rounds, quick=found["quick"]))
     if found["only"] is None or PEERS_ROW in found["only"]:
         parts.append(_table_of_peers(rounds, found["skipped"]))
+    if DURABLE_ROW in (found["only"] or ()):
+        parts.append(_table_of_durable_peers(rounds, found["skipped"]))
+    if wanted := damages(found["only"]):
+        parts.append(table_of_damages(wanted, rounds, found["skipped"], found["failed"]))
     for sample, why in found["failed"].items():
         parts.append(f"`{sample}` could not be measured: {why.splitlines()[0]}")
     return "\n\n".join(parts) + "\n"
@@ -151,12 +173,14 @@ def markdown(found: dict[str, Any], rounds: Sequence[Round]) -> str:
 def _machine_line(found: dict[str, Any]) -> str:
     at = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
+    loops = found["loop_seconds"]
     rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
     return (
         f"{at['cpu']}, {at['cores']} of {at['cores_of_machine']} cores, {at['memory_gb']:g} GB, files on "
         f"{at['file_system']}, {at['system']}, {at['python']}; {versions}; commit `{at['commit']}`, "
-        f"{found['at'][:10]}, load before it {found['load'][0]:.2f}. Medians of {rounds}, each of which takes "
-        f"every measurement once, in turn; the spread is from the least to the greatest."
+        f"{found['at'][:10]}, load before it {found['load'][0]:.2f}; a loop of 10,000,000 additions took "
+        f"{min(loops):.2f} to {max(loops):.2f} s. Medians of {rounds}, each of which takes every measurement once, in "
+        f"turn; the spread is from the least to the greatest."
     )
 
 
@@ -198,6 +222,31 @@ def _table_of_peers(rounds: Sequence[Round], skipped: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _table_of_durable_peers(rounds: Sequence[Round], skipped: dict[str, str]) -> str:
+    lines = [
+        "| two workers | no-op jobs/s, sustained | end to end | 10 ms jobs: share of the cores |",
+        "|---|---|---|---|",
+    ]
+    for name, peer in [(OURS, None), *DURABLE_PEERS.items()]:
+        if name in skipped:
+            lines.append(f"| {_title(peer)} | {skipped[name]} | | |")
+            continue
+        cells = [
+            _middle(rounds, f"{name}/tiny", "sustained", "{:,.0f}"),
+            _middle(rounds, f"{name}/tiny", "whole", "{:,.1f}"),
+            _middle(rounds, f"{name}/cpu_10ms", "share", "{:.1%}"),
+        ]
+        lines.append("| " + " | ".join([_title(peer), *cells]) + " |")
+    for name, title in (
+        ("longhaul", "`longhaul exec`, the program `true`"),
+        ("parallel", "GNU parallel with `--joblog`, `true`"),
+    ):
+        lines.append(
+            f"| {title} | {NONE} | {_middle(rounds, f'{name}/programs', 'rate', '{:,.0f}')} | {NONE} |"
+        )
+    return "\n".join(lines)
+
+
 def _title(peer: Peer | None) -> str:
     return "**longhaul**, each job journalled" if peer is None else peer.shown
 
@@ -229,7 +278,7 @@ def after_a_kill(found: Sequence[dict[str, Any]]) -> str:
     return f"{errors}; {missing} of {worst['jobs']} jobs without a result"
 
 
-# -------------------------------------------------------------------------- the README
+# ------------------------------------------------------------------- docs/performance.md
 
 
 def replaced(text: str, section: str) -> str:

@@ -17,14 +17,26 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import psutil
 
-from tools.benchmark.child_processes import LAST_WORDS, PATIENCE, Bench, Failed, Hangs, Numbers, end, start
-from tools.benchmark.cluster_samples import CLUSTER, measure_cluster
+from tools.benchmark.child_processes import (
+    LAST_WORDS,
+    PATIENCE,
+    Bench,
+    Failed,
+    Hangs,
+    Numbers,
+    cpu_seconds,
+    end,
+    start,
+)
+from tools.benchmark.cluster_samples import BESIDE, CLUSTER, measure_cluster
+from tools.benchmark.crowd_samples import CROWD
 from tools.benchmark.jobs import FRAGILE_JOBS, KILLED
-from tools.benchmark.peers import PEERS, WORKERS
+from tools.benchmark.page_samples import PAGES
+from tools.benchmark.peers import ALL_PEERS, DURABLE_PEERS, PEERS, WORKERS
+from tools.damage.damage_samples import DAMAGES
 
 GNU_PARALLEL = "parallel"  # no library, but a program that is installed or not
 
@@ -34,8 +46,10 @@ def measure(bench: Bench, sample: str) -> Numbers:
     contender, _, situation = sample.partition("/")
     os.sync()  # what the one before has written is not our business
     try:
-        if contender == CLUSTER:
-            return measure_cluster(bench, situation, SITUATIONS)
+        if contender in (CLUSTER, BESIDE):
+            return measure_cluster(bench, contender, situation, SITUATIONS)
+        if situation in DAMAGES:
+            return DAMAGES[situation](bench, contender)
         return SITUATIONS[situation](bench, contender)
     finally:
         bench.clean()
@@ -49,14 +63,20 @@ def _run(bench: Bench, contender: str, situation: str, **keywords: Any) -> Numbe
 
 def _tiny(bench: Bench, contender: str) -> Numbers:
     jobs = bench.sizes.tiny
-    if contender in PEERS:
-        jobs = int(PEERS[contender].jobs * bench.sizes.peers)
+    if contender in ALL_PEERS:
+        jobs = max(1, int(ALL_PEERS[contender].jobs * bench.sizes.peers))
     found = _run(bench, contender, "tiny", jobs=jobs)
     return {
         "jobs": jobs,
         "sustained": found["jobs"] / found["seconds"],
         "whole": found["jobs"] / found["whole_seconds"],
     }
+
+
+def _tiny_more(bench: Bench, contender: str) -> Numbers:
+    """As `_tiny`, with more jobs: what the start has in it weighs less."""
+    found = _run(bench, contender, "tiny", jobs=bench.sizes.tiny_more)
+    return {"jobs": found["jobs"], "sustained": found["jobs"] / found["seconds"]}
 
 
 def _share(bench: Bench, contender: str, jobs: int, each: float) -> Numbers:
@@ -76,7 +96,10 @@ def _cpu_1ms(bench: Bench, contender: str) -> Numbers:
 
 
 def _cpu_10ms(bench: Bench, contender: str) -> Numbers:
-    return _share(bench, contender, bench.sizes.cpu_10ms, 0.010)
+    jobs = bench.sizes.cpu_10ms
+    if contender in DURABLE_PEERS:
+        jobs = min(jobs, max(4, int(DURABLE_PEERS[contender].jobs * bench.sizes.peers)))
+    return _share(bench, contender, jobs, 0.010)
 
 
 def _killed(bench: Bench, contender: str) -> Numbers:
@@ -125,7 +148,9 @@ def _growth(bench: Bench, contender: str) -> Numbers:
         "peak_mb": _megabytes(runs[str(most)]["peak_kb"] - runs["1"]["peak_kb"]),
         "empty_mb": _megabytes(runs["1"]["peak_kb"]),
         "checkpoint": max(runs[str(jobs)]["checkpoint_share"] for jobs in bench.sizes.growth),
-        "last_percent": 100 * max(runs[str(jobs)]["end_share"] for jobs in bench.sizes.growth),
+        "last_percent": 100 * runs[str(most)]["end_share"],
+        "way_out_seconds": runs[str(most)]["way_out_seconds"],
+        "way_out_percent": 100 * runs[str(most)]["way_out_seconds"] / runs[str(most)]["whole_seconds"],
     }
 
 
@@ -134,12 +159,12 @@ def _megabytes(kilobytes: float) -> float:
 
 
 def _resume(bench: Bench, contender: str) -> Numbers:
-    """Nearly all jobs are completed; from the start of Python to the first of the others."""
+    """Nearly all jobs were completed when the supervisor was killed; from the start of Python to the first of the
+    others."""
     sizes, output = bench.sizes, bench.place()
     starts = Path(bench.place()) / "starts.txt"
     plan = {"output": output, "jobs": sizes.resumed, "first": sizes.completed}
     bench.ours("some", starts=str(starts), **plan)
-    starts.unlink()
     born = time.monotonic()
     found = bench.ours("rest", starts=str(starts), **plan)
     return {**found, "seconds": _first_line(starts) - born, "peak_mb": _megabytes(found["peak_kb"])}
@@ -240,18 +265,6 @@ def _wait_for_lines(path: Path, number: int, patience: float = 60.0) -> None:
         if time.monotonic() > deadline:
             raise Failed(f"not all of {number} jobs were running after {patience:g} s")
         time.sleep(0.05)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Of all threads that there are; psutil knows hundredths of a second, Linux nanoseconds."""
-    try:
-        tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    except OSError:
-        tasks = []
-    if tasks:
-        return sum(int(words[0]) for words in tasks) / 1e9
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -377,64 +390,9 @@ def _report_once(experiment: Path, path: Path) -> tuple[float, float, float]:
     return seconds, usage.ru_utime + usage.ru_stime, _megabytes(usage.ru_maxrss)
 
 
-def _page(bench: Bench, contender: str) -> Numbers:
-    """`longhaul web` beside a small and a large night, asked as the page asks; nobody else uses the machine."""
-    few, many = bench.sizes.reported
-    found: Numbers = {}
-    for prefix, jobs, workers in (("small_", few, 16), ("", many, 64)):
-        output = bench.place()
-        bench.child("long_history.py", json.dumps({"output": output, "jobs": jobs, "workers": workers}))
-        found |= {f"{prefix}{name}": value for name, value in _page_once(output, jobs).items()}
-    return found
-
-
-def _page_once(output: str, jobs: int) -> Numbers:
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "supervisor", "web", output, "--port", "0"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        address, _, token = process.stdout.readline().strip().partition("#t=")
-        if not token:
-            raise Failed("longhaul web has not started")
-        ask = _PageClient(address, token)
-        key = json.loads(ask("api/experiments")[1])["experiments"][0]["key"]
-        first = ask(f"api/x/{key}/live")[0]
-        table = first + ask(f"api/x/{key}/jobs")[0]
-        leaf = max(
-            ask(f"api/x/{key}/jobs?page={page}")[0]
-            for page in range(1, max(2, jobs // 200), max(1, jobs // 2000))
-        )
-        ordered = ask(f"api/x/{key}/jobs?sort=-seconds")[0]
-        while not json.loads(ask(f"api/x/{key}/timeline")[1])["complete"]:
-            time.sleep(0.5)
-        lanes, text = ask(f"api/x/{key}/timeline")
-        memory = psutil.Process(process.pid).memory_info().rss
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
-    seconds = {"first": first, "table": table, "leaf": leaf, "sort": ordered, "timeline": lanes}
-    return {**seconds, "timeline_kb": len(text) / 1e3, "memory_mb": memory / 1e6}
-
-
-class _PageClient:
-    """Seconds and text of each answer."""
-
-    def __init__(self, address: str, token: str) -> None:
-        self._address = address.partition("?")[0]
-        self._token = token
-
-    def __call__(self, path: str) -> tuple[float, bytes]:
-        request = Request(self._address + path, headers={"X-Longhaul-Token": self._token})
-        started = time.monotonic()
-        with urlopen(request, timeout=600) as answer:
-            text: bytes = answer.read()
-        return time.monotonic() - started, text
-
-
 SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "tiny": _tiny,
+    "tiny_more": _tiny_more,
     "cpu_1ms": _cpu_1ms,
     "cpu_10ms": _cpu_10ms,
     "killed": _killed,
@@ -443,7 +401,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "recovery": _recovery,
     "fairness": _fairness,
     "first_failure": _first_failure,
-    "page": _page,
+    **PAGES,
     "places": _places,
     "quiet": _quiet,
     "start": _start,
@@ -451,4 +409,5 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "report": _report,
     "big": _big,
     "programs": _programs,
+    **CROWD,
 }

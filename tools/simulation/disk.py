@@ -171,6 +171,11 @@ class SimulatedDisk(Disk):
         file = self.names.get(path)
         return None if file is None else bytes(file.data)
 
+    def put(self, path: str, data: bytes) -> None:
+        """The whole of a file was on the disk."""
+        file = self.names[path] = self.durable_names[path] = _File()
+        file.data, file.durable = bytearray(data), data
+
     def overwrite(self, path: str, data: bytes | None) -> None:
         """Somebody damages a file between two runs; None deletes it."""
         if data is None:

@@ -7,9 +7,11 @@ is drawn from one seed, so that a history can be repeated exactly.
 from __future__ import annotations
 
 import random
+from unittest import mock
 
 import msgspec
 
+from supervisor.core.scheduling import earlier_leases
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
@@ -19,8 +21,10 @@ from supervisor.core.terms.jobs import FAILED
 from supervisor.core.terms.needs import THOUSAND, Totals
 from supervisor.core.terms.records import BY_HAND, LOW_MEMORY, Reset, RunEnded, RunStarted
 from supervisor.core.terms.settings import Settings
+from supervisor.storage.checkpoint import journal_stretches
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
+from supervisor.storage.plan import plan_columns
 from supervisor.storage.plan.plan_builder import PlanBuilder
 from supervisor.storage.recovery.survey import survey
 from supervisor.storage.store import Store
@@ -157,6 +161,7 @@ class History:
         late = self.runs < MOST_KILLS and rng.random() < 0.1
         drain_at = world.now + rng.expovariate(1 / 3.0) if late else None
         self.promises.run_begins(world.now)
+        self.promises.note_suspects(core, earlier_leases.TOGETHER)
         effects = core.begin(
             world.now, EPOCH, self.store.next_n, retry=retry, drain_at=drain_at, drain_reason="it is late"
         )
@@ -362,7 +367,10 @@ class History:
         synced = self.syncer.synced
         self.end_supervisor()
         if what < 0.4:
+            index = self.disk.contents(str(self.layout.stretches)) if what < 0.2 else None
             self.disk.power_cut()
+            if index is not None:  # it reached the disk before the journal did
+                self.disk.put(str(self.layout.stretches), index)
             self.promises.keep(lambda job, n: n <= synced)
         elif what < 0.5:
             self.promises.keep(lambda job, n: n <= written)
@@ -400,7 +408,13 @@ def make_totals(rng: random.Random, slots: int, *, plenty: bool) -> Totals:
 
 def play(seed: int, *, verbose: bool = False) -> History:
     """One whole history; raises Violation."""
-    with simulated_time(seed):
+    # Few enough that workers hold more, and so short that a journal has several.
+    few, short, columns = (
+        mock.patch.object(earlier_leases, "TOGETHER", 3),
+        mock.patch.object(journal_stretches, "STRETCH", 600),
+        mock.patch.object(plan_columns, "ENOUGH", 1),
+    )
+    with simulated_time(seed), few, short, columns:
         history = History(seed, verbose=verbose)
         history.play()
     return history

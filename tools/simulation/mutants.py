@@ -23,19 +23,22 @@ from supervisor.core.dispatch.dispatcher import Dispatcher
 from supervisor.core.dispatch.job_queue import JobQueue
 from supervisor.core.dispatch.ledger import Ledger
 from supervisor.core.places.place import Place, SharedResources
-from supervisor.core.scheduling import scheduler
+from supervisor.core.scheduling import earlier_leases, scheduler
 from supervisor.core.scheduling.drain import Drain
 from supervisor.core.scheduling.earlier_leases import EarlierLeases
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, IllegalMove, JobTable
-from supervisor.core.state.worker_state import Leases
+from supervisor.core.state.worker_state import Leases, WorkerState
 from supervisor.core.terms.events import NODE_ENDED, NODE_LOST
 from supervisor.core.terms.jobs import LEASED
 from supervisor.core.terms.records import Completions
+from supervisor.storage.checkpoint.journal_stretches import Stretches
 from supervisor.storage.files.atomic_files import NewFile
 from supervisor.storage.files.sync import Syncer
 from supervisor.storage.journal import journal_format
 from supervisor.storage.journal.journal_file import JournalFile
+from supervisor.storage.journal.journal_scan import Piece
+from supervisor.storage.plan import plan_columns, plan_file
 from supervisor.storage.recovery import journal_only, repair, survey
 from supervisor.storage.store import Store
 from tools.simulation.disk import SimulatedDisk
@@ -94,6 +97,15 @@ def _blame_the_last(self: Scheduler, event: Any, turn: Any) -> None:
 
 
 _ON_WORKER_DIED = Scheduler._on_worker_died
+
+
+def _settle_untold(self: WorkerState, leases: list[int]) -> Any:
+    """Outcomes that come together do not count for what each turn asks of all workers."""
+    with mock.patch.object(self, "_changes", set()):
+        return _SETTLE_BATCH(self, leases)
+
+
+_SETTLE_BATCH = WorkerState.settle_batch
 
 
 def _forget_returned(self: Ledger, leases: list[tuple[int, int]]) -> None:
@@ -165,6 +177,11 @@ def _first_lease_is_not_lost(self: EarlierLeases, turn: Any, incarnation: int, l
         self._ledger.table.state[job] = LEASED
 
 
+def _no_narrowing(jobs: Any) -> list[Any]:
+    """However few jobs an end of the supervisor left open, they are handed out together again."""
+    return [group for group in (jobs[:1], jobs[1:]) if group]
+
+
 def _any_lease_counts_batch(
     self: Ledger, turn: Any, slot: int, jobs: Any, leases: Any, outcomes: Any
 ) -> None:
@@ -177,6 +194,16 @@ def _any_lease_counts_batch(
 
 
 _TOGETHER = Ledger.completed_batch
+
+
+def _joined_in_another_order(self: Ledger, turn: Any, slot: int, job: int, outcome: Any) -> None:
+    """Of results of several workers, the last two are taken for each other's."""
+    _ALONE(self, turn, slot, job, outcome)
+    results = turn.effects.records[-1].results
+    results[-2:] = results[-2:][::-1]
+
+
+_ALONE = Ledger._completed_alone
 
 
 def _places_one_off(self: Store, jobs: Any, offset: int, lengths: list[int]) -> int:
@@ -311,6 +338,26 @@ def _in_line(self: Any, kind: int, waiting: list[int]) -> placement_pass.Went:
 _HAND_OUT = placement_pass.PlacementPass._hand_out
 
 
+def _one_job_further(self: Stretches, floor: int, begin: int = 0) -> Iterator[Piece]:
+    for piece in _PIECES(self, floor, begin):
+        run = piece.run
+        yield piece._replace(run=None if run is None else run._replace(job=max(0, run.job - 1)))
+
+
+_PIECES = Stretches.pieces
+
+
+def _ids_of_the_next(*which: Any) -> Any:
+    lengths = _READ_COLUMNS(*which)
+    if lengths is not None:
+        ids = which[-1].ids
+        ids.append(ids.pop(0))
+    return lengths
+
+
+_READ_COLUMNS = plan_columns.read_columns
+
+
 MUTANTS: dict[str, list[Patch]] = {
     "the journal is never synced": [(Syncer, "_sync", _no_journal_sync)],
     "a new file is renamed in before it is synced": [(NewFile, "publish", _publish_without("sync"))],
@@ -320,12 +367,20 @@ MUTANTS: dict[str, list[Patch]] = {
     "one cause spends the budget of another": [(JobTable, "charge", _one_budget_for_all)],
     "crashes are not charged": [(JobTable, "charge", _no_charge)],
     "the last of a dead worker's leases is blamed": [(Scheduler, "_on_worker_died", _blame_the_last)],
+    "what all workers hold is not kept up to date": [(WorkerState, "settle_batch", _settle_untold)],
     "leases that come back are not queued again": [(Ledger, "give_back", _forget_returned)],
     "a resume reads on from further than the checkpoint": [
         (survey._Survey, "_open_checkpoint", _resume_from_further_on)
     ],
     "a whole journal is read without what was not finished at the checkpoint": [
         (journal_only, "load_unfinished", lambda *_: None)
+    ],
+    "an index is taken for that of a journal that has lost its end": [
+        (Stretches, "verified", lambda self, *_: self),
+    ],
+    "an index names the job before the one that completed": [(Stretches, "pieces", _one_job_further)],
+    "the columns of a plan name the job after the one whose line it is": [
+        (plan_file, "read_columns", _ids_of_the_next)
     ],
     "a torn tail takes a whole record with it": [(repair, "_continue", _cut_too_much)],
     "records that waited for room are not written": [(JournalFile, "retry", _forget_what_waits)],
@@ -336,8 +391,17 @@ MUTANTS: dict[str, list[Patch]] = {
     "what ran at a kill of the supervisor is forgotten": [
         (EarlierLeases, "_settle", _first_lease_is_not_lost)
     ],
+    "what may have ended the supervisor is handed out with others": [
+        (JobQueue, "mark_group", lambda *_: None)
+    ],
+    "what may have ended the supervisor is never narrowed down": [
+        (earlier_leases, "groups_of", _no_narrowing)
+    ],
     "results that come together count under any lease": [
         (Ledger, "completed_batch", _any_lease_counts_batch)
+    ],
+    "results of several workers that come together are mixed up": [
+        (Ledger, "_completed_alone", _joined_in_another_order)
     ],
     "results that were written together are looked for one further on": [
         (Store, "_note_locations", _places_one_off)

@@ -15,6 +15,7 @@ import msgspec
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import Charges, JobTable
 from supervisor.core.state.worker_state import ABANDONED
+from supervisor.core.state.workers_now import scan
 from supervisor.core.terms.events import NODE_LOST, StartJobs
 from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.records import (
@@ -67,11 +68,14 @@ class Violation(AssertionError):
 
 
 def check_counts(core: Scheduler) -> None:
-    """Every job is in one state and counted there."""
+    """Every job is in one state and counted there; what is kept about all workers fits each of them."""
     counts = core.table.counts(job for _, job in core.dispatcher.running())
     parts = counts.completed + counts.failed + counts.in_progress + counts.pending
     if parts != counts.total or min(counts.pending, counts.in_progress) < 0:
         raise Violation(f"jobs are not all accounted for: {counts}")
+    known, found = core.workers.known(), scan(core.workers.values(), core.dispatcher.timeout)
+    if known != found:
+        raise Violation(f"the workers are known as {known}, and they are {found}")
 
 
 def check_crew(core: Scheduler) -> None:
@@ -102,11 +106,36 @@ class Promises:
             int, tuple[FakeWorker, int]
         ] = {}  # by place: the job that must be alone there, its worker
         self.worker_of: dict[int, int] = {}  # by lease: the incarnation
+        self.suspects: dict[
+            int, tuple[int, int]
+        ] = {}  # job -> whose it was at the end of a supervisor, most together
         self.murders: dict[int, int] = defaultdict(int)  # external kills, by the job that was hit
 
     def run_begins(self, now: float) -> None:
         self.began, self.starts = now, 0
         self.alone.clear()
+        self.suspects.clear()
+
+    def note_suspects(self, core: Scheduler, together: int) -> None:
+        """Before a run begins. `together`: how many of a worker with more open leases may be handed out together."""
+        for incarnation, held in core.table.open_leases.items():
+            most = 1 if len(held) <= together else together
+            self.suspects.update(dict.fromkeys(held.values(), (incarnation, most)))
+
+    def _check_suspects(self, world: World, command: StartJobs) -> None:
+        """What may have ended a supervisor is handed out so that the next end tells more of it."""
+        marks = {self.suspects.get(job) for job in command.jobs}
+        if marks == {None}:
+            return
+        mark = marks.pop()
+        if marks or mark is None or world.workers[command.incarnation].has_leases():
+            raise Violation(
+                f"{command.jobs} were handed out with others, and an end of the supervisor left some open"
+            )
+        if len(command.jobs) > mark[1]:
+            raise Violation(
+                f"{command.jobs} are more than {mark[1]} of those that an end of the supervisor left open"
+            )
 
     def check_hand_out(self, core: Scheduler, world: World, command: StartJobs) -> None:
         now = world.now
@@ -124,6 +153,7 @@ class Promises:
                 raise Violation(f"{self.jobs[job].id} is completed and was handed out again")
             if now < self.not_before.pop(job, 0.0):
                 raise Violation(f"{self.jobs[job].id} did not wait for its next attempt")
+        self._check_suspects(world, command)
         self._check_alone(world, command)
 
     def _is_held(self, place: int) -> bool:

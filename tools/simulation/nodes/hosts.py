@@ -310,6 +310,11 @@ class HostEngine:
             return None
         return [] if first is None else [lease for lease in leases if lease > first]
 
+    def least_held(self) -> int:
+        return min(
+            [len(worker.queue) + (worker.running is not None) for worker in self.workers.values()], default=0
+        )
+
     def stop_worker(self, incarnation: int) -> None:
         if (worker := self.workers.get(incarnation)) is not None:
             worker.finishing = True

@@ -165,7 +165,7 @@ NODE_MUTANTS: dict[str, NodeMutant] = {
     ),
     "a silent node is never given up": _plainly((Heartbeat, "patience", 1e9)),
     "leases that were taken back are given to others at once": _plainly(
-        (Revocations, "revoke_waiting", _at_once)
+        (Revocations, "revoke_waiting", _at_once), (Revocations, "revoke_if_silent", _at_once)
     ),
     "an agent takes leases for withdrawn that have started": _plainly(
         (Withdrawals, "certain", _all_are_certain)
