@@ -1,4 +1,4 @@
-"""What holds for every test: a clean environment, repeatable examples, no process left behind."""
+"""What holds for every test: a clean environment, repeatable examples, no process left behind; and `some`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
@@ -19,8 +20,10 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-# Set by whoever runs the tests, and seen by the programs that the tests start.
+# Set by whoever runs the tests, and seen by the programs that the tests start. Without bytecode each of these
+# would compile all modules anew, which doubles its processor time.
 _FOREIGN = ("SLURM_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "OMP_", "OPENBLAS_", "MKL_")
+_FOREIGN += ("PYTHONDONTWRITEBYTECODE",)
 # A shell that starts the tests in the background, or nohup, has these ignored, and every
 # program that the tests start would inherit that.
 for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
@@ -29,6 +32,23 @@ for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MARK = "LONGHAUL_TEST_SESSION"
+
+
+def some(cases: Iterable[Any], few: int) -> list[Any]:
+    """For `parametrize`: the first `few` of many cases of one kind; the others are exhaustive.
+
+    `make test` leaves out what is exhaustive, `make test-all` runs it. So the first ones have to be cases that
+    show whatever there is to see. A case may be a `pytest.param`, or a tuple of values. One that is played in
+    a loop is a range: `some([range(50), range(50, 2000)], 1)`.
+    """
+    chosen = []
+    for number, case in enumerate(cases):
+        if number >= few:
+            values = getattr(case, "values", case if isinstance(case, tuple) else (case,))
+            marks = (*getattr(case, "marks", ()), pytest.mark.exhaustive)
+            case = pytest.param(*values, marks=marks, id=getattr(case, "id", None))
+        chosen.append(case)
+    return chosen
 
 
 def _survivors(mark: str) -> list[psutil.Process]:

@@ -22,8 +22,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("supervisor", "workers")
-# Imported only in a notebook, by who asks for a data frame, or where a library with threads has brought it.
-OPTIONAL = {"IPython", "pandas", "ray", "threadpoolctl", "starlette", "uvicorn"}
+# Imported only in a notebook, by who asks for a data frame, by the page, on a cluster, or where a library with threads
+# has brought it.
+OPTIONAL = {"IPython", "pandas", "ray", "threadpoolctl", "anyio", "h11", "starlette", "uvicorn"}
 # From the extra `dev`. A folder named build/ could be imported, so ask for what is installed.
 NEEDED = {"build": (1, 2), "pip": (22, 3), "setuptools": (77,)}
 
@@ -220,6 +221,9 @@ def test_an_experiment_runs_and_resumes_where_only_the_wheel_is_installed(
     (line,) = run([longhaul, "list"], folder).splitlines()[1:]
     assert line.split()[:2] == ["night", "pilot"]
 
+    # A file with the name of a module of the library: all our modules are imported at once, those of extras as well,
+    # whose dependencies are not installed.
+    (folder / "queue.py").write_text("raise AssertionError('nobody has asked for it')\n", encoding="utf-8")
     # The other way to start workers: here each of them runs its first module by the path of its file.
     run([python, "squares.py", "--resume", "latest", "--all-tasks", "--start-method", "spawn"], folder)
     (line,) = run([longhaul, "list"], folder).splitlines()[1:]

@@ -173,6 +173,8 @@ def test_columns_are_chosen_by_name_pattern_or_the_last_part_of_a_name(
     assert lines[0] == ["job", "result.x", "params.kind", "params.n"]
     assert lines[-1] == ["last", "1.0", "ok", "4"]
     assert columns(longhaul(*words, "-c", "x,job")[1])[-1] == ["1.0", "last"]
+    nested = [columns(longhaul(*words, "-c", word)[1])[0] for word in ("in", "in.*", "in.l?st", "result.in*")]
+    assert nested == [["result.in.list"]] * 4
     jsonl = longhaul("results", outputs, "-f", "jsonl", "-c", "job,x,nan")[1].splitlines()
     assert json.loads(jsonl[0]) == {"job": "raise/0", "result.x": None, "result.nan": None}
     assert json.loads(jsonl[-1]) == {"job": "last", "result.x": 1.0, "result.nan": "nan"}

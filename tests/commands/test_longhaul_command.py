@@ -112,7 +112,9 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(
     tmp_path: Path, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["list", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"No checkpoints found to resume from in {tmp_path}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"No checkpoints found to resume from in {tmp_path}"
+    assert len(lines) == 2 and "python SCRIPT.py" in lines[1] and "longhaul exec" in lines[1]
     assert main(["list", str(tmp_path / "nowhere")]) == 2
     assert main(["status", "three", str(outputs)]) == 2
     assert main(["status", "../one", str(outputs)]) == 2
@@ -129,3 +131,42 @@ def test_the_module_supervisor_is_the_command() -> None:
         check=True,
     )
     assert told.stdout.startswith("longhaul ")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("statu", "did you mean status?; there are exec, list"),
+        ("zzz", "unknown command 'zzz'; there are exec, list"),
+        ("run.py", "unknown command 'run.py'; a script is started by Python: python run.py"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(
+    word: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word, "latest"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: ") and said in printed.err
+
+
+def test_what_is_missing_is_said_with_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: which command? There are exec, list") and "longhaul --help" in said
+    for words, missing in ((["ctl"], "ORDER"), (["rm"], "ID"), (["show"], "JOB")):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        said = capsys.readouterr().err
+        assert f"are required: {missing}; longhaul {words[0]} --help explains them" in said
+
+
+def test_an_experiment_in_the_place_of_the_job_is_told_where_it_belongs(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word in ("one", "pilot"):
+        assert main(["show", word, "a=1", "-d", str(outputs)]) == 2
+        said = capsys.readouterr().err
+        assert said == f"error: {word} is an experiment, and the job stands before it: a=1 {word}\n"
+    assert main(["show", "neither", "a=1", "-d", str(outputs)]) == 2
+    assert "the job stands before" not in capsys.readouterr().err

@@ -9,6 +9,8 @@ import pytest
 from supervisor.commands.lookup import find, find_job
 from supervisor.core.terms.errors import UsageError
 from supervisor.storage.files.layout import Layout
+from tests.another_user import another_user
+from tests.commands.conftest import Longhaul
 
 
 def test_an_experiment_is_found_by_id_by_directory_and_by_its_files(
@@ -52,6 +54,10 @@ def test_an_experiment_is_found_by_its_name_wherever_it_lies(
         assert find(word, spare.parent).directory == elsewhere
     with pytest.raises(UsageError, match="no experiment 'trial'"):
         find("trial", spare.parent, names=False)
+    with pytest.raises(UsageError, match=r"that is a name, .*an id is needed here: night$"):
+        find("trial", spare.parent, names=False)
+    with pytest.raises(UsageError, match=r"there are: night$"):
+        find("elswhere", spare.parent, names=False)
     with pytest.raises(UsageError, match="did you mean 'elsewhere'"):
         find("elswhere", spare.parent)
 
@@ -90,7 +96,28 @@ def test_a_directory_that_cannot_be_read_hides_no_other(spare: Path) -> None:
         (locked / "logs").chmod(0o700)
 
 
-IDS = ["iris/forest/200", "iris/forest/20", "wine/svm", "wine/sv[m]", "-dash", "a b"]
+def test_what_may_not_be_read_is_not_taken_for_nothing(spare: Path) -> None:
+    with another_user(spare.parent):
+        assert find("latest", spare.parent).experiment_id == "night"
+    spare.chmod(0o700)
+    for word in ("latest", "trial", "night"):
+        with (
+            another_user(spare.parent),
+            pytest.raises(UsageError, match=r"/trial cannot be read: Permission denied"),
+        ):
+            find(word, spare.parent)
+
+
+IDS = [
+    "iris/forest/200",
+    "iris/forest/20",
+    "wine/svm",
+    "wine/sv[m]",
+    "-dash",
+    "a b",
+    "\x1b[31mred",
+    "two\nlines",
+]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +129,8 @@ IDS = ["iris/forest/200", "iris/forest/20", "wine/svm", "wine/sv[m]", "-dash", "
         ("*svm", "wine/svm"),
         ("-d", "-dash"),
         ("a", "a b"),
+        ("red", "\x1b[31mred"),  # as it is shown
+        ("two lines", "two\nlines"),
     ],
 )
 def test_a_job_is_named_by_its_id_or_by_what_only_it_has(word: str, job: str) -> None:
@@ -119,3 +148,14 @@ def test_a_job_that_is_not_clear_is_told_with_the_nearest() -> None:
         find_job("%%%", ["iris/forest/200"])
     with pytest.raises(UsageError, match=r"no job 'x' in this experiment$"):
         find_job("x", [])
+
+
+def test_where_nothing_has_run_yet_it_is_said(
+    tmp_path: Path, longhaul: Longhaul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LONGHAUL_OUTPUT", raising=False)
+    for command in ("list", "status"):
+        code, _, err = longhaul(command)
+        assert code == 2 and err.startswith("error: there are no experiments here yet (")
+    assert "is not a directory" in longhaul("list", "elsewhere")[2]

@@ -15,6 +15,7 @@ from tests.commands.conftest import Longhaul, snapshot
 OURS = (
     "logs/checkpoint_night.backup.json",
     "logs/index_night.json",
+    "logs/jobs_night.json",
     "logs/.index_night.json.123.tmp",
     "logs/journal_night.backup-2.jsonl",
     "logs/.checkpoint_night.json.123.tmp",

@@ -15,6 +15,8 @@ import pytest
 from tests.commands.conftest import ROOT, snapshot
 from tests.experiment_fixture import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def replay(*words: str | Path, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -18,6 +18,9 @@ import pytest
 
 from supervisor.commands.column_fitting import fitted
 from tests.commands.conftest import Longhaul
+from tests.conftest import some
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 JOB = "Ünï/漢/🎉"
@@ -96,8 +99,12 @@ def test_columns_are_chosen_by_what_they_are_worth_and_keep_their_order() -> Non
     assert fitted(heads, [], 200).heads == heads
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
-@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+ENCODINGS, FORMS = ("ascii", "latin-1", "utf-16"), ("table", "csv", "jsonl")
+# First each encoding and each form once.
+BOTH = [(ENCODINGS[n % 3], FORMS[(n + n // 3) % 3]) for n in range(9)]
+
+
+@pytest.mark.parametrize(("encoding", "form"), some(BOTH, 3))
 def test_a_pipe_that_is_not_utf8_gets_everything(grid: Path, encoding: str, form: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "supervisor", "results", str(grid), "--format", form],

@@ -107,3 +107,13 @@ def test_a_finished_one_runs_nothing() -> None:
 
 def test_strange_times_are_left_out() -> None:
     assert told(saved_at="yesterday")[0] == "pilot experiment_1: running"
+
+
+def test_nodes_have_a_line_each() -> None:
+    node = {"node": "node1 (host)", "workers": 2, "busy": 1, "slots": 2, "cores": 2, "load": 1.5}
+    node |= {"cpu_percent": 150.0, "memory_used": 1 << 30, "memory_total": 4 << 30, "heard_age": 3.0}
+    lines = told(nodes=[node])
+    assert ", 1 running, 1 node, " in lines[1]
+    words = "node1 (host) 1 of 2 workers busy load 1.50 of 2 cpu 150% memory 1.0G of 4.0G heard 3.0s ago"
+    assert " ".join(lines[2].split()) == words
+    assert not any("node1" in line for line in told(nodes=[node], gone=True))

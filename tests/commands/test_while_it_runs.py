@@ -8,9 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from supervisor.commands import output
 from tests.commands.conftest import ROOT, Longhaul
 from tests.experiment_fixture import Experiment, wait_for
+from workers.isolation.output_files import log_path, scratch_path
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
     def evaluate(kind):
@@ -279,3 +286,31 @@ def test_the_debugger_is_suggested_only_where_a_job_can_be_played_again(
     experiment.run(env={**experiment.environment(), "PROMPT": "1"})
     text = longhaul("failures", "latest", "-d", experiment.output)[1]
     assert "longhaul show x" in text and "replay" not in text
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_an_attempt_that_has_ended_is_not_shown_again_when_the_progress_file_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], over: bool
+) -> None:
+    worker = SimpleNamespace(job="long", worker=0, incarnation=3, attempt=2, since="since")
+    progress = SimpleNamespace(workers=[worker], saved_at="now")
+    monkeypatch.setattr(output, "read_progress", lambda layout: progress)
+    monkeypatch.setattr(output, "is_running", lambda layout: True)
+    monkeypatch.setattr(output, "seconds_since", lambda since, now: 9.0)
+    ends = SimpleNamespace(attempts=0, over=False, job_is_over=lambda: False)
+    log, scratch = (
+        Path(place) for place in (log_path(str(tmp_path), "long"), scratch_path(str(tmp_path), 0, 3))
+    )
+    log.write_text("first\n")
+    scratch.write_text("second\n")
+    reader = output._Reader(SimpleNamespace(output_directory=tmp_path), "long", ends)  # type: ignore[arg-type]
+    reader.show_new()
+    reader.show_new()
+    whole = b"first\n\n--- attempt 2 ---\nsecond\n"
+    assert capfdbinary.readouterr().out == whole
+    log.write_bytes(whole)  # it has ended, and another job has begun to print
+    scratch.write_text("of another job\n")
+    ends.attempts, ends.over = 1, over
+    reader.show_new()
+    reader.show_new()
+    assert capfdbinary.readouterr().out == b""

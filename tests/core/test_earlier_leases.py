@@ -6,6 +6,7 @@ from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.events import Effects, PlaceFacts, PlacesChanged, StartJobs, StartWorker, Tell
+from supervisor.core.terms.jobs import COMPLETED
 from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Ended, Leased, Returned, WorkerEnded, WorkerStarted
@@ -70,6 +71,37 @@ def test_what_ran_on_this_machine_runs_again_at_once() -> None:
     core = Resumed({})
     assert sorted(core.tell()) == [f"job/{number}" for number in range(4)]
     assert core.ended() == [("job/0", "lost"), ("job/2", "lost")] and not core.told
+
+
+def test_what_ends_every_supervisor_is_soon_alone() -> None:
+    """A job among thousands of tiny ones ends the supervisor each time, before any outcome was read."""
+    jobs, killer = [f"job/{number}" for number in range(5000)], "job/4321"
+    held, ends = jobs, 0
+    done: set[str] = set()
+    while held != [killer]:
+        table = JobTable()
+        for job in jobs:
+            table.add(job)
+        for job in done:
+            table.state[table.number_of(job)] = COMPLETED
+        table.apply(Leased(0, 1, 1, held, AT))
+        core = Scheduler(table, Settings(), 1, Position(2, 10_000, 10))
+        core.begin(0.0, AT, 1)
+        core.handle([facts.TimePassed()], 0.0, AT, 10)
+        waiting: list[facts.Event] = [facts.WorkerReady(10), facts.Synced(10_000)]
+        core.dispatcher.durations.learn(1e-5, 1)  # tiny: whoever is not held back gets thousands
+        for turn in range(1000):
+            effects = core.handle(waiting, turn / 1000, AT, 10_000)
+            (given,) = [command for command in effects.commands if isinstance(command, StartJobs)]
+            held = [table.ids[job] for job in given.jobs]
+            if killer in held:
+                break
+            done.update(held)
+            outcomes = [Completed(given.first_lease + at, 1e-5, b"1") for at in range(len(held))]
+            waiting = [facts.JobsFinished(10, outcomes)]
+        ends += 1
+        assert ends <= 2, "one more end tells which group, another one which job"
+    assert len(done) > 4000
 
 
 def test_jobs_that_may_run_elsewhere_wait_and_hold_up_no_others() -> None:

@@ -76,6 +76,16 @@ def test_what_is_too_much_is_named_with_what_there_is(amounts: Amounts, why: str
     assert why_unfit(amounts, THERE) == why
 
 
+def test_what_one_node_has_is_not_up_to_an_option() -> None:
+    amounts = Amounts(8000, 16 * G, 3000)
+    assert why_unfit(amounts, THERE, of_nodes=True) == (
+        "asks for 8 cores, but no node has more than 4, and for 16G of memory, but no node has more than 15G, "
+        "and for 3 GPUs, but no node has more than 2"
+    )
+    assert why_unfit(Amounts(), THERE, of_nodes=True) == ""
+    assert why_unfit(amounts, of_nodes=True).endswith("and there is no node")
+
+
 NODES = (Totals(2000, 8 * G, ("a", "b"), {"api": 1000}), Totals(8000, 4 * G, (), {"api": 1000}))
 
 

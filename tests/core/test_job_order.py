@@ -78,6 +78,38 @@ def test_jobs_that_go_alone_slow_down_none_but_themselves() -> None:
     assert not queue.has_ready()
 
 
+def test_the_jobs_of_a_group_go_together_and_with_no_others() -> None:
+    queue = JobQueue(bytearray(100))
+    queue.line_up(range(100))
+    queue.mark_group(range(3, 10))
+    queue.mark_group(range(10, 12))
+    queue.mark_single(11)
+    assert list(queue.take(50, empty_handed=True)) == [0, 1, 2]
+    assert list(queue.take(50, empty_handed=False)) == []
+    taken = [list(queue.take(number, empty_handed=True)) for number in (5, 50, 50, 50)]
+    assert taken == [[3, 4, 5, 6, 7], [8, 9], [10], [11]]
+    assert queue.take(50, empty_handed=True) == range(12, 62)
+
+
+def test_a_job_that_begins_two_groups_leaves_the_earlier_one() -> None:
+    """Two workers had it, and behind it other jobs, when the supervisor was killed."""
+    queue = JobQueue(bytearray(6))
+    queue.line_up(range(6))
+    queue.mark_group([0, 1, 2])
+    queue.mark_group([0, 4])
+    assert [list(queue.take(9, empty_handed=True)) for _ in range(3)] == [[0], [1, 2], [3]]
+
+
+def test_a_job_that_is_queued_twice_is_handed_out_once() -> None:
+    """Two workers had it when the supervisor was killed, and both had it first."""
+    queue = JobQueue(bytearray(10))
+    queue.mark_single(3)
+    queue.put_first(3)
+    queue.put_first(3)
+    assert list(queue.take(5, empty_handed=True)) == [3]
+    assert not queue.has_ready()
+
+
 def test_another_attempt_goes_before_untried_jobs_of_a_lower_priority() -> None:
     queue = JobQueue(bytearray(6))
     queue.line_up([0, 1, 2, 3, 4], {0: 7, 1: 7, 5: 3})

@@ -17,6 +17,7 @@ from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.jobs import OwnSettings
 from supervisor.core.terms.needs import Needs, Totals
 from supervisor.core.terms.position import Position
+from supervisor.core.terms.records import BY_HAND, LOW_MEMORY
 from supervisor.core.terms.settings import Settings
 from tests.core.test_scheduler import AT, SIGINT, Core, good
 
@@ -69,6 +70,15 @@ def needs_of(core: Core) -> NeedsSnapshot:
     found = observer(core).snapshot(core.now).needs
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("why", ["no_space", "disk_stalled", LOW_MEMORY, BY_HAND])
+def test_why_nothing_is_handed_out_is_said_in_words(why: str) -> None:
+    core = Core(2, workers=1)
+    core.begin()
+    core.tell(facts.HandOutBlocked(why, "12 MB free on /data"))
+    said = observer(core).snapshot(core.now).waiting_for
+    assert " " in said and "_" not in said
 
 
 def observer(core: Core, **more: object) -> ProgressObserver:

@@ -203,6 +203,18 @@ def test_a_job_that_is_left_out_of_the_run_is_not_touched() -> None:
     assert "left out of this run by --only" in answer(ask(core, "cancel", "job/1")).text
 
 
+def test_an_id_with_brackets_is_no_pattern_and_a_pattern_beside_it_is_one() -> None:
+    table = JobTable()
+    for job_id in ("running", "running too", "T1", "T[1,1]", "what?", "whats", "other"):
+        table.add(job_id)
+    core = Core(0, table=table)
+    core.start()
+    ask(core, "cancel", "what?", "T[1,1]", "oth*")
+    assert [job for job in range(7) if table.state[job] == FAILED] == [3, 4, 6]
+    assert answer(ask(core, "retry", "T[1,1]")).text.startswith("T[1,1]: ")
+    assert [job for job in range(7) if table.state[job] == FAILED] == [4, 6]
+
+
 def test_a_waiting_job_that_is_cancelled_is_failed_without_an_attempt() -> None:
     core = Core(6)
     core.start()

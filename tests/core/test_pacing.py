@@ -6,6 +6,11 @@ import pytest
 
 from supervisor.core.dispatch import pacing
 from supervisor.core.dispatch.pacing import Durations
+from supervisor.core.scheduling.scheduler import Scheduler
+from supervisor.core.state.job_table import JobTable
+from supervisor.core.state.worker_state import READY, WorkerState
+from supervisor.core.terms.position import Position
+from supervisor.core.terms.settings import Settings
 
 
 def test_nothing_is_known_before_a_job_has_ended() -> None:
@@ -37,6 +42,19 @@ def test_jobs_that_do_get_slower_are_believed_after_a_while() -> None:
 
 def test_outcomes_of_long_jobs_gather_a_little_only_where_there_are_many_workers() -> None:
     assert pacing.coalescing_delay(1.0, 1, 63) == 0.0
-    assert 0.002 < pacing.coalescing_delay(1.0, 1, 64) < pacing.coalescing_delay(1.0, 1, 200) <= 0.01
-    assert pacing.coalescing_delay(1.0, 1, 4096) == 0.01
-    assert pacing.coalescing_delay(0.05, 1, 4096) == 0.0005
+    assert 0.002 < pacing.coalescing_delay(1.0, 1, 64) < pacing.coalescing_delay(1.0, 1, 200) <= 0.02
+    assert pacing.coalescing_delay(1.0, 1, 4096) == 0.02
+    assert pacing.coalescing_delay(0.05, 1, 4096) == 0.001
+
+
+def test_news_of_workers_gather_only_while_many_start_or_end() -> None:
+    table = JobTable()
+    table.add("job")
+    core = Scheduler(table, Settings(), 200, Position(1, 1, 1))
+    workers = core.dispatcher.workers
+    for number in range(200):
+        workers[number] = WorkerState(number, number)
+    assert core.dispatcher.coalescing_delay() == pacing.MANY_CHANGES_DELAY == 0.01
+    for number in range(200 - pacing.MANY_WORKERS + 1):
+        workers[number].set_status(READY)
+    assert core.dispatcher.coalescing_delay() == 0.0

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
-from supervisor.core.terms.events import Effects, PlaceEnd, PlaceFacts, StartWorker, Tell
+from supervisor.core.terms.events import (
+    Effects,
+    KillWorker,
+    PlaceEnd,
+    PlaceFacts,
+    StartJobs,
+    StartWorker,
+    Tell,
+)
 from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.records import Ended, Leased, Noted
 from supervisor.core.terms.settings import Settings
+from workers.transport.messages import Completed, Outcome
 
 
 def node(number: int, slots: int = 2) -> PlaceFacts:
@@ -17,13 +28,13 @@ def node(number: int, slots: int = 2) -> PlaceFacts:
 
 
 class Run:
-    """Four jobs; workers get ready at once."""
+    """Some jobs; workers get ready at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: int = 4, **settings: Any) -> None:
         table = JobTable()
-        for number in range(4):
+        for number in range(jobs):
             table.add(f"j{number}")
-        self.core = Scheduler(table, Settings(), 0, Position(1, 1, 1, [], []), places=[])
+        self.core = Scheduler(table, Settings(**settings), 0, Position(1, 1, 1, [], []), places=[])
         self.core.begin(0.0, "", 1)
 
     def told(self, *events: facts.Event) -> tuple[list[tuple[str, str]], Effects]:
@@ -86,3 +97,54 @@ def test_an_announced_end_is_no_warning_and_the_last_one_leaves_jobs_waiting() -
     run.told(facts.PlacesChanged([node(1, 1)]))
     tells, _ = run.told(facts.PlacesChanged([]))
     assert tells[0][1].startswith("node1 (h) is lost; 1 job that ran there")
+
+
+def test_a_place_that_is_fenced_says_how_that_is_known() -> None:
+    run = Run()
+    run.told(facts.PlacesChanged([node(0), node(1, 1)]))
+    run.told(facts.PlacesChanged([node(1, 1)], [PlaceEnd(0, "nothing was heard of it for 30s")]))
+    gone = [worker.incarnation for worker in run.core.workers.values() if worker.place == 0]
+    deaths = [facts.WorkerDied(number, cause=facts.NODE_LOST) for number in gone]
+    tells, effects = run.told(facts.PlaceFenced(0, confirmed=False), *deaths)
+    assert tells == [("info", "node0 (h) is fenced: its agent has ended its jobs by now; they run again")]
+    noted = [record for record in effects.records if isinstance(record, Noted)]
+    assert [(each.what, each.detail) for each in noted] == [
+        ("place_fenced", {"place": "node0 (h)", "confirmed": False})
+    ]
+    run.told(facts.PlacesChanged([], [PlaceEnd(1, "")]))
+    tells, _ = run.told(facts.PlaceFenced(1, confirmed=True))
+    assert tells == [("info", "node1 (h) is fenced: no process of its jobs is alive; they run again")]
+
+
+def test_a_node_that_is_short_of_memory_gets_nothing_and_the_others_go_on() -> None:
+    keep = 2 << 30
+    run = Run(jobs=12, keep_free=keep)
+    run.told(facts.PlacesChanged([node(0), node(1)]))
+    workers = {worker.incarnation: worker for worker in run.core.workers.values()}
+    there = {place: [n for n, worker in workers.items() if worker.place == place] for place in (0, 1)}
+    little = keep * 3 // 4
+    tells, _ = run.told(facts.MemoryMeasured({}, little, places={0: little, 1: 4 * keep}))
+    text = "1.5G of memory is available there, less than 2G (--keep-free)"
+    assert tells == [("warning", f"no new jobs are started on node0 (h): {text}")]
+    assert not run.core.blocked_by()
+
+    def given(incarnation: int) -> bool:
+        worker = workers[incarnation]
+        outcomes: list[Outcome] = [Completed(lease, 1.0, b"1") for lease, _ in worker.leases]
+        effects = run.core.handle([facts.JobsFinished(incarnation, outcomes)], 1.0, "", 1)
+        return any(
+            isinstance(each, StartJobs) and each.incarnation == incarnation for each in effects.commands
+        )
+
+    assert not given(there[0][0]) and given(there[1][0])
+    assert run.told(facts.MemoryMeasured({}, keep, places={0: keep + 1, 1: keep}))[0] == []  # back at once
+    tells, effects = run.told(facts.MemoryMeasured({}, keep, places={0: 2 * keep, 1: 2 * keep}))
+    assert tells == [("info", "enough memory is available again on node0 (h): jobs are started there again")]
+    assert [each.incarnation for each in effects.commands if isinstance(each, StartJobs)] == [there[0][0]]
+    # The youngest job of the node that has little is stopped, not the youngest of all.
+    workers[there[0][1]].since = 5.0
+    workers[there[1][1]].since = 3.0
+    tells, effects = run.told(facts.MemoryMeasured({}, 1, places={0: keep, 1: keep // 2 - 1}))
+    assert [each for each in effects.commands if isinstance(each, KillWorker)] == [KillWorker(there[1][1])]
+    run.told(facts.PlacesChanged([node(0)], [PlaceEnd(1, "")]), facts.MemoryMeasured({}, 1, places={0: keep}))
+    assert not run.core.dispatcher.short_places

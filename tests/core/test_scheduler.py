@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -293,9 +294,33 @@ def test_leases_behind_a_long_job_go_to_others_within_a_tenth_of_a_second() -> N
     assert waiting
     lease = core.scheduler.workers[2].leases[0][0]
     core.tell(facts.JobsFinished(2, [good(lease, 0.0005)]), after=0.04)
-    effects = core.tell(after=0.02)
-    assert RevokeJobs(1, waiting) in effects.commands
+    assert RevokeJobs(1, waiting) in core.tell(after=0.02).commands
+    effects = core.tell(after=0.015)  # it has not answered
     assert any(isinstance(record, Returned) and record.leases == waiting for record in effects.records)
+
+
+def test_a_worker_that_was_only_kept_from_running_returns_its_leases_or_runs_them_itself() -> None:
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.0005)]), facts.JobsFinished(2, [good(2, 0.0005)]))
+    worker = core.scheduler.workers[1]
+    waiting = list(worker.leases)[1:]
+    lease = core.scheduler.workers[2].leases[0][0]
+    core.tell(facts.JobsFinished(2, [good(lease, 0.0005)]), after=0.04)
+    effects = core.tell(after=0.02)
+    assert RevokeJobs(1, [lease for lease, _ in waiting]) in effects.commands
+    assert not any(isinstance(record, Returned) for record in effects.records)
+    core.tell(
+        facts.JobsFinished(1, [good(lease, 0.0005) for lease, _ in list(worker.leases)[:11]]), after=0.2
+    )
+    kept = [lease for lease, _ in worker.leases]
+    effects = core.tell(facts.LeasesDropped(1, kept), after=0.005)
+    assert any(isinstance(record, Returned) and record.leases == kept for record in effects.records)
+    core.tell(after=1.0)
+    leased = Counter(job for record in core.records if isinstance(record, Leased) for job in record.jobs)
+    again = {leased[core.table.ids[job]] for _, job in waiting[:10]}
+    assert again == {1}, "they were handed out twice"
+    assert not any(isinstance(record, Noted) for record in core.records)
 
 
 def open_leases(records: Sequence[object], incarnation: int) -> list[int]:
@@ -327,6 +352,7 @@ def test_what_is_taken_back_is_on_record_also_where_the_job_is_done_already() ->
     core.tell(facts.JobsFinished(1, [good(lease, 0.001) for lease, _ in slow.leases]), after=0.001)
     effects = core.tell(after=1.0)  # and now from 2
     assert any(isinstance(c, RevokeJobs) and again in c.leases for c in effects.commands)
+    core.tell(after=0.015)  # it has not answered
     assert open_leases(core.records, 2) == [core.scheduler.workers[2].leases[0][0]]
 
 
@@ -340,6 +366,23 @@ def test_a_long_job_that_began_while_outcomes_gathered_is_found_when_they_are_lo
     effects = core.tell(facts.JobsFinished(1, some), facts.JobsFinished(2, many), after=0.08)
     assert RevokeJobs(1, [lease for lease, _ in first[4:]]) in effects.commands
     assert not [c for c in effects.commands if isinstance(c, RevokeJobs) and c.incarnation == 2]
+
+
+def test_nothing_is_revoked_from_a_worker_whose_outcomes_are_not_all_read() -> None:
+    """A supervisor that was kept from running reads them in parts: what comes next is done already, too."""
+    core = Core(2_000, workers=2)
+    core.start()
+    core.tell(facts.JobsFinished(1, [good(1, 0.001)]), facts.JobsFinished(2, [good(2, 0.001)]))
+    first, second = (list(core.scheduler.workers[worker].leases) for worker in (1, 2))
+    some = [good(lease, 0.001) for lease, _ in first[:3]]
+    many = [good(lease, 0.001) for lease, _ in second[:78]]
+    effects = core.tell(
+        facts.JobsFinished(1, some, more=True), facts.JobsFinished(2, many, more=True), after=0.4
+    )
+    assert not [command for command in effects.commands if isinstance(command, RevokeJobs)]
+    core.tell(facts.JobsFinished(2, [good(second[78][0], 0.001)]), after=0.04)
+    effects = core.tell(after=0.02)  # all is read, and nothing more has come of the first
+    assert RevokeJobs(1, [lease for lease, _ in first[4:]]) in effects.commands
 
 
 def test_workers_that_get_on_alike_keep_their_leases_however_slow_the_machine() -> None:
@@ -414,7 +457,8 @@ def test_a_superseded_crash_is_noted_and_charged_to_nobody() -> None:
     core.start()
     core.tell(facts.JobsFinished(1, [good(1, 0.0005)]))
     core.tell(facts.JobsFinished(2, [good(2, 0.0005)]), after=0.04)
-    core.tell(after=0.02)  # takes back all that the first holds but the job it is at
+    core.tell(after=0.02)  # asks for all that the first holds but the job it is at
+    core.tell(after=0.015)  # takes it back, as nothing comes
     worker = core.scheduler.workers[1]
     core.tell(facts.JobsFinished(1, [good(worker.leases[0][0])]))
     superseded = worker.leases[0]

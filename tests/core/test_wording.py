@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from datetime import datetime
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.terms import wording
+from supervisor.core.terms.errors import StorageError
 
 EVENING = datetime(2025, 10, 14, 22, 30)  # a Tuesday
 
@@ -83,12 +85,16 @@ def test_a_signal_without_a_name_keeps_its_number() -> None:
 @given(st.text())
 def test_no_text_of_a_stranger_steers_the_terminal(text: str) -> None:
     hostile = f"\x1b[2J{text}\x1b]0;title\x07\r\n\x9b31m"
-    for line in [wording.one_line(hostile), *wording.printed_lines(hostile)]:
+    for line in [wording.one_line(hostile), *wording.printed_lines(hostile), *wording.told_lines(hostile)]:
         assert not {unicodedata.category(c) for c in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def test_of_a_progress_bar_the_last_state_is_shown() -> None:
     assert wording.printed_lines("start\n 10%\r 20%\r\n\tend\x1b[0m\n") == ["start", " 20%", "    end"]
+
+
+def test_of_an_error_all_lines_are_shown() -> None:
+    assert wording.told_lines("cause\rmore\r\n\tend\x1b[0m\n") == ["cause", "more", "    end"]
 
 
 @given(st.text(), st.integers(min_value=0, max_value=50))
@@ -99,3 +105,16 @@ def test_what_is_shortened_fits(text: str, width: int) -> None:
 
 def test_an_id_keeps_both_its_ends() -> None:
     assert wording.shorten("iris/forest/with/many/parts/200", 16) == "iris/fores…s/200"
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (errno.EIO, "fix the disk"),
+        (errno.EMFILE, "allow more open files"),
+        (errno.ENFILE, "allow more open files"),
+    ],
+)
+def test_a_limit_of_open_files_is_not_blamed_on_the_disk(number: int, step: str) -> None:
+    said = str(StorageError.with_advice(OSError(number, "it failed", "plan.jsonl"), "start again"))
+    assert f"What was recorded is safe; {step}" in said and said.endswith(", then start again.")

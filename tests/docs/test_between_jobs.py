@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.docs.conftest import README, ROOT, blocks, commands
+from tests.docs.conftest import DOCS, ROOT, blocks, commands
 from workers.isolation.interpreter_state import _OFTEN_PATCHED
 from workers.isolation.process_state import _RAREST_EVERY
 from workers.worker import INBOX_CHECK_AFTER, MAX_CHECKS_AFTER_SHORT, MIN_CHANGE_SECONDS, RESTORE_AFTER
@@ -42,5 +42,5 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert all(f"`{name}`" in text for name in _OFTEN_PATCHED)
 
 
-def test_it_is_found_from_the_readme() -> None:
-    assert "(docs/between-jobs.md)" in README.read_text(encoding="utf-8")
+def test_it_is_found_from_the_page_about_jobs() -> None:
+    assert "(between-jobs.md)" in (DOCS / "jobs.md").read_text(encoding="utf-8")

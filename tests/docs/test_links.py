@@ -11,43 +11,14 @@ from tests.docs.conftest import ARCHITECTURE, README, ROOT, prose
 from tests.test_layering import ROOMS
 
 SURVIVAL = ROOT / "docs" / "what-survives-what.md"
-STEERING = ROOT / "docs" / "steering-a-run.md"
-BOUNDS = ROOT / "docs" / "bounds-and-retries.md"
-MORNING = ROOT / "docs" / "the-morning-after.md"
-LONG_JOBS = ROOT / "docs" / "long-jobs.md"
-BETWEEN = ROOT / "docs" / "between-jobs.md"
-RESULTS = ROOT / "docs" / "result-files.md"
-ANY_PROGRAM = ROOT / "docs" / "any-program.md"
-COMING = ROOT / "docs" / "coming-from-a-loop.md"
-NEEDS = ROOT / "docs" / "needs.md"
-REPORT = ROOT / "docs" / "report.md"
-PAGE = ROOT / "docs" / "page.md"
-SEVERAL_MACHINES = ROOT / "docs" / "several-machines.md"
-SCHEDULERS = ROOT / "docs" / "slurm-systemd-cron.md"
-PROCESSES = ROOT / "docs" / "processes.md"
-DEVELOPING = ROOT / "docs" / "developing.md"
-PERFORMANCE = ROOT / "docs" / "performance-log.md"
 # These speak of the source, and of names in it.
-OF_THE_SOURCE = (ARCHITECTURE, PROCESSES, DEVELOPING, PERFORMANCE)
-DOCUMENTS = (
-    README,
-    *OF_THE_SOURCE,
-    ROOT / "CHANGELOG.md",
-    SURVIVAL,
-    BOUNDS,
-    NEEDS,
-    REPORT,
-    PAGE,
-    STEERING,
-    MORNING,
-    LONG_JOBS,
-    BETWEEN,
-    COMING,
-    ANY_PROGRAM,
-    SEVERAL_MACHINES,
-    RESULTS,
-    SCHEDULERS,
+OF_THE_SOURCE = (
+    ARCHITECTURE,
+    ROOT / "docs" / "processes.md",
+    ROOT / "docs" / "developing.md",
+    ROOT / "docs" / "performance-log.md",
 )
+DOCUMENTS = tuple(sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))))
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -91,7 +62,7 @@ def test_every_test_that_the_makefile_names_exists() -> None:
 
 
 def test_every_document_is_looked_at() -> None:
-    assert {*DOCUMENTS} == {*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")}
+    assert {README, *OF_THE_SOURCE, SURVIVAL} < {*DOCUMENTS} and len(DOCUMENTS) > 30
 
 
 @pytest.mark.parametrize("document", OF_THE_SOURCE, ids=lambda path: path.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from supervisor.page.page_assets import asset
 from supervisor.reports.html_report import MOST_ROWS
-from tests.docs.conftest import ROOT, prose
+from tests.docs.conftest import ROOT, blocks, prose
 
 PAGE = ROOT / "docs" / "report.md"
 
@@ -84,8 +83,7 @@ def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_recipe_leaves_a_report_in_the_morning(folder: Path) -> None:
-    commands = re.findall(r"```bash\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    by_hand, recipe = commands
+    by_hand, recipe = (block.text for block in blocks(PAGE, "sh"))
     done = shell(folder, recipe)
     assert done.returncode == 1, done.stderr
     text = (folder / "report.html").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.commands.ctl import _ORDERS
-from tests.docs.conftest import ROOT, blocks, commands
+from tests.docs.conftest import ROOT, blocks, commands, longhaul
 from tests.experiment_fixture import wait_for
 
 PAGE = ROOT / "docs" / "steering-a-run.md"
@@ -52,16 +52,9 @@ def test_the_commands_steer_the_run(folder: Path, slow: subprocess.Popen[str]) -
     wait_for(listens)
     answers = []
     for words in [words for words in commands(PAGE) if words[:2] == ["longhaul", "ctl"]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "supervisor", *words[1:]],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, f"{words}: {done.stderr}"
-        answers.append(done.stdout)
+        code, answer = longhaul(folder, *words[1:])
+        assert code == 0, f"{words}: {answer}"
+        answers.append(answer)
     assert len(answers) == 7
     assert "10 jobs (slow/20, slow/21, slow/22 and 7 more): cancelled" in answers[3]
     assert "slow/20: back in line" in answers[4]
@@ -84,3 +77,17 @@ def test_the_hooks_write_what_is_shown(folder: Path) -> None:
     assert done.returncode == 1
     assert json.loads((folder / "finished.json").read_text())["counts"]["completed"] == 29
     assert (folder / "failed.txt").read_text() == "1 failed\n"
+
+
+def test_in_the_background_it_says_what_is_shown(folder: Path) -> None:
+    (words,) = [words for words in commands(PAGE) if "--detach" in words]
+    (shown,) = [block.text for block in blocks(PAGE, "") if "in the background" in block.text]
+    (folder / "slow.py").write_text((folder / "slow.py").read_text().replace("sleep(1)", "sleep(0)"))
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = re.escape(shown).replace("4711", r"\d+").replace(re.escape("/home/ada"), r"\S+")
+    expected = expected.replace(r"it:\ ", r"it:\s+\S*").replace(r"\S*\ longhaul", r"\S*longhaul")
+    assert re.fullmatch(expected, done.stdout + done.stderr), done.stdout + done.stderr
+    wait_for((folder / "data/outputs/slow/night/logs_final.json").exists)

@@ -88,6 +88,10 @@ class Driver:
         wait = timeout if due is None else max(0.0, min(timeout, due - now))
         select.select([self.engine.fileno()], [], [], wait)
         self.events.extend(self.engine.poll(time.monotonic()))
+        if isinstance(self.engine, LocalEngine):
+            workers = self.engine._workers
+            kept = {worker.number for worker in workers.to_be_watched()}, workers.pressing()
+            assert kept == workers.scan()
 
     def settle(self) -> None:
         """Let all orders reach the workers' queues."""

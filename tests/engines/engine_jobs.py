@@ -185,8 +185,9 @@ def do_nonsense() -> None:
     time.sleep(1000)
 
 
-def do_close_everything() -> None:
+def do_close_everything(seconds: float = 0) -> None:
     os.closerange(3, 5000)
+    time.sleep(seconds)
 
 
 def do_see_gpus(spoil: bool = False) -> dict[str, object]:

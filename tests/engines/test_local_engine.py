@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from supervisor.core.terms import events as facts
+from tests.conftest import some
 from workers.job.current_job import job_seed
 from workers.transport.messages import Completed, CompletedWith, Failed
 
@@ -96,11 +97,12 @@ def test_exceptions_and_exits_are_outcomes_and_the_worker_goes_on(drive: Drive) 
     assert d.result(first + 3) == d.pid(1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("what", "exit_code", "signum"),
-    [("exit-hard", 0, None), ("segfault", None, signal.SIGSEGV), ("print-and-die", None, signal.SIGKILL)],
-)
+DEATHS = [("exit-hard", 0, None), ("segfault", None, signal.SIGSEGV), ("print-and-die", None, signal.SIGKILL)]
+# Each with a zygote, the first one also without.
+EACH_WAY = [(method, *death) for method in METHODS for death in DEATHS]
+
+
+@pytest.mark.parametrize(("method", "what", "exit_code", "signum"), some(EACH_WAY, 4))
 def test_a_death_is_told_after_the_results_that_came_before_it(
     drive: Drive, method: str, what: str, exit_code: int | None, signum: int | None
 ) -> None:
@@ -482,6 +484,20 @@ def test_a_job_that_closes_all_descriptors_has_its_result_all_the_same(drive: Dr
     for _ in range(3):
         assert d.result(d.lease(1, {"what": "close-everything"})) is None
         assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
+
+
+@only_here
+@linux_only
+def test_a_job_closes_all_descriptors_of_a_worker_whose_program_could_not_be_told_at_first(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is right after exec, in half of the starts on a busy machine."""
+    monkeypatch.setattr("supervisor.engines.local_engine.program_of", lambda _: None)
+    monkeypatch.setattr("supervisor.engines.worker_process.RECONNECT_WITHIN", 0.1)
+    d = drive()
+    d.start(1)
+    assert d.result(d.lease(1, {"what": "close-everything", "seconds": 1.0})) is None
+    assert d.result(d.lease(1, {"what": "pid"})) == d.pid(1)
 
 
 @only_here

@@ -28,11 +28,15 @@ class Engine:
     def __init__(self) -> None:
         self.used: dict[int, int] = {1: 10}
         self.free: int | None = 1000
+        self.places: dict[int, int] | None = None
 
     def memory(
         self, limit: int | None, limits: Mapping[int, int] | None, *, available: bool
     ) -> tuple[dict[int, int], int | None]:
         return ({} if limit is limits is None else self.used), self.free if available else None
+
+    def available_on_places(self) -> dict[int, int] | None:
+        return self.places
 
     def usage(self) -> dict[int, Usage]:
         return {1: Usage(10, 50.0)}
@@ -58,8 +62,8 @@ def test_memory_is_looked_at_more_often_when_it_gets_close() -> None:
     engine.used = {1: 51}
     monitor.measure(0.5)
     assert monitor.due == 0.5 + MEMORY_EVERY_NEAR_LIMIT
-    engine.used, engine.free = {1: 10}, 199
-    monitor.measure(0.7)
+    engine.used, engine.free, engine.places = {1: 10}, 199, {3: 199}
+    assert monitor.measure(0.7) == [MemoryMeasured({1: 10}, 199, places={3: 199})]
     assert monitor.due == 0.7 + MEMORY_EVERY_NEAR_LIMIT
 
 

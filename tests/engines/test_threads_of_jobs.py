@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import some
+
 Drive = Callable[..., Any]  # conftest.Driver
 METHODS = ["zygote", "spawn"] if sys.platform == "linux" else ["spawn"]
 NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -20,8 +22,10 @@ def usable(cap: int) -> set[int]:
     return {cap, min(cap, os.cpu_count() or 1)}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("preloaded", [True, False])
+KINDS = [(method, preloaded) for preloaded in (True, False) for method in METHODS]  # the two ends come first
+
+
+@pytest.mark.parametrize(("method", "preloaded"), some([KINDS[0], *reversed(KINDS[1:])], 2))
 def test_each_job_has_its_own_cap(drive: Drive, method: str, preloaded: bool) -> None:
     """`preloaded`: the libraries are loaded before the first job."""
     pytest.importorskip("sklearn")

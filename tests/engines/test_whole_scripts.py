@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import some
+
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ["zygote", "spawn"] if sys.platform == "linux" else ["spawn"]
 
@@ -262,11 +264,12 @@ def test_a_script_that_sets_the_variable_itself_does_not_move_its_jobs(script: S
     assert sorted(found) == [("1", "2"), ("2", "3"), ("3", "")], output
 
 
-def test_an_interrupt_during_the_start_harms_no_worker(script: Script) -> None:
+@pytest.mark.parametrize("delays", some([[0.0, 0.05], [0.02, 0.09]], 1))
+def test_an_interrupt_during_the_start_harms_no_worker(script: Script, delays: list[float]) -> None:
     """P17: Ctrl+C goes to the whole foreground group, at any moment of the start."""
     body = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\ndef f(): return 1"
     for method, devices in [*((method, None) for method in METHODS), (METHODS[0], [("0",), ("1",)])]:
-        for delay in (0.0, 0.02, 0.05, 0.09):
+        for delay in delays:
             source = guarded("print('up', flush=True)\n" + body, call("f", {}, method, 2, devices))
             process = script.start(source)
             assert process.stdout is not None and process.stdout.readline() == "up\n"

@@ -7,8 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.exec.conftest import Folder
 from tests.experiment_fixture import wait_for
 
@@ -59,32 +57,31 @@ def test_lines_of_standard_input_are_jobs_whatever_they_hold(folder: Folder) -> 
     assert words_of["\\udcff"][0] == b"\xff"
 
 
-@pytest.mark.parametrize(
-    ("script", "outcome", "message", "how"),
-    [
-        ("echo first; echo last words >&2; exit 3", "raised", "exit code 3: last words", {"exit_code": 3}),
-        ("kill -SEGV $$", "crashed", "SIGSEGV: the program was killed by SIGSEGV", {"signal": 11}),
-        ("kill -KILL $$", "crashed", "SIGKILL: the program was killed by SIGKILL, perhaps", {"signal": 9}),
-        (
-            "kill -USR1 $$",
-            "raised",
-            "SIGUSR1: the program was killed by SIGUSR1",
-            {"signal": int(signal.SIGUSR1)},
-        ),
-        ("echo '{' > $LONGHAUL_RESULT", "unencodable", "the file LONGHAUL_RESULT is not JSON", {}),
-        ("no-such-program-here", "raised", "exit code 127: ", {"exit_code": 127}),
-    ],
-)
-def test_how_a_program_ends_is_the_outcome_of_its_job(
-    folder: Folder, script: str, outcome: str, message: str, how: dict[str, int]
-) -> None:
-    run = folder.exec("--crash-limit", "1", "--param", "x=1", "--", "sh", "-c", script.replace("{", "{{"))
+# By its script: the outcome, the message, the exit code or signal.
+ENDS: dict[str, tuple[str, str, dict[str, int]]] = {
+    "echo first; echo last words >&2; exit 3": ("raised", "exit code 3: last words", {"exit_code": 3}),
+    "kill -SEGV $$": ("crashed", "SIGSEGV: the program was killed by SIGSEGV", {"signal": 11}),
+    "kill -KILL $$": ("crashed", "SIGKILL: the program was killed by SIGKILL, perhaps", {"signal": 9}),
+    "kill -USR1 $$": (
+        "raised",
+        "SIGUSR1: the program was killed by SIGUSR1",
+        {"signal": int(signal.SIGUSR1)},
+    ),
+    "echo '{' > $LONGHAUL_RESULT": ("unencodable", "the file LONGHAUL_RESULT is not JSON", {}),
+    "no-such-program-here": ("raised", "exit code 127: ", {"exit_code": 127}),
+}
+
+
+def test_how_a_program_ends_is_the_outcome_of_its_job(folder: Folder) -> None:
+    words = ("--crash-limit", "1", "--jobs", "-", "--", "sh", "-c", "{line}")
+    run = folder.exec(*words, stdin="".join(f"{script}\n" for script in ENDS))
     assert run.returncode == 1, run.stderr
-    (entry,) = folder.final().values()
-    error = entry["error"]
-    assert error["outcome"] == outcome
-    assert {key: error[key] for key in ("exit_code", "signal") if key in error} == how
-    assert message in f"{error['type']}{': ' if error['type'] else ''}{error['message']}"
+    for script, entry in zip(ENDS, folder.final().values(), strict=True):
+        outcome, message, how = ENDS[script]
+        error = entry["error"]
+        assert error["outcome"] == outcome, script
+        assert {key: error[key] for key in ("exit_code", "signal") if key in error} == how, script
+        assert message in f"{error['type']}{': ' if error['type'] else ''}{error['message']}", script
     assert "Traceback" not in run.stderr
 
 
@@ -117,6 +114,22 @@ def test_a_changed_command_and_changed_files_of_it_are_told_as_changed_code(fold
     assert "the command" in other.stderr
     codes = {entry["code"] for entry in folder.final().values()}
     assert len(codes) == 1 and None not in codes
+
+
+def test_auto_with_an_id_makes_this_experiment_once_and_then_goes_on_with_it(folder: Folder) -> None:
+    """As cron and Slurm do: the same line again and again, with another experiment that is unfinished beside it."""
+    folder.exec("--param", "x=9", "--max-failures", "1", "--", "false")
+    line = ("--resume", "auto", "--experiment-id", "night", "--param", "x=1,2", "--", "test", "{x}", "=", "1")
+    first = folder.exec(*line)
+    assert first.returncode == 1 and "2 jobs, " in first.stderr, first.stderr
+    again = folder.exec(*line)
+    assert again.returncode == 1 and "night" in again.stderr, again.stderr
+    plans = {path.stem for path in (folder.outputs() / "logs").glob("plan_*")}
+    assert len(plans) == 2 and "plan_night" in plans
+    ended = (folder.outputs() / "logs" / "journal_night.jsonl").read_text().count('"job":"x=2"')
+    more = folder.exec("--resume", "auto", "--experiment-id", "night", "--param", "x=1,2,3")
+    assert "1 to run" in more.stderr, more.stderr
+    assert (folder.outputs() / "logs" / "journal_night.jsonl").read_text().count('"job":"x=2"') == ended
 
 
 def test_latest_is_an_experiment_of_exec_and_of_no_script(folder: Folder) -> None:

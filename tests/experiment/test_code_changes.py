@@ -68,6 +68,17 @@ def test_a_change_is_told_when_it_is_made_and_that_results_are_mixed_as_long_as_
     assert runs.resume(new, 9) == ""
 
 
+def test_one_result_is_told_as_one() -> None:
+    old, new = code("m1", "f1"), code("m2", "f2")
+    runs = Runs(old)
+    assert runs.resume(old, 1) == ""
+    assert runs.resume(new) == "evaluate changed after 1 result; they are kept; --rerun '*' repeats them"
+    assert runs.resume(new) == (
+        f"the 1 result was made by code {old['version']} (before evaluate changed); "
+        f"--rerun code:{old['version']} repeats it, --accept-code keeps it and ends this reminder"
+    )
+
+
 def test_a_file_that_changes_around_the_function_is_told_as_such() -> None:
     runs = Runs(code("m1", "f1"))
     runs.resume(code("m1", "f1"), 1)

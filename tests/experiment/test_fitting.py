@@ -200,3 +200,16 @@ def test_who_did_not_say_which_devices_there_are_is_told_what_was_looked_at() ->
         UsageError, match=r"asks for 9 cores, but there are 6 \(--workers\)\. Ask for less, or offer"
     ):
         first_offer(table, b"\0\1", Settings(), machine(0))
+
+
+def test_of_a_cluster_the_largest_node_is_told_and_no_option_that_offers_nothing() -> None:
+    table = table_of(None, Needs(cpus=8))
+    cluster = machine(memory=None)._replace(cores=lambda: 12, largest=4)
+    with pytest.raises(UsageError) as refused:
+        first_offer(table, bytes([1, 1]), Settings(workers="auto"), cluster)
+    assert str(refused.value) == (
+        "job 'job/1': asks for 8 cores, but no node has more than 4. Ask for less, or let a larger node join the "
+        "cluster."
+    )
+    with pytest.raises(UsageError, match=r"asks for 8 cores, but there are 2 \(--workers\)"):
+        first_offer(table, bytes([1, 1]), Settings(workers=2), cluster)

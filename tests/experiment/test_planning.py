@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import msgspec
 import numpy
@@ -27,12 +30,28 @@ from supervisor.experiment.planning import build_plan
 def function(**params: Any) -> None: ...
 
 
-def outcome(jobs: Any, *, group: int | None = None) -> tuple[str, ...]:
+class Earlier:
+    """The plan that these jobs made in an earlier run."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        builder = build_plan(function, jobs, None, all_tasks=True).builder
+        self.lengths = builder.lengths
+        self._bytes = b"".join(builder.chunks())
+        self._domains = builder.domains
+
+    def text(self, offset: int, size: int) -> bytes:
+        return self._bytes[offset : offset + size]
+
+    def domains(self, jobs: int) -> dict[str, str | None]:
+        return dict(islice(self._domains.items(), jobs))
+
+
+def outcome(jobs: Any, *, group: int | None = None, earlier: Earlier | None = None) -> tuple[str, ...]:
     """The text of the plan, its ids and its lengths, or the refusal."""
     together = mock.patch.object(planning, "_GROUP", group or planning._GROUP)
     with together:
         try:
-            plan = build_plan(function, jobs, None, all_tasks=True)
+            plan = build_plan(function, jobs, None, all_tasks=True, earlier=earlier)
         except UsageError as error:
             return ("refused", str(error))
     builder = plan.builder
@@ -40,9 +59,9 @@ def outcome(jobs: Any, *, group: int | None = None) -> tuple[str, ...]:
     return text.decode(), repr(builder.domains), repr(list(builder.lengths)), repr(builder.own)
 
 
-def one_by_one(jobs: Any) -> tuple[str, ...]:
+def one_by_one(jobs: Any, earlier: Earlier | None = None) -> tuple[str, ...]:
     with mock.patch.object(planning._Collected, "add_batch", return_value=False):
-        return outcome(jobs, group=1)
+        return outcome(jobs, group=1, earlier=earlier)
 
 
 class Text(str):
@@ -106,6 +125,71 @@ def test_a_plan_made_by_groups_is_the_plan_made_one_by_one(jobs: list[Any]) -> N
     for group in (2, 3, 512):
         assert outcome(jobs, group=group) == expected
         assert outcome(lambda: iter(jobs), group=group) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(plain_jobs, min_size=1, max_size=9, unique_by=lambda job: job.id),
+    st.lists(st.tuples(st.integers(0, 9), jobs_made | plain_jobs), max_size=2),
+)
+def test_a_plan_that_repeats_an_earlier_one_is_the_plan_made_one_by_one(
+    before: list[Job], changes: list[tuple[int, Job]]
+) -> None:
+    try:
+        earlier = Earlier(before)
+    except UsageError:  # NaN
+        return
+    now = list(before)
+    for place, job in changes:
+        now[place:place] = [job]
+    expected = one_by_one(now, earlier)
+    for group in (2, 512):
+        assert outcome(now, group=group, earlier=earlier) == expected
+        assert outcome(lambda: iter(now), group=group, earlier=earlier) == expected
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (None, float("nan")),
+        (None, float("-inf")),
+        ("2026-03-01", date(2026, 3, 1)),
+        ("iris", Dataset.IRIS),
+        ("t", Text("t")),
+        ("1.5", Decimal("1.5")),
+        ("12345678-1234-5678-1234-567812345678", UUID("12345678-1234-5678-1234-567812345678")),
+        ("aGk=", b"hi"),
+        (2, numpy.int64(2)),
+        (0.5, numpy.float64(0.5)),
+        ([1], (1,)),
+        ([1], {1}),
+        ([None], [float("nan")]),
+        ({"1": 2}, {1: 2}),
+    ],
+)
+def test_another_value_of_the_same_json_is_judged_as_in_a_new_plan(
+    kind: Callable[[Any], Any], was: Any, now: Any
+) -> None:
+    """At any place of a plan that is repeated otherwise."""
+    before = [Job(id=str(number), params={"a": number, "x": was}) for number in range(100)]
+    earlier = Earlier(before)
+    for place in (0, 50, 99):
+        jobs = list(before)
+        jobs[place] = Job(id=str(place), params={"a": place, "x": now})
+        assert outcome(lambda jobs=jobs: kind(jobs), earlier=earlier) == one_by_one(jobs, earlier)
+
+
+def test_the_params_of_a_plan_that_is_repeated_are_not_looked_through_again() -> None:
+    jobs = [
+        Job(id=str(number), domain="d" * (number % 2) or None, params={"n": number}) for number in range(99)
+    ]
+    earlier = Earlier(jobs)
+    with mock.patch.object(planning, "all_plain", wraps=planning.all_plain) as looked:
+        plan = build_plan(function, lambda: iter(jobs), None, all_tasks=True, earlier=earlier)
+    assert plan.builder.repeats(earlier) == len(jobs)
+    # Names of params are new in the first group: its jobs are checked one by one.
+    assert not looked.called
 
 
 @pytest.mark.parametrize("second", [3, 511, 512, 513, 1023, 1024, 1030])
@@ -302,7 +386,12 @@ def test_one_dict_may_be_used_for_all_jobs_of_a_generator() -> None:
         ([{"a": object()}], "job number 1: params"),
         ([{1: 2}], "job number 1: params"),
         ({"a": 1}, "an iterable of Job or of dicts of params"),
-        ([("a", 1)], "neither a Job nor a dict of params"),
+        ([("a", 1)], "neither a Job nor a dict of params: write a dict, {name: value}"),
+        ([Job(id=5, params={"a": 1})], "a non-empty string, not 5; write id='5'"),  # type: ignore[arg-type]
+        (
+            lambda: None,
+            "not NoneType None; the function returned nothing: return the list, or yield each job",
+        ),
     ],
 )
 def test_dicts_that_are_no_jobs_are_refused(jobs: Any, words: str) -> None:

@@ -30,7 +30,7 @@ ID = "e1"
 GO_ON = ("--experiment-id", ID, "--resume", "auto")  # the same command again and again
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN
 WITHOUT_FLUSH = 2
-_OURS = ("journal_", "plan_", "checkpoint_", "index_", "progress_", "lock_")
+_OURS = ("journal_", "plan_", "jobs_", "checkpoint_", "index_", "stretches_", "progress_", "lock_")
 _RESULTS = ("logs_final.json", "statistics.json", "supervisor.log", "output", "jobs")
 
 TINY = """

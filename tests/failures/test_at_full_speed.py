@@ -11,13 +11,21 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
-from tests.experiment_fixture import Experiment, wait_for
-from tests.failures.observing import kill, records
+import pytest
 
-JOBS = 100_000
+from tests.experiment_fixture import Experiment, wait_for
+from tests.failures.observing import kill, records, state_of
+
+# Five seconds each on an idle core.
+pytestmark = pytest.mark.timeout(300)
+
+JOBS = 60_000
+STEP = 10 * JOBS  # bytes of a journal, a tenth of what it has in the end
 LARGE = 500  # leases of a hand-out, where batches are at work
 KILLS = 4
 
@@ -95,9 +103,10 @@ def check(experiment: Experiment) -> None:
 def test_kill_9_of_the_supervisor_at_full_speed_loses_nothing_and_repeats_nothing(
     experiment: Experiment,
 ) -> None:
+    """Twice: the second time a resume is killed."""
     experiment.write(NOTHING)
     arguments: list[str] = []
-    for size in (1 << 20, 4 << 20):
+    for size in (STEP, 3 * STEP):
         supervisor = experiment.start(*arguments)
         wait_for_bytes(experiment, supervisor, size)
         supervisor.kill()
@@ -114,7 +123,7 @@ def test_workers_that_are_killed_at_full_speed_cost_one_job_each_an_attempt(expe
     experiment.write(NOTHING)
     supervisor = experiment.start()
     for oldest in range(KILLS):  # the one that came last may be at the job that the one before died of
-        wait_for_bytes(experiment, supervisor, journal_bytes(experiment) + (1 << 20))
+        wait_for_bytes(experiment, supervisor, journal_bytes(experiment) + STEP)
         kill(started(experiment)[oldest])
     _, err = supervisor.communicate(timeout=120)
     assert supervisor.returncode == 0, err
@@ -126,10 +135,31 @@ def test_workers_that_are_killed_at_full_speed_cost_one_job_each_an_attempt(expe
     check(experiment)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="whether a process sleeps is read from /proc")
+def test_what_was_done_while_the_supervisor_stood_still_is_not_done_again(experiment: Experiment) -> None:
+    """It reads what its workers have done meanwhile in parts: between two of them they are not at a long job."""
+    experiment.write(NOTHING)
+    supervisor = experiment.start()
+    for size in range(1, 4):
+        wait_for_bytes(experiment, supervisor, size * STEP)
+        supervisor.send_signal(signal.SIGSTOP)
+        try:
+            for pid in started(experiment):  # until each has done all that it holds
+                wait_for(lambda pid=pid: state_of(pid) == "S", f"worker {pid} never ran out of jobs")
+            time.sleep(0.1)  # longer than the time after which a job is called a long one
+        finally:
+            supervisor.send_signal(signal.SIGCONT)
+    _, err = supervisor.communicate(timeout=120)
+    assert supervisor.returncode == 0, err
+    check(experiment)
+    again = [record for record in experiment.journal() if record.get("what") == "superseded"]
+    assert len(again) <= JOBS // 100, f"{len(again)} jobs ran twice"
+
+
 def test_ctrl_c_at_full_speed_drains_and_the_resume_does_the_rest_only(experiment: Experiment) -> None:
     experiment.write(NOTHING)
     supervisor = experiment.start()
-    wait_for_bytes(experiment, supervisor, 1 << 20)
+    wait_for_bytes(experiment, supervisor, STEP)
     supervisor.send_signal(signal.SIGINT)
     _, err = supervisor.communicate(timeout=60)
     assert supervisor.returncode == -signal.SIGINT, err
@@ -142,6 +172,7 @@ def test_ctrl_c_at_full_speed_drains_and_the_resume_does_the_rest_only(experimen
     check(experiment)
 
 
+@pytest.mark.exhaustive  # a cut journal: tests/storage/test_damage; a resume of batches: the kills above
 def test_a_journal_cut_off_at_any_place_at_full_speed_costs_what_was_behind_it(
     experiment: Experiment,
 ) -> None:
@@ -149,12 +180,12 @@ def test_a_journal_cut_off_at_any_place_at_full_speed_costs_what_was_behind_it(
     left is not handed out again, which `check` would see."""
     experiment.write(NOTHING)
     supervisor = experiment.start()
-    wait_for_bytes(experiment, supervisor, 4 << 20)
+    wait_for_bytes(experiment, supervisor, 4 * STEP)
     supervisor.kill()
     supervisor.communicate()
     experiment.path("checkpoint").unlink(missing_ok=True)
     journal: Path = experiment.path("journal")
-    os.truncate(journal, 2_345_678)
+    os.truncate(journal, 2 * STEP + 345)
     kept = set(experiment.completed_in_journal())
     assert LARGE < len(kept) < JOBS
     done = experiment.run("--resume", "latest")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.reports.report import load
+from tests.conftest import some
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import GO_ON, ID, Witness, left_over, needs_strace, said_by, strace, tiny
 from tests.failures.observing import open_gate, records, write
@@ -103,7 +104,9 @@ FROZEN = """
 """
 
 
-@pytest.mark.parametrize("option", [(), ("--no-resume",)], ids=["recorded", "not recorded"])
+@pytest.mark.parametrize(
+    "option", some([pytest.param((), id="recorded"), pytest.param(("--no-resume",), id="not recorded")], 1)
+)
 def test_starts_in_the_same_second_get_ids_of_their_own(
     experiment: Experiment, option: tuple[str, ...]
 ) -> None:

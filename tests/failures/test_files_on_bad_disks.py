@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.storage.journal import journal_format
+from tests.conftest import some
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.bad_disks import (
     GO_ON,
@@ -182,8 +183,15 @@ ACKNOWLEDGED = """
     if __name__ == "__main__":
         main(evaluate, jobs, name="cut", workers=2, all_tasks=True)
 """
-FILE_SYSTEMS = [pytest.param(kind, marks=needs_root("mount", f"mkfs.{kind}")) for kind in ("ext4", "xfs")]
+FILE_SYSTEMS = ("ext4", "xfs")
 CUTS = 20 if LONG else 2
+# First each file system once, and both kinds of cuts.
+POWER_CUTS = [
+    pytest.param(kind, cut, marks=needs_root("mount", f"mkfs.{kind}"))
+    for later in (0, 1)
+    for cut in range(CUTS)
+    for kind in [FILE_SYSTEMS[(cut + later) % 2]]
+]
 
 
 def acknowledged(experiment: Experiment, word: str) -> int:
@@ -219,8 +227,7 @@ def machine(request: pytest.FixtureRequest, experiment: Experiment) -> Iterator[
 
 
 @pytest.mark.timeout(0 if LONG else 120)
-@pytest.mark.parametrize("machine", FILE_SYSTEMS, indirect=True)
-@pytest.mark.parametrize("cut", range(CUTS))
+@pytest.mark.parametrize(("machine", "cut"), some(POWER_CUTS, CUTS), indirect=["machine"])
 def test_a_power_cut_loses_nothing_that_was_called_safe(
     machine: Machine, experiment: Experiment, cut: int
 ) -> None:
@@ -375,8 +382,18 @@ def attributes(flag: str, directory: Path) -> None:
 
 
 @needs_root("chattr")
-@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
-@pytest.mark.parametrize("flag", ["i", "a"], ids=["immutable", "append-only"])
+@pytest.mark.parametrize(
+    ("flag", "resumed"),
+    some(
+        [
+            pytest.param("a", False, id="append-only, new"),
+            pytest.param("i", True, id="immutable, resumed"),
+            pytest.param("a", True, id="append-only, resumed"),
+            pytest.param("i", False, id="immutable, new"),
+        ],
+        2,
+    ),
+)
 def test_a_directory_that_refuses_changes_is_refused_with_the_reason(
     experiment: Experiment, flag: str, resumed: bool
 ) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     cgroup,
@@ -63,6 +65,7 @@ SPOILS = """
 """
 
 
+@pytest.mark.exhaustive  # most of it: tests/real_scripts/test_between_jobs.py
 def test_no_job_sees_what_the_one_before_it_has_changed(experiment: Experiment) -> None:
     """P19: directory, umask, signal handlers and mask, alarm, limits; one worker, one job after the
     other, and each time the next one looks."""

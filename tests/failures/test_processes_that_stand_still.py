@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.conftest import some
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 from tests.failures.observing import (
     cgroup,
@@ -107,7 +108,7 @@ DRAINS = """
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", some([signal.SIGINT, signal.SIGTERM], 1))
 def test_signals_while_the_disk_is_waited_for_break_nothing(
     experiment: Experiment, signum: signal.Signals
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import some
 from tests.experiment_fixture import PATIENCE, Experiment
 from tests.failures.observing import cgroup, others_completed, records, write
 
@@ -63,10 +64,11 @@ def test_workers_that_never_get_ready_are_tried_three_times_and_billed_to_no_job
     assert records(experiment, "leased") == records(experiment, "ended") == []
     (ended,) = records(experiment, "run_ended")
     assert ended["wall_seconds"] > 1.0, "there was no wait between the tries"
-    plain(experiment)
-    again = experiment.run("--resume", "latest")
-    assert again.returncode == 0, again.stderr
-    others_completed(experiment)
+    if "print" in trouble:
+        plain(experiment)
+        again = experiment.run("--resume", "latest")
+        assert again.returncode == 0, again.stderr
+        others_completed(experiment)
 
 
 def test_what_an_interpreter_says_before_it_can_begin_is_in_a_file_that_is_named(
@@ -146,25 +148,14 @@ def test_however_few_files_may_be_open_the_run_ends_in_words_or_completes(
     others_completed(short)
 
 
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
-def test_a_long_temporary_directory_is_in_nobodys_way(
+@pytest.mark.parametrize("method", some(["zygote", "spawn"], 1))
+def test_a_deleted_working_directory_and_a_long_temporary_one_stop_nothing(
     experiment: Experiment, tmp_path: Path, method: str
 ) -> None:
-    """P15: sockets in it would have paths that AF_UNIX does not take."""
+    """P15: of the supervisor when it starts, so of the workers as well. Sockets in the temporary one would
+    have paths that AF_UNIX does not take."""
     deep = tmp_path / ("x" * 100) / ("y" * 100)
     deep.mkdir(parents=True)
-    plain(experiment)
-    done = experiment.run("--start-method", method, env={**experiment.environment(), "TMPDIR": str(deep)})
-    assert done.returncode == 0, done.stderr
-    others_completed(experiment)
-    assert list(deep.iterdir()) == []
-
-
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
-def test_a_deleted_working_directory_stops_nothing(
-    experiment: Experiment, tmp_path: Path, method: str
-) -> None:
-    """P15: of the supervisor when it starts, so of the workers as well."""
     plain(experiment)
 
     def go_nowhere() -> None:
@@ -173,9 +164,11 @@ def test_a_deleted_working_directory_stops_nothing(
         os.chdir(nowhere)
         nowhere.rmdir()
 
-    done = experiment.run("--start-method", method, preexec_fn=go_nowhere)
+    environment = {**experiment.environment(), "TMPDIR": str(deep)}
+    done = experiment.run("--start-method", method, preexec_fn=go_nowhere, env=environment)
     assert done.returncode == 0, done.stderr
     others_completed(experiment)
+    assert list(deep.iterdir()) == []
 
 
 def test_without_a_place_for_the_results_a_deleted_directory_is_named(
@@ -207,7 +200,7 @@ UNTIL_STOPPED = """while not current_job().stopping:
 )
 def test_ctrl_c_at_any_moment_of_the_start_ends_it_quietly(tmp_path: Path, method: str, presses: int) -> None:
     """P17: to the whole foreground group. No worker dies of it, no traceback, nothing is left."""
-    for milliseconds in range(5, 300, 40 if presses == 1 else 90):
+    for milliseconds in range(5, 300, 70 if presses == 1 else 140):
         folder = tmp_path / str(milliseconds)
         folder.mkdir()
         experiment = Experiment(folder)

@@ -127,6 +127,14 @@ class Host:
         self.cut()
         self.kill()
 
+    def renew(self) -> None:
+        """For the next test, whatever became of it: connected, and nothing runs there but its first process."""
+        self.thaw()
+        if self._process is None or len(self.processes()) != 1:
+            self.kill()
+            self.boot()
+        self.heal()
+
     def kill(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.poll() is None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 
 from supervisor.nodes.fencing import FENCE, HELLO_WITHIN, Heartbeat, Watchdog, shows_end, stand_still
+from tests.conftest import some
 from tools.simulation.nodes.node_history import play_nodes
 from tools.simulation.nodes.node_mutants import NODE_MUTANTS, caught_on_hosts
+
+pytestmark = pytest.mark.slow
 
 TIMEOUT = 30.0
 
 
-def test_no_job_runs_in_two_places_whatever_happens_between_the_hosts() -> None:
+@pytest.mark.parametrize("seeds", some([range(20), range(20, 200)], 1))
+def test_no_job_runs_in_two_places_whatever_happens_between_the_hosts(seeds: range) -> None:
     """More of them: python tools/simulate.py --hosts --seeds 2000"""
-    for seed in range(70):
+    for seed in seeds:
         play_nodes(seed)
 
 
@@ -27,7 +31,7 @@ QUICK = (
 )
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", some(QUICK, 3))
 def test_the_simulation_of_hosts_notices_a_fault(name: str) -> None:
     assert caught_on_hosts(NODE_MUTANTS[name], seeds=60)
 

@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from supervisor.core.terms import events as facts
 from supervisor.engines.launcher import preparation_for
+from supervisor.nodes.node_agent import nap_after
 from supervisor.nodes.pipe_carrier import PipeCarrier
 from supervisor.nodes.wire import (
     VERSION,
@@ -39,9 +41,14 @@ from supervisor.nodes.wire import (
 )
 from tests.experiment_fixture import PATIENCE, wait_for
 from workers.isolation.thread_caps import THREAD_VARIABLES
-from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
+from workers.transport.messages import Completed, FunctionSpec, Outcome, Run, WorkerSpec
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc"),
+]
+
+PINGS = 1_000_000  # numbers of those that no test sends itself
 
 
 class Held:
@@ -56,6 +63,7 @@ class Held:
         environment: dict[str, str] | None = None,
         caps: bool = False,
         code: tuple[str, ...] = (),
+        libraries: tuple[str, ...] = (),
     ) -> None:
         self.carrier = PipeCarrier(1, f"test:{root}", str(root / "output"))
         self.carrier.start()
@@ -84,6 +92,7 @@ class Held:
             before=list(before),
             caps=caps,
             code=list(code),
+            libraries=list(libraries),
         )
         self.tell(hello)
 
@@ -118,10 +127,16 @@ class Held:
         return self.until(lambda: next((event for event in events() if isinstance(event, kind)), None))
 
     def worker(self) -> int:
-        """Start one; its pid."""
+        """Start one; its pid. However long that takes, it is no silence."""
         self.until(self.first(HelloNode))
-        self.tell(Start(0, 1, None, 0))
-        self.event(facts.WorkerReady)
+        self.tell(Start(0, 1, None, 0), Ping(PINGS, 0))
+        number, due, end = PINGS, 0.0, time.monotonic() + PATIENCE
+        while not any(isinstance(each, Fact) and each.kind == "WorkerReady" for each in self.reports):
+            assert time.monotonic() < end, f"waited in vain; reports: {self.reports}"
+            self.turn()
+            if Pong(number) in self.reports and time.monotonic() > due:
+                number, due = number + 1, time.monotonic() + 0.1
+                self.tell(Ping(number, number - 1))
         return int(self.event(facts.WorkerLaunched).pid)
 
     def lease(self, first: int, **params: Any) -> None:
@@ -170,7 +185,7 @@ def test_it_runs_jobs_and_ends_when_it_is_told(hold: Callable[..., Held]) -> Non
     (outcome,) = node.event(facts.JobsFinished).outcomes
     assert isinstance(outcome, Completed) and int(outcome.result) == pid
     node.tell(Ping(1, 0))
-    assert node.until(node.first(Pong)).number == 1
+    node.until(lambda: Pong(1) in node.reports)
     node.tell(Close())
     assert node.until(node.first(NodeEnds)) == NodeEnds("it was told to", "asked")
     node.until(node.is_over)
@@ -390,3 +405,28 @@ def test_its_hello_says_that_nothing_of_the_node_before_is_left(hold: Callable[.
     second = hold(before=(first.tag,))
     assert second.until(second.first(HelloNode)).cleared
     assert not tagged(first.tag)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "held", "nap"),
+    [
+        (0.0, 8000, 0.005),  # 1,000 jobs
+        (0.001, 0, 0.03),
+        (0.010, 4, 0.03),  # the worker has no more than is said in time
+        (0.010, 24, 0.06),
+        (0.001, 300, 0.075),
+        (0.010, 1000, 0.1),
+        (0.02, 8, 0.0),  # told at once
+    ],
+)
+def test_outcomes_gather_while_the_workers_hold_enough(seconds: float, held: int, nap: float) -> None:
+    outcomes: list[Outcome] = [Completed(1, 9.0, b"1"), Completed(2, seconds, b"1")]
+    assert nap_after([facts.JobsFinished(1, outcomes)], lambda: held) == pytest.approx(nap, rel=0.01)
+    assert nap_after([facts.JobsFinished(1, outcomes), facts.WorkerReady(2)], lambda: held) == 0.0
+
+
+def test_the_process_of_a_guard_imports_little() -> None:
+    """It is one more interpreter at the start of each node."""
+    code = "import sys, supervisor.nodes.agent_guard; print(sorted({'msgspec', 'subprocess'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -6,19 +6,23 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from supervisor.core.terms import events as facts
 from supervisor.core.terms.errors import WorkersError
 from supervisor.core.terms.events import Event
 from supervisor.core.terms.needs import Totals
+from supervisor.core.terms.version import VERSION as RELEASE
 from supervisor.nodes import nodes_engine
 from supervisor.nodes.carrier import Arrival
 from supervisor.nodes.fencing import FENCE, HELLO_WITHIN
 from supervisor.nodes.link import Link
 from supervisor.nodes.nodes_engine import NodesEngine
+from supervisor.nodes.shipping.file_receipt import FileReceipt
 from supervisor.nodes.wire import (
     VERSION,
     HelloAgent,
@@ -36,11 +40,14 @@ from supervisor.nodes.wire import (
     encode,
     report_of,
 )
+from supervisor.system.capacity.host_use import HostUse
 from supervisor.system.resource_usage import Usage
 from workers.transport.messages import Completed, FunctionSpec, Run, WorkerSpec
 
 TIMEOUT = 30.0
-HELLO = HelloNode(VERSION, platform.python_version(), 4, 8 << 30, (), False, "host", 1, "boot", True)
+HELLO = HelloNode(
+    VERSION, platform.python_version(), 4, 8 << 30, (), False, "host", 1, "boot", True, release=RELEASE
+)
 
 
 class Played:
@@ -66,7 +73,7 @@ class Played:
 class Stage:
     """The engine, its carrier (`supervisor.nodes.carrier.Carrier`), its clock, its agents."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **options: Any) -> None:
         self.time = 1000.0
         self.agents: list[Played] = []
         self.ended: list[int] = []
@@ -84,7 +91,7 @@ class Stage:
             output_directory=str(root),
             jobs_directory=str(root),
         )
-        self.engine = NodesEngine(lambda *_: spec, self, timeout=TIMEOUT)
+        self.engine = NodesEngine(lambda *_: spec, self, timeout=TIMEOUT, **options)
 
     # -- the carrier
 
@@ -188,6 +195,20 @@ def test_places_follow_the_hellos_and_say_what_they_have(stage: Stage) -> None:
     assert places(stage.turn()) == [[0, 1]]
     (hello,) = first.heard(HelloAgent)
     assert (hello.version, hello.tag, hello.silence, hello.caps) == (VERSION, "test:1/0", TIMEOUT, True)
+
+
+@pytest.mark.parametrize(("has", "offers"), [(8 << 30, 6 << 30), (1 << 30, 0), (None, None)])
+def test_what_is_kept_free_is_no_memory_that_a_place_offers(
+    tmp_path: Path, has: int | None, offers: int | None
+) -> None:
+    stage = Stage(tmp_path, keep_free=2 << 30)
+    stage.engine.start()
+    stage.arrive("a", msgspec.structs.replace(HELLO, memory=has))
+    (event,) = stage.turn()
+    assert isinstance(event, facts.PlacesChanged)
+    assert [place.totals.memory for place in event.places] == [offers]
+    stage.agents[0].say(NodeEnds("the test is over"))
+    stage.engine.close()
 
 
 def test_orders_go_to_the_place_of_their_worker(stage: Stage) -> None:
@@ -394,10 +415,19 @@ def test_a_reading_of_an_earlier_job_charges_no_later_one(stage: Stage) -> None:
     stage.turn()
     assert measure() == ({2: 80}, 999)
     assert measure() == ({}, 999)
+    assert stage.engine.available_on_places() == {0: 999}
     assert stage.engine.left_behind() == {1: (3, 4)}
     a.say(Used(usage={1: Usage(5, 1.0), 7: Usage(6, 1.0)}))
     stage.turn()
     assert stage.engine.usage() == {1: Usage(5, 1.0)}
+
+
+def test_what_is_available_is_said_of_the_place_that_has_least_and_of_each(stage: Stage) -> None:
+    for name, available in (("a", 70), ("b", 50), ("c", 60)):
+        stage.arrive(name).say(Used(memory={}, available=available))
+    stage.turn()
+    assert stage.engine.memory(None, None, available=True) == ({}, 50)
+    assert stage.engine.available_on_places() == {0: 70, 1: 50, 2: 60}
 
 
 def test_nonsense_ends_the_place_and_not_the_run(stage: Stage) -> None:
@@ -414,3 +444,80 @@ def test_places_that_join_at_once_are_told_together(stage: Stage) -> None:
     for agent in [stage.arrive(name, hello=None) for name in ("a", "b", "c")]:
         agent.say(HELLO)
     assert places(stage.turn()) == [[0, 1, 2]]
+
+
+def test_each_place_says_how_busy_its_host_is(stage: Stage) -> None:
+    a, _ = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    assert {place: seen.use for place, seen in stage.engine.hosts().items()} == {0: HostUse(), 1: HostUse()}
+    stage.engine.usage()
+    assert a.heard(Measure)[-1].usage
+    use = HostUse(1.5, 150.0, 1 << 30, 4 << 30)
+    stage.turn(3.0)
+    a.say(Used(usage={}, host=use))
+    stage.turn()
+    seen = stage.engine.hosts()
+    assert seen[0].use == use and seen[0].age == 0.0
+    assert seen[1].age == 3.0
+    stage.turn(2.0)
+    assert stage.engine.hosts()[0].age == 2.0
+    a.say(NodeEnds("SIGTERM", "asked"))
+    stage.turn()
+    assert list(stage.engine.hosts()) == [1]
+
+
+@pytest.mark.parametrize("how", ["confirmed", "waited for"])
+def test_a_place_whose_end_was_not_certain_is_fenced_before_its_workers_are_dead(
+    stage: Stage, how: str
+) -> None:
+    a, b = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.link.close()
+    assert fenced(stage.turn()) == []
+    if how == "confirmed":
+        stage.arrive("a")
+        events = stage.turn()
+    else:
+        events = []
+        while not died(events):
+            b.say(*[Pong(ping.number) for ping in b.heard(Ping)[-1:]])
+            events = stage.turn(1.0)
+    assert fenced(events) == [facts.PlaceFenced(0, confirmed=how == "confirmed")]
+    kinds = [type(event) for event in events]
+    assert kinds.index(facts.PlaceFenced) < kinds.index(facts.WorkerDied)
+
+
+@pytest.mark.parametrize("words", [NodeEnds("SIGTERM", "asked"), None])
+def test_a_place_that_is_certain_to_run_nothing_is_not_fenced(stage: Stage, words: NodeEnds | None) -> None:
+    a, _ = stage.arrive("a"), stage.arrive("b")
+    stage.turn()
+    if words is not None:
+        stage.with_worker(a, 1, 0)
+        a.say(words)
+    a.link.close()
+    events = stage.turn()
+    assert places(events) == [[1]] and fenced(events) == []
+
+
+def test_outcomes_that_waited_for_files_are_lost_once_with_an_agent_that_was_told_to_end(
+    tmp_path: Path,
+) -> None:
+    store: Any = SimpleNamespace(worker_ended=lambda *_: None)
+    stage = Stage(tmp_path, files=FileReceipt(store, lambda *_: None))
+    stage.engine.start()
+    a, b = stage.arrive("a", msgspec.structs.replace(HELLO, ships=True)), stage.arrive("b")
+    stage.turn()
+    stage.with_worker(a, 1, 0)
+    a.say(report_of(facts.OutcomesHeld(1, [5])), NodeEnds("SIGTERM", "asked"))
+    events = stage.turn()
+    assert [each for each in events if isinstance(each, facts.HeldOutcomesLost)] == [
+        facts.HeldOutcomesLost([5], facts.NODE_ENDED)
+    ]
+    assert causes(events) == {1: facts.NODE_ENDED} and fenced(events) == []
+    b.say(NodeEnds("the test is over"))
+    stage.engine.close()
+
+
+def fenced(events: list[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, facts.PlaceFenced)]

@@ -30,5 +30,5 @@ def test_nothing_of_this_room_is_imported(experiment: Experiment) -> None:
     assert experiment.journal()[1]["settings"].pop("nodes") is None  # as remembered as any other setting
     assert "nodes" not in experiment.journal()[1]
     written = experiment.path("journal").read_text() + experiment.path("progress").read_text()
-    assert '"place"' not in written
+    assert '"place"' not in written and '"nodes": [' not in written and '"heard_age"' not in written
     assert "place" not in experiment.final()["one"]

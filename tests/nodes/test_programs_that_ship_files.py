@@ -9,13 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.experiment_fixture import PATIENCE, Experiment, wait_for
+from tests.experiment_fixture import PATIENCE, Experiment, longhaul, wait_for
 from tests.nodes.test_whole_programs import agents
+
+pytestmark = pytest.mark.slow
 
 NODES = ("--engine", "pipes", "--nodes", "2")
 SHIP = (*NODES, "--files", "ship")
@@ -28,7 +29,8 @@ WRITES = r"""
             yield Job(id=each, params={"name": each})
 
     def setup():
-        print("set up")
+        print("set up", flush=True)
+        note("set", "up")
 
     def evaluate(name):
         note("ran")
@@ -135,7 +137,8 @@ def test_a_run_leaves_the_same_files_as_on_one_machine(tmp_path: Path) -> None:
         assert without_places(log) == without_places(there[name]), name
     assert len(here["much.log"]) > 9_000_000 and b"bytes left out" in here["much.log"]
     stray = [log for name, log in logs[1].items() if name.startswith("%worker")]
-    assert len(stray) == 4 and all(log.startswith(b"set up\n") for log in stray)
+    workers = experiment.executions_file.read_text().count("set up ")  # those of a node that joined in time
+    assert 1 <= workers <= len(stray) and all(log.startswith(b"set up\n") for log in stray)
 
 
 SAVES = """
@@ -213,14 +216,13 @@ PRINTS = """
 """
 
 
-def longhaul(experiment: Experiment, *words: str, **keywords: Any) -> subprocess.Popen[str]:
+def follow(experiment: Experiment, job: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "supervisor", *words],
+        [sys.executable, "-m", "supervisor", "output", "--follow", job, str(experiment.output)],
         env=experiment.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **keywords,
     )
     experiment.started.append(process)
     return process
@@ -230,20 +232,20 @@ def test_output_stacks_and_memory_of_a_job_are_seen_while_it_runs_elsewhere(expe
     experiment.write(PRINTS)
     supervisor = experiment.start("--engine", "pipes", "--files", "ship", "--show-output")
     scratch = lambda: [*experiment.output.glob("*/output/.worker0-*.part")]  # noqa: E731
-    wait_for(lambda: any(path.stat().st_size for path in scratch()), "the first words")
-    follower = longhaul(experiment, "output", "--follow", "talks", str(experiment.output))
+    wait_for(lambda: any(b"\n" in path.read_bytes() for path in scratch()), "the first words")
+    follower = follow(experiment, "talks")
     assert follower.stdout is not None
     assert follower.stdout.readline() == "first words\n"  # before the job ends
-    out, _ = longhaul(experiment, "ctl", str(experiment.output), "stacks").communicate(timeout=PATIENCE)
+    out = longhaul("ctl", str(experiment.output), "stacks").stdout
     assert "exp.py" in out and "in evaluate" in out
-    out, _ = longhaul(experiment, "show", "talks", str(experiment.output)).communicate(timeout=PATIENCE)
+    out = longhaul("show", "talks", str(experiment.output)).stdout
     assert "talks" in out and "running" in out
     experiment.folder.joinpath("gate").touch()
     assert follower.stdout.read() == "last words\n"
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
     assert "first words" in err and "last words" in err
-    out, _ = longhaul(experiment, "memory", str(experiment.output)).communicate(timeout=PATIENCE)
+    out = longhaul("memory", str(experiment.output)).stdout
     assert "talks" in out, out
     (log,) = experiment.output.glob("*/output/talks.log")
     assert log.read_text() == "first words\nlast words\n"
@@ -270,7 +272,20 @@ LARGE = """
         return size
 
     if __name__ == "__main__":
+        @HOLD@
         main(evaluate, jobs, name="large", workers=2, all_tasks=True)
+"""
+# The supervisor takes in no more than a part of the large file until "go on" is there.
+HOLD = """
+        from supervisor.nodes.shipping.file_receipt import NodeFiles
+
+        def take_and_hold(self, report, slot, take=NodeFiles.take):
+            take(self, report, slot)
+            parts = lambda: Path("out").glob("*/.from-nodes/parcel-*/data.bin")
+            while not Path("go on").exists() and any(part.stat().st_size > 5 << 20 for part in parts()):
+                time.sleep(0.005)
+
+        NodeFiles.take = take_and_hold
 """
 
 
@@ -287,7 +302,7 @@ def data_of(experiment: Experiment, job: str) -> Path:
 def test_a_large_artifact_takes_little_memory_and_holds_back_its_own_outcome_alone(
     experiment: Experiment,
 ) -> None:
-    experiment.write(LARGE.replace("@SIZE@", "100"))
+    experiment.write(LARGE.replace("@SIZE@", "100").replace("@HOLD@", "pass"))
     supervisor = experiment.start(*SHIP)
     wait_for(lambda: len(experiment.executions()) == 2, "both agents to have jobs")
     processes = [psutil.Process(supervisor.pid), *agents(supervisor.pid)]
@@ -312,44 +327,54 @@ def test_a_large_artifact_takes_little_memory_and_holds_back_its_own_outcome_alo
     assert all(0 < size < 100 << 20 for size in most.values()), most
 
 
+def size_of(path: Path) -> int:
+    """Bytes; 0 if the file has got another name since it was found."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 @pytest.mark.parametrize("whom", ["agent", "supervisor"])
 def test_what_is_killed_in_the_middle_of_a_transfer_leaves_nothing_half(
     experiment: Experiment, whom: str
 ) -> None:
-    experiment.write(LARGE.replace("@SIZE@", "120"))
+    experiment.write(LARGE.replace("@SIZE@", "20").replace("@HOLD@", HOLD.strip()))
     supervisor = experiment.start(*SHIP)
     experiment.folder.joinpath("gate").touch()
     parts = lambda: [*experiment.output.glob("*/.from-nodes/parcel-*/data.bin")]  # noqa: E731
-    wait_for(lambda: any(path.stat().st_size > 5 << 20 for path in parts()), "the transfer to begin")
+    wait_for(lambda: any(size_of(path) > 5 << 20 for path in parts()), "the transfer to begin")
     if whom == "supervisor":
         supervisor.kill()
         supervisor.communicate()
-    else:
-        size = 120 << 20
-        for agent in agents(supervisor.pid):
-            agent.kill()
-        wait_for(lambda: supervisor.poll() is not None or not any(p.stat().st_size == size for p in parts()))
-        _, err = supervisor.communicate(timeout=PATIENCE)
-        assert supervisor.returncode == 0, err
-    if whom == "supervisor":
         assert not data_of(experiment, "large").exists()
         wait_for(lambda: not experiment.processes(), "the processes of the nodes to end")
+        experiment.folder.joinpath("go on").touch()
         run = experiment.run("--resume", "latest", *SHIP)
         assert run.returncode == 0, run.stderr
+    else:
+        for agent in agents(supervisor.pid):
+            agent.kill()
+        experiment.folder.joinpath("go on").touch()
+        _, err = supervisor.communicate(timeout=PATIENCE)
+        assert supervisor.returncode == 0, err
     final = experiment.final()
     assert len(final) == 21 and {entry["state"] for entry in final.values()} == {"completed"}
     assert Counter(experiment.completed_in_journal()) == Counter(final.keys())
     assert Counter(experiment.executions())["large"] == 2
-    assert data_of(experiment, "large").stat().st_size == 120 << 20
-    assert [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and r["job"] == "large"] == [
-        "lost",
-        "completed",
-    ]
+    assert data_of(experiment, "large").stat().st_size == 20 << 20
+    ends = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and r["job"] == "large"]
+    # The outcome of the job before it may have been on its way still: then that one counts as the one that ran.
+    assert (
+        ends in (["lost", "completed"], ["completed"])
+        if whom == "supervisor"
+        else ends == ["lost", "completed"]
+    )
     assert not (results_of(experiment) / ".from-nodes").exists()
 
 
 def test_a_node_that_sees_the_directory_writes_into_it(experiment: Experiment) -> None:
-    experiment.write(WRITES.replace('"crashes"]', "]").replace('"fails",', ""))
+    experiment.write(WRITES.replace('"much", "fails", "no folder", "crashes"]', '"no folder"]'))
     run = experiment.run(*NODES)
     assert run.returncode == 0, run.stderr
     directory = experiment.final()["plain"]["result"]

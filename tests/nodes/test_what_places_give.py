@@ -6,9 +6,13 @@ import json
 import platform
 from typing import Any
 
+import pytest
+
 from supervisor.system.capacity.cpu_limits import usable_cores
 from tests.experiment_fixture import Experiment
 from workers.isolation.thread_caps import THREAD_VARIABLES
+
+pytestmark = pytest.mark.slow
 
 NODES = ("--engine", "pipes", "--nodes", "2")
 NAMES = [f"node{number} ({platform.node()})" for number in (0, 1)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,7 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.experiment_fixture import PATIENCE, Experiment, wait_for
+from tests.conftest import some
+from tests.experiment_fixture import PATIENCE, Experiment, longhaul, wait_for
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
     def jobs():
@@ -44,8 +47,7 @@ def write(experiment: Experiment, jobs: int = 24) -> None:
 
 def attempts(experiment: Experiment, job: str) -> list[dict[str, Any]]:
     """As `longhaul show` has them."""
-    command = [sys.executable, "-m", "supervisor", "show", job, "--json", str(experiment.output)]
-    shown = subprocess.run(command, env=experiment.environment(), capture_output=True, text=True, check=True)
+    shown = longhaul("show", job, "--json", str(experiment.output))
     tries: list[dict[str, Any]] = json.loads(shown.stdout)["attempts"]
     return tries
 
@@ -99,17 +101,18 @@ def test_this_carrier_is_in_no_help_and_the_options_need_each_other(experiment: 
     write(experiment)
     shown = experiment.run("--help").stdout
     assert "--nodes" in shown and "--engine" in shown and "pipes" not in shown
-    for arguments, part in (
+    wrong = [
         (("--nodes", "2"), "--nodes needs --engine ray"),
         (("--engine", "pipes", "--nodes", "0"), "expected a whole number, at least 1"),
         (("--engine", "carts"), "expected local or ray"),
-    ):
-        run = experiment.run(*arguments)
-        assert run.returncode == 2 and part in run.stderr and len(run.stderr.splitlines()) == 1
-    assert not experiment.output.exists()
+    ]
+    for (_, part), done in zip(wrong, experiment.refused(words for words, _ in wrong), strict=True):
+        assert (done.returncode, done.made) == (2, False)
+        assert part in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("how", ["killed", "terminated", "frozen"])
+# One that is killed: as well in `test_progress_file_status_and_log_tell_of_the_nodes`.
+@pytest.mark.parametrize("how", some(["terminated", "frozen", "killed"], 2))
 def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: str) -> None:
     write(experiment)
     supervisor = experiment.start(*NODES, "--node-timeout", "4s")
@@ -148,7 +151,7 @@ def test_the_end_of_a_node_costs_its_jobs_nothing(experiment: Experiment, how: s
 IN_A_GROUP = "import subprocess, sys; sys.exit(subprocess.Popen(sys.argv[1:], process_group=0).wait())"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGTSTP])  # Ctrl+Z stops the workers, too
+@pytest.mark.parametrize("stop", some([signal.SIGTSTP, signal.SIGSTOP], 1))  # Ctrl+Z stops the workers, too
 def test_what_ends_while_the_supervisor_stands_still_is_interrupted(
     experiment: Experiment, stop: signal.Signals
 ) -> None:
@@ -171,6 +174,8 @@ def test_what_ends_while_the_supervisor_stands_still_is_interrupted(
     assert Counter(ended) == {"completed": 24, "interrupted": 4}
 
 
+# As well in `test_a_state_is_loaded_wherever_its_job_goes_on_after_the_loss_of_its_node`, beside this file.
+@pytest.mark.exhaustive
 def test_every_node_may_end_and_come_back(experiment: Experiment) -> None:
     write(experiment)
     supervisor = experiment.start(*NODES)
@@ -221,21 +226,32 @@ def test_what_a_frozen_agent_has_kept_is_ended_by_the_next_resume(experiment: Ex
     assert not experiment.processes()
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_drains_the_nodes_and_a_second_one_ends_them(experiment: Experiment, times: int) -> None:
+def drains(experiment: Experiment) -> int:
+    return sum(record.get("what") == "drain" for record in experiment.journal())
+
+
+def test_ctrl_c_drains_the_nodes_and_a_second_one_ends_them(experiment: Experiment) -> None:
+    """Twice in the first run, once in the second one; the third has the rest."""
     write(experiment)
     supervisor = experiment.start(*NODES)
     all_four_run(experiment)
     os.kill(supervisor.pid, signal.SIGINT)
-    if times == 2:
-        time.sleep(0.1)  # else both are one keystroke, which was forwarded as well
-        os.kill(supervisor.pid, signal.SIGINT)
-    else:
-        open_gate(experiment)
+    time.sleep(0.1)  # else both are one keystroke, which was forwarded as well
+    os.kill(supervisor.pid, signal.SIGINT)
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == -signal.SIGINT, err
     assert not experiment.processes()
+    assert len(experiment.completed_in_journal()) == 4
+    supervisor = experiment.start("--resume", "latest", *NODES)
+    wait_for(lambda: len(experiment.executions()) >= 12, "four jobs that wait")
+    before = drains(experiment)
+    os.kill(supervisor.pid, signal.SIGINT)
+    wait_for(lambda: drains(experiment) > before, "the drain")
     open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == -signal.SIGINT, err
+    assert not experiment.processes()
+    assert len(experiment.completed_in_journal()) >= 8
     run = experiment.run("--resume", "latest", *NODES)
     assert run.returncode == 0, run.stderr
     all_completed(experiment)
@@ -252,3 +268,42 @@ def test_agents_that_cannot_start_end_the_run_and_say_why(experiment: Experiment
     assert run.returncode == 75, run.stderr
     assert "the agent of a node ended before it was ready (exit code 7)" in run.stderr
     assert not experiment.processes()
+
+
+def test_progress_file_status_and_log_tell_of_the_nodes(experiment: Experiment) -> None:
+    write(experiment)
+    supervisor = experiment.start(*NODES, "--node-timeout", "4s")
+    all_four_run(experiment)
+
+    def shown() -> list[dict[str, Any]]:
+        nodes: list[dict[str, Any]] = json.loads(experiment.path("progress").read_text()).get("nodes", [])
+        known = [node for node in nodes if node["memory_used"] and node["cpu_percent"] is not None]
+        return nodes if len(nodes) == len(known) == 2 and all(node["busy"] == 2 for node in nodes) else []
+
+    nodes = wait_for(shown, "both nodes to say how busy they are")
+    assert [node["node"] for node in nodes] == [f"node{number} ({platform.node()})" for number in (0, 1)]
+    for node in nodes:
+        assert (node["workers"], node["slots"], node["cores"]) == (2, 2, 2)
+        assert node["load"] >= 0 and 0 < node["memory_used"] < node["memory_total"]
+        assert 0 <= node["heard_age"] < 4
+        assert "place" not in node
+    told = longhaul("status", str(experiment.output))
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert ["node0", "2", "of", "2"] in [[line[0], *line[2:5]] for line in lines if len(line) > 5]
+    agents(supervisor.pid)[1].kill()
+    wait_for(lambda: len(experiment.executions()) >= 10, "the jobs of the node to run again")
+    open_gate(experiment)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment)
+    ended = [r["outcome"] for r in experiment.journal() if r["type"] == "ended" and "outcome" in r]
+    assert Counter(ended) == {"completed": 24, "lost": 2}
+    (log,) = experiment.output.glob("*/supervisor.log")
+    words = log.read_text()
+    for part in (
+        " join",
+        " is lost: it closed",
+        " is fenced: no process of its jobs is alive; they run again",
+    ):
+        assert part in words and part in err, part
+    assert re.search(r"  nodes: 3 joined, 1 lost \(node\d \(\S+\)\), 1 fenced\n", err)

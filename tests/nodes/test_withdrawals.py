@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
+import pytest
+
+from supervisor.core.dispatch.pacing import CONFIRM_AFTER
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms import events as facts
@@ -13,6 +17,7 @@ from supervisor.core.terms.needs import Totals
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.settings import Settings
 from supervisor.nodes.fencing import CERTAIN_AFTER, Withdrawals
+from supervisor.nodes.node_agent import nap_after
 from workers.transport.messages import Completed
 
 
@@ -49,8 +54,12 @@ class Played:
         return any(job in self.batch.jobs for command in self.handed(2) for job in command.jobs)
 
 
-def test_on_this_machine_others_get_them_at_once() -> None:
-    assert Played(elsewhere=False).handed_again()
+def test_on_this_machine_others_get_them_when_the_worker_has_not_answered_at_once() -> None:
+    played = Played(elsewhere=False)
+    assert not played.handed_again()
+    played.now += 1.01 * CONFIRM_AFTER
+    played.tell(facts.TimePassed())
+    assert played.handed_again()
 
 
 def test_elsewhere_others_get_them_when_it_is_certain_that_they_do_not_start() -> None:
@@ -96,3 +105,53 @@ def test_what_a_worker_may_have_started_is_not_withdrawn() -> None:
     assert withdrawals.certain(unstarted(None), due) == []  # it has more to say
     assert withdrawals.certain(unstarted(5), due + 1.0) == [facts.LeasesWithdrawn(1, [6, 7])]
     assert withdrawals.due() is None
+
+
+class Gathering:
+    """A node with one worker, whose agent lets outcomes gather."""
+
+    def __init__(self, incarnation: int, began: float) -> None:
+        self.incarnation, self.began = incarnation, began
+        self.held: deque[int] = deque()
+        self.outcomes: list[Completed] = []
+        self.due: float | None = None  # when it tells of them
+
+    def run(self, now: float, each: float) -> list[Event]:
+        """What it tells at this time."""
+        while self.held and self.began + each <= now:
+            self.began += each
+            self.outcomes.append(Completed(self.held.popleft(), each, b"0"))
+        if not self.held:
+            self.began = now
+        if not self.outcomes or (self.due is not None and now < self.due):
+            return []
+        told: list[Event] = [facts.JobsFinished(self.incarnation, list(self.outcomes))]
+        self.outcomes.clear()
+        self.due = now + nap_after(told, lambda: len(self.held))
+        return told
+
+
+@pytest.mark.parametrize("each", [0.001, 0.003, 0.01, 0.018])
+def test_nothing_is_taken_back_from_workers_whose_outcomes_gather(each: float) -> None:
+    table = JobTable()
+    for number in range(20_000):
+        table.add(f"job/{number}")
+    core = Scheduler(table, Settings(), 0, Position(), places=[])
+    core.begin(0.0, "", 1)
+    nodes = {1: Gathering(1, 0.0), 2: Gathering(2, 0.047)}
+    places = [PlaceFacts(n, f"node{n}", 1, Totals(1000), elsewhere=True) for n in range(2)]
+    core.handle([facts.PlacesChanged(places)], 0.0, "", 1)
+    told: list[Event] = [facts.WorkerReady(1)]
+    finished = 0
+    for step in range(2000):
+        now = step * 0.001
+        if told or (core.next_deadline() or now + 1) <= now:
+            for command in core.handle([*told, facts.TimePassed()], now, "", 1).commands:
+                assert not isinstance(command, RevokeJobs), f"after {now} s"
+                if isinstance(command, StartJobs):
+                    leases = range(command.first_lease, command.first_lease + len(command.jobs))
+                    nodes[command.incarnation].held.extend(leases)
+        told = [facts.WorkerReady(2)] if step == 47 else []
+        told += [event for node in nodes.values() for event in node.run(now, each)]
+        finished += sum(len(event.outcomes) for event in told if isinstance(event, facts.JobsFinished))
+    assert finished > 0.9 * 2 * 2.0 / each

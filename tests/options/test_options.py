@@ -131,18 +131,50 @@ def test_the_help_shows_the_defaults_that_hold_for_this_script() -> None:
     ("line", "message"),
     [
         ("--worker 4", "unknown option --worker; did you mean --workers?; --help lists all options"),
+        ("--n-jobs 4", "unknown option --n-jobs; did you mean --workers?; --help lists all options"),
         ("--rerum=x", "unknown option --rerum; did you mean --rerun?; --help lists all options"),
         ("--xyzzy-plugh", "unknown option --xyzzy-plugh; --help lists all options"),
         ("stray", "unexpected argument 'stray'; --help lists all options"),
+        ("-resume latest", "unknown option -resume; did you mean --resume?; --help lists all options"),
+        (
+            "\u2014resume latest",
+            "unknown option \u2014resume; did you mean --resume?; --help lists all options",
+        ),
+        (
+            "--resume data/outputs/x/night",
+            (
+                "--resume data/outputs/x/night: expected the id of an experiment, which is the name of its "
+                "directory, and no path; a place other than the default one is given by --output"
+            ),
+        ),
+        ("resume latest", "unknown option resume; did you mean --resume?; --help lists all options"),
+        ("--Resume latest", "unknown option --Resume; did you mean --resume?; --help lists all options"),
         ("--workers four", "--workers four: expected a whole number, 1 to 4096, or auto"),
         ("--timeout soon", "--timeout soon: 'soon' is not a duration: write 90, 15m, 1h30m or 1-12:00:00"),
         ("--start-method magic", "--start-method magic: expected one of auto, zygote, spawn"),
         ("--resume latest --changed maybe", "--changed maybe: expected one of refuse, keep, rerun"),
-        ("--resume", "argument --resume: expected one argument"),
+        (
+            "--resume",
+            (
+                "argument --resume: expected one argument: --resume ID: go on with an earlier experiment; "
+                "latest: the latest one; auto: the latest unfinished one, or a new one"
+            ),
+        ),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_right(line: str, message: str) -> None:
     assert refusal(line) == message
+
+
+def test_the_opposite_of_an_option_that_has_none_is_told_of_the_way_to_get_one() -> None:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--fast", action="store_true")
+    own.add_argument("--lr", type=float)
+    told = refusal("--resume latest --no-fast", parser=own)
+    assert told.startswith("unknown option --no-fast: --fast of the script has no opposite")
+    assert "BooleanOptionalAction" in told and "did you mean" not in told
+    for ours in ("--no-lr", "--no-rerun", "--no-accept-code", "--no-workers"):
+        assert "no opposite" not in refusal(f"--resume latest {ours}", parser=own)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +244,7 @@ def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
 
 
 def test_what_must_be_callable_is_refused_otherwise() -> None:
-    with pytest.raises(UsageError, match="must be callable, not 'job'"):
+    with pytest.raises(UsageError, match=r"must be callable, not 'job': .* without parentheses"):
         request_of_run("job", [], name="n", output=None, setup=None, finish=None, keywords={})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="finish= must be callable"):
         request_of_run(job, [], name="n", output=None, setup=None, finish=1, keywords={})  # type: ignore[arg-type]
@@ -628,6 +660,12 @@ def test_a_keyword_of_run_with_a_value_of_another_kind_is_told_in_words(
 def test_an_unknown_keyword_of_run_raises_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="unknown keyword experimentid=; did you mean experiment_id="):
         run_request(experimentid="x")
+
+
+@pytest.mark.parametrize("key", ["n_jobs", "max_workers", "processes", "nprocs", "num_workers"])
+def test_the_workers_of_other_tools_are_ours(key: str) -> None:
+    with pytest.raises(UsageError, match=rf"unknown keyword {key}=; did you mean workers=\?"):
+        run_request(**{key: 2})
 
 
 def test_contradictions_of_run_are_told_in_its_own_words() -> None:

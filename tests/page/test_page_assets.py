@@ -39,7 +39,7 @@ def test_the_library_is_the_published_one() -> None:
 
 
 def test_every_asset_is_used() -> None:
-    assert {path.name for path in ASSETS.glob("*.*")} == {*(f"{name}.mjs" for name in MODULES), "page.css"}
+    assert {path.name for path in ASSETS.glob("*.*")} == {*(f"{name}.mjs" for name in MODULES), *STYLES[1:]}
     assert {*CHECKSUMS} == {VENDOR, "uPlot.LICENSE", STYLES[0].partition("/")[2]}
 
 

@@ -18,6 +18,8 @@ from supervisor.__main__ import main
 from tests.page.browser import DESKTOP, PHONE, Opened, chromium, opened
 from tools.benchmark.long_history import write_history
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,10 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_file import Identity, JournalFile
 from supervisor.storage.journal.journal_follower import JournalFollower
 from supervisor.storage.journal.journal_format import decode_record
+from tools.benchmark.long_history import BEGAN
+from tools.benchmark.long_history import clock as at
 
-BEGAN = datetime(2026, 3, 1, 21, 0, tzinfo=UTC)
 ZERO = BEGAN.timestamp()
-
-
-def at(seconds: float) -> str:
-    return (BEGAN + timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def run_of(tmp_path: Path, *records: AnyRecord | Completions, most_attempts: int = 100) -> Timeline:

@@ -31,7 +31,8 @@ if __name__ == "__main__":
         print("RESULTS " + _json.dumps([evaluate(**params) for params in PARAMS]))
     else:
         from supervisor import Job, main
-        _jobs = [Job(id=f"job{number}", params=params) for number, params in enumerate(PARAMS)]
+        _own = globals().get("OWN", {})  # settings of single jobs, by number
+        _jobs = [Job(id=f"job{n}", params=params, **_own.get(n, {})) for n, params in enumerate(PARAMS)]
         main(evaluate, _jobs, name="real", output=@OUTPUT@, all_tasks=True)
 """
 _SHM = Path("/dev/shm")

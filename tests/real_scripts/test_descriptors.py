@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.real_scripts.conftest import RealScript
 
 CLOSERS = """
     import os, resource, sys, tempfile, time
     FOLDER = os.path.dirname(os.path.abspath(__file__))
-    LIMIT = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 5000)
+    LIMIT = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2000)
     KEPT = []
 
     def open_many(many):
@@ -78,17 +76,19 @@ CLOSERS = """
 """
 
 
-@pytest.mark.parametrize("words", [["--workers", "2"], ["--workers", "2", "--start-method", "spawn"]])
 def test_a_job_that_closes_all_descriptors_completes_and_its_files_stay_its_own(
-    real_script: RealScript, words: list[str]
+    real_script: RealScript,
 ) -> None:
     real_script.write(CLOSERS)
-    assert real_script.run(*words) == real_script.bare()
-    logs = list(real_script.output.glob("*/output/job*.log"))
-    assert len(logs) == 67 and all("printed" in log.read_text() for log in logs)
-    for path in real_script.folder.glob("opened-*"):
-        assert path.read_text() == "mine"
-    assert not list(real_script.output.glob("*/output/%*.log"))
+    expected = real_script.bare()
+    for method in ("auto", "spawn"):
+        words = ("--workers", "2", "--start-method", method, "--experiment-id", f"with-{method}")
+        assert real_script.run(*words) == expected
+        logs = list(real_script.output.glob(f"with-{method}/output/job*.log"))
+        assert len(logs) == 67 and all("printed" in log.read_text() for log in logs)
+        for path in real_script.folder.glob("opened-*"):
+            assert path.read_text() == "mine"
+        assert not list(real_script.output.glob(f"with-{method}/output/%*.log"))
 
 
 def test_a_script_that_closes_all_descriptors_when_it_is_imported(real_script: RealScript) -> None:

@@ -35,9 +35,31 @@ TERMINALS = {
     "LANG=C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 COMMANDS = (
-    "list", "list --json", "status", "status --json", "results", "failures", "failures --json", "memory",
-    "verify", "show jöb🎉2", "show jöb🎉2 --json", "output jöb🎉2", "replay jöb🎉1", "--help",
+    "list", "list --json", "status", "status --json", "results", "results --json", "results -f csv",
+    "results -f csv -o table.csv", "failures", "failures --json", "memory", "verify", "show jöb🎉2",
+    "show jöb🎉2 --json", "output jöb🎉2",
 )  # fmt: skip
+# One interpreter for all of them; each finds streams as this one has found them, and writes into files of its own.
+MANY = """
+import os, sys
+from supervisor.__main__ import main
+
+streams = [(name, getattr(sys, name).encoding, getattr(sys, name).errors) for name in ("stdout", "stderr")]
+codes = []
+for number, command in enumerate(sys.argv[1:]):
+    for descriptor, (name, encoding, errors) in enumerate(streams, 1):
+        file = os.open(f"{name}{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+        os.close(file)
+        stream = open(descriptor, "w", encoding=encoding, errors=errors, closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    codes.append(main([*command.split(), "-d", "out"]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+with open("codes", "w") as file:
+    file.write(repr(codes))
+"""
 
 Longhaul = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -66,27 +88,35 @@ def longhaul(real_script: RealScript, terminal: dict[str, str]) -> Longhaul:
     return call
 
 
-def test_every_command_prints_and_what_programs_read_loses_nothing(
-    longhaul: Longhaul, tmp_path: Path
+def test_every_command_prints_and_finds_what_was_typed_and_programs_lose_nothing(
+    longhaul: Longhaul, real_script: RealScript, terminal: dict[str, str], tmp_path: Path
 ) -> None:
-    for command in COMMANDS:
+    words = [sys.executable, "-c", MANY, *COMMANDS]
+    subprocess.run(
+        words, cwd=tmp_path, env=real_script.environment(**terminal), stdin=subprocess.DEVNULL, check=True
+    )
+    printed = {}
+    for number, command in enumerate(COMMANDS):
+        printed[command], error = (
+            (tmp_path / f"{name}{number}").read_bytes() for name in ("stdout", "stderr")
+        )
+        assert b"Error" not in error, (command, error.decode())
+        assert printed[command] or "-o" in command, command
+        if command.endswith("--json") and command != "results --json":
+            json.loads(printed[command].decode("latin-1"))
+    assert (tmp_path / "codes").read_text() == repr([0] * len(COMMANDS))
+    for command in ("replay jöb🎉1", "--help"):
         done = longhaul(*command.split())
         assert b"Error" not in done.stderr and done.returncode == 0, (command, done.stderr.decode())
         assert done.stdout, command
-        if command.endswith("--json"):
-            json.loads(done.stdout.decode("latin-1"))
-    rows = [json.loads(line) for line in longhaul("results", "--json").stdout.decode("latin-1").splitlines()]
+    rows = [json.loads(line) for line in printed["results --json"].decode("latin-1").splitlines()]
     assert [(row["job"], row["domain"], row.get("result.text")) for row in rows] == [
         (f"jöb🎉{n}", "dömäne", "漢é🎉" if n < 2 else None) for n in range(3)
     ]
-    table = longhaul("results", "-f", "csv").stdout.decode("latin-1")
+    table = printed["results -f csv"].decode("latin-1")
     assert r"b\ud83c\udf890" in next(csv.DictReader(io.StringIO(table)))["job"]
-    assert longhaul("results", "-f", "csv", "-o", "table.csv").returncode == 0
     assert "jöb🎉2" in (tmp_path / "table.csv").read_text(encoding="utf-8")
-
-
-def test_a_pattern_of_the_command_line_is_what_was_typed(longhaul: Longhaul) -> None:
-    """--debug: what its jobs print goes to this terminal itself, and may fail there as without a runner."""
+    # What the jobs of --debug print goes to this terminal itself, and may fail there as without a runner.
     found = longhaul("--debug", "*🎉1", script=True)
     assert b"no job matches" not in found.stderr and b"running j" in found.stderr, found.stderr.decode()
     assert longhaul("--debug", "*🎉7", script=True).returncode == 2

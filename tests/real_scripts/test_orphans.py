@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.conftest import some
 from tests.real_scripts.conftest import RealScript
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -57,7 +58,7 @@ def test_background_programs_leave_no_zombies(real_script: RealScript) -> None:
     real_script.write(
         _DAEMON
         + """
-    PARAMS = [{"n": n} for n in range(300)]
+    PARAMS = [{"n": n} for n in range(200)]
 
     def zombies():
         found = 0
@@ -72,14 +73,14 @@ def test_background_programs_leave_no_zombies(real_script: RealScript) -> None:
 
     def evaluate(n):
         assert os.system("(sleep 0.02 &); exit 0") == 0
-        if n == 299:  # those of the last moment may still be dying
+        if n == 199:  # those of the last moment may still be dying
             return wait_for(lambda: zombies() == 0)
         return zombies() if n % 30 == 0 else 0
     """,
     )
     found = real_script.run("--workers", "1")
     assert found.pop() is True
-    assert max(found) < 50
+    assert max(found) < 120  # at the end there would be 180; a busy machine reaps in gulps
 
 
 @pytest.mark.parametrize("method", ["zygote", "spawn"])
@@ -107,8 +108,12 @@ def test_a_job_waits_for_its_own_children_alone(real_script: RealScript, method:
     assert real_script.run("--workers", "1", "--start-method", method) == [[True, n] for n in range(4)]
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "time.sleep(1000)"], ids=["crash", "timeout"])
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
+# First each end and each method once.
+ENDS = {"crash": "os.kill(os.getpid(), 9)", "timeout": "time.sleep(1000)"}
+BOTH = [("timeout", "zygote"), ("crash", "spawn"), ("crash", "zygote"), ("timeout", "spawn")]
+
+
+@pytest.mark.parametrize(("end", "method"), some(BOTH, 2))
 def test_a_daemon_ends_with_its_worker_and_with_no_other(
     real_script: RealScript, end: str, method: str
 ) -> None:
@@ -116,11 +121,10 @@ def test_a_daemon_ends_with_its_worker_and_with_no_other(
         _DAEMON
         + """
     FOLDER = Path(__file__).parent
-    PARAMS = [{"what": "die"}, {"what": "idle"}, {"what": "watch"}]
+    PARAMS = [{"what": "die"}, {"what": "watch"}]
+    OWN = {0: {"timeout": 3}}
 
     def evaluate(what):
-        if what == "idle":  # so that the timeout of the next job comes later
-            return time.sleep(1)
         mine = [daemonize(), daemonize(["sleep", "1000"])]
         if what == "die":
             wait_for((FOLDER / "ready").exists)
@@ -132,10 +136,11 @@ def test_a_daemon_ends_with_its_worker_and_with_no_other(
         theirs = [int(pid) for pid in (FOLDER / "theirs").read_text().split()]
         wait_for(lambda: not any(map(lives, theirs)))
         return list(map(lives, mine))
-    """.replace("@END@", end),
+    """.replace("@END@", ENDS[end]),
     )
-    words = ["--workers", "2", "--timeout", "3", "--crash-limit", "1", "--start-method", method]
-    assert real_script.run(*words, code=1)[2] == [True, True]
+    words = ["--workers", "2", "--crash-limit", "1", "--start-method", method]
+    assert real_script.run(*words, code=1)[1] == [True, True]
+    assert real_script.outcomes() == ["timed_out" if end == "timeout" else "crashed", "completed"]
 
 
 def test_what_nobody_owns_ends_with_the_run(real_script: RealScript) -> None:

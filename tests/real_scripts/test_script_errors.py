@@ -91,9 +91,9 @@ def test_what_the_script_gives_instead_of_jobs_may_raise_too(script: RealScript)
     assert not files_of(err), err
 
 
-@pytest.mark.parametrize("trouble", ["finish", "finish, and a failed job"])
-def test_finish_that_raises_hides_no_result_and_is_called_again(script: RealScript, trouble: str) -> None:
-    code, _, err = run(script, trouble)
+def test_finish_that_raises_hides_no_result_and_is_called_again(script: RealScript) -> None:
+    """Whether a job has failed or not: the code is that of the error, and the resume runs the job again."""
+    code, _, err = run(script, "finish, and a failed job")
     assert code == ERROR, err
     assert files_of(err) == {"script.py"}, err
     assert "error: finish() of the script raised KeyError, see above. The results are safe" in err

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import some
 from tests.real_scripts.conftest import RealScript
 
 BODY = """
@@ -104,8 +105,12 @@ def program(function: str, change: str = "pass") -> str:
     return BODY + ENDING.replace("@FUNCTION@", function).replace("@CHANGE@", change)
 
 
-@pytest.mark.parametrize("change", ["pass", "SCALE = 5"])
-@pytest.mark.parametrize("function", FUNCTIONS)
+CHANGES = ["SCALE = 5", "pass"]
+# First each function once, and each change.
+BOTH = [(function, CHANGES[(n + late) % 2]) for late in (0, 1) for n, function in enumerate(FUNCTIONS)]
+
+
+@pytest.mark.parametrize(("function", "change"), some(BOTH, len(FUNCTIONS)))
 def test_what_has_no_name_of_its_own_is_of_the_script(
     real_script: RealScript, function: str, change: str
 ) -> None:
@@ -114,7 +119,7 @@ def test_what_has_no_name_of_its_own_is_of_the_script(
     assert result[-2] == (1 if change == "pass" else 5)
 
 
-@pytest.mark.parametrize("function", [*FUNCTIONS, "evaluate"])
+@pytest.mark.parametrize("function", some(["evaluate", *reversed(FUNCTIONS)], 3))
 def test_a_program_without_a_file_has_a_main_module_in_its_workers(
     real_script: RealScript, function: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.real_scripts.conftest import RealScript
@@ -91,14 +93,21 @@ CHILD = """
 
 
 @pytest.mark.parametrize(
-    "text",
-    [PROGRAM, EVENT_LOOP, QUEUES, MANAGER, VALUE, CHILD],
+    ("text", "bare"),
+    [
+        (PROGRAM, [[[2 * (100 * n + k) for k in range(50)], None] for n in range(40)]),
+        (EVENT_LOOP, [[n, n + 1, n + 2] for n in range(20)]),
+        (QUEUES, [[[[n, k], n] for k in range(20)] for n in range(100)]),
+        (MANAGER, [[[n, k] for k in range(10)] for n in range(40)]),
+        (VALUE, [[3, n, n] for n in range(30)]),
+        (CHILD, [None] * 4),
+    ],
     ids=["a program", "an event loop", "queues", "a manager", "values", "a child"],
 )
-def test_no_worker_gets_what_is_for_another(real_script: RealScript, text: str) -> None:
+def test_no_worker_gets_what_is_for_another(real_script: RealScript, text: str, bare: list[Any]) -> None:
+    """`bare`: what the script's own calls return."""
     real_script.write(text)
-    found = real_script.run("--workers", "2")
-    assert found == real_script.bare()
+    assert real_script.run("--workers", "2") == bare
 
 
 def test_a_job_that_is_killed_holds_no_lock_of_the_others(real_script: RealScript) -> None:

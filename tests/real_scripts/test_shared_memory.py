@@ -42,57 +42,69 @@ def name() -> str:
     return f"test_{uuid.uuid4().hex[:12]}_"
 
 
-_WAYS = {
-    "timeout": "time.sleep(1000)",
-    "crash": "os.kill(os.getpid(), signal.SIGSEGV)",
-    "over memory": "keep = b'x' * 1_000_000_000; time.sleep(1000)",
-    "with children": """
+_WAYS = """
+    from multiprocessing import resource_tracker
+
+    def crash():
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def take_much():
+        keep = b"x" * 1_000_000_000
+        sleep_long()
+
+    def have_children():
         multiprocessing.get_context("fork").Process(target=sleep_long).start()
         multiprocessing.get_context("spawn").Process(target=sleep_long).start()
-        time.sleep(1000)""",
-    "in a program of its own": """
+        sleep_long()
+
+    def start_a_program():
         code = f"import time; from multiprocessing.shared_memory import SharedMemory as S;"
         code += f"segment = S(create=True, size=100, name='{NAME}inner'); time.sleep(1000)"
         subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-        time.sleep(1000)""",
-}
+        sleep_long()
 
+    WAYS = [crash, take_much, have_children, start_a_program, sleep_long]
+    PARAMS = [{"what": "watch"}, *({"what": way.__name__} for way in WAYS)]
+    OWN = {1 + n: {"timeout": 6} for n, way in enumerate(WAYS) if way not in (crash, take_much)}
 
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
-@pytest.mark.parametrize("way", _WAYS)
-def test_a_segment_of_a_job_that_is_killed_is_gone_soon(
-    real_script: RealScript, name: str, way: str, method: str
-) -> None:
-    """While the run goes on, and a segment of a neighbour stays."""
-    real_script.write(
-        (
-            _HEAD
-            + """
-    PARAMS = [{"what": "die"}, {"what": "idle"}, {"what": "watch"}]
+    def tracker_is_up():  # it needs its interpreter, and has a second from the end of its worker
+        status = Path(f"/proc/{resource_tracker._resource_tracker._pid}/status").read_text()
+        return int(status.partition("SigIgn:")[2].split()[0], 16) & 1 << signal.SIGINT - 1
 
     def evaluate(what):
-        if what == "idle":  # so that the timeout of the next job comes later
-            return time.sleep(1)
         segment = SharedMemory(create=True, size=1000, name=NAME + what)
         if what == "watch":
-            wait_for(lambda: NAME + "die" in segments())
+            unseen = {way.__name__ for way in WAYS}
+
+            def all_seen():
+                for way in [way for way in unseen if NAME + way in segments()]:
+                    (FOLDER / way).touch()
+                    unseen.remove(way)
+                return not unseen
+
+            wait_for(all_seen)
             wait_for(lambda: segments() == [NAME + "watch"])
             segment.close()
             segment.unlink()
             return True
         lock = multiprocessing.get_context("spawn").Lock()  # has a name, as long as it lives
-        wait_for(lambda: NAME + "watch" in segments())
-        @WAY@
-    """
-        )
-        .replace("@NAME@", name)
-        .replace("@WAY@", _WAYS[way])
-    )
-    words = ["--timeout", "3", "--crash-limit", "1"]
-    if way == "over memory":
-        words = ["--memory-limit", "500M", *words[2:]]
-    found = real_script.run("--workers", "2", "--start-method", method, *words, code=1)
-    assert found[2] is True
+        wait_for((FOLDER / what).exists)
+        wait_for(tracker_is_up)
+        globals()[what]()
+"""
+
+
+@pytest.mark.parametrize("method", ["zygote", "spawn"])
+def test_a_segment_of_a_job_that_is_killed_is_gone_soon(
+    real_script: RealScript, name: str, method: str
+) -> None:
+    """However it ends, while the run goes on; and a segment of a neighbour stays."""
+    real_script.write((_HEAD + _WAYS).replace("@NAME@", name))
+    words = ["--crash-limit", "1", "--memory-limit", "500M", "--workers", "4"]
+    found = real_script.run("--start-method", method, *words, code=1)
+    assert found[0] is True, real_script.final()[0]
+    ends = ["completed", "crashed", "over_memory", *["timed_out"] * 3]
+    assert real_script.outcomes() == ends
     assert real_script.segments(name) == []
 
 
@@ -107,15 +119,14 @@ def test_a_folder_of_joblib_is_gone_soon(real_script: RealScript, name: str) -> 
 
     import joblib, numpy
 
-    PARAMS = [{"what": "die"}, {"what": "idle"}, {"what": "watch"}]
+    PARAMS = [{"what": "die"}, {"what": "watch"}]
+    OWN = {0: {"timeout": 6}}
 
     def folders():
         prefix = f"joblib_memmapping_folder_{(FOLDER / 'pid').read_text()}_"
         return segments(prefix) + segments(f"sem.loky-{(FOLDER / 'pid').read_text()}-")
 
     def evaluate(what):
-        if what == "idle":  # so that the timeout of the next job comes later
-            return time.sleep(1)
         if what == "die":
             (FOLDER / "new").write_text(str(os.getpid()))
             (FOLDER / "new").rename(FOLDER / "pid")
@@ -127,8 +138,9 @@ def test_a_folder_of_joblib_is_gone_soon(real_script: RealScript, name: str) -> 
     """
         ).replace("@NAME@", name)
     )
-    found = real_script.run("--workers", "2", "--timeout", "6", code=1)
-    assert found[2] is True
+    found = real_script.run("--workers", "2", code=1)
+    assert found[1] is True
+    assert real_script.outcomes() == ["timed_out", "completed"]
 
 
 @pytest.mark.parametrize("method", ["zygote", "spawn"])

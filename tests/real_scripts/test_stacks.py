@@ -57,6 +57,11 @@ STANDS_STILL = """
 KINDS = ["spin", "sleep", "compute", "wait_for_child", "join", "recurse", "handler_of_its_own"]
 
 
+def has_printed(script: RealScript) -> bool:
+    """Whether a job that runs has printed. A worker writes some dots to that file first, to see how long it takes."""
+    return any(b"\n" in path.read_bytes() for path in script.output.glob("*/output/.w*.part"))
+
+
 def group_names(script: RealScript) -> dict[str, dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(script.longhaul("failures", "out", "--json").stdout)
     return {group["kind"]: group for group in found}
@@ -103,48 +108,55 @@ def test_a_job_that_is_stopped_for_its_time_tells_where_it_was(real_script: Real
 
 
 @LINUX
-@pytest.mark.parametrize(
-    "away",
-    [
-        "os.kill(os.getpid(), signal.SIGSTOP)",
-        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
-        "[signal.signal(n, signal.SIG_DFL) for n in signal.valid_signals() - {9, 19}]",
-        "os.closerange(3, 4096)",
-    ],
-)
-def test_a_job_that_cannot_tell_is_stopped_all_the_same(real_script: RealScript, away: str) -> None:
-    real_script.write(f"""
+def test_a_job_that_cannot_tell_is_stopped_all_the_same(real_script: RealScript) -> None:
+    real_script.write("""
         import os, signal, time
 
-        def evaluate():
-            {away}
+        AWAY = {
+            "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+            "blocked": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
+            "default": lambda: [signal.signal(n, signal.SIG_DFL) for n in signal.valid_signals() - {9, 19}],
+            "closed": lambda: os.closerange(3, 4096),
+        }
+
+        def evaluate(away):
+            AWAY[away]()
             time.sleep(1000)
 
-        PARAMS = [{{}}]
+        PARAMS = [{"away": away} for away in AWAY]
     """)
-    real_script.run("--timeout", "0.5s", code=1)
-    (entry,) = real_script.final()
-    assert entry["error"]["outcome"] == "timed_out"
-    assert "where" not in entry["error"]
-    assert "longer than its timeout" in entry["error"]["message"]
+    real_script.run("--timeout", "1s", "--workers", "4", code=1)
+    for entry in real_script.final():
+        assert entry["error"]["outcome"] == "timed_out", entry
+        assert "where" not in entry["error"], entry
+        assert "longer than its timeout" in entry["error"]["message"], entry
 
 
 @LINUX
-@pytest.mark.parametrize("away", ["os.dup2(mine, 2)", "os.closerange(0, 3)", "sys.stderr = None"])
-def test_a_stack_is_no_matter_of_the_jobs_own_files(real_script: RealScript, away: str) -> None:
-    real_script.write(f"""
+def test_a_stack_is_no_matter_of_the_jobs_own_files(real_script: RealScript) -> None:
+    real_script.write("""
         import os, sys, time
 
-        def evaluate():
-            mine = os.open("mine.txt", os.O_CREAT | os.O_WRONLY)
-            {away}
+        def replace():
+            os.dup2(MINE, 2)
+
+        def close():
+            os.closerange(0, 3)
+
+        def forget():
+            sys.stderr = None
+
+        def evaluate(away):
+            global MINE
+            MINE = os.open("mine.txt", os.O_CREAT | os.O_WRONLY)
+            globals()[away]()
             time.sleep(1000)
 
-        PARAMS = [{{}}]
+        PARAMS = [{"away": away} for away in ("replace", "close", "forget")]
     """)
-    real_script.run("--timeout", "0.5s", code=1)
-    (entry,) = real_script.final()
-    assert entry["error"]["where"] == f"script.py:{line_of(real_script, 'sleep(1000)')}"
+    real_script.run("--timeout", "1s", "--workers", "3", code=1)
+    for entry in real_script.final():
+        assert entry["error"]["where"] == f"script.py:{line_of(real_script, 'sleep(1000)')}", entry
     assert (real_script.folder / "mine.txt").read_text() == ""
     assert not list(real_script.output.glob("*/output/.*"))
 
@@ -179,9 +191,7 @@ def test_what_is_asked_for_while_a_job_runs_is_not_in_its_output(real_script: Re
         PARAMS = [{}]
     """)
     process = start(real_script)
-    begun = wait_for(
-        lambda: any(path.stat().st_size for path in real_script.output.glob("*/output/.w*.part"))
-    )
+    begun = wait_for(lambda: has_printed(real_script))
     assert begun
     try:
         told = real_script.longhaul("ctl", "out", "stacks").stdout
@@ -206,7 +216,7 @@ def test_what_a_drain_has_to_stop_tells_where_it_was(real_script: RealScript) ->
         PARAMS = [{}]
     """)
     process = start(real_script, "--grace", "0.2s")
-    wait_for(lambda: any(path.stat().st_size for path in real_script.output.glob("*/output/.w*.part")))
+    wait_for(lambda: has_printed(real_script))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
     (attempt,) = json.loads(real_script.longhaul("show", "job0", "out", "--json").stdout)["attempts"]

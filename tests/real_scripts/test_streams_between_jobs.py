@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import some
 from tests.real_scripts.conftest import RealScript
 
 SPOILED = {
@@ -100,8 +101,9 @@ TEE = """
 """
 
 
-@pytest.mark.parametrize("where", ["top", "setup"])
-@pytest.mark.parametrize("method", ["auto", "spawn"])
+@pytest.mark.parametrize(
+    ("where", "method"), some([("top", "auto"), ("setup", "spawn"), ("top", "spawn"), ("setup", "auto")], 2)
+)
 def test_a_stream_that_the_script_has_put_there_stays(
     real_script: RealScript, where: str, method: str
 ) -> None:

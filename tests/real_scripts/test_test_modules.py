@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.conftest import some
 from tests.real_scripts.conftest import RealScript
 
 TEST = """
@@ -32,8 +33,13 @@ def test_run(tmp_path, function):
 """
 
 
-@pytest.mark.parametrize("mode", ["importlib", "prepend", "append"])
-@pytest.mark.parametrize("place", ["test_one.py", "tests/inner/test_one.py", "tests/made/test_one.py"])
+MODES = ["importlib", "prepend", "append"]
+PLACES = ["test_one.py", "tests/inner/test_one.py", "tests/made/test_one.py"]
+# First each mode and each place once.
+BOTH = [(MODES[n % 3], PLACES[(n + n // 3) % 3]) for n in range(9)]
+
+
+@pytest.mark.parametrize(("mode", "place"), some(BOTH, 3))
 def test_a_run_in_a_test(real_script: RealScript, mode: str, place: str) -> None:
     real_script.write(TEST, at=real_script.folder / place, footer=False)
     if "made" in place:

@@ -27,7 +27,7 @@ from supervisor.core.terms.errors import JobsFailed, StorageError, UsageError
 from supervisor.core.terms.jobs import Counts
 from supervisor.core.terms.records import Ended, Leased
 from supervisor.reports import final_files
-from supervisor.reports.final_files import write_reports
+from supervisor.reports.final_files import statistics_document, write_reports
 from supervisor.reports.hand_outs import HandOuts
 from supervisor.reports.progress_file import ProgressFile, read_progress
 from supervisor.reports.report import Report, load
@@ -98,6 +98,18 @@ def test_statistics_have_the_promised_keys(made: Made) -> None:
     assert document["runs"] == 1
     assert document["checkpoint_seconds"] == 0  # of the loop's time
     assert document["checkpoint_seconds_at_end"] >= 0
+
+
+@pytest.mark.parametrize(("cores", "share"), [(4, 0.375), (1, 1.0), (0, 0.75)])
+def test_utilisation_is_of_the_cores_and_not_of_the_workers(made: Made, cores: int, share: float) -> None:
+    """Two workers were busy for 15 s of 10 s. Records of older versions have no cores: then it is of the workers."""
+    with written(made) as report:
+        history = report._results.history
+        assert history.run_started is not None
+        history.run_started = msgspec.structs.replace(history.run_started, cores=cores)
+        report.statistics.busy_seconds, report.statistics.active_seconds = 15.0, 10.0
+        document = statistics_document(report, "finished")
+    assert (document["utilisation"], document["cores"]) == (share, cores or 2)
 
 
 @pytest.mark.parametrize("few", [10_000, 3])

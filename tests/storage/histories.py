@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from supervisor.core.terms.jobs import COMPLETED, FAILED
 from supervisor.core.terms.records import Completions, Leased, Reset
+from supervisor.storage.files.disk import Disk
+from supervisor.storage.files.layout import Layout
 from supervisor.storage.recovery.recovered_experiment import Recovered
-from tests.storage.made import AT, Made, completed
+from tests.storage.fake_disk import FakeDisk
+from tests.storage.made import AT, Made, completed, plan_of
+from tools.simulation import history as simulated
 
 HERE = Path("/fake")
 IDS = [f"iris/{number}" for number in range(60)]
@@ -103,3 +110,39 @@ def live(made: Made, rng: random.Random, ids: list[str]) -> None:
         made.checkpoint()
     else:
         made.note("something")
+
+
+def simulated_lives(
+    monkeypatch: pytest.MonkeyPatch,
+    seeds: range,
+    compare: Callable[[Layout, Disk | None], Recovered],
+) -> None:
+    """The simulation's histories of these seeds; compared at each resume in them."""
+    monkeypatch.setattr(simulated, "survey", compare)
+    for seed in seeds:
+        simulated.play(seed)
+
+
+def lives(
+    rng: random.Random,
+    compare: Callable[[Layout, FakeDisk], Recovered],
+    end: Callable[[Made, FakeDisk], None],
+) -> None:
+    """Six runs of one experiment, a part of whose plan changes each time; compared after each death and each resume.
+
+    `end` writes what a run writes last, and lets it die.
+    """
+    disk = FakeDisk()
+    made = Made(HERE, disk).create(IDS)
+    ids = list(IDS)
+    for _ in range(6):
+        for _ in range(rng.randint(5, 40)):
+            live(made, rng, ids)
+        made.sync()
+        end(made, disk)
+        compare(made.layout, disk).close()
+        ids = [job_id for job_id in ids if rng.random() > 0.02 * rng.randint(0, 2)]
+        if rng.random() < 0.3:
+            ids.append(f"new/{len(ids)}-{rng.random()}")
+        made = Made(HERE, disk).resume(plan_of(ids))
+        compare(made.layout, disk).close()

@@ -23,9 +23,11 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.statistics import Statistics
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.events import Effects
-from supervisor.core.terms.jobs import COMPLETED
+from supervisor.core.terms.jobs import COMPLETED, NOTHING_OWN, OwnSettings
+from supervisor.core.terms.needs import Needs
 from supervisor.core.terms.records import AnyRecord, Completions, Ended, Noted, Records, lines_in
 from supervisor.core.terms.settings import Settings
+from supervisor.storage.checkpoint.checkpoint_format import entry_begin, finished_entries, joined_entries
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.journal.journal_format import (
     contents,
@@ -35,14 +37,18 @@ from supervisor.storage.journal.journal_format import (
     ended_part,
     ended_parts_batch,
     ended_records,
+    named_parts_batch,
     seed_of,
     verify,
     verify_batch,
 )
 from supervisor.storage.journal.record_locations import RecordLocations, grouped, read_joined, read_records
 from supervisor.storage.plan.plan_builder import PlanBuilder
+from supervisor.storage.plan.plan_line import bodies_batch, decode_line
 from tools.simulation.promises import singly
 from workers.transport.messages import Completed, CompletedWith
+
+pytestmark = pytest.mark.slow
 
 AT = "2025-10-14T21:00:00.000Z"
 SEED = seed_of("u", 1)
@@ -92,6 +98,7 @@ def batches(draw: st.DrawFn) -> Completions:
         results=[outcome.result for outcome in outcomes],
         leases=[outcome.lease for outcome in outcomes],
         more={place: each for place, each in enumerate(outcomes) if isinstance(each, CompletedWith)},
+        workers=draw(st.just([]) | st.lists(st.integers(0, 300), min_size=size, max_size=size)),
     )
 
 
@@ -183,9 +190,10 @@ def answers(
 
 
 @settings(max_examples=500, deadline=None)
-@given(answers())
+@given(answers(), st.booleans())
 def test_results_booked_together_are_booked_as_one_by_one(
     drawn: tuple[list[int], list[int], list[int], list[int], list[Completed | CompletedWith]],
+    each_of_another_worker: bool,
 ) -> None:
     states, newest, failed, order, outcomes = drawn
     seen: list[tuple[Any, ...]] = []
@@ -195,11 +203,15 @@ def test_results_booked_together_are_booked_as_one_by_one(
         table.state[:] = bytes(states)
         ledger.newest_lease[:] = array("Q", newest)
         table.outcome.update(dict.fromkeys(failed, "raised"))
-        if together:
+        slots = range(len(order)) if each_of_another_worker else [0] * len(order)
+        if together and each_of_another_worker:
+            for slot, job, outcome in zip(slots, order, outcomes, strict=True):
+                ledger.completed_batch(turn, slot, [job], [outcome.lease], [outcome])
+        elif together:
             ledger.completed_batch(turn, 0, compact(order), [each.lease for each in outcomes], outcomes)
         else:
-            for job, outcome in zip(order, outcomes, strict=True):
-                ledger.completed(turn, 0, job, outcome)
+            for slot, job, outcome in zip(slots, order, outcomes, strict=True):
+                ledger.completed(turn, slot, job, outcome)
         effects: Effects = turn.effects
         records: Records = effects.records
         seen.append(
@@ -214,6 +226,20 @@ def test_results_booked_together_are_booked_as_one_by_one(
             )
         )
     assert seen[0] == seen[1]
+
+
+def test_the_results_of_many_workers_are_one_record() -> None:
+    ledger, turn = made(3)
+    ledger.lease(range(3), 10)
+    for job in range(3):
+        ledger.completed_batch(turn, 7 + job, [job], [10 + job], [Completed(10 + job, 0.5, b"%d" % job)])
+    (batch,) = turn.effects.records
+    assert isinstance(batch, Completions)
+    assert [(one.job, one.worker, one.lease) for one in batch.each()] == [
+        ("j0", 7, 10),
+        ("j1", 8, 11),
+        ("j2", 9, 12),
+    ]
 
 
 def test_a_replay_of_a_batch_comes_to_the_same_table() -> None:
@@ -256,17 +282,22 @@ def test_columns_are_read_and_written_at_once_as_one_by_one(jobs: list[int]) -> 
 
 @settings(deadline=None)
 @given(
-    gaps=st.lists(st.tuples(st.integers(0, 9_000), st.integers(1, 9_000)), max_size=7),
+    gaps=st.lists(st.tuples(st.integers(0, 9_000), st.integers(1, 9_000)), max_size=7)
+    | st.lists(st.tuples(st.just(0), st.integers(1, 9_000)), min_size=4, max_size=7),
     scale=st.sampled_from([1, 300]),
+    ends_stay=st.booleans(),
     chance=st.randoms(use_true_random=False),
 )
 def test_places_are_read_together_as_alone(
-    tmp_path_factory: Any, gaps: list[tuple[int, int]], scale: int, chance: Random
+    tmp_path_factory: Any, gaps: list[tuple[int, int]], scale: int, ends_stay: bool, chance: Random
 ) -> None:
-    """In any order; no two of them overlap."""
+    """In any order, also if the first and the last one are where they are in the file; no two of them overlap."""
     ends = list(accumulate(gap + length for gap, length in gaps))
     places = [(end - length, length) for end, (_, length) in zip(ends, gaps, strict=True)]
-    chance.shuffle(places)
+    first, last = (places[:1], places[-1:]) if ends_stay and len(places) > 1 else ([], [])
+    inner = places[len(first) : len(places) - len(last)]
+    chance.shuffle(inner)
+    places = first + inner + last
     path: Path = tmp_path_factory.mktemp("places") / "file"
     block = os.urandom(130_000)
     with open(path, "wb") as file:
@@ -337,7 +368,67 @@ def test_parts_and_contents_of_lines_are_taken_together_as_alone(batch: Completi
     assert contents_batch(b"\n".join(lines)) == contents(lines) == alone
 
 
+@given(batches(), st.sampled_from([1, 7, 96, 99_998]), st.randoms())
+def test_entries_are_made_of_whole_lines_as_of_ids_and_parts(
+    batch: Completions, n: int, chance: Random
+) -> None:
+    """In any order of the jobs; not if the numbers of the lines have more digits in one than in another."""
+    data, lengths = encode_batch(n, [batch], SEED)
+    lines = data.splitlines(keepends=True)
+    order = chance.sample(range(len(batch)), len(batch))
+    lines, lengths = [lines[place] for place in order], [lengths[place] for place in order]
+    begins = list(accumulate(lengths[:-1], initial=0))
+    ends = [begins[order.index(place)] for place in (0, len(batch) - 1)]
+    found = named_parts_batch(b"".join(lines), lengths, ends, entry_begin(3))
+    if len(str(n)) != len(str(n + len(batch) - 1)):
+        assert found is None
+        return
+    assert found is not None
+    lines = [line[:-1] for line in lines]
+    ids = [
+        msgspec.json.encode(record.job) for record in map(decode_record, lines) if isinstance(record, Ended)
+    ]
+    wanted = finished_entries(ids, [3] * len(lines), map(ended_part, lines))
+    assert joined_entries(found) == wanted
+
+
 # -------------------------------------------------------------------------------- the plan
+
+
+planned = st.lists(
+    st.tuples(
+        st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(['"}\n{"id":', '","params":{}}']),
+        st.sampled_from([None, "x", "d\u00fc", '","gone":true']),
+        st.dictionaries(st.text(max_size=3), json_results.map(msgspec.Raw), max_size=2).map(
+            msgspec.json.encode
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(planned, st.none() | st.sampled_from([OwnSettings(timeout=2.0), OwnSettings(needs=Needs(cpus=2))]))
+def test_the_bodies_of_lines_are_what_is_decoded_of_them(
+    jobs: list[tuple[str, str | None, bytes]], own: OwnSettings | None
+) -> None:
+    """A line with anything else has no body; all that are known to be plain are not looked at."""
+    builder = PlanBuilder()
+    for number, (job_id, domain, params) in enumerate(jobs):
+        last = number == len(jobs) - 1
+        builder.add(f"{number}{job_id}", domain, params, own if own is not None and last else NOTHING_OWN)
+    lines = [line[:-1] for line in builder.lines()]
+    found = bodies_batch(b"\n".join(lines), len(lines), plain=False)
+    if own is not None:
+        assert found is None
+        return
+    encode = msgspec.json.encode
+    wanted = [
+        b'%b,"domain":%b,"params":%b' % (encode(one.id), encode(one.domain), bytes(one.params))
+        for one in map(decode_line, lines)
+    ]
+    assert found == bodies_batch(b"\n".join(lines), len(lines), plain=True) == wanted
+    assert bodies_batch(b"\n".join(lines), len(lines) + 1, plain=False) is None
 
 
 @given(
@@ -395,6 +486,12 @@ PAIRS = {
         "storage/test_batches",
         "test_parts_and_contents_of_lines_are_taken_together_as_alone",
     ),
+    "named_parts_batch": (
+        "storage/test_batches",
+        "test_entries_are_made_of_whole_lines_as_of_ids_and_parts",
+    ),
+    "bodies_batch": ("storage/test_batches", "test_the_bodies_of_lines_are_what_is_decoded_of_them"),
+    "_lines_batch": ("reports/test_final_text", "test_the_lines_made_of_bytes_are_those_of_the_reference"),
     "read_batch": ("storage/test_batches", "test_places_are_read_together_as_alone"),
     "note_batch": ("storage/test_batches", "test_locations_are_noted_together_as_alone"),
     "move_batch": ("storage/test_batches", "test_locations_are_noted_together_as_alone"),
@@ -412,7 +509,7 @@ def test_every_pair_of_a_fast_function_and_its_reference_is_held_together() -> N
     root = Path(__file__).resolve().parents[2]
     defined = {
         name
-        for room in ("core", "storage")
+        for room in ("core", "storage", "reports")
         for path in (root / "supervisor" / room).rglob("*.py")
         for name in re.findall(r"def (\w+_batch)\(", path.read_text())
     }

@@ -17,6 +17,8 @@ import pytest
 from supervisor.reports.report import load
 from tests.experiment_fixture import Experiment, experiment
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["experiment"]
 
 KEPT = Path(__file__).resolve().parent / "before_needs"

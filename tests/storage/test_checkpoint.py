@@ -6,9 +6,12 @@ import json
 import os
 import zlib
 from pathlib import Path
+from random import Random
+from unittest import mock
 
 import pytest
 
+from supervisor.core.terms.records import Noted
 from supervisor.storage.checkpoint import checkpoint_writer
 from supervisor.storage.files import atomic_files
 from supervisor.storage.journal import journal_reader, record_locations
@@ -227,3 +230,38 @@ def test_a_journal_that_reads_back_is_copied_without_looking_at_each_record(
 
     assert but_for_time(together) == but_for_time(singly)
     assert b'"crc"' in together
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_entries_made_of_whole_lines_are_those_made_of_ids_and_parts(disk: FakeDisk, seed: int) -> None:
+    """Jobs that ended in stretches of any order, while the numbers of the lines got more digits."""
+    chance = Random(seed)
+    ids = [f"iris/{number}" for number in range(1600)]
+    made = Made(HERE, disk).create(ids)
+    order = list(range(len(ids)))
+    for at in range(0, len(ids), 256):
+        chance.choice([list.reverse, chance.shuffle, lambda jobs: None])(piece := order[at : at + 256])
+        order[at : at + 256] = piece
+    if seed == 2:  # numbers of equal length; two batches far from each other in the journal
+        made.store.append([Noted("x", AT)] * 1000)
+        order = [*range(800, 1600), *range(800)]
+    made.end(*[ids[job] for job in order])
+    made.store.save(made.position())
+    used: list[bool] = []
+    quick = journal_reader.JournalReader.named_parts
+
+    def counted(*arguments: object) -> list[bytes] | None:
+        found = quick(*arguments)  # type: ignore[arg-type]
+        used.append(found is not None)
+        return found
+
+    def entries() -> bytes:
+        made.store._checkpoints.write(made.position())
+        text = disk.content(made.layout.checkpoint)
+        return text[text.index(b'"charges"') : text.rindex(b',\n"crc"')]
+
+    with mock.patch.object(journal_reader.JournalReader, "named_parts", counted):
+        wanted = entries()
+    with mock.patch.object(journal_reader.JournalReader, "named_parts", return_value=None):
+        assert entries() == wanted
+    assert used == [seed == 2, seed == 2, True, True]

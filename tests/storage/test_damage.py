@@ -18,6 +18,8 @@ from supervisor.storage.recovery.survey import survey
 from tests.storage.fake_disk import FakeDisk
 from tests.storage.made import Made, completed, expected
 
+pytestmark = pytest.mark.slow
+
 IDS = [f"iris/{number}" for number in range(6)]
 HERE = Path("/fake")
 

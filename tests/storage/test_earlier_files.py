@@ -26,6 +26,8 @@ from supervisor.reports.report import Report, load
 from supervisor.storage.checkpoint.journal_index import Index
 from tests.experiment_fixture import Experiment, experiment
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["experiment"]
 
 KEPT = Path(__file__).resolve().parent / "killed_run"

@@ -14,10 +14,12 @@ from supervisor.storage.files.layout import Layout
 from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
+from tests.conftest import some
 from tests.storage.fake_disk import FakeDisk
-from tests.storage.histories import HERE, IDS, assert_same, complete_together, live
+from tests.storage.histories import HERE, IDS, assert_same, complete_together, lives, simulated_lives
 from tests.storage.made import Made, completed, expected, plan_of
-from tools.simulation import history as simulated
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -60,38 +62,28 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
     return Ways(monkeypatch)
 
 
-@pytest.mark.parametrize("start", range(200, 260, 20))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seeds", some([range(200, 208), range(208, 260)], 1))
 def test_simulated_histories_are_the_same_with_an_index(
-    ways: Ways, monkeypatch: pytest.MonkeyPatch, start: int
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, seeds: range
 ) -> None:
-    monkeypatch.setattr(simulated, "survey", ways.compare)
-    for seed in range(start, start + 20):
-        simulated.play(seed)
+    simulated_lives(monkeypatch, seeds, ways.compare)
     assert ways.used
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some(range(12), 4))
 def test_histories_of_all_kinds_are_the_same_with_an_index(ways: Ways, seed: int) -> None:
     rng = random.Random(seed)
-    disk = FakeDisk()
-    made = Made(HERE, disk).create(IDS)
-    ids = list(IDS)
-    for _ in range(6):
-        for _ in range(rng.randint(5, 40)):
-            live(made, rng, ids)
-        made.sync()
+
+    def end(made: Made, disk: FakeDisk) -> None:
         if rng.random() < 0.6:
             made.checkpoint()
         if rng.random() < 0.5:
             made.store.table.open_leases.clear()
             made.finish()
         made.die()
-        ways.compare(made.layout, disk).close()
-        ids = [job_id for job_id in ids if rng.random() > 0.01]
-        if rng.random() < 0.3:
-            ids.append(f"new/{len(ids)}-{rng.random()}")
-        made = Made(HERE, disk).resume(plan_of(ids))
-        ways.compare(made.layout, disk).close()
+
+    lives(rng, ways.compare, end)
     assert ways.used
 
 

@@ -13,10 +13,21 @@ from supervisor.storage.recovery import replayer
 from supervisor.storage.recovery.journal_only import JournalOnlyRecovery
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.survey import survey
+from tests.conftest import some
 from tests.storage.fake_disk import FakeDisk
-from tests.storage.histories import HERE, IDS, assert_same, complete_together, live, state_of
-from tests.storage.made import Made, completed, plan_of
-from tools.simulation import history as simulated
+from tests.storage.histories import (
+    HERE,
+    IDS,
+    assert_same,
+    complete_together,
+    live,
+    lives,
+    simulated_lives,
+    state_of,
+)
+from tests.storage.made import Made, completed
+
+pytestmark = pytest.mark.slow
 
 
 class Ways:
@@ -51,27 +62,21 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
     return Ways(monkeypatch)
 
 
-@pytest.mark.parametrize("start", range(0, 100, 25))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seeds", some([range(8), range(8, 50), range(50, 100)], 1))
 def test_simulated_histories_are_read_the_same_both_ways(
-    ways: Ways, monkeypatch: pytest.MonkeyPatch, start: int
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, seeds: range
 ) -> None:
-    monkeypatch.setattr(simulated, "survey", ways.compare)
-    for seed in range(start, start + 25):
-        simulated.play(seed)
+    simulated_lives(monkeypatch, seeds, ways.compare)
     assert ways.alone > ways.together
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some(range(12), 4))
 def test_histories_of_all_kinds_are_read_the_same_both_ways(ways: Ways, seed: int) -> None:
     rng = random.Random(seed)
-    disk = FakeDisk()
-    made = Made(HERE, disk).create(IDS)
-    ids = list(IDS)
-    for _ in range(6):
-        for _ in range(rng.randint(5, 40)):
-            live(made, rng, ids)
+
+    def end(made: Made, disk: FakeDisk) -> None:
         ending = rng.random()
-        made.sync()
         if ending < 0.3:
             made.checkpoint()
         if ending < 0.6:
@@ -79,14 +84,10 @@ def test_histories_of_all_kinds_are_read_the_same_both_ways(ways: Ways, seed: in
             made.finish()
         made.die()
         if rng.random() < 0.3:  # a new generation at the next resume
-            path = str(made.layout.journal)
-            text = disk.files[path].data
+            text = disk.files[str(made.layout.journal)].data
             text[text.index(b"\n", len(text) // 2) - 30] ^= 1
-        ways.compare(made.layout, disk).close()
-        gone = rng.randint(0, 3)
-        ids = [job_id for job_id in ids if rng.random() > 0.02 * gone]
-        made = Made(HERE, disk).resume(plan_of(ids))
-        ways.compare(made.layout, disk).close()
+
+    lives(rng, ways.compare, end)
     assert ways.alone
 
 

@@ -17,6 +17,7 @@ from supervisor.storage.files.atomic_files import backup_name, lack_of_space, pr
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.files.lock import Lock
+from tests.another_user import another_user
 from tests.storage.made import Made
 
 
@@ -62,6 +63,13 @@ def test_a_second_supervisor_is_refused_and_told_who_the_first_is(tmp_path: Path
     first.release()
     assert path.exists()
     Lock.acquire(path, "e1").release()
+
+
+def test_an_experiment_of_another_user_is_said_to_be_that(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "night")
+    Lock.acquire(layout.lock, "night").release()
+    with another_user(layout.logs), pytest.raises(CannotCreate, match=r"denied\. .* belongs to user 0: run"):
+        Lock.acquire(layout.lock, "night")
 
 
 def test_the_lock_of_a_killed_supervisor_is_free(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import StorageError, UsageError
 from supervisor.core.terms.events import HandOutBlocked, HandOutUnblocked, Synced
 from supervisor.core.terms.jobs import COMPLETED
+from supervisor.storage import checkpoint_schedule
 from supervisor.storage.checkpoint_schedule import SHARE, cost
 from supervisor.storage.disk_health import MOST_FAILURES
 from supervisor.storage.files.lock import Lock
@@ -274,6 +275,28 @@ def test_what_a_checkpoint_takes_from_the_loop_counts_twice_what_the_disk_takes_
     spent: float, waited: float, pause: float
 ) -> None:
     assert math.isclose(SHARE * cost(spent, waited), pause)
+
+
+@pytest.mark.parametrize("many", [3, 4])
+def test_a_resume_without_a_checkpoint_writes_one_at_once_or_if_it_is_large_in_the_first_turns(
+    made: Made, disk: FakeDisk, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(checkpoint_schedule, "MANY", many)
+    made.end(*IDS[:3])
+    made.die()
+    resumed = Made(HERE, disk).resume()
+    store = resumed.store
+    assert disk.exists(str(resumed.layout.checkpoint)) == (many > 3)
+    assert store.checkpoint_due(0, 0.0) == (many == 3)
+    if many == 3:
+        store.begin_checkpoint(resumed.position(), 0.0)
+        assert not store.checkpoint_due(4, 9.9)  # as every other one from here on
+        while store.work(0.0):
+            pass
+        resumed.sync()
+    disk.remove(str(resumed.layout.journal))
+    resumed.die()
+    assert completed(survey(resumed.layout, disk)) == expected(IDS[:3])
 
 
 def test_the_journal_is_synced_before_the_checkpoint_is_renamed_in(made: Made, disk: FakeDisk) -> None:

@@ -44,7 +44,7 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def torn(path: Path, tables: int) -> Path:
     """What a process leaves that was killed after so many tables of its data file."""
-    whole = next(found for found in path.parent.glob(".coverage.*"))
+    whole = next(found for found in path.parent.glob(".coverage.*") if ".Xaaaaaaa" not in found.name)
     with sqlite3.connect(whole) as model:
         rows = model.execute("select sql from sqlite_master where sql is not null order by rowid").fetchall()
     model.close()
@@ -61,22 +61,21 @@ def combine(folder: Path) -> subprocess.CompletedProcess[str]:
     return python(folder, str(ROOT / "tools" / "combine_coverage.py"), "0")
 
 
-@pytest.mark.parametrize("tables", range(7))
-def test_a_data_file_whose_process_was_killed_at_any_table_is_left_out(folder: Path, tables: int) -> None:
-    bad = torn(folder / ".coverage.host.pid1.Xaaaaaaaa", tables)
+def test_a_data_file_whose_process_was_killed_at_any_table_is_left_out(folder: Path) -> None:
+    bad = [torn(folder / f".coverage.host.pid1.Xaaaaaaa{tables}", tables) for tables in range(7)]
     combined = combine(folder)
     assert combined.returncode == 0, combined.stderr
-    assert bad.name in combined.stderr
+    assert [path.name for path in bad if path.name not in combined.stderr] == []
     assert [found.name for found in folder.glob(".coverage*")] == [".coverage"]
     report = python(folder, "-m", "coverage", "report")
     assert report.returncode == 0 and "100%" in report.stdout, report.stdout + report.stderr
 
 
-@pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\0"])
-def test_bytes_that_are_no_database_are_left_out(folder: Path, damage: bytes) -> None:
-    bad = folder / ".coverage.host.pid1.Xaaaaaaaa"
-    bad.write_bytes(damage)
-    assert combine(folder).returncode == 0 and not bad.exists()
+def test_bytes_that_are_no_database_are_left_out(folder: Path) -> None:
+    for number, damage in enumerate((b"", b"no database", b"SQLite format 3\0")):
+        (folder / f".coverage.host.pid1.Xaaaaaaa{number}").write_bytes(damage)
+    assert combine(folder).returncode == 0
+    assert [found.name for found in folder.glob(".coverage*")] == [".coverage"]
 
 
 def test_a_file_cut_in_a_page_is_torn(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from supervisor.core.state.snapshot import (
     FailureSnapshot,
     NeedsSnapshot,
+    NodeSnapshot,
     RunSnapshot,
     UnfitJobs,
     WaitingJob,
@@ -86,3 +87,20 @@ def crash(job: str = "iris/forest/300", **more: Any) -> FailureSnapshot:
         "peak_rss": 2 << 30,
     }
     return failure(job, **{**given, **more})
+
+
+def node(number: int, **more: Any) -> NodeSnapshot:
+    given: dict[str, Any] = {
+        "node": f"node{number} (host)",
+        "workers": 4,
+        "busy": 3,
+        "slots": 4,
+        "cores": 4,
+        "load": 3.9,
+        "cpu_percent": 385.0,
+        "memory_used": 6 << 30,
+        "memory_total": 15 << 30,
+        "heard_age": 2.0,
+        "place": number,
+    }
+    return NodeSnapshot(**{**given, **more})

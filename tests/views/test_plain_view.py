@@ -10,8 +10,8 @@ import pytest
 from supervisor.core.state.snapshot import NeedsSnapshot, UnfitJobs, WaitingJob
 from supervisor.views.console import ConsoleWriter
 from supervisor.views.failure_lines import tail_lines
-from supervisor.views.plain_view import PlainView, interval, progress, unfit_of, waiting_of
-from tests.views.made import counts, crash, failure, needs, snapshot
+from supervisor.views.plain_view import PlainView, interval, node_line, progress, unfit_of, waiting_of
+from tests.views.made import counts, crash, failure, needs, node, snapshot
 
 EVENING = datetime(2025, 10, 14, 22, 30)
 
@@ -128,3 +128,20 @@ def test_of_a_job_that_waits_the_id_is_shortened_so_that_the_reason_can_be_read(
     seen = needs(unfit=UnfitJobs(12, "x" * 300 + "/7", "asks for 8 cores, but there are 4 (--workers)"))
     text = unfit_of(seen, width)
     assert text.startswith("12 jobs cannot run: xxx") and len(text) in (width, 20 + 12 + 46)
+
+
+def test_the_nodes_are_counted_and_a_silent_one_is_named() -> None:
+    nodes = [node(0), node(1)]
+    assert ", 6 running, 2 nodes, " in progress(snapshot(nodes=nodes), EVENING)
+    nodes[1].heard_age = 21.0
+    told = progress(snapshot(nodes=nodes), EVENING)
+    assert ", 2 nodes (nothing heard of node1 (host) for 21s), " in told
+    assert "node" not in progress(snapshot(), EVENING)
+
+
+def test_a_node_has_one_line_and_what_is_not_known_is_left_out() -> None:
+    assert node_line(node(1), 14) == (
+        "node1 (host)    3 of 4 workers busy     load  3.90 of 4  cpu  385%  memory 6.0G of 15G  heard 2.0s ago"
+    )
+    nothing = dict.fromkeys(("load", "cpu_percent", "memory_used", "memory_total", "heard_age"))
+    assert node_line(node(1, **nothing)).rstrip() == "node1 (host)  3 of 4 workers busy"

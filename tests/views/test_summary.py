@@ -101,3 +101,9 @@ def test_a_suggestion_is_never_cut() -> None:
     text = summary(snapshot(), [], commands=[], paths=[], events=[warning, other], width=40)
     assert f"  {warning}" in text.splitlines()
     assert "…" in text.splitlines()[-1]
+
+
+def test_a_timeout_has_the_same_word_in_all_lines() -> None:
+    text = summary(snapshot(timeouts=1), [failure("a", outcome="timed_out")], commands=[], paths=[])
+    assert "  1 timed out" in text.splitlines() and "× timed out" in text
+    assert "timeout" not in text

@@ -59,3 +59,14 @@ def test_jobs_that_stood_still_or_were_stopped_for_memory_are_counted() -> None:
         "stopped because memory was short, to run again: c",
         "used no CPU for long (--stall): a and 2 more",
     ]
+
+
+def test_nodes_that_came_and_went_are_counted_and_the_first_lost_one_is_named() -> None:
+    joined = [Noted("places_joined", at(1), {"places": ["a", "b"], "slots": 2})]
+    assert told(*joined, Noted("places_joined", at(2), {"places": ["c"], "slots": 1})) == ["nodes: 3 joined"]
+    ends = [Noted("place_lost", at(3), {"place": name, "why": ""}) for name in ("b", "c")]
+    fenced = Noted("place_fenced", at(4), {"place": "b", "confirmed": True})
+    ended = Noted("place_ended", at(5), {"place": "a", "why": ""})
+    assert told(*joined, *ends, fenced, ended) == [
+        "nodes: 2 joined, 2 lost (b first), 1 fenced, 1 ended in order (a)"
+    ]

@@ -23,7 +23,8 @@ from supervisor.views.guarded_view import open_view
 from supervisor.views.plain_view import PlainView
 from supervisor.views.terminal_view import TerminalView, frame
 from supervisor.views.view import View
-from tests.views.made import counts, failure, needs, snapshot, worker
+from tests.experiment_fixture import PATIENCE, slowness
+from tests.views.made import counts, failure, needs, node, snapshot, worker
 
 EVENING = datetime(2025, 10, 14, 22, 30)
 
@@ -214,7 +215,7 @@ def test_the_view_costs_less_than_a_hundredth_of_a_core(terminal: Terminal) -> N
         costs.append(time.thread_time() - began)
         terminal.swallow()
     view.close()
-    assert sorted(costs)[len(costs) // 2] < 0.5 * 0.01 * 2, "twice that, for slow machines"
+    assert sorted(costs)[len(costs) // 2] < 0.5 * 0.01 * 2 * slowness(), "twice that, for slow moments"
 
 
 def _with(entry: WorkerSnapshot) -> RunSnapshot:
@@ -285,13 +286,13 @@ def test_a_terminal_that_hangs_up_silences_the_view_and_nothing_else(terminal: T
     view.update(snapshot())
     terminal.wait_for("ends about")
     terminal.hang_up()
-    until = time.monotonic() + 1.0
+    began = time.monotonic()
     for number in range(50):
         view.update(snapshot())
         view.failed(failure(str(number)))
         view.message("info", "hello")
     view.close(snapshot())
-    assert time.monotonic() < until + 20.0
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_terminal_stopped_with_ctrl_s_does_not_hold_up_the_run(terminal: Terminal) -> None:
@@ -301,7 +302,7 @@ def test_a_terminal_stopped_with_ctrl_s_does_not_hold_up_the_run(terminal: Termi
     for number in range(300):
         view.message("info", f"line {number} " + "x" * 1000)
         view.update(snapshot())
-    assert time.monotonic() - began < 20.0, "nothing waited for the terminal"
+    assert time.monotonic() - began < PATIENCE, "nothing waited for the terminal"
     termios.tcflow(terminal.slave, termios.TCOON)
     terminal.wait_for("line 200")
     view.close()
@@ -316,3 +317,17 @@ def test_the_view_fits_the_stream(terminal: Terminal, monkeypatch: pytest.Monkey
 
 def _inner(view: View) -> View:
     return view._inner  # type: ignore[attr-defined,no-any-return]
+
+
+def test_nodes_have_a_line_each_and_those_that_are_silent_come_before_the_others() -> None:
+    nodes = [node(number) for number in range(3)]
+    lines = lines_of(140, 40, nodes=nodes)
+    (at,) = [number for number, line in enumerate(lines) if line.strip() == "3 nodes"]
+    assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["node0", "node1", "node2"]
+    assert "load  3.90 of 4  cpu  385%  memory 6.0G of 15G  heard 2.0s ago" in lines[at + 1]
+    many = [node(number, heard_age=40.0 if number == 17 else 2.0) for number in range(20)]
+    lines = lines_of(140, 40, nodes=many)
+    shown = [line.split()[0] for line in lines if line.strip().startswith("node")]
+    assert len(shown) == 5 and "node17" in shown
+    assert any("20 nodes (nothing heard of node17 (host) for 40s), 5 of them here" in line for line in lines)
+    assert not any("node" in line for line in lines_of(140, 40))

@@ -16,16 +16,19 @@ from urllib.parse import quote
 import pytest
 
 from supervisor.core.state.job_table import JobTable
-from supervisor.core.terms.jobs import COMPLETED, FAILED
+from supervisor.core.terms.jobs import COMPLETED, FAILED, PENDING
 from supervisor.page.timeline import Timeline
 from supervisor.page.worker_bins import WorkerBins
+from supervisor.reports.progress_file import ProgressFile
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.files.lock import Lock
 from supervisor.web.experiment_watch import ExperimentWatch
 from supervisor.web.job_pages import PER_PAGE, JobChoices, JobFilter, parse_filter
 from supervisor.web.live_documents import live_document
 from supervisor.web.text_pieces import MOST_BYTES
 from supervisor.web.time_documents import MOST_CELLS, TimePicture, lanes_answer, parse_stretch
-from tests.experiment_fixture import ROOT
+from tests.experiment_fixture import ROOT, Experiment, wait_for
+from tests.views.made import node, snapshot
 from tests.web.serving import Served, end, served
 
 SCRIPT = """
@@ -57,8 +60,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False).returncode == 1
     )
     found = served(folder)
+    wait_for(lambda: is_read(found), "the journal to be read")
     yield found
     end(found)
+
+
+def is_read(server: Served) -> bool:
+    """Whether the answers of the server are those that they stay: on a busy machine it is slower than the first ask."""
+    live = server.of("live")
+    return bool(
+        live["complete"] and live["failure_groups"] and sum(one["failed"] for one in live["domains"]) == 100
+    )
 
 
 def test_the_list_and_the_head(server: Served) -> None:
@@ -140,7 +152,12 @@ def test_a_job_has_its_attempts_result_and_output(server: Served) -> None:
     assert json.loads(flaky["params"]) == {"kind": "flaky", "depth": 3}
     assert "ValueError" in flaky["attempts"][0]["error"]["traceback"]
     bad = server.of("job?id=bad/3")
-    assert (bad["state"], bad["result"], len(bad["attempts"])) == ("failed", None, 2)
+    assert (bad["state"], bad["result"], len(bad["attempts"]), bad["attempts_total"]) == (
+        "failed",
+        None,
+        2,
+        2,
+    )
     assert "--- attempt 2 ---" in server.of("output?id=bad/3")["text"]
 
 
@@ -206,6 +223,39 @@ def test_an_experiment_that_cannot_be_used_is_not_called_finished(tmp_path: Path
         watch.close()
 
 
+def test_a_run_that_has_just_ended_has_the_counts_of_its_end(experiment: Experiment) -> None:
+    """Its last lines have not been read yet: on a busy machine that takes longer than a request may wait."""
+    experiment.made("night", ["a", "b"], name="some")
+    watch = ExperimentWatch(Layout(experiment.output, "night"))
+    try:
+        watch.refresh()
+        assert watch.table is not None
+        watch.table.state[:] = bytes([PENDING]) * 2
+        found = live_document(watch.layout, "key", watch, may_steer=True)
+        assert (found["state"], found["counts"]["completed"], found["resume"]) == ("finished", 2, {})
+    finally:
+        watch.close()
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_live_run_on_several_machines_shows_its_nodes(tmp_path: Path, several: bool) -> None:
+    layout = Layout(tmp_path, "night")
+    layout.logs.mkdir()
+    nodes = [node(0), node(1)] if several else None
+    ProgressFile(layout).write(snapshot(experiment_id="night", nodes=nodes), [])
+    lock = Lock.acquire(layout.lock, "night")
+    watch = ExperimentWatch(layout)
+    try:
+        found = live_document(layout, "key", watch, may_steer=True)
+        assert found["live"] and ("nodes" in found) == several
+        if several:
+            assert [one["node"] for one in found["nodes"]] == ["node0 (host)", "node1 (host)"]
+            assert {"load": 3.9, "cpu_percent": 385.0, "heard_age": 2.0}.items() <= found["nodes"][0].items()
+    finally:
+        watch.close()
+        lock.release()
+
+
 def test_a_choice_is_kept_until_the_table_has_changed() -> None:
     table = JobTable()
     for number in range(1000):
@@ -219,6 +269,15 @@ def test_a_choice_is_kept_until_the_table_has_changed() -> None:
     assert list(choices.chosen(table, JobFilter(state="failed"), {}, 2)) == [7]
     table.state[8] = COMPLETED
     assert len(choices.chosen(table, JobFilter(state="pending"), {}, 2)) == 998
+
+
+def test_an_id_with_brackets_is_found_by_what_stands_in_it() -> None:
+    table = JobTable()
+    for job_id in ("T1", "T[1,1]", "layers=[64,32]"):
+        table.add(job_id)
+    found = JobChoices().chosen(table, JobFilter(text="T[1,1]"), {}, 1)
+    assert list(found) == [0, 1]
+    assert list(JobChoices().chosen(table, JobFilter(text="[64,"), {}, 1)) == [2]
 
 
 def test_a_filter_that_is_being_typed_is_no_error() -> None:

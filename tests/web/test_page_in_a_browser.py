@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from tests.experiment_fixture import Experiment, wait_for
 from tests.page.browser import DESKTOP, PHONE, chromium
 from tests.web.serving import Served, end, served, viewed
+
+# A browser, and many pages: ten seconds on an idle core.
+pytestmark = pytest.mark.timeout(300)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202egnp"
 
@@ -132,6 +136,9 @@ def test_a_run_is_paused_resumed_retried_and_drained_by_clicks_and_keys(
         page.locator("pre.log", has_text="printed by 0").wait_for()
         text = page.locator("main").inner_text()
         assert "✓ completed, domain d0" in text and "ValueError" in text and '"score": 0' in text
+        page.locator(
+            "header", has_text="12/13"
+        ).wait_for()  # the last one runs: the page hears of it in a second
         # By keys alone: the button, then the question.
         page.get_by_role("button", name="Drain…").focus()
         page.keyboard.press("Enter")
@@ -141,6 +148,10 @@ def test_a_run_is_paused_resumed_retried_and_drained_by_clicks_and_keys(
         page.keyboard.press("Enter")
         said(page, "draining: nothing new is started")
         state_is(page, "draining")
+        wait_for(
+            lambda: page.locator(".orders button").all_inner_texts() == ["Stop…", "Stacks"],
+            "what is left to order",
+        )
         touch(experiment, "all")
         assert experiment.started[0].wait(30) == 1  # the last job was still done; one is cancelled
         state_is(page, "finished")
@@ -163,7 +174,12 @@ def test_a_run_that_dies_is_resumed_and_ends_while_the_page_is_open(
         state_is(page, "running")
         os.kill(experiment.started[0].pid, signal.SIGKILL)
         state_is(page, "died")
-        assert "resumes it with --resume night" in page.locator("main").inner_text()
+        page.locator(".command code").wait_for()
+        command = page.locator(".command code").inner_text()
+        assert command.endswith("main.py --resume night") or "--resume night" in command
+        assert str(experiment.folder) in page.locator("main").inner_text()
+        page.get_by_role("button", name="copy").click()
+        page.get_by_role("button", name=re.compile("copied|marked")).wait_for()
         experiment.start("--resume", "night")
         state_is(page, "running")
         page.keyboard.press("4")
@@ -189,13 +205,8 @@ def test_every_page_on_a_phone_in_the_dark_and_without_a_violation(
     assert experiment.started[0].wait(30) == 1
     for size, dark in ((PHONE, True), (DESKTOP, False)):
         with viewed(browser, server, size=size, dark=dark, bypass_csp=True) as page:
-            for query in (
-                "",
-                *(
-                    f"?x={server.key}&p={name}"
-                    for name in ("", "jobs", "failures", "timeline", "results", "log", "jobs&job=job/0")
-                ),
-            ):
+            names = ("", "jobs", "failures", "timeline", "results", "log", "jobs&job=job/0")
+            for query in ("", *(f"?x={server.key}&p={name}" for name in (names if dark else names[:4]))):
                 page.goto(f"http://127.0.0.1:{server.port}/{query}")
                 page.wait_for_selector("html[data-ready]", state="attached", timeout=30_000)
                 wait_for(lambda page=page: len(page.locator("main").inner_text()) > 20, query)
@@ -206,6 +217,30 @@ def test_every_page_on_a_phone_in_the_dark_and_without_a_violation(
                 assert [
                     (query, one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found
                 ] == []
+
+
+def test_a_page_that_was_offline_in_another_time_zone_goes_on(
+    browser: Any, running: tuple[Experiment, Served]
+) -> None:
+    """As a laptop that slept, far from the machine: optuna-dashboard 971, ipywidgets 155."""
+    experiment, server = running
+    context = browser.new_context(timezone_id="America/Los_Angeles")
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/?x={server.key}&p=jobs&state=in_progress#t={server.token}")
+        there_are(page, 2, "tbody tr")
+        for words in page.locator("tbody td[data-label=took]").all_inner_texts():
+            assert re.fullmatch(r"[0-9.]+(m?s|m [0-9]+s) so far", words), words  # no hours
+        context.set_offline(True)
+        page.locator("#connection", has_text="has not answered").wait_for()
+        touch(experiment, "all")
+        assert experiment.started[0].wait(30) == 1
+        context.set_offline(False)
+        state_is(page, "finished")
+        page.locator("#connection").wait_for(state="hidden")
+        there_are(page, 0, "tbody tr")
+    finally:
+        context.close()
 
 
 def test_when_the_server_has_ended_the_page_says_so_and_another_one_is_asked_for(

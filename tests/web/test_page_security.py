@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +20,7 @@ import pytest
 
 from supervisor.__main__ import main
 from supervisor.web.page_security import POLICY, AccessRules
-from supervisor.web.page_server import described, is_loopback
+from supervisor.web.page_server import MOST_OPEN, described, is_loopback
 from tests.experiment_fixture import PATIENCE, ROOT, wait_for
 from tests.web.serving import Served, end, served
 
@@ -305,6 +310,54 @@ def test_a_socket_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
+def test_requests_that_never_get_complete_keep_nobody_out(server: Served) -> None:
+    heads = (
+        b"GET /api/exp",
+        f"POST /api/x/{server.key}/orders HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode(),
+    )
+    heads = (*heads, heads[1] + f"X-Longhaul-Token: {server.token}\r\nContent-Length: 9\r\n\r\n{{".encode())
+    slow = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(MOST_OPEN + 60)]
+    try:
+        for at, connection in enumerate(slow):
+            connection.sendall(heads[at % len(heads)])
+        wait_for(lambda: server.ask("GET", "/api/experiments")[0] == 200, "there is room for others")
+        for connection in slow:
+            while connection.recv(999):  # a 503, or nothing, and then its end
+                pass
+    except ConnectionResetError:
+        pass
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_requests_that_are_begun_anew_all_the_time_keep_nobody_out(server: Served) -> None:
+    """Each that is ended is replaced at once: there are always more of them than connections are allowed."""
+    held: list[socket.socket] = []
+    over = threading.Event()
+
+    def crowd() -> None:
+        while not over.is_set():
+            one = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            held.append(one)
+            with contextlib.suppress(OSError):
+                one.sendall(b"GET /api/exp")
+            if len(held) > 2 * MOST_OPEN:
+                held.pop(0).close()
+
+    thread = threading.Thread(target=crowd)
+    thread.start()
+    try:
+        wait_for(lambda: len(held) > MOST_OPEN + 50, "there are more than are allowed")
+        for _ in range(20):
+            assert server.ask("GET", "/api/experiments")[0] == 200
+    finally:
+        over.set()
+        thread.join()
+        for one in held:
+            one.close()
+
+
 def test_over_ssh_it_says_how_to_get_there() -> None:
     told = described(
         "http://127.0.0.1:8787/#t=x",
@@ -335,3 +388,54 @@ def test_rules_answer_for_ipv6_and_port_80() -> None:
     rules = AccessRules(TOKEN, port=80, address="::")
     assert rules.refusal("GET", "/", {"host": "localhost"}) is None
     assert AccessRules(TOKEN, port=81).refusal("GET", "/", {"host": "localhost"}) is not None
+
+
+READS_FOR_EVER = """
+import sys, threading
+from supervisor.__main__ import main
+from supervisor.web import experiment_watch
+def survey(layout):
+    print("reading", file=sys.stderr, flush=True)
+    threading.Event().wait()
+experiment_watch.survey = survey
+freshen = experiment_watch.ExperimentWatch.freshen_results
+def waited(watch):
+    print("waited for", file=sys.stderr, flush=True)
+    freshen(watch)
+experiment_watch.ExperimentWatch.freshen_results = waited
+sys.exit(main(["web", "--port", "0"]))
+"""
+
+
+def test_it_ends_at_once_and_without_a_word_while_it_reads(folder: Path) -> None:
+    """However often it is told so: threads that read a large journal are not waited for."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", READS_FOR_EVER]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        address, _, token = process.stdout.readline().strip().partition("#t=")
+        port = int(address.split(":")[2].rstrip("/"))
+        asking = []
+        for path in ("live", "columns"):  # the second one waits for what is read
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            if path == "live":
+                connection.request("GET", "/api/experiments", headers={"X-Longhaul-Token": token})
+                key = json.loads(connection.getresponse().read())["experiments"][0]["key"]
+            connection.request("GET", f"/api/x/{key}/{path}", headers={"X-Longhaul-Token": token})
+            asking.append(connection)
+        assert [process.stderr.readline() for _ in asking] == ["reading\n", "waited for\n"]
+        end = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < end:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert process.poll() == 0
+        assert process.stderr.read() == ""
+        for connection in asking:
+            connection.close()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.experiment_fixture import Experiment, wait_for
 
 BAD = """
@@ -48,11 +50,19 @@ BAD = """
 """
 
 
-def test_each_bad_job_ends_as_it_should_and_its_neighbours_finish(experiment: Experiment) -> None:
-    """P10, P11: an exception that cannot be unpickled and a lambda are text; exits and a segfault are seen."""
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, str]:
+    """A run of all of them, which is only looked at, and what it has said."""
+    experiment = Experiment(tmp_path_factory.mktemp("bad"))
     experiment.write(BAD)
     done = experiment.run("--timeout", "2")
     assert done.returncode == 1, done.stderr
+    return experiment, done.stderr
+
+
+def test_each_bad_job_ends_as_it_should_and_its_neighbours_finish(bad: tuple[Experiment, str]) -> None:
+    """P10, P11: an exception that cannot be unpickled and a lambda are text; exits and a segfault are seen."""
+    experiment, _ = bad
     final = experiment.final()
     assert all(final[f"good/{number}"]["state"] == "completed" for number in range(20))
     assert final["bad/print"]["state"] == "completed"
@@ -77,10 +87,9 @@ def test_each_bad_job_ends_as_it_should_and_its_neighbours_finish(experiment: Ex
     assert "/model/loss" in final["bad/lambda"]["error"]["message"]
 
 
-def test_a_timeout_ends_the_whole_process_tree(experiment: Experiment) -> None:
+def test_a_timeout_ends_the_whole_process_tree(bad: tuple[Experiment, str]) -> None:
     """P7: a child in a session of its own."""
-    experiment.write(BAD)
-    experiment.run("--timeout", "1", "--only", "bad/hang")
+    experiment, _ = bad
     child = int((experiment.folder / "executions.txt.child").read_text())
     wait_for(lambda: not _alive(child), "the job's child outlived it")
 
@@ -93,9 +102,8 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_output_is_kept_per_job_with_head_and_tail_of_what_is_too_long(experiment: Experiment) -> None:
-    experiment.write(BAD)
-    experiment.run("--only", "bad/print", "--only", "good/1")
+def test_output_is_kept_per_job_with_head_and_tail_of_what_is_too_long(bad: tuple[Experiment, str]) -> None:
+    experiment, _ = bad
     folder = experiment.output / experiment.experiment_id() / "output"
     (log,) = folder.glob("bad*print.log")
     text = log.read_text()
@@ -106,8 +114,7 @@ def test_output_is_kept_per_job_with_head_and_tail_of_what_is_too_long(experimen
     assert not list(folder.glob("good*1.log"))
 
 
-def test_the_summary_fits_a_screen_and_names_what_failed(experiment: Experiment) -> None:
-    experiment.write(BAD)
-    done = experiment.run("--timeout", "2")
+def test_the_summary_fits_a_screen_and_names_what_failed(bad: tuple[Experiment, str]) -> None:
+    _, said = bad
     for words in ("TwoArguments", "SIGSEGV", "bad/raise", "logs_final.json", "--resume"):
-        assert words in done.stderr, done.stderr
+        assert words in said, said

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.terms.wording import harmless
 from supervisor.views.suggested_commands import pasted, resume_command, shown
-from tests.experiment_fixture import PATIENCE, ROOT, Experiment
+from tests.experiment_fixture import PATIENCE, ROOT, Experiment, longhaul
 
 EVIL = "a\x1b[31m\x1b]0;title\x07\r\x9b2J\u202e/b"
 SCRIPT = f"""
@@ -56,13 +56,34 @@ def controls(text: str) -> set[str]:
     return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") and c not in "\n\t"}
 
 
-@pytest.fixture
-def ended(experiment: Experiment) -> tuple[Experiment, str]:
-    """An experiment whose jobs are called so, and what it has said."""
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, str]:
+    """An experiment whose jobs are called so, and what it has said. It is only looked at."""
+    experiment = Experiment(tmp_path_factory.mktemp("ended"))
     experiment.write(SCRIPT)
     done = experiment.run("--experiment-id", "night")
     assert done.returncode == 1, done.stderr
     return experiment, done.stderr
+
+
+def test_a_carriage_return_hides_nothing_of_an_error(experiment: Experiment) -> None:
+    """In what a job prints it does, as on a terminal: there it is a progress bar."""
+    experiment.write("""
+        def evaluate():
+            print("10 %\\r20 %")
+            raise ValueError("the cause" + chr(13) + "and more" + chr(13) + chr(10) + "the end")
+
+        if __name__ == "__main__":
+            main(evaluate, [Job(id="a")], name="trial", workers=1)
+    """)
+    assert experiment.run("--experiment-id", "night").returncode == 1
+    for words in (["show", "a", "night"], ["report", "night", "-o", str(experiment.output / "night.html")]):
+        done = longhaul(*words, "-d", str(experiment.output))
+        assert done.returncode == 0, done.stderr
+        said = done.stdout if words[0] == "show" else (experiment.output / "night.html").read_text()
+        assert "ValueError: the cause\n" in said, words
+    shown = experiment.output / "night" / "output" / "a.log"
+    assert shown.read_bytes() == b"10 %\r20 %\n"
 
 
 def test_no_command_prints_them(ended: tuple[Experiment, str]) -> None:
@@ -71,14 +92,8 @@ def test_no_command_prints_them(ended: tuple[Experiment, str]) -> None:
     log = (experiment.output / "night" / "supervisor.log").read_text()
     assert not controls(log)
     for words in COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "supervisor", *words, "-d", str(experiment.output)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = longhaul(*words, "-d", str(experiment.output))
+        assert done.stdout or done.stderr, words
         assert not controls(done.stdout + done.stderr), words
         assert "Traceback (most" not in done.stderr
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.__main__ import main
+from supervisor.session.detach import ssh_warning
 from tests.experiment_fixture import Experiment, wait_for
 
 SCRIPT = """
@@ -78,22 +79,20 @@ def test_it_is_ended_as_the_lines_say(script: Experiment) -> None:
     assert "--detach" not in console(script)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("--timeout", "soon"), 2, "--timeout soon"),
-        (("--resume", "nobody"), 2, "nobody"),
-        (("--no-resume",), 2, "--detach and --no-resume do not go together"),
-        (("--debug", "*"), 2, "do not go together"),
-    ],
-)
-def test_what_is_refused_is_seen_where_it_was_asked_for(
-    script: Experiment, words: tuple[str, ...], code: int, said: str
-) -> None:
-    done = script.run("--detach", *words)
-    assert done.returncode == code
-    assert said in done.stderr
-    assert "background" not in done.stderr
+def test_what_is_refused_is_seen_where_it_was_asked_for(script: Experiment) -> None:
+    """By the process in the background, and by the one that starts it."""
+    done = script.run("--detach", "--resume", "nobody")
+    assert done.returncode == 2
+    assert "nobody" in done.stderr and "background" not in done.stderr
+    wrong = [
+        (("--timeout", "soon"), "--timeout soon"),
+        (("--no-resume",), "--detach and --no-resume do not go together"),
+        (("--debug", "*"), "do not go together"),
+    ]
+    answers = script.refused(("--detach", *words) for words, _ in wrong)
+    for (words, said), done in zip(wrong, answers, strict=True):
+        assert (done.returncode, done.made) == (2, False), words
+        assert said in done.stderr and "background" not in done.stderr
 
 
 def test_a_lock_that_is_held_is_seen_too(script: Experiment) -> None:
@@ -158,21 +157,32 @@ def on_a_terminal(experiment: Experiment, **environment: str) -> str:
     return said.decode()
 
 
+SSH = {"SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"}
+
+
+@pytest.mark.parametrize(("environment", "warned"), [(SSH, True), ({**SSH, "STY": "12.pts"}, False)])
+def test_a_terminal_over_ssh_is_warned_of_in_one_line(
+    script: Experiment, environment: dict[str, str], warned: bool
+) -> None:
+    said = on_a_terminal(script, **environment)
+    assert ("--detach starts it in the background" in said) is warned
+
+
 @pytest.mark.parametrize(
     ("environment", "warned"),
     [
-        ({"SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"}, True),
+        (SSH, True),
         ({"SSH_TTY": "/dev/pts/3"}, True),
         ({"SSH_TTY": "/dev/pts/3", "TMUX": "/tmp/tmux-0/default,1,0"}, False),
         ({"SSH_TTY": "/dev/pts/3", "STY": "12.pts"}, False),
         ({}, False),
     ],
 )
-def test_a_terminal_over_ssh_is_warned_of_in_one_line(
-    script: Experiment, environment: dict[str, str], warned: bool
+def test_which_terminals_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], warned: bool
 ) -> None:
-    said = on_a_terminal(script, **environment)
-    assert ("--detach starts it in the background" in said) is warned
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    assert bool(ssh_warning(environment)) is warned
 
 
 def test_without_a_terminal_there_is_nothing_to_lose(script: Experiment) -> None:

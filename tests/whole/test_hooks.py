@@ -136,9 +136,8 @@ def test_ctrl_c_ends_a_hook_and_the_lock_is_free_while_one_runs(hooked: Experime
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("words", [("--on-finish", " "), ("--hook-timeout", "0"), ("--hook-timeout", "soon")])
-def test_wrong_values_are_refused_and_nothing_is_made(hooked: Experiment, words: tuple[str, str]) -> None:
-    done = hooked.run(*words, env=environment(hooked, 1))
-    assert done.returncode == 2
-    assert words[0] in done.stderr
-    assert not hooked.output.exists()
+def test_wrong_values_are_refused_and_nothing_is_made(hooked: Experiment) -> None:
+    wrong = [("--on-finish", " "), ("--hook-timeout", "0"), ("--hook-timeout", "soon")]
+    for words, done in zip(wrong, hooked.refused(wrong, NUMBERS="[1]"), strict=True):
+        assert (done.returncode, done.made) == (2, False), done.stderr
+        assert words[0] in done.stderr

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 
@@ -65,9 +68,23 @@ def ended(experiment: Experiment) -> list[tuple[str, int]]:
     return [(r["outcome"], r["attempt"]) for r in experiment.journal() if r["type"] == "ended"]
 
 
-def test_a_job_saves_on_ctrl_c_and_goes_on_where_it_was(experiment: Experiment) -> None:
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment whose job was stopped by Ctrl+C in its third step. Each test goes on with a copy."""
+    experiment = Experiment(tmp_path_factory.mktemp("interrupted"))
     write(experiment, WAIT)
     process = experiment.start()
+
+    def shown() -> Any:
+        try:
+            workers = json.loads(experiment.path("progress").read_text())["workers"]
+        except (OSError, ValueError):
+            return None
+        return [w for w in workers if w.get("fraction") is not None]
+
+    (worker,) = wait_for(shown, "a fraction in the progress file")
+    assert worker["job"] == "long/one" and worker["slow"] is False
+    assert worker["fraction"] == (worker["metrics"]["step"] + 1) / 6
     wait_for(lambda: "step2" in words(experiment), "the third step")
     wait_for(lambda: states(experiment))
     process.send_signal(signal.SIGINT)
@@ -75,6 +92,18 @@ def test_a_job_saves_on_ctrl_c_and_goes_on_where_it_was(experiment: Experiment) 
     assert process.returncode == -signal.SIGINT
     assert ended(experiment) == [("interrupted", 1)]
     assert len(states(experiment)) == 2
+    return experiment.folder
+
+
+@pytest.fixture
+def stopped(interrupted: Path, experiment: Experiment) -> Experiment:
+    shutil.copytree(interrupted, experiment.folder, dirs_exist_ok=True)
+    return experiment
+
+
+def test_a_job_saves_on_ctrl_c_and_goes_on_where_it_was(stopped: Experiment) -> None:
+    """And what it reports is in the progress file: see `interrupted`."""
+    experiment = stopped
     resume(experiment)
     assert words(experiment) == ["from0", *(f"step{n}" for n in range(3)), "from3", "step3", "step4", "step5"]
     assert experiment.final()["long/one"]["result"] == 3
@@ -108,12 +137,8 @@ def test_without_records_states_work_and_nothing_stays(experiment: Experiment) -
     assert sorted(os.listdir(experiment.output / "e1")) == ["logs_final.json", "statistics.json"]
 
 
-def test_a_job_that_runs_anew_finds_no_state(experiment: Experiment) -> None:
-    write(experiment, WAIT)
-    process = experiment.start()
-    wait_for(lambda: "step2" in words(experiment))
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
+def test_a_job_that_runs_anew_finds_no_state(stopped: Experiment) -> None:
+    experiment = stopped
     (kept,) = (path for path in states(experiment) if '"done":3' in path.read_text())
     text = kept.read_bytes()
     resume(experiment)
@@ -123,12 +148,8 @@ def test_a_job_that_runs_anew_finds_no_state(experiment: Experiment) -> None:
     assert words(experiment)[-7:] == ["from0", *(f"step{n}" for n in range(6))]
 
 
-def test_a_damaged_state_is_told_and_the_one_before_is_used(experiment: Experiment) -> None:
-    write(experiment, WAIT)
-    process = experiment.start()
-    wait_for(lambda: "step2" in words(experiment))
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
+def test_a_damaged_state_is_told_and_the_one_before_is_used(stopped: Experiment) -> None:
+    experiment = stopped
     (newest,) = (path for path in states(experiment) if '"save":3' in path.read_text())
     newest.write_bytes(newest.read_bytes()[:-5])
     (experiment.folder / "go on").touch()
@@ -139,24 +160,6 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(experiment: Experime
     assert words(experiment)[4] == "from2"
     (note,) = (r for r in experiment.journal() if r["type"] == "noted" and r["what"] == "job_notice")
     assert note["detail"]["job"] == "long/one"
-
-
-def test_reports_are_in_the_progress_file(experiment: Experiment) -> None:
-    write(experiment, WAIT)
-    process = experiment.start()
-
-    def shown() -> Any:
-        try:
-            workers = json.loads(experiment.path("progress").read_text())["workers"]
-        except (OSError, ValueError):
-            return None
-        return [w for w in workers if w.get("fraction") is not None]
-
-    (worker,) = wait_for(shown, "a fraction in the progress file")
-    assert worker["job"] == "long/one" and worker["slow"] is False
-    assert worker["fraction"] == (worker["metrics"]["step"] + 1) / 6
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
 
 
 YIELDS = """

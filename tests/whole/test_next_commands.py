@@ -100,7 +100,7 @@ def test_an_interrupted_run_says_where_its_report_is() -> None:
 
 
 def test_what_a_test_patches_does_not_reach_workers_and_its_environment_does(tmp_path: Path) -> None:
-    """As the README says of testing an experiment."""
+    """As docs/guide.md says of testing an experiment."""
     (tmp_path / "model.py").write_text(
         "import os\nRATE = 1\ndef evaluate(number):\n    return [RATE, os.environ.get('RATE')]\n"
     )

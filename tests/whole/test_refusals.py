@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from supervisor import UsageError, run
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
 
 SCRIPT = """
@@ -25,76 +28,78 @@ SCRIPT = """
 """
 
 
+def text(jobs: str, seconds: float = 0.0) -> str:
+    return SCRIPT.replace("@JOBS@", jobs).replace("@SECONDS@", str(seconds))
+
+
 def write(experiment: Experiment, jobs: str, seconds: float = 0.0) -> None:
-    experiment.write(SCRIPT.replace("@JOBS@", jobs).replace("@SECONDS@", str(seconds)))
+    experiment.write(text(jobs, seconds))
 
 
 GOOD_JOBS = 'return [Job(id=f"job/{n}", params={"number": n}) for n in range(4)]'
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--workers", "0"], ["--workers", "0"]),
-        (["--workers", "many"], ["--workers", "many"]),
-        (["--worker", "2"], ["--worker", "--workers"]),
-        (["--resume", "nowhere"], ["nowhere"]),
-        (["--resume", "latest"], ["No checkpoints found to resume from"]),
-        (["--experiment-id", "../../x"], ["../../x"]),
-        (["--experiment-id", ""], ["empty"]),
-        (["--timeout", "soon"], ["--timeout", "soon"]),
-        (["--timeout", "0"], ["--timeout"]),
-        (["--grace", "-1"], ["--grace"]),
-        (["--retries", "-1"], ["--retries"]),
-        (["--resume", "x", "--no-resume"], ["--resume", "--no-resume"]),
-        (["--rerun", "*"], ["--rerun", "--resume"]),
-        (["--only", "nothing/*"], ["nothing/*"]),
-        (["--start-method", "fork"], ["--start-method", "fork"]),
-        (["--job-cpus", "0"], ["--job-cpus 0"]),
-        (["--job-memory", "much"], ["--job-memory much"]),
-        (["--job-gpus", "1.5"], ["--job-gpus 1.5"]),
-        (["--memory", "5"], ["--memory 5"]),
-        (["--gpus", "0,,1"], ["--gpus 0,,1"]),
-        (["--resource", "license"], ["--resource license", "NAME=N"]),
-    ],
-)
-def test_bad_options_are_refused_and_nothing_is_made(
-    experiment: Experiment, arguments: list[str], words: list[str]
-) -> None:
+BAD_OPTIONS = [
+    (["--workers", "0"], ["--workers", "0"]),
+    (["--workers", "many"], ["--workers", "many"]),
+    (["--worker", "2"], ["--worker", "--workers"]),
+    (["--resume", "nowhere"], ["nowhere", "there are none. Start without --resume"]),
+    (["--resume", "latest"], ["No checkpoints found to resume from", "Start without --resume"]),
+    (["--experiment-id", "../../x"], ["../../x"]),
+    (["--experiment-id", ""], ["empty"]),
+    (["--timeout", "soon"], ["--timeout", "soon"]),
+    (["--timeout", "0"], ["--timeout"]),
+    (["--grace", "-1"], ["--grace"]),
+    (["--retries", "-1"], ["--retries"]),
+    (["--resume", "x", "--no-resume"], ["--resume", "--no-resume"]),
+    (["--rerun", "*"], ["--rerun", "--resume"]),
+    (["--only", "nothing/*"], ["nothing/*"]),
+    (["--start-method", "fork"], ["--start-method", "fork"]),
+    (["--job-cpus", "0"], ["--job-cpus 0"]),
+    (["--job-memory", "much"], ["--job-memory much"]),
+    (["--job-gpus", "1.5"], ["--job-gpus 1.5"]),
+    (["--memory", "5"], ["--memory 5"]),
+    (["--gpus", "0,,1"], ["--gpus 0,,1"]),
+    (["--resource", "license"], ["--resource license", "NAME=N"]),
+]
+
+
+def test_bad_options_are_refused_and_nothing_is_made(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS)
-    done = experiment.run(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
-    assert not experiment.output.exists()
+    answers = experiment.refused(arguments for arguments, _ in BAD_OPTIONS)
+    for (arguments, words), done in zip(BAD_OPTIONS, answers, strict=True):
+        assert (done.returncode, done.made) == (2, False), (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        for word in words:
+            assert word in done.stderr
     assert not experiment.executions()
-
-
-@pytest.mark.parametrize(
-    ("jobs", "words"),
-    [
-        ("return []", ["no jobs"]),
-        ('return [Job(id="same", params={"number": n}) for n in (1, 2)]', ["same", "1", "2"]),
-        ('return [Job(id="a", params={"number": {1, 2}})]', ["'a'", "/number"]),
-        ('return [Job(id="a", params={"number": float("nan")})]', ["'a'", "/number"]),
-        ('return [Job(id="a", params={"number": {1: 2}})]', ["'a'"]),
-        ('return [Job(id="a", params={"numbr": 1})]', ["'a'", "numbr"]),
-        ("return [('number', 1)]", ["Job("]),
-        ("return 7", ["int"]),
-        ('return [Job(id="", params={"number": 1})]', ["id"]),
-    ],
-)
-def test_a_plan_that_cannot_be_run_is_refused_and_nothing_is_made(
-    experiment: Experiment, jobs: str, words: list[str]
-) -> None:
-    write(experiment, jobs)
-    done = experiment.run()
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr
+    # And a start of its own, in no fork of another process.
+    arguments, words = BAD_OPTIONS[0]
+    alone = experiment.run(*arguments)
+    assert (alone.returncode, alone.stdout, alone.stderr) == (2, "", answers[0].stderr)
     assert not experiment.output.exists()
+
+
+BAD_PLANS = [
+    ("return []", ["no jobs"]),
+    ('return [Job(id="same", params={"number": n}) for n in (1, 2)]', ["same", "1", "2"]),
+    ('return [Job(id="a", params={"number": {1, 2}})]', ["'a'", "/number"]),
+    ('return [Job(id="a", params={"number": float("nan")})]', ["'a'", "/number"]),
+    ('return [Job(id="a", params={"number": {1: 2}})]', ["'a'"]),
+    ('return [Job(id="a", params={"numbr": 1})]', ["'a'", "numbr"]),
+    ("return [('number', 1)]", ["Job("]),
+    ("return 7", ["int"]),
+    ('return [Job(id="", params={"number": 1})]', ["id"]),
+]
+
+
+def test_a_plan_that_cannot_be_run_is_refused_and_nothing_is_made(experiment: Experiment) -> None:
+    scripts = [text(jobs) for jobs, _ in BAD_PLANS]
+    for (jobs, words), done in zip(BAD_PLANS, experiment.refused([()] * len(scripts), scripts), strict=True):
+        assert (done.returncode, done.made) == (2, False), (jobs, done.stderr)
+        assert "Traceback" not in done.stderr
+        for word in words:
+            assert word in done.stderr
 
 
 def test_an_experiment_that_exists_is_not_overwritten(experiment: Experiment) -> None:
@@ -124,9 +129,9 @@ def test_results_without_a_record_are_not_overwritten_either(experiment: Experim
 
 def test_two_runs_without_a_record_started_at_once_keep_their_results_apart(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS)
-    both = [experiment.start("--no-resume") for _ in range(4)]
-    assert [process.wait(60) for process in both] == [0, 0, 0, 0]
-    assert len(list(experiment.output.glob("*/logs_final.json"))) == 4
+    both = [experiment.start("--no-resume") for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert len(list(experiment.output.glob("*/logs_final.json"))) == 2
 
 
 def test_a_second_supervisor_on_the_same_experiment_is_refused_by_pid(experiment: Experiment) -> None:
@@ -181,21 +186,18 @@ def test_a_directory_that_cannot_be_written_is_73(experiment: Experiment) -> Non
     assert str(experiment.folder / "file") in err
 
 
-@pytest.mark.parametrize("words", [(), ("--no-resume",), ("--list-checkpoints",), ("--detach",)])
-def test_an_output_that_is_a_file_is_73_before_anything_happens(
-    experiment: Experiment, words: tuple[str, ...]
-) -> None:
+def test_an_output_that_is_a_file_is_73_before_anything_happens(experiment: Experiment) -> None:
     write(experiment, GOOD_JOBS)
     file = experiment.folder / "file"
     file.write_text("in the way")
     before = sorted(experiment.folder.rglob("*"))
-    done = experiment.run("--output", str(file), *words)
-    assert done.returncode == 73, done.stderr
-    assert f"--output {file} is a file" in done.stderr
-    assert "parser=" in done.stderr and "--longhaul-output" in done.stderr
-    done = experiment.run("--longhaul-output", str(file), *words)
-    assert done.returncode == 73, done.stderr
-    assert f"--longhaul-output {file} is a file" in done.stderr
+    kinds = ((), ("--no-resume",), ("--list-checkpoints",), ("--detach",))
+    starts = [(name, str(file), *words) for words in kinds for name in ("--output", "--longhaul-output")]
+    for (name, *words), done in zip(starts, experiment.refused(starts), strict=True):
+        assert done.returncode == 73, (words, done.stderr)
+        assert f"error: {name} {file} is a file" in done.stderr
+        if name == "--output":
+            assert "parser=" in done.stderr and "--longhaul-output" in done.stderr
     assert sorted(experiment.folder.rglob("*")) == before
 
 
@@ -233,8 +235,7 @@ def test_a_directory_may_be_called_like_a_file(experiment: Experiment) -> None:
 
 def test_a_script_without_the_guard_is_told_about_it(experiment: Experiment) -> None:
     """P14: each worker would start the run again."""
-    text = SCRIPT.replace("@JOBS@", GOOD_JOBS).replace("@SECONDS@", "0")
-    experiment.write(text.replace('    if __name__ == "__main__":\n        main(', "    main("))
+    experiment.write(text(GOOD_JOBS).replace('    if __name__ == "__main__":\n        main(', "    main("))
     done = experiment.run()
     assert done.returncode == 75, done.stderr
     assert '__name__ == "__main__"' in done.stderr
@@ -281,9 +282,9 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_error(experiment: Experiment)
 def test_an_import_error_in_the_workers_is_told_in_their_own_words(experiment: Experiment) -> None:
     """P14: and the run can be resumed when it is mended."""
     write(experiment, GOOD_JOBS)
-    text = experiment.script.read_text()
     experiment.script.write_text(
-        text + '\nif __name__ == "__mp_main__":\n    raise ImportError("no model here")\n'
+        experiment.script.read_text()
+        + '\nif __name__ == "__mp_main__":\n    raise ImportError("no model here")\n'
     )
     done = experiment.run()
     assert done.returncode == 75, done.stderr
@@ -302,3 +303,16 @@ def test_a_symlinked_checkpoint_stays_a_symlink(experiment: Experiment, tmp_path
     assert experiment.run("--resume", "latest").returncode == 0
     assert path.is_symlink()
     assert experiment.checkpoint()["counts"]["completed"] == 4
+
+
+@pytest.mark.parametrize(("jobs", "keywords"), [([(1, 2)], {}), ([{"n": 1}], {"retires": 2})])
+def test_what_is_wrong_in_a_call_of_run_is_shown_at_the_call(
+    jobs: list[Any], keywords: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of our own modules there is one line, and no chain of errors."""
+    with pytest.raises(UsageError) as caught:
+        run(print, jobs, name="wrong", output=tmp_path / "out", start_method="spawn", **keywords)
+    *_, call, own = traceback.extract_tb(caught.tb)
+    assert (call.filename, own.name) == (__file__, "run")
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert not (tmp_path / "out").exists()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from supervisor.reports.latest_experiment import larger_beside
 from supervisor.reports.report import load
 from supervisor.storage.files.layout import Layout
-from tests.experiment_fixture import Experiment
+from tests.experiment_fixture import Experiment, longhaul
 
 SCRIPT = """
     def evaluate(number):
@@ -31,24 +29,16 @@ def start(experiment: Experiment, *words: str, many: int = 12) -> str:
     return done.stderr
 
 
-def longhaul(experiment: Experiment, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "supervisor", *words],
-        cwd=experiment.folder,
-        env=experiment.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+def made(experiment: Experiment, experiment_id: str, only: str | None = None, many: int = 12) -> None:
+    experiment.made(experiment_id, [f"job/{n}" for n in range(many)], name="trial", only=only)
 
 
 @pytest.mark.parametrize("trial", [["--only", "job/3"], []])
 def test_latest_is_a_trial_and_the_larger_one_is_named(experiment: Experiment, trial: list[str]) -> None:
     """Once a few jobs of all, once a script that had but few."""
     experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "night")
-    start(experiment, "--experiment-id", "stray", *trial, many=12 if trial else 2)
+    made(experiment, "night")
+    made(experiment, "stray", *trial[1:], many=12 if trial else 2)
     said = start(experiment, "--resume", "latest", *trial, many=12 if trial else 2)
     of = "1 of 12 jobs" if trial else "2 of 2 jobs"
     words = f"latest is stray, {of} done; there is also night, 12 of 12 jobs done"
@@ -57,58 +47,55 @@ def test_latest_is_a_trial_and_the_larger_one_is_named(experiment: Experiment, t
         load(experiment.output).close()
     assert f"load({str(experiment.output)!r}, 'night') reads that one" in str(warned[0].message)
     assert warned[0].filename == __file__
-    looked = longhaul(experiment, "status", "latest", str(experiment.output))
+    looked = longhaul("status", "latest", str(experiment.output))
     assert words in looked.stderr and "stray" in looked.stdout
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(experiment.output, "stray").close()
     for word in ("stray", str(experiment.output / "stray")):
-        assert longhaul(experiment, "status", word, "-d", str(experiment.output)).stderr == ""
+        assert longhaul("status", word, "-d", str(experiment.output))[::2] == (0, "")
 
 
 def test_auto_goes_on_with_a_trial_and_names_the_larger_one(experiment: Experiment) -> None:
     experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "night", "--only", "job/[1-9]*")
-    start(experiment, "--experiment-id", "stray", "--only", "job/3")
+    made(experiment, "night", "job/[1-9]*")
+    made(experiment, "stray", "job/3")
     said = start(experiment, "--resume", "auto")
     assert "auto is stray, 1 of 12 jobs done; there is also night, 11 of 12 jobs done" in said
 
 
 def test_a_plain_start_mentions_the_unfinished_one_also_after_a_trial(experiment: Experiment) -> None:
     experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "night", "--only", "job/[1-9]*")
-    start(experiment, "--experiment-id", "stray", many=2)
+    made(experiment, "night", "job/[1-9]*")
+    made(experiment, "stray", many=2)
     said = start(experiment, "--experiment-id", "another", many=2)
     assert "night is unfinished, with 1 of 12 jobs left; continue it with --resume night" in said
 
 
 def test_nothing_is_said_of_what_nobody_would_mean(experiment: Experiment) -> None:
     """A smaller one, one of about the size, one of another name, and a finished one of last year."""
-    experiment.write(SCRIPT, name="other")
-    start(experiment, "--experiment-id", "elsewhere", many=40)
     experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "old", many=30)
+    experiment.made("elsewhere", [f"job/{n}" for n in range(40)], name="other")
+    made(experiment, "old", many=30)
     age(experiment, "old")
-    start(experiment, "--experiment-id", "small", many=2)
-    start(experiment, "--experiment-id", "alike", many=14)
-    start(experiment, "--experiment-id", "night")
+    made(experiment, "small", many=2)
+    made(experiment, "alike", many=14)
+    made(experiment, "night")
     assert "there is also" not in start(experiment, "--resume", "latest")
     assert larger_beside(Layout(experiment.output, "night")) is None
 
 
 def test_an_old_one_is_named_if_it_is_unfinished(experiment: Experiment) -> None:
-    experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "old", "--only", "job/1*", many=30)
+    made(experiment, "old", "job/1*", many=30)
     age(experiment, "old")
-    start(experiment, "--experiment-id", "stray", many=2)
+    made(experiment, "stray", many=2)
     found = larger_beside(Layout(experiment.output, "stray"))
     assert found is not None and found[1].summary() == "old, 11 of 30 jobs done"
 
 
 def test_one_that_was_killed_before_its_checkpoint_is_told_by_its_journal(experiment: Experiment) -> None:
-    experiment.write(SCRIPT)
-    start(experiment, "--experiment-id", "night")
-    start(experiment, "--experiment-id", "stray", "--only", "job/3")
+    made(experiment, "night")
+    made(experiment, "stray", "job/3")
     for experiment_id in ("night", "stray"):
         Layout(experiment.output, experiment_id).checkpoint.unlink()
     found = larger_beside(Layout(experiment.output, "stray"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
 
 from tests.experiment_fixture import Experiment
 
@@ -25,18 +25,19 @@ def told(text: str) -> list[str]:
     return [line.partition("results: ")[2] for line in text.splitlines() if "in JSON form" in line]
 
 
-@pytest.mark.parametrize("lost", ["", "checkpoint", "journal"])
-def test_conversions_are_told_once_an_experiment_and_of_numbers_never(
-    experiment: Experiment, lost: str
-) -> None:
+def test_conversions_are_told_once_an_experiment_and_of_numbers_never(experiment: Experiment) -> None:
     """Also if one of the two files that know it is lost between the runs."""
     experiment.write(SCRIPT)
     first = experiment.run("--only", "job/0")
     assert first.returncode == 0, first.stderr
     assert told(first.stderr) == ["tuple written in JSON form, first in job/0"]
-    if lost:
-        experiment.path(lost).unlink()
-    second = experiment.run("--resume", "latest", "--all-tasks")
-    assert told(second.stderr) == ["set written in JSON form, first in job/2"]
+    whole = experiment.output
+    for lost in ("checkpoint", "journal", ""):
+        experiment.output = whole.with_name(f"without {lost}")
+        shutil.copytree(whole, experiment.output)
+        if lost:
+            experiment.path(lost).unlink()
+        second = experiment.run("--resume", "latest", "--all-tasks")
+        assert told(second.stderr) == ["set written in JSON form, first in job/2"]
     assert told(experiment.run("--resume", "latest", "--rerun", "*").stderr) == []
     assert experiment.final()["job/0"]["result"] == {"kinds": [0.0, 1, True, {"2": "x"}], "pair": [1, 2]}

@@ -27,53 +27,56 @@ SCRIPT = """
 """
 
 
+def text(big: str, other: str = "") -> str:
+    return SCRIPT.replace("@BIG@", big).replace("@OTHER@", other)
+
+
 def write(experiment: Experiment, big: str, other: str = "") -> None:
-    experiment.write(SCRIPT.replace("@BIG@", big).replace("@OTHER@", other))
+    experiment.write(text(big, other))
 
 
 def without_devices(experiment: Experiment, devices: str = "") -> dict[str, str]:
     return {**experiment.environment(), "CUDA_VISIBLE_DEVICES": devices}
 
 
-@pytest.mark.parametrize(
-    ("big", "arguments", "told"),
-    [
-        ("cpus=8", [], "job 'big': asks for 8 cores, but there are 4 (--workers)."),
-        ("cpus=8", ["--workers", "2"], "job 'big': asks for 8 cores, but there are 2 (--workers)."),
-        ("memory='3G'", ["--memory", "2G"], "job 'big': asks for 3G of memory, but there is 2G (--memory)."),
-        ("gpus=2", ["--gpus", "7,"], "job 'big': asks for 2 GPUs, but there is 1 (--gpus)."),
-        ("gpus=0.5", ["--gpus", "none"], "job 'big': asks for 0.5 of a GPU, but there is none (--gpus)."),
+CAN_NEVER_RUN = [
+    ("cpus=8", [], "job 'big': asks for 8 cores, but there are 4 (--workers)."),
+    ("cpus=8", ["--workers", "2"], "job 'big': asks for 8 cores, but there are 2 (--workers)."),
+    ("memory='3G'", ["--memory", "2G"], "job 'big': asks for 3G of memory, but there is 2G (--memory)."),
+    ("gpus=2", ["--gpus", "7,"], "job 'big': asks for 2 GPUs, but there is 1 (--gpus)."),
+    ("gpus=0.5", ["--gpus", "none"], "job 'big': asks for 0.5 of a GPU, but there is none (--gpus)."),
+    (
+        "gpus=1",
+        [],
         (
-            "gpus=1",
-            [],
-            (
-                "job 'big': asks for 1 GPU, but there is none (--gpus). "
-                "--gpus auto: found no GPU (CUDA_VISIBLE_DEVICES=)."
-            ),
+            "job 'big': asks for 1 GPU, but there is none (--gpus). "
+            "--gpus auto: found no GPU (CUDA_VISIBLE_DEVICES=)."
         ),
-        ("gpus=0", ["--gpus", "1"], "--gpus 1: found no GPU (CUDA_VISIBLE_DEVICES=)."),
-        (
-            "resources={'license': 1}",
-            ["--resource", "disk=1"],
-            "job 'big': asks for license=1, but there is none (--resource license=N; offered: disk).",
-        ),
-        (
-            "cpus=1",
-            ["--job-cpus", "5"],
-            "job 'small': asks for 5 cores, but there are 4 (--workers); 1 more job ",
-        ),
-        ("cpus=-1", [], "job 'big': cpus=-1: expected a number of 0.001 or more"),
-        ("gpus=1.5", [], "job 'big': gpus=1.5: expected a whole number of GPUs, or less than 1 for a share"),
-    ],
-)
-def test_what_can_never_run_is_refused_and_nothing_is_made(
-    experiment: Experiment, big: str, arguments: list[str], told: str
-) -> None:
-    write(experiment, big)
-    done = experiment.run(*arguments, env=without_devices(experiment))
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"error: {told}") and done.stderr.count("\n") == 1
-    assert not experiment.output.exists()
+    ),
+    ("gpus=0", ["--gpus", "1"], "--gpus 1: found no GPU (CUDA_VISIBLE_DEVICES=)."),
+    (
+        "resources={'license': 1}",
+        ["--resource", "disk=1"],
+        "job 'big': asks for license=1, but there is none (--resource license=N; offered: disk).",
+    ),
+    (
+        "cpus=1",
+        ["--job-cpus", "5"],
+        "job 'small': asks for 5 cores, but there are 4 (--workers); 1 more job ",
+    ),
+    ("cpus=-1", [], "job 'big': cpus=-1: expected a number of 0.001 or more"),
+    ("gpus=1.5", [], "job 'big': gpus=1.5: expected a whole number of GPUs, or less than 1 for a share"),
+]
+
+
+def test_what_can_never_run_is_refused_and_nothing_is_made(experiment: Experiment) -> None:
+    scripts = [text(big) for big, _, _ in CAN_NEVER_RUN]
+    answers = experiment.refused(
+        (arguments for _, arguments, _ in CAN_NEVER_RUN), scripts, CUDA_VISIBLE_DEVICES=""
+    )
+    for (_, _, told), done in zip(CAN_NEVER_RUN, answers, strict=True):
+        assert (done.returncode, done.made) == (2, False), done.stderr
+        assert done.stderr.startswith(f"error: {told}") and done.stderr.count("\n") == 1
     assert not experiment.executions()
 
 
@@ -156,10 +159,12 @@ def test_after_an_order_for_fewer_workers_what_does_not_fit_is_named_and_left(
 ) -> None:
     write(experiment, "cpus=4, priority=-1")
     gate = experiment.folder / "gate"
-    text = experiment.script.read_text().replace(
-        'note("ran")', 'note("began")\n    while not Path("gate").exists(): time.sleep(0.01)\n    note("ran")'
+    experiment.script.write_text(
+        experiment.script.read_text().replace(
+            'note("ran")',
+            'note("began")\n    while not Path("gate").exists(): time.sleep(0.01)\n    note("ran")',
+        )
     )
-    experiment.script.write_text(text)
     process = experiment.start()
     wait_for(lambda: len(experiment.executions("began")) == 2)
     assert main(["ctl", "workers", "2", "-d", str(experiment.output)]) == 0
@@ -256,10 +261,11 @@ def test_what_was_given_to_all_jobs_is_in_the_final_file_of_a_run_that_keeps_not
 
 def test_in_the_debugger_a_job_finds_what_it_asks_for(experiment: Experiment) -> None:
     write(experiment, "cpus=99, gpus=2", "cpus=0.5")
-    text = experiment.script.read_text().replace(
-        'return {"number"', 'return {"job": [current_job().cpus, current_job().gpus], "number"'
+    experiment.script.write_text(
+        experiment.script.read_text().replace(
+            'return {"number"', 'return {"job": [current_job().cpus, current_job().gpus], "number"'
+        )
     )
-    experiment.script.write_text(text)
     done = experiment.run("--debug", "*", env=without_devices(experiment, "GPU-a,GPU-b,GPU-c"))
     assert done.returncode == 0, done.stderr
     assert 'big: {"job":[99,["GPU-a","GPU-b"]],"number":1,"devices":"GPU-a,GPU-b"}' in done.stderr

@@ -1,4 +1,4 @@
-"""120 jobs with needs at random, in one experiment that is drained, killed and resumed: what they use, noted from
+"""80 jobs with needs at random, in one experiment that is drained, killed and resumed: what they use, noted from
 inside the jobs, is never more than there is."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCRIPT = """
     if __name__ == "__main__":
         main(evaluate, jobs, name="use", all_tasks=True, grace=60)
 """
-JOBS = 120
+JOBS = 80
 CORES, FEWER = 5, 3
 DEVICES = ("2", "0", "1")
 MEMORY = 1200  # MB
@@ -178,20 +178,22 @@ def test_jobs_never_use_more_than_there_is(experiment: Experiment) -> None:
     notes_file(experiment).touch()
 
     first = start(experiment, CORES, "--workers", str(CORES), *OFFER)
-    wait_for(lambda: len(ended(experiment)) >= 15)
+    wait_for(lambda: len(ended(experiment)) >= 10)
     assert "workers: 5 before, 3 from now on" in told(experiment, "workers", str(FEWER))
-    wait_for(lambda: len(ended(experiment)) >= 30)
+    wait_for(lambda: len(ended(experiment)) >= 20)
     told(experiment, "workers", str(CORES))
-    wait_for(lambda: len(ended(experiment)) >= 50)
+    wait_for(lambda: len(ended(experiment)) >= 35)
     first.send_signal(signal.SIGINT)
     end(first)
     assert first.returncode == -signal.SIGINT
 
     second = start(experiment, CORES, "--resume", "latest")
     before = len(ended(experiment))
-    wait_for(lambda: len(ended(experiment)) >= before + 20)
+    wait_for(lambda: len(ended(experiment)) >= before + 12)
     second.kill()
     end(second)
+    wait_for(lambda: not experiment.processes(), "the workers end")
+    recorded, before = set(experiment.completed_in_journal()), len(ended(experiment))
 
     third = start(experiment, FEWER, "--resume", "latest", "--workers", str(FEWER))
     told_third = end(third)
@@ -209,8 +211,8 @@ def test_jobs_never_use_more_than_there_is(experiment: Experiment) -> None:
         job: number * number for number, job in enumerate(fields)
     }
     found = notes(experiment)
-    again = [job for job, times in Counter(ended(experiment)).items() if times > 1]
-    assert len(again) <= CORES  # they had ended when the supervisor was killed, and it did not know
+    # What had ended when the supervisor was killed may run again if it was not recorded yet; how much, is chance.
+    assert not recorded & set(ended(experiment)[before:])
     most = check_sums(found, fields)
     assert most["cores"] >= 4 and most["license"] == 2 and most["memory"] >= 900
     assert [most[device] for device in DEVICES].count(1) >= 2

@@ -99,7 +99,9 @@ def test_a_module_without_a_file_that_no_import_finds_goes_by_value(monkeypatch:
 
 def test_what_cannot_be_sent_is_refused_with_a_way_out() -> None:
     lock = __import__("threading").Lock()
-    with pytest.raises(CannotSend, match=r"cannot be sent to a worker .*setup\(\)"):
+    with pytest.raises(
+        CannotSend, match=r"<lambda> \(test_callables.py, line \d+\) cannot be sent to a worker .*setup\(\)"
+    ):
         describe(lambda: lock)
 
 

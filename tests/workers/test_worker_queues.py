@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from workers.transport.frames import (
+    HEAD,
     MAX_FRAME,
     BadFrame,
     FrameReader,
@@ -93,6 +95,48 @@ def test_a_writer_keeps_what_does_not_fit(pipe: tuple[Any, Any]) -> None:
     assert not left
     assert msgspec.msgpack.decode(got[0], type=Run) == big
     assert msgspec.msgpack.decode(got[1], type=Finish) == Finish()
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, select.PIPE_BUF - HEAD - 8, select.PIPE_BUF - HEAD, select.PIPE_BUF, 9000]
+)
+def test_messages_of_any_size_pass_a_pipe_with_any_room_left(pipe: tuple[Any, Any], size: int) -> None:
+    reader, writer = pipe
+    inbox = InboxWriter(writer.fileno())
+    os.set_blocking(reader.fileno(), False)
+    messages = [Run(number, [1], b"x" * max(0, size + number % 5 - 2)) for number in range(400)]
+    stream = FrameReader()
+    got: list[bytes] = []
+    for number, message in enumerate(messages):
+        inbox.send(message)
+        if number % 7 == 0 and number > 150:
+            got += feed(stream, os.read(reader.fileno(), 3001))
+    while inbox.flush() or len(got) < len(messages):
+        got += feed(stream, os.read(reader.fileno(), 1 << 16))
+    assert [msgspec.msgpack.decode(payload, type=Run) for payload in got] == messages
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_outbox_says_the_same_however_the_stream_is_cut(pipe: tuple[Any, Any], seed: int) -> None:
+    """One message at a time, as of a worker with long jobs, several, or pieces."""
+    rng = random.Random(seed)
+    reader, writer = pipe
+    outbox = OutboxReader(reader.fileno())
+    sent = [Completed(n, 0.5, rng.choice([b"null", b"x" * 300, b"\xce\0\0\0\1", b""])) for n in range(60)]
+    got: list[Any] = []
+    written = b""
+    for message in sent:
+        piece = frame(msgspec.msgpack.encode(message))
+        cut = rng.choice([len(piece), len(piece), 1, 4, 5, len(piece) - 1])
+        for part in (piece[:cut], piece[cut:]):
+            written += part
+            if written and rng.random() < 0.7:
+                os.write(writer.fileno(), written)
+                written = b""
+                got += outbox.read()
+    os.write(writer.fileno(), written + frame(msgspec.msgpack.encode(Ready())))
+    got += outbox.read()
+    assert got == [*sent, Ready()]
 
 
 def test_a_writer_keeps_what_it_says_until_a_reader_is_there_again(pipe: tuple[Any, Any]) -> None:

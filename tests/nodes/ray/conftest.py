@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.experiment_fixture import Experiment, experiment, wait_for
+from tests.nodes.hosts import Host
 
 __all__ = ["experiment"]
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -127,6 +128,19 @@ def cluster(ray_nodes: RayNodes) -> RayNodes:
     """With three nodes."""
     ray_nodes.complete()
     return ray_nodes
+
+
+def start_ray(host: Host, *options: str) -> None:
+    """On a host of its own (`tests.nodes.hosts`)."""
+    # Ray asks the network for its own address. What it keeps on a disk is of one host.
+    # A token that the user of this machine has would be asked for by the head, and not be shown by the others.
+    script = (
+        "ip route add default via 10.99.0.254 && mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray"
+        ' && exec env RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled "$@"'
+    )
+    ray = str(Path(sys.executable).with_name("ray"))
+    words = ["sh", "-c", script, "-", ray, "start", f"--node-ip-address={host.address}", *options]
+    subprocess.run([*host.entered(Path("/")), *words], check=True, capture_output=True, timeout=90)
 
 
 def driver_of(experiment: Experiment, supervisor: int) -> psutil.Process:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
 import psutil
 import pytest
 
+from supervisor.nodes.ray.direct_wires import CALLS_ONLY
 from tests.experiment_fixture import PATIENCE, Experiment, wait_for
-from tests.nodes.ray.conftest import RayNodes, agents_of, driver_of
+from tests.nodes.ray.conftest import GPUS, RayNodes, agents_of, driver_of
 
 pytestmark = pytest.mark.needs_ray
 
@@ -41,6 +44,22 @@ SCRIPT = """
 """
 
 
+GPU_SCRIPT = """
+    def jobs():
+        for number in range(6):
+            yield Job(id=f"job/{number}", gpus=1)
+
+    def evaluate():
+        note("ran")
+        while not Path(LOG).with_name("gate").exists():
+            time.sleep(0.005)
+        return [os.environ["CUDA_VISIBLE_DEVICES"], list(current_job().gpus), current_job().local_worker]
+
+    if __name__ == "__main__":
+        main(evaluate, jobs, name="gpus", workers="auto", all_tasks=True)
+"""
+
+
 def write(experiment: Experiment, jobs: int = 12) -> None:
     experiment.write(SCRIPT.replace("@JOBS@", str(jobs)))
 
@@ -67,16 +86,27 @@ def ended_otherwise(experiment: Experiment) -> Counter[str]:
     return Counter(outcome for outcome in ended if outcome != "completed")
 
 
-def test_the_nodes_of_a_cluster_share_the_jobs(experiment: Experiment, cluster: RayNodes) -> None:
+WIRES = pytest.mark.parametrize("calls", ["0", "1"], ids=["direct", "calls"])
+
+
+def with_wires(experiment: Experiment, calls: str) -> dict[str, str]:
+    """The environment in which agents have a connection of their own, or all goes through calls of Ray's."""
+    return {**experiment.environment(), CALLS_ONLY: calls}
+
+
+@WIRES
+def test_the_nodes_of_a_cluster_share_the_jobs(experiment: Experiment, cluster: RayNodes, calls: str) -> None:
     write(experiment)
-    supervisor = experiment.start(*cluster.options)
+    supervisor = experiment.start(*cluster.options, env=with_wires(experiment, calls))
     all_three_run(experiment)
     with open(f"/proc/{supervisor.pid}/maps", encoding="ascii") as maps:
         assert "/ray/" not in maps.read()
+    connected = psutil.Process(supervisor.pid).net_connections("tcp")
+    assert len(connected) == (3 if calls == "0" else 0)
     open_gate(experiment)
     _, err = supervisor.communicate(timeout=PATIENCE)
     assert supervisor.returncode == 0, err
-    assert "12 tasks, 3 workers" in err
+    assert "12 jobs, 3 workers" in err
     results = [entry["result"] for entry in all_completed(experiment).values()]
     assert Counter(experiment.executions()) == Counter(f"job/{number}" for number in range(12))
     assert len({result["node"] for result in results}) == 3
@@ -136,11 +166,12 @@ def progress(experiment: Experiment) -> str:
     return experiment.path("progress").read_text()
 
 
+@WIRES
 def test_a_carrier_or_an_agent_that_is_killed_costs_its_job_nothing(
-    experiment: Experiment, cluster: RayNodes
+    experiment: Experiment, cluster: RayNodes, calls: str
 ) -> None:
     write(experiment)
-    supervisor = experiment.start(*cluster.options)
+    supervisor = experiment.start(*cluster.options, env=with_wires(experiment, calls))
     all_three_run(experiment)
     first, second, _ = agents_of(experiment)
     psutil.Process(first.ppid()).kill()
@@ -153,9 +184,12 @@ def test_a_carrier_or_an_agent_that_is_killed_costs_its_job_nothing(
     assert ended_otherwise(experiment) == Counter(lost=2)
 
 
-def test_a_driver_that_is_killed_costs_its_jobs_nothing(experiment: Experiment, cluster: RayNodes) -> None:
+@WIRES
+def test_a_driver_that_is_killed_costs_its_jobs_nothing(
+    experiment: Experiment, cluster: RayNodes, calls: str
+) -> None:
     write(experiment)
-    supervisor = experiment.start(*cluster.options)
+    supervisor = experiment.start(*cluster.options, env=with_wires(experiment, calls))
     all_three_run(experiment)
     driver_of(experiment, supervisor.pid).kill()
     wait_for(lambda: len(experiment.executions()) >= 9, "all jobs to run again")
@@ -184,20 +218,7 @@ def test_a_raylet_that_is_killed_costs_its_jobs_nothing_and_another_joins(
 
 
 def test_gpus_are_taken_of_ray_and_each_job_sees_its_own(experiment: Experiment, cluster: RayNodes) -> None:
-    experiment.write("""
-        def jobs():
-            for number in range(6):
-                yield Job(id=f"job/{number}", gpus=1)
-
-        def evaluate():
-            note("ran")
-            while not Path(LOG).with_name("gate").exists():
-                time.sleep(0.005)
-            return [os.environ["CUDA_VISIBLE_DEVICES"], list(current_job().gpus), current_job().local_worker]
-
-        if __name__ == "__main__":
-            main(evaluate, jobs, name="gpus", workers="auto", all_tasks=True)
-    """)
+    experiment.write(GPU_SCRIPT)
     supervisor = experiment.start(*cluster.options)
     wait_for(lambda: len(experiment.executions()) == 2, "a job on each node with GPUs")
     wait_for(lambda: cluster.free("GPU") == 0 and cluster.free("CPU") == 0, "Ray to see them taken")
@@ -210,6 +231,47 @@ def test_gpus_are_taken_of_ray_and_each_job_sees_its_own(experiment: Experiment,
     results = [entry["result"] for entry in all_completed(experiment, 6).values()]
     assert all(visible in ("0", "1") and gpus == [visible] and local == 0 for visible, gpus, local in results)
     wait_for(lambda: cluster.free("GPU") == 4 and cluster.free("CPU") == 3, "Ray to see them free")
+
+
+# Another program of the cluster, which has all GPUs of both nodes until it is told to end.
+HOLDER = f"""
+import sys, ray
+
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+
+@ray.remote(num_cpus=0, num_gpus={GPUS})
+class Holder:
+    def ready(self):
+        return True
+
+holders = [Holder.remote() for _ in range(2)]
+assert all(ray.get([each.ready.remote() for each in holders]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_gpus_that_others_have_are_waited_for(experiment: Experiment, cluster: RayNodes) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, cluster.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        experiment.write(GPU_SCRIPT)
+        open_gate(experiment)
+        supervisor = experiment.start(*cluster.options)
+        wait_for(lambda: list(experiment.output.glob("*/supervisor.log")), "its log")
+        (log,) = experiment.output.glob("*/supervisor.log")
+        wait_for(lambda: "waiting for free GPUs: others have taken those of" in log.read_text(), "its notice")
+        assert not experiment.executions() and supervisor.poll() is None
+    finally:
+        holder.communicate(timeout=PATIENCE)
+    _, err = supervisor.communicate(timeout=PATIENCE)
+    assert supervisor.returncode == 0, err
+    all_completed(experiment, 6)
 
 
 def test_what_is_lacking_is_a_demand_and_a_node_that_joins_is_used(

@@ -11,8 +11,21 @@ from typing import Any
 
 import pytest
 
-from supervisor.nodes.ray.driver_protocol import AgentArrived, AgentEnded, Bring, channel, receive_report
-from supervisor.nodes.ray.ray_cluster import Share
+from supervisor.nodes.ray.agent_launch import _connect
+from supervisor.nodes.ray.direct_wires import DirectWires
+from supervisor.nodes.ray.driver_protocol import (
+    AgentArrived,
+    AgentEnded,
+    Bring,
+    EndAgent,
+    Leave,
+    NotConnected,
+    Notice,
+    channel,
+    receive_report,
+    send,
+)
+from supervisor.nodes.ray.ray_cluster import Share, _why_not
 from supervisor.nodes.ray.ray_driver import HEARS, MOST_UNSENT, TELLS, RayDriver
 
 BRING = Bring("x:1", "token", 0, None, 1.0, None, False, "lib", "bootstrap.py", [], None)
@@ -50,23 +63,31 @@ class Cluster:
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, str]] = []
+        self.replaced: list[Share] = []
 
     def began(self, share: Share) -> None: ...
+
+    def through_calls(self, share: Share, actor: Any) -> None:
+        self.replaced.append(share)
 
     def ended(self, share: Share, actor: Any, why: str, how: str, *, greeted: bool) -> None:
         self.ends.append((why, how))
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, wires: DirectWires | None = None) -> None:
         self.control, theirs = channel()
         self.driver = RayDriver(theirs)
         self.cluster = self.driver._cluster = Cluster()  # type: ignore[assignment]
         self.driver._bring = BRING
+        self.driver._wires = wires
         self.actor = Actor()
-        self.driver.start(Share("id", "node", 1, 1, 0, 0.0), self.actor)
+        self.share = Share("id", "node", 1, 1, 0, 0.0, direct=wires is not None)
+        self.driver.start(self.share, self.actor)
         self.turn()
-        self.actor.begin.answer({"error": "", "notices": []})
+        ((launch,), _) = self.actor.begin.calls[0]
+        self.direct = None if wires is None else _connect(*launch["direct"])
+        self.actor.begin.answer({"error": "", "notices": [], "direct": self.direct is not None})
         self.turn()
         report, descriptor = self.told()
         assert isinstance(report, AgentArrived) and descriptor is not None
@@ -105,8 +126,22 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    made = Stage()
+    yield from _set(None)
+
+
+@pytest.fixture
+def direct_stage() -> Iterator[Stage]:
+    """With a connection past the calls."""
+    wires = DirectWires("127.0.0.1")
+    yield from _set(wires)
+    wires.close()
+
+
+def _set(wires: DirectWires | None) -> Iterator[Stage]:
+    made = Stage(wires)
     yield made
+    if made.direct is not None:
+        made.direct.close()
     made.end.close()
     made.control.close()
     for passage in list(made.driver._passages.values()):
@@ -198,3 +233,116 @@ def test_an_agent_that_is_given_up_ends_with_its_actor(stage: Stage, gone: str) 
     give_up()
     stage.turn()
     assert len(stage.cluster.ends) == 1 and not stage.driver._passages
+
+
+def test_an_agent_with_a_connection_of_its_own_needs_no_calls_until_its_end(direct_stage: Stage) -> None:
+    stage = direct_stage
+    assert stage.direct is not None
+    stage.direct.sendall(b"hello")
+    stage.end.setblocking(True)
+    assert stage.end.recv(5) == b"hello"
+    stage.end.sendall(b"orders")
+    assert stage.direct.recv(6) == b"orders"
+    stage.driver.overdue(stage.share)  # it has begun
+    stage.turn()
+    assert not stage.actor.tell.calls and len(stage.actor.hear.calls) == 1 and not stage.cluster.ends
+    stage.actor.hear.answer((0, b"", "it ended", "in order"))
+    stage.turn()
+    assert stage.told()[0] == AgentEnded(0, "it ended")
+    assert stage.cluster.ends == [("it ended", "in order")]
+    stage.direct.close()
+    assert stage.end.recv(1) == b""  # nothing in this process keeps it open
+
+
+def test_an_agent_with_a_connection_of_its_own_is_told_by_it_to_leave(direct_stage: Stage) -> None:
+    """Its actor waits for its end, and would not run a call."""
+    stage = direct_stage
+    stage.driver.leave(stage.share)
+    stage.turn()
+    assert stage.told()[0] == Leave(0) and not stage.actor.leave.calls
+    coming = stage.share._replace(node="id2", name="node2")
+    stage.driver.start(coming, Actor())
+    stage.driver.leave(coming)
+    stage.turn()
+    assert stage.told()[0] == AgentEnded(1, "Ray takes its node away")
+
+
+def test_an_agent_without_a_connection_of_its_own_is_told_by_its_actor_to_leave(stage: Stage) -> None:
+    stage.driver.leave(stage.share)
+    stage.turn()
+    assert len(stage.actor.leave.calls) == 1
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_an_actor_that_cannot_connect_is_replaced_by_one_that_is_called(
+    direct_stage: Stage, arrived: bool
+) -> None:
+    stage, actor = direct_stage, Actor()
+    share = stage.share._replace(node="id2", name="node2")
+    stage.driver.start(share, actor)
+    stage.turn()
+    ((launch,), _) = actor.begin.calls[0]
+    there = _connect(*launch["direct"]) if arrived else None  # it does not hear the answer
+    actor.begin.answer({"error": "", "notices": ["no connection"], "direct": False})
+    stage.turn()
+    assert stage.told()[0] == Notice("info", "no connection", "node2")
+    assert stage.cluster.replaced == [share] and not stage.cluster.ends and not actor.hear.calls
+    if there is not None:
+        assert there.recv(1) == b""
+        there.close()
+    called = Actor()
+    stage.driver.start(share._replace(direct=False), called)
+    stage.turn()
+    ((launch,), _) = called.begin.calls[0]
+    assert launch["direct"] is None
+    called.begin.answer({"error": "", "notices": [], "direct": False})
+    stage.turn()
+    report, descriptor = stage.told()
+    assert isinstance(report, AgentArrived) and report.name == "node2" and len(called.hear.calls) == HEARS
+    os.close(descriptor)
+
+
+def test_what_a_driver_has_said_is_read_though_it_has_left_an_order_unread() -> None:
+    """Else a run whose cluster is gone would say that the driver ended, and not why."""
+    ours, theirs = channel()
+    with ours:
+        send(ours, EndAgent(1))
+        for why in ("first", "second"):
+            send(theirs, NotConnected(why, True))
+        theirs.close()
+        assert receive_report(ours) == (NotConnected("first", True), None)
+        assert receive_report(ours) == (NotConnected("second", True), None)
+        assert receive_report(ours) is None
+
+
+class OutOfMemoryError(Exception):
+    """Named as Ray's."""
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_the_memory_monitor_has_killed_is_told_also_after_the_agent_has_ended(
+    stage: Stage, given_up: bool
+) -> None:
+    (passage,) = stage.driver._passages.values()
+    if given_up:  # the agent has said its end, and the supervisor has let it go
+        stage.driver._finish(passage, "it was given up")
+        assert stage.told()[0] == AgentEnded(0, "it was given up")
+    else:  # it has a connection of its own
+        stage.driver._selector.unregister(passage.end)
+        passage.end.close()  # type: ignore[union-attr]
+        passage.end = None
+    stage.actor.hear.answer(OutOfMemoryError("the node ran low on memory"))
+    stage.turn()
+    report, _ = stage.told()
+    assert isinstance(report, Notice) and report.node == "node" and report.level == "warning"
+    assert "Ray's memory monitor killed its agent" in report.text and "--memory-limit" in report.text
+
+
+@pytest.mark.parametrize(("mode", "named"), [("", True), ("disabled", True), ("token", False)])
+def test_a_cluster_that_cannot_be_joined_may_ask_for_a_token(
+    monkeypatch: pytest.MonkeyPatch, mode: str, named: bool
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    why = _why_not(ConnectionError("Failed to connect to Ray cluster"), "10.0.0.1:6379")
+    assert why.startswith("cannot join the Ray cluster at 10.0.0.1:6379: Failed to connect to Ray cluster")
+    assert ("set RAY_AUTH_MODE=token" in why) is named
