@@ -1,7 +1,12 @@
 # make demo        a small experiment on real data, from nothing but Python 3.11 and pip
-# make test        all tests, with coverage
+# make test-quick  the inner loop: what needs no process, in under a minute
+# make test        what has to pass before a change goes in, in about ten minutes
 # make test-part   of the tests what may come out differently on another Python
-# make check       format, lint, types, layering
+# make test-ray    the tests that need a Ray cluster
+# make test-all    before a release: all of this and what is exhaustive, on each Python that is installed
+# make coverage    make test again, measured, and the table of what it covers
+# make check       format, lint, types, layering, the documentation site
+# make docs        the documentation site in site/
 # make dist        source archive and wheel in dist/, checked
 # make clean       remove what these made
 
@@ -24,14 +29,26 @@ endif
 BIN := $(VENV)/bin
 EXAMPLE := examples/experiment_2025-10-14.py
 OUTPUT := data/outputs/pilot_experiment
-HALF := tests/failures tests/core tests/engines tests/workers tests/system tests/nodes tests/page tests/web
+# The rooms of tests in parts of about the same length: more than a machine has cores, because most tests wait about
+# as long as they compute. What no part names runs in the first one.
+SPLIT := WHOLE FAILURES NODES DOCS
+WHOLE := tests/whole tests/experiment tests/control tests/tools
+FAILURES := tests/failures tests/storage tests/commands
+NODES := tests/nodes tests/engines tests/workers tests/core
+DOCS := tests/docs tests/web tests/page tests/exec
+OTHERS := $(foreach part,$(SPLIT),$($(part):%=--ignore=%))
+# Of these rooms what is not marked as slow: decisions, formats, texts, in under a minute on an idle core.
+QUICK := tests/test_layering.py tests/core tests/control tests/options tests/reports tests/storage tests/views \
+  tests/system tests/commands tests/page tests/nodes tests/docs/test_links.py
+# Many more cases of a kind of which make test has some: `make test CHOICE=` runs them as well.
+CHOICE := -m 'not exhaustive'
 COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
-# What may differ between Pythons, in about two minutes on two idle cores: how interpreters start, import, fork,
+# What may differ between Pythons, in about a minute on two idle cores: how interpreters start, import, fork,
 # pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
 # the same in every Python: histories, bytes on a disk, many kills.
 PART := tests/workers tests/engines/test_local_engine.py tests/engines/test_zygote_process.py \
-  tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py \
-  tests/real_scripts/test_between_jobs.py tests/real_scripts/test_exit_functions.py \
+  tests/experiment/test_planning.py tests/whole/test_notebook.py tests/test_dist.py
+PART_OF_SCRIPTS := tests/real_scripts/test_between_jobs.py tests/real_scripts/test_exit_functions.py \
   tests/real_scripts/test_main_module.py tests/real_scripts/test_sent_by_value.py \
   tests/real_scripts/test_shared_memory.py tests/real_scripts/test_stacks.py \
   tests/real_scripts/test_streams_between_jobs.py tests/real_scripts/test_ways_to_start.py \
@@ -39,13 +56,18 @@ PART := tests/workers tests/engines/test_local_engine.py tests/engines/test_zygo
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-part check dist clean FORCE
+.PHONY: help demo test test-quick test-part test-ray test-all coverage check docs dist clean FORCE
 
 help:
 	@echo 'make demo    run the example experiment on real data, then resume it for the rest of its tasks'
-	@echo 'make test    run all tests and print what they cover   (ARGS="-k journal" for some of them)'
+	@echo 'make test    run the tests   (ARGS="-k journal" for some of them, CHOICE= for the exhaustive ones as well)'
+	@echo 'make test-quick  of them what takes less than a minute'
 	@echo 'make test-part   of them what may come out differently on another Python'
-	@echo 'make check   formatting, lint, types, layering'
+	@echo 'make test-ray    of them what needs a Ray cluster, which is installed for it into .venv-ray'
+	@echo 'make test-all    before a release: all of them and the exhaustive ones, on each Python that is installed'
+	@echo 'make coverage    run the tests and print what they cover, which takes longer'
+	@echo 'make check   formatting, lint, types, layering, the documentation site'
+	@echo 'make docs    build the documentation site in site/: open site/index.html'
 	@echo 'make dist    build the source archive and the wheel in dist/, and check them'
 	@echo 'make clean   remove the virtual environment, dist/ and caches; results under data/outputs stay'
 	@echo
@@ -66,23 +88,43 @@ demo: $(VENV)/.demo
 	@echo '  $(BIN)/longhaul web     (in a browser; so it is while an experiment runs)'
 	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
-# Two halves of about the same length side by side: simulated histories, real processes, what must be survived,
-# hosts and browsers; and all the others, whose output is shown when both are over.
-# With ARGS, what these choose, in one process.
-test: $(VENV)/.dev
-	@$(BIN)/coverage erase
-ifdef ARGS
-	@status=0; $(BIN)/coverage run -m pytest $(ARGS) || status=$$?; $(COVERAGE_REPORT); exit $$status
-else
-	@status=0; \
-	$(BIN)/coverage run -m pytest $(HALF:%=--ignore=%) > $(VENV)/tests.log 2>&1 & others=$$!; \
-	$(BIN)/coverage run -m pytest $(HALF) || status=$$?; \
-	echo 'waiting for the other tests'; wait $$others || status=$$?; cat $(VENV)/tests.log; \
-	$(COVERAGE_REPORT); exit $$status
-endif
+# Runs tests by this program, `python` or `coverage run`, in these parts side by side. What the first one prints is
+# shown at once, that of the others when it is over. With ARGS, what these choose, in one process.
+define run_tests
+@status=0; $(if $(ARGS), \
+  $(BIN)/$(1) -m pytest $(CHOICE) $(ARGS) || status=$$?; \
+, \
+  set --; trap 'kill $$@; exit 130' INT TERM; \
+  $(foreach part,$(wordlist 2,9,$(2)), \
+    $(BIN)/$(1) -m pytest $(3) $(CHOICE) $($(part)) > $(VENV)/$(part).log 2>&1 & set -- $$@ $$!; ) \
+  $(BIN)/$(1) -m pytest $(3) $(CHOICE) $($(firstword $(2))) || status=$$?; \
+  for part in $(wordlist 2,9,$(2)); do \
+    echo "waiting for the tests of $$part"; wait $$1 || status=$$?; shift; cat $(VENV)/$$part.log; \
+  done; \
+)
+endef
 
-test-part: $(VENV)/.dev
-	$(BIN)/python -m pytest -q $(or $(ARGS),$(PART))
+test: $(VENV)/.dev
+	$(call run_tests,python,OTHERS $(SPLIT)) exit $$status
+
+# Not part of make test: being measured costs half as much again to twice as much, and nothing checks the figures.
+coverage: $(VENV)/.dev
+	@$(BIN)/coverage erase
+	$(call run_tests,coverage run,OTHERS $(SPLIT)) $(COVERAGE_REPORT); exit $$status
+
+test-quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m 'not slow and not exhaustive and not needs_ray' $(or $(ARGS),$(QUICK))
+
+test-part: $(VENV)/.test-part
+	$(call run_tests,python,PART PART_OF_SCRIPTS,-q) exit $$status
+
+# In a virtual environment of its own: Ray brings much along, and `make test` has to pass without it.
+test-ray:
+	@$(MAKE) --no-print-directory VENV=.venv-ray EXTRAS=dev,ray .venv-ray/.dev
+	.venv-ray/bin/python -m pytest -q -m needs_ray $(ARGS)
+
+test-all:
+	.ci/run --all
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -92,6 +134,12 @@ check: $(VENV)/.dev
 	@if command -v node >/dev/null; then \
 	  for file in supervisor/page/assets/*.mjs supervisor/web/assets/*.mjs; do node --check "$$file" || exit 1; done; \
 	else echo 'node is not installed: the scripts of pages are not checked'; fi
+	@$(MAKE) --no-print-directory docs
+
+# Any warning (a link that leads nowhere, a page that is not in the menu) is an error.
+# The variable: the theme says at each start that it does not work with mkdocs 2, which it does not allow either.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The wheel is built from the source archive. What an earlier build left behind goes first: setuptools
 # would pack modules that have been removed since, from build/ and from the list of files in *.egg-info.
@@ -103,12 +151,12 @@ dist: $(VENV)/.dev
 	@ls -l dist
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-* build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
 	find supervisor workers tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed again only when pyproject.toml has changed.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(ANEW) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.test-part: $(VENV)/.%: pyproject.toml $(ANEW) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(or $(EXTRAS),$*)]'
 	@touch $@
 
 $(BIN)/python: $(ANEW)
