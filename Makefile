@@ -42,7 +42,6 @@ QUICK := tests/test_layering.py tests/core tests/control tests/options tests/rep
   tests/system tests/commands tests/page tests/nodes tests/docs/test_links.py
 # Many more cases of a kind of which make test has some: `make test CHOICE=` runs them as well.
 CHOICE := -m 'not exhaustive'
-COVERAGE_REPORT = $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1
 # What may differ between Pythons, in about a minute on two idle cores: how interpreters start, import, fork,
 # pickle, trace and end, and what the standard library answers. Nothing that measures time, and nothing that is
 # the same in every Python: histories, bytes on a disk, many kills.
@@ -88,35 +87,26 @@ demo: $(VENV)/.demo
 	@echo '  $(BIN)/longhaul web     (in a browser; so it is while an experiment runs)'
 	@echo 'After ". $(BIN)/activate" it is found by its name, in this shell.'
 
-# Runs tests by this program, `python` or `coverage run`, in these parts side by side. What the first one prints is
-# shown at once, that of the others when it is over. With ARGS, what these choose, in one process.
+# Runs these parts of the tests side by side, with words for all of them. With ARGS, what these choose, in one process.
 define run_tests
-@status=0; $(if $(ARGS), \
-  $(BIN)/$(1) -m pytest $(CHOICE) $(ARGS) || status=$$?; \
-, \
-  set --; trap 'kill $$@; exit 130' INT TERM; \
-  $(foreach part,$(wordlist 2,9,$(2)), \
-    $(BIN)/$(1) -m pytest $(3) $(CHOICE) $($(part)) > $(VENV)/$(part).log 2>&1 & set -- $$@ $$!; ) \
-  $(BIN)/$(1) -m pytest $(3) $(CHOICE) $($(firstword $(2))) || status=$$?; \
-  for part in $(wordlist 2,9,$(2)); do \
-    echo "waiting for the tests of $$part"; wait $$1 || status=$$?; shift; cat $(VENV)/$$part.log; \
-  done; \
-)
+$(if $(ARGS),$(BIN)/$(if $(1),coverage run,python) -m pytest $(CHOICE) $(ARGS), \
+  $(BIN)/python tools/run_tests.py $(1) $(CHOICE) $(3) -- $(foreach part,$(2),'$(part) $($(part))'))
 endef
 
 test: $(VENV)/.dev
-	$(call run_tests,python,OTHERS $(SPLIT)) exit $$status
+	$(call run_tests,,OTHERS $(SPLIT))
 
 # Not part of make test: being measured costs half as much again to twice as much, and nothing checks the figures.
 coverage: $(VENV)/.dev
 	@$(BIN)/coverage erase
-	$(call run_tests,coverage run,OTHERS $(SPLIT)) $(COVERAGE_REPORT); exit $$status
+	@status=0; $(call run_tests,--coverage,OTHERS $(SPLIT)) || status=$$?; \
+	  $(BIN)/python tools/combine_coverage.py && $(BIN)/coverage report || status=1; exit $$status
 
 test-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m 'not slow and not exhaustive and not needs_ray' $(or $(ARGS),$(QUICK))
 
 test-part: $(VENV)/.test-part
-	$(call run_tests,python,PART PART_OF_SCRIPTS,-q) exit $$status
+	$(call run_tests,,PART PART_OF_SCRIPTS,-q)
 
 # In a virtual environment of its own: Ray brings much along, and `make test` has to pass without it.
 test-ray:
