@@ -38,6 +38,7 @@ _AT_ONCE = 100
 _SWITCH = 0.001  # seconds that a thread which reads a journal goes on while a request waits for its turn
 _NICE = 10
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+_AGAIN = 0.01  # seconds
 _ANY = ("0.0.0.0", "::")  # all addresses of this machine
 
 
@@ -157,7 +158,18 @@ def _end_once(*_: object) -> NoReturn:
     """Raises KeyboardInterrupt; a second signal would interrupt what the first one has begun to remove."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = _end_after_all
     raise KeyboardInterrupt
+
+
+def _end_after_all(lost: sys.UnraisableHookArgs) -> None:
+    """A signal may arrive in a callback of the garbage collector, from where Python passes no exception on: raise
+    KeyboardInterrupt again, when that callback has returned."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, _end_once)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
 
 def is_loopback(address: str) -> bool:

@@ -246,6 +246,9 @@ def test_open_shows_the_token_to_nobody_else(folder: Path, tmp_path: Path) -> No
         assert stat.S_IMODE(opened.parent.stat().st_mode) == 0o700
     finally:
         process.terminate()
-        process.wait(PATIENCE)
-        process.stdout.close()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.communicate()
     assert not opened.exists()

@@ -439,3 +439,40 @@ def test_it_ends_at_once_and_without_a_word_while_it_reads(folder: Path) -> None
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+INTERRUPTED_IN_A_CALLBACK = """
+import os, signal, sys, weakref
+from supervisor.__main__ import main
+from supervisor.web import page_server
+
+class Thing:
+    pass
+
+read = page_server.page_files
+
+def interrupted():
+    for _ in range(2):
+        thing = Thing()
+        waiting = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+        del thing
+    print("goes on", flush=True)
+    return read()
+
+page_server.page_files = interrupted
+sys.exit(main(["web", "--port", "0"]))
+"""
+
+
+def test_it_ends_though_the_signal_arrives_where_python_passes_no_exception_on(folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0 and ended.stderr == ""
+    assert ended.stdout.endswith("goes on\n")
