@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from tests.experiment_fixture import PATIENCE, ROOT, wait_for
-from tests.page.browser import chromium
 from tests.web.serving import end, served
 
 SCRIPT = """
@@ -42,11 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "exp.py", "--experiment-id", "night"]
     subprocess.run(command, cwd=made, env=environment, check=True, capture_output=True)
     return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    yield from chromium()
 
 
 class _OverSocket(http.client.HTTPConnection):

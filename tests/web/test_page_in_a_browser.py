@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.experiment_fixture import Experiment, wait_for
-from tests.page.browser import DESKTOP, PHONE, chromium
+from tests.page.browser import DESKTOP, PHONE
 from tests.web.serving import Served, end, served, viewed
 
 # A browser, and many pages: ten seconds on an idle core.
@@ -41,12 +41,6 @@ SCRIPT = """
         jobs += [Job(id=HOSTILE, domain=HOSTILE, params={"name": "12", "depth": 12})]
         main(evaluate, jobs, name="@NAME@", workers=2, grace=60, all_tasks=True, retries=0)
     """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("starlette")
-    yield from chromium()
 
 
 @pytest.fixture

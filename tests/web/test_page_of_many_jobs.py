@@ -10,7 +10,6 @@ import pytest
 
 from supervisor.storage.files.layout import Layout
 from tests.experiment_fixture import Experiment, wait_for
-from tests.page.browser import chromium
 from tests.web.serving import Served, end, served, viewed
 from tools.benchmark.long_history import write_history
 
@@ -30,12 +29,6 @@ SCRIPT = """
         jobs = [Job(id=f"job/{n}", domain=f"d{n // 40}", params={"n": n}) for n in range(@JOBS@)]
         main(evaluate, jobs, name="@NAME@", workers=2, grace=60, all_tasks=True, retries=0)
     """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("starlette")
-    yield from chromium()
 
 
 @pytest.fixture
