@@ -91,6 +91,20 @@ def test_the_jobs_of_a_group_go_together_and_with_no_others() -> None:
     assert queue.take(50, empty_handed=True) == range(12, 62)
 
 
+def test_a_group_is_taken_as_it_stands_in_the_queue_without_the_jobs_that_have_ended() -> None:
+    state = bytearray(100)
+    queue = JobQueue(state)
+    queue.line_up(range(100))
+    queue.mark_group(range(0, 40))
+    queue.mark_group(range(40, 50))
+    queue.put_back([2, 1])  # handed out once, and returned before they began
+    assert list(queue.take(8000, empty_handed=True)) == [2, 1, 0, *range(3, 40)]
+    state[43] = state[49] = COMPLETED  # under a lease that was revoked too late
+    assert queue.take(3, empty_handed=True) == range(40, 43)  # a range: nothing was done to each of them
+    assert list(queue.take(8000, empty_handed=True)) == [44, 45, 46, 47, 48]
+    assert queue.take(8000, empty_handed=False) == range(50, 100)
+
+
 def test_a_job_that_begins_two_groups_leaves_the_earlier_one() -> None:
     """Two workers had it, and behind it other jobs, when the supervisor was killed."""
     queue = JobQueue(bytearray(6))

@@ -135,7 +135,10 @@ class Line:
         Those of a group are only given to a worker that is `empty_handed`.
         """
         run = self._take_run(count) if self._untried_are_next() else []
-        return run if len(run) == count else self._take_singly(list(run), count, empty_handed)
+        if len(run) == count:
+            return run
+        taken = self._take_singly(list(run), count, empty_handed)
+        return compact(taken) if len(taken) > 1 else taken
 
     def _take_singly(self, taken: list[int], count: int, empty_handed: bool) -> list[int]:
         """Take jobs one by one from the queue whose turn it is."""
@@ -153,7 +156,13 @@ class Line:
 
     def _take_group(self, group: int, taken: list[int], count: int) -> None:
         """Take the next jobs, as long as they are of this group. One that two workers had is queued twice."""
-        while len(taken) < count and self.has_ready() and self._group_of.get(job := self.peek()) == group:
+        group_of = self._group_of
+        if self._untried_are_next():  # as nearly always: none of these is queued twice
+            untried = self._untried[self._next : self._next + count]
+            run = list(takewhile(lambda job: group_of.get(job) == group, untried))
+            self._next += len(run)
+            taken.extend(job for job in run if self._state[job] in _READY)
+        while len(taken) < count and self.has_ready() and group_of.get(job := self.peek()) == group:
             self._pop()
             if job not in taken:
                 taken.append(job)
@@ -165,6 +174,8 @@ class Line:
     def _take_run(self, count: int) -> Sequence[int]:
         """Up to `count` untried jobs, up to the first that is of a group; fewer if some have ended."""
         groups = self._group_of
+        if groups and self._next < len(self._untried) and self._untried[self._next] in groups:
+            return []  # else thousands would be looked at for nothing, for each message of a group
         if count == 1 and not groups and self._next < len(self._untried):
             job = self._untried[self._next]
             self._next += 1
