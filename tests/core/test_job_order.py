@@ -95,7 +95,7 @@ def test_a_group_is_taken_as_it_stands_in_the_queue_without_the_jobs_that_have_e
     state = bytearray(100)
     queue = JobQueue(state)
     queue.line_up(range(100))
-    queue.mark_group(range(0, 40))
+    queue.mark_group(range(40))
     queue.mark_group(range(40, 50))
     queue.put_back([2, 1])  # handed out once, and returned before they began
     assert list(queue.take(8000, empty_handed=True)) == [2, 1, 0, *range(3, 40)]
