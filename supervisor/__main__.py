@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -72,32 +72,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     replace_unencodable(sys.stdout)
     try:
-        if words and words[0] in COMMANDS:
-            code = _run(words[0], words[1:])
-        elif words and not words[0].startswith("-"):
-            raise UsageError(_unknown_command(words))
-        elif not words:
-            raise UsageError(f"which command? There are {', '.join(COMMANDS)}; longhaul --help explains them")
-        else:
-            _parser().parse_args(words)
-            code = 0
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with _stdout_flushed():
+            return _answer(words)
     except LonghaulError as error:
         print_lines(sys.stderr, f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        _forget_output()
         return _NOBODY_READS
     except OSError as error:
         if error.filename is not None or error.errno not in _FULL:
             raise
-        _forget_output()
         print_lines(sys.stderr, f"error: the output cannot be written: {error.strerror}")
         return StorageError.exit_code
-    return code
+
+
+def _answer(words: Sequence[str]) -> int:
+    if words and words[0] in COMMANDS:
+        return _run(words[0], words[1:])
+    if words and not words[0].startswith("-"):
+        raise UsageError(_unknown_command(words))
+    if not words:
+        raise UsageError(f"which command? There are {', '.join(COMMANDS)}; longhaul --help explains them")
+    _parser().parse_args(words)
+    return 0
+
+
+@contextlib.contextmanager
+def _stdout_flushed() -> Iterator[None]:
+    """Write out what was printed, however the command ends: what is left to the interpreter's exit fails there with
+    words of its own, and its exit code is 120. Raises OSError if the command itself had come to its end."""
+    try:
+        yield
+    except SystemExit:  # of argparse, after the help
+        _flush_stdout()
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _flush_stdout()
+        raise
+    else:
+        _flush_stdout()
+
+
+def _flush_stdout() -> None:
+    """Raises OSError; after that nothing more is written, also not at the interpreter's exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -201,12 +228,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"longhaul {VERSION}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
     return parser
-
-
-def _forget_output() -> None:
-    """The pipe is closed (`| head`): nothing more is written, also not at the interpreter's exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

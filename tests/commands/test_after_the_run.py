@@ -258,30 +258,57 @@ def test_an_id_that_looks_like_an_option_is_explained(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", [["list"], ["results", "--format", "csv"]])
+@pytest.mark.parametrize(
+    "words", [["list"], ["results", "--format", "csv"], ["--version"], ["list", "--help"]]
+)
 def test_an_output_that_takes_nothing_is_told_in_words(outputs: Path, words: list[str]) -> None:
+    where = [] if words[-1].startswith("--") else ["-d", str(outputs)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "supervisor", *words, "-d", str(outputs)],
+            [sys.executable, "-m", "supervisor", *words, *where],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},  # set, argparse itself drops the error
             check=False,
         )
     assert done.returncode == 74
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
 
-def test_a_closed_pipe_ends_it_quietly(outputs: Path) -> None:
-    words = [sys.executable, "-m", "supervisor", "results", str(outputs), "-f", "csv"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+_INTERRUPTED = """
+import sys
+from supervisor import __main__
+
+def answer(words):
+    print("half a line", end="")
+    raise KeyboardInterrupt
+
+__main__._run = lambda name, words: answer(words)
+sys.exit(__main__.main(["list"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["-m", "supervisor", "results", "OUTPUTS", "-f", "csv"], 141),
+        (["-m", "supervisor", "--help"], 141),
+        (["-m", "supervisor", "show", "--help"], 141),
+        (["-c", _INTERRUPTED], 130),  # Ctrl+C ends the reader, too
+    ],
+    ids=["results", "help", "help-of-a-command", "interrupted"],
+)
+def test_a_closed_pipe_ends_it_quietly(outputs: Path, words: list[str], code: int) -> None:
+    words = [sys.executable, *(str(outputs) if word == "OUTPUTS" else word for word in words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
     os.close(writer)
     assert done.stderr == b""
-    assert done.returncode == 141
+    assert done.returncode == code
 
 
 def test_looking_starts_light() -> None:
