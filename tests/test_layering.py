@@ -77,6 +77,7 @@ ENTERED_BY = {
     "supervisor.engines": (
         "supervisor.session",
         "supervisor.nodes",
+        "supervisor.nodes.ray",
         "supervisor.nodes.shipping",
         "supervisor",
     ),

@@ -42,6 +42,12 @@ class Node:
     def usable(self) -> bool:
         return self.hello is not None and self.lost is None
 
+    @property
+    def pressing(self) -> bool:
+        """Whether the supervisor should not sleep, as it does while many outcomes gather. Before the Hello it is the
+        node that would wait for it, with nothing to do."""
+        return self.lost is None and (self.hello is None or self.link.pressing)
+
     def send(self, *orders: Order) -> None:
         self.link.send(encode(list(orders)))
 

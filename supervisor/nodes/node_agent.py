@@ -28,6 +28,7 @@ from supervisor.core.terms.events import Event
 from supervisor.core.terms.version import VERSION as RELEASE
 from supervisor.engines.launcher import tagged_environment
 from supervisor.engines.local_engine import LocalEngine
+from supervisor.engines.zygote_process import PrestartedZygote
 from supervisor.nodes.agent_guard import AgentGuard
 from supervisor.nodes.fencing import LOOK_EVERY, Watchdog, Withdrawals
 from supervisor.nodes.link import Link
@@ -84,13 +85,15 @@ SAY_END_WITHIN = 1.0
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-def run(orders: int, reports: int, host: int = -1, direct: int = -1) -> None:
+def run(
+    orders: int, reports: int, host: int = -1, direct: int = -1, *, zygote: PrestartedZygote | None = None
+) -> None:
     """The agent's process; all are descriptors. `host`: readable when the agent has to end, with whatever it is a part
     of; -1: nothing is. `direct`: a connection to the supervisor that takes the place of the first two; these then show
-    only each side the end of the other.
+    only each side the end of the other. `zygote`: one that was started ahead; the caller ends it if it is not taken.
     """
     link = Link(orders, reports) if direct < 0 else Link(direct, direct)
-    agent = NodeAgent(link, host, -1 if direct < 0 else orders)
+    agent = NodeAgent(link, host, -1 if direct < 0 else orders, zygote)
     private = PrivateDescriptors()
     if direct >= 0:
         os.set_inheritable(reports, False)
@@ -104,9 +107,12 @@ def run(orders: int, reports: int, host: int = -1, direct: int = -1) -> None:
 class NodeAgent:
     """`run` returns when all processes that the agent has started are dead."""
 
-    def __init__(self, link: Link, host: int = -1, carrier: int = -1) -> None:
+    def __init__(
+        self, link: Link, host: int = -1, carrier: int = -1, zygote: PrestartedZygote | None = None
+    ) -> None:
         """host, carrier: readable when that has ended; -1: there is none."""
         self._link = link
+        self._prestarted = zygote
         self._hosts = {
             host: "the process that its node belongs to",
             carrier: "the process that has started it",
@@ -227,6 +233,7 @@ class NodeAgent:
         engine = LocalEngine(
             spec_of,
             start_method=hello.start_method,
+            prestarted=self._prestarted,
             gpus=hello.gpus,
             gpus_by_driver=hello.gpus_by_driver,
             preparation=preparation,

@@ -383,7 +383,8 @@ class NodesEngine:
             node.blameless = how == "asked" or (how != "failed" and node.heartbeat.missed_us)
             node.heartbeat.give_up()
             node.link.close()
-            self._carrier.end(node.key)
+            if not self._closing:  # then the carrier ends all of them, and need not bring another one
+                self._carrier.end(node.key)
             if was_usable:
                 self._tell_places(PlaceEnd(node.place, why, node.blameless))
         if not node.members:
@@ -421,9 +422,8 @@ class NodesEngine:
             return self._now
         beats = [node.heartbeat for node in self._nodes.values()]
         times = [self._now + beat.next_time() - self._boot for beat in beats]
-        times += [
-            self._now + beat.every for beat in beats
-        ]  # else nothing to do would look like standing still
+        # Else nothing to do would look like standing still.
+        times += [self._now + beat.every for beat in beats]
         if (due := self._carrier.next_deadline()) is not None:
             times.append(due)
         for node in self._nodes.values():
@@ -432,7 +432,7 @@ class NodesEngine:
         return min(times, default=None)
 
     def pressing(self) -> bool:
-        return any(node.lost is None and node.link.pressing for node in self._nodes.values())
+        return any(node.pressing for node in self._nodes.values())
 
     # ----------------------------------------------------------------- measurements
 

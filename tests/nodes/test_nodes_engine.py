@@ -197,6 +197,16 @@ def test_places_follow_the_hellos_and_say_what_they_have(stage: Stage) -> None:
     assert (hello.version, hello.tag, hello.silence, hello.caps) == (VERSION, "test:1/0", TIMEOUT, True)
 
 
+def test_the_supervisor_does_not_sleep_while_an_agent_is_about_to_say_hello(stage: Stage) -> None:
+    """Else its node would wait for as long as the outcomes of others gather."""
+    stage.arrive("a")
+    assert stage.turn() and not stage.engine.pressing()
+    late = stage.arrive("b", None)
+    assert stage.engine.pressing()
+    late.say(HELLO)
+    assert stage.turn() and not stage.engine.pressing()
+
+
 @pytest.mark.parametrize(("has", "offers"), [(8 << 30, 6 << 30), (1 << 30, 0), (None, None)])
 def test_what_is_kept_free_is_no_memory_that_a_place_offers(
     tmp_path: Path, has: int | None, offers: int | None
@@ -209,6 +219,21 @@ def test_what_is_kept_free_is_no_memory_that_a_place_offers(
     assert [place.totals.memory for place in event.places] == [offers]
     stage.agents[0].say(NodeEnds("the test is over"))
     stage.engine.close()
+
+
+def test_the_carrier_need_not_replace_agents_that_end_with_the_run(tmp_path: Path) -> None:
+    """It ends what is left of them when it is closed itself."""
+    stage = Stage(tmp_path)
+    stage.engine.start()
+    for name in ("a", "b"):
+        stage.arrive(name)
+    stage.turn()
+    stage.agents[0].say(NodeEnds("it was sent SIGTERM", "asked"))
+    stage.turn()
+    assert stage.ended == [0]
+    stage.agents[1].say(NodeEnds("it was told to", "asked"))
+    stage.engine.close()
+    assert stage.ended == [0]
 
 
 def test_orders_go_to_the_place_of_their_worker(stage: Stage) -> None:

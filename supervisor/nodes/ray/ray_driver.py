@@ -371,7 +371,7 @@ def launch_of(
         "bootstrap": bring.bootstrap,
         "library": bring.library,
         "options": bring.options,
-        "entry": "supervisor.nodes.node_agent:run",
+        "entry": "supervisor.nodes.ray.ray_node_agent:run",
         "directory": bring.directory,
         "environment": {**environment, **own},
         "gpus": bring.gpus,
