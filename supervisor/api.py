@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from supervisor.core.terms.jobs import Job
     from supervisor.engines.zygote_process import PrestartedZygote
+    from supervisor.nodes.ray.driver_process import DriverProcess
     from supervisor.options.keywords import MainSettings, RunSettings
     from supervisor.options.request import Request
     from supervisor.reports.report import Report
@@ -129,7 +131,7 @@ def main(
     try:
         _check_platform()
         has_argparse = "argparse" in sys.modules
-        with _prestarted_zygote(sys.argv[1:] if argv is None else argv, settings) as zygote:
+        with _prestarted(sys.argv[1:] if argv is None else argv, settings) as prestarted:
             with _sigint_blocked():
                 from supervisor.options.request import request_of_main
 
@@ -147,7 +149,7 @@ def main(
             )
             _start_detached_if_asked(request)
             _list_checkpoints_if_asked(request)
-            outcome = _execute(request, zygote)
+            outcome = _execute(request, prestarted)
         _end_as(outcome)
     except LonghaulError as error:
         _print_to_stderr(f"error: {error}")
@@ -261,7 +263,7 @@ def run(
     _refuse_inside_worker("run")
     _check_platform()
     try:
-        with _prestarted_zygote((), settings) as zygote:
+        with _prestarted((), settings) as prestarted:
             with _sigint_blocked():
                 from supervisor.options.request import request_of_run
 
@@ -270,7 +272,7 @@ def run(
             )
             raised: Exception | None = None
             try:
-                outcome = _execute(request, zygote)
+                outcome = _execute(request, prestarted)
             except RaisedByScript as caught:
                 raised = caught.error
     except UsageError as error:
@@ -304,11 +306,11 @@ def _list_checkpoints_if_asked(request: Request) -> None:
         raise SystemExit(0)
 
 
-def _execute(request: Request, zygote: PrestartedZygote | None) -> RunOutcome:
+def _execute(request: Request, prestarted: PrestartedZygote | DriverProcess | None) -> RunOutcome:
     with _sigint_blocked():
         from supervisor.session.execution import execute
     try:
-        return execute(request, zygote)
+        return execute(request, prestarted)
     except LonghaulError as error:
         _use_option_names(error, request)
         raise
@@ -330,22 +332,43 @@ def _use_option_names(error: LonghaulError, request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _prestarted_zygote(
+def _prestarted(
     arguments: Sequence[str], settings: Mapping[str, Any]
-) -> Iterator[PrestartedZygote | None]:
-    """A zygote that starts while this process imports the rest; None if workers are probably not needed."""
-    zygote = None
+) -> Iterator[PrestartedZygote | DriverProcess | None]:
+    """A process that starts while this one imports the rest: what forks the workers, or what connects to a Ray
+    cluster; None if neither is needed, probably."""
+    ahead: PrestartedZygote | DriverProcess | None = None
     try:
-        if not _needs_no_zygote(arguments, settings):
-            with _sigint_blocked():
+        with _sigint_blocked():
+            if _needs_driver(arguments, settings):
+                from supervisor.nodes.ray.driver_process import DriverProcess
+
+                with contextlib.suppress(OSError):  # then another one is tried, which says why
+                    ahead = DriverProcess()
+            elif not _needs_no_zygote(arguments, settings):
                 from supervisor.engines.zygote_process import PrestartedZygote
 
-                zygote = PrestartedZygote.start()
-        yield zygote
+                ahead = PrestartedZygote.start()
+        yield ahead
     finally:
-        if zygote is not None:
+        if ahead is not None:
             with _sigint_blocked():
-                zygote.discard()
+                ahead.discard()  # nothing, if it was used
+
+
+def _needs_driver(arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """A guess, as that of `_needs_no_zygote`. Not before the script has made its jobs, on a resume."""
+    words = [argument.replace("--longhaul-", "--") for argument in arguments]
+    engine = settings.get("engine")
+    for word, following in itertools.pairwise([*words, ""]):
+        if word == "--engine":
+            engine = following
+        elif word.startswith("--engine="):
+            engine = word.removeprefix("--engine=")
+    if engine != "ray" or settings.get("debug") is not None or not sys.platform.startswith("linux"):
+        return False
+    resumes = settings.get("resume") is not None or any(word.startswith("--resume") for word in words)
+    return not resumes and not any(word in _NO_RUN or word.startswith("--debug") for word in words)
 
 
 def _needs_no_zygote(arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:

@@ -82,7 +82,7 @@ ENTERED_BY = {
         "supervisor",
     ),
     "supervisor.nodes": ("supervisor.session", "supervisor.nodes.ray"),
-    "supervisor.nodes.ray": ("supervisor.session",),
+    "supervisor.nodes.ray": ("supervisor.session", "supervisor"),
     "supervisor.core.scheduling": ("supervisor.session", "supervisor.core.scheduling"),
 }
 # Who may import Ray: nothing that runs in the supervisor, in an agent or in a worker.

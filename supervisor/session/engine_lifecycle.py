@@ -30,6 +30,7 @@ from workers.transport.messages import FunctionSpec, WorkerSpec
 
 if TYPE_CHECKING:
     from supervisor.nodes.carrier import Carrier
+    from supervisor.nodes.ray.driver_process import DriverProcess
     from supervisor.nodes.ray.driver_protocol import ClusterNode
     from supervisor.nodes.ray.ray_connection import RayConnection
     from supervisor.storage.shipped_files import ShippedFiles
@@ -94,13 +95,14 @@ class EngineLifecycle:
     slots: how many workers there may be. tag: in the environment of all their processes.
     """
 
-    def __init__(self, request: Request, prestarted: PrestartedZygote | None) -> None:
+    def __init__(self, request: Request, prestarted: PrestartedZygote | DriverProcess | None) -> None:
         try:
             self._function: FunctionSpec = describe(request.function)
             self._setup: FunctionSpec | None = None if request.setup is None else describe(request.setup)
         except CannotSend as error:
             raise UsageError(str(error)) from None
-        self._prestarted = prestarted
+        self._prestarted = prestarted if isinstance(prestarted, PrestartedZygote) else None
+        self._driver = None if isinstance(prestarted, PrestartedZygote) else prestarted
         self._asked = request.settings_now
         self._carrier = ""
         self._ray: RayConnection | None = None
@@ -119,7 +121,8 @@ class EngineLifecycle:
         if settings.engine == RAY and self._ray is None:
             from supervisor.nodes.ray.ray_connection import RayConnection
 
-            self._ray = RayConnection(settings.address, settings.ship)
+            driver, self._driver = self._driver, None
+            self._ray = RayConnection(settings.address, settings.ship, driver)
 
     def machine_for(self, settings: Settings, *, needed: bool) -> Machine:
         """What there is for the jobs. Waits until a cluster is connected. `needed`: False if no job is left: then it
@@ -133,7 +136,7 @@ class EngineLifecycle:
             return self._machine
         self._connect(settings)
         if self._ray is not None:
-            self._machine = _machine_of(self._ray.nodes(), settings)
+            self._machine = _machine_of(self._ray.nodes(settings), settings)
         return self._machine
 
     def begin(self, opened: OpenedExperiment) -> None:

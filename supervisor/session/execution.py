@@ -10,6 +10,7 @@ imports the user's code, and meanwhile this process imports its other modules.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from supervisor.core.terms.errors import LonghaulError, RaisedByScript, StorageError
 from supervisor.engines.zygote_process import PrestartedZygote
@@ -22,14 +23,17 @@ from supervisor.session.outcome import RunOutcome
 from supervisor.system.garbage_collection import rarer_collections
 from supervisor.system.signals import Signals, Stopped
 
+if TYPE_CHECKING:
+    from supervisor.nodes.ray.driver_process import DriverProcess
 
-def execute(request: Request, zygote: PrestartedZygote | None = None) -> RunOutcome:
-    """Play the run that the user asks for; a prestarted `zygote` saves time. Raises LonghaulError."""
+
+def execute(request: Request, prestarted: PrestartedZygote | DriverProcess | None = None) -> RunOutcome:
+    """Play the run that the user asks for; what was `prestarted` for it saves time. Raises LonghaulError."""
     if request.debug is not None:
         from supervisor.session.debug_run import debug
 
         return debug(request)
-    engines = EngineLifecycle(request, zygote)
+    engines = EngineLifecycle(request, prestarted)
     # There may be a million objects, and nearly none is in a reference cycle. At its default rate (every 700
     # allocations) garbage collection took a tenth of the time.
     with Signals() as signals, rarer_collections(50_000, 20):

@@ -34,15 +34,15 @@ MOST_PRINTED = 1_000_000  # bytes that are kept of what it prints
 
 
 class DriverProcess:
-    """Raises OSError if it cannot be started. address, ship: as of `Connect`.
+    """It imports Ray until it is told where to `connect`. Raises OSError if it cannot be started.
 
     control: its channel; never blocks once it is `connected`.
     """
 
-    def __init__(self, address: str, ship: str = "") -> None:
+    def __init__(self) -> None:
         self.connected: Connected | None = None
         self.problem: NotConnected | None = None
-        self._began = time.monotonic()
+        self._told, self._began = False, time.monotonic()
         self.control, theirs = channel()
         self._private = PrivateDescriptors()
         self._private.numbers.add(self.control.fileno())
@@ -66,6 +66,10 @@ class DriverProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.control.setblocking(False)
+
+    def connect(self, address: str, ship: str = "") -> None:
+        """As of `Connect`."""
+        self._told, self._began = True, time.monotonic()
         self.send(Connect(address, ship))
 
     def send(self, order: Order) -> None:
@@ -126,11 +130,12 @@ class DriverProcess:
         return self._process.pid
 
     def discard(self) -> None:
-        """End it at once: Ray ends what it has on the cluster."""
+        """End it at once, unless it is over: Ray ends what it has on the cluster."""
         self._close_control()
-        if not has_ended(self._process, 0.2):
+        if self._process.returncode is None and not has_ended(self._process, 0.2 if self._told else 0.0):
             self._process.kill()
             has_ended(self._process, 1.0)
+        self._printed.close()
 
     def close(self, within: float, log: str | None = None) -> None:
         """Let it leave the cluster; `log`: where what it has printed is kept."""

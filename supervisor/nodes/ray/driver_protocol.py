@@ -23,6 +23,16 @@ class Connect(msgspec.Struct, tag=1):
     ship: str = ""
 
 
+class Reserve(msgspec.Struct, tag=6):
+    """Make the actors that `Bring` will ask for, so that Ray starts their processes meanwhile; cpus, per_job, nodes: as
+    there. Nothing is told before `Bring`, and no agent started. None is made if a node has GPUs: whether they are
+    needed is known later, and the CPUs that go with them must not be taken elsewhere."""
+
+    cpus: int | None
+    per_job: float
+    nodes: int | None
+
+
 class Bring(msgspec.Struct, tag=2):
     """Start agents, and others for those that end, until `End` or the end of the connection.
 
@@ -58,7 +68,7 @@ class Quit(msgspec.Struct, tag=4):
     """Leave the cluster, in order."""
 
 
-Order = Connect | Bring | EndAgent | Greeted | Quit
+Order = Connect | Reserve | Bring | EndAgent | Greeted | Quit
 
 # -------------------------------------------------------------------------------- up
 

@@ -231,11 +231,12 @@ class RayCarrier:
     def _start_driver(self) -> None:
         self._began, self._due = self._now, None
         try:
-            self._driver = DriverProcess(self._address, self.shipped)
+            self._driver = DriverProcess()
         except (OSError, LonghaulError) as error:
             self._error = f"the Ray driver cannot be started: {error}"
             self._due = self._now + AGAIN_AFTER
             return
+        self._driver.connect(self._address, self.shipped)
         self._selector.register(self._driver.control, selectors.EVENT_READ)
 
     @property

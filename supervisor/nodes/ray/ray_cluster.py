@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from supervisor.nodes.ray import agent_launch
-from supervisor.nodes.ray.driver_protocol import Bring, ClusterNode, in_one_line
+from supervisor.nodes.ray.driver_protocol import Bring, ClusterNode, Reserve, in_one_line
 from supervisor.nodes.ray.later_imports import import_later
 from supervisor.nodes.ray.ray_state import draining_nodes, free_resources, too_old
 
@@ -97,21 +97,12 @@ class RayCluster:
         self._soon_until = 0.0
         self._direct = False
         self._left = False
+        self._wanted: Reserve | Bring | None = None
+        self._wanted_since = 0.0
 
     @classmethod
-    def connect(cls, address: str, ship: str = "") -> RayCluster:
-        """`ship`: as of `Connect`. Raises CannotConnect."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would connect again
-        import_later()
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            if error.name == "ray":
-                raise CannotConnect("Ray is not installed: pip install 'longhaul[ray]'") from None
-            raise CannotConnect(f"Ray cannot be imported: {error}") from None
-        if why := too_old(str(getattr(ray, "__version__", ""))):
-            raise CannotConnect(why)
+    def connect(cls, ray: Any, address: str, ship: str = "") -> RayCluster:
+        """ray: the module. `ship`: as of `Connect`. Raises CannotConnect."""
         if address == "auto" and os.environ.get("RAY_ADDRESS"):
             address = os.environ["RAY_ADDRESS"]
         if address not in ("auto", "local"):
@@ -155,9 +146,14 @@ class RayCluster:
 
     # ---------------------------------------------------------------------- agents
 
-    def begin(self, bring: Bring, listener: Listener, *, direct: bool) -> None:
-        """What is wanted, and whom to tell. direct: agents are meant to have connections of their own."""
-        self._bring, self._listener, self._direct = bring, listener, direct
+    def want(self, wanted: Reserve | Bring, listener: Listener, *, direct: bool) -> bool:
+        """What is wanted from now on, and whom to tell; whether something was wanted before. direct: agents are meant
+        to have connections of their own."""
+        before, self._wanted = self._wanted, wanted
+        self._listener, self._direct, self._wanted_since = listener, direct, time.monotonic()
+        if before is not None:
+            self._asked.put(lambda: None)  # `watch` looks at once
+        return before is not None
 
     def greeted(self, share: Share) -> None:
         """Its agent has said Hello."""
@@ -220,7 +216,9 @@ class RayCluster:
     def _look(self) -> None:
         from ray._private import state
 
-        now, bring = time.monotonic(), self._bring
+        now, wanted = time.monotonic(), self._wanted
+        assert wanted is not None
+        gpus_wanted = isinstance(wanted, Bring) and wanted.gpus
         alive = self._alive()
         names = {node["NodeID"] for node in alive}
         self._gone &= names
@@ -237,33 +235,38 @@ class RayCluster:
             and node["NodeID"] not in draining
             and self._failures[node["NodeID"]] < FAILURES_IN_A_ROW
         ]
+        if isinstance(wanted, Reserve) and any(_whole(node, "GPU") for node in alive):
+            return
         able.sort(key=lambda node: -free[node["NodeID"]][0])
-        least = max(1, math.ceil(bring.per_job))
+        least = max(1, math.ceil(wanted.per_job))
         for node in able:
-            if bring.nodes is not None and len(self._taken) >= bring.nodes:
+            if wanted.nodes is not None and len(self._taken) >= wanted.nodes:
                 break
             key = node["NodeID"]
-            if bring.gpus and _whole(node, "GPU") and not free[key][1]:
+            if gpus_wanted and _whole(node, "GPU") and not free[key][1]:
                 # A share without GPUs would stay so, and the jobs that ask for some would never run.
                 self._say_once("gpus", f"waiting for free GPUs: others have taken those of {_name_of(node)}")
                 continue
-            rest = math.inf if bring.cpus is None else bring.cpus - sum(s.cpus for s in self._taken.values())
+            rest = (
+                math.inf if wanted.cpus is None else wanted.cpus - sum(s.cpus for s in self._taken.values())
+            )
             cpus = int(min(free[key][0], rest))
             if cpus >= least and key not in self._not_before:
-                gpus = free[key][1] if bring.gpus else 0
-                slots = max(1, int(cpus / bring.per_job))
+                gpus = free[key][1] if gpus_wanted else 0
+                slots = max(1, int(cpus / wanted.per_job))
                 self._take(Share(key, _name_of(node), cpus, slots, gpus, now, self._direct))
-        for share in [share for share in self._starting if now - share.began > START_WITHIN]:
+        if isinstance(wanted, Reserve):  # no agent is started yet
+            return
+        for share in [s for s in self._starting if now - max(s.began, self._wanted_since) > START_WITHIN]:
             self._starting.discard(share)
             self._listener.overdue(share)
-        self._want_more(now)
+        self._want_more(now, wanted)
         self._tell(alive, able, now)
-        self._tell_expected(alive, able)
+        self._tell_expected(alive, able, wanted)
 
-    def _want_more(self, now: float) -> None:
+    def _want_more(self, now: float, bring: Bring) -> None:
         """Let actors wait for the CPUs that are lacking: an autoscaler adds nodes for them. They end with this
         process, and so does the demand."""
-        bring = self._bring
         least = max(1, math.ceil(bring.per_job))
         lacking = 0 if bring.cpus is None else bring.cpus - sum(share.cpus for share in self._taken.values())
         if lacking < least or (bring.nodes is not None and len(self._taken) >= bring.nodes):
@@ -327,9 +330,8 @@ class RayCluster:
             cpus, gpus = max(cpus, freed[0].cpus), max(gpus, freed[0].gpus)
         return cpus, gpus
 
-    def _tell_expected(self, alive: list[dict[str, Any]], able: list[dict[str, Any]]) -> None:
+    def _tell_expected(self, alive: list[dict[str, Any]], able: list[dict[str, Any]], bring: Bring) -> None:
         coming = {share.node for share in self._taken.values() if share not in self._greeted}
-        bring = self._bring
         most = math.inf if bring.nodes is None else bring.nodes
         rest = math.inf if bring.cpus is None else bring.cpus - sum(s.cpus for s in self._taken.values())
         if len(self._taken) < most and rest >= max(1, math.ceil(bring.per_job)):
@@ -356,6 +358,22 @@ class RayCluster:
         if what not in self._said:
             self._said.add(what)
             self._listener.notice("info", text)
+
+
+def imported_ray() -> Any:
+    """The module. Raises CannotConnect."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after the end would connect again
+    import_later()
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        if error.name == "ray":
+            raise CannotConnect("Ray is not installed: pip install 'longhaul[ray]'") from None
+        raise CannotConnect(f"Ray cannot be imported: {error}") from None
+    if why := too_old(str(getattr(ray, "__version__", ""))):
+        raise CannotConnect(why)
+    return ray
 
 
 def words_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import sys
 from supervisor.core.terms.errors import UsageError, WorkersError
 from supervisor.core.terms.settings import Settings
 from supervisor.nodes.ray.driver_process import DriverProcess
-from supervisor.nodes.ray.driver_protocol import ClusterNode
+from supervisor.nodes.ray.driver_protocol import ClusterNode, Reserve
 from supervisor.nodes.ray.ray_carrier import RayCarrier
 from supervisor.system.interpreter import interpreter
 from supervisor.system.script_start import interpreter_options, start_directory
@@ -20,22 +20,27 @@ HEAD_PATIENCE = 4  # node timeouts, for a head of the cluster that may come back
 
 
 class RayConnection:
-    """Begins to connect. `ship`: as of the settings. Raises UsageError or WorkersError."""
+    """Begins to connect. `ship`: as of the settings. driver: one that was started ahead, which is the connection's now.
+    Raises UsageError or WorkersError."""
 
-    def __init__(self, address: str, ship: str | None = None) -> None:
+    def __init__(self, address: str, ship: str | None = None, driver: DriverProcess | None = None) -> None:
         self.shipped = "" if ship is None else _shippable(ship)  # an absolute path
         if not sys.platform.startswith("linux"):
             raise UsageError(f"--engine ray: supported on Linux, not on {sys.platform}; use --engine local")
         try:
-            self._driver: DriverProcess | None = DriverProcess(address, self.shipped)
+            self._driver: DriverProcess | None = DriverProcess() if driver is None else driver
         except OSError as error:
             raise WorkersError(
                 f"--engine ray: the Ray driver cannot be started: {error}. Fix this, then start again."
             ) from error
+        self._driver.connect(address, self.shipped)
 
-    def nodes(self) -> list[ClusterNode]:
-        """Of the cluster, once it is connected. Raises UsageError if there is none, WorkersError if Ray fails."""
+    def nodes(self, settings: Settings) -> list[ClusterNode]:
+        """Of the cluster, once it is connected. It then begins to start what these settings ask for, while the
+        experiment's files are made: nobody waits for Ray twice. Raises UsageError if there is none, WorkersError if Ray
+        fails."""
         assert self._driver is not None
+        self._driver.send(Reserve(_cpus(settings), settings.job_cpus or 1.0, settings.nodes))
         connected = self._driver.wait_connected()
         if not connected.nodes:
             raise UsageError(
@@ -54,7 +59,7 @@ class RayConnection:
             driver,
             tag,
             directory,
-            cpus=None if settings.workers == "auto" else math.ceil(int(settings.workers) * per_job),
+            cpus=_cpus(settings),
             per_job=per_job,
             nodes=settings.nodes,
             gpus=gpus,
@@ -71,6 +76,12 @@ class RayConnection:
         driver, self._driver = self._driver, None
         if driver is not None:
             driver.discard()
+
+
+def _cpus(settings: Settings) -> int | None:
+    """That its jobs may take together; None: all."""
+    per_job = settings.job_cpus or 1.0
+    return None if settings.workers == "auto" else math.ceil(int(settings.workers) * per_job)
 
 
 def _shippable(directory: str) -> str:

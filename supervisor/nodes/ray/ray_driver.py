@@ -36,11 +36,19 @@ from supervisor.nodes.ray.driver_protocol import (
     Notice,
     Quit,
     Report,
+    Reserve,
     receive_order,
     send,
     tag_of_agent,
 )
-from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, is_memory_monitor, words_of
+from supervisor.nodes.ray.ray_cluster import (
+    CannotConnect,
+    RayCluster,
+    Share,
+    imported_ray,
+    is_memory_monitor,
+    words_of,
+)
 from workers.process.experiment_tag import EXPERIMENT_TAG, INCARNATION, NOBODY
 
 TELLS = 4  # calls under way to an actor; more bytes wait in their socket
@@ -95,11 +103,12 @@ class RayDriver:
         self._wires: DirectWires | None = None
 
     def run(self) -> None:
-        connect = receive_order(self._control)
-        if not isinstance(connect, Connect):
-            return
         try:
-            self._cluster = RayCluster.connect(connect.address, connect.ship)
+            ray = imported_ray()  # before it is known where to connect
+            connect = receive_order(self._control)
+            if not isinstance(connect, Connect):
+                return
+            self._cluster = RayCluster.connect(ray, connect.address, connect.ship)
         except CannotConnect as problem:
             send(self._control, NotConnected(problem.text, problem.wrong))
             return
@@ -117,8 +126,11 @@ class RayDriver:
                         os.read(self._woken, 4096)
                 else:
                     self._on_socket(key.data, events)
-            while self._calls:
-                self._calls.popleft()()
+            self._do_calls()
+
+    def _do_calls(self) -> None:
+        while self._calls and self._bring is not None:
+            self._calls.popleft()()
 
     def _call(self, function: Callable[[], None]) -> None:
         """Let the thread of `run` call this. From any thread."""
@@ -155,10 +167,17 @@ class RayDriver:
                 if passage := self._passages.get(key):
                     passage.greeted = True
                     self._cluster.greeted(passage.share)
+            case Reserve():
+                self._look_for(order)
             case Bring():
                 self._bring, self._next_key = order, order.first_key
-                self._cluster.begin(order, self, direct=self._wires is not None)
-                threading.Thread(target=self._cluster.watch, args=(LOOK_EVERY,), daemon=True).start()
+                self._look_for(order)
+
+    def _look_for(self, wanted: Reserve | Bring) -> None:
+        """Let the cluster's thread look for what is wanted now. What it tells waits for `Bring`."""
+        began = self._cluster.want(wanted, self, direct=self._wires is not None)
+        if not began:
+            threading.Thread(target=self._cluster.watch, args=(LOOK_EVERY,), daemon=True).start()
 
     # --------------------------------------------------- what the cluster's thread tells
 

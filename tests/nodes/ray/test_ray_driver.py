@@ -21,6 +21,7 @@ from supervisor.nodes.ray.driver_protocol import (
     Leave,
     NotConnected,
     Notice,
+    Reserve,
     channel,
     receive_report,
     send,
@@ -64,6 +65,13 @@ class Cluster:
     def __init__(self) -> None:
         self.ends: list[tuple[str, str]] = []
         self.replaced: list[Share] = []
+        self.wanted: list[Reserve | Bring] = []
+
+    def want(self, wanted: Reserve | Bring, listener: object, *, direct: bool) -> bool:
+        self.wanted.append(wanted)
+        return len(self.wanted) > 1
+
+    def watch(self, every: float) -> None: ...
 
     def began(self, share: Share) -> None: ...
 
@@ -98,8 +106,7 @@ class Stage:
         for key, events in self.driver._selector.select(0):
             if key.data is not None:
                 self.driver._on_socket(key.data, events)
-        while self.driver._calls:
-            self.driver._calls.popleft()()
+        self.driver._do_calls()
 
     def told(self) -> Any:
         return receive_report(self.control)
@@ -151,6 +158,24 @@ def _set(wires: DirectWires | None) -> Iterator[Stage]:
     made.driver._selector.close()
     os.close(made.driver._woken)
     os.close(made.driver._waker)
+
+
+def test_actors_that_were_made_ahead_start_no_agent_before_they_are_meant_to() -> None:
+    control, theirs = channel()
+    driver, actor = RayDriver(theirs), Actor()
+    cluster = driver._cluster = Cluster()  # type: ignore[assignment]
+    for order, begun in ((Reserve(None, 1.0, None), 0), (BRING, 1)):
+        send(control, order)
+        driver._on_order()
+        if not begun:
+            driver.start(Share("id", "node", 1, 1, 0, 0.0), actor)
+        driver._do_calls()
+        assert cluster.wanted[-1] == order and len(actor.begin.calls) == begun
+    for end in (control, theirs):
+        end.close()
+    driver._selector.close()
+    os.close(driver._woken)
+    os.close(driver._waker)
 
 
 def test_answers_are_put_in_order_and_the_end_comes_last(stage: Stage) -> None:
