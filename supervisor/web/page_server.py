@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from supervisor.control.control_socket import NoControlSocket, find_directory
 from supervisor.core.terms.errors import UsageError
+from supervisor.core.terms.wording import harmless
 from supervisor.storage.files.layout import Layout
 from supervisor.views.console import print_lines
 from supervisor.web.experiment_catalogue import Catalogue, key_of
@@ -37,7 +38,7 @@ MOST_OPEN = 400  # connections
 _AT_ONCE = 100
 _SWITCH = 0.001  # seconds that a thread which reads a journal goes on while a request waits for its turn
 _NICE = 10
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.01  # seconds
 _ANY = ("0.0.0.0", "::")  # all addresses of this machine
 
@@ -107,13 +108,16 @@ def serve(
     read_only: bool,
     opening: bool,
 ) -> NoReturn:
-    """Until Ctrl+C or SIGTERM; the process ends with it. shown: what the page opens with; None for the list. Raises
-    UsageError."""
+    """Until Ctrl+C, SIGTERM or the end of the terminal; the process ends with it. shown: what the page opens with; None
+    for the list. Raises UsageError, and OSError if the address cannot be printed."""
     read_only = read_only or not is_loopback(where.address)
     token = secrets.token_urlsafe(32)  # 256 bits
     # Whenever it is ended, also while the browser is being opened: what is to be removed is removed. The server raises
     # the signal that ended it again after its own end.
-    for number in _ENDING:
+    ending = [
+        one for one in _ENDING if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN
+    ]  # nohup
+    for number in ending:
         signal.signal(number, _end_once)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         listener, path = stack.enter_context(_listening(where))
@@ -134,24 +138,40 @@ def serve(
             timeout_graceful_shutdown=1,
             limit_concurrency=MOST_OPEN + _AT_ONCE,
             backlog=_AT_ONCE,
+            use_colors=False,  # it would ask a standard output that may be closed
         )
         _be_nice()
         query = f"?x={key_of(shown)}" if shown is not None else ""
         local = USUAL_PORT if port is None else port
         address = f"http://{_in_address(where.address, path)}:{local}/{query}#t={token}"
         told = described(address, path, port, read_only=read_only, environment=os.environ)
-        print_lines(sys.stdout, "\n".join(told))
-        sys.stdout.flush()
+        _tell(told, opening=opening)
         if opening:
             stack.enter_context(_opened(address))
         # While somebody takes the address to a browser: the first page need not wait for it.
         page_files()
         catalogue.layouts()
         sys.setswitchinterval(_SWITCH)
-        _QuietlyEnding(config).run(sockets=[listener])
+        server = _QuietlyEnding(config)
+        if signal.SIGHUP in ending:  # the one that the server leaves alone
+            signal.signal(signal.SIGHUP, server.handle_exit)
+        server.run(sockets=[listener])
     # Threads that read a large journal take many seconds more, and change nothing: nobody waits for them.
-    sys.stdout.flush()
     os._exit(0)
+
+
+def _tell(lines: Sequence[str], *, opening: bool) -> None:
+    """Print the address. Where it cannot be printed nobody could open the page, unless a browser is told. Raises
+    UsageError and OSError."""
+    text = "\n".join(lines)
+    if opening:
+        print_lines(sys.stdout, text)
+    elif sys.stdout is None:
+        raise UsageError(
+            "the address of the page cannot be printed: standard output is closed; open it, or use --open"
+        )
+    else:
+        print(harmless(text), flush=True)
 
 
 def _end_once(*_: object) -> NoReturn:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -476,3 +476,81 @@ def test_it_ends_though_the_signal_arrives_where_python_passes_no_exception_on(f
     )
     assert ended.returncode == 0 and ended.stderr == ""
     assert ended.stdout.endswith("goes on\n")
+
+
+def _on_a_socket(
+    folder: Path, runtime: Path, *before: str
+) -> tuple[subprocess.Popen[str], Callable[[], int]]:
+    """The process, and what asks it for its experiments; the status."""
+    process = subprocess.Popen(
+        [*before, sys.executable, "-m", "supervisor", "web", "--socket"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(runtime)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    token, _, words = (process.stdout.readline() for _ in range(3))
+
+    def ask() -> int:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(words.split()[3].partition(":")[2])
+            lines = [f"X-Longhaul-Token: {token.strip().partition('#t=')[2]}", "Connection: close"]
+            head = ["GET /api/experiments HTTP/1.1", "Host: 127.0.0.1:8787", *lines, "", ""]
+            connection.sendall("\r\n".join(head).encode())
+            return int(connection.recv(999).split()[1])
+
+    return process, ask
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_however_it_is_ended_no_file_is_left(folder: Path, tmp_path: Path, signum: signal.Signals) -> None:
+    """SIGHUP is what a closed terminal sends."""
+    process, ask = _on_a_socket(folder, tmp_path)
+    try:
+        assert ask() == 200
+        process.send_signal(signum)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert errors == ""
+    assert list((tmp_path / "longhaul").iterdir()) == []
+
+
+def test_under_nohup_it_outlives_the_terminal(folder: Path, tmp_path: Path) -> None:
+    process, ask = _on_a_socket(folder, tmp_path, "sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
+    try:
+        assert ask() == 200
+        process.send_signal(signal.SIGHUP)
+        assert ask() == 200
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "words"),
+    [(">&-", 2, "standard output is closed"), (">/dev/full", 74, "No space left on device")],
+    ids=["closed", "full"],
+)
+def test_a_page_whose_address_nobody_reads_is_not_served(
+    folder: Path, output: str, code: int, words: str
+) -> None:
+    if output == ">/dev/full" and not Path("/dev/full").is_char_device():
+        pytest.skip("there is no /dev/full here")
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {output}', "sh", sys.executable, "-m", "supervisor", "web", "--port", "0"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == code
+    assert ended.stderr.startswith("error: ") and words in ended.stderr and ended.stderr.count("\n") == 1
