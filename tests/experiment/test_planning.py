@@ -192,6 +192,50 @@ def test_the_params_of_a_plan_that_is_repeated_are_not_looked_through_again() ->
     assert not looked.called
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": 50, "y": "t"},
+        {"a": 50},
+        {"x": "t", "a": 50},
+        {"a": 50, "x": "t", "y": None},
+        {},
+    ],
+)
+def test_a_job_with_other_names_is_noticed_where_a_plan_is_repeated(
+    kind: Callable[[Any], Any], other: dict[str, Any]
+) -> None:
+    before = [Job(id=str(number), params={"a": number, "x": "t"}) for number in range(100)]
+    jobs = list(before)
+    jobs[50] = Job(id="50", params=other)
+    for earlier in (Earlier(before), Earlier(jobs)):
+        for now in (before, jobs):
+            assert outcome(lambda now=now: kind(now), earlier=earlier) == one_by_one(now, earlier)
+
+
+@pytest.mark.parametrize("other", [{"y": 1}, {"x": 1, "y": 1}], ids=["another", "one more"])
+def test_names_that_the_function_no_longer_takes_are_refused_also_where_a_plan_is_repeated(
+    other: dict[str, int],
+) -> None:
+    def narrower(a: int, x: int = 0) -> None: ...
+
+    jobs = [Job(id=str(number), params={"a": number, "x": 1}) for number in range(100)]
+    jobs[80] = Job(id="80", params={"a": 80, **other})
+    with pytest.raises(UsageError, match=r"job '80': narrower.* cannot be called with a, (x, )?y"):
+        build_plan(narrower, lambda: iter(jobs), None, all_tasks=True, earlier=Earlier(jobs))
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_a_name_that_is_no_text_is_refused_also_where_the_function_does_not_say_what_it_takes(
+    kind: Callable[[Any], Any],
+) -> None:
+    before = [Job(id=str(number), params={"1": number}) for number in range(100)]
+    jobs: list[Any] = [*before[:50], Job(id="50", params={1: 50}), *before[51:]]  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match="job '50': params"):
+        build_plan(dict, lambda: kind(jobs), None, all_tasks=True, earlier=Earlier(before))
+
+
 @pytest.mark.parametrize("second", [3, 511, 512, 513, 1023, 1024, 1030])
 def test_an_id_that_comes_twice_is_refused_with_both_positions_wherever_it_comes(second: int) -> None:
     ids = [str(number) for number in range(1100)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from math import isfinite, isnan
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -96,6 +97,11 @@ def all_plain(params: Sequence[dict[str, Any]]) -> bool:
 def only_scalars(params: Sequence[dict[str, Any]]) -> bool:
     """Whether all values are of exactly the kinds that JSON has, and have no parts. NaN and infinities may be there."""
     return set(map(type, chain.from_iterable(map(dict.values, params)))) <= _SCALARS
+
+
+def only_scalars_of(params: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
+    """`only_scalars` of params that have so many names each: these. Raises KeyError if one has another."""
+    return all(set(map(type, map(itemgetter(name), params))) <= _SCALARS for name in names)
 
 
 def encode_plain(value: Any) -> bytes | None:
