@@ -8,13 +8,21 @@ import time
 import zlib
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.core.terms.records import Ended, Noted, RunStarted
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.sync import Syncer, Task
-from supervisor.storage.journal.journal_format import decode_record, encode_batch, ended_at, seed_of, verify
+from supervisor.storage.journal.journal_format import (
+    decode_record,
+    encode_batch,
+    ended_at,
+    seal,
+    seed_of,
+    verify,
+)
 from supervisor.storage.journal.journal_scan import guess_seed
 from tests.storage.fake_disk import FakeDisk
 
@@ -35,6 +43,15 @@ def test_a_line_is_json_with_its_number_first_and_its_crc_last() -> None:
     body = first[: first.rindex(b',"crc"')]
     assert json.loads(first)["crc"] == f"{zlib.crc32(body, SEED):08x}"
     assert (verify(first, SEED), verify(second, SEED)) == (7, 8)
+    assert verify(memoryview(data)[: len(first)], SEED) == 7
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"n":', b'{"n":7', b'{"n":x,', b'{"n":,', b'{"n":' + b"7" * 60 + b","]
+)
+def test_what_is_sealed_but_has_no_number_in_its_place_is_no_line(body: bytes) -> None:
+    line, _ = seal([body], SEED)
+    assert verify(line[:-1], SEED) == (7 if body == b'{"n":7' else 0)
 
 
 def test_a_line_of_another_file_or_generation_does_not_pass() -> None:

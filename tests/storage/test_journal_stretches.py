@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from supervisor.storage.checkpoint import journal_stretches
 from supervisor.storage.checkpoint.journal_stretches import Stretches, StretchWriter
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
+from supervisor.storage.journal.journal_scan import KnownRun
 from supervisor.storage.recovery.recovered_experiment import Recovered
 from supervisor.storage.recovery.replayer import Replayer
 from supervisor.storage.recovery.survey import survey
 from tests.conftest import some
 from tests.storage.fake_disk import FakeDisk
 from tests.storage.histories import HERE, IDS, assert_same, complete_together, lives, reset, simulated_lives
-from tests.storage.made import Made, completed, plan_of
+from tests.storage.made import AT, Made, completed, plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,17 @@ class Ways:
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
     return Ways(monkeypatch)
+
+
+def test_a_known_run_tells_of_its_last_lease_also_where_the_record_of_the_hand_out_is_lost(
+    disk: FakeDisk,
+) -> None:
+    """No number of a lease is given twice."""
+    found = Recovered(disk, Made(HERE, disk).layout)
+    found.table.add_planned(IDS, [None] * len(IDS))
+    Replayer(found).take_run(0, KnownRun(2, 0, 3, 7, AT, array("d", [1.0] * 3), array("I", [100] * 3)))
+    assert found.history.next_lease == 10
+    assert found.locations.lease[:3].tolist() == [7, 8, 9]
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def read_columns(disk: Disk, path: Path, plan_fd: int, table: JobTable) -> array
         return None
     size = disk.size(plan_fd)
     seed = checksum(disk, plan_fd, size)
-    if seed is None or not verify(text[:-1], seed):
+    if seed is None or not verify(memoryview(text)[:-1], seed):
         return None
     try:
         columns = _decoder.decode(text)

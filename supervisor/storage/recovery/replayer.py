@@ -109,7 +109,7 @@ class Replayer:
     def take_run(self, start: int, run: KnownRun) -> None:
         """Apply lines that were not read; `take` of them is the reference. `start`: offset of the first."""
         jobs = range(run.job, run.job + run.jobs)
-        leases = array("Q", range(run.lease, run.lease + run.jobs))
+        leases = range(run.lease, run.lease + run.jobs)
         self.found.table.expect(jobs.stop)
         self._complete(jobs, array("I", [1]) * run.jobs, run.seconds, leases, run.at)
         offsets = array("Q", accumulate(run.lengths[:-1], initial=start))
@@ -126,7 +126,9 @@ class Replayer:
         found = self.found
         if not self.early:
             found.table.open_leases.close_batch(leases)
-            found.history.next_lease = max(found.history.next_lease, max(leases) + 1)
+            # Python looks through a range for its largest number, and a journal may have a million.
+            last = leases[-1] if type(leases) is range else max(leases)
+            found.history.next_lease = max(found.history.next_lease, last + 1)
         found.table.completed(jobs, attempts, seconds)
         found.statistics.completed(seconds, at)
 
