@@ -25,15 +25,16 @@ WORTH_KILLING = 0.2  # share of the tiny jobs that have ended when the kill come
 
 def _workers(bench: Bench, contender: str) -> Numbers:
     workers, each = bench.sizes.crowd
-    return bench.child(
-        PROGRAM, "workers", json.dumps({"output": bench.place(), "workers": workers, "each": each})
-    )
+    return bench.child(PROGRAM, "workers", json.dumps({**_with_lock(bench, workers), "each": each}))
 
 
 def _start(bench: Bench, contender: str) -> Numbers:
+    return bench.child(PROGRAM, "start", json.dumps(_with_lock(bench, bench.sizes.crowd_start)))
+
+
+def _with_lock(bench: Bench, workers: int) -> dict[str, Any]:
     place = bench.place()
-    keywords = {"output": place, "workers": bench.sizes.crowd_start, "lock": str(Path(place, "lock"))}
-    return bench.child(PROGRAM, "start", json.dumps(keywords))
+    return {"output": place, "workers": workers, "lock": str(Path(place, "lock"))}
 
 
 def _tiny_killed(bench: Bench, contender: str) -> Numbers:
