@@ -130,7 +130,7 @@ def _run_started(request: Request, opened: OpenedExperiment) -> RunStarted:
         codes=history.spans,
         accepted=history.accepted,
         entry=provenance.entry_of(request.function, request.setup),
-        jobs=sum(opened.table.wanted),
+        jobs=opened.table.wanted.count(1),
         offered=opened.offered,
         told=list(opened.store.history.reported_conversions),
         chosen=opened.mask.count(1),

@@ -6,9 +6,9 @@ It starts before the rest of the run is put together, so that the zygote imports
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import compress
 from typing import TYPE_CHECKING
 
+from supervisor.core.state.columns import any_in_both
 from supervisor.core.terms.errors import LonghaulError, UsageError
 from supervisor.core.terms.events import PlaceFacts
 from supervisor.core.terms.file_owner import FileOwner
@@ -153,9 +153,8 @@ class EngineLifecycle:
             self._start()
 
     def anything_to_do(self) -> bool:
-        return bool(self._opened.retry) or any(
-            compress(self._opened.mask, self._opened.table.state.translate(_WAITING))
-        )
+        waiting = self._opened.table.state.translate(_WAITING)
+        return bool(self._opened.retry) or any_in_both(waiting, self._opened.mask)
 
     @property
     def places(self) -> list[PlaceFacts] | None:

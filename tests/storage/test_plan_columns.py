@@ -43,6 +43,7 @@ class Ways:
             self.used += plan._has_columns
             assert (plan.offsets, plan.lengths, plan.size) == (other.offsets, other.lengths, other.size)
             assert (plan.damaged, plan.torn, plan._in_order) == (other.damaged, other.torn, other._in_order)
+            assert (plan.repeatable(found.table) is None) == (other.repeatable(without.table) is None)
         without.close()
         return found
 

@@ -67,9 +67,9 @@ def _selected(jobs: array[int], mask: bytes, elsewhere: Container[int]) -> Itera
 
 def mixed(jobs: array[int], domain_of: array[int]) -> array[int]:
     """The same jobs, one of each domain in turn."""
-    domains = len(set(domain_of)) if jobs else 0
-    if domains < 2:
+    if not jobs or domain_of[1:] == domain_of[:-1]:  # all of one domain: compared in C, unlike in a set
         return jobs
+    domains = len(set(domain_of))
     share = len(jobs) if len(jobs) <= MIXED else max(1, MIXED // domains)
     fronts: dict[int, array[int]] = {}
     rest = array("I")

@@ -46,7 +46,7 @@ class Ledger:
         self.settings = settings
         # By job number; 0: no lease is out. Not to be found from the workers' own leases: a lease whose job was
         # given to another worker stays with the first one until that has dropped or ended it.
-        self.newest_lease = array("Q", bytes(8 * len(table)))
+        self.newest_lease = array("Q", [0]) * len(table)
         # Jobs that may be queued when a record is on the disk, mostly that of a charge: (record number, job),
         # in record order.
         self.awaiting_sync: list[tuple[int, int]] = []

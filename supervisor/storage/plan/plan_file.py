@@ -262,6 +262,8 @@ class PlanFile:
         return self._repeatable
 
     def _is_clean(self) -> bool:
+        if self._has_columns:  # those of any other plan were not written
+            return True
         return not self.damaged and sum(self.lengths) == self.size and 0 not in self.lengths
 
     def write_columns(self, path: Path, table: JobTable) -> None:
