@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_lines(sys.stderr, f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
+        if argv is None:
+            _die_of_interrupt()
         return _INTERRUPTED
     except BrokenPipeError:
         return _NOBODY_READS
@@ -114,6 +117,14 @@ def _stdout_flushed() -> Iterator[None]:
         raise
     else:
         _flush_stdout()
+
+
+def _die_of_interrupt() -> None:
+    """As a script does: the loop of a shell goes on with its next round after an exit code, and stops after the
+    signal."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: off the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _flush_stdout() -> None:

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
         except KeyboardInterrupt as error:
             _show_error(error, debug=arguments.pdb)
-            return 130
+            raise
         return _compare_with_record(replayed, value, time.perf_counter() - began)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -286,7 +287,8 @@ def answer(words):
     raise KeyboardInterrupt
 
 __main__._run = lambda name, words: answer(words)
-sys.exit(__main__.main(["list"]))
+sys.argv[1:] = ["list"]
+sys.exit(__main__.main())
 """
 
 
@@ -296,7 +298,7 @@ sys.exit(__main__.main(["list"]))
         (["-m", "supervisor", "results", "OUTPUTS", "-f", "csv"], 141),
         (["-m", "supervisor", "--help"], 141),
         (["-m", "supervisor", "show", "--help"], 141),
-        (["-c", _INTERRUPTED], 130),  # Ctrl+C ends the reader, too
+        (["-c", _INTERRUPTED], -signal.SIGINT),  # Ctrl+C ends the reader, too
     ],
     ids=["results", "help", "help-of-a-command", "interrupted"],
 )
