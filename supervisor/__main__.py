@@ -85,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _NOBODY_READS
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and _directory_is_deleted():
+            print_lines(
+                sys.stderr,
+                "error: the directory that this was started in is deleted; start it in another one",
+            )
+            return UsageError.exit_code
         if error.filename is not None or error.errno not in _FULL:
             raise
         print_lines(sys.stderr, f"error: the output cannot be written: {error.strerror}")
@@ -117,6 +123,15 @@ def _stdout_flushed() -> Iterator[None]:
         raise
     else:
         _flush_stdout()
+
+
+def _directory_is_deleted() -> bool:
+    """All that looks up a relative path fails there, each with an error of its own."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _die_of_interrupt() -> None:

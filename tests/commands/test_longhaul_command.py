@@ -122,6 +122,32 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(
     assert err.count("error: ") == err.count("\n") == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["status"],
+        ["failures"],
+        ["show", "1"],
+        ["output", "1"],
+        ["memory"],
+        ["replay", "1"],
+        ["results"],
+    ]
+    + [["report"], ["web"], ["verify"], ["rm", "latest"], ["ctl", "pause"], ["list", "-d", "outputs"]],
+    ids=" ".join,
+)
+def test_a_directory_that_is_deleted_is_said(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(words) == 2
+    told = "error: the directory that this was started in is deleted; start it in another one\n"
+    assert capsys.readouterr().err == told
+
+
 def test_the_module_supervisor_is_the_command() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "supervisor", "--version"],
