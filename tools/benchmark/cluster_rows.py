@@ -75,7 +75,7 @@ CLUSTER_ROWS: tuple[Row, ...] = (
         _BESIDE_NO_OP,
         against(*_BESIDE_NO_OP, "sustained"),
     ),
-    # The second node starts a second later than the first one: as long as all of that takes on one machine.
+    # The second node starts some tenths of a second later than the first one; on one machine all takes half a second.
     row(
         "cluster-local:further",
         "Ray cluster: tiny jobs",
