@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,29 +59,55 @@ def write_database(path: Path, reports: Sequence[Report]) -> None:
     disk, target = Disk(), resolved(path)
     temporary = temporary_name(target)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            disk.remove(temporary)
-        with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode = OFF")  # a file that is not whole is never seen
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute("BEGIN")
-            _fill(database, reports)
-            database.execute("COMMIT")
-        descriptor = disk.open(temporary, os.O_RDONLY)
-        try:
-            disk.sync(descriptor)
-        finally:
-            disk.close(descriptor)
-        disk.rename(temporary, target)
-        disk.sync_directory(os.path.dirname(target))
+        with _removed(disk, temporary):
+            with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as database:
+                database.execute("PRAGMA journal_mode = OFF")  # a file that is not whole is never seen
+                database.execute("PRAGMA synchronous = OFF")
+                database.execute("BEGIN")
+                _fill(database, reports)
+                database.execute("COMMIT")
+            descriptor = disk.open(temporary, os.O_RDONLY)
+            try:
+                disk.sync(descriptor)
+            finally:
+                disk.close(descriptor)
+            disk.rename(temporary, target)
+            disk.sync_directory(os.path.dirname(target))
     except (OSError, sqlite3.OperationalError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CannotCreate(
             f"{path.absolute()} cannot be written: {why}. Choose another file with -o FILE."
         ) from None
-    finally:
+
+
+@contextlib.contextmanager
+def _removed(disk: Disk, path: str) -> Iterator[None]:
+    """Without the file before and after; also when SIGTERM or a closed terminal ends this process, as it may be large.
+    The handler raises nothing: an exception could be lost where Python passes none on."""
+
+    def remove() -> None:
         with contextlib.suppress(OSError):  # it was renamed
-            disk.remove(temporary)
+            disk.remove(path)
+
+    def end(number: int, _: object) -> None:
+        remove()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        ending = (signal.SIGTERM, signal.SIGHUP)
+        handled = [number for number in ending if signal.getsignal(number) == signal.SIG_DFL]
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(path)
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        remove()
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fill(database: sqlite3.Connection, reports: Sequence[Report]) -> None:

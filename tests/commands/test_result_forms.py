@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -156,6 +157,40 @@ def test_a_database_has_five_tables_and_is_written_whole(
     with pytest.raises(ZeroDivisionError):
         longhaul("results", grid, "-f", "sqlite", "-o", target)
     assert (os.listdir(tmp_path), target.read_bytes()) == (["out.db"], before)
+
+
+ENDED_WHILE_IT_WRITES = """
+import sys, threading
+from supervisor.__main__ import main
+from supervisor.commands import result_database
+
+def failures(report):
+    print("writing", flush=True)
+    threading.Event().wait()
+
+result_database._failures = failures
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_no_half_of_a_database_is_left(grid: Path, tmp_path: Path, signum: signal.Signals) -> None:
+    """SIGHUP is what a closed terminal sends."""
+    target = tmp_path / "out.db"
+    target.write_text("what was there before")
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDED_WHILE_IT_WRITES, "results", grid, "-f", "sqlite", "-o", target],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if signum == signal.SIGINT else -signum)
+    assert (errors, os.listdir(tmp_path), target.read_text()) == ("", ["out.db"], "what was there before")
 
 
 def test_several_experiments_go_into_one_database(
