@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -21,6 +22,7 @@ from typing import Any
 
 DRAIN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGTSTP)
+_AGAIN = 0.01  # seconds
 
 
 class Stopped(BaseException):
@@ -75,12 +77,33 @@ class Signals:
         """While the user's code runs: drain signals raise Stopped, also those that came
         before; Ctrl+Z stops at once."""
         self._raising = True
+        before = sys.unraisablehook
+
+        def again(lost: sys.UnraisableHookArgs) -> None:
+            """Python passes no exception on from a callback of the garbage collector, as imports have: raise it once
+            more when that has returned."""
+            if isinstance(lost.exc_value, Stopped):
+                timer = threading.Timer(_AGAIN, self._repeat, (lost.exc_value.signum,))
+                timer.daemon = True
+                timer.start()
+            else:
+                before(lost)
+
+        sys.unraisablehook = again
         try:
             if self._first is not None:
                 raise Stopped(self._first)
             yield
         finally:
             self._raising = False
+            if sys.unraisablehook is again:  # the user's code may have set its own
+                sys.unraisablehook = before
+
+    def _repeat(self, signum: int) -> None:
+        """In a thread of its own. To the main thread: also what it waits for is interrupted."""
+        ident = threading.main_thread().ident
+        if self._raising and ident is not None:
+            signal.pthread_kill(ident, signum)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         """Handler of all signals. The number is in the pipe already (signal.set_wakeup_fd)."""
