@@ -124,6 +124,10 @@ def test_workers_that_are_killed_at_full_speed_cost_one_job_each_an_attempt(expe
     supervisor = experiment.start()
     for oldest in range(KILLS):  # the one that came last may be at the job that the one before died of
         wait_for_bytes(experiment, supervisor, journal_bytes(experiment) + STEP)
+        wait_for(
+            lambda oldest=oldest: len(started(experiment)) > oldest,
+            "a worker that was killed is not replaced",
+        )
         kill(started(experiment)[oldest])
     _, err = supervisor.communicate(timeout=120)
     assert supervisor.returncode == 0, err
