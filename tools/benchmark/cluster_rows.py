@@ -1,4 +1,5 @@
-"""Rows of a Ray cluster of two raylets on this machine, with one worker each; together: `--only cluster`."""
+"""Rows of a Ray cluster of two raylets on this machine, with one worker each, that has had a run; together: `--only
+cluster`."""
 
 from __future__ import annotations
 

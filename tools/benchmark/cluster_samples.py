@@ -1,7 +1,8 @@
 """What is measured on a Ray cluster of two raylets with one worker each: the samples "cluster/SITUATION"; and beside
 one that idles, by the engine of one machine: "beside/SITUATION".
 
-Each sample has a cluster of its own, since some of them kill a raylet.
+Each sample has a cluster of its own, since some of them kill a raylet. Runs of jobs are measured on one that has had a
+run: the first on a new cluster waits for what Ray starts on a raylet when its first driver connects.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from tools.benchmark.child_processes import PROGRAMS, Bench, Failed, Numbers, cpu_seconds, end, start
+from tools.benchmark.peers import WORKERS
 
 CLUSTER, BESIDE = "cluster", "beside"  # the contenders
 ENGINE = "LONGHAUL_BENCH_ENGINE"  # the name of a variable: keywords of run(), as JSON
@@ -164,4 +166,6 @@ def measure_cluster(
             os.environ.pop(ENGINE)
         elif situation in CLUSTER_SITUATIONS:
             return CLUSTER_SITUATIONS[situation](bench)
+        else:
+            bench.ours("tiny", output=bench.place(), jobs=WORKERS)
         return common[situation](bench, "longhaul")
