@@ -212,7 +212,9 @@ class LoopImage:
         subprocess.run(command, check=True, capture_output=True)
 
     def mount(self) -> None:
-        self._do("mount", "-o", "loop", str(self.image), str(self.mount_point))
+        # nouuid: after `boot` the file system that this one is a copy of may be alive elsewhere.
+        options = "loop,nouuid" if self.kind == "xfs" else "loop"
+        self._do("mount", "-o", options, str(self.image), str(self.mount_point))
         # A power cut brings back what was removed just before it.
         (self.mount_point / BALLAST).unlink(missing_ok=True)
 
@@ -235,6 +237,10 @@ class LoopImage:
             os.close(fd)
 
     def boot(self) -> None:
-        """With nobody left who uses it."""
+        """With nobody left who uses it. Mounts a copy of the medium: a mount namespace made meanwhile by somebody
+        else (`unshare`) keeps the old file system alive, and mounting the same image would bring that one back."""
         self.unmount()
+        copy = self.image.with_suffix(".booted.img")
+        self._do("cp", "--sparse=always", str(self.image), str(copy))
+        copy.rename(self.image)
         self.mount()
