@@ -67,7 +67,7 @@ class Torture:
             time.sleep(0.02)
 
     def check_no_temporary_files(self) -> None:
-        known = ("journal_", "plan_", "checkpoint_", "index_", "progress_", "lock_")
+        known = ("journal_", "plan_", "jobs_", "checkpoint_", "index_", "stretches_", "progress_", "lock_")
         strange = [
             path.name for path in (self.program.output / "logs").iterdir() if not path.name.startswith(known)
         ]
