@@ -25,16 +25,24 @@ from tests.failures.observing import kill, records, state_of
 pytestmark = pytest.mark.timeout(300)
 
 JOBS = 60_000
-STEP = 10 * JOBS  # bytes of a journal, a tenth of what it has in the end
+TENTH = JOBS // 10
+STEP = 100 * TENTH  # bytes of a journal, about a tenth of what it has in the end
 LARGE = 500  # leases of a hand-out, where batches are at work
 KILLS = 4
 
+# 20 us each, and a gate before each tenth: else a quick machine is through before a test has looked twice.
 NOTHING = f"""
     def jobs():
         for number in range({JOBS}):
             yield Job(id=f"job/{{number}}", params={{"number": number}})
 
     def evaluate(number):
+        end = time.perf_counter() + 2e-5
+        while time.perf_counter() < end:
+            pass
+        tenth, rest = divmod(number, {TENTH})
+        while tenth and not rest and not Path(f"gate_{{tenth}}").exists():
+            time.sleep(0.005)
         return number
 
     if __name__ == "__main__":
@@ -42,8 +50,9 @@ NOTHING = f"""
 """
 
 
-def journal_bytes(experiment: Experiment) -> int:
-    return sum(path.stat().st_size for path in experiment.output.glob("logs/journal_*.jsonl"))
+def completions(experiment: Experiment) -> int:
+    found = [path.read_bytes() for path in experiment.output.glob("logs/journal_*.jsonl")]
+    return sum(text.count(b'"outcome":"completed"') for text in found)
 
 
 def started(experiment: Experiment) -> list[int]:
@@ -52,14 +61,28 @@ def started(experiment: Experiment) -> list[int]:
     return [json.loads(line)["pid"] for line in lines if b'"type":"worker_started"' in line[:40]]
 
 
-def wait_for_bytes(experiment: Experiment, supervisor: subprocess.Popen[str], size: int) -> None:
-    """Until the journal has grown so large; fails if the run is over before."""
+def run_until(experiment: Experiment, supervisor: subprocess.Popen[str], tenths: int) -> None:
+    """Until a little more than so many tenths have run. Then the workers are at full speed, or if this was slow to see
+    it they stand at the next two gates."""
+    open_gates(experiment, tenths)
 
-    def grown() -> bool:
+    def there() -> bool:
         assert supervisor.poll() is None, supervisor.communicate()
-        return journal_bytes(experiment) >= size
+        return completions(experiment) > tenths * TENTH + LARGE
 
-    wait_for(grown, f"the journal never had {size} bytes")
+    wait_for(there, f"{tenths} tenths of the jobs never ended")
+
+
+def run_on(experiment: Experiment, supervisor: subprocess.Popen[str]) -> str:
+    """To the end; what it has printed to stderr."""
+    open_gates(experiment, 9)
+    _, err = supervisor.communicate(timeout=120)
+    return err
+
+
+def open_gates(experiment: Experiment, number: int) -> None:
+    for gate in range(1, number + 1):
+        (experiment.folder / f"gate_{gate}").touch()
 
 
 def check(experiment: Experiment) -> None:
@@ -106,12 +129,13 @@ def test_kill_9_of_the_supervisor_at_full_speed_loses_nothing_and_repeats_nothin
     """Twice: the second time a resume is killed."""
     experiment.write(NOTHING)
     arguments: list[str] = []
-    for size in (STEP, 3 * STEP):
+    for tenths in (1, 3):
         supervisor = experiment.start(*arguments)
-        wait_for_bytes(experiment, supervisor, size)
+        run_until(experiment, supervisor, tenths)
         supervisor.kill()
         supervisor.communicate()
         arguments = ["--resume", "latest"]
+    open_gates(experiment, 9)
     done = experiment.run(*arguments)
     assert done.returncode == 0, done.stderr
     lost = Counter(record["job"] for record in records(experiment, "ended", outcome="lost"))
@@ -123,13 +147,13 @@ def test_workers_that_are_killed_at_full_speed_cost_one_job_each_an_attempt(expe
     experiment.write(NOTHING)
     supervisor = experiment.start()
     for oldest in range(KILLS):  # the one that came last may be at the job that the one before died of
-        wait_for_bytes(experiment, supervisor, journal_bytes(experiment) + STEP)
+        run_until(experiment, supervisor, oldest)
         wait_for(
             lambda oldest=oldest: len(started(experiment)) > oldest,
             "a worker that was killed is not replaced",
         )
         kill(started(experiment)[oldest])
-    _, err = supervisor.communicate(timeout=120)
+    err = run_on(experiment, supervisor)
     assert supervisor.returncode == 0, err
     crashed = Counter(record["job"] for record in records(experiment, "ended", outcome="crashed"))
     assert 1 <= crashed.total() <= KILLS
@@ -144,8 +168,8 @@ def test_what_was_done_while_the_supervisor_stood_still_is_not_done_again(experi
     """It reads what its workers have done meanwhile in parts: between two of them they are not at a long job."""
     experiment.write(NOTHING)
     supervisor = experiment.start()
-    for size in range(1, 4):
-        wait_for_bytes(experiment, supervisor, size * STEP)
+    for tenths in range(1, 4):
+        run_until(experiment, supervisor, tenths)
         supervisor.send_signal(signal.SIGSTOP)
         try:
             for pid in started(experiment):  # until each has done all that it holds
@@ -153,7 +177,7 @@ def test_what_was_done_while_the_supervisor_stood_still_is_not_done_again(experi
             time.sleep(0.1)  # longer than the time after which a job is called a long one
         finally:
             supervisor.send_signal(signal.SIGCONT)
-    _, err = supervisor.communicate(timeout=120)
+    err = run_on(experiment, supervisor)
     assert supervisor.returncode == 0, err
     check(experiment)
     again = [record for record in experiment.journal() if record.get("what") == "superseded"]
@@ -163,9 +187,9 @@ def test_what_was_done_while_the_supervisor_stood_still_is_not_done_again(experi
 def test_ctrl_c_at_full_speed_drains_and_the_resume_does_the_rest_only(experiment: Experiment) -> None:
     experiment.write(NOTHING)
     supervisor = experiment.start()
-    wait_for_bytes(experiment, supervisor, STEP)
+    run_until(experiment, supervisor, 1)
     supervisor.send_signal(signal.SIGINT)
-    _, err = supervisor.communicate(timeout=60)
+    err = run_on(experiment, supervisor)
     assert supervisor.returncode == -signal.SIGINT, err
     before = experiment.statistics()["counts"]
     assert before["completed"] == len(experiment.completed_in_journal()) < JOBS
@@ -184,7 +208,7 @@ def test_a_journal_cut_off_at_any_place_at_full_speed_costs_what_was_behind_it(
     left is not handed out again, which `check` would see."""
     experiment.write(NOTHING)
     supervisor = experiment.start()
-    wait_for_bytes(experiment, supervisor, 4 * STEP)
+    run_until(experiment, supervisor, 4)
     supervisor.kill()
     supervisor.communicate()
     experiment.path("checkpoint").unlink(missing_ok=True)
@@ -192,6 +216,7 @@ def test_a_journal_cut_off_at_any_place_at_full_speed_costs_what_was_behind_it(
     os.truncate(journal, 2 * STEP + 345)
     kept = set(experiment.completed_in_journal())
     assert LARGE < len(kept) < JOBS
+    open_gates(experiment, 9)
     done = experiment.run("--resume", "latest")
     assert done.returncode == 0, done.stderr
     check(experiment)
