@@ -9,6 +9,7 @@ from supervisor.core.dispatch.pacing import Durations
 from supervisor.core.scheduling.scheduler import Scheduler
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.state.worker_state import READY, WorkerState
+from supervisor.core.terms.events import GATHER_ELSEWHERE
 from supervisor.core.terms.position import Position
 from supervisor.core.terms.settings import Settings
 
@@ -45,6 +46,25 @@ def test_outcomes_of_long_jobs_gather_a_little_only_where_there_are_many_workers
     assert 0.002 < pacing.coalescing_delay(1.0, 1, 64) < pacing.coalescing_delay(1.0, 1, 200) <= 0.02
     assert pacing.coalescing_delay(1.0, 1, 4096) == 0.02
     assert pacing.coalescing_delay(0.05, 1, 4096) == 0.001
+
+
+@pytest.mark.parametrize("each", [0.0, 1e-5, 0.001, 0.01, 0.019])
+@pytest.mark.parametrize("gathering", [0.0, GATHER_ELSEWHERE])
+def test_a_worker_has_work_left_when_outcomes_have_gathered_with_its_node_and_here(
+    each: float, gathering: float
+) -> None:
+    most = pacing.leases_ahead(each, gathering=gathering)
+    for held in (most // 2, most):  # with fewer it gets some
+        work = (held - 1) * pacing.time_of(each)
+        delay = pacing.coalescing_delay(each, held, 2, gathering)
+        assert delay > 0.0 and work - min(gathering, work / 2) - delay > 0.24 * work
+
+
+def test_where_outcomes_gather_with_the_node_a_worker_holds_as_much_more() -> None:
+    here, there = (pacing.leases_ahead(0.01, gathering=gathering) for gathering in (0.0, 0.2))
+    assert (here, there) == (31, 71)
+    assert pacing.leases_ahead(0.0, gathering=0.2) == pacing.MOST_AHEAD
+    assert pacing.leases_ahead(1.0, gathering=0.2) == 1
 
 
 def test_news_of_workers_gather_only_while_many_start_or_end() -> None:

@@ -413,9 +413,9 @@ def test_its_hello_says_that_nothing_of_the_node_before_is_left(hold: Callable[.
         (0.0, 8000, 0.005),  # 1,000 jobs
         (0.001, 0, 0.03),
         (0.010, 4, 0.03),  # the worker has no more than is said in time
-        (0.010, 24, 0.06),
-        (0.001, 300, 0.075),
-        (0.010, 1000, 0.1),
+        (0.010, 24, 0.12),
+        (0.001, 300, 0.15),
+        (0.010, 1000, 0.2),
         (0.02, 8, 0.0),  # told at once
     ],
 )

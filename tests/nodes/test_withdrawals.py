@@ -35,7 +35,8 @@ class Played:
         places = [PlaceFacts(n, f"node{n}", 1, Totals(1000), elsewhere=elsewhere) for n in range(2)]
         self.tell(facts.PlacesChanged(places[:1]))
         self.tell(facts.WorkerReady(1))
-        self.tell(facts.JobsFinished(1, [Completed(1, 0.01, b"0")]))
+        each = 0.02 if elsewhere else 0.01  # elsewhere a worker holds twice as much work
+        self.tell(facts.JobsFinished(1, [Completed(1, each, b"0")]))
         (self.batch,) = self.handed(1)[1:]
         assert len(self.batch.jobs) > 3
         self.tell(facts.PlacesChanged(places))

@@ -31,6 +31,7 @@ class Sizes(NamedTuple):
     peers: float = 1.0  # share of the tiny jobs that a peer is given
     cpu_1ms: int = 10_000
     cpu_10ms: int = 1_000
+    cpu_10ms_more: int = 4_000
     growth: tuple[int, int, int] = (50_000, 500_000, 1_000_000)
     resumed: int = 1_000_000
     completed: int = 990_000  # of them, before the resume
@@ -58,6 +59,7 @@ QUICK = Sizes(
     peers=0.1,
     cpu_1ms=500,
     cpu_10ms=50,
+    cpu_10ms_more=100,
     growth=(2_000, 10_000, 20_000),
     resumed=20_000,
     completed=19_800,

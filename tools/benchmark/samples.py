@@ -102,6 +102,11 @@ def _cpu_10ms(bench: Bench, contender: str) -> Numbers:
     return _share(bench, contender, jobs, 0.010)
 
 
+def _cpu_10ms_more(bench: Bench, contender: str) -> Numbers:
+    """As `_cpu_10ms`, with more jobs: what the start has in it weighs less."""
+    return _share(bench, contender, bench.sizes.cpu_10ms_more, 0.010)
+
+
 def _killed(bench: Bench, contender: str) -> Numbers:
     """One of twenty jobs kills its worker: what becomes of it, and of the others."""
     path = Path(bench.place()) / "starts.txt"
@@ -395,6 +400,7 @@ SITUATIONS: dict[str, Callable[[Bench, str], Numbers]] = {
     "tiny_more": _tiny_more,
     "cpu_1ms": _cpu_1ms,
     "cpu_10ms": _cpu_10ms,
+    "cpu_10ms_more": _cpu_10ms_more,
     "killed": _killed,
     "growth": _growth,
     "resume": _resume,

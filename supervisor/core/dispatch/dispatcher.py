@@ -152,7 +152,9 @@ class Dispatcher:
         return (
             0.0
             if least is None
-            else pacing.coalescing_delay(self.durations.quick, least, workers.ready - idle)
+            else pacing.coalescing_delay(
+                self.durations.quick, least, workers.ready - idle, self.revocations.gathering
+            )
         )
 
     # ----------------------------------------------------------------- what it learns
@@ -449,7 +451,7 @@ class Dispatcher:
 
     def leases_ahead(self, mean: float | None) -> int:
         """How many leases a worker should hold of jobs that take `mean` seconds."""
-        return pacing.leases_ahead(mean, self._most_ahead)
+        return pacing.leases_ahead(mean, self._most_ahead, gathering=self.revocations.gathering)
 
     def has_jobs_left(self, turn: Turn, worker: WorkerState) -> bool:
         """Whether a worker may get more jobs (`--max-jobs-per-worker`). One without leases that may not is

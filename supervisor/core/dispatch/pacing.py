@@ -129,17 +129,19 @@ def time_of(seconds: float, jobs: int = 1) -> float:
     return seconds + jobs * JOB_OVERHEAD
 
 
-def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD) -> int:
-    """How many leases a worker should hold."""
+def leases_ahead(mean_seconds: float | None, most: int = MOST_AHEAD, gathering: float = 0.0) -> int:
+    """How many leases a worker should hold. `gathering`: for how many seconds its outcomes may gather before they are
+    told."""
     if mean_seconds is None or mean_seconds > LONG_JOB:
         return 1
-    return min(most, 2 + int(2 * WORK_AHEAD / time_of(mean_seconds)))
+    return min(most, 2 + int(2 * (WORK_AHEAD + gathering) / time_of(mean_seconds)))
 
 
-def coalescing_delay(quick: float | None, least_held: int, workers: int) -> float:
+def coalescing_delay(quick: float | None, least_held: int, workers: int, gathering: float = 0.0) -> float:
     """Seconds for which outcomes may gather when each of the workers holds at least so many leases:
     half of the work that the one with the fewest holds behind its running job. `quick`: what a job
-    takes (`Durations`).
+    takes (`Durations`). `gathering`: for how many seconds outcomes may gather before they are told, but no longer
+    than half of a worker's work takes: so much of it may be done already.
 
     Many workers with long jobs wait a little as well, since a turn looks at each of them."""
     if quick is None:
@@ -147,7 +149,8 @@ def coalescing_delay(quick: float | None, least_held: int, workers: int) -> floa
     if quick > PROMPT_FROM:
         return min(PER_WORKER * workers, PART_OF_A_JOB * quick) if workers >= MANY_WORKERS else 0.0
     each = time_of(quick)
-    seconds = min(LONGEST_DELAY, GATHERED * each, (least_held - 1) * each / 2)
+    work = (least_held - 1) * each
+    seconds = min(max(LONGEST_DELAY, gathering), GATHERED * each, (work - min(gathering, work / 2)) / 2)
     return seconds if seconds >= SHORTEST_DELAY else 0.0
 
 

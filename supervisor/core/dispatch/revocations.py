@@ -22,10 +22,15 @@ class Revocations:
         self._asked: dict[int, tuple[WorkerState, float]] = {}  # by incarnation, and since when
 
     @property
+    def gathering(self) -> float:
+        """Seconds for which outcomes may gather before they are told."""
+        return GATHER_ELSEWHERE if self.elsewhere else 0.0
+
+    @property
     def after(self) -> float:
         """Seconds after which leases that wait behind a running job are revoked. Elsewhere a worker seems to be silent
         while its outcomes gather."""
-        return pacing.REVOKE_AFTER + (GATHER_ELSEWHERE if self.elsewhere else 0.0)
+        return pacing.REVOKE_AFTER + self.gathering
 
     def revoke_waiting(self, turn: Turn, worker: WorkerState) -> None:
         """Revoke every lease of a worker but that of the job it runs. Others get their jobs at once, unless it is

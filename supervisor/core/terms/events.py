@@ -204,7 +204,7 @@ class ClockJumped(msgspec.Struct, frozen=True):
 
 
 # The longest time, in seconds, for which outcomes of short jobs may gather in a place elsewhere before they are told.
-GATHER_ELSEWHERE = 0.1
+GATHER_ELSEWHERE = 0.2
 
 
 class PlaceFacts(msgspec.Struct, frozen=True):
