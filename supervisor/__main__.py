@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from supervisor.core.terms.errors import LonghaulError, StorageError, UsageError
 from supervisor.core.terms.version import VERSION
 from supervisor.core.terms.wording import cut, one_line
+from supervisor.system.signals import die_of
 from supervisor.system.text_encoding import replace_unencodable
 from supervisor.views.console import print_lines
 
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if argv is None:
-            _die_of_interrupt()
+            die_of(signal.SIGINT)
         return _INTERRUPTED
     except BrokenPipeError:
         return _NOBODY_READS
@@ -132,14 +133,6 @@ def _directory_is_deleted() -> bool:
     except OSError:
         return True
     return False
-
-
-def _die_of_interrupt() -> None:
-    """As a script does: the loop of a shell goes on with its next round after an exit code, and stops after the
-    signal."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: off the main thread
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _flush_stdout() -> None:

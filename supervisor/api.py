@@ -447,10 +447,8 @@ def _die_of_interrupt() -> NoReturn:
 
 
 def _die_of(signum: int) -> NoReturn:
-    """End this process by the signal's default action, so that shells and schedulers see the signal."""
+    from supervisor.system.signals import die_of
+
     _flush()
-    with contextlib.suppress(OSError, ValueError):
-        signal.signal(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
-        os.kill(os.getpid(), signum)
+    die_of(signum)
     raise SystemExit(128 + signum)

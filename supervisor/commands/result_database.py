@@ -25,6 +25,7 @@ from supervisor.storage.files.atomic_files import resolved, temporary_name
 from supervisor.storage.files.disk import Disk
 from supervisor.storage.files.layout import Layout
 from supervisor.storage.journal.journal_reader import history
+from supervisor.system.signals import die_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -91,8 +92,7 @@ def _removed(disk: Disk, path: str) -> Iterator[None]:
 
     def end(number: int, _: object) -> None:
         remove()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        die_of(number)
 
     handled = []
     if threading.current_thread() is threading.main_thread():

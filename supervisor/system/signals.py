@@ -25,6 +25,15 @@ _LEFT_ALONE_IF_IGNORED = (signal.SIGHUP, signal.SIGTSTP)
 _AGAIN = 0.01  # seconds
 
 
+def die_of(signum: int) -> None:
+    """End this process by the signal's default action, so that shells and schedulers see the signal: the loop of a
+    shell goes on with its next round after an exit code, and stops after Ctrl+C. Returns outside of the main thread."""
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+        os.kill(os.getpid(), signum)
+
+
 class Stopped(BaseException):
     """A signal came while the user's code ran in this process; nothing has been started."""
 
