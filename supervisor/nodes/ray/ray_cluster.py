@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import queue
+import re
 import socket
 import time
 import traceback
@@ -33,6 +34,9 @@ MOST_WANTED = 100  # actors that wait for CPUs at a time
 LOOK_SOON, LOOK_SOON_FOR = 0.3, 5.0  # seconds between looks, when one of these has got some
 PAUSE = 1.0  # seconds after an agent has ended in order
 AGAIN_AFTER = 1.0  # seconds from the start of an agent to that of its successor, at least
+
+
+_TOO_LARGE = re.compile(r"Package size .*? exceeds the maximum size of [0-9.]+ *[A-Za-z]+")
 
 
 class CannotConnect(Exception):
@@ -103,10 +107,11 @@ class RayCluster:
     @classmethod
     def connect(cls, ray: Any, address: str, ship: str = "") -> RayCluster:
         """ray: the module. `ship`: as of `Connect`. Raises CannotConnect."""
+        told_by = ""
         if address == "auto" and os.environ.get("RAY_ADDRESS"):
-            address = os.environ["RAY_ADDRESS"]
+            address, told_by = os.environ["RAY_ADDRESS"], "RAY_ADDRESS="
         if address not in ("auto", "local"):
-            _probe(address)
+            _probe(address, told_by)
         more: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         if ship:
             more["runtime_env"] = {"working_dir": ship}
@@ -115,6 +120,11 @@ class RayCluster:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise CannotConnect(_why_not(error, address)) from None
         except Exception as error:
+            if ship and (too_large := _TOO_LARGE.search(str(error))):
+                raise CannotConnect(
+                    f"--ship {ship}: Ray cannot copy it to the nodes: {too_large.group()}. Name large files in its "
+                    ".gitignore, or ship a directory that has only the code"
+                ) from None
             raise CannotConnect(f"Ray failed: {words_of(error)}", wrong=False) from None
         cluster = cls(ray, ray.get_runtime_context().gcs_address)
         ray.cloudpickle.register_pickle_by_value(agent_launch)  # longhaul need not be importable there
@@ -397,17 +407,22 @@ def is_memory_monitor(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" and "memory" in str(error)
 
 
-def _probe(address: str) -> None:
-    """Ray itself takes 40 seconds to say that nobody answers. Raises CannotConnect."""
+def _probe(address: str, told_by: str = "") -> None:
+    """Ray itself takes 40 seconds to say that nobody answers. told_by: what stands before the address, where the user
+    has it. Raises CannotConnect."""
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdecimal():
-        raise CannotConnect(f"{address}: expected auto, local or HOST:PORT, such as 10.0.0.1:6379")
+        its = " (that of `ray start`, not of its dashboard or of Ray Client)" if "://" in address else ""
+        raise CannotConnect(
+            f"{told_by}{address}: expected auto, local or HOST:PORT, such as 10.0.0.1:6379{its}"
+            + (", or --address beside it" if told_by else "")
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE).close()
     except OSError as error:
         why = error.strerror or str(error)
         raise CannotConnect(
-            f"no Ray cluster answers at {address} ({why}): `ray status` there says whether one runs"
+            f"no Ray cluster answers at {told_by}{address} ({why}): `ray status` there says whether one runs"
         ) from None
 
 

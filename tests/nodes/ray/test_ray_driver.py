@@ -26,8 +26,50 @@ from supervisor.nodes.ray.driver_protocol import (
     receive_report,
     send,
 )
-from supervisor.nodes.ray.ray_cluster import Share, _why_not
+from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, _why_not
 from supervisor.nodes.ray.ray_driver import HEARS, MOST_UNSENT, TELLS, RayDriver
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "http://127.0.0.1:8265",
+            "expected auto, local or HOST:PORT, such as 10.0.0.1:6379 (that of `ray start`",
+        ),
+        ("head", "expected auto, local or HOST:PORT, such as 10.0.0.1:6379, or --address"),
+        ("127.0.0.1:1", "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1 (Connection refused)"),
+    ],
+)
+def test_an_address_of_the_environment_is_named(
+    address: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be there for `ray job submit`, which wants that of the dashboard."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(CannotConnect) as found:
+        RayCluster.connect(None, "auto")
+    assert said in str(found.value.text) and f"RAY_ADDRESS={address}" in found.value.text
+
+
+class TooMuchToShip:
+    """In place of the module."""
+
+    def init(self, **_: Any) -> None:
+        raise Exception(
+            "Failed to upload working_dir /big to the Ray cluster: Package size (572.21MiB) exceeds the maximum "
+            "size of 512.00MiB. To exclude large files, use the 'excludes' option in the runtime_env."
+        )
+
+
+def test_a_directory_that_is_too_large_to_ship_is_the_users_mistake() -> None:
+    with pytest.raises(CannotConnect) as found:
+        RayCluster.connect(TooMuchToShip(), "local", "/big")
+    assert found.value.wrong and "--ship /big" in found.value.text
+    assert (
+        "(572.21MiB) exceeds the maximum size of 512.00MiB. Name large files in its .git" in found.value.text
+    )
+    assert "runtime_env" not in found.value.text
+
 
 BRING = Bring("x:1", "token", 0, None, 1.0, None, False, "lib", "bootstrap.py", [], None)
 
