@@ -130,7 +130,7 @@ def cluster(ray_nodes: RayNodes) -> RayNodes:
     return ray_nodes
 
 
-def start_ray(host: Host, *options: str) -> None:
+def start_ray(host: Host, *options: str, **environment: str) -> None:
     """On a host of its own (`tests.nodes.hosts`)."""
     # Ray asks the network for its own address. What it keeps on a disk is of one host.
     # A token that the user of this machine has would be asked for by the head, and not be shown by the others.
@@ -140,7 +140,13 @@ def start_ray(host: Host, *options: str) -> None:
     )
     ray = str(Path(sys.executable).with_name("ray"))
     words = ["sh", "-c", script, "-", ray, "start", f"--node-ip-address={host.address}", *options]
-    subprocess.run([*host.entered(Path("/")), *words], check=True, capture_output=True, timeout=90)
+    subprocess.run(
+        [*host.entered(Path("/")), *words],
+        check=True,
+        capture_output=True,
+        timeout=90,
+        env={**os.environ, **environment},
+    )
 
 
 def driver_of(experiment: Experiment, supervisor: int) -> psutil.Process:
