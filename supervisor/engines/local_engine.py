@@ -188,6 +188,10 @@ class LocalEngine:
         """How many leases the worker with the fewest holds."""
         return self._workers.least_held()
 
+    def outbox_room(self) -> int:
+        """Bytes that the smallest pipe for what workers say holds: one that is full stops its worker."""
+        return min([worker.outbox.room for worker in self._workers.values()], default=0)
+
     def stop_worker(self, incarnation: int) -> None:
         worker = self._workers.get(incarnation)
         if worker is not None and not worker.finish_asked:

@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # most agents share a file system with the supervisor
 # time costs the agent a quarter of a millisecond, most of it because jobs have driven its code out of the caches.
 GATHER, GATHER_LONG, FEW = 0.03, facts.GATHER_ELSEWHERE, 1000
 _SHORT, _EACH = 0.02, 5e-6  # seconds of a job, of which many come together; what each costs at least
+_AROUND = 32  # bytes of an outcome beside its result
 MOST_UNSENT = 4 << 20  # bytes; with more the workers have to wait
 SAY_END_WITHIN = 1.0
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -284,7 +285,7 @@ class NodeAgent:
             if self._files is not None:
                 said = self._files.tell(events, self._clock.now(), self._link.unsent)
             self._tell_of(said)
-            nap = nap_after(events, engine.least_held) if events else 0.0
+            nap = nap_after(events, engine.least_held, engine.outbox_room) if events else 0.0
             if nap and not self._why and not engine.pressing() and self._withdrawals.due() is None:
                 self._wait(nap)
                 self._napped = True
@@ -401,13 +402,22 @@ class NodeAgent:
             self._selector.select(0.01)
 
 
-def nap_after(events: list[Event], least_held: Callable[[], int]) -> float:
-    """Seconds for which outcomes may gather, after these were told. least_held: as of `LocalEngine`."""
+def nap_after(events: list[Event], least_held: Callable[[], int], outbox_room: Callable[[], int]) -> float:
+    """Seconds for which outcomes may gather, after these were told: as long as they fill half a pipe. least_held,
+    outbox_room: as of `LocalEngine`."""
     last = events[-1]
     if not isinstance(last, facts.JobsFinished) or (seconds := last.outcomes[-1].seconds) >= _SHORT:
         return 0.0
     each = seconds + _EACH
-    return min(FEW * each, max(GATHER, min(GATHER_LONG, least_held() * each / 2)))
+    longest = min(FEW * each, max(GATHER, min(GATHER_LONG, least_held() * each / 2)))
+    quickest = max(_bytes_per_second(event) for event in events if isinstance(event, facts.JobsFinished))
+    return min(longest, outbox_room() / 2 / quickest)
+
+
+def _bytes_per_second(event: facts.JobsFinished) -> float:
+    """What a worker writes, by its last outcome."""
+    last = event.outcomes[-1]
+    return (_AROUND + len(getattr(last, "result", b""))) / (last.seconds + _EACH)
 
 
 def shares_files(mode: FilesMode, token: str) -> bool:

@@ -421,8 +421,18 @@ def test_its_hello_says_that_nothing_of_the_node_before_is_left(hold: Callable[.
 )
 def test_outcomes_gather_while_the_workers_hold_enough(seconds: float, held: int, nap: float) -> None:
     outcomes: list[Outcome] = [Completed(1, 9.0, b"1"), Completed(2, seconds, b"1")]
-    assert nap_after([facts.JobsFinished(1, outcomes)], lambda: held) == pytest.approx(nap, rel=0.01)
-    assert nap_after([facts.JobsFinished(1, outcomes), facts.WorkerReady(2)], lambda: held) == 0.0
+    told: list[facts.Event] = [facts.JobsFinished(1, outcomes)]
+    assert nap_after(told, lambda: held, lambda: 1 << 20) == pytest.approx(nap, rel=0.01)
+    assert nap_after([*told, facts.WorkerReady(2)], lambda: held, lambda: 1 << 20) == 0.0
+
+
+def test_outcomes_gather_no_longer_than_they_fill_half_the_pipe_of_a_worker() -> None:
+    large = facts.JobsFinished(1, [Completed(1, 0.005, b"1" * 60_000)])
+    small = facts.JobsFinished(2, [Completed(2, 0.005, b"1")])
+    for told in ([large], [large, small], [small, large]):
+        assert nap_after(list(told), lambda: 1000, lambda: 1 << 20) == pytest.approx(0.0436, rel=0.02)
+    assert nap_after([small], lambda: 1000, lambda: 1 << 20) == 0.2
+    assert nap_after([small], lambda: 1000, lambda: 0) == 0.0
 
 
 def test_the_process_of_a_guard_imports_little() -> None:

@@ -38,6 +38,8 @@ SMALL_READ = 1 << 15  # the objects made from so many bytes of small messages fi
 
 _AT_ONCE = select.PIPE_BUF - HEAD  # a frame of so many bytes is written completely or not at all
 
+_USUAL_ROOM = 1 << 16  # bytes that a pipe holds where the system does not say
+
 _MAX_VECTOR = 512  # pieces for one writev; the system's limit is at least 1,024
 
 
@@ -65,6 +67,15 @@ def enlarge(descriptor: int, room: int) -> None:
             fcntl.fcntl(descriptor, command, room)
 
 
+def room_of(descriptor: int) -> int:
+    """How many bytes a pipe holds."""
+    command = getattr(fcntl, "F_GETPIPE_SZ", None)
+    if command is not None:
+        with contextlib.suppress(OSError):  # not a pipe
+            return fcntl.fcntl(descriptor, command)
+    return _USUAL_ROOM
+
+
 class OutboxReader:
     """The supervisor's end of a worker's outbox: reads without blocking.
 
@@ -82,6 +93,7 @@ class OutboxReader:
     def __init__(self, descriptor: int, room: int = READ_SIZE) -> None:
         os.set_blocking(descriptor, False)
         enlarge(descriptor, room)
+        self.room = room_of(descriptor)  # bytes that it holds
         self._file = io.FileIO(descriptor, "r", closefd=False)
         self._reader = FrameReader()
         self._writer_is_dead = False

@@ -261,12 +261,14 @@ class Dispatcher:
         self.revocations.take_from_silent(turn)
 
     def timeout(self, worker: WorkerState) -> float | None:
-        """Seconds that the worker's job may run: its own timeout, else the experiment's; None if unlimited."""
+        """Seconds after which the worker's job has run for too long: its own timeout, else the experiment's, and
+        the time for which outcomes may gather before they are told; None if unlimited."""
+        seconds = self.settings.timeout
         if self.table.own:
             own = self.table.own.get(worker.leases[0][1])
             if own is not None and own.timeout is not None:
-                return own.timeout or None
-        return self.settings.timeout
+                seconds = own.timeout or None
+        return None if seconds is None else seconds + self.revocations.gathering
 
     # --------------------------------------------------------------------- staffing
 

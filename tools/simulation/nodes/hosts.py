@@ -315,6 +315,9 @@ class HostEngine:
             [len(worker.queue) + (worker.running is not None) for worker in self.workers.values()], default=0
         )
 
+    def outbox_room(self) -> int:
+        return 1 << 20
+
     def stop_worker(self, incarnation: int) -> None:
         if (worker := self.workers.get(incarnation)) is not None:
             worker.finishing = True
