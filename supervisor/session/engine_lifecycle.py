@@ -104,6 +104,7 @@ class EngineLifecycle:
         self._prestarted = prestarted if isinstance(prestarted, PrestartedZygote) else None
         self._driver = None if isinstance(prestarted, PrestartedZygote) else prestarted
         self._asked = request.settings_now
+        self._outputs = request.directory
         self._carrier = ""
         self._ray: RayConnection | None = None
         self._machine = THIS_MACHINE
@@ -122,7 +123,8 @@ class EngineLifecycle:
             from supervisor.nodes.ray.ray_connection import RayConnection
 
             driver, self._driver = self._driver, None
-            self._ray = RayConnection(settings.address, settings.ship, driver)
+            outputs = str(self._outputs)
+            self._ray = RayConnection(settings.address, settings.ship, driver, outputs=outputs)
 
     def machine_for(self, settings: Settings, *, needed: bool) -> Machine:
         """What there is for the jobs. Waits until a cluster is connected. `needed`: False if no job is left: then it

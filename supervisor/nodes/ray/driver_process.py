@@ -67,10 +67,10 @@ class DriverProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.control.setblocking(False)
 
-    def connect(self, address: str, ship: str = "") -> None:
+    def connect(self, address: str, ship: str = "", outputs: str = "") -> None:
         """As of `Connect`."""
         self._told, self._began = True, time.monotonic()
-        self.send(Connect(address, ship))
+        self.send(Connect(address, ship, outputs))
 
     def send(self, order: Order) -> None:
         """Nothing goes to one that is over: `receive` says so."""
@@ -105,7 +105,8 @@ class DriverProcess:
             if rest <= 0:
                 raise UsageError(
                     f"--engine ray: Ray did not connect within {CONNECT_WITHIN:g}s: does `ray status` answer? If it "
-                    "does, Ray's workers do not start here: /tmp/ray/session_latest/logs/raylet.out says so"
+                    "does, either --ship names a directory that takes so long to pack, or Ray's workers do not "
+                    "start here: /tmp/ray/session_latest/logs/raylet.out says so"
                 )
             _wait_readable(self.control, min(rest, 1.0))
             over = self.receive() is None

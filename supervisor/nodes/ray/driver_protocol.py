@@ -17,10 +17,11 @@ _MAX_TEXT = 2_000
 
 class Connect(msgspec.Struct, tag=1):
     """The first packet. address: `auto`, `local` or HOST:PORT. ship: a directory that every node gets a copy of; ""
-    if none is."""
+    if none is. outputs: where experiments are: if that is in it, it is left out."""
 
     address: str
     ship: str = ""
+    outputs: str = ""
 
 
 class Reserve(msgspec.Struct, tag=6):

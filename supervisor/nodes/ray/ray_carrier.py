@@ -60,8 +60,9 @@ class RayCarrier:
         options: list[str],
         start_directory: str | None,
         shipped: str,
+        outputs: str,
     ) -> None:
-        self.shipped = shipped
+        self.shipped, self._outputs = shipped, outputs
         self._driver: DriverProcess | None = driver
         self._tag, self._directory, self._patience = tag, directory, patience
         self._token = os.urandom(4).hex()  # other runs of the experiment have agents as well
@@ -236,7 +237,7 @@ class RayCarrier:
             self._error = f"the Ray driver cannot be started: {error}"
             self._due = self._now + AGAIN_AFTER
             return
-        self._driver.connect(self._address, self.shipped)
+        self._driver.connect(self._address, self.shipped, self._outputs)
         self._selector.register(self._driver.control, selectors.EVENT_READ)
 
     @property

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from supervisor.nodes.ray import agent_launch
@@ -105,8 +106,8 @@ class RayCluster:
         self._wanted_since = 0.0
 
     @classmethod
-    def connect(cls, ray: Any, address: str, ship: str = "") -> RayCluster:
-        """ray: the module. `ship`: as of `Connect`. Raises CannotConnect."""
+    def connect(cls, ray: Any, address: str, ship: str = "", outputs: str = "") -> RayCluster:
+        """ray: the module. `ship`, `outputs`: as of `Connect`. Raises CannotConnect."""
         told_by = ""
         if address == "auto" and os.environ.get("RAY_ADDRESS"):
             address, told_by = os.environ["RAY_ADDRESS"], "RAY_ADDRESS="
@@ -114,11 +115,11 @@ class RayCluster:
             _probe(address, told_by)
         more: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         if ship:
-            more["runtime_env"] = {"working_dir": ship}
+            more["runtime_env"] = {"working_dir": ship, "excludes": _left_out(ship, outputs)}
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error", **more)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise CannotConnect(_why_not(error, address)) from None
+            raise CannotConnect(_why_not(error, told_by + address)) from None
         except Exception as error:
             if ship and (too_large := _TOO_LARGE.search(str(error))):
                 raise CannotConnect(
@@ -405,6 +406,18 @@ def words_of(error: BaseException) -> str:
 def is_memory_monitor(error: BaseException) -> bool:
     """Whether it is Ray's memory monitor that has ended an actor."""
     return type(error).__name__ == "OutOfMemoryError" and "memory" in str(error)
+
+
+def _left_out(ship: str, outputs: str) -> list[str]:
+    """What Ray does not copy of a directory, in the words of a .gitignore: experiments, whose journals grow meanwhile.
+    Of the usual place for experiments it is all of it."""
+    place = Path(outputs)
+    if place.parts[-3:-1] == ("data", "outputs"):
+        place = place.parent
+    within = os.path.relpath(os.path.realpath(place), os.path.realpath(ship))
+    if not outputs or within == os.curdir or within.split(os.sep)[0] == os.pardir:
+        return []
+    return ["/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", within)]
 
 
 def _probe(address: str, told_by: str = "") -> None:

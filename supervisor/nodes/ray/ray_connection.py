@@ -21,9 +21,12 @@ HEAD_PATIENCE = 4  # node timeouts, for a head of the cluster that may come back
 
 class RayConnection:
     """Begins to connect. `ship`: as of the settings. driver: one that was started ahead, which is the connection's now.
-    Raises UsageError or WorkersError."""
+    outputs: where the experiment is. Raises UsageError or WorkersError."""
 
-    def __init__(self, address: str, ship: str | None = None, driver: DriverProcess | None = None) -> None:
+    def __init__(
+        self, address: str, ship: str | None = None, driver: DriverProcess | None = None, *, outputs: str = ""
+    ) -> None:
+        self._outputs = outputs
         self.shipped = "" if ship is None else _shippable(ship)  # an absolute path
         if not sys.platform.startswith("linux"):
             raise UsageError(f"--engine ray: supported on Linux, not on {sys.platform}; use --engine local")
@@ -33,7 +36,7 @@ class RayConnection:
             raise WorkersError(
                 f"--engine ray: the Ray driver cannot be started: {error}. Fix this, then start again."
             ) from error
-        self._driver.connect(address, self.shipped)
+        self._driver.connect(address, self.shipped, outputs)
 
     def nodes(self, settings: Settings) -> list[ClusterNode]:
         """Of the cluster, once it is connected. It then begins to start what these settings ask for, while the
@@ -69,6 +72,7 @@ class RayConnection:
             options=interpreter_options(),
             start_directory=start_directory() or os.getcwd(),
             shipped=self.shipped,
+            outputs=self._outputs,
         )
 
     def discard(self) -> None:

@@ -108,7 +108,7 @@ class RayDriver:
             connect = receive_order(self._control)
             if not isinstance(connect, Connect):
                 return
-            self._cluster = RayCluster.connect(ray, connect.address, connect.ship)
+            self._cluster = RayCluster.connect(ray, connect.address, connect.ship, connect.outputs)
         except CannotConnect as problem:
             send(self._control, NotConnected(problem.text, problem.wrong))
             return

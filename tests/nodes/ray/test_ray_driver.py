@@ -26,7 +26,7 @@ from supervisor.nodes.ray.driver_protocol import (
     receive_report,
     send,
 )
-from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, _why_not
+from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, _left_out, _why_not
 from supervisor.nodes.ray.ray_driver import HEARS, MOST_UNSENT, TELLS, RayDriver
 
 
@@ -49,6 +49,23 @@ def test_an_address_of_the_environment_is_named(
     with pytest.raises(CannotConnect) as found:
         RayCluster.connect(None, "auto")
     assert said in str(found.value.text) and f"RAY_ADDRESS={address}" in found.value.text
+
+
+@pytest.mark.parametrize(
+    ("outputs", "left_out"),
+    [
+        ("/code/data/outputs/sweep", ["/data/outputs"]),
+        ("/code/results", ["/results"]),
+        ("/code/my [old] runs*", [r"/my\ \[old\]\ runs\*"]),
+        ("/code", []),
+        ("/elsewhere", []),
+        ("/code..", []),
+        ("/data/outputs/sweep", []),
+        ("", []),
+    ],
+)
+def test_experiments_are_not_shipped(outputs: str, left_out: list[str]) -> None:
+    assert _left_out("/code", outputs) == left_out
 
 
 class TooMuchToShip:
