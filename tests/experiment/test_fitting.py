@@ -9,7 +9,7 @@ from supervisor.core.places.shortages import describe_unfit
 from supervisor.core.state.job_table import JobTable
 from supervisor.core.terms.errors import UsageError
 from supervisor.core.terms.jobs import COMPLETED, OwnSettings
-from supervisor.core.terms.needs import Needs, Totals
+from supervisor.core.terms.needs import THOUSAND, Needs, Totals
 from supervisor.core.terms.settings import Settings
 from supervisor.experiment.fitting.machine_totals import (
     Machine,
@@ -213,3 +213,13 @@ def test_of_a_cluster_the_largest_node_is_told_and_no_option_that_offers_nothing
     )
     with pytest.raises(UsageError, match=r"asks for 8 cores, but there are 2 \(--workers\)"):
         first_offer(table, bytes([1, 1]), Settings(workers=2), cluster)
+
+
+@pytest.mark.parametrize(("workers", "largest"), [("auto", 4), (1, 4), (2, 16)])
+def test_on_a_cluster_each_worker_has_the_cores_of_its_job(workers: int | str, largest: int) -> None:
+    cluster = machine(memory=None)._replace(cores=lambda: 1, largest=largest)
+    settings = Settings(workers=workers, job_cpus=3)
+    offer = first_offer(table_of(None), bytes([1]), settings, cluster)
+    assert offer is not None and offer.totals.cpus == (6 if workers == 2 else 3) * THOUSAND
+    with pytest.raises(UsageError, match=rf"asks for 20 cores, but no node has more than {largest}\."):
+        first_offer(table_of(None), bytes([1]), Settings(workers=workers, job_cpus=20), cluster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -45,8 +46,10 @@ def totals_of(settings: Settings, machine: Machine = THIS_MACHINE) -> Totals:
     `missing_devices` says so."""
     names, by_driver = _devices(settings.gpus, machine)
     cores = slots_of(settings, machine)
+    if machine.largest is not None:  # on nodes a worker has all that its job takes
+        cores = min(math.ceil(cores * (settings.job_cpus or 1.0)), machine.largest)
     return Totals(
-        cpus=(cores if machine.largest is None else min(cores, machine.largest)) * THOUSAND,
+        cpus=cores * THOUSAND,
         memory=_memory(settings, machine),
         gpus=names,
         resources={name: thousandths(amount) for name, amount in settings.resources.items()},
