@@ -447,6 +447,7 @@ def _die_of_interrupt() -> NoReturn:
 
 
 def _die_of(signum: int) -> NoReturn:
+    """`signals.die_of`, with what was printed brought out before; off the main thread the exit code tells of it."""
     from supervisor.system.signals import die_of
 
     _flush()

@@ -29,6 +29,8 @@ from supervisor.nodes.ray.driver_protocol import (
 from supervisor.nodes.ray.ray_cluster import CannotConnect, RayCluster, Share, _left_out, _why_not
 from supervisor.nodes.ray.ray_driver import HEARS, MOST_UNSENT, TELLS, RayDriver
 
+BRING = Bring("x:1", "token", 0, None, 1.0, None, False, "lib", "bootstrap.py", [], None)
+
 
 @pytest.mark.parametrize(
     ("address", "said"),
@@ -86,9 +88,6 @@ def test_a_directory_that_is_too_large_to_ship_is_the_users_mistake() -> None:
         "(572.21MiB) exceeds the maximum size of 512.00MiB. Name large files in its .git" in found.value.text
     )
     assert "runtime_env" not in found.value.text
-
-
-BRING = Bring("x:1", "token", 0, None, 1.0, None, False, "lib", "bootstrap.py", [], None)
 
 
 class Method:
