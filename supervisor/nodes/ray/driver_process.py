@@ -67,10 +67,9 @@ class DriverProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.control.setblocking(False)
 
-    def connect(self, address: str, ship: str = "", outputs: str = "") -> None:
-        """As of `Connect`."""
+    def connect(self, order: Connect) -> None:
         self._told, self._began = True, time.monotonic()
-        self.send(Connect(address, ship, outputs))
+        self.send(order)
 
     def send(self, order: Order) -> None:
         """Nothing goes to one that is over: `receive` says so."""

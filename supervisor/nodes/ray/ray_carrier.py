@@ -19,6 +19,7 @@ from supervisor.nodes.ray.driver_protocol import (
     AgentEnded,
     Bring,
     ClusterNode,
+    Connect,
     Connected,
     EndAgent,
     Expected,
@@ -59,10 +60,9 @@ class RayCarrier:
         library: str,
         options: list[str],
         start_directory: str | None,
-        shipped: str,
-        outputs: str,
+        connect: Connect,
     ) -> None:
-        self.shipped, self._outputs = shipped, outputs
+        self._connect = connect  # for another driver, with the address that the first one has found
         self._driver: DriverProcess | None = driver
         self._tag, self._directory, self._patience = tag, directory, patience
         self._token = os.urandom(4).hex()  # other runs of the experiment have agents as well
@@ -81,7 +81,6 @@ class RayCarrier:
         )
         self._selector = selectors.DefaultSelector()
         self._drivers = 0
-        self._address = ""
         self._due: float | None = None  # when to start the next driver, on the loop's clock
         self._lost_at: float | None = None  # when there was a connected one last
         self._began = 0.0
@@ -109,7 +108,7 @@ class RayCarrier:
     def _use(self, connected: Connected) -> None:
         """Let the driver bring agents."""
         assert self._driver is not None
-        self._address = connected.address
+        self._connect.address = connected.address
         self._expect(connected.nodes)
         self._lost_at = None
         self._bring.first_key = self._drivers * _KEYS_OF_ONE
@@ -237,7 +236,7 @@ class RayCarrier:
             self._error = f"the Ray driver cannot be started: {error}"
             self._due = self._now + AGAIN_AFTER
             return
-        self._driver.connect(self._address, self.shipped, self._outputs)
+        self._driver.connect(self._connect)
         self._selector.register(self._driver.control, selectors.EVENT_READ)
 
     @property

@@ -11,7 +11,7 @@ import sys
 from supervisor.core.terms.errors import UsageError, WorkersError
 from supervisor.core.terms.settings import Settings
 from supervisor.nodes.ray.driver_process import DriverProcess
-from supervisor.nodes.ray.driver_protocol import ClusterNode, Reserve
+from supervisor.nodes.ray.driver_protocol import ClusterNode, Connect, Reserve
 from supervisor.nodes.ray.ray_carrier import RayCarrier
 from supervisor.system.interpreter import interpreter
 from supervisor.system.script_start import interpreter_options, start_directory
@@ -26,7 +26,6 @@ class RayConnection:
     def __init__(
         self, address: str, ship: str | None = None, driver: DriverProcess | None = None, *, outputs: str = ""
     ) -> None:
-        self._outputs = outputs
         self.shipped = "" if ship is None else _shippable(ship)  # an absolute path
         if not sys.platform.startswith("linux"):
             raise UsageError(f"--engine ray: supported on Linux, not on {sys.platform}; use --engine local")
@@ -36,7 +35,8 @@ class RayConnection:
             raise WorkersError(
                 f"--engine ray: the Ray driver cannot be started: {error}. Fix this, then start again."
             ) from error
-        self._driver.connect(address, self.shipped, outputs)
+        self._connect = Connect(address, self.shipped, outputs)
+        self._driver.connect(self._connect)
 
     def nodes(self, settings: Settings) -> list[ClusterNode]:
         """Of the cluster, once it is connected. It then begins to start what these settings ask for, while the
@@ -71,8 +71,7 @@ class RayConnection:
             library=line[-1],
             options=interpreter_options(),
             start_directory=start_directory() or os.getcwd(),
-            shipped=self.shipped,
-            outputs=self._outputs,
+            connect=self._connect,
         )
 
     def discard(self) -> None:
